@@ -1,0 +1,54 @@
+# `make demo` makes a picture on a fresh machine, `make test` passes the tests on one. `make help` lists the rest.
+PYTHON  ?= python3
+VARIANT ?= tiny-sdxl
+PROFILE ?= cpu
+# On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+
+VENV := .venv
+RUN  := $(VENV)/bin/python
+REPOSITORY := build/$(VARIANT)-$(PROFILE)
+
+.PHONY: help setup check test demo export repository serve bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "  variables: VARIANT=$(VARIANT) PROFILE=$(PROFILE) PYTHON=$(PYTHON)"
+
+setup: $(VENV)/.installed ## own virtual environment with everything
+
+$(VENV)/.installed: requirements.txt client/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed (PYTHON=...)" if not (3, 10) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
+	$(RUN) -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(RUN) -m pip install --quiet --no-deps --editable client
+	touch $@
+
+demo: setup ## one picture of the person in examples/astronaut.jpg, from nothing: out/demo.png
+	@$(RUN) -m examples.demo
+
+check: setup ## lint and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: setup ## all tests, the real server included
+	$(RUN) -m pytest
+
+export: setup ## VARIANT's components to ONNX, with parity
+	$(RUN) -m export onnx --variant $(VARIANT)
+
+repository: export ## build/VARIANT-PROFILE, ready for Triton
+	$(RUN) -m export repository --variant $(VARIANT) --profile $(PROFILE)
+
+serve: repository ## the server on loopback; Ctrl-C stops it
+	$(RUN) -m server $(REPOSITORY)
+
+bench: setup ## benchmarks that run on this machine
+	$(RUN) -m benchmarks parity --variant $(VARIANT)
+	$(RUN) -m benchmarks overhead --variant $(VARIANT)
+
+clean: ## everything made here but the virtual environment
+	rm -rf build out

@@ -1,0 +1,93 @@
+"""The whole pipeline in one process: the same pure functions and the same ONNX graphs, without a server between them.
+
+What serving costs, and what it does to a picture, is measured against this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from faceclip_serving.contract import package_digest
+from faceclip_serving.faces import make_detector
+from faceclip_serving.finishing import finish
+from faceclip_serving.jobs import Job
+from faceclip_serving.onnx_component import OnnxComponent
+from faceclip_serving.preparing import prepare
+from faceclip_serving.profiles import Profile
+from faceclip_serving.prompts import load_tokenizer
+from faceclip_serving.sampling import sample, start_pictures
+from faceclip_serving.signatures import (
+    COMPONENTS,
+    DENOISER,
+    FACE_ENCODER,
+    PREPARE,
+    TEXT_ENCODER,
+    VAE_DECODER,
+    bounds,
+    components,
+)
+from faceclip_serving.tensors import Array
+from faceclip_serving.variants import Variant
+
+Arrays = dict[str, Array]
+
+
+@dataclass
+class Pipeline:
+    """Callables of one assembled repository. `seconds`: time per stage of the last request."""
+
+    variant: Variant
+    denoiser_rows: int
+    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, arrays: Arrays) -> dict[str, Array]:
+        """Public inputs -> public outputs."""
+        self.seconds = {}
+        prepared = self._timed(PREPARE, arrays)
+        nets = components(self.variant)
+
+        def inputs(name: str, known: Mapping[str, Array]) -> Arrays:
+            return {tensor.name: known[tensor.name] for tensor in nets[name].inputs}
+
+        known = {**prepared, **self._timed(FACE_ENCODER, inputs(FACE_ENCODER, prepared))}
+        conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known))
+        job = Job.decode(prepared["job"], _CONTRACT)
+        job.stamp("conditioned")
+        started = time.monotonic()
+        pictures = start_pictures(self.variant, job, conditioning)
+        latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
+        self.seconds["sample"] = time.monotonic() - started
+        job.stamp("denoised")
+        image = self._timed(VAE_DECODER, {"latents": latents})
+        return dict(self._timed("finish", {**image, "report": job.encode()}))
+
+    def _timed(self, stage: str, arrays: Arrays) -> Mapping[str, Array]:
+        started = time.monotonic()
+        outputs = self.stages[stage](arrays)
+        self.seconds[stage] = time.monotonic() - started
+        return outputs
+
+
+_CONTRACT = package_digest(Path(__file__).resolve().parent.parent / "faceclip_serving")
+
+
+def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
+    """The pipeline over an assembled repository's own artifacts."""
+    nets, limits = components(variant), bounds(variant, profile.denoiser_rows)
+    folder = repository / PREPARE / "1"
+    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
+    yunet = folder / "face_detection_yunet.onnx"
+    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
+        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _CONTRACT),
+        "finish": partial(finish, variant, _CONTRACT),
+    }
+    for name in COMPONENTS:
+        runtime = profile.placements[name].runtime
+        path = repository / name / "1" / runtime.artifact
+        stages[name] = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+    return Pipeline(variant, profile.denoiser_rows, stages)

@@ -1,0 +1,166 @@
+"""Variant and profile -> a Triton model repository.
+
+`render` writes every config.pbtxt through Triton's own protobuf from the signatures; the result for the default variant and
+profile is committed in `model_repository/`, so that it can be read as it stands. `assemble` makes a repository that a server
+can load: configs, the Python models, a copy of the shared code (each model folder may be fetched alone, from object storage),
+tokenizers, the face detector and the components' artifacts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+import faceclip_serving
+from faceclip_serving.contract import DIGEST_FILE, package_digest
+from faceclip_serving.profiles import PROFILES, Profile
+from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, PREPARE, ensemble_steps, models
+from faceclip_serving.tensors import Tensor
+from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
+
+from .tokenizers import write_tokenizers
+
+SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
+PACKAGE = Path(faceclip_serving.__file__).resolve().parent
+DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, PROFILES["cpu"]
+DETECTOR = "face_detection_yunet.onnx"
+HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
+
+
+class RepositoryError(RuntimeError):
+    """A repository cannot be assembled; the message says what is missing and how to make it."""
+
+
+def interface(variant: Variant) -> str:
+    """What clients want to know of a variant, as JSON: defaults, limits and the names that parameters may take."""
+    document = {"defaults": asdict(variant.defaults), "limits": asdict(variant.limits), "schedulers": variant.schedulers}
+    return json.dumps(document, sort_keys=True)
+
+
+def render(variant: Variant, profile: Profile) -> dict[str, str]:
+    """Model name -> text of its config.pbtxt."""
+    configs = {}
+    for name, signature in models(variant).items():
+        config = pb.ModelConfig(
+            name=name,
+            max_batch_size=0,  # batch axes are declared like all others: `rows` and `faces` of one call differ
+            input=[_input(tensor) for tensor in signature.inputs],
+            output=[pb.ModelOutput(name=t.name, data_type=t.dtype.config, dims=t.dims) for t in signature.outputs],
+        )
+        _parameter(config, "variant", variant.name)
+        if name == ENSEMBLE:
+            config.platform = "ensemble"
+            _parameter(config, "interface", interface(variant))
+            for step in ensemble_steps(variant):
+                config.ensemble_scheduling.step.add(
+                    model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
+                )
+        elif name in COMPONENTS:
+            runtime = profile.placements[name].runtime
+            config.backend, config.platform = runtime.backend, runtime.platform
+            config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
+            config.instance_group.add(count=1, kind=runtime.instance_kind)
+        else:
+            config.backend = "python"
+            config.instance_group.add(count=1, kind="KIND_CPU")
+        if config.backend == "python":
+            _parameter(config, "profile", profile.name)
+            _parameter(config, "role", name)
+        configs[name] = HEADER + text_format.MessageToString(config)
+    return configs
+
+
+def _input(tensor: Tensor) -> pb.ModelInput:
+    return pb.ModelInput(name=tensor.name, data_type=tensor.dtype.config, dims=tensor.dims, optional=tensor.optional)
+
+
+def _parameter(config: pb.ModelConfig, key: str, value: str) -> None:
+    config.parameters[key].string_value = value
+
+
+def assemble(
+    variant: Variant,
+    profile: Profile,
+    components: Path,
+    destination: Path,
+    checkpoint: Path | None = None,
+) -> Path:
+    """Writes the repository of `variant` on `profile` to `destination`, replacing what is there.
+
+    `components` holds `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
+    tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
+    Raises `RepositoryError`.
+    """
+    scratch = destination.with_name(destination.name + ".partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for name, text in render(variant, profile).items():
+        version = scratch / name / "1"
+        version.mkdir(parents=True)
+        (scratch / name / "config.pbtxt").write_text(text)
+        if 'backend: "python"' in text:
+            shutil.copy(SOURCE / name / "1" / "model.py", version)
+            shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+            (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
+        if name in COMPONENTS:
+            _link_artifact(components, name, profile, version)
+    write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
+    if checkpoint is not None and (checkpoint / DETECTOR).exists():
+        _link(checkpoint / DETECTOR, scratch / PREPARE / "1" / DETECTOR)
+    shutil.rmtree(destination, ignore_errors=True)
+    scratch.replace(destination)
+    return destination
+
+
+def _link_artifact(components: Path, name: str, profile: Profile, version: Path) -> None:
+    placement = profile.placements[name]
+    source = components / placement.precision / name
+    if not (source / placement.runtime.artifact).exists():
+        command = "engine" if placement.runtime.artifact == "model.plan" else "onnx"
+        raise RepositoryError(
+            f"{name}: expected {source / placement.runtime.artifact}; make it with"
+            f" `python -m export {command} --precision {placement.precision}`"
+        )
+    for path in source.glob(placement.runtime.artifact + "*"):
+        _link(path, version / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("repository", help="assemble a model repository that Triton can load", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
+    parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
+    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: build/checkpoint)")
+    parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
+    parser.add_argument(
+        "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.render:
+        for name, text in render(DEFAULT_VARIANT, DEFAULT_PROFILE).items():
+            (SOURCE / name / "config.pbtxt").write_text(text)
+        return 0
+    variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
+    components = args.components or Path("build/onnx") / variant.name
+    destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
+    assemble(variant, profile, components, destination, args.checkpoint or Path("build/checkpoint"))
+    print(f"assembled {destination}", file=sys.stderr)
+    print(json.dumps({"repository": str(destination), "variant": variant.name, "profile": profile.name}))
+    return 0

@@ -1,0 +1,114 @@
+"""Between Triton's Python backend and this package: decode, call, encode. The only module that touches `pb_utils`.
+
+Errors of the caller become INVALID_ARG with their own words, a full server UNAVAILABLE, anything else INTERNAL; one failing
+request never affects its neighbours in the same `execute`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .contract import DIGEST_FILE, package_digest
+from .profiles import PROFILES, Profile
+from .requests import InvalidRequest
+from .signatures import models
+from .tensors import Array, Signature, Tensor
+from .variants import VARIANTS, Variant
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a Python model knows of itself when it starts."""
+
+    variant: Variant
+    profile: Profile
+    signature: Signature
+    folder: Path
+    """The model's version folder."""
+    contract: str
+
+
+def setup(args: Mapping[str, str]) -> Setup:
+    """Reads `initialize`'s arguments and checks that the code beside the model is the code that was assembled."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"%(levelname)s {args['model_name']}: %(message)s")
+    config = json.loads(args["model_config"])
+    parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+    folder = Path(args["model_repository"]) / args["model_version"]
+    package = Path(__file__).resolve().parent
+    contract = package_digest(package)
+    recorded = folder / DIGEST_FILE
+    if package.parent != folder.resolve() or not recorded.exists() or recorded.read_text().strip() != contract:
+        raise RuntimeError(
+            f"{args['model_name']}: expected the assembled code in {folder}, got {package} with another digest;"
+            " assemble the repository again (python -m export repository)"
+        )
+    variant = VARIANTS[parameters["variant"]]
+    return Setup(variant, PROFILES[parameters["profile"]], models(variant)[parameters["role"]], folder, contract)
+
+
+def decode(request: Any, signature: Signature) -> dict[str, Array]:
+    """The request's tensors; optional ones that did not come are left out."""
+    found = {tensor.name: pb_utils.get_input_tensor_by_name(request, tensor.name) for tensor in signature.inputs}
+    return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+
+
+def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
+    """A response with the declared outputs."""
+    signature.check_outputs(arrays)
+    return pb_utils.InferenceResponse([_to_triton(tensor, arrays[tensor.name]) for tensor in signature.outputs])
+
+
+def failure(error: Exception) -> Any:
+    """A response that carries the error's own words."""
+    if isinstance(error, InvalidRequest):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+    log.error("request failed", exc_info=error)
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+    )
+
+
+def answer(
+    requests: Sequence[Any], signature: Signature, function: Callable[[dict[str, Array]], Mapping[str, Array]]
+) -> list[Any]:
+    """One response per request; `function` maps declared inputs to declared outputs."""
+    responses = []
+    for request in requests:
+        try:
+            responses.append(encode(function(decode(request, signature)), signature))
+        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            responses.append(failure(error))
+    return responses
+
+
+def send(sender: Any, response: Any) -> None:
+    """Sends the only response of a request whose sender was kept, from any thread."""
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def call(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Runs another model of this server (BLS) and returns its outputs in CPU memory."""
+    response = pb_utils.InferenceRequest(
+        model_name=signature.name,
+        requested_output_names=[tensor.name for tensor in signature.outputs],
+        inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+    ).exec()
+    if response.has_error():
+        raise RuntimeError(f"{signature.name}: {response.error().message()}")
+    return {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in signature.outputs}
+
+
+def _to_triton(tensor: Tensor, array: Array) -> Any:
+    return pb_utils.Tensor(tensor.name, np.ascontiguousarray(array))

@@ -1,0 +1,17 @@
+"""Digest of the shared code, so that models assembled from different versions never work together unnoticed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+DIGEST_FILE = "contract.sha256"
+"""Beside the copied package in a model's version folder: the digest it had when the repository was assembled."""
+
+
+def package_digest(package: Path) -> str:
+    """SHA-256 over names and contents of the package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

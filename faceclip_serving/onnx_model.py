@@ -1,0 +1,25 @@
+"""The Triton model of a component on ONNX Runtime; `1/model.py` of every such component is this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import adapter
+from .onnx_component import OnnxComponent
+from .signatures import bounds
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        setup = adapter.setup(args)
+        placement = setup.profile.placements[setup.signature.name]
+        self._signature = setup.signature
+        self._component = OnnxComponent(
+            setup.folder / placement.runtime.artifact,
+            setup.signature,
+            placement.runtime.providers,
+            bounds(setup.variant, setup.profile.denoiser_rows)[setup.signature.name],
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return adapter.answer(requests, self._signature, self._component.run)

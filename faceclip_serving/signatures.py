@@ -1,0 +1,132 @@
+"""Signatures of every component and of every model of the repository, derived from a variant.
+
+`components` are the neural networks that `export` turns into ONNX: pure functions of tensors, the same whatever runtime runs
+them. `models` adds the Python models around them and the public ensemble.
+
+How rows and faces meet: a request brings `faces` aligned crops and needs `rows` encodings, one per (face, prompt) pair. Each
+row names its face by `face_index`; -1 means "no face", which the published network defines as an all-zero image. The features
+of that image are constants of the exported text encoder, so a face-free row costs no face encoder run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .requests import PARAMETERS
+from .tensors import Bounds, DType, Range, Signature, Tensor
+from .variants import FACE_SIZE, Variant
+
+FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
+PREPARE, SAMPLER, FINISH, ENSEMBLE = "prepare", "sampler", "finish", "faceclip"
+COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
+
+FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
+FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
+JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
+REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
+
+
+def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
+    """The latent tensor, with the given name for its first axis."""
+    axes = (batch_axis, variant.latent_channels, "latent_height", "latent_width")
+    return Tensor(name, DType.FP32, axes, "VAE latents, scaled as the denoiser sees them")
+
+
+def ids(variant: Variant) -> tuple[Tensor, ...]:
+    """Token ids, one tensor per tokenizer of the variant."""
+    return tuple(Tensor(t.input, DType.INT64, ("rows", t.max_tokens), "token ids, padded") for t in variant.tokens)
+
+
+def components(variant: Variant) -> dict[str, Signature]:
+    """The four networks of a variant."""
+    return {
+        FACE_ENCODER: Signature(FACE_ENCODER, (FACE_IMAGE,), variant.face_features, "aligned face -> identity features"),
+        TEXT_ENCODER: Signature(
+            TEXT_ENCODER,
+            (*ids(variant), FACE_INDEX, *variant.face_features),
+            variant.conditioning,
+            "prompt tokens fused with the features of a face",
+        ),
+        DENOISER: Signature(
+            DENOISER,
+            (
+                latents(variant, "rows"),
+                Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000)"),
+                *variant.conditioning,
+                *variant.extras,
+            ),
+            (replace(latents(variant, "rows", "noise_pred"), doc="predicted noise (or velocity)"),),
+            "one denoising step for rows that may belong to different requests",
+        ),
+        VAE_DECODER: Signature(
+            VAE_DECODER,
+            (latents(variant, "images"),),
+            (Tensor("image", DType.FP32, ("images", 3, "height", "width"), "RGB in [0, 1]"),),
+            "latents -> picture; undoes the latent scaling itself",
+        ),
+    }
+
+
+def bounds(variant: Variant, denoiser_rows: int) -> dict[str, Bounds]:
+    """Per component, the sizes its named axes may take. `denoiser_rows`: largest batch of one denoiser call."""
+    faces = Range(1, 1, variant.limits.faces)
+    rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
+    side = variant.latent_range
+    grid = {"latent_height": side, "latent_width": side}
+    images = Range(1, 1, variant.limits.num_images_per_prompt)
+    return {
+        FACE_ENCODER: {"faces": faces},
+        TEXT_ENCODER: {"faces": faces, "rows": rows},
+        DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
+        VAE_DECODER: {"images": images, **grid},
+    }
+
+
+MAX_FACE_FREE_ROWS = 3
+"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the ensemble: a model, and for each of its tensors the ensemble tensor it is bound to."""
+
+    model: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def models(variant: Variant) -> dict[str, Signature]:
+    """Every model of the repository, in the order of the flow."""
+    nets = components(variant)
+    prepare = Signature(
+        PREPARE,
+        PARAMETERS,
+        (FACE_IMAGE, FACE_INDEX, *ids(variant), JOB),
+        "checks the request, finds and aligns faces, tokenises",
+    )
+    sampler = Signature(
+        SAMPLER, (JOB, *variant.conditioning), (latents(variant, "images"), REPORT), "runs the denoiser over the schedule"
+    )
+    outputs = (
+        Tensor("images", DType.BYTES, ("images",), "encoded pictures, in `output_format`"),
+        Tensor("seeds", DType.INT64, ("images",), "seed of each picture"),
+        Tensor("details", DType.BYTES, (1,), "JSON: timings_s, faces, warnings, versions and the parameters obeyed"),
+    )
+    finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
+    ensemble = Signature(ENSEMBLE, PARAMETERS, outputs, "photo and prompt -> pictures")
+    return {m.name: m for m in (ensemble, prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER],
+                                nets[VAE_DECODER], finish)}  # fmt: skip
+
+
+def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
+    """The data flow of the public ensemble: every tensor keeps its name from the model that makes it."""
+    signatures = models(variant)
+    order = (PREPARE, FACE_ENCODER, TEXT_ENCODER, SAMPLER, VAE_DECODER, FINISH)
+    return tuple(
+        Step(
+            name,
+            {tensor.name: tensor.name for tensor in signatures[name].inputs},
+            {tensor.name: tensor.name for tensor in signatures[name].outputs},
+        )
+        for name in order
+    )

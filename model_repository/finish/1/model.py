@@ -1,0 +1,19 @@
+"""Last step of the ensemble: encodes pictures and the report."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from faceclip_serving import adapter
+from faceclip_serving.finishing import finish
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        setup = adapter.setup(args)
+        self._signature = setup.signature
+        self._finish = partial(finish, setup.variant, setup.contract)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return adapter.answer(requests, self._signature, self._finish)

@@ -1,0 +1,1 @@
+"""Starting, watching and stopping a real tritonserver on this machine."""

@@ -1,0 +1,61 @@
+"""The smallest real request: one step, no face, the least size. Readiness and health checks use it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException
+
+from faceclip_serving.requests import PARAMETERS
+from faceclip_serving.signatures import ENSEMBLE
+
+
+class ProbeError(RuntimeError):
+    """The request failed. `final`: the server answered, so waiting will not help."""
+
+    def __init__(self, message: str, final: bool) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, Any]:
+    """Sends it and returns the picture's `details`. Raises `ProbeError`."""
+    with grpc.InferenceServerClient(url) as client:
+        try:
+            if not client.is_server_ready(client_timeout=5):
+                raise ProbeError("models are still loading", final=False)
+        except InferenceServerException as error:
+            raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
+        try:
+            config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
+            limits = json.loads(config["parameters"]["interface"]["string_value"])["limits"]
+            side = limits["size"][0]
+            values = {
+                "prompt": b"probe",
+                "num_inference_steps": 1,
+                "guidance_scale": 1.0,
+                "height": side,
+                "width": side,
+                "seed": 0,
+            }
+            result = client.infer(
+                model, [tensor_input(name, [value]) for name, value in values.items()], client_timeout=timeout_s
+            )
+        except InferenceServerException as error:
+            raise ProbeError(f"the request failed: {error.message()}", final=True) from None
+    details = result.as_numpy("details")
+    if details is None or details.size == 0:
+        raise ProbeError("the server returned empty tensors: numpy 2 in its Python? (numpy<2 is needed)", final=True)
+    return json.loads(details[0])  # type: ignore[no-any-return]
+
+
+def tensor_input(name: str, values: list[Any]) -> grpc.InferInput:
+    """A public parameter as a gRPC input, dtype from its declaration."""
+    tensor = next(tensor for tensor in PARAMETERS if tensor.name == name)
+    array = np.array(values, dtype=tensor.dtype.numpy)
+    wire = grpc.InferInput(name, list(array.shape), tensor.dtype.value)
+    wire.set_data_from_numpy(array)
+    return wire

@@ -1,0 +1,176 @@
+"""One tritonserver process over an assembled repository: start, readiness, stop.
+
+Ready means that a real, smallest request came back, since a server whose Python model has died still calls itself ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import installation
+from .probe import ProbeError, probe
+
+SHARED_MEMORY = Path("/dev/shm")
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class ServerError(RuntimeError):
+    """The server did not start, or died; the message ends with its last log lines."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on the loopback address."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Three ports that nobody listens on now."""
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return cls(*(each.getsockname()[1] for each in sockets))
+
+
+class TritonServer:
+    """A running server; stop it with `stop` or by leaving the `with` block."""
+
+    def __init__(
+        self,
+        repository: Path,
+        ports: Ports | None = None,
+        address: str = "127.0.0.1",
+        log: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own."""
+        self.ports = ports or Ports()
+        self.log = log
+        self._check_free(address)
+        found = installation.find(repository.resolve().parent / ".tritonserver")
+        self.python = found.python
+        self._prefix = f"faceclip_{uuid.uuid4().hex[:8]}_"
+        command = [
+            str(found.binary),
+            f"--model-repository={repository.resolve()}",
+            f"--backend-directory={found.backends}",
+            f"--cache-directory={found.caches}",
+            f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            *(f"--{service}-address={address}" for service in ("http", "grpc", "metrics")),
+            f"--http-port={self.ports.http}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-port={self.ports.metrics}",
+            "--exit-timeout-secs=20",
+            *options,
+        ]
+        with contextlib.ExitStack() as stack:
+            output = sys.stderr if log is None else stack.enter_context(log.open("wb"))
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if log else output,
+                env={**os.environ, **found.environment},
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in order
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """gRPC address for clients."""
+        return f"127.0.0.1:{self.ports.grpc}"
+
+    def wait_ready(self, timeout_s: float = 300) -> dict[str, Any]:
+        """Waits until a smallest real request succeeds; its details. Raises `ServerError`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._process.poll() is not None:
+                self.stop()
+                raise ServerError(f"tritonserver ended with code {self._process.returncode}{self._log_tail()}")
+            try:
+                return probe(self.url, timeout_s=max(1.0, deadline - time.monotonic()))
+            except ProbeError as error:
+                if error.final or time.monotonic() > deadline:
+                    self.stop()
+                    raise ServerError(f"the server did not become ready: {error}{self._log_tail()}") from None
+            time.sleep(0.2)
+
+    def wait(self) -> int:
+        """Blocks until the process ends; its exit code."""
+        return self._process.wait()
+
+    def stop(self, timeout_s: float = 30) -> None:
+        """Asks the server to end, insists after `timeout_s`, and removes what it left in shared memory."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # models whose server died
+        self._process.wait()
+        for region in SHARED_MEMORY.glob(self._prefix + "*"):
+            region.unlink(missing_ok=True)
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _check_free(self, address: str) -> None:
+        for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
+            with socket.socket() as test:
+                test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    test.bind((address, port))
+                except OSError as error:
+                    raise ServerError(
+                        f"{service} port {port} on {address}: {error.strerror}; choose another with --{service}-port"
+                    ) from None
+
+    def _log_tail(self) -> str:
+        if self.log is None or not self.log.exists():
+            return ""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n" + "\n".join(lines[-30:])
+
+
+def _die_with_parent() -> None:
+    """The server ends when its launcher is killed, whatever the way."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM behaves like Ctrl-C, so that `with TritonServer(...)` stops the server on both."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

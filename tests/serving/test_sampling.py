@@ -1,0 +1,161 @@
+"""The sampling loop with a plain callable as denoiser: no server, no network."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from faceclip_serving.jobs import Job
+from faceclip_serving.loop import StepLoop, Task
+from faceclip_serving.requests import InvalidRequest, parse_request
+from faceclip_serving.sampling import sample, select, start_pictures
+from faceclip_serving.schedules import make_scheduler
+from faceclip_serving.variants import TINY_SDXL
+from tests.serving.test_requests import raw
+
+EMBEDDINGS, POOLED = TINY_SDXL.conditioning
+
+
+def job(rows=None, weights=(1.0,), **values):
+    request = parse_request(TINY_SDXL, raw(**{"num_inference_steps": 4, "height": 64, "width": 64, **values}))
+    return Job(request, rows or {"unconditional": [0], "identity": [1]}, list(weights), "digest")
+
+
+def conditioning(seed, rows=2):
+    rng = np.random.default_rng(seed)
+    return {t.name: rng.standard_normal(t.shape({"rows": rows})).astype(np.float32) for t in TINY_SDXL.conditioning}
+
+
+def denoise(inputs):
+    """Depends on every input, and each row only on itself."""
+    row = inputs["embeddings"].mean(axis=(1, 2)) + inputs["pooled"].mean(axis=1) + inputs["time_ids"].mean(axis=1) / 1e3
+    scale = (row + np.cos(inputs["timestep"][:, 0]))[:, None, None, None]
+    return (0.5 * inputs["latents"] + 0.1 * np.tanh(scale)).astype(np.float32)
+
+
+def test_one_picture_follows_diffusers_scheduler_to_the_bit():
+    values = conditioning(1)
+    [picture] = start_pictures(TINY_SDXL, job(seed=3, guidance_scale=5.0), values)
+    latents = sample([picture], denoise, max_rows=8)
+
+    scheduler = make_scheduler("EulerDiscreteScheduler", TINY_SDXL.scheduler_config)
+    scheduler.set_timesteps(4)
+    expected = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(3)) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(expected, timestep).numpy()
+        constants = {**values, "time_ids": np.array([[64, 64, 0, 0, 64, 64]] * 2, np.float32)}
+        both = denoise({"latents": np.repeat(scaled, 2, 0), "timestep": np.full((2, 1), float(timestep), np.float32), **constants})
+        u, f = torch.from_numpy(both)[:, None]
+        expected = scheduler.step(u + 5.0 * (f - u), timestep, expected, return_dict=False)[0]
+    np.testing.assert_array_equal(latents, expected.numpy())
+
+
+@pytest.mark.parametrize("name", TINY_SDXL.schedulers)
+def test_a_picture_does_not_depend_on_what_it_is_batched_with(name):
+    def alone(seed, **values):
+        return sample(start_pictures(TINY_SDXL, job(seed=seed, scheduler=name, **values), conditioning(seed)), denoise, 8)
+
+    together = [
+        start_pictures(TINY_SDXL, job(seed=1, scheduler=name), conditioning(1)),
+        start_pictures(TINY_SDXL, job(seed=2, scheduler=name, num_inference_steps=7, guidance_scale=1.0), conditioning(2)),
+        start_pictures(TINY_SDXL, job(seed=3, scheduler=name, num_images_per_prompt=2), conditioning(3)),
+    ]
+    latents = sample([picture for pictures in together for picture in pictures], denoise, max_rows=5)
+    np.testing.assert_array_equal(latents[:1], alone(1))
+    np.testing.assert_array_equal(latents[1:2], alone(2, num_inference_steps=7, guidance_scale=1.0))
+    np.testing.assert_array_equal(latents[2:], alone(3, num_images_per_prompt=2))
+
+
+def test_equal_split_scales_are_the_standard_result_and_zero_is_face_free():
+    rows = {"unconditional": [0], "text": [1], "identity": [2]}
+    values = conditioning(5, rows=3)
+
+    def latents(**scales):
+        return sample(start_pictures(TINY_SDXL, job(rows, seed=9, **scales), values), denoise, 8)
+
+    standard = latents(guidance_scale=4.0)
+    np.testing.assert_array_equal(latents(text_guidance_scale=4.0, id_guidance_scale=4.0), standard)
+    free = sample(start_pictures(TINY_SDXL, job({"unconditional": [0], "text": [1]}, (), seed=9, guidance_scale=4.0), values), denoise, 8)
+    np.testing.assert_array_equal(latents(text_guidance_scale=4.0, id_guidance_scale=0.0), free)
+    assert np.abs(latents(text_guidance_scale=4.0, id_guidance_scale=2.0) - standard).max() > 1e-3
+
+
+def test_several_references_and_blend():
+    values = conditioning(6, rows=4)
+    rows = {"unconditional": [0], "identity": [1, 2], "prefixed_text": [3]}
+    [picture] = start_pictures(TINY_SDXL, job(rows, (0.25, 0.75), blend_weight=0.5), values)
+    faces = 0.25 * values["embeddings"][1:2] + 0.75 * values["embeddings"][2:3]
+    np.testing.assert_allclose(
+        picture.constants["identity"]["embeddings"], 0.5 * faces + 0.5 * values["embeddings"][3:4], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_sizes_alternate_and_rows_stay_within_the_bound():
+    small = [start_pictures(TINY_SDXL, job(seed=i), conditioning(i))[0] for i in range(3)]
+    [large] = start_pictures(TINY_SDXL, job(seed=9, height=128), conditioning(9))
+    first = select([*small, large], max_rows=4)
+    assert first == small[:2]
+    for tick, picture in enumerate(first):
+        picture.last_tick = tick
+    assert select([*small, large], max_rows=4) == [small[2], small[0]]
+    small[2].last_tick = 2
+    assert select([*small, large], max_rows=4) == [large]
+
+
+def test_a_scheduler_that_refuses_the_steps_is_the_callers_error():
+    with pytest.raises(InvalidRequest, match="LCMScheduler"):
+        start_pictures(TINY_SDXL, job(scheduler="lcm", num_inference_steps=180), conditioning(1))
+
+
+class TestLoop:
+    def run(self, denoise, jobs, max_rows=8, delay_s=0.0):
+        """Submits jobs `delay_s` apart; the outcome of each: latents or the error, and its progress."""
+        outcomes = {}
+        done = threading.Semaphore(0)
+        loop = StepLoop(denoise, max_rows)
+
+        def task(key, one):
+            def finish(latents, progress):
+                outcomes[key] = (latents, progress)
+                done.release()
+
+            def fail(error):
+                outcomes[key] = (error, None)
+                done.release()
+
+            return Task(start_pictures(TINY_SDXL, one, conditioning(key)), finish, fail)
+
+        for key, one in jobs.items():
+            loop.submit(task(key, one))
+            time.sleep(delay_s)
+        for _ in jobs:
+            assert done.acquire(timeout=30)
+        loop.stop()
+        return outcomes
+
+    def test_requests_share_ticks_and_a_late_one_joins_midway(self):
+        def slow(inputs):
+            time.sleep(0.02)
+            return denoise(inputs)
+
+        outcomes = self.run(slow, {1: job(seed=1, num_inference_steps=12), 2: job(seed=2, num_inference_steps=4)}, delay_s=0.06)
+        late, progress = outcomes[2]
+        np.testing.assert_array_equal(late, sample(start_pictures(TINY_SDXL, job(seed=2), conditioning(2)), denoise, 8))
+        assert progress.ticks == 4
+        assert progress.shared_rows == 16  # every step of it together with the long one's
+        assert outcomes[1][1].ticks == 12
+
+    def test_a_failing_call_fails_its_own_requests_only(self):
+        def fails_on_large(inputs):
+            if inputs["latents"].shape[2] > 8:
+                raise RuntimeError("out of memory")
+            return denoise(inputs)
+
+        outcomes = self.run(fails_on_large, {1: job(seed=1), 2: job(seed=2, height=128), 3: job(seed=3)})
+        assert isinstance(outcomes[2][0], RuntimeError)
+        for key in (1, 3):
+            np.testing.assert_array_equal(
+                outcomes[key][0], sample(start_pictures(TINY_SDXL, job(seed=key), conditioning(key)), denoise, 8)
+            )
