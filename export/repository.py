@@ -16,14 +16,18 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 import faceclip_serving
+from faceclip_serving import signatures
 from faceclip_serving.contract import DIGEST_FILE, package_digest
-from faceclip_serving.profiles import PROFILES, Profile
-from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, PREPARE, ensemble_steps, models
-from faceclip_serving.tensors import Tensor
+from faceclip_serving.onnx_component import OnnxComponent
+from faceclip_serving.previews import PREVIEW_FILE, fit
+from faceclip_serving.profiles import ORT_CPU, PROFILES, Profile
+from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
+from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
 
 from .tokenizers import write_tokenizers
@@ -71,6 +75,8 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
         else:
             config.backend = "python"
             config.instance_group.add(count=1, kind="KIND_CPU")
+            if name == STREAM:
+                config.model_transaction_policy.decoupled = True
         if config.backend == "python":
             _parameter(config, "profile", profile.name)
             _parameter(config, "role", name)
@@ -109,6 +115,8 @@ def assemble(
             shutil.copy(SOURCE / name / "1" / "model.py", version)
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
+        if name == STREAM:
+            np.save(version / PREVIEW_FILE, _preview_factors(variant, components, profile))
         if name in COMPONENTS:
             _link_artifact(components, name, profile, version)
     write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
@@ -117,6 +125,16 @@ def assemble(
     shutil.rmtree(destination, ignore_errors=True)
     scratch.replace(destination)
     return destination
+
+
+def _preview_factors(variant: Variant, components: Path, profile: Profile) -> Array:
+    """Fitted to the ONNX decoder, whatever runtime the profile gives it."""
+    placement = profile.placements[VAE_DECODER]
+    path = components / placement.precision / VAE_DECODER / ORT_CPU.artifact
+    if not path.exists():
+        raise RepositoryError(f"{VAE_DECODER}: expected {path}; make it with `python -m export onnx`")
+    decoder = OnnxComponent(path, signatures.components(variant)[VAE_DECODER], ORT_CPU.providers, {})
+    return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
 
 
 def _link_artifact(components: Path, name: str, profile: Profile, version: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .contract import DIGEST_FILE, package_digest
+from .errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
 from .profiles import PROFILES, Profile
-from .requests import InvalidRequest
 from .signatures import models
 from .tensors import Array, Signature, Tensor
 from .variants import VARIANTS, Variant
@@ -66,30 +66,52 @@ def decode(request: Any, signature: Signature) -> dict[str, Array]:
 def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
     """A response with the declared outputs."""
     signature.check_outputs(arrays)
-    return pb_utils.InferenceResponse([_to_triton(tensor, arrays[tensor.name]) for tensor in signature.outputs])
+    present = [tensor for tensor in signature.outputs if tensor.name in arrays]
+    return pb_utils.InferenceResponse([_to_triton(tensor, arrays[tensor.name]) for tensor in present])
+
+
+_CODES: Mapping[type[Exception], str] = {
+    InvalidRequest: "INVALID_ARG",
+    Busy: "UNAVAILABLE",
+    Stopping: "UNAVAILABLE",
+    Cancelled: "CANCELLED",
+    DeadlineExceeded: "CANCELLED",
+}
+"""Errors that are part of the service, and Triton's code for them. Anything else is a fault of the server."""
+
+
+class RemoteError(RuntimeError):
+    """Another model of this server refused a call. Keeps its code, so that the public caller sees the first cause."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def failure(error: Exception) -> Any:
     """A response that carries the error's own words."""
-    if isinstance(error, InvalidRequest):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-    log.error("request failed", exc_info=error)
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-    )
+    name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), None)
+    if isinstance(error, RemoteError):
+        message, code = str(error), error.code
+    elif name is not None:
+        message, code = str(error), getattr(pb_utils.TritonError, name)
+    else:
+        log.error("request failed", exc_info=error)
+        message, code = f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def answer(
-    requests: Sequence[Any], signature: Signature, function: Callable[[dict[str, Array]], Mapping[str, Array]]
-) -> list[Any]:
-    """One response per request; `function` maps declared inputs to declared outputs."""
-    responses = []
-    for request in requests:
-        try:
-            responses.append(encode(function(decode(request, signature)), signature))
-        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            responses.append(failure(error))
-    return responses
+def respond(request: Any, signature: Signature, function: Callable[[dict[str, Array]], Mapping[str, Array]]) -> Any:
+    """The response of one request; `function` maps declared inputs to declared outputs."""
+    try:
+        return encode(function(decode(request, signature)), signature)
+    except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+        return failure(error)
+
+
+def close(sender: Any) -> None:
+    """Ends a decoupled request after its last response."""
+    sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def send(sender: Any, response: Any) -> None:
@@ -98,16 +120,17 @@ def send(sender: Any, response: Any) -> None:
 
 
 def call(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Runs another model of this server (BLS) and returns its outputs in CPU memory."""
+    """Runs another model of this server (BLS) and returns its outputs in CPU memory. Raises `RemoteError`."""
     response = pb_utils.InferenceRequest(
         model_name=signature.name,
         requested_output_names=[tensor.name for tensor in signature.outputs],
-        inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs],
+        inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if response.has_error():
-        raise RuntimeError(f"{signature.name}: {response.error().message()}")
-    return {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in signature.outputs}
+        raise RemoteError(response.error().message(), response.error().code())
+    outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
+    return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}
 
 
 def _to_triton(tensor: Tensor, array: Array) -> Any:

@@ -25,6 +25,10 @@ class Job:
     """Which rows of the text encoder's output play which role."""
     face_weights: list[float]
     """Weight of each reference face, summing to 1; empty without a face."""
+    reservation: int | None
+    """Its place in the sampler, if one was reserved."""
+    deadline: float | None
+    """Monotonic seconds after which nobody waits for it any more."""
     contract: str
     """Digest of the shared code that made the job; models built from other code refuse it."""
     faces: list[dict[str, Any]] = field(default_factory=list)

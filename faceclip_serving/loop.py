@@ -1,8 +1,8 @@
 """The step loop: one thread that owns every picture in progress and batches their steps.
 
-A `Task` is a request's pictures with what to call when they are done. Tasks come in from any thread; all sampling state is
-touched by the loop's thread alone, so nothing in it needs a lock. A failing denoiser call fails the tasks that were in it and
-no other.
+A `Task` is a request's pictures and a listener for what becomes of them. Tasks come in from any thread; sampling state is
+touched by the loop's thread alone, so nothing in it needs a lock. Listeners run in a second thread, in order, so that sending
+progress and results never delays the next denoiser call. A failing call fails the tasks that were in it and no other.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .sampling import Batch, Denoise, Picture, advance, finished_latents, select
+import numpy as np
+
+from .admission import urgency
+from .errors import Cancelled, DeadlineExceeded, Stopping
+from .sampling import Batch, Denoise, Picture, advance, select
 from .tensors import Array
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class Task:
-    """Pictures of one request. Exactly one of `finish` and `fail` is called, once, from the loop's thread."""
-
-    pictures: list[Picture]
-    finish: Callable[[Array, Progress], None]
-    fail: Callable[[Exception], None]
-    progress: Progress = field(default_factory=lambda: Progress())
-
-
 @dataclass
-class Progress:
+class Usage:
     """What a task has used so far."""
 
     ticks: int = 0
@@ -40,7 +34,7 @@ class Progress:
     """Denoiser rows of this task."""
     shared_rows: int = 0
     """Rows, of any task, in those calls."""
-    denoise_s: float = 0.0
+    denoiser_s: float = 0.0
     """Seconds of those calls."""
 
     def report(self) -> dict[str, float]:
@@ -49,70 +43,211 @@ class Progress:
             "ticks": self.ticks,
             "rows": self.rows,
             "mean_rows_per_tick": round(self.shared_rows / max(self.ticks, 1), 2),
-            "denoiser_s": round(self.denoise_s, 6),
+            "denoiser_s": round(self.denoiser_s, 6),
         }
 
 
-class StepLoop:
-    """Runs tasks until `stop`. `max_rows`: largest batch of one denoiser call."""
+@dataclass(frozen=True)
+class Stepped:
+    """Every picture of the task has done `step` of `total` steps."""
 
-    def __init__(self, denoise: Denoise, max_rows: int) -> None:
+    step: int
+    total: int
+    timestep: float
+    latents: Array | None
+    """[images, channels, height, width] after the step, where the task wants previews."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    latents: Array
+    """[images, channels, height, width]."""
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: Exception
+
+
+Event = Stepped | Finished | Failed
+
+
+@dataclass(eq=False)
+class Task:
+    """Pictures of one request. The listener gets any number of `Stepped`, then one `Finished` or `Failed`."""
+
+    pictures: list[Picture]
+    listener: Callable[[Event], None]
+    priority: str = "interactive"
+    deadline: float | None = None
+    """Monotonic seconds."""
+    wants_steps: bool = False
+    wants_previews: bool = False
+    cancelled: bool = False
+    """May be set by any thread; obeyed before the next step."""
+    since: float = field(default_factory=time.monotonic)
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def step(self) -> int:
+        return min(picture.step for picture in self.pictures)
+
+    @property
+    def done(self) -> bool:
+        return all(picture.done for picture in self.pictures)
+
+    def latents(self) -> Array:
+        """Latents of all pictures, copied."""
+        return np.concatenate([picture.latents.numpy() for picture in self.pictures])
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one denoiser call did, for metrics."""
+
+    rows: int
+    tasks: int
+    denoiser_s: float
+    own_s: float
+    """Everything else since the previous call ended or work began: the scheduler's own time."""
+    active: int
+    waiting: int
+
+
+class StepLoop:
+    """Runs tasks until `stop`. `max_rows`: largest batch of a denoiser call; `max_active`: tasks that share the ticks."""
+
+    def __init__(self, denoise: Denoise, max_rows: int, max_active: int, on_tick: Callable[[Tick], None] | None = None) -> None:
         self._denoise = denoise
         self._max_rows = max_rows
+        self._max_active = max_active
+        self._on_tick = on_tick
         self._incoming: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
-        self._thread.start()
+        self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._active: list[Task] = []
+        self._waiting: list[Task] = []
+        self._batch = Batch()
+        self._ticks = 0
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._run, "step-loop"), (self._deliver, "step-listeners"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, task: Task) -> None:
-        """Adds a task; it joins at the next tick."""
+        """Adds a task; it joins at the next tick, or waits for a place."""
         self._incoming.put(task)
 
     def stop(self) -> None:
-        """Fails what is in progress and ends the thread."""
+        """Fails what is in progress and ends the threads."""
         self._incoming.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        active: list[Task] = []
-        batch, tick = Batch(), 0
-        while self._admit(active):
-            owner = {id(picture): task for task in active for picture in task.pictures}
-            chosen = select((picture for task in active for picture in task.pictures), self._max_rows)
-            served = list(dict.fromkeys(owner[id(picture)] for picture in chosen))
-            try:
-                inputs = batch.inputs(chosen)
-                started = time.monotonic()
-                noise_pred = self._denoise(inputs)
-                seconds = time.monotonic() - started
-                for task in served:
-                    task.progress.ticks += 1
-                    task.progress.rows += sum(len(p.chain.branches) for p in chosen if owner[id(p)] is task)
-                    task.progress.shared_rows += len(noise_pred)
-                    task.progress.denoise_s += seconds
-                advance(chosen, noise_pred, tick)
-            except Exception as error:
-                log.exception("a denoiser call failed")
-                batch.forget()
-                for task in served:
-                    active.remove(task)
-                    task.fail(error)
-                continue
-            tick += 1
-            for task in served:
-                if all(picture.done for picture in task.pictures):
-                    active.remove(task)
-                    batch.forget()
-                    task.finish(finished_latents(task.pictures), task.progress)
-        for task in active:
-            task.fail(RuntimeError("the server is stopping"))
+        own_since = time.monotonic()
+        while True:
+            idle = not self._active and not self._waiting
+            if not self._take_in(block=idle):
+                break
+            if idle:
+                own_since = time.monotonic()
+            self._drop_ended()
+            self._promote()
+            if self._active:
+                own_since = self._tick(own_since)
+        for task in self._active + self._waiting:
+            self._tell(task, Failed(Stopping("the server is stopping")))
+        self._outgoing.put(None)
 
-    def _admit(self, active: list[Task]) -> bool:
-        """Takes what has come in, waiting if there is nothing to do; False when the loop is to end."""
+    def _take_in(self, block: bool) -> bool:
+        """Moves what has come in to the waiting tasks; False when the loop is to end."""
         while True:
             try:
-                task = self._incoming.get(block=not active)
+                task = self._incoming.get(block=block)
             except queue.Empty:
                 return True
             if task is None:
                 return False
-            active.append(task)
+            self._waiting.append(task)
+            block = False
+
+    def _drop_ended(self) -> None:
+        """Ends tasks that were cancelled or whose time is up, before any more work is done for them."""
+        now = time.monotonic()
+        for tasks in (self._active, self._waiting):
+            for task in list(tasks):
+                if task.cancelled:
+                    error: Exception = Cancelled(f"cancelled after {task.step} steps")
+                elif task.deadline is not None and now > task.deadline:
+                    error = DeadlineExceeded(
+                        f"the request's timeout ran out after {task.step} steps; allow more time or fewer steps"
+                    )
+                else:
+                    continue
+                tasks.remove(task)
+                self._batch.forget()
+                self._tell(task, Failed(error))
+
+    def _promote(self) -> None:
+        self._waiting.sort(key=lambda task: urgency(task.priority, task.since))
+        while self._waiting and len(self._active) < self._max_active:
+            self._active.append(self._waiting.pop(0))
+
+    def _tick(self, own_since: float) -> float:
+        """One denoiser call and what follows from it; the time when the call ended."""
+        owner = {id(picture): task for task in self._active for picture in task.pictures}
+        chosen = select((picture for task in self._active for picture in task.pictures), self._max_rows)
+        served = {id(owner[id(picture)]): owner[id(picture)] for picture in chosen}.values()
+        before = {id(task): task.step for task in served}
+        called = ended = time.monotonic()
+        try:
+            inputs = self._batch.inputs(chosen)
+            rows = len(inputs["timestep"])
+            called = time.monotonic()
+            noise_pred = self._denoise(inputs)
+            ended = time.monotonic()
+            for picture in chosen:
+                owner[id(picture)].usage.rows += len(picture.chain.branches)
+            advance(chosen, noise_pred, self._ticks)
+        except Exception as error:
+            log.error("a denoiser call failed", exc_info=error)
+            self._batch.forget()
+            for task in served:
+                self._active.remove(task)
+                self._tell(task, Failed(error))
+            return time.monotonic()
+        self._ticks += 1
+        for task in served:
+            task.usage.ticks += 1
+            task.usage.shared_rows += rows
+            task.usage.denoiser_s += ended - called
+            if task.wants_steps and task.step > before[id(task)]:
+                self._tell(task, self._stepped(task))
+            if task.done:
+                self._active.remove(task)
+                self._batch.forget()
+                self._tell(task, Finished(task.latents(), task.usage))
+        if self._on_tick is not None:
+            tick = Tick(rows, len(served), ended - called, called - own_since, len(self._active), len(self._waiting))
+            on_tick = self._on_tick
+            self._outgoing.put(lambda: on_tick(tick))
+        return ended
+
+    @staticmethod
+    def _stepped(task: Task) -> Stepped:
+        picture = min(task.pictures, key=lambda picture: picture.step)
+        timestep = float(picture.scheduler.timesteps[picture.step - 1])
+        return Stepped(picture.step, len(picture.chains), timestep, task.latents() if task.wants_previews else None)
+
+    def _tell(self, task: Task, event: Event) -> None:
+        self._outgoing.put(lambda: task.listener(event))
+
+    def _deliver(self) -> None:
+        while (deliver := self._outgoing.get()) is not None:
+            try:
+                deliver()
+            except Exception:  # a listener's failure is its own; the others still want to hear
+                log.exception("a listener failed")

@@ -22,4 +22,4 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return adapter.answer(requests, self._signature, self._component.run)
+        return [adapter.respond(request, self._signature, self._component.run) for request in requests]

@@ -19,14 +19,20 @@ NO_FACE = -1
 
 
 def prepare(
-    variant: Variant, tokenizers: Sequence[Tokenizer], detect: Detector, contract: str, arrays: Mapping[str, Array]
+    variant: Variant,
+    tokenizers: Sequence[Tokenizer],
+    detect: Detector,
+    contract: str,
+    arrays: Mapping[str, Array],
+    reservation: int | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Array]:
     """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
-    job = Job(parse_request(variant, arrays), {}, [], contract)
+    job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, contract)
     job.stamp("received")
     photos = reference_photos(variant, arrays)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
-    job.face_weights = [1.0 / len(faces)] * len(faces)
+    job.face_weights = [1.0 / len(faces) for _ in faces]
     job.faces = [face.report for face in faces]
     job.warnings = [warning for face in faces for warning in face.warnings]
     plan = plan_rows(job.request, len(faces))

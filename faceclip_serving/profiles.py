@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from .signatures import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class Profile:
     name: str
     placements: Mapping[str, Placement]
     denoiser_rows: int
-    """Largest batch of one denoiser call."""
+    """Largest batch of one denoiser call. Datacenter cards gain from large ones, small cards hardly."""
     doc: str
+    max_active: int = 8
+    """Requests that share the denoiser's ticks."""
+    max_waiting: int = 32
+    """Requests that may wait for that; more are refused at once."""
 
 
 def _everywhere(placement: Placement) -> Mapping[str, Placement]:
@@ -59,5 +63,3 @@ PROFILES: Mapping[str, Profile] = {
         Profile("tensorrt", _everywhere(Placement(TENSORRT, "fp16")), denoiser_rows=8, doc="Triton's TensorRT backend"),
     )
 }
-
-__all__ = ["DENOISER", "FACE_ENCODER", "PROFILES", "TEXT_ENCODER", "VAE_DECODER", "Placement", "Profile", "Runtime"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .admission import PRIORITIES
+from .errors import InvalidRequest
 from .schedules import resolve_scheduler
 from .tensors import Array, DType, Tensor, TensorError
 from .variants import Limits, Variant
@@ -19,10 +21,6 @@ from .variants import Limits, Variant
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 10_000
 OUTPUT_FORMATS = ("PNG", "JPEG", "WEBP")
-
-
-class InvalidRequest(ValueError):
-    """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
 
 
 def _scalar(name: str, dtype: DType, doc: str) -> Tensor:
@@ -51,6 +49,7 @@ PARAMETERS: tuple[Tensor, ...] = (
     _scalar("scheduler", DType.BYTES, "a diffusers scheduler class, or its short name"),
     _scalar("face_aligned", DType.BOOL, "the photographs are already aligned square crops"),
     _scalar("output_format", DType.BYTES, "PNG, JPEG or WEBP"),
+    _scalar("priority", DType.BYTES, "interactive (default) goes before batch when requests wait"),
 )
 
 
@@ -76,6 +75,7 @@ class GenerationRequest:
     scheduler: str
     face_aligned: bool
     output_format: str
+    priority: str
 
     @property
     def seeds(self) -> list[int]:
@@ -109,13 +109,7 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
     for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise InvalidRequest(f"{name}: at most {MAX_PROMPT_CHARACTERS} characters are read, got {len(text)}; shorten it")
-    output_format = values.get("output_format", "PNG").upper()
-    if output_format not in OUTPUT_FORMATS:
-        raise InvalidRequest(f"output_format: expected one of {', '.join(OUTPUT_FORMATS)}, got '{output_format}'")
     scheduler = values.get("scheduler", default.scheduler)
-    resolved = resolve_scheduler(scheduler)
-    if resolved not in variant.schedulers:
-        raise InvalidRequest(f"scheduler: expected one of {', '.join(variant.schedulers)}, got '{scheduler}'")
     return GenerationRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -134,9 +128,10 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
         num_images_per_prompt=_within(
             "num_images_per_prompt", values.get("num_images_per_prompt", 1), (1, limits.num_images_per_prompt)
         ),
-        scheduler=resolved,
+        scheduler=_choice("scheduler", resolve_scheduler(scheduler) or scheduler, variant.schedulers),
         face_aligned=values.get("face_aligned", False),
-        output_format=output_format,
+        output_format=_choice("output_format", values.get("output_format", "PNG").upper(), OUTPUT_FORMATS),
+        priority=_choice("priority", values.get("priority", "interactive").lower(), tuple(PRIORITIES)),
     )
 
 
@@ -177,6 +172,12 @@ def _within(name: str, value: Any, limits: tuple[Any, Any]) -> Any:
     low, high = limits
     if (isinstance(value, float) and not math.isfinite(value)) or not low <= value <= high:
         raise InvalidRequest(f"{name}: expected a value from {low} to {high}, got {value}")
+    return value
+
+
+def _choice(name: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise InvalidRequest(f"{name}: expected one of {', '.join(known)}, got '{value}'")
     return value
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .errors import InvalidRequest
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine, weighted_sum
 from .jobs import Job
-from .requests import InvalidRequest
 from .schedules import make_scheduler
 from .tensors import Array
 from .variants import Variant

@@ -17,13 +17,19 @@ from .tensors import Bounds, DType, Range, Signature, Tensor
 from .variants import FACE_SIZE, Variant
 
 FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
-PREPARE, SAMPLER, FINISH, ENSEMBLE = "prepare", "sampler", "finish", "faceclip"
+PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
+ENSEMBLE, STREAM = "faceclip", "faceclip_stream"
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
 
 FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
 FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
+CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
+
+PREVIEW = Tensor("preview", DType.BOOL, (1,), "send a rough picture with every step", optional=True)
+PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
+PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
 
 
 def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
@@ -105,7 +111,10 @@ def models(variant: Variant) -> dict[str, Signature]:
         "checks the request, finds and aligns faces, tokenises",
     )
     sampler = Signature(
-        SAMPLER, (JOB, *variant.conditioning), (latents(variant, "images"), REPORT), "runs the denoiser over the schedule"
+        SAMPLER,
+        tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, CONTROL)),
+        (replace(latents(variant, "images"), optional=True), REPORT),
+        "runs the denoiser over the schedule; with `control`, see faceclip_serving/service.py",
     )
     outputs = (
         Tensor("images", DType.BYTES, ("images",), "encoded pictures, in `output_format`"),
@@ -114,8 +123,14 @@ def models(variant: Variant) -> dict[str, Signature]:
     )
     finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
     ensemble = Signature(ENSEMBLE, PARAMETERS, outputs, "photo and prompt -> pictures")
-    return {m.name: m for m in (ensemble, prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER],
-                                nets[VAE_DECODER], finish)}  # fmt: skip
+    stream = Signature(
+        STREAM,
+        (*PARAMETERS, PREVIEW),
+        (PROGRESS, PREVIEW_IMAGE, *(replace(tensor, optional=True) for tensor in outputs)),
+        "the same, with a response per step before the last one, and cancellation",
+    )
+    flow = (prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER], nets[VAE_DECODER], finish)
+    return {model.name: model for model in (ensemble, stream, *flow)}
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
@@ -125,7 +140,7 @@ def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
     return tuple(
         Step(
             name,
-            {tensor.name: tensor.name for tensor in signatures[name].inputs},
+            {tensor.name: tensor.name for tensor in signatures[name].inputs if tensor.name != CONTROL.name},
             {tensor.name: tensor.name for tensor in signatures[name].outputs},
         )
         for name in order

@@ -62,6 +62,7 @@ class TritonServer:
         options: Sequence[str] = (),
     ) -> None:
         """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own."""
+        self.repository = repository
         self.ports = ports or Ports()
         self.log = log
         self._check_free(address)
@@ -79,12 +80,14 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             "--exit-timeout-secs=20",
+            "--disable-auto-complete-config",  # every config.pbtxt is complete; guessing would start each model twice
             *options,
         ]
         with contextlib.ExitStack() as stack:
             output = sys.stderr if log is None else stack.enter_context(log.open("wb"))
             self._process = subprocess.Popen(
                 command,
+                cwd=repository,  # the embedded Python imports from the working directory first
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if log else output,

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.requests import MAX_SEED, PARAMETERS, InvalidRequest, parse_request, reference_photos
+from faceclip_serving.errors import InvalidRequest
+from faceclip_serving.requests import MAX_SEED, PARAMETERS, parse_request, reference_photos
 from faceclip_serving.tensors import DType
 from faceclip_serving.variants import SDXL, TINY_SDXL
 
@@ -69,7 +70,7 @@ def test_bad_values_are_refused_in_words(values, words):
 
 
 def test_wrong_dtype_and_shape_name_the_parameter():
-    with pytest.raises(InvalidRequest, match="'height'.*INT32"):
+    with pytest.raises(InvalidRequest, match=r"'height'.*INT32"):
         parse_request(TINY_SDXL, raw() | {"height": np.array([128.0])})
     with pytest.raises(InvalidRequest, match="'seed'"):
         parse_request(TINY_SDXL, raw() | {"seed": np.array([1, 2])})

@@ -1,15 +1,12 @@
 """The sampling loop with a plain callable as denoiser: no server, no network."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 import torch
 
+from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.jobs import Job
-from faceclip_serving.loop import StepLoop, Task
-from faceclip_serving.requests import InvalidRequest, parse_request
+from faceclip_serving.requests import parse_request
 from faceclip_serving.sampling import sample, select, start_pictures
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.variants import TINY_SDXL
@@ -20,7 +17,7 @@ EMBEDDINGS, POOLED = TINY_SDXL.conditioning
 
 def job(rows=None, weights=(1.0,), **values):
     request = parse_request(TINY_SDXL, raw(**{"num_inference_steps": 4, "height": 64, "width": 64, **values}))
-    return Job(request, rows or {"unconditional": [0], "identity": [1]}, list(weights), "digest")
+    return Job(request, rows or {"unconditional": [0], "identity": [1]}, list(weights), None, None, "digest")
 
 
 def conditioning(seed, rows=2):
@@ -46,7 +43,9 @@ def test_one_picture_follows_diffusers_scheduler_to_the_bit():
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(expected, timestep).numpy()
         constants = {**values, "time_ids": np.array([[64, 64, 0, 0, 64, 64]] * 2, np.float32)}
-        both = denoise({"latents": np.repeat(scaled, 2, 0), "timestep": np.full((2, 1), float(timestep), np.float32), **constants})
+        both = denoise(
+            {"latents": np.repeat(scaled, 2, 0), "timestep": np.full((2, 1), float(timestep), np.float32), **constants}
+        )
         u, f = torch.from_numpy(both)[:, None]
         expected = scheduler.step(u + 5.0 * (f - u), timestep, expected, return_dict=False)[0]
     np.testing.assert_array_equal(latents, expected.numpy())
@@ -77,7 +76,9 @@ def test_equal_split_scales_are_the_standard_result_and_zero_is_face_free():
 
     standard = latents(guidance_scale=4.0)
     np.testing.assert_array_equal(latents(text_guidance_scale=4.0, id_guidance_scale=4.0), standard)
-    free = sample(start_pictures(TINY_SDXL, job({"unconditional": [0], "text": [1]}, (), seed=9, guidance_scale=4.0), values), denoise, 8)
+    free = sample(
+        start_pictures(TINY_SDXL, job({"unconditional": [0], "text": [1]}, (), seed=9, guidance_scale=4.0), values), denoise, 8
+    )
     np.testing.assert_array_equal(latents(text_guidance_scale=4.0, id_guidance_scale=0.0), free)
     assert np.abs(latents(text_guidance_scale=4.0, id_guidance_scale=2.0) - standard).max() > 1e-3
 
@@ -107,55 +108,3 @@ def test_sizes_alternate_and_rows_stay_within_the_bound():
 def test_a_scheduler_that_refuses_the_steps_is_the_callers_error():
     with pytest.raises(InvalidRequest, match="LCMScheduler"):
         start_pictures(TINY_SDXL, job(scheduler="lcm", num_inference_steps=180), conditioning(1))
-
-
-class TestLoop:
-    def run(self, denoise, jobs, max_rows=8, delay_s=0.0):
-        """Submits jobs `delay_s` apart; the outcome of each: latents or the error, and its progress."""
-        outcomes = {}
-        done = threading.Semaphore(0)
-        loop = StepLoop(denoise, max_rows)
-
-        def task(key, one):
-            def finish(latents, progress):
-                outcomes[key] = (latents, progress)
-                done.release()
-
-            def fail(error):
-                outcomes[key] = (error, None)
-                done.release()
-
-            return Task(start_pictures(TINY_SDXL, one, conditioning(key)), finish, fail)
-
-        for key, one in jobs.items():
-            loop.submit(task(key, one))
-            time.sleep(delay_s)
-        for _ in jobs:
-            assert done.acquire(timeout=30)
-        loop.stop()
-        return outcomes
-
-    def test_requests_share_ticks_and_a_late_one_joins_midway(self):
-        def slow(inputs):
-            time.sleep(0.02)
-            return denoise(inputs)
-
-        outcomes = self.run(slow, {1: job(seed=1, num_inference_steps=12), 2: job(seed=2, num_inference_steps=4)}, delay_s=0.06)
-        late, progress = outcomes[2]
-        np.testing.assert_array_equal(late, sample(start_pictures(TINY_SDXL, job(seed=2), conditioning(2)), denoise, 8))
-        assert progress.ticks == 4
-        assert progress.shared_rows == 16  # every step of it together with the long one's
-        assert outcomes[1][1].ticks == 12
-
-    def test_a_failing_call_fails_its_own_requests_only(self):
-        def fails_on_large(inputs):
-            if inputs["latents"].shape[2] > 8:
-                raise RuntimeError("out of memory")
-            return denoise(inputs)
-
-        outcomes = self.run(fails_on_large, {1: job(seed=1), 2: job(seed=2, height=128), 3: job(seed=3)})
-        assert isinstance(outcomes[2][0], RuntimeError)
-        for key in (1, 3):
-            np.testing.assert_array_equal(
-                outcomes[key][0], sample(start_pictures(TINY_SDXL, job(seed=key), conditioning(key)), denoise, 8)
-            )

@@ -16,4 +16,4 @@ class TritonPythonModel:
         self._finish = partial(finish, setup.variant, setup.contract)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return adapter.answer(requests, self._signature, self._finish)
+        return [adapter.respond(request, self._signature, self._finish) for request in requests]

@@ -1,25 +1,47 @@
-"""First step of the ensemble: checks the request, finds and aligns faces, tokenises."""
+"""First step of the ensemble: reserves a place in the sampler, checks the request, finds and aligns faces, tokenises.
+
+The place comes first, so that a full server refuses at once and does nothing else for a request it will not run.
+"""
 
 from __future__ import annotations
 
+import json
+import time
 from functools import partial
 from typing import Any
 
+import numpy as np
 from faceclip_serving.faces import make_detector
 
 from faceclip_serving import adapter
 from faceclip_serving.preparing import prepare
 from faceclip_serving.prompts import load_tokenizer
+from faceclip_serving.signatures import SAMPLER, models
+from faceclip_serving.tensors import Array
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
+        self._sampler = models(setup.variant)[SAMPLER]
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         yunet = setup.folder / "face_detection_yunet.onnx"
         detect = make_detector(yunet if yunet.exists() else None)
         self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.contract)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return adapter.answer(requests, self._signature, self._prepare)
+        return [adapter.respond(request, self._signature, partial(self._one, request.timeout())) for request in requests]
+
+    def _one(self, timeout_us: int, arrays: dict[str, Array]) -> dict[str, Array]:
+        deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        reservation = self._control(op="admit")["reservation"]
+        try:
+            return self._prepare(arrays, reservation=reservation, deadline=deadline)
+        except Exception:
+            self._control(op="release", reservation=reservation)
+            raise
+
+    def _control(self, **operation: Any) -> Any:
+        tensor = np.array([json.dumps(operation).encode()], dtype=object)
+        return json.loads(adapter.call(self._sampler, {"control": tensor})["report"][0])

@@ -1,47 +1,62 @@
 """The scheduler: batches the denoising steps of all requests in progress.
 
-`execute` only hands a request to the step loop and returns; its response is sent from the loop's thread when its pictures are
-done. So requests of any number overlap, while Triton sees a plain (not decoupled) model that fits into an ensemble.
+`execute` only hands a request over and returns; its response is sent from another thread when there is something to say. So
+requests of any number overlap, while Triton sees a plain (not decoupled) model that fits into an ensemble.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from faceclip_serving import adapter
-from faceclip_serving.jobs import Job
-from faceclip_serving.loop import Progress, StepLoop, Task
-from faceclip_serving.sampling import start_pictures
+from faceclip_serving.admission import Admission
+from faceclip_serving.loop import StepLoop
+from faceclip_serving.sampling_metrics import SamplingMetrics
+from faceclip_serving.service import Service
 from faceclip_serving.signatures import DENOISER, components
-from faceclip_serving.tensors import Array
+from faceclip_serving.tensors import Array, Signature
+
+
+class Response:
+    """The way back to one caller."""
+
+    def __init__(self, request: Any, signature: Signature) -> None:
+        self._sender = request.get_response_sender()
+        self._signature = signature
+
+    def send(self, arrays: Mapping[str, Array]) -> None:
+        adapter.send(self._sender, adapter.encode(arrays, self._signature))
+
+    def refuse(self, error: Exception) -> None:
+        adapter.send(self._sender, adapter.failure(error))
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        self._setup = adapter.setup(args)
-        denoiser = components(self._setup.variant)[DENOISER]
-        self._loop = StepLoop(lambda inputs: adapter.call(denoiser, inputs)["noise_pred"], self._setup.profile.denoiser_rows)
+        setup = adapter.setup(args)
+        self._signature = setup.signature
+        denoiser = components(setup.variant)[DENOISER]
+        profile = setup.profile
+        admission = Admission(profile.max_active, profile.max_waiting)
+        metrics = SamplingMetrics(setup.variant.name)
+        self._loop = StepLoop(
+            lambda inputs: adapter.call(denoiser, inputs)["noise_pred"],
+            profile.denoiser_rows,
+            profile.max_active,
+            metrics.tick,
+        )
+        self._service = Service(setup.variant, setup.contract, self._loop, admission, metrics.ended)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            sender = request.get_response_sender()
+            reply = Response(request, self._signature)
             try:
-                self._start(adapter.decode(request, self._setup.signature), sender)
+                arrays = adapter.decode(request, self._signature)
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-                adapter.send(sender, adapter.failure(error))
-
-    def _start(self, arrays: dict[str, Array], sender: Any) -> None:
-        job = Job.decode(arrays["job"], self._setup.contract)
-        job.stamp("conditioned")
-        conditioning = {tensor.name: arrays[tensor.name] for tensor in self._setup.variant.conditioning}
-        pictures = start_pictures(self._setup.variant, job, conditioning)
-
-        def finish(latents: Array, progress: Progress) -> None:
-            job.stamp("denoised")
-            job.sampling = progress.report()
-            adapter.send(sender, adapter.encode({"latents": latents, "report": job.encode()}, self._setup.signature))
-
-        self._loop.submit(Task(pictures, finish, lambda error: adapter.send(sender, adapter.failure(error))))
+                reply.refuse(error)
+            else:
+                self._service.handle(arrays, reply)
 
     def finalize(self) -> None:
         self._loop.stop()

@@ -1,0 +1,22 @@
+"""`python -m benchmarks <measurement>`; the last line on stdout is one JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import overhead, parity
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    subparsers = parser.add_subparsers(required=True, metavar="measurement")
+    for command in (parity, overhead):
+        command.add_command(subparsers)
+    args = parser.parse_args(argv)
+    code: int = args.run(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

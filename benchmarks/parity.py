@@ -1,0 +1,110 @@
+"""Is a served picture the reference's picture? Served files against diffusers' own pipeline, same weights and seed."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.faces import make_detector, prepare_face
+from faceclip_serving.onnx_component import OnnxComponent
+from faceclip_serving.preparing import NO_FACE
+from faceclip_serving.profiles import ORT_CPU, PROFILES
+from faceclip_serving.prompts import encode_prompt, load_tokenizer
+from faceclip_serving.signatures import FACE_ENCODER, PREPARE, TEXT_ENCODER, components
+from faceclip_serving.tensors import Array
+from faceclip_serving.variants import FACE_SIZE, VARIANTS, Variant
+
+from .oracle import Oracle, load_oracle, psnr_db
+from .running import serving
+
+PHOTO = Path(__file__).resolve().parent.parent / "examples" / "astronaut.jpg"
+PROMPT = "portrait of an astronaut, studio light"
+SCHEDULERS = ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+PROFILE = PROFILES["cpu"]
+
+
+def sizes(variant: Variant) -> list[tuple[int, int]]:
+    """The default size and a smaller, odd one."""
+    height, width = variant.defaults.height, variant.defaults.width
+    return [(height, width), (max(variant.limits.size[0], height // 2 + 8), max(variant.limits.size[0], width // 2 + 8))]
+
+
+def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, prompt: str) -> tuple[Array, Array, Array]:
+    """face_image, face_exist and input_ids of the (negative, positive) rows, as the published inference makes them."""
+    [tokens] = variant.tokens
+    tokenizer = load_tokenizer(prepare_folder / tokens.tokenizer)
+    image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
+    if photo is not None:
+        yunet = prepare_folder / "face_detection_yunet.onnx"
+        image[1] = prepare_face(photo, 0, False, make_detector(yunet if yunet.exists() else None)).image
+    texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
+    ids = np.stack([encode_prompt(tokenizer, tokens, text, prefixed).ids for text, prefixed in texts])
+    return image, np.array([False, photo is not None]), ids
+
+
+def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: tuple[Array, Array, Array]) -> float:
+    """Largest absolute difference of the exported encoders' conditioning from the torch encoder's."""
+    image, exist, ids = rows
+    nets = components(variant)
+    run = {
+        name: OnnxComponent(repository / name / "1" / "model.onnx", nets[name], ORT_CPU.providers, {}).run
+        for name in (FACE_ENCODER, TEXT_ENCODER)
+    }
+    features = run[FACE_ENCODER]({"face_image": image})
+    index = np.where(exist, np.arange(len(exist)), NO_FACE)[:, None].astype(np.int64)
+    found = run[TEXT_ENCODER]({variant.tokens[0].input: ids, "face_index": index, **features})
+    expected = oracle.encode(image, exist, ids)
+    return max(float(np.abs(found[t.name] - e.numpy()).max()) for t, e in zip(variant.conditioning, expected, strict=True))
+
+
+def measure(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+    """A server of its own for `compare`."""
+    with serving(variant, PROFILE, checkpoint) as (server, pipe):
+        return compare(load_oracle(variant, checkpoint), server.repository, pipe)
+
+
+def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int = 6) -> dict[str, Any]:
+    """Every combination of scheduler, size and face; PSNR of each served picture to the reference's."""
+    variant = oracle.variant
+    cases = []
+    errors = []
+    for photo in (PHOTO.read_bytes(), None):
+        rows = reference_rows(variant, repository / PREPARE / "1", photo, PROMPT)
+        errors.append(encoder_error(variant, oracle, repository, rows))
+        reference = partial(oracle.picture, *oracle.encode(*rows), steps=steps, guidance_scale=5.0, seed=1)
+        for scheduler, (height, width) in itertools.product(SCHEDULERS, sizes(variant)):
+            options: dict[str, Any] = {"scheduler": scheduler, "height": height, "width": width}
+            face = {"face_image": photo} if photo else {}
+            served = pipe(
+                PROMPT, **face, **options, num_inference_steps=steps, guidance_scale=5.0, seed=1, output_type="np"
+            )
+            picture = np.asarray((served.images[0] * 255).round(), np.uint8)
+            psnr = psnr_db(picture, reference(**options))
+            cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2)})
+            print(f"  {scheduler} {height}x{width} {'face' if photo else 'no face'}: {psnr:.1f} dB", file=sys.stderr)
+    return {
+        "variant": variant.name,
+        "psnr_db_min": min(case["psnr_db"] for case in cases),
+        "encoder_max_abs_error": max(errors),
+        "cases": cases,
+    }
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("parity", help="served pictures against diffusers' pipeline", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    print(json.dumps(measure(VARIANTS[args.variant], args.checkpoint)))
+    return 0

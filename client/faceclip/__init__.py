@@ -1,0 +1,55 @@
+"""The client of a FaceCLIP server: photo and prompt in, pictures of the same person out.
+
+from faceclip import FaceCLIPPipeline
+
+pipe = FaceCLIPPipeline.from_pretrained("localhost:8001")
+pipe("portrait of an astronaut", face_image="me.jpg").images[0].save("astronaut.png")
+"""
+
+from __future__ import annotations
+
+from .aio import AsyncFaceCLIPPipeline
+from .errors import (
+    DeadlineExceededError,
+    FaceCLIPError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ProtocolError,
+    ServerBusyError,
+    ServerError,
+    ServerUnavailableError,
+)
+from .grpc_transport import AsyncGrpcTransport, GrpcTransport
+from .pipeline import FaceCLIPPipeline
+from .result import FaceCLIPOutput, Progress, Provenance
+from .served import ServedModel
+from .status import ServerStatus, server_status
+from .transport import AsyncTransport, ModelConfig, ModelState, ServerState, Transport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncFaceCLIPPipeline",
+    "AsyncGrpcTransport",
+    "AsyncTransport",
+    "DeadlineExceededError",
+    "FaceCLIPError",
+    "FaceCLIPOutput",
+    "FaceCLIPPipeline",
+    "GrpcTransport",
+    "InvalidRequestError",
+    "ModelConfig",
+    "ModelNotFoundError",
+    "ModelState",
+    "Progress",
+    "ProtocolError",
+    "Provenance",
+    "ServedModel",
+    "ServerBusyError",
+    "ServerError",
+    "ServerState",
+    "ServerStatus",
+    "ServerUnavailableError",
+    "Transport",
+    "server_status",
+]

@@ -1,0 +1,141 @@
+"""`AsyncFaceCLIPPipeline`: the same pipeline for asyncio. Only the waiting differs from the blocking form.
+
+Pictures are encoded and decoded in a thread, so that the event loop stays free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from .address import split_target
+from .errors import FaceCLIPError, ModelNotFoundError
+from .grpc_transport import AsyncGrpcTransport
+from .pipeline import RemotePipeline
+from .request import Call, GenerateOptions
+from .result import OUTPUTS, FaceCLIPOutput, Progress
+from .retry import Retry
+from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, ServedModel, choose_model, describe
+from .transport import Arrays, AsyncTransport
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+_Result = TypeVar("_Result")
+
+
+class AsyncFaceCLIPPipeline(RemotePipeline):
+    """`FaceCLIPPipeline` for asyncio: `pipe = await AsyncFaceCLIPPipeline.from_pretrained(…)`, `result = await pipe(…)`.
+
+    Cancelling the task cancels the request; the server stops working on it if it was a streamed one. Belongs to one event loop.
+    """
+
+    def __init__(self, transport: AsyncTransport, config: ServedModel, timeout_s: float | None = 600.0) -> None:
+        super().__init__(transport.address, config, timeout_s)
+        self._transport = transport
+
+    @classmethod
+    async def from_pretrained(
+        cls,
+        url_or_variant: str | None = None,
+        *,
+        model: str | None = None,
+        timeout_s: float | None = 600.0,
+        headers: Mapping[str, str] | None = None,
+        root_certificates: str | Path | None = None,
+        transport: AsyncTransport | None = None,
+    ) -> Self:
+        """As `FaceCLIPPipeline.from_pretrained`."""
+        address, variant = split_target(url_or_variant)
+        own = transport is None
+        transport = transport or AsyncGrpcTransport(address, headers, root_certificates)
+        try:
+            return cls(transport, await find_model(transport, model, variant), timeout_s)
+        except BaseException:
+            if own:
+                await transport.close()
+            raise
+
+    async def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+        """As `FaceCLIPPipeline.__call__`. The callback may be a coroutine function."""
+        if options.get("callback_on_step_end") is not None:
+            last = None
+            async with aclosing(self.stream(prompt, **options)) as events:
+                async for event in events:
+                    last = event
+            return self._result(last)
+        call = await asyncio.to_thread(self._prepare, prompt, options)
+
+        async def attempt(limit_s: float | None) -> Arrays:
+            return await self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s)
+
+        return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
+
+    async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
+        """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
+        await self.can_stream()
+        call = await asyncio.to_thread(self._prepare_stream, self._stream_config, prompt, options)
+        responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), Retry(call.timeout_s, call.retries))
+        event = None
+        async with aclosing(responses):
+            while arrays is not None:
+                event = await asyncio.to_thread(self._read_event, call, arrays)
+                answer = self._report(call, event)
+                if inspect.isawaitable(answer):
+                    await answer
+                yield event
+                arrays = await anext(responses, None)
+        self._result(event)
+
+    async def can_stream(self) -> bool:
+        """Whether the server has the streaming twin of this model."""
+        if self._stream_config is None:
+            try:
+                self._stream_config = await self._transport.model_config(self.stream_model, CONTROL_TIMEOUT_S)
+            except ModelNotFoundError:
+                return False
+        return True
+
+    async def close(self) -> None:
+        """Ends the connection. The pipeline cannot be used afterwards."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _begin(self, call: Call, limit_s: float | None) -> tuple[AsyncGenerator[Arrays, None], Arrays | None]:
+        responses = self._transport.stream(self.stream_model, call.inputs, limit_s)
+        return responses, await anext(responses, None)  # once a response is here, the work has begun: no further attempt
+
+
+async def find_model(transport: AsyncTransport, model: str | None, variant: str | None) -> ServedModel:
+    """As `pipeline.find_model`."""
+    retry = Retry(CONTROL_TIMEOUT_S)
+    likely = model or (DEFAULT_MODEL if variant is None else None)
+    if likely is not None:
+        try:
+            return describe(await _retrying(lambda limit_s: transport.model_config(likely, limit_s), retry))
+        except ModelNotFoundError:
+            pass  # the list below makes the message
+    ready = [state.name for state in await _retrying(transport.models, retry) if state.ready]
+    configs = [await transport.model_config(name, CONTROL_TIMEOUT_S) for name in ready]
+    return choose_model(transport.address, configs, model, variant)
+
+
+async def _retrying(attempt: Callable[[float | None], Awaitable[_Result]], retry: Retry) -> _Result:
+    while True:
+        try:
+            return await attempt(retry.remaining_s())
+        except FaceCLIPError as error:
+            await asyncio.sleep(retry.delay_s(error))

@@ -1,0 +1,126 @@
+"""What can go wrong, as exceptions, and the one function that makes them from a gRPC status.
+
+Knows Triton's wording, because Triton says several things by one status code. Does not know gRPC's classes: a status is its
+name, e.g. "UNAVAILABLE".
+
+    FaceCLIPError
+    ├── InvalidRequestError       the request must change (a ValueError)
+    │   └── ModelNotFoundError    the server has no such model or variant
+    ├── ServerUnavailableError    not reachable, stopping, or lost (a ConnectionError)
+    │   └── ServerBusyError       refused by admission control; `retry_after_s` if the server said
+    ├── DeadlineExceededError     `timeout_s` passed (a TimeoutError)
+    ├── ServerError               the server failed
+    └── ProtocolError             the server is not one that this client understands
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class FaceCLIPError(Exception):
+    """Base of all errors of this package. The transport's own exception, if any, is `__cause__`."""
+
+    safe_to_retry = False
+    """True only where it is certain that the server did not begin the work."""
+
+
+class InvalidRequestError(FaceCLIPError, ValueError):
+    """The caller must change the request; the message names the parameter and the cure."""
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """The server has no model of that name or variant."""
+
+
+class ServerUnavailableError(FaceCLIPError, ConnectionError):
+    """The server cannot be reached, is stopping, or the connection to it broke."""
+
+
+class ServerBusyError(ServerUnavailableError):
+    """The server has as much work as it accepts. `retry_after_s`: seconds it asks to wait; None if it did not say."""
+
+    retry_after_s: float | None = None
+
+
+class DeadlineExceededError(FaceCLIPError, TimeoutError):
+    """No result within `timeout_s`."""
+
+
+class ServerError(FaceCLIPError):
+    """The server failed, or refuses this client."""
+
+
+class ProtocolError(FaceCLIPError):
+    """An answer that does not follow the protocol: another server, or another version of it."""
+
+
+_NOISE = re.compile(
+    r"\[request id: [^\]]*\] ?"
+    r"|in ensemble '[^']*', ?"
+    r"|Failed to process the request\(s\) for model(?: instance)? '[^']*', message: ?"
+)
+_BUSY = re.compile(r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired", re.IGNORECASE)
+_RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
+_STOPPING = re.compile(r"(?:\[request id: [^\]]*\] ?)?Server is stopping")
+_NEVER_CONNECTED = re.compile(
+    r"failed to connect|connection refused|errors resolving|resolution failed|network is unreachable", re.IGNORECASE
+)
+
+_BY_STATUS: dict[str, type[FaceCLIPError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "OUT_OF_RANGE": InvalidRequestError,
+    "NOT_FOUND": ModelNotFoundError,
+    "UNIMPLEMENTED": ProtocolError,
+}
+
+
+def plain_reason(message: str) -> str:
+    """What the model said, without Triton's prefixes and without the Python traceback of the server."""
+    text = message.partition("\n\nAt:\n")[0].strip()
+    while noise := _NOISE.match(text):
+        text = text[noise.end() :]
+    return text
+
+
+def error_from_status(status: str, message: str, address: str, timeout_s: float | None = None) -> FaceCLIPError:
+    """The exception for a failed call. `status`: name of the gRPC status; `message`: its details, by Triton or gRPC."""
+    reason = plain_reason(message) or f"the server gave no reason ({status})"
+    if status == "UNAVAILABLE":
+        return _unavailable(message, reason, address)
+    if status == "DEADLINE_EXCEEDED":
+        limit = "in time" if timeout_s is None else f"within {timeout_s:.3g} s"
+        return DeadlineExceededError(f"{address}: no answer {limit}; the server may be busy or unreachable: raise timeout_s")
+    if status == "CANCELLED" and "timeout" in reason:  # the server noticed the limit first
+        return DeadlineExceededError(reason)
+    if status == "RESOURCE_EXHAUSTED":
+        if "larger than max" in message:
+            return InvalidRequestError(f"{address}: a message is too large ({reason}); use fewer or smaller pictures")
+        return _busy(reason)
+    if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return ServerError(f"{address}: access refused ({reason}); pass the credentials it expects as headers=")
+    return _BY_STATUS.get(status, ServerError)(reason)
+
+
+def _unavailable(message: str, reason: str, address: str) -> FaceCLIPError:
+    """Triton's UNAVAILABLE means: no connection, full, stopping, model not ready, or protocol restricted; the words tell."""
+    if "protocol is restricted" in message:
+        return ServerError(f"{address}: access refused ({reason}); pass the header it expects as headers=")
+    if _NEVER_CONNECTED.search(message):
+        reason = reason.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+        error = ServerUnavailableError(f"cannot reach {address} ({reason}); is the server running there?")
+        error.safe_to_retry = True
+        return error
+    if _BUSY.search(message):
+        return _busy(reason)
+    error = ServerUnavailableError(f"{address}: {reason}")
+    # Triton's own words, and no ensemble's name before them: the request was refused at the door, nothing of it ran.
+    error.safe_to_retry = _STOPPING.match(message) is not None
+    return error
+
+
+def _busy(reason: str) -> ServerBusyError:
+    error = ServerBusyError(reason)
+    if seconds := _RETRY_AFTER.search(reason):
+        error.retry_after_s = float(seconds[1])
+    return error

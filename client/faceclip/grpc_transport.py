@@ -1,0 +1,162 @@
+"""The transports over gRPC, blocking and asyncio.
+
+They use the messages and stubs that tritonclient generates from Triton's protocol, not its `InferenceServerClient`: that one
+turns gRPC's status codes into text, and streams through a callback on a thread of its own, harder to cancel than a loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from .address import Address
+from .errors import FaceCLIPError, error_from_status
+from .transport import Array, Arrays, ModelConfig, ModelState, ServerState
+from .wire import infer_arrays, infer_request, model_config, model_states
+
+MAX_RESPONSE_BYTES = 256 * 2**20
+"""Four raw 2048 x 2048 RGB pictures are 48 MiB. gRPC's own limit is 4 MiB."""
+
+CLOSE_TIMEOUT_S = 1.0
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),  # photographs: the server's limit holds
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+    # A unary call is silent for as long as the pictures take, and routers forget silent connections. Triton closes the
+    # connection of a client that pings more often than every 300 s, unless it is configured otherwise.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Below this package's own delays between attempts, so that each attempt really connects.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+# Without it Triton reports an error of a stream as text only, and the status code is lost.
+_STREAM_METADATA = ("triton_grpc_error", "true")
+
+
+class _Connection:
+    """What both transports share: the channel's making, the metadata, and the translation of errors."""
+
+    def __init__(
+        self, grpc_module: Any, address: Address, headers: Mapping[str, str] | None, root_certificates: str | Path | None
+    ) -> None:
+        self.address = address.target
+        self._metadata = [(name.lower(), value) for name, value in (headers or {}).items()]
+        if address.tls:
+            roots = None if root_certificates is None else Path(root_certificates).read_bytes()
+            self._channel = grpc_module.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+        else:
+            self._channel = grpc_module.insecure_channel(address.target, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def _open_stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Any:
+        requests = iter([infer_request(model, inputs, timeout_s=timeout_s)])
+        return self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=[*self._metadata, _STREAM_METADATA])
+
+    def _read_stream(self, response: Any) -> dict[str, Array]:
+        if response.error_message:  # a server older than the metadata above
+            raise error_from_status("UNKNOWN", response.error_message, self.address)
+        return infer_arrays(response.infer_response)
+
+    def _error(self, error: grpc.RpcError, timeout_s: float | None) -> FaceCLIPError:
+        return error_from_status(error.code().name, error.details() or "", self.address, timeout_s)
+
+
+class GrpcTransport(_Connection):
+    """Blocking gRPC. One channel; may be used by several threads."""
+
+    def __init__(
+        self, address: Address, headers: Mapping[str, str] | None = None, root_certificates: str | Path | None = None
+    ) -> None:
+        super().__init__(grpc, address, headers, root_certificates)
+
+    def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]:
+        request = infer_request(model, inputs, outputs, timeout_s)
+        return infer_arrays(self._call(self._stub.ModelInfer, request, timeout_s))
+
+    def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Generator[dict[str, Array], None, None]:
+        call = self._open_stream(model, inputs, timeout_s)
+        try:
+            for response in call:
+                yield self._read_stream(response)
+        except grpc.RpcError as error:
+            raise self._error(error, timeout_s) from error
+        finally:
+            call.cancel()  # the generator was closed, or Ctrl-C; no effect on a finished call
+
+    def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
+        return model_config(self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))
+
+    def models(self, timeout_s: float | None) -> list[ModelState]:
+        return model_states(self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), timeout_s))
+
+    def server(self, timeout_s: float | None) -> ServerState:
+        metadata = self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
+        ready = self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s).ready
+        return ServerState(metadata.name, metadata.version, ready)
+
+    def close(self) -> None:
+        # gRPC waits here for its calls to end, and an interrupt (Ctrl-C) at the wrong moment leaves one that never does
+        # (grpc/grpc issues 19973, 20026). The calls are cancelled before that wait begins.
+        closing = threading.Thread(target=self._channel.close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+
+    def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        call = method.future(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise self._error(error, timeout_s) from error
+        finally:
+            call.cancel()  # Ctrl-C while waiting; no effect on a finished call
+
+
+class AsyncGrpcTransport(_Connection):
+    """gRPC for asyncio. Belongs to the event loop it was made in."""
+
+    def __init__(
+        self, address: Address, headers: Mapping[str, str] | None = None, root_certificates: str | Path | None = None
+    ) -> None:
+        super().__init__(grpc.aio, address, headers, root_certificates)
+
+    async def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]:
+        request = infer_request(model, inputs, outputs, timeout_s)
+        return infer_arrays(await self._call(self._stub.ModelInfer, request, timeout_s))
+
+    async def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> AsyncGenerator[dict[str, Array], None]:
+        call = self._open_stream(model, inputs, timeout_s)
+        try:
+            async for response in call:
+                yield self._read_stream(response)
+        except grpc.RpcError as error:
+            raise self._error(error, timeout_s) from error
+        finally:
+            call.cancel()
+
+    async def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
+        return model_config(await self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))
+
+    async def models(self, timeout_s: float | None) -> list[ModelState]:
+        return model_states(await self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), timeout_s))
+
+    async def server(self, timeout_s: float | None) -> ServerState:
+        metadata = await self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
+        ready = (await self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s)).ready
+        return ServerState(metadata.name, metadata.version, ready)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        try:
+            return await method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._error(error, timeout_s) from error

@@ -1,0 +1,207 @@
+"""`FaceCLIPPipeline`, and what it shares with its asyncio form: everything but the waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .address import split_target
+from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError
+from .grpc_transport import GrpcTransport
+from .habits import DiffusersHabits
+from .request import Call, GenerateOptions, check_timeout, prepare_call
+from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
+from .retry import Retry
+from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
+from .transport import Arrays, ModelConfig, Transport
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+_Result = TypeVar("_Result")
+
+
+class RemotePipeline(DiffusersHabits):
+    """A served model: how calls to it are built and its answers are read."""
+
+    def __init__(self, address: str, config: ServedModel, timeout_s: float | None) -> None:
+        self.address = address
+        self.config = config
+        self._timeout_s = check_timeout(timeout_s)
+        self._stream_config: ModelConfig | None = None
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What the server uses for parameters that a call leaves out."""
+        return self.config.defaults
+
+    @property
+    def stream_model(self) -> str:
+        """Name of the streaming twin; the server may not have it."""
+        return self.config.model + STREAM_SUFFIX
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.address}, model '{self.config.model}', variant '{self.config.variant}'>"
+
+    def _prepare(self, prompt: str, options: Mapping[str, Any]) -> Call:
+        return prepare_call(self.config.model, self.config.inputs, prompt, options, self._timeout_s)
+
+    def _prepare_stream(self, stream: ModelConfig | None, prompt: str, options: Mapping[str, Any]) -> Call:
+        if stream is None:
+            raise ModelNotFoundError(
+                f"{self.address} has no streaming model '{self.stream_model}', so it tells no steps; "
+                "leave out callback_on_step_end, and call the pipeline instead of stream()"
+            )
+        return prepare_call(stream.name, stream.inputs, prompt, options, self._timeout_s)
+
+    def _read(self, call: Call, arrays: Arrays) -> FaceCLIPOutput:
+        return read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
+
+    def _read_event(self, call: Call, arrays: Arrays) -> Progress | FaceCLIPOutput:
+        return read_progress(arrays) or self._read(call, arrays)
+
+    def _report(self, call: Call, event: Progress | FaceCLIPOutput) -> Any:
+        """Calls the callback for a step; diffusers counts steps from 0, as they end. Returns what the callback returns."""
+        if call.callback is None or not isinstance(event, Progress) or event.step < 1:
+            return None
+        return call.callback(self, event.step - 1, event.timestep, {"progress": event, "preview": event.preview})
+
+    def _result(self, event: Progress | FaceCLIPOutput | None) -> FaceCLIPOutput:
+        if not isinstance(event, FaceCLIPOutput):
+            raise ProtocolError(f"model '{self.stream_model}': the stream ended without pictures")
+        return event
+
+
+class FaceCLIPPipeline(RemotePipeline):
+    """Photo and prompt -> pictures of the same person, on a FaceCLIP server, in the manner of a diffusers pipeline.
+
+        pipe = FaceCLIPPipeline.from_pretrained("localhost:8001")
+        result = pipe("portrait of an astronaut, studio light", face_image="me.jpg", seed=42)
+        result.images[0].save("astronaut.png")
+
+    May be used by several threads: the server merges their calls. A context manager; `close()` ends the connection.
+    """
+
+    def __init__(self, transport: Transport, config: ServedModel, timeout_s: float | None = 600.0) -> None:
+        super().__init__(transport.address, config, timeout_s)
+        self._transport = transport
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        url_or_variant: str | None = None,
+        *,
+        model: str | None = None,
+        timeout_s: float | None = 600.0,
+        headers: Mapping[str, str] | None = None,
+        root_certificates: str | Path | None = None,
+        transport: Transport | None = None,
+    ) -> Self:
+        """Connects, and asks the server what it serves.
+
+        `url_or_variant`: "host:port", "grpc://host:port", "grpcs://host:port" (TLS), or the name of a variant, which is looked
+        for at $FACECLIP_URL (else localhost:8001). `model`: name on the server, where it has several. `timeout_s`: limit of a
+        call, seconds; None: none. `headers`: sent with every call, e.g. an authorization. `root_certificates`: PEM file of the
+        authority that a grpcs:// server is checked against. `transport`: instead of gRPC; it stays open if this call fails.
+        """
+        address, variant = split_target(url_or_variant)
+        own = transport is None
+        transport = transport or GrpcTransport(address, headers, root_certificates)
+        try:
+            return cls(transport, find_model(transport, model, variant), timeout_s)
+        except BaseException:
+            if own:
+                transport.close()
+            raise
+
+    def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+        """One request. `prompt`: what the picture shows. Further keywords, each optional (`GenerateOptions` tells more):
+
+        face_image | face_images, negative_prompt, num_inference_steps, guidance_scale, id_guidance_scale, text_guidance_scale,
+        blend_weight, guidance_start, guidance_end, id_start, id_end, height, width, seed | generator, num_images_per_prompt,
+        scheduler, face_aligned, priority, output_format="PNG" | "JPEG" | "WEBP", output_type="pil" | "np" | "bytes",
+        callback_on_step_end, timeout_s, retries, and whatever else the server's model takes (`pipe.config.inputs`).
+
+        Raises `InvalidRequestError`, `ServerUnavailableError`, `ServerBusyError`, `DeadlineExceededError`, `ServerError`.
+        """
+        if options.get("callback_on_step_end") is not None:
+            return self._result(_last(self.stream(prompt, **options)))
+        call = self._prepare(prompt, options)
+
+        def attempt(limit_s: float | None) -> Arrays:
+            return self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s)
+
+        return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
+
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
+        """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
+        self.can_stream()
+        return self._events(self._prepare_stream(self._stream_config, prompt, options))
+
+    def can_stream(self) -> bool:
+        """Whether the server has the streaming twin of this model."""
+        if self._stream_config is None:
+            try:
+                self._stream_config = self._transport.model_config(self.stream_model, CONTROL_TIMEOUT_S)
+            except ModelNotFoundError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Ends the connection. The pipeline cannot be used afterwards."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _events(self, call: Call) -> Generator[Progress | FaceCLIPOutput, None, None]:
+        def attempt(limit_s: float | None) -> tuple[Generator[Arrays, None, None], Arrays | None]:
+            responses = self._transport.stream(self.stream_model, call.inputs, limit_s)
+            return responses, next(responses, None)  # once a response is here, the work has begun: no further attempt
+
+        responses, arrays = _retrying(attempt, Retry(call.timeout_s, call.retries))
+        event = None
+        with closing(responses):
+            while arrays is not None:
+                event = self._read_event(call, arrays)
+                self._report(call, event)
+                yield event
+                arrays = next(responses, None)
+        self._result(event)
+
+
+def find_model(transport: Transport, model: str | None, variant: str | None) -> ServedModel:
+    """The served model that is called `model`, or serves `variant`. Neither given: the default one, or the only one."""
+    retry = Retry(CONTROL_TIMEOUT_S)
+    likely = model or (DEFAULT_MODEL if variant is None else None)
+    if likely is not None:
+        try:
+            return describe(_retrying(lambda limit_s: transport.model_config(likely, limit_s), retry))
+        except ModelNotFoundError:
+            pass  # the list below makes the message
+    ready = [state.name for state in _retrying(transport.models, retry) if state.ready]
+    return choose_model(transport.address, [transport.model_config(name, CONTROL_TIMEOUT_S) for name in ready], model, variant)
+
+
+def _retrying(attempt: Callable[[float | None], _Result], retry: Retry) -> _Result:
+    while True:
+        try:
+            return attempt(retry.remaining_s())
+        except FaceCLIPError as error:
+            time.sleep(retry.delay_s(error))
+
+
+def _last(events: Generator[_Result, None, None]) -> _Result | None:
+    last = None
+    with closing(events):  # an error in the callback, or Ctrl-C, must cancel the request
+        for event in events:
+            last = event
+    return last

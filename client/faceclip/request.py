@@ -1,0 +1,230 @@
+"""A call's keywords -> the tensors of a request.
+
+Which parameters exist, and their datatypes, is read from the server's model configuration; their ranges and defaults are the
+server's alone. Refused here is only what the wire cannot carry, or what is no parameter at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
+
+import numpy as np
+
+from .errors import InvalidRequestError, ProtocolError
+from .photos import Photo, collect_photos
+from .transport import Array
+
+MAX_SEED = 2**63 - 1
+OutputType = Literal["pil", "np", "bytes"]
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of a call besides `prompt`. What is left out, or None, the server decides (`pipe.defaults`)."""
+
+    face_image: Photo | None
+    """The person: a path, file bytes, an open file, a PIL image, or an array [height, width, 3], uint8 or float in [0, 1]."""
+    face_images: Iterable[Photo] | None
+    """Several photographs of the same person, instead of `face_image`."""
+    negative_prompt: str | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    id_guidance_scale: float | None
+    """Split guidance: weight of the face."""
+    text_guidance_scale: float | None
+    """Split guidance: weight of the text."""
+    blend_weight: float | None
+    """0 to 1: from the prompt without the face to the prompt with it."""
+    guidance_start: float | None
+    """Fraction of the steps where guidance begins; `guidance_end`: where it ends."""
+    guidance_end: float | None
+    id_start: float | None
+    """Fraction of the steps where the face begins to act; `id_end`: where it stops."""
+    id_end: float | None
+    height: int | None
+    """Pixels."""
+    width: int | None
+    """Pixels."""
+    seed: int | None
+    """0 to 2^63-1; picture i uses seed + i. Left out: random, and reported."""
+    generator: Any
+    """Instead of `seed`: a torch.Generator (its initial seed counts), a numpy Generator (draws a seed), or an int."""
+    num_images_per_prompt: int | None
+    scheduler: str | None
+    """One of `pipe.config.schedulers`, or its short name."""
+    face_aligned: bool | None
+    """The photographs are already aligned square crops."""
+    output_format: str | None
+    """File format the server encodes in: PNG (lossless), JPEG or WEBP."""
+    priority: str | None
+    """`interactive`, or `batch`: may wait while others are served."""
+    preview: bool | None
+    """Streaming only: send a small picture with each step."""
+    output_type: OutputType
+    """Form of `.images`: PIL images, one float32 array [images, height, width, 3] in [0, 1], or encoded files."""
+    callback_on_step_end: Callable[..., Any] | None
+    """Called as in diffusers: (pipe, step, timestep, callback_kwargs). Needs the streaming model."""
+    timeout_s: float | None
+    """Seconds until `DeadlineExceededError`; None: no limit. Left out: the pipeline's."""
+    retries: int
+    """How often to ask again a server that is too busy. Default 0."""
+
+
+_CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries")
+"""Keywords that are not tensors of the request by themselves."""
+
+_SYNONYMS = {
+    "image": "face_image",
+    "ip_adapter_image": "face_image",
+    "id_image": "face_image",
+    "images": "face_images",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "num_images": "num_images_per_prompt",
+    "batch_size": "num_images_per_prompt",
+    "sampler": "scheduler",
+    "callback": "callback_on_step_end",
+    "timeout": "timeout_s",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call, ready to be sent."""
+
+    inputs: dict[str, Array]
+    output_type: str
+    callback: Callable[..., Any] | None
+    timeout_s: float | None
+    retries: int
+
+
+def prepare_call(
+    model: str, accepted: Mapping[str, str], prompt: str, options: Mapping[str, Any], default_timeout_s: float | None
+) -> Call:
+    """`accepted`: input name -> datatype of the model to be called. Unknown keywords and wrong types are a `TypeError`."""
+    _refuse_unknown(model, accepted, options)
+    output_type = options.get("output_type", "pil")
+    if output_type not in get_args(OutputType):
+        raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
+    values = {name: options[name] for name in options if name in accepted and name != "face_images"}
+    values["seed"] = _seed(options.get("seed"), options.get("generator"))
+    inputs = {"prompt": encode("prompt", "BYTES", prompt)}
+    inputs |= {name: encode(name, accepted[name], value) for name, value in values.items() if value is not None}
+    if photos := collect_photos(options.get("face_image"), options.get("face_images")):
+        inputs["face_images"] = _bytes_array(photos)
+    return Call(
+        inputs=inputs,
+        output_type=output_type,
+        callback=options.get("callback_on_step_end"),
+        timeout_s=check_timeout(options.get("timeout_s", default_timeout_s)),
+        retries=_integer("retries", options.get("retries", 0), 0, 1000),
+    )
+
+
+def encode(name: str, datatype: str, value: Any) -> Array:
+    """The tensor [1] of one parameter value."""
+    if datatype == "BYTES":
+        if not isinstance(value, str):
+            cure = "; make one call for each: the server batches them" if isinstance(value, (list, tuple)) else ""
+            raise TypeError(f"{name}: expected a text, got {type(value).__name__}{cure}")
+        try:
+            return _bytes_array([value.encode("utf-8")])
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"{name}: expected text that UTF-8 can carry ({error.reason} at {error.start})") from None
+    if datatype == "BOOL":
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True or False, got {value!r}")
+        return np.array([value], np.bool_)
+    if datatype in ("INT32", "INT64"):
+        dtype = np.dtype(datatype.lower())
+        limits = np.iinfo(dtype)
+        return np.array([_integer(name, value, int(limits.min), int(limits.max))], dtype)
+    if datatype == "FP32":
+        return np.array([_float32(name, value)], np.float32)
+    raise ProtocolError(f"{name}: the server expects {datatype}, which this client cannot send; update faceclip-client")
+
+
+def from_text(name: str, accepted: Mapping[str, str], text: str) -> Any:
+    """A parameter's value from its text, as on a command line. `accepted`: input name -> datatype."""
+    if name not in accepted or name == "face_images":
+        raise InvalidRequestError(f"{name}: expected one of {', '.join(sorted({*accepted} - {'face_images'}))}")
+    datatype = accepted[name]
+    try:
+        if datatype == "BOOL":
+            return {"true": True, "false": False}[text.lower()]
+        return int(text) if datatype.startswith("INT") else float(text) if datatype.startswith("FP") else text
+    except (KeyError, ValueError):
+        kind = "true or false" if datatype == "BOOL" else "an integer" if datatype.startswith("INT") else "a number"
+        raise InvalidRequestError(f"{name}: expected {kind}, got '{text}'") from None
+
+
+def check_timeout(timeout_s: Any) -> float | None:
+    """A limit in seconds; None: no limit."""
+    if timeout_s is None:
+        return None
+    if isinstance(timeout_s, (bool, str)) or not math.isfinite(float(timeout_s)) or not float(timeout_s) > 0:
+        raise InvalidRequestError(f"timeout_s: expected seconds above 0, or None for no limit, got {timeout_s!r}")
+    return float(timeout_s)
+
+
+def _refuse_unknown(model: str, accepted: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    known = {*accepted, *_CLIENT_SIDE}
+    for name in options:
+        if name in known or (options[name] is None and name in GenerateOptions.__annotations__):
+            continue
+        if name in GenerateOptions.__annotations__:
+            raise TypeError(f"{name}: model '{model}' of this server has no such parameter; leave it out")
+        close = [_SYNONYMS[name]] if name in _SYNONYMS else difflib.get_close_matches(name, sorted(known), n=1)
+        advice = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+        raise TypeError(f"unknown parameter '{name}'; {advice}")
+
+
+def _seed(seed: Any, generator: Any) -> int | None:
+    """A seed of [0, 2^63-1]; None: the server draws one."""
+    if generator is None:
+        return None if seed is None else _integer("seed", seed, 0, MAX_SEED)
+    if seed is not None:
+        raise TypeError("seed and generator: give one of them, not both")
+    if hasattr(generator, "initial_seed"):  # torch.Generator; its seeds have 64 bits
+        return int(generator.initial_seed()) & MAX_SEED
+    if isinstance(generator, np.random.Generator):
+        return int(generator.integers(MAX_SEED, endpoint=True))
+    if isinstance(generator, (list, tuple)):
+        raise TypeError("generator: expected one, got several; picture i of a call uses seed + i")
+    return _integer("generator", generator, 0, MAX_SEED)
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if not low <= number <= high:
+        raise InvalidRequestError(f"{name}: expected an integer from {low} to {high}, got {number}")
+    return number
+
+
+def _float32(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, OverflowError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if math.isfinite(number) and abs(number) > np.finfo(np.float32).max:
+        raise InvalidRequestError(f"{name}: expected a number that fits in 32 bits, got {number:g}")
+    return number
+
+
+def _bytes_array(items: list[bytes]) -> Array:
+    array = np.empty(len(items), np.object_)
+    array[:] = items
+    return array

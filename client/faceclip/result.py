@@ -1,0 +1,168 @@
+"""What comes back: pictures, their seeds and provenance, and the progress before them. Parses tensors; asks no server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InvalidRequestError, ProtocolError
+from .transport import Array, Arrays
+
+OUTPUTS = ("images", "seeds", "details")
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""File extension -> what `output_format` calls it."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one picture comes from."""
+
+    seed: int
+    model: str
+    variant: str
+    server: str
+    format: str
+    width: int
+    height: int
+    sha256: str
+    """Of the file as the server encoded it."""
+
+
+@dataclass(frozen=True)
+class FaceCLIPOutput:
+    """The result of one call."""
+
+    images: list[Any] | NDArray[np.float32]
+    """By `output_type`: PIL images, an array [images, height, width, 3] in [0, 1], or the encoded files."""
+    seeds: list[int]
+    """Seed of each picture."""
+    details: dict[str, Any]
+    """The server's report: timings in seconds, faces found, versions, and the parameters obeyed."""
+    provenance: list[Provenance]
+    files: list[bytes] = field(repr=False)
+    """The pictures as the server encoded them, with whatever marks and metadata it put in."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the first picture: giving it again repeats the call."""
+        return self.seeds[0]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the server found worth telling, e.g. a prompt longer than the model reads."""
+        return list(self.details.get("warnings", []))
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Writes the server's files: one as `path`; several as name-0, name-1… Replaces existing files; returns the paths."""
+        format = format_of(path)
+        for made in self.provenance:
+            if made.format != format:
+                raise InvalidRequestError(f"{path}: the picture is {made.format}; call with output_format='{format}'")
+        paths = numbered(Path(path), len(self.files))
+        for target, content in zip(paths, self.files, strict=True):
+            target.write_bytes(content)
+        return paths
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step done. `step`: 1 to `total`, 0 before the first."""
+
+    step: int
+    total: int
+    timestep: float | None = None
+    """Diffusion time of the step, if the server tells it."""
+    preview: Image.Image | None = field(default=None, repr=False)
+
+
+def format_of(path: str | Path) -> str:
+    """PNG, JPEG or WEBP, by the file's extension."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InvalidRequestError(f"{path}: expected a file name ending in {', '.join(FORMATS)}, got '{suffix}'")
+    return FORMATS[suffix]
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`out.png` for one picture; `out-0.png`, `out-1.png`… for several."""
+    return [path] if count == 1 else [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(count)]
+
+
+def read_output(arrays: Arrays, output_type: str, model: str, variant: str, server: str) -> FaceCLIPOutput:
+    """The result, from the tensors `images` [n], `seeds` [n] and `details` [1]."""
+    missing = [name for name in OUTPUTS if name not in arrays]
+    if missing:
+        raise ProtocolError(f"model '{model}': expected the outputs {', '.join(OUTPUTS)}; missing: {', '.join(missing)}")
+    files, seeds = _files(arrays["images"]), [int(seed) for seed in arrays["seeds"].ravel()]
+    if not files or len(files) != len(seeds):
+        raise ProtocolError(f"model '{model}': expected a seed for each picture, got {len(files)} pictures, {len(seeds)} seeds")
+    pictures = [_open(f"images[{i}]", content, decode=output_type != "bytes") for i, content in enumerate(files)]
+    provenance = [
+        Provenance(seed, model, variant, server, str(picture.format), *picture.size, hashlib.sha256(content).hexdigest())
+        for seed, picture, content in zip(seeds, pictures, files, strict=True)
+    ]
+    return FaceCLIPOutput(
+        images=_as_type(pictures, files, output_type),
+        seeds=seeds,
+        details=_json("details", arrays["details"]),
+        provenance=provenance,
+        files=files,
+    )
+
+
+def read_progress(arrays: Arrays) -> Progress | None:
+    """The progress in a streamed response; None if it is not about progress."""
+    if "progress" not in arrays:
+        return None
+    document = _json("progress", arrays["progress"])
+    try:
+        step, total = int(document["step"]), int(document["total"])
+    except (KeyError, TypeError, ValueError):
+        raise ProtocolError(f"output 'progress': expected step and total, got {document}") from None
+    preview = _files(arrays["preview_image"]) if "preview_image" in arrays else []
+    picture = _open("preview_image", preview[0], decode=True) if preview else None
+    return Progress(step, total, document.get("timestep"), picture)
+
+
+def _files(array: Array) -> list[bytes]:
+    return [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+
+
+def _open(name: str, content: bytes, decode: bool) -> Image.Image:
+    """A picture whose format and size are known, and which is decoded if asked."""
+    try:
+        picture = Image.open(io.BytesIO(content))
+        if decode:
+            picture.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise ProtocolError(f"output '{name}': expected an image file, got {len(content)} bytes of something else") from error
+    return picture
+
+
+def _as_type(pictures: Sequence[Image.Image], files: list[bytes], output_type: str) -> list[Any] | NDArray[np.float32]:
+    if output_type == "bytes":
+        return list(files)
+    if output_type == "np":
+        pixels: NDArray[np.uint8] = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+        return pixels.astype(np.float32) / np.float32(255)
+    return list(pictures)
+
+
+def _json(name: str, array: Array) -> dict[str, Any]:
+    try:
+        document = json.loads(_files(array)[0])
+    except (IndexError, ValueError) as error:
+        raise ProtocolError(f"output '{name}': expected a JSON document ({error})") from error
+    if not isinstance(document, dict):
+        raise ProtocolError(f"output '{name}': expected a JSON object, got {type(document).__name__}")
+    return document

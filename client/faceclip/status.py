@@ -1,0 +1,53 @@
+"""What a server is and offers, in one document. Knows the transport's questions; prints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .served import CONTROL_TIMEOUT_S, ServedModel, describe, is_offered
+from .transport import ModelState, Transport
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One look at a server that answered."""
+
+    address: str
+    name: str
+    version: str
+    ready: bool
+    """The server is ready and offers at least one FaceCLIP model."""
+    models: list[ModelState]
+    """All models of the server, the inner ones too."""
+    offered: list[ServedModel]
+    """The ready models that take requests from clients."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "reachable": True,
+            "ready": self.ready,
+            "server": {"name": self.name, "version": self.version},
+            "models": [{"name": model.name, "ready": model.ready, "reason": model.reason} for model in self.models],
+            "offered": [
+                {
+                    "model": served.model,
+                    "variant": served.variant,
+                    "defaults": dict(served.defaults),
+                    "limits": dict(served.limits),
+                    "schedulers": list(served.schedulers),
+                    "parameters": list(served.inputs),
+                }
+                for served in self.offered
+            ],
+        }
+
+
+def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) -> ServerStatus:
+    """Asks a server what it is and serves. `timeout_s`: limit of each question. Raises `FaceCLIPError`."""
+    server = transport.server(timeout_s)
+    models = transport.models(timeout_s)
+    configs = [transport.model_config(model.name, timeout_s) for model in models if model.ready]
+    offered = [describe(config) for config in configs if is_offered(config)]
+    return ServerStatus(transport.address, server.name, server.version, server.ready and bool(offered), models, offered)

@@ -1,0 +1,68 @@
+"""KServe-v2 messages <-> the transport's values. Knows protobuf; opens no connection, so that both transports share it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from tritonclient.grpc import InferResult, model_config_pb2, service_pb2
+from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
+
+from .errors import ProtocolError
+from .transport import Array, Arrays, ModelConfig, ModelState
+
+
+def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeout_s: float | None = None) -> Any:
+    """A `ModelInferRequest`. No `outputs`: all of the model's. `timeout_s`: after that the server may drop the request."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    if timeout_s is not None:
+        # Models inside an ensemble never see that the caller's call has ended; this parameter (microseconds) reaches them.
+        request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1e6))
+    for name, array in inputs.items():
+        is_bytes = array.dtype.hasobject
+        request.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
+        request.raw_input_contents.append(serialize_byte_tensor(array).item() if is_bytes else array.tobytes())
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def infer_arrays(response: Any) -> dict[str, Array]:
+    """The outputs of a `ModelInferResponse`."""
+    result = InferResult(response)
+    arrays: dict[str, Array] = {}
+    for output in response.outputs:
+        try:
+            array = result.as_numpy(output.name)
+        except (ValueError, TypeError, struct.error) as error:
+            declared = f"{output.datatype} {list(output.shape)}"
+            raise ProtocolError(f"output '{output.name}': expected {declared}, got other data ({error})") from error
+        arrays[output.name] = array
+    return arrays
+
+
+def model_config(response: Any) -> ModelConfig:
+    """From a `ModelConfigResponse`."""
+    config = response.config
+    return ModelConfig(
+        name=config.name,
+        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
+        parameters={name: value.string_value for name, value in config.parameters.items()},
+    )
+
+
+def model_states(response: Any) -> list[ModelState]:
+    """From a `RepositoryIndexResponse`: one entry per model, ready if any version of it is."""
+    states: dict[str, ModelState] = {}
+    for model in response.models:
+        known = states.get(model.name)
+        if known is None or not known.ready:
+            states[model.name] = ModelState(model.name, model.state == "READY", model.reason)
+    return list(states.values())
+
+
+def _datatype(value: int) -> str:
+    """`TYPE_INT32` -> `INT32`. A config says `TYPE_STRING` for what requests call `BYTES`."""
+    name: str = model_config_pb2.DataType.Name(value).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name

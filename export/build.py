@@ -1,0 +1,27 @@
+"""From nothing to a repository that a server can load: exports what is missing, then assembles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faceclip_serving.profiles import Profile
+from faceclip_serving.signatures import COMPONENTS
+from faceclip_serving.variants import Variant
+
+from .repository import assemble
+from .to_onnx import export_component
+
+BUILD = Path("build")
+
+
+def onnx_folder(variant: Variant) -> Path:
+    """Where the components of a variant are exported to."""
+    return BUILD / "onnx" / variant.name
+
+
+def build_repository(variant: Variant, profile: Profile, checkpoint: Path | None = None) -> Path:
+    """The assembled repository of `variant` on `profile`; components that are up to date are not exported again."""
+    for component in COMPONENTS:
+        precision = profile.placements[component].precision
+        export_component(variant, component, precision, onnx_folder(variant) / precision / component, checkpoint)
+    return assemble(variant, profile, onnx_folder(variant), BUILD / f"{variant.name}-{profile.name}", checkpoint)

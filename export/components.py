@@ -1,0 +1,87 @@
+"""A variant's components as torch modules: which builder serves which architecture, and how each is exported.
+
+Rows are chosen by the type of `variant.architecture`, so a further family is a further row. Knows where weights come from
+(a checkpoint folder or seeded stand-ins) and what tolerance each component's exported form must keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+import torch
+
+from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.variants import SDXLArchitecture, Variant
+
+from . import sdxl, vae
+from .checkpoint import load_part
+from .weights import fill_seeded
+
+
+class ComponentError(ValueError):
+    """A component cannot be built; the message says of what and why."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """How one component of one family is built, and what its export must keep."""
+
+    build: Callable[[Variant, sdxl.Filled], nn.Module]
+    part: str
+    """Checkpoint part that its weights come from, see `parts.PARTS`."""
+    tolerance: Mapping[str, float]
+    """Precision -> largest error allowed, as a share of the reference's largest absolute value."""
+    fp32: tuple[str, ...] = ()
+    """Sub-modules and tensors, by the start of their names, that stay FP32 in `fp16` besides `precision.FP32_LAYERS`."""
+    fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
+    """Brings the network, given example inputs, into a form whose activations fit half precision."""
+
+
+NETWORKS: Mapping[type, Mapping[str, Network]] = {
+    SDXLArchitecture: {
+        FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", {"fp32": 1e-4, "fp16": 2e-2}),
+        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", {"fp32": 1e-4, "fp16": 2e-2}, fp32=("no_face_",)),
+        DENOISER: Network(
+            sdxl.denoiser, "unet", {"fp32": 1e-4, "fp16": 2e-2}, fp32=("unet.time_embedding", "unet.add_embedding")
+        ),
+        VAE_DECODER: Network(sdxl.decoder, "vae", {"fp32": 1e-4, "fp16": 2e-2}, fit_half=vae.fit_half_range),
+    }
+}
+
+
+def network(variant: Variant, component: str) -> Network:
+    """The row of `NETWORKS` for a component of a variant. Raises `ComponentError`."""
+    family = NETWORKS.get(type(variant.architecture))
+    if family is None or component not in family:
+        raise ComponentError(
+            f"component '{component}' of variant '{variant.name}': no builder for {type(variant.architecture).__name__};"
+            " add a row to export/components.py"
+        )
+    return family[component]
+
+
+def build(variant: Variant, component: str, checkpoint: Path | None = None) -> nn.Module:
+    """The component in FP32 and evaluation mode, from a checkpoint folder, or with seeded weights where none is given.
+
+    Its forward takes and returns the tensors of the component's signature, by position. `notes` of the module says what was
+    found while building.
+    """
+
+    def filled(construct: Callable[[], nn.Module], part: str) -> nn.Module:
+        with torch.device("meta"):  # no memory before the weights are known
+            module = construct()
+        if checkpoint is not None:
+            load_part(module, checkpoint, part)
+        else:
+            module.to_empty(device="cpu")
+            fill_seeded(module)
+        stored = module.state_dict()
+        computed = [name for name, _ in module.named_buffers() if name not in stored]
+        if computed:
+            raise ComponentError(f"part '{part}': buffers {computed} are in no checkpoint and were never computed")
+        return module.eval().requires_grad_(False)
+
+    return network(variant, component).build(variant, filled)

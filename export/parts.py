@@ -1,0 +1,81 @@
+"""The official files: what each is called, where it comes from, and under which licence. Data only.
+
+A checkpoint folder holds the files of several repositories under one root, each at the path it has in its repository. A further
+family adds rows here, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class License:
+    name: str
+    url: str
+    terms: str
+    """What the user must know, in one sentence."""
+    must_be_accepted: bool
+
+
+@dataclass(frozen=True)
+class Digest:
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is downloaded or read as one thing."""
+
+    repository: str
+    """`owner/name` on the Hugging Face hub."""
+    license: License
+    files: tuple[tuple[str, ...], ...]
+    """For each needed file the names that it may have below the root: the first is downloaded, the first found is read."""
+    strip_prefix: str = ""
+    """Removed from the start of tensor names that have it."""
+    digest: Digest | None = None
+    """Of the only file, where it is known."""
+
+
+CC_BY_NC = License(
+    "CC BY-NC 4.0",
+    "https://creativecommons.org/licenses/by-nc/4.0/",
+    "no commercial use; name the authors",
+    must_be_accepted=True,
+)
+OPENRAIL = License(
+    "CreativeML Open RAIL++-M",
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md",
+    "commercial use is allowed; the use restrictions of its attachment A bind you and those who use your service",
+    must_be_accepted=True,
+)
+MIT = License("MIT", "https://opensource.org/license/mit", "keep the copyright notice", must_be_accepted=False)
+
+_FACECLIP = "ByteDance/FaceCLIP"
+_SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def _tokenizer(folder: str) -> Part:
+    return Part(_SDXL_BASE, OPENRAIL, ((f"{folder}/vocab.json",), (f"{folder}/merges.txt",)))
+
+
+PARTS: Mapping[str, Part] = {
+    "face_clip_encoder": Part(_FACECLIP, CC_BY_NC, (("model/face_clip_encoder.pt",),), strip_prefix="model."),
+    "unet": Part(_FACECLIP, CC_BY_NC, (("model/unet.pt",),), strip_prefix="model."),
+    "vae": Part(
+        _SDXL_BASE,
+        OPENRAIL,
+        (("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"),),
+    ),
+    "tokenizer": _tokenizer("tokenizer"),
+    "tokenizer_2": _tokenizer("tokenizer_2"),
+    "yunet": Part(
+        "opencv/face_detection_yunet",
+        MIT,
+        (("face_detection_yunet_2023mar.onnx",),),
+        digest=Digest(232_589, "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"),
+    ),
+}

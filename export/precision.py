@@ -1,0 +1,170 @@
+"""Half precision, written into the network: weights and products in FP16, islands of FP32 where FP16 would break.
+
+TensorRT 11 has no precision flags: what the graph says is what runs. So a module is converted (`to_half`) before it is traced,
+and `precision_report` reads the types back from the exported graph, so that a graph which is FP32 by accident, or which
+normalises in FP16, is noticed. Knows layers and functions of torch, not networks; inputs and outputs of a component stay FP32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+PRECISIONS = ("fp32", "fp16")
+
+FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
+"""Layers whose parameters stay FP32: they divide by statistics of their input."""
+
+FP32_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
+    functional.layer_norm, functional.group_norm, functional.batch_norm, functional.rms_norm, functional.normalize,
+    functional.softmax, torch.softmax, Tensor.softmax, torch.norm, Tensor.norm, torch.linalg.vector_norm,
+})  # fmt: skip
+"""Functions that are computed in FP32 and answer in the type that they were asked in: sums of squares and of exponentials."""
+
+PRODUCTS: Mapping[Callable[..., Any], str] = {functional.linear: "linear", functional.conv2d: "conv2d"}
+"""Functions of (input, weight, ...) that run in their weight's type, whatever comes in."""
+
+
+class PrecisionError(RuntimeError):
+    """An exported graph computes something in another precision than it should."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- torch
+def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
+    """Makes `module` compute in FP16, in place: FP32 tensors go in and come out, islands stay FP32.
+
+    `keep_fp32`: starts of the names of sub-modules and tensors that stay FP32 besides `FP32_LAYERS`. Tensors are converted one by
+    one, so memory never holds both forms of the network.
+    """
+    keep = tuple(keep_fp32)
+    for layer_name, layer in module.named_modules():
+        if isinstance(layer, FP32_LAYERS):
+            continue
+        for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+            full_name = f"{layer_name}.{name}" if layer_name else name
+            if tensor.is_floating_point() and not full_name.startswith(keep):
+                tensor.data = tensor.data.half()
+    compute = module.forward
+
+    @functools.wraps(compute)
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        with HalfArithmetic():
+            outputs = compute(*inputs)
+        return tuple(output.float() for output in outputs)
+
+    module.forward = forward
+
+
+def fp32_products(module: nn.Module) -> int:
+    """How many layers of a converted module multiply by an FP32 weight: as many FP32 products its graph may have."""
+    layers = (nn.Linear, nn.Conv2d)
+    return sum(isinstance(layer, layers) and layer.weight.dtype == torch.float32 for layer in module.modules())
+
+
+class HalfArithmetic(TorchFunctionMode):
+    """While active, products run in the type of their weight and `FP32_FUNCTIONS` in FP32; the casts land in a traced graph."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in PRODUCTS:
+            return _product(func, *args, **kwargs)
+        if func is functional.scaled_dot_product_attention:
+            return attention(*args, **kwargs)
+        if func in FP32_FUNCTIONS:
+            return _in_fp32(func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """torch's scaled dot product attention, spelt out: products in the inputs' type, softmax in FP32.
+
+    [batch, heads, tokens, width] each. Query and key each take the root of the scale, which keeps half-precision scores in range
+    and is the form that TensorRT recognises as attention. No dropout, no causal flag: no exported network uses them.
+    """
+    if dropout_p or is_causal:
+        raise NotImplementedError(f"attention: expected dropout_p 0 and is_causal False, got {dropout_p} and {is_causal}")
+    root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
+    scores = (query * root) @ (key * root).transpose(-1, -2)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
+
+
+def _product(func: Callable[..., Any], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return func(x.to(weight.dtype), weight, *args, **kwargs)
+
+
+def _in_fp32(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    asked: torch.dtype = args[0].dtype
+    wide = [arg.float() if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in args]
+    wide_kwargs = {
+        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in kwargs.items()
+    }
+    return func(*wide, **wide_kwargs).to(asked)
+
+
+# ----------------------------------------------------------------------------------------------------------------- ONNX
+ONNX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
+ONNX_ISLANDS = frozenset({
+    "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization", "RMSNormalization",
+    "LpNormalization", "Softmax", "LogSoftmax", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "Sqrt", "Exp",
+    "Sin", "Cos", "Pow",
+})  # fmt: skip
+"""Normalisations, softmax and sinusoids, and the pieces that exporters decompose them into."""
+
+
+def precision_report(path: Path) -> dict[str, dict[str, int]]:
+    """Operator -> element type -> number of nodes, for the products and islands of an ONNX file. Weights are not read."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    counts: dict[str, Counter[str]] = {}
+    for node in graph.node:
+        if node.op_type not in ONNX_PRODUCTS | ONNX_ISLANDS:
+            continue
+        element = types.get(node.output[0], onnx.TensorProto.UNDEFINED)
+        if element == onnx.TensorProto.UNDEFINED:
+            raise PrecisionError(f"{path.name}: the type of '{node.output[0]}', output of a {node.op_type}, is not recorded")
+        counts.setdefault(node.op_type, Counter())[onnx.TensorProto.DataType.Name(element)] += 1
+    return {operator: dict(found) for operator, found in sorted(counts.items())}
+
+
+def check_precision(report: Mapping[str, Mapping[str, int]], precision: str, fp32_products: int = 0) -> None:
+    """Raises `PrecisionError` unless the graph of `report` is in `precision`: in `fp16` all products but `fp32_products` are FP16."""
+    by_type: Counter[str] = Counter()
+    for operator in ONNX_PRODUCTS:
+        by_type.update(report.get(operator, {}))
+    wrong = {
+        operator: dict(found)
+        for operator, found in report.items()
+        if operator in ONNX_ISLANDS and set(found) - {"FLOAT", "INT64"}
+    }
+    if wrong:
+        raise PrecisionError(f"expected FP32 for normalisations, softmax and sinusoids, got {wrong}")
+    expected = {"FLOAT"} if precision == "fp32" else {"FLOAT16"}
+    strays = sum(count for element, count in by_type.items() if element not in expected)
+    allowed = 0 if precision == "fp32" else fp32_products
+    if not by_type or strays != allowed:
+        raise PrecisionError(
+            f"{precision}: expected all products in {expected.pop()} but {allowed}, got {dict(by_type)}; was the module converted"
+            " before it was traced?"
+        )

@@ -1,0 +1,80 @@
+"""Seeded stand-in weights: every tensor's values follow from its state-dict name and shape alone.
+
+Two implementations filled by the same names hold the same bits, so they can be compared without a checkpoint, and a big network
+can be built where no checkpoint fits. Knows nothing of what the names belong to: any torch module can be filled.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+_CHUNK = 1 << 22
+"""Values drawn at a time: a generator continues its stream, so pieces give the same bits as one draw, in 32 MiB."""
+
+
+def seeded_tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The stand-in for tensor `name`: float32, or int64 zeros for a `num_batches_tracked` counter."""
+    dtype = np.int64 if _is_counter(name) else np.float32
+    values = np.empty(shape, dtype)
+    _fill(name, shape, values.reshape(-1))
+    return values
+
+
+def seeded_input(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Uniform values in [0, 1), float32, that follow from `name` and `shape`."""
+    return _generator(name).random(shape, dtype=np.float32)
+
+
+def fill_seeded(module: nn.Module, prefix: str = "") -> None:
+    """Overwrites every tensor of `module`, in place, by its stand-in, named `prefix` + its state-dict name."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"tensor '{name}': expected memory to fill, got the meta device; call module.to_empty(device='cpu')"
+            )
+        full_name, shape = prefix + name, tuple(tensor.shape)
+        if tensor.dtype == torch.float32 and tensor.is_contiguous() and tensor.device.type == "cpu":
+            _fill(full_name, shape, tensor.detach().numpy().reshape(-1))
+        else:
+            tensor.copy_(torch.from_numpy(seeded_tensor(full_name, shape)))
+
+
+def _fill(name: str, shape: tuple[int, ...], flat: NDArray[Any]) -> None:
+    """Writes the values of `name` into `flat`, the tensor's memory as one axis. Computed in float64, rounded once."""
+    if _is_counter(name):
+        flat[:] = 0
+        return
+    leaf = name.rsplit(".", 1)[-1]
+    generator = _generator(name)
+    for start in range(0, flat.size, _CHUNK):
+        piece = flat[start : start + _CHUNK]
+        piece[:] = _scaled(leaf, shape, generator.standard_normal(piece.size))
+
+
+def _scaled(leaf: str, shape: tuple[int, ...], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard normal noise brought to the range that a tensor of this kind has in a trained network. Alters `noise`."""
+    if leaf == "running_var":
+        return np.abs(noise, out=noise) + 0.5
+    if leaf in ("gamma_v", "gamma_l"):
+        return noise * 0.1 + 0.5
+    if leaf == "weight" and len(shape) == 1:
+        return noise * 0.1 + 1.0
+    if len(shape) >= 2:
+        noise /= math.sqrt(math.prod(shape[1:]))
+        return noise
+    return noise * 0.1
+
+
+def _is_counter(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] == "num_batches_tracked"
+
+
+def _generator(name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))

@@ -1,0 +1,51 @@
+"""The streaming entry: the ensemble's flow, driven here, with a response per step and cancellation.
+
+Triton does not tell a running ensemble that its caller is gone; a decoupled model can ask. It runs each request in a thread of
+its own, follows the sampler step by step, and cancels the run there as soon as nobody listens any more.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from faceclip_serving import adapter
+from faceclip_serving.errors import Cancelled
+from faceclip_serving.previews import PREVIEW_FILE
+from faceclip_serving.signatures import models
+from faceclip_serving.streaming import stream
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        setup = adapter.setup(args)
+        self._variant, self._signature = setup.variant, setup.signature
+        signatures = models(setup.variant)
+        self._call = lambda name, arrays: adapter.call(signatures[name], arrays)
+        in_flight = setup.profile.max_active + setup.profile.max_waiting
+        self._factors = np.load(setup.folder / PREVIEW_FILE)
+        self._threads = ThreadPoolExecutor(in_flight + SPARE_THREADS, thread_name_prefix="stream")
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            self._threads.submit(self._serve, request, request.get_response_sender())
+
+    def _serve(self, request: Any, sender: Any) -> None:
+        try:
+            arrays = adapter.decode(request, self._signature)
+            for response in stream(self._variant, self._call, self._factors, arrays, sender.is_cancelled):
+                sender.send(adapter.encode(response, self._signature))
+            adapter.close(sender)
+        except Cancelled:
+            adapter.close(sender)
+        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            adapter.send(sender, adapter.failure(error))
+
+    def finalize(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+SPARE_THREADS = 8
+"""Beyond what may be in flight: for requests that are about to be refused."""

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from faceclip import InvalidRequestError
+from faceclip.address import split_target
+
+
+@pytest.mark.parametrize(
+    ("written", "target", "tls"),
+    [
+        ("localhost:8001", "localhost:8001", False),
+        ("grpc://gpu-box:9000", "gpu-box:9000", False),
+        ("grpc://gpu-box", "gpu-box:8001", False),
+        ("grpcs://faces.example", "faces.example:443", True),
+        ("grpcs://faces.example:8443/", "faces.example:8443", True),
+        ("10.0.0.7", "10.0.0.7:8001", False),
+        ("grpc://[::1]:8001", "[::1]:8001", False),
+    ],
+)
+def test_an_address_is_read_with_its_port_and_tls(written: str, target: str, tls: bool) -> None:
+    assert split_target(written) == ((target, tls), None)
+
+
+def test_a_word_is_a_variant_at_the_usual_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert split_target("tiny-sdxl") == (("localhost:8001", False), "tiny-sdxl")
+    monkeypatch.setenv("FACECLIP_URL", "grpcs://faces.example")
+    assert split_target("tiny-sdxl") == (("faces.example:443", True), "tiny-sdxl")
+    assert split_target(None) == (("faces.example:443", True), None)
+    assert split_target("localhost:1") == (("localhost:1", False), None)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("http://localhost:8000", "gRPC, not http"),
+        ("localhost:port", "host:port"),
+        ("grpc://:8001", "expected a host"),
+        ("grpc://host:8001/v2/models", "a host and a port only"),
+        ("grpc://user:secret@host", "a host and a port only"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_cure(written: str, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        split_target(written)

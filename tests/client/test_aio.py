@@ -1,0 +1,129 @@
+"""The asyncio pipeline, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from faceclip import (
+    AsyncFaceCLIPPipeline,
+    DeadlineExceededError,
+    FaceCLIPOutput,
+    FaceCLIPPipeline,
+    InvalidRequestError,
+    ModelNotFoundError,
+    Progress,
+    ProtocolError,
+    ServerBusyError,
+)
+
+from .triton_double import VARIANT, TritonDouble
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 30))
+
+
+def test_the_same_pictures_as_from_the_blocking_form(server: TritonDouble, pipe: FaceCLIPPipeline, photo: bytes) -> None:
+    async def work() -> list[FaceCLIPOutput]:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            assert client.defaults == pipe.defaults
+            return await asyncio.gather(*(client("a lighthouse", face_image=photo, seed=seed) for seed in range(4)))
+
+    for seed, result in enumerate(_run(work())):
+        expected = pipe("a lighthouse", face_image=photo, seed=seed)
+        np.testing.assert_array_equal(np.asarray(result.images[0]), np.asarray(expected.images[0]))
+        assert result.provenance == expected.provenance
+
+
+def test_lookup_by_variant_and_its_failures(server: TritonDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECLIP_URL", server.address)
+
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(VARIANT.name) as client:
+            assert client.config.model == "faceclip"
+        with pytest.raises(ModelNotFoundError, match="no variant 'flux'"):
+            await AsyncFaceCLIPPipeline.from_pretrained("flux")
+
+    _run(work())
+
+
+def test_errors_limits_and_retries(server: TritonDouble) -> None:
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            with pytest.raises(InvalidRequestError, match=r"^height: ") as raised:
+                await client("a lighthouse", height=7)
+            assert isinstance(raised.value.__cause__, grpc.RpcError)
+            with pytest.raises(TypeError, match="num_inference_steps"):
+                await client("a lighthouse", num_inference_step=1)  # type: ignore[call-arg]
+            with pytest.raises(DeadlineExceededError):
+                await client("slow", timeout_s=0.3)
+            server.busy_calls = 1
+            with pytest.raises(ServerBusyError):
+                await client("a lighthouse")
+            server.busy_calls = 1
+            assert (await client("a lighthouse", retries=1)).images
+            server.busy_calls = 1
+            assert [event async for event in client.stream("a lighthouse", retries=1)]
+            with pytest.raises(ProtocolError):
+                await client("half an answer", callback_on_step_end=print)
+
+    _run(work())
+
+
+def test_steps_as_a_stream_and_through_both_kinds_of_callback(server: TritonDouble) -> None:
+    async def work() -> None:
+        steps: list[int] = []
+
+        async def slow_callback(pipe: Any, step: int, timestep: float, given: dict[str, Any]) -> None:
+            await asyncio.sleep(0)
+            steps.append(step)
+
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            *progress, result = [event async for event in client.stream("a lighthouse", num_inference_steps=2)]
+            assert progress == [Progress(1, 2, 999.0), Progress(2, 2, 998.0)]
+            assert isinstance(result, FaceCLIPOutput)
+            await client("a lighthouse", num_inference_steps=2, callback_on_step_end=slow_callback)
+            await client("a lighthouse", num_inference_steps=3, callback_on_step_end=lambda *args: steps.append(args[1]))
+        assert steps == [0, 1, 0, 1, 2]
+
+    _run(work())
+
+
+def test_steps_need_a_streaming_model(unary_server: TritonDouble) -> None:
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(unary_server.address) as client:
+            with pytest.raises(ModelNotFoundError, match="no streaming model"):
+                await client("a lighthouse", callback_on_step_end=print)
+            assert not await client.can_stream()
+
+    _run(work())
+
+
+@pytest.mark.parametrize("options", [{}, {"callback_on_step_end": print}])
+def test_cancelling_the_task_cancels_the_request(server: TritonDouble, options: dict[str, Any]) -> None:
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            task = asyncio.create_task(client("slow", **options))
+            assert await asyncio.to_thread(server.steps_sent.wait, 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(server.cancelled.wait, 5)
+
+    _run(work())
+
+
+def test_closing_a_stream_cancels_the_request(server: TritonDouble) -> None:
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            events = client.stream("slow")
+            assert isinstance(await anext(events), Progress)
+            await events.aclose()
+            assert await asyncio.to_thread(server.cancelled.wait, 5)
+
+    _run(work())

@@ -1,0 +1,216 @@
+"""The command, through `main(argv)`, and through the installed script."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from faceclip import Progress
+from faceclip.cli import main
+from faceclip.progress_line import ProgressLine, describe_progress
+from PIL import Image
+
+from .triton_double import VARIANT, TritonDouble
+
+SCRIPT = Path(sysconfig.get_path("scripts")) / "faceclip"
+
+
+def _generate(server: TritonDouble, output: Path, *arguments: str) -> int:
+    return main(["generate", "--server", server.address, "--prompt", "a lighthouse", "-o", str(output), *arguments])
+
+
+def test_a_picture_is_written_and_its_seed_printed(
+    server: TritonDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.png"
+    output.write_bytes(b"an older picture")
+    assert _generate(server, output, "--seed", "5", "--height", "64", "--width", "72") == 0
+    assert Image.open(output).size == (72, 64)
+    printed = capsys.readouterr()
+    assert printed.out == f"{output}  seed 5\n"
+    assert printed.err == ""
+
+
+def test_every_option_reaches_the_server(server: TritonDouble, tmp_path: Path, photo: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(photo)
+    (tmp_path / "b.png").write_bytes(photo + b" ")
+    options = (
+        "--negative blurry --steps 2 --guidance 3.5 --id-guidance 2 --text-guidance 4 --height 64 --width 64 --seed 9 -n 2"
+        " --scheduler ddim --aligned --set blend_weight=0.5 --set priority=batch"
+    )
+    faces = ["--face", str(tmp_path / "a.png"), "--face", str(tmp_path / "b.png")]
+    assert _generate(server, tmp_path / "out.webp", *faces, *options.split()) == 0
+    (received,) = server.received
+    assert list(received.pop("face_images")) == [photo, photo + b" "]
+    assert {name: array[0] for name, array in received.items()} == {
+        "prompt": b"a lighthouse",
+        "negative_prompt": b"blurry",
+        "num_inference_steps": 2,
+        "guidance_scale": 3.5,
+        "id_guidance_scale": 2.0,
+        "text_guidance_scale": 4.0,
+        "blend_weight": 0.5,
+        "priority": b"batch",
+        "height": 64,
+        "width": 64,
+        "seed": 9,
+        "num_images_per_prompt": 2,
+        "scheduler": b"ddim",
+        "face_aligned": True,
+        "output_format": b"WEBP",
+    }
+    assert Image.open(tmp_path / "out-1.webp").format == "WEBP"
+    assert not (tmp_path / "out.webp").exists()
+
+
+def test_only_what_is_given_is_sent(server: TritonDouble, tmp_path: Path) -> None:
+    assert _generate(server, tmp_path / "out.jpg") == 0
+    assert set(server.received[0]) == {"prompt", "output_format"}
+    assert Image.open(tmp_path / "out.jpg").format == "JPEG"
+
+
+def test_json_is_one_line(server: TritonDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _generate(server, tmp_path / "out.png", "--json", "--seed", "3", "--images", "2", "--prompt", "a long one") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    document = json.loads(line)
+    assert document["files"] == [str(tmp_path / "out-0.png"), str(tmp_path / "out-1.png")]
+    assert document["seeds"] == [3, 4]
+    assert document["warnings"] == ["prompt: longer than the model reads"]
+    assert document["details"]["parameters"]["seed"] == 3
+
+
+def test_warnings_are_printed(server: TritonDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _generate(server, tmp_path / "out.png", "--prompt", "a long one") == 0
+    assert capsys.readouterr().err == "faceclip: warning: prompt: longer than the model reads\n"
+
+
+def test_a_server_without_streaming_will_do(unary_server: TritonDouble, tmp_path: Path) -> None:
+    assert _generate(unary_server, tmp_path / "out.png") == 0
+    assert (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--height", "7"], 2, "height: expected a multiple of 8"),
+        (["--seed", "-1"], 2, "seed: expected an integer"),
+        (["--face", "nobody.jpg"], 2, "--face: expected an image file, got nobody.jpg"),
+        (["--set", "blend_weight=much"], 2, "blend_weight: expected a number, got 'much'"),
+        (["--model", "other"], 2, "no model 'other'"),
+        (["--prompt", "crash"], 1, "RuntimeError: boom"),
+        (["--prompt", "slow", "--timeout", "0.3"], 1, "no answer within"),
+    ],
+)
+def test_failures_have_a_code_and_leave_no_file(
+    server: TritonDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
+) -> None:
+    assert _generate(server, tmp_path / "out.png", *arguments) == code
+    assert says in capsys.readouterr().err
+    assert _generate(server, tmp_path / "out.png", *arguments, "--json") == code
+    assert says in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_output_is_refused_before_the_server_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = ["generate", "--server", "127.0.0.1:1", "--prompt", "x", "-o"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*nowhere, str(tmp_path / "out.gif")])
+    assert ".png, .jpg" in capsys.readouterr().err
+    assert main([*nowhere, str(tmp_path / "missing" / "out.png")]) == 2
+    assert "expected a folder that exists" in capsys.readouterr().err
+
+
+def test_status(server: TritonDouble, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--server", server.address]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        f"{server.address}: triton 2.51.0, ready",
+        f"variant {VARIANT.name}",
+        "num_inference_steps",
+        "EulerDiscreteScheduler",
+    ):
+        assert words in text
+    assert main(["status", "--server", server.address, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["reachable"] and document["ready"]
+    assert [(served["model"], served["variant"]) for served in document["offered"]] == [("faceclip", VARIANT.name)]
+    assert document["offered"][0]["defaults"]["height"] == VARIANT.defaults.height
+
+
+def test_status_of_a_server_that_is_not_ready(server: TritonDouble, capsys: pytest.CaptureFixture[str]) -> None:
+    del server.models["faceclip"]
+    server.unready = {"faceclip": "loading failed"}
+    assert main(["status", "--server", server.address]) == 1
+    text = capsys.readouterr().out
+    assert "NOT READY" in text and "not ready loading failed" in text and "no FaceCLIP model is ready" in text
+
+
+def test_status_without_a_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FACECLIP_URL", "127.0.0.1:1")
+    assert main(["status"]) == 1
+    assert "cannot reach 127.0.0.1:1" in capsys.readouterr().err
+    assert main(["status", "--server", "flux"]) == 2
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["generate"]):
+        with pytest.raises(SystemExit, match="0"):
+            main([*command, "--help"])
+        text = capsys.readouterr().out
+        assert "faceclip generate --face me.jpg --prompt" in text and "exit codes" in text
+    assert "An existing output file is replaced" in text
+
+
+def test_the_installed_command_makes_a_picture(server: TritonDouble, tmp_path: Path) -> None:
+    assert SCRIPT.exists(), "install the client first: pip install --editable client"
+    command = [str(SCRIPT), "generate", "--server", server.address, "--prompt", "x", "-o", "out.png", "--header", "k: v"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("out.png  seed ")
+    assert Image.open(tmp_path / "out.png").size == (VARIANT.defaults.width, VARIANT.defaults.height)
+    assert server.metadata[0]["k"] == "v"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_ctrl_c_cancels_the_request(stream: bool, tmp_path: Path) -> None:
+    server = TritonDouble(stream=stream)
+    command = [sys.executable, "-m", "faceclip", "generate", "--server", server.address, "--prompt", "slow", "-o", "out.png"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.steps_sent.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == "faceclip: cancelled\n"
+        assert process.returncode == 130
+        assert server.cancelled.wait(5)
+    finally:
+        process.kill()
+        server.stop()
+
+
+def test_progress_is_drawn_on_a_terminal_only() -> None:
+    paper = io.StringIO()
+    with ProgressLine(paper) as line:
+        line.update(Progress(1, 2))
+    assert paper.getvalue() == ""
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        with ProgressLine(terminal) as line:
+            line.update(Progress(3, 4))
+            line.drawn.wait(5)
+        drawn = os.read(leader, 4096).decode()
+    os.close(leader)
+    assert "3/4 steps" in drawn and drawn.endswith("\r\033[K")
+
+
+def test_what_the_progress_line_says() -> None:
+    assert describe_progress(None, 1.25, 1) == "/ 1.2 s"
+    assert describe_progress(Progress(12, 24), 3.44, 0) == f"[{'#' * 12}{'-' * 12}] 12/24 steps  3.4 s"
+    assert describe_progress(Progress(30, 24), 3.0, 0).startswith(f"[{'#' * 24}]")

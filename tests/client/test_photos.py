@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faceclip import InvalidRequestError
+from faceclip.photos import collect_photos, encode_photo
+from PIL import Image
+
+
+def _pixels(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def test_files_and_bytes_travel_unchanged(tmp_path: Path, photo: bytes) -> None:
+    path = tmp_path / "me.png"
+    path.write_bytes(photo)
+    assert encode_photo("face_image", photo) == photo
+    assert encode_photo("face_image", bytearray(photo)) == photo
+    assert encode_photo("face_image", path) == photo
+    assert encode_photo("face_image", str(path)) == photo
+    assert encode_photo("face_image", io.BytesIO(photo)) == photo
+    with path.open("rb") as file:
+        assert encode_photo("face_image", file) == photo
+
+
+def test_pixels_travel_losslessly(pixels: np.ndarray) -> None:
+    for form in (
+        Image.fromarray(pixels),
+        pixels,
+        pixels / 255.0,
+        (pixels / 255.0).astype(np.float32),
+        pixels[:, ::-1][:, ::-1],
+    ):
+        np.testing.assert_array_equal(_pixels(encode_photo("face_image", form)), pixels)
+
+
+def test_modes_that_png_lacks_become_rgb(pixels: np.ndarray) -> None:
+    cmyk = Image.fromarray(pixels).convert("CMYK")
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", cmyk)), np.asarray(cmyk.convert("RGB")))
+
+
+def test_a_pil_image_is_turned_upright_and_loses_its_exif(pixels: np.ndarray) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    exif[0x010F] = "a camera's maker"
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    sent = encode_photo("face_image", Image.open(io.BytesIO(file.getvalue())))
+    np.testing.assert_array_equal(_pixels(sent), np.rot90(pixels, -1))
+    assert not Image.open(io.BytesIO(sent)).getexif()
+    assert b"maker" not in sent
+
+
+def test_the_callers_image_is_not_altered(pixels: np.ndarray) -> None:
+    image = Image.fromarray(pixels)
+    image.info["comment"] = "mine"
+    encode_photo("face_image", image)
+    assert image.info == {"comment": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), "channels last"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "face_images"),
+        (np.zeros((8, 8), np.uint8), r"got shape \[8, 8\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"got shape \[8, 8, 4\]"),
+        (np.zeros((8, 8, 3), np.int64), "got int64"),
+        (np.full((8, 8, 3), 200.0), "from 200 to 200"),
+        (np.full((8, 8, 3), -0.1), "from -0.1"),
+        (np.full((8, 8, 3), np.nan), "nan"),
+    ],
+)
+def test_other_arrays_are_refused_with_the_reason(array: np.ndarray, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        encode_photo("face_image", array)
+
+
+def test_what_is_no_photograph_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="face_image: expected a path"):
+        encode_photo("face_image", 7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'rb'"):
+        encode_photo("face_image", io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="URL"):
+        encode_photo("face_image", "https://example.org/me.jpg")
+    with pytest.raises(FileNotFoundError, match=r"nobody.jpg"):
+        encode_photo("face_image", "nobody.jpg")
+
+
+def test_one_or_several_photographs(photo: bytes, pixels: np.ndarray) -> None:
+    assert collect_photos(None, None) == []
+    assert collect_photos(photo, None) == [photo]
+    assert collect_photos(None, [photo, photo + b" "]) == [photo, photo + b" "]
+    assert collect_photos(None, (p for p in [photo])) == [photo]
+    batch = np.stack([pixels, pixels[::-1]])
+    np.testing.assert_array_equal(_pixels(collect_photos(None, batch)[1]), pixels[::-1])
+
+
+def test_ambiguous_photographs_are_refused(photo: bytes) -> None:
+    with pytest.raises(TypeError, match="not both"):
+        collect_photos(photo, [photo])
+    with pytest.raises(TypeError, match="pass it as face_image"):
+        collect_photos(None, "me.jpg")
+    with pytest.raises(TypeError, match="pass it as face_image"):
+        collect_photos(None, io.BytesIO(photo))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="at least one"):
+        collect_photos(None, [])
+    with pytest.raises(TypeError, match=r"face_images\[1\]"):
+        collect_photos(None, [photo, 7])  # type: ignore[list-item]

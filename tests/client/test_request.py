@@ -1,0 +1,188 @@
+"""The requests that the client builds, against the parameters that the server declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from faceclip import InvalidRequestError, ProtocolError
+from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
+
+from faceclip_serving import requests
+from faceclip_serving.requests import PARAMETERS, parse_request
+from faceclip_serving.variants import TINY_SDXL
+
+DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS}
+
+
+def _prepare(prompt: Any = "a lighthouse", **options: Any) -> Call:
+    return prepare_call("faceclip", DECLARED, prompt, options, 600.0)
+
+
+def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
+    others = {
+        "id_guidance_scale": 1.5,
+        "text_guidance_scale": 4,
+        "blend_weight": np.float32(0.5),
+        "guidance_start": 0.25,
+        "guidance_end": 1,
+        "id_start": 0,
+        "id_end": 0.75,
+        "priority": "batch",
+    }
+    values = {
+        "negative_prompt": "blurry",
+        "seed": MAX_SEED,
+        "num_inference_steps": 3,
+        "guidance_scale": 2.5,
+        "height": 64,
+        "width": np.int64(128),
+        "num_images_per_prompt": 2,
+        "scheduler": "ddim",
+        "face_aligned": True,
+        "output_format": "webp",
+    }
+    inputs = _prepare("Ölbild, 油画", face_images=[photo, photo], **values, **others).inputs
+    assert set(inputs) == set(DECLARED)
+    wanted = parse_request(TINY_SDXL, inputs)
+    assert wanted.prompt == "Ölbild, 油画"
+    assert (wanted.negative_prompt, wanted.seed, wanted.num_inference_steps) == ("blurry", MAX_SEED, 3)
+    assert (wanted.guidance_scale, wanted.height, wanted.width, wanted.num_images_per_prompt) == (2.5, 64, 128, 2)
+    assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
+    assert {name: getattr(wanted, name) for name in others} == others
+    assert requests.reference_photos(TINY_SDXL, inputs) == [photo, photo]
+
+
+def test_every_declared_parameter_is_documented_for_editors() -> None:
+    assert set(DECLARED) - {"prompt"} <= set(GenerateOptions.__annotations__)
+
+
+def test_what_is_left_out_is_left_to_the_server() -> None:
+    nothing = dict.fromkeys(GenerateOptions.__annotations__, None)
+    del nothing["output_type"], nothing["retries"]
+    for options in ({}, nothing):
+        assert set(_prepare(**options).inputs) == {"prompt"}
+
+
+def test_a_parameter_that_only_the_server_knows_is_sent() -> None:
+    declared = {**DECLARED, "style_strength": "FP32"}
+    call = prepare_call("faceclip", declared, "x", {"style_strength": 2}, None)
+    np.testing.assert_array_equal(call.inputs["style_strength"], np.array([2.0], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("num_inference_step", "did you mean 'num_inference_steps'"),
+        ("image", "did you mean 'face_image'"),
+        ("cfg_scale", "did you mean 'guidance_scale'"),
+        ("outputtype", "did you mean 'output_type'"),
+        ("zzz", "known: .*guidance_scale"),
+    ],
+)
+def test_an_unknown_keyword_is_a_type_error_with_a_suggestion(name: str, advice: str) -> None:
+    with pytest.raises(TypeError, match=f"'{name}'.*{advice}"):
+        _prepare(**{name: 1})
+
+
+def test_a_parameter_that_this_server_lacks_is_named() -> None:
+    with pytest.raises(TypeError, match="preview: model 'faceclip' of this server has no such parameter"):
+        _prepare(preview=True)
+    assert "preview" not in _prepare(preview=None).inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("height", 2**31, "from -2147483648 to 2147483647"),
+        ("num_inference_steps", -(2**31) - 1, "num_inference_steps"),
+        ("seed", -1, "seed: expected an integer from 0"),
+        ("seed", 2**63, "seed: expected an integer from 0"),
+        ("guidance_scale", 1e300, "32 bits"),
+        ("negative_prompt", "\ud800", "UTF-8"),
+        ("output_type", "latent", "pil, np, bytes"),
+        ("timeout_s", 0, "timeout_s"),
+        ("timeout_s", float("nan"), "timeout_s"),
+        ("retries", -1, "retries"),
+    ],
+)
+def test_values_that_cannot_be_sent_are_refused(name: str, value: Any, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        _prepare(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("height", 64.0),
+        ("height", "64"),
+        ("height", True),
+        ("guidance_scale", "5"),
+        ("guidance_scale", True),
+        ("guidance_scale", [5.0, 6.0]),
+        ("face_aligned", 1),
+        ("scheduler", object()),
+        ("seed", 1.5),
+    ],
+)
+def test_values_of_another_type_are_type_errors_that_name_the_parameter(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected"):
+        _prepare(**{name: value})
+
+
+def test_ranges_are_the_servers_matter() -> None:
+    inputs = _prepare(height=7, num_inference_steps=0, guidance_scale=float("nan")).inputs
+    assert inputs["height"].tolist() == [7]
+    assert np.isnan(inputs["guidance_scale"][0])
+
+
+def test_one_prompt_per_call() -> None:
+    with pytest.raises(TypeError, match="prompt: expected a text, got list; make one call for each"):
+        _prepare(["a", "b"])
+    with pytest.raises(TypeError, match="prompt: expected a text, got NoneType"):
+        _prepare(None)
+
+
+def test_seed_forms() -> None:
+    def seed(**options: Any) -> int:
+        return int(_prepare(**options).inputs["seed"][0])
+
+    assert seed(seed=np.int64(5)) == 5
+    assert seed(generator=5) == 5
+    assert seed(generator=torch.Generator().manual_seed(42)) == 42
+    assert 0 <= seed(generator=torch.Generator().manual_seed(-1)) <= MAX_SEED
+    generator = np.random.default_rng(1)
+    assert seed(generator=generator) == int(np.random.default_rng(1).integers(MAX_SEED, endpoint=True))
+    assert seed(generator=generator) != int(np.random.default_rng(1).integers(MAX_SEED, endpoint=True))
+    with pytest.raises(TypeError, match="not both"):
+        seed(seed=0, generator=torch.Generator())
+    with pytest.raises(TypeError, match="several"):
+        seed(generator=[torch.Generator()])
+    with pytest.raises(TypeError, match="generator: expected an integer"):
+        seed(generator=np.random)
+
+
+def test_values_from_text() -> None:
+    texts = {"height": "64", "guidance_scale": "2.5", "face_aligned": "True", "scheduler": "ddim"}
+    assert {name: from_text(name, DECLARED, text) for name, text in texts.items()} == {
+        "height": 64,
+        "guidance_scale": 2.5,
+        "face_aligned": True,
+        "scheduler": "ddim",
+    }
+    for name, text, says in (
+        ("height", "tall", "an integer"),
+        ("face_aligned", "1", "true or false"),
+        ("id_end", "x", "a number"),
+    ):
+        with pytest.raises(InvalidRequestError, match=f"^{name}: expected {says}, got '{text}'"):
+            from_text(name, DECLARED, text)
+    with pytest.raises(InvalidRequestError, match=r"^hight: expected one of .*height"):
+        from_text("hight", DECLARED, "64")
+
+
+def test_a_datatype_that_the_client_does_not_know_is_a_protocol_error() -> None:
+    with pytest.raises(ProtocolError, match="FP64"):
+        encode("new_parameter", "FP64", 1.0)

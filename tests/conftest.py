@@ -1,0 +1,32 @@
+"""One real server for the whole run: the tiny variant on the CPU, exported and assembled as a user would."""
+
+from pathlib import Path
+
+import pytest
+
+from export.build import build_repository
+from faceclip_serving.profiles import PROFILES
+from faceclip_serving.variants import TINY_SDXL
+from server.process import Ports, TritonServer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository(monkeypatch_session) -> Path:
+    monkeypatch_session.chdir(ROOT)
+    return build_repository(TINY_SDXL, PROFILES["cpu"])
+
+
+@pytest.fixture(scope="session")
+def server(repository, tmp_path_factory):
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with TritonServer(repository, Ports.free(), log=log) as running:
+        running.wait_ready()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def monkeypatch_session():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch

@@ -1,0 +1,46 @@
+"""config.pbtxt: rendered from the signatures, consistent, and the committed ones are up to date."""
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.repository import DEFAULT_PROFILE, DEFAULT_VARIANT, SOURCE, render
+from faceclip_serving.profiles import PROFILES
+from faceclip_serving.signatures import COMPONENTS
+from faceclip_serving.variants import VARIANTS
+
+
+def parse(text):
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_the_committed_repository_is_what_the_signatures_say():
+    rendered = render(DEFAULT_VARIANT, DEFAULT_PROFILE)
+    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(rendered)
+    for name, text in rendered.items():
+        assert (SOURCE / name / "config.pbtxt").read_text() == text, f"{name}: run python -m export repository --render"
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(variant):
+    interfaces = set()
+    for profile in PROFILES.values():
+        configs = {name: parse(text) for name, text in render(variant, profile).items()}
+        interfaces.add(
+            tuple(
+                (name, part, tensor.name, tensor.data_type, tuple(tensor.dims))
+                for name, config in configs.items()
+                for part, tensors in (("input", config.input), ("output", config.output))
+                for tensor in tensors
+            )
+        )
+        for component in COMPONENTS:
+            runtime = profile.placements[component].runtime
+            assert (configs[component].backend, configs[component].platform) == (runtime.backend, runtime.platform)
+    assert len(interfaces) == 1
+
+
+def test_a_tensorrt_component_is_tritons_own_backend():
+    config = parse(render(DEFAULT_VARIANT, PROFILES["tensorrt"])["denoiser"])
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
