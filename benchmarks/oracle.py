@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +73,6 @@ class Oracle:
         return np.asarray((image * 255).round(), np.uint8)
 
 
-@lru_cache(maxsize=1)
 def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
     """The networks of an SDXL-family variant, from a checkpoint folder or with seeded weights."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from faceclip import FaceCLIPPipeline
+
 from faceclip_serving.faces import make_detector, prepare_face
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.preparing import NO_FACE
@@ -83,9 +83,7 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
         for scheduler, (height, width) in itertools.product(SCHEDULERS, sizes(variant)):
             options: dict[str, Any] = {"scheduler": scheduler, "height": height, "width": width}
             face = {"face_image": photo} if photo else {}
-            served = pipe(
-                PROMPT, **face, **options, num_inference_steps=steps, guidance_scale=5.0, seed=1, output_type="np"
-            )
+            served = pipe(PROMPT, **face, **options, num_inference_steps=steps, guidance_scale=5.0, seed=1, output_type="np")
             picture = np.asarray((served.images[0] * 255).round(), np.uint8)
             psnr = psnr_db(picture, reference(**options))
             cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2)})

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.build import build_repository
 from faceclip import FaceCLIPPipeline
+
+from export.build import build_repository
 from faceclip_serving.profiles import Profile
 from faceclip_serving.variants import Variant
 from server.process import Ports, TritonServer
 
 
 @contextmanager
-def serving(variant: Variant, profile: Profile, checkpoint: Path | None = None) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
+def serving(
+    variant: Variant, profile: Profile, checkpoint: Path | None = None
+) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
     """A ready server over the variant's repository, and a client of it."""
     repository = build_repository(variant, profile, checkpoint)
     with tempfile.TemporaryDirectory() as folder, TritonServer(repository, Ports.free(), log=Path(folder) / "log") as server:

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from export.build import BUILD, build_repository
 from faceclip import FaceCLIPPipeline
+
+from export.build import BUILD, build_repository
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.variants import TINY_SDXL
 from server.process import Ports, TritonServer, interruptible

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -107,6 +108,7 @@ def _convert(source: Path, target: Path, part: str) -> None:
             "converted": {"file": target.name, "size_bytes": partial.stat().st_size, "sha256": sha256(partial)},
             "tensors": len(tensors),
         }
+        shutil.copymode(source, partial)  # the writer's own mode lets nobody else read it
         _record_path(target).unlink(missing_ok=True)  # an old record must never meet the new file
         partial.replace(target)
         partial.write_text(json.dumps(record, indent=2) + "\n")
@@ -179,9 +181,10 @@ def _damage_reported(path: Path, part: str) -> Iterator[None]:
         yield
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        again = "the next run makes it again" if path.parent.name == CONVERTED else _DOWNLOAD_AGAIN.format(part=part)
         raise CheckpointError(
             f"part '{part}', file '{path}' ({path.stat().st_size:,} bytes): not a whole file of tensors ({reason}); "
-            f"delete it and {_DOWNLOAD_AGAIN.format(part=part)}"
+            f"delete it; {again}"
         ) from error
 
 
@@ -196,8 +199,9 @@ def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path
     faults = {"missing": missing, "not known to the network": unknown, "of another shape": reshaped}
     if any(faults.values()):
         told = "; ".join(f"{len(names)} {what}: {_shown(names)}" for what, names in faults.items() if names)
+        origin = f" (made from '{_row(part).files[0][0]}')" if path.parent.name == CONVERTED else ""
         raise CheckpointError(
-            f"part '{part}', file '{path}': its {len(found)} tensors are not the {len(expected)} of the network. {told}. "
+            f"part '{part}', file '{path}'{origin}: its {len(found)} tensors are not the {len(expected)} of the network. {told}. "
             f"Is it the file of another variant? Otherwise {_DOWNLOAD_AGAIN.format(part=part)}"
         )
 

@@ -41,7 +41,7 @@ def _values(variant: Variant, tensor: Tensor, sizes: Sizes, generator: np.random
         values = _ids(tokens, shape, generator)
     else:
         values = generator.standard_normal(shape)
-    return np.ascontiguousarray(values, dtype=tensor.dtype.numpy)
+    return np.array(values, dtype=tensor.dtype.numpy, order="C")
 
 
 def _uniform(shape: tuple[int, ...], _sizes: Sizes, generator: np.random.Generator) -> Array:

@@ -30,8 +30,10 @@ FP32_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
 })  # fmt: skip
 """Functions that are computed in FP32 and answer in the type that they were asked in: sums of squares and of exponentials."""
 
-PRODUCTS: Mapping[Callable[..., Any], str] = {functional.linear: "linear", functional.conv2d: "conv2d"}
-"""Functions of (input, weight, ...) that run in their weight's type, whatever comes in."""
+PRODUCTS: frozenset[Callable[..., Any]] = frozenset({
+    functional.linear, functional.conv2d, torch.matmul, Tensor.matmul, torch.bmm,
+})  # fmt: skip
+"""Functions of (input, weight or second factor, ...) that run in the type of the second, whatever the first is."""
 
 
 class PrecisionError(RuntimeError):
@@ -110,17 +112,25 @@ def attention(
 
 
 def _product(func: Callable[..., Any], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return func(x.to(weight.dtype), weight, *args, **kwargs)
+    """A product in the type of `weight`. A trace records just that. Run directly, it is what a GPU's FP16 units do: factors in
+    FP16, sums in FP32, one rounding at the end, which on a CPU is also many times faster than its own FP16 kernels."""
+    x = x.to(weight.dtype)
+    if torch.compiler.is_exporting() or weight.dtype == torch.float32:
+        return func(x, weight, *args, **kwargs)
+    wide, wide_kwargs = _widened((x, weight, *args), kwargs)
+    return func(*wide, **wide_kwargs).to(weight.dtype)
 
 
 def _in_fp32(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    asked: torch.dtype = args[0].dtype
-    wide = [arg.float() if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in args]
-    wide_kwargs = {
-        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in kwargs.items()
-    }
-    return func(*wide, **wide_kwargs).to(asked)
+    wide, wide_kwargs = _widened(args, kwargs)
+    return func(*wide, **wide_kwargs).to(args[0].dtype)
+
+
+def _widened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def widen(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return [widen(arg) for arg in args], {name: widen(value) for name, value in kwargs.items()}
 
 
 # ----------------------------------------------------------------------------------------------------------------- ONNX

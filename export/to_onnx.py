@@ -56,15 +56,26 @@ class ExportError(RuntimeError):
 
 
 def export_component(
-    variant: Variant, component: str, precision: str, destination: Path, checkpoint: Path | None = None
+    variant: Variant,
+    component: str,
+    precision: str,
+    destination: Path,
+    checkpoint: Path | None = None,
+    seeded: bool = False,
 ) -> dict[str, Any]:
     """Writes one component to the folder `destination` and returns its metadata.
 
-    Without `checkpoint` the weights are seeded stand-ins. What is there already is kept if it was made from the same definition,
-    weights, code and libraries. Raises `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
+    `seeded` allows deterministic stand-ins for the weights of a variant that has a checkpoint. What is there already is kept if it
+    was made from the same definition, weights, code and libraries. Raises `ExportError`, `ParityError`, `PrecisionError` or
+    `GraphError`, and then leaves `destination` as it was.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
+    if checkpoint is None and not seeded and variant.weights != "seeded":
+        raise ExportError(
+            f"checkpoint: variant '{variant.name}' has published weights; give the folder that `python -m export download` filled"
+            " (--checkpoint), or allow stand-ins that make no pictures (--seeded)"
+        )
     identity = _identity(variant, component, precision, checkpoint)
     existing = read_metadata(destination)
     if existing is not None and existing["identity"] == identity and _is_whole(destination, existing):
@@ -96,20 +107,42 @@ def export_component(
 
 
 def export_components(
-    variant: Variant, names: Sequence[str], precision: str, folder: Path, checkpoint: Path | None = None
+    variant: Variant,
+    names: Sequence[str],
+    precision: str,
+    folder: Path,
+    checkpoint: Path | None = None,
+    seeded: bool = False,
+    processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Exports components to `folder`/<component>/, each in a process of its own, whose memory goes back whole. Yields metadata."""
+    """Exports components to `folder`/<component>/, each in a process of its own, and yields their metadata in the given order.
+
+    A process's memory goes back whole, so the peak is that of one component, or of `processes` at a time.
+    """
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
-    for name in names:
-        with ProcessPoolExecutor(1, context) as process:
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    arguments = (precision, checkpoint, seeded, threads)
+    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(_export_in_process, variant, name, folder / name, *arguments) for name in names]
+        for name, future in zip(names, futures, strict=True):
             try:
-                yield process.submit(export_component, variant, name, precision, folder / name, checkpoint).result()
+                yield future.result()
             except BrokenProcessPool as error:
                 raise ExportError(
-                    f"{name}: the exporting process was killed, most likely for memory; the full-size denoiser needs about 12 GB in"
-                    " fp16 and 22 GB in fp32"
+                    f"{name}: its process was killed, most likely for want of memory; the full-size denoiser needs about 13 GB,"
+                    " and with --processes several components hold their weights at once"
                 ) from error
+            finally:
+                if future.exception() is not None:
+                    pool.shutdown(cancel_futures=True)
+
+
+def _export_in_process(
+    variant: Variant, name: str, destination: Path, precision: str, checkpoint: Path | None, seeded: bool, threads: int
+) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    return export_component(variant, name, precision, destination, checkpoint, seeded)
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:

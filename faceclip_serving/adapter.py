@@ -79,25 +79,22 @@ _CODES: Mapping[type[Exception], str] = {
 }
 """Errors that are part of the service, and Triton's code for them. Anything else is a fault of the server."""
 
-
-class RemoteError(RuntimeError):
-    """Another model of this server refused a call. Keeps its code, so that the public caller sees the first cause."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+_KINDS = {kind.__name__: kind for kind in _CODES}
+_FROM_MODEL = "faceclip_from_model"
+"""Request parameter of calls between our models. An inner call loses the error's code (server 2.51), so for such a caller the
+kind of error goes in front of its message, and `call` raises it again."""
 
 
-def failure(error: Exception) -> Any:
-    """A response that carries the error's own words."""
+def failure(error: Exception, request: Any) -> Any:
+    """The response to `request` that carries the error's own words."""
     name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), None)
-    if isinstance(error, RemoteError):
-        message, code = str(error), error.code
-    elif name is not None:
-        message, code = str(error), getattr(pb_utils.TritonError, name)
-    else:
+    if name is None:
         log.error("request failed", exc_info=error)
         message, code = f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
+    else:
+        message, code = str(error), getattr(pb_utils.TritonError, name)
+    if _FROM_MODEL in request.parameters():
+        message = f"{type(error).__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
@@ -106,7 +103,7 @@ def respond(request: Any, signature: Signature, function: Callable[[dict[str, Ar
     try:
         return encode(function(decode(request, signature)), signature)
     except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-        return failure(error)
+        return failure(error, request)
 
 
 def close(sender: Any) -> None:
@@ -120,15 +117,19 @@ def send(sender: Any, response: Any) -> None:
 
 
 def call(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Runs another model of this server (BLS) and returns its outputs in CPU memory. Raises `RemoteError`."""
+    """Runs another model of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
     response = pb_utils.InferenceRequest(
         model_name=signature.name,
         requested_output_names=[tensor.name for tensor in signature.outputs],
         inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
+        parameters={_FROM_MODEL: True},
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if response.has_error():
-        raise RemoteError(response.error().message(), response.error().code())
+        kind, _, message = response.error().message().partition("|")
+        if kind in _KINDS:
+            raise _KINDS[kind](message)
+        raise RuntimeError(f"{signature.name}: {response.error().message()}")
     outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
     return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}
 

@@ -1,7 +1,7 @@
 """The aligned crop: where a face's points must lie, the similarity that puts them there, and resampling without aliasing.
 
-Knows coordinates and pixels; does not know how faces are found. Points are (x, y), with (0, 0) the centre of the first pixel, as
-OpenCV's warps have it. A similarity is a [2, 3] matrix: turn, scale and move, never a reflection.
+Knows coordinates and pixels; does not know how faces are found. Points are (x, y), with (0, 0) the centre of the first pixel,
+as OpenCV's warps have it. A similarity is a [2, 3] matrix: turn, scale and move, never a reflection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Similarity = NDArray[np.float64]
 TEMPLATE: Points = (FACE_SIZE / 112) * np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""ArcFace's five points in the aligned crop: left eye, right eye, nose tip, left and right corner of the mouth; left as seen."""
+"""ArcFace's five points in the aligned crop: eyes, nose tip, corners of the mouth; of a pair, the left one as seen first."""
 
 
 def fit_similarity(source: Points, target: Points) -> Similarity:
@@ -46,7 +46,8 @@ def fit_similarity(source: Points, target: Points) -> Similarity:
 
 def apply(similarity: Similarity, points: Points) -> Points:
     """The points ([n, 2]) moved."""
-    return points @ similarity[:, :2].T + similarity[:, 2]
+    moved: Points = points @ similarity[:, :2].T + similarity[:, 2]
+    return moved
 
 
 def invert(similarity: Similarity) -> Similarity:
@@ -81,8 +82,8 @@ def resample(image: Pixels, similarity: Similarity, width: int, height: int, bor
     fine = 2 if scale_of(similarity) < 0.95 else 1  # near 1 nothing aliases, and the detour would only soften
     # Pixel centres: block pixel p covers source pixels around left + block * (p + 1/2) - 1/2; likewise for the finer target.
     center = [left + (block - 1) / 2, top + (block - 1) / 2]
-    matrix = np.column_stack([similarity[:, :2] * block, apply(similarity, np.array([center]))[0]]) * fine
-    matrix[:, 2] += (fine - 1) / 2
+    moved = fine * apply(similarity, np.array([center]))[0] + (fine - 1) / 2
+    matrix = np.column_stack([similarity[:, :2] * block * fine, moved])
     drawn = cv2.warpAffine(region, matrix, (width * fine, height * fine), flags=cv2.INTER_CUBIC, borderMode=border)
     if fine > 1:
         drawn = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .jobs import Job
 from .photos import encode_picture
+from .requests import to_wire
 from .tensors import Array
 from .variants import Variant
 
@@ -32,7 +33,7 @@ def finish(variant: Variant, contract: str, arrays: Mapping[str, Array]) -> dict
         for picture, seed in zip(pixels, seeds, strict=True)
     ]
     return {
-        "images": np.array(files, dtype=object),
+        "images": to_wire(files, job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
         "details": np.array([json.dumps(details(variant, job)).encode()], dtype=object),
     }

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from .errors import InvalidRequest
 
@@ -31,7 +31,7 @@ MAX_MEGAPIXELS = 64
 MAX_SIDE = 4096
 """Larger photographs are reduced by a whole factor. A face too small at this size would be too small for the network too."""
 MAX_JPEG_SCANS = 64
-"""Encoders write 1 to 12. Each scan visits every pixel again, so a small file of thousands would keep a core busy for minutes."""
+"""Encoders write 1 to 12. Each scan visits every pixel again: a small file of thousands keeps a core busy for minutes."""
 
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _BACKGROUND = (255, 255, 255)
@@ -78,12 +78,12 @@ def decode_photo(data: bytes, index: int = 0) -> Photo:
             return _decode(data, name)
         except InvalidRequest:
             raise
-        except Image.UnidentifiedImageError:
-            found = f"got {len(data)} bytes of something else"
+        except UnidentifiedImageError:
+            found = f"got {len(data)} bytes that do not begin as one"
             raise InvalidRequest(f"{name}: expected a photograph ({', '.join(FORMATS)}), {found}; {_SAVE_AGAIN}") from None
         except Image.DecompressionBombError:
             raise InvalidRequest(f"{name}: expected at most {MAX_MEGAPIXELS} megapixels, got far more; {_SMALLER}") from None
-        except Exception as error:  # decoders of damaged files raise almost any class
+        except Exception as error:  # noqa: BLE001  decoders of damaged files raise almost any class
             reason = f"damaged or incomplete ({error or type(error).__name__})"
             raise InvalidRequest(f"{name}: the photograph of {len(data)} bytes is {reason}; {_SAVE_AGAIN}") from None
 
@@ -95,8 +95,6 @@ _SAVE_AGAIN = "send the whole file, saved as JPEG or PNG (HEIC, AVIF and raw fil
 def _decode(data: bytes, name: str) -> Photo:
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
-    if min(width, height) < 1:
-        raise InvalidRequest(f"{name}: expected a photograph, got one of {width} x {height} pixels; {_SAVE_AGAIN}")
     if width * height > MAX_MEGAPIXELS * 10**6:
         got = f"{width} x {height} = {width * height / 1e6:.0f}"
         raise InvalidRequest(f"{name}: expected at most {MAX_MEGAPIXELS} megapixels, got {got}; {_SMALLER}")

@@ -30,7 +30,7 @@ def prepare(
     """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
     job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, contract)
     job.stamp("received")
-    photos = reference_photos(variant, arrays)
+    photos = reference_photos(variant, arrays, job.request.image_encoding)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
     job.face_weights = [1.0 / len(faces) for _ in faces]
     job.faces = [face.report for face in faces]

@@ -6,11 +6,14 @@ missing one is reported by this module, in words, instead of by a count of tenso
 
 from __future__ import annotations
 
+import base64
 import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from .admission import PRIORITIES
 from .errors import InvalidRequest
@@ -21,6 +24,7 @@ from .variants import Limits, Variant
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 10_000
 OUTPUT_FORMATS = ("PNG", "JPEG", "WEBP")
+IMAGE_ENCODINGS = ("binary", "base64")
 
 
 def _scalar(name: str, dtype: DType, doc: str) -> Tensor:
@@ -49,6 +53,7 @@ PARAMETERS: tuple[Tensor, ...] = (
     _scalar("scheduler", DType.BYTES, "a diffusers scheduler class, or its short name"),
     _scalar("face_aligned", DType.BOOL, "the photographs are already aligned square crops"),
     _scalar("output_format", DType.BYTES, "PNG, JPEG or WEBP"),
+    _scalar("image_encoding", DType.BYTES, "how pictures travel, both ways: binary (default), or base64 for JSON over HTTP"),
     _scalar("priority", DType.BYTES, "interactive (default) goes before batch when requests wait"),
 )
 
@@ -75,6 +80,7 @@ class GenerationRequest:
     scheduler: str
     face_aligned: bool
     output_format: str
+    image_encoding: str
     priority: str
 
     @property
@@ -131,11 +137,12 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
         scheduler=_choice("scheduler", resolve_scheduler(scheduler) or scheduler, variant.schedulers),
         face_aligned=values.get("face_aligned", False),
         output_format=_choice("output_format", values.get("output_format", "PNG").upper(), OUTPUT_FORMATS),
+        image_encoding=_choice("image_encoding", values.get("image_encoding", "binary").lower(), IMAGE_ENCODINGS),
         priority=_choice("priority", values.get("priority", "interactive").lower(), tuple(PRIORITIES)),
     )
 
 
-def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[bytes]:
+def reference_photos(variant: Variant, arrays: Mapping[str, Array], image_encoding: str = "binary") -> list[bytes]:
     """The encoded photographs of a request, possibly none. Raises `InvalidRequest`."""
     photos = arrays.get("face_images")
     if photos is None:
@@ -147,7 +154,23 @@ def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[byte
         raise InvalidRequest(str(error)) from None
     if len(photos) > variant.limits.faces:
         raise InvalidRequest(f"face_images: at most {variant.limits.faces} photographs are used together, got {len(photos)}")
-    return [bytes(photo) for photo in photos]
+    encoded = [photo.encode() if isinstance(photo, str) else bytes(photo) for photo in photos]
+    return [_from_base64(i, photo) for i, photo in enumerate(encoded)] if image_encoding == "base64" else encoded
+
+
+def _from_base64(index: int, text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"face_images[{index}]: expected base64, as image_encoding says, got other text ({error})"
+        ) from None
+
+
+def to_wire(files: Sequence[bytes], image_encoding: str) -> Array:
+    """Encoded pictures as a BYTES tensor, object [n], in the request's `image_encoding`."""
+    wire = [base64.b64encode(file) for file in files] if image_encoding == "base64" else list(files)
+    return np.array(wire, dtype=object)
 
 
 def _value(tensor: Tensor, arrays: Mapping[str, Array]) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .errors import Cancelled
 from .previews import preview
+from .requests import to_wire
 from .signatures import FACE_ENCODER, FINISH, PREPARE, SAMPLER, TEXT_ENCODER, VAE_DECODER, Step, ensemble_steps
 from .tensors import Array
 from .variants import Variant
@@ -33,6 +34,7 @@ def stream(
     for model in (PREPARE, FACE_ENCODER, TEXT_ENCODER):
         known |= call(model, _inputs(steps[model], known))
         _check(is_cancelled)
+    encoding = json.loads(known["job"][0])["request"]["image_encoding"]
     control = _document({"op": "start", "previews": previews})
     run = json.loads(call(SAMPLER, {**_inputs(steps[SAMPLER], known), "control": control})["report"][0])["run"]
     try:
@@ -44,7 +46,7 @@ def stream(
                 break
             _check(is_cancelled)
             done = progress["step"]
-            yield {"progress": answer["report"], **_preview(factors, answer.get("latents"))}
+            yield {"progress": answer["report"], **_preview(factors, answer.get("latents"), encoding)}
     except BaseException:  # whatever ends the following ends the run
         call(SAMPLER, {"control": _document({"op": "cancel", "run": run})})
         raise
@@ -68,9 +70,9 @@ def _document(content: Mapping[str, Any]) -> Array:
     return np.array([json.dumps(content).encode()], dtype=object)
 
 
-def _preview(factors: Array, latents: Array | None) -> dict[str, Array]:
+def _preview(factors: Array, latents: Array | None, image_encoding: str) -> dict[str, Array]:
     if latents is None:
         return {}
     buffer = io.BytesIO()
     Image.fromarray(preview(factors, latents[0])).save(buffer, "JPEG", quality=80)
-    return {"preview_image": np.array([buffer.getvalue()], dtype=object)}
+    return {"preview_image": to_wire([buffer.getvalue()], image_encoding)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError
 from .grpc_transport import AsyncGrpcTransport
+from .habits import warn_not_here
 from .pipeline import RemotePipeline
 from .request import Call, GenerateOptions
 from .result import OUTPUTS, FaceCLIPOutput, Progress
@@ -49,9 +50,12 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         timeout_s: float | None = 600.0,
         headers: Mapping[str, str] | None = None,
         root_certificates: str | Path | None = None,
+        torch_dtype: object = None,
         transport: AsyncTransport | None = None,
     ) -> Self:
         """As `FaceCLIPPipeline.from_pretrained`."""
+        if torch_dtype is not None:
+            warn_not_here("torch_dtype=")
         address, variant = split_target(url_or_variant)
         own = transport is None
         transport = transport or AsyncGrpcTransport(address, headers, root_certificates)

@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, "cancelled", "interrupted", 130)
     except InvalidRequestError as error:
         return _fail(arguments, str(error), type(error).__name__, 2)
+    except BrokenPipeError:  # whoever read the output has gone, e.g. `| head`: nobody to tell, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (FaceCLIPError, OSError) as error:
         return _fail(arguments, str(error), type(error).__name__, 1)
 
@@ -105,7 +108,7 @@ def status(arguments: argparse.Namespace) -> int:
         raise InvalidRequestError(f"--server: status is of a server, not of a variant; write host:port, got '{variant}'")
     with closing(GrpcTransport(address, dict(arguments.header))) as transport:
         found = server_status(transport)
-    print(json.dumps(found.as_json()) if arguments.json else _status_text(found))
+    print(json.dumps(found.as_json()) if arguments.json else _status_text(found), flush=True)
     return 0 if found.ready else 1
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError
 from .grpc_transport import GrpcTransport
-from .habits import DiffusersHabits
+from .habits import DiffusersHabits, warn_not_here
 from .request import Call, GenerateOptions, check_timeout, prepare_call
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
@@ -100,6 +100,7 @@ class FaceCLIPPipeline(RemotePipeline):
         timeout_s: float | None = 600.0,
         headers: Mapping[str, str] | None = None,
         root_certificates: str | Path | None = None,
+        torch_dtype: object = None,
         transport: Transport | None = None,
     ) -> Self:
         """Connects, and asks the server what it serves.
@@ -108,7 +109,10 @@ class FaceCLIPPipeline(RemotePipeline):
         for at $FACECLIP_URL (else localhost:8001). `model`: name on the server, where it has several. `timeout_s`: limit of a
         call, seconds; None: none. `headers`: sent with every call, e.g. an authorization. `root_certificates`: PEM file of the
         authority that a grpcs:// server is checked against. `transport`: instead of gRPC; it stays open if this call fails.
+        `torch_dtype`: taken for diffusers' sake, without effect.
         """
+        if torch_dtype is not None:
+            warn_not_here("torch_dtype=")
         address, variant = split_target(url_or_variant)
         own = transport is None
         transport = transport or GrpcTransport(address, headers, root_certificates)

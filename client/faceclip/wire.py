@@ -12,6 +12,9 @@ from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 from .errors import ProtocolError
 from .transport import Array, Arrays, ModelConfig, ModelState
 
+IMAGE_ENCODING = "image_encoding"
+"""How pictures travel: as they are, over gRPC. No caller's business, so it is no parameter of theirs."""
+
 
 def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeout_s: float | None = None) -> Any:
     """A `ModelInferRequest`. No `outputs`: all of the model's. `timeout_s`: after that the server may drop the request."""
@@ -47,7 +50,7 @@ def model_config(response: Any) -> ModelConfig:
     config = response.config
     return ModelConfig(
         name=config.name,
-        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
+        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input if tensor.name != IMAGE_ENCODING},
         parameters={name: value.string_value for name, value in config.parameters.items()},
     )
 

@@ -45,9 +45,10 @@ class _Rounds(nn.Module):
         for i, (fusion, text_layer, face_layer) in enumerate(
             zip(self.fusion_layers, self.text_layers, self.layers, strict=True)
         ):
-            faces, text = fusion(faces, text)
+            faces_go_on = i < last
+            faces, text = fusion(faces, text, faces_go_on)
             text = text_layer(text, text_positions)
-            if i < last:  # nothing reads the faces after the last round
+            if faces_go_on:
                 faces = face_layer(faces, face_positions)
         return text
 
@@ -63,14 +64,18 @@ class FusionLayer(nn.Module):
         self.layer_norm_l = nn.LayerNorm(width)
         self.attn = _MutualAttention(width, sizes.attention_width, sizes.attention_heads)
 
-    def forward(self, faces: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor, text: Tensor, faces_go_on: bool) -> tuple[Tensor, Tensor]:
         """Faces [rows, patches, width], text [rows, tokens, width] -> the same shapes.
 
-        The sums start at the normalised values, not at the inputs.
+        The sums start at the normalised values, not at the inputs. Without `faces_go_on` nobody reads the faces that are
+        returned, and what they would read of the text is not computed.
         """
         faces, text = self.layer_norm_v(faces), self.layer_norm_l(text)
-        for_faces, for_text = self.attn(faces, text)
-        return faces + self.gamma_v * for_faces, text + self.gamma_l * for_text
+        scores = self.attn.scores(faces, text)
+        fused_text = text + self.gamma_l * self.attn.for_text(scores, faces)
+        if faces_go_on:
+            faces = faces + self.gamma_v * self.attn.for_faces(scores, text)
+        return faces, fused_text
 
 
 class _MutualAttention(nn.Module):
@@ -84,13 +89,24 @@ class _MutualAttention(nn.Module):
         self.out_v_proj = nn.Linear(attention_width, width)
         self.out_l_proj = nn.Linear(attention_width, width)
 
-    def forward(self, faces: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(self, faces: Tensor, text: Tensor) -> Tensor:
+        """How much each patch and each token have to do with each other: [rows, heads, patches, tokens]."""
         query = split_heads(self.v_proj(faces), self.heads)
         key = split_heads(self.l_proj(text), self.heads)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        for_faces = softmax_fp32(scores) @ split_heads(self.values_l_proj(text), self.heads)
-        for_text = softmax_fp32(scores.transpose(-1, -2)) @ split_heads(self.values_v_proj(faces), self.heads)
-        return self.out_v_proj(merge_heads(for_faces)), self.out_l_proj(merge_heads(for_text))
+        products: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return products
+
+    def for_faces(self, scores: Tensor, text: Tensor) -> Tensor:
+        """What each patch reads of the text: [rows, patches, width]."""
+        read = softmax_fp32(scores) @ split_heads(self.values_l_proj(text), self.heads)
+        merged: Tensor = self.out_v_proj(merge_heads(read))
+        return merged
+
+    def for_text(self, scores: Tensor, faces: Tensor) -> Tensor:
+        """What each token reads of the face: [rows, tokens, width]."""
+        read = softmax_fp32(scores.transpose(-1, -2)) @ split_heads(self.values_v_proj(faces), self.heads)
+        merged: Tensor = self.out_l_proj(merge_heads(read))
+        return merged
 
 
 class PostNormLayer(nn.Module):

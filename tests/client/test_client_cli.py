@@ -179,6 +179,15 @@ def test_the_installed_command_makes_a_picture(server: TritonDouble, tmp_path: P
     assert server.metadata[0]["k"] == "v"
 
 
+def test_a_reader_that_goes_away_is_not_an_accident(server: TritonDouble) -> None:
+    command = [str(SCRIPT), "status", "--server", server.address]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(30)) == ("", 1)
+    process.stderr.close()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_ctrl_c_cancels_the_request(stream: bool, tmp_path: Path) -> None:
     server = TritonDouble(stream=stream)
@@ -195,6 +204,7 @@ def test_ctrl_c_cancels_the_request(stream: bool, tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.timeout(20)
 def test_progress_is_drawn_on_a_terminal_only() -> None:
     paper = io.StringIO()
     with ProgressLine(paper) as line:
@@ -205,9 +215,10 @@ def test_progress_is_drawn_on_a_terminal_only() -> None:
         with ProgressLine(terminal) as line:
             line.update(Progress(3, 4))
             line.drawn.wait(5)
-        drawn = os.read(leader, 4096).decode()
+        drawn = ""
+        while "3/4 steps" not in drawn or not drawn.endswith("\r\033[K"):  # the line is cleared in the end
+            drawn += os.read(leader, 4096).decode()
     os.close(leader)
-    assert "3/4 steps" in drawn and drawn.endswith("\r\033[K")
 
 
 def test_what_the_progress_line_says() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from faceclip import FaceCLIPPipeline
 
+from .triton_double import TritonDouble
+
 
 @pytest.mark.parametrize(
     "habit",
@@ -31,6 +33,12 @@ def test_memory_switches_warn_that_the_server_decides(pipe: FaceCLIPPipeline, ha
 def test_to_returns_the_pipeline(pipe: FaceCLIPPipeline) -> None:
     with pytest.warns(UserWarning, match=r"to\(\)"):
         assert pipe.to("cuda") is pipe
+
+
+def test_a_precision_is_taken_with_a_warning(server: TritonDouble) -> None:
+    with pytest.warns(UserWarning, match="torch_dtype=") as warned:
+        FaceCLIPPipeline.from_pretrained(server.address, torch_dtype="float16").close()
+    assert warned[0].filename == __file__
 
 
 def test_the_progress_bar_is_explained(pipe: FaceCLIPPipeline) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 from faceclip import FaceCLIPOutput, FaceCLIPPipeline, ModelConfig, ModelNotFoundError, ModelState, ProtocolError, ServerState
+from faceclip.address import Address
+from faceclip.grpc_transport import GrpcTransport
 from faceclip.wire import infer_arrays, infer_request, model_states
 from PIL import Image
 from tritonclient.grpc import service_pb2
+
+from .triton_double import TritonDouble
 
 
 class Echo:
@@ -73,6 +78,13 @@ def test_a_given_transport_outlives_a_failed_start() -> None:
     with pytest.raises(ModelNotFoundError):
         FaceCLIPPipeline.from_pretrained("flux", transport=echo)
     assert not echo.closed
+
+
+def test_large_responses_pass(server: TritonDouble) -> None:
+    four_large_pictures = 4 * 2048 * 2048 * 3
+    server.unready = {"broken": "x" * four_large_pictures}
+    with closing(GrpcTransport(Address(server.address, tls=False))) as transport:
+        assert len(transport.models(20)[-1].reason) == four_large_pictures
 
 
 def test_tensors_of_a_request_on_the_wire() -> None:

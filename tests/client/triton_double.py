@@ -10,6 +10,7 @@ import io
 import json
 import threading
 import time
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import asdict
 from typing import Any
@@ -36,6 +37,12 @@ CRASH = (
 )
 
 
+class Refused(Exception):
+    def __init__(self, status: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
     """One server on 127.0.0.1. `stream`: has the streaming model; `certificate`: (key, chain) in PEM, for TLS; `port` 0: a free one."""
 
@@ -50,6 +57,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Metadata of every inference call."""
         self.timeouts_us: list[int] = []
         """The `timeout` parameter of every inference request, microseconds; 0: none."""
+        self.tells_statuses = True
+        """Whether errors of a stream come with a status, for callers who ask for it; older servers send text only."""
         self.busy_calls = 0
         """Refuse so many calls as busy."""
         self.steps_sent = threading.Event()
@@ -90,7 +99,10 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
         arrays = self._receive(request, context)
-        wanted = self._obey(arrays, context, f"in ensemble '{ENSEMBLE}', ")
+        try:
+            wanted = self._obey(arrays)
+        except Refused as refused:
+            context.abort(refused.status, f"in ensemble '{ENSEMBLE}', {refused}")
         if wanted.prompt == "slow":
             ended = self._watch(context)
             self.steps_sent.set()
@@ -102,22 +114,29 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelStreamInfer(self, request_iterator: Any, context: Any) -> Any:
         for request in request_iterator:
-            arrays = self._receive(request, context)
-            wanted = self._obey(arrays, context, "")
-            ended = self._watch(context)
-            for step in range(1, wanted.num_inference_steps + 1):
-                outputs = {PROGRESS.name: _json({"step": step, "total": wanted.num_inference_steps, "timestep": 1000.0 - step})}
-                if arrays.get(PREVIEW.name, [False])[0]:
-                    outputs[PREVIEW_IMAGE.name] = _objects([_picture(step, 8, 8, "JPEG")])
-                yield service_pb2.ModelStreamInferResponse(infer_response=_response(outputs))
-                self.steps_sent.set()
-                if wanted.prompt == "slow":
-                    ended.wait(10)
-                    return
-                if wanted.prompt == "crash between steps":
-                    context.abort(grpc.StatusCode.INTERNAL, CRASH)
-            if wanted.prompt != "half an answer":
-                yield service_pb2.ModelStreamInferResponse(infer_response=_response(_outputs(wanted, arrays)))
+            try:
+                for arrays in self._steps(self._receive(request, context), self._watch(context)):
+                    yield service_pb2.ModelStreamInferResponse(infer_response=_response(arrays))
+                    self.steps_sent.set()
+            except Refused as refused:
+                if self.tells_statuses and "triton_grpc_error" in self.metadata[-1]:
+                    context.abort(refused.status, str(refused))
+                yield service_pb2.ModelStreamInferResponse(error_message=str(refused))
+
+    def _steps(self, arrays: dict[str, Any], ended: threading.Event) -> Iterator[dict[str, Any]]:
+        wanted = self._obey(arrays)
+        for step in range(1, wanted.num_inference_steps + 1):
+            outputs = {PROGRESS.name: _json({"step": step, "total": wanted.num_inference_steps, "timestep": 1000.0 - step})}
+            if arrays.get(PREVIEW.name, [False])[0]:
+                outputs[PREVIEW_IMAGE.name] = _objects([_picture(step, 8, 8, "JPEG")])
+            yield outputs
+            if wanted.prompt == "slow":
+                ended.wait(10)
+                return
+            if wanted.prompt == "crash between steps":
+                raise Refused(grpc.StatusCode.INTERNAL, CRASH)
+        if wanted.prompt != "half an answer":
+            yield _outputs(wanted, arrays)
 
     # -------------------------------------------------------------------------------------------------------- behaviour
     def _receive(self, request: Any, context: Any) -> dict[str, Any]:
@@ -144,19 +163,19 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         if model not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
 
-    def _obey(self, arrays: dict[str, Any], context: Any, prefix: str) -> GenerationRequest:
+    def _obey(self, arrays: dict[str, Any]) -> GenerationRequest:
         if self.busy_calls > 0:
             self.busy_calls -= 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, prefix + BUSY)
+            raise Refused(grpc.StatusCode.UNAVAILABLE, BUSY)
         try:
             wanted = parse_request(VARIANT, {name: array for name, array in arrays.items() if name != PREVIEW.name})
         except InvalidRequest as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, prefix + str(error))
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         if wanted.prompt == "crash":
-            context.abort(grpc.StatusCode.INTERNAL, prefix + CRASH)
+            raise Refused(grpc.StatusCode.INTERNAL, CRASH)
         if wanted.prompt == "status":  # the negative prompt names a status and a message
             status, _, message = wanted.negative_prompt.partition(" ")
-            context.abort(grpc.StatusCode[status], message)
+            raise Refused(grpc.StatusCode[status], message)
         return wanted
 
 

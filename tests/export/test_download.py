@@ -114,7 +114,7 @@ def test_a_verified_file_is_not_fetched_again_and_a_damaged_one_is(tmp_path: Pat
 
 # ------------------------------------------------------------------------------------------------------ the hub's client
 class HubRequest(BaseHTTPRequestHandler):
-    """Answers as the hub does: metadata to HEAD, the file to GET; 404 for all but the detector."""
+    """Answers as the hub does: metadata to HEAD, the file to GET; the detector is open, the UNet gated, all else missing."""
 
     def do_HEAD(self) -> None:
         self.answer(body=b"")
@@ -124,11 +124,12 @@ class HubRequest(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes) -> None:
         known = self.path == f"/{PARTS['yunet'].repository}/resolve/main/{YUNET}"
-        self.send_response(200 if known else 404)
+        gated = self.path.endswith("/unet.pt")
+        self.send_response(200 if known else 403 if gated else 404)
         self.send_header("X-Repo-Commit", "0" * 40)
         self.send_header("ETag", '"1"')
         if not known:
-            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Error-Code", "GatedRepo" if gated else "EntryNotFound")
         self.send_header("Content-Length", str(len(CONTENT)) if known else "0")
         self.end_headers()
         if known:
@@ -156,9 +157,16 @@ def test_the_real_client_fetches_and_verifies(tmp_path: Path, hub_url: str) -> N
     assert (tmp_path / YUNET).read_bytes() == CONTENT
 
 
-def test_a_file_that_the_hub_does_not_have(tmp_path: Path, hub_url: str) -> None:
-    with pytest.raises(DownloadError, match=r"file 'model/unet.pt' of ByteDance/FaceCLIP: the hub has no such file"):
-        download(tmp_path, ["unet"], accept_license=True, fetch=partial(fetch_from_hub, endpoint=hub_url))
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("unet", r"file 'model/unet\.pt' of ByteDance/FaceCLIP: its owners ask for a login; .* hf auth login"),
+        ("vae", r"file 'vae/diffusion_pytorch_model\.safetensors' of .*: the hub has no such file"),
+    ],
+)
+def test_files_that_the_hub_does_not_give(tmp_path: Path, hub_url: str, part: str, message: str) -> None:
+    with pytest.raises(DownloadError, match=message):
+        download(tmp_path, [part], accept_license=True, fetch=partial(fetch_from_hub, endpoint=hub_url))
 
 
 # ------------------------------------------------------------------------------------------------------------ command

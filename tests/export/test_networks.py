@@ -25,7 +25,8 @@ from export.weights import fill_seeded, seeded_input
 from faceclip_serving.variants import FACE_SIZE, SDXL, TINY_SDXL, FaceViT, Fuser, SDXLArchitecture
 
 DATA = Path(__file__).parent.parent / "data"
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
+"""Absolute. A right network errs by 2e-6; the smallest wrong constant, the epsilon of a batch norm, by 4e-5."""
 IDENTITY = 1014
 PATCHES = slice(None, None, 13)
 
@@ -35,10 +36,13 @@ GOLDEN_ARCHITECTURE = replace(
     towers={name: replace(tower, vocabulary=49408) for name, tower in TINY_SDXL.architecture.towers.items()},
 )
 
+LAST_ROUND = GOLDEN_ARCHITECTURE.fuser.rounds - 1
 NEVER_READ = re.compile(
     r"text_projection|logit_scale|logit_bias|face_encoder\.mask_token|fuser\.enc_output.*"
-    rf"|fuser\.encoder\.layers\.{GOLDEN_ARCHITECTURE.fuser.rounds - 1}\..*"
+    rf"|fuser\.encoder\.layers\.{LAST_ROUND}\..*"
+    rf"|fuser\.encoder\.fusion_layers\.{LAST_ROUND}\.(gamma_v|attn\.values_l_proj\..*|attn\.out_v_proj\..*)"
 )
+"""Names, without the branch, that stay out of every graph: of training, and what only the faces after the last round would need."""
 
 
 def published_shapes(file: str) -> dict[str, list[int]]:
@@ -175,13 +179,13 @@ def test_one_face_encoder_serves_both_branches_when_they_are_equal(faces: Tensor
     assert not face_encoders_equal(encoder)
     first, second = (branch.face_encoder for branch in encoder.branches)
     second.load_state_dict(first.state_dict())
-    second.mask_token += 1.0
+    second.mask_token.add_(1.0)
     assert face_encoders_equal(encoder)
     apart, shared = encoder.encode_faces(faces, shared=False), encoder.encode_faces(faces, shared=True)
     for of_both, of_one in zip(apart, shared, strict=True):
         assert of_one.shape == of_both.shape
         torch.testing.assert_close(of_one, of_both, atol=1e-6, rtol=0)
-    second.feature[3].running_mean[0] += 1.0
+    second.state_dict()["feature.3.running_mean"][0] += 1.0
     assert not face_encoders_equal(encoder)
 
 
@@ -227,7 +231,7 @@ def test_deformable_attention_reads_where_the_offsets_point() -> None:
 
     read = torch.zeros(rows, grid * grid, heads, width // heads)
     for row, patch, head, point in np.ndindex(rows, grid * grid, heads, points):
-        x, y = (patch % grid, patch // grid) + offsets[row, patch, head, point].numpy()
+        x, y = np.array([patch % grid, patch // grid]) + offsets[row, patch, head, point].numpy()
         read[row, patch, head] += weights[row, patch, head, point] * sample(row, head, x, y)
     expected = attention.output_proj(read.flatten(2))
     torch.testing.assert_close(attention(query, value), expected, atol=1e-5, rtol=0)

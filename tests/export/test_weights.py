@@ -48,11 +48,13 @@ def test_values_are_the_recorded_ones() -> None:
 class Small(nn.Module):
     """Every kind of memory that a tensor of a state dict can have."""
 
+    computed: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(5, 3)
         self.norm = nn.BatchNorm1d(3)
-        self.half = nn.Linear(4, 4, bias=False).half()
+        self.narrow = nn.Linear(4, 4, bias=False).half()
         self.turned = nn.Parameter(torch.empty(6, 7).t())
         self.register_buffer("computed", torch.ones(2), persistent=False)
 

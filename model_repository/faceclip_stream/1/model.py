@@ -41,7 +41,7 @@ class TritonPythonModel:
         except Cancelled:
             adapter.close(sender)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            adapter.send(sender, adapter.failure(error))
+            adapter.send(sender, adapter.failure(error, request))
 
     def finalize(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -22,6 +22,7 @@ class Response:
     """The way back to one caller."""
 
     def __init__(self, request: Any, signature: Signature) -> None:
+        self._request = request
         self._sender = request.get_response_sender()
         self._signature = signature
 
@@ -29,7 +30,7 @@ class Response:
         adapter.send(self._sender, adapter.encode(arrays, self._signature))
 
     def refuse(self, error: Exception) -> None:
-        adapter.send(self._sender, adapter.failure(error))
+        adapter.send(self._sender, adapter.failure(error, self._request))
 
 
 class TritonPythonModel:

@@ -1,0 +1,68 @@
+"""The columns of the quality table as pure functions of features, attributes and pictures. Knows no model and no file.
+
+Identity is a cosine between features of a recogniser that the conditioner never saw; text is the share of prompted attributes that a
+classifier finds; quality is the kernel inception distance's formula (arXiv 1801.01401) on whatever features are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def unit(features: Floats) -> Floats:
+    """Rows of length 1."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+
+
+def identity_scores(generated: Floats, people: Floats, who: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Cosines of pictures [n, d] with their own person, and with every other: ([n], [n * (persons - 1)]). `people`: [persons, d]."""
+    cosine = unit(generated) @ unit(people).T
+    own = np.zeros(cosine.shape, bool)
+    own[np.arange(len(who)), who] = True
+    return cosine[own], cosine[~own]
+
+
+def verification_auc(same: Floats, other: Floats) -> float:
+    """Probability that a cosine with the own person exceeds one with another; ties count half."""
+    order = np.sort(other)
+    below = np.searchsorted(order, same, "left")
+    level = np.searchsorted(order, same, "right") - below
+    return float((below + 0.5 * level).mean() / len(order))
+
+
+def text_accuracy(found: Mapping[str, NDArray[np.int64]], asked: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Share of pictures that show what was asked, per attribute (asked -1: not mentioned), and their mean as `mean`."""
+    shares = {}
+    for name, wanted in asked.items():
+        mentioned = wanted >= 0
+        if mentioned.any():
+            shares[name] = float((found[name][mentioned] == wanted[mentioned]).mean())
+    return {**shares, "mean": float(np.mean(list(shares.values())))}
+
+
+def copy_paste_rate(found: NDArray[np.int64], asked: NDArray[np.int64], reference: NDArray[np.int64]) -> float:
+    """Of pictures whose reference shows something else than asked, the share that shows the reference's instead."""
+    differs = asked != reference
+    return float((found[differs] == reference[differs]).mean()) if differs.any() else 0.0
+
+
+def kernel_distance(a: Floats, b: Floats) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3; 0: the same distribution."""
+
+    def kernel(x: Floats, y: Floats) -> NDArray[np.float64]:
+        return np.asarray((x.astype(np.float64) @ y.T.astype(np.float64) / x.shape[1] + 1) ** 3)
+
+    aa, bb, n, m = kernel(a, a), kernel(b, b), len(a), len(b)
+    within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio of two sets of pictures, dB; infinite where they are equal."""
+    error = float(np.square(a.astype(np.float64) - b).mean())
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
