@@ -44,7 +44,7 @@ repository: export ## build/VARIANT-PROFILE, ready for Triton
 	$(RUN) -m export repository --variant $(VARIANT) --profile $(PROFILE)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
-	$(RUN) -m server $(REPOSITORY)
+	$(RUN) -m server run $(REPOSITORY)
 
 bench: setup ## benchmarks that run on this machine
 	$(RUN) -m benchmarks parity --variant $(VARIANT)

@@ -82,7 +82,7 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
         reference = partial(oracle.picture, *oracle.encode(*rows), steps=steps, guidance_scale=5.0, seed=1)
         for scheduler, (height, width) in itertools.product(SCHEDULERS, sizes(variant)):
             options: dict[str, Any] = {"scheduler": scheduler, "height": height, "width": width}
-            face = {"face_image": photo} if photo else {}
+            face: dict[str, Any] = {"face_image": photo} if photo else {}
             served = pipe(PROMPT, **face, **options, num_inference_steps=steps, guidance_scale=5.0, seed=1, output_type="np")
             picture = np.asarray((served.images[0] * 255).round(), np.uint8)
             psnr = psnr_db(picture, reference(**options))

@@ -206,9 +206,7 @@ def measure(variant: Variant, steps: int, requests_each: int, checkpoint: Path |
     """Everything; progress on stderr."""
     with serving(variant, PROFILE, checkpoint) as (server, pipe):
         bench = Bench(variant, server, pipe, steps)
-        _say(
-            f"{bench.side}x{bench.side} pictures, {steps} steps, a denoiser step of {ROWS_PER_PICTURE} rows takes {bench.step_s * 1e3:.0f} ms"
-        )
+        _say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         bench.generate(seed=0, steps=2)
         levels = {}
         for concurrency in CONCURRENCY:

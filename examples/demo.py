@@ -12,6 +12,7 @@ from faceclip import FaceCLIPPipeline
 from export.build import BUILD, build_repository
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.variants import TINY_SDXL
+from server.probe import server_version
 from server.process import Ports, TritonServer, interruptible
 
 PHOTO = Path(__file__).resolve().parent / "astronaut.jpg"
@@ -34,7 +35,7 @@ def main() -> int:
         done("start")
         with FaceCLIPPipeline.from_pretrained(server.url) as pipe:
             result = pipe("portrait of an astronaut, studio light", face_image=PHOTO, seed=7, num_inference_steps=20)
-            version = pipe.status().version
+            version = server_version(server.url)
         done("generate")
     OUTPUT.parent.mkdir(exist_ok=True)
     result.images[0].save(OUTPUT)

@@ -15,13 +15,15 @@ from pathlib import Path
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variants import TINY_SDXL, VARIANTS
 
-_STEPS = ("download", "repository")
+_STEPS = ("download", "engine", "verify", "inspect_engine", "repository")
 """Modules of this package that bring their own command, by `add_command(subparsers)`; the order of `--help`."""
 
 _OVERVIEW = """steps, in order:
   python -m export download --to build/checkpoint          official weights (not needed for tiny-sdxl)
   python -m export onnx --variant tiny-sdxl                components -> ONNX, proven against torch
-  python -m export repository --variant tiny-sdxl          ONNX -> a model repository for Triton"""
+  python -m export engine --variant sdxl                   ONNX -> TensorRT engines (where a GPU serves; docs/tensorrt.md)
+  python -m export verify --variant sdxl                   engines against ONNX Runtime
+  python -m export repository --variant tiny-sdxl          ONNX or engines -> a model repository for Triton"""
 
 _ONNX_HELP = """Each component is traced with symbolic batch and size, written with its precision in the graph, and compared with
 the FP32 network on several batches and sizes; one that differs too much is not written. Inputs and outputs are FP32 in every

@@ -33,24 +33,22 @@ class GraphError(RuntimeError):
 
 def clean(model: ir.Model) -> None:
     """Folds, merges and drops what tracing left over, in place. The order keeps it fast: patterns are sought last."""
+    merge = (
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+    )
     steps: tuple[Callable[[ir.Model], object], ...] = (
         passes.InlinePass(),
         _fold_constants,
-        passes.IdentityEliminationPass(),
-        passes.RemoveUnusedNodesPass(),
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
-        passes.CommonSubexpressionEliminationPass(),
+        *merge,
         rewriter.rewrite,
         _transpose_weights,
         _fold_constants,
-        passes.IdentityEliminationPass(),
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
-        passes.CommonSubexpressionEliminationPass(),
+        *merge,
         passes.RemoveUnusedNodesPass(),
-        passes.RemoveUnusedFunctionsPass(),
-        passes.RemoveUnusedOpsetsPass(),
         passes.NameFixPass(),
         _forget_origin,
     )

@@ -105,10 +105,11 @@ def attention(
     if dropout_p or is_causal:
         raise NotImplementedError(f"attention: expected dropout_p 0 and is_causal False, got {dropout_p} and {is_causal}")
     root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
-    scores = (query * root) @ (key * root).transpose(-1, -2)
+    scores: Tensor = _product(torch.matmul, query * root, (key * root).transpose(-1, -2))
     if attn_mask is not None:
         scores = scores + attn_mask
-    return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
+    attended: Tensor = _product(torch.matmul, torch.softmax(scores.float(), dim=-1), value)
+    return attended
 
 
 def _product(func: Callable[..., Any], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:

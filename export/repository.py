@@ -9,6 +9,7 @@ tokenizers, the face detector and the components' artifacts.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -26,15 +27,17 @@ from faceclip_serving.contract import DIGEST_FILE, package_digest
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.previews import PREVIEW_FILE, fit
 from faceclip_serving.profiles import ORT_CPU, PROFILES, Profile
-from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
+from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
 from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
 
-from .tokenizers import write_tokenizers
+from .tokenizers import ASSETS, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
 DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, PROFILES["cpu"]
+IDENTITY = "identity"
+"""File at the top of an assembled repository, which Triton ignores."""
 DETECTOR = "face_detection_yunet.onnx"
 HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
 
@@ -80,6 +83,8 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
         if config.backend == "python":
             _parameter(config, "profile", profile.name)
             _parameter(config, "role", name)
+            if name in ENCODERS:
+                _parameter(config, "encoding_cache_bytes", str(profile.encoding_cache_bytes))
         configs[name] = HEADER + text_format.MessageToString(config)
     return configs
 
@@ -99,15 +104,18 @@ def assemble(
     destination: Path,
     checkpoint: Path | None = None,
 ) -> Path:
-    """Writes the repository of `variant` on `profile` to `destination`, replacing what is there.
+    """Writes the repository of `variant` on `profile` to `destination`, unless the very same is there already.
 
     `components` holds `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
     tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
     Raises `RepositoryError`.
     """
-    scratch = destination.with_name(destination.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    for name, text in render(variant, profile).items():
+    configs = render(variant, profile)
+    identity = _identity(variant, configs, components, profile, checkpoint)
+    if (destination / IDENTITY).exists() and (destination / IDENTITY).read_text() == identity:
+        return destination  # left alone: a server may be running from it
+    scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
+    for name, text in configs.items():
         version = scratch / name / "1"
         version.mkdir(parents=True)
         (scratch / name / "config.pbtxt").write_text(text)
@@ -122,9 +130,28 @@ def assemble(
     write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
     if checkpoint is not None and (checkpoint / DETECTOR).exists():
         _link(checkpoint / DETECTOR, scratch / PREPARE / "1" / DETECTOR)
+    (scratch / IDENTITY).write_text(identity)
     shutil.rmtree(destination, ignore_errors=True)
     scratch.replace(destination)
     return destination
+
+
+def _identity(
+    variant: Variant, configs: dict[str, str], components: Path, profile: Profile, checkpoint: Path | None
+) -> str:
+    """Digest of all that an assembled repository follows from; artifacts by size and time."""
+    digest = hashlib.sha256(package_digest(PACKAGE).encode())
+    for name, text in configs.items():
+        digest.update(text.encode())
+        model = SOURCE / name / "1" / "model.py"
+        digest.update(model.read_bytes() if model.exists() else b"")
+    files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
+    files += sorted((ASSETS / variant.tokenizer_assets).glob("*")) if variant.tokenizer_assets else []
+    files += sorted(path for path in checkpoint.rglob("*.json")) + [checkpoint / DETECTOR] if checkpoint else []
+    for path in files:
+        if path.exists():
+            digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _preview_factors(variant: Variant, components: Path, profile: Profile) -> Array:

@@ -23,7 +23,7 @@ class NearestUpsample(nn.Module):
     def forward(self, cells: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """[batch, channels, height, width] -> [batch, channels', 2 * height, 2 * width], or `size` (height, width)."""
         factor = None if size is not None else 2.0
-        grown = functional.interpolate(cells, size=size, scale_factor=factor, mode="nearest")  # type: ignore[arg-type]
+        grown = functional.interpolate(cells, size=size, scale_factor=factor, mode="nearest")
         result: Tensor = self.conv(grown)
         return result
 

@@ -34,7 +34,7 @@ def write_tokenizers(variant: Variant, checkpoint: Path | None, destination: Pat
             raise TokenizerError(f"tokenizer: expected {' and '.join(missing)} in {source}; run `python -m export download`")
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
         merges = [tuple(line.split()) for line in merges_path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-        tokenizer = CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer
+        tokenizer = CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer  # type: ignore[arg-type]  # pairs, as BPE wants
         for role, expected in (
             ("<|startoftext|>", tokens.begin),
             ("<|endoftext|>", tokens.end),

@@ -25,10 +25,10 @@ _HEADROOM = 16.0
 class VAEDecoder(nn.Module):
     """`post_quant_conv` and `decoder` of a VAE, between the denoiser's latents and pictures in [0, 1]."""
 
-    def __init__(self, vae: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, vae: Any, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.post_quant_conv = vae.post_quant_conv if config.get("use_post_quant_conv", True) else nn.Identity()
-        self.decoder = vae.decoder
+        self.post_quant_conv: nn.Module = vae.post_quant_conv if config.get("use_post_quant_conv", True) else nn.Identity()
+        self.decoder: nn.Module = vae.decoder
         self.scaling_factor = float(config["scaling_factor"])
         self.shift_factor = float(config.get("shift_factor") or 0.0)
         replace_upsampling(self.decoder)

@@ -37,6 +37,7 @@ class Setup:
     folder: Path
     """The model's version folder."""
     contract: str
+    encoding_cache_bytes: int
 
 
 def setup(args: Mapping[str, str]) -> Setup:
@@ -54,7 +55,14 @@ def setup(args: Mapping[str, str]) -> Setup:
             " assemble the repository again (python -m export repository)"
         )
     variant = VARIANTS[parameters["variant"]]
-    return Setup(variant, PROFILES[parameters["profile"]], models(variant)[parameters["role"]], folder, contract)
+    return Setup(
+        variant,
+        PROFILES[parameters["profile"]],
+        models(variant)[parameters["role"]],
+        folder,
+        contract,
+        int(parameters.get("encoding_cache_bytes", 0)),
+    )
 
 
 def decode(request: Any, signature: Signature) -> dict[str, Array]:
@@ -116,13 +124,14 @@ def send(sender: Any, response: Any) -> None:
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def call(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def call(signature: Signature, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
     """Runs another model of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
     response = pb_utils.InferenceRequest(
         model_name=signature.name,
         requested_output_names=[tensor.name for tensor in signature.outputs],
         inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
         parameters={_FROM_MODEL: True},
+        timeout=timeout_us,
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if response.has_error():

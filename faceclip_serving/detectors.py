@@ -7,6 +7,7 @@ itself with a lock: one may be shared by threads, which then take turns.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class YuNet:
 
 
 class Haar:
-    """OpenCV's bundled Viola-Jones cascades: an upright frontal face, then an eye in each place where one is expected.
+    """OpenCV's bundled Viola-Jones cascades: an upright frontal face, seen by two of them, then an eye in each expected place.
 
     With both eyes found, the five points are the template's, laid onto the eyes; otherwise the template's, laid into the box.
     The sizes below were measured on aligned faces; widths are in units of the face box's.
@@ -96,8 +97,12 @@ class Haar:
     min_face = 32
     """Pixels. The cascade's window is 20, but below 32 its answers are noise."""
     min_hits = 4
-    half_score_hits = 5
-    """Overlapping hits of the cascade that a face needs at least, and that give score 0.5."""
+    """Overlapping hits of the first cascade that make a candidate."""
+    hits_scale = 30.0
+    """Hits of both cascades that give score 1 - 1/e, or twice as many where the eyes are not seen. Over synthetic turns, scales and
+    blurs, faces were given 0.66 to 0.99; of 240 pictures of noise, scanned in 7 ways each, one thing was given 0.6."""
+    slack = 0.25
+    """How far, and by how much in size, the second cascade's box may lie off the first one's."""
     template_box = Box(37.0, 68.0, 370.0, 370.0)
     """Where the cascade sees the box of an aligned face; it errs by 5 pixels in place and 10 % in width."""
     eye_search = 0.44
@@ -106,8 +111,9 @@ class Haar:
     min_eye_hits = 3
 
     def __init__(self) -> None:
-        # Of the frontal cascades `alt` has the fewest false alarms, and misses no more than the others.
+        # Of the frontal cascades `alt` has the fewest false alarms, and misses no more than the others; `alt2` is next.
         self._face_cascade = _cascade("haarcascade_frontalface_alt.xml")
+        self._second_cascade = _cascade("haarcascade_frontalface_alt2.xml")
         self._eye_cascade = _cascade("haarcascade_eye.xml")
         self._lock = threading.Lock()
 
@@ -121,10 +127,22 @@ class Haar:
     def _face(self, grey: NDArray[Any], box: Box, hits: int) -> Face:
         scale = box.width / self.template_box.width
         points = (TEMPLATE - self.template_box[:2]) * scale + box[:2]
+        evidence = (hits + self._second_opinion(grey, box)) / self.hits_scale
         eyes = [self._eye(grey, center, box.width) for center in points[:2]]
         if eyes[0] is not None and eyes[1] is not None:
             points = apply(fit_similarity(TEMPLATE[:2], np.array(eyes)), TEMPLATE)
-        return Face(box, points, hits / (hits + self.half_score_hits))
+        else:
+            evidence /= 2
+        return Face(box, points, 1 - math.exp(-evidence))
+
+    def _second_opinion(self, grey: NDArray[Any], box: Box) -> int:
+        """Hits of the second cascade on the same face."""
+        reach = self.slack * box.width
+        left, top = max(round(box.x - reach), 0), max(round(box.y - reach), 0)
+        window = grey[top : round(box.y + box.height + reach), left : round(box.x + box.width + reach)]
+        least, most = (round(box.width * factor) for factor in (1 - self.slack, 1 + self.slack))
+        _, hits = self._second_cascade.detectMultiScale2(window, 1.1, 1, minSize=(least, least), maxSize=(most, most))
+        return max(map(int, hits), default=0)
 
     def _eye(self, grey: NDArray[Any], center: Points, face_width: float) -> Points | None:
         """The place of the eye expected at `center` ([2]), if one is seen."""

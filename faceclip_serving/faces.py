@@ -38,7 +38,7 @@ SIMILAR_WIDTH = 0.8
 MIN_EYE_DISTANCE, GOOD_EYE_DISTANCE = 18.0, 35.0
 """Pixels in the photograph. The network sees the face at 112 x 112, where the eyes are 35 pixels apart: below that it could use
 detail that the photograph lacks, and below half of it no likeness can be expected."""
-LOW_SCORE, LOW_FRONTALITY, LOW_SHARPNESS = 0.7, 0.5, 0.15
+LOW_SCORE, LOW_FRONTALITY, LOW_SHARPNESS = 0.65, 0.5, 0.15
 MAX_OUTSIDE = 0.2
 """Share of the crop that may lie outside of the photograph without a warning."""
 MAX_MISALIGNMENT = 40.0

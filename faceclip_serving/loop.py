@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -111,18 +112,25 @@ class Tick:
     denoiser_s: float
     own_s: float
     """Everything else since the previous call ended or work began: the scheduler's own time."""
-    active: int
-    waiting: int
+
+
+class Observer(Protocol):
+    """Hears what the loop does, in the listeners' thread."""
+
+    def tick(self, tick: Tick) -> None: ...
+
+    def load(self, active: int, waiting: int) -> None: ...
 
 
 class StepLoop:
     """Runs tasks until `stop`. `max_rows`: largest batch of a denoiser call; `max_active`: tasks that share the ticks."""
 
-    def __init__(self, denoise: Denoise, max_rows: int, max_active: int, on_tick: Callable[[Tick], None] | None = None) -> None:
+    def __init__(self, denoise: Denoise, max_rows: int, max_active: int, observer: Observer | None = None) -> None:
         self._denoise = denoise
         self._max_rows = max_rows
         self._max_active = max_active
-        self._on_tick = on_tick
+        self._observer = observer
+        self._load = (0, 0)
         self._incoming: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._active: list[Task] = []
@@ -156,6 +164,7 @@ class StepLoop:
                 own_since = time.monotonic()
             self._drop_ended()
             self._promote()
+            self._observe_load()
             if self._active:
                 own_since = self._tick(own_since)
         for task in self._active + self._waiting:
@@ -230,11 +239,18 @@ class StepLoop:
                 self._active.remove(task)
                 self._batch.forget()
                 self._tell(task, Finished(task.latents(), task.usage))
-        if self._on_tick is not None:
-            tick = Tick(rows, len(served), ended - called, called - own_since, len(self._active), len(self._waiting))
-            on_tick = self._on_tick
-            self._outgoing.put(lambda: on_tick(tick))
+        if self._observer is not None:
+            tick, observer = Tick(rows, len(served), ended - called, called - own_since), self._observer
+            self._outgoing.put(lambda: observer.tick(tick))
+        self._observe_load()
         return ended
+
+    def _observe_load(self) -> None:
+        load = (len(self._active), len(self._waiting))
+        if self._observer is not None and load != self._load:
+            observer = self._observer
+            self._outgoing.put(lambda: observer.load(*load))
+        self._load = load
 
     @staticmethod
     def _stepped(task: Task) -> Stepped:

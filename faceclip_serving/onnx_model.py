@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import adapter
+from .encoding_cache import EncodingCache
 from .onnx_component import OnnxComponent
-from .signatures import bounds
+from .signatures import ENCODERS, bounds
 
 
 class TritonPythonModel:
@@ -14,12 +15,15 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         placement = setup.profile.placements[setup.signature.name]
         self._signature = setup.signature
-        self._component = OnnxComponent(
+        component = OnnxComponent(
             setup.folder / placement.runtime.artifact,
             setup.signature,
             placement.runtime.providers,
             bounds(setup.variant, setup.profile.denoiser_rows)[setup.signature.name],
         )
 
+        cached = setup.signature.name in ENCODERS
+        self._run = EncodingCache(component.run, setup.signature, setup.encoding_cache_bytes) if cached else component.run
+
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [adapter.respond(request, self._signature, self._component.run) for request in requests]
+        return [adapter.respond(request, self._signature, self._run) for request in requests]

@@ -25,7 +25,8 @@ def fit(decode: Callable[[Array], Array], channels: int, scale: int, side: int =
     pictures = np.concatenate([decode(one[None]) for one in latents])
     means = pictures.reshape(samples, 3, side, scale, side, scale).mean(axis=(3, 5))
     design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-1, channels))
-    return np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-1, 3), rcond=None)[0].astype(np.float32)
+    factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-1, 3), rcond=None)[0]
+    return np.asarray(factors, np.float32)
 
 
 def preview(factors: Array, latents: Array) -> Array:

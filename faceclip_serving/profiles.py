@@ -47,6 +47,8 @@ class Profile:
     doc: str
     max_active: int = 8
     """Requests that share the denoiser's ticks."""
+    encoding_cache_bytes: int = 256 * 2**20
+    """Memory of each encoder for encodings it may need again; 0 switches that off. Stands in config.pbtxt, to be changed there."""
     max_waiting: int = 32
     """Requests that may wait for that; more are refused at once."""
 

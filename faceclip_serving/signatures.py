@@ -19,6 +19,8 @@ from .variants import FACE_SIZE, Variant
 FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
 ENSEMBLE, STREAM = "faceclip", "faceclip_stream"
+ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
+"""Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
 
 FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")

@@ -1,21 +1,50 @@
-"""`python -m server build/tiny-sdxl-cpu`: serve a repository on this machine until Ctrl-C."""
+"""`python -m server run build/tiny-sdxl-cpu` serves until Ctrl-C; `probe`, `drain` and `resume` talk to a server that runs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
 
+from .control import ControlError, drain, resume
 from .installation import InstallationError
+from .probe import ProbeError, probe
 from .process import Ports, ServerError, TritonServer, interruptible
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m server",
+    parser = argparse.ArgumentParser(prog="python -m server", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_run(commands)
+    for name, function, text in (
+        ("probe", _probe, "send a smallest real request and print its details"),
+        ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
+        ("resume", _resume, "take work again after a drain"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--url", default=f"localhost:{Ports().grpc}", help="gRPC address (default: %(default)s)")
+        command.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="default: %(default)s")
+        command.set_defaults(run=function)
+    args, options = parser.parse_known_args(argv)
+    if options and args.run is not _run:
+        parser.error(f"unknown arguments: {' '.join(options)}")
+    args.options = options
+    try:
+        code: int = args.run(args)
+    except (ServerError, InstallationError, ProbeError, ControlError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    return code
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="serve a repository until Ctrl-C",
         description="Starts tritonserver over an assembled repository, waits until a real request succeeds, streams its log,"
-        " and stops it cleanly on Ctrl-C or SIGTERM.",
+        " and stops it cleanly on Ctrl-C or SIGTERM. Further arguments go to tritonserver as they are.",
         epilog="Listens on the loopback address unless --address says otherwise: the server has no authentication of its own.",
     )
     parser.add_argument("repository", type=Path, help="e.g. build/tiny-sdxl-cpu, made by `python -m export repository`")
@@ -27,17 +56,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--timeout", type=float, default=300, metavar="SECONDS", help="time to become ready (default: %(default)s)"
     )
-    args, options = parser.parse_known_args(argv)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
     if not args.repository.is_dir():
-        parser.error(f"repository: {args.repository} does not exist; make it with `make repository`")
+        raise ServerError(f"repository: {args.repository} does not exist; make it with `make repository`")
     started = time.monotonic()
+    ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
     try:
-        with (
-            interruptible(),
-            TritonServer(
-                args.repository, Ports(args.http_port, args.grpc_port, args.metrics_port), args.address, options=options
-            ) as server,
-        ):
+        with interruptible(), TritonServer(args.repository, ports, args.address, options=args.options) as server:
             details = server.wait_ready(args.timeout)
             print(
                 f"ready after {time.monotonic() - started:.1f} s: variant {details['variant']}, gRPC {server.url},"
@@ -48,9 +76,22 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 0
-    except (ServerError, InstallationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+
+def _probe(args: argparse.Namespace) -> int:
+    print(json.dumps(probe(args.url, args.timeout)))
+    return 0
+
+
+def _drain(args: argparse.Namespace) -> int:
+    left = drain(args.url, args.timeout)
+    print("drained: nothing is in flight" if not left else f"time is up: {left} requests are still in flight", file=sys.stderr)
+    return 1 if left else 0
+
+
+def _resume(args: argparse.Namespace) -> int:
+    resume(args.url)
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ def read_metrics(address: str) -> dict[str, float]:
         match = _SAMPLE.match(line)
         if match is None:
             continue
-        labels = [label for label in (match["labels"] or "").split(",") if label and label.split("=")[0] in ("outcome", "stage")]
+        labels = [
+            label for label in (match["labels"] or "").split(",") if label and label.split("=")[0] in ("outcome", "stage")
+        ]
         name = match["name"] + (f"{{{','.join(sorted(labels))}}}" if labels else "")
         found[name] = found.get(name, 0.0) + float(match["value"])
     return found

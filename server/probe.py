@@ -52,6 +52,12 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, A
     return json.loads(details[0])  # type: ignore[no-any-return]
 
 
+def server_version(url: str) -> str:
+    """The server's own version, e.g. `2.51.0`."""
+    with grpc.InferenceServerClient(url) as client:
+        return str(client.get_server_metadata().version)
+
+
 def tensor_input(name: str, values: list[Any]) -> grpc.InferInput:
     """A public parameter as a gRPC input, dtype from its declaration."""
     tensor = next(tensor for tensor in PARAMETERS if tensor.name == name)

@@ -87,7 +87,7 @@ class TritonServer:
             output = sys.stderr if log is None else stack.enter_context(log.open("wb"))
             self._process = subprocess.Popen(
                 command,
-                cwd=repository,  # the embedded Python imports from the working directory first
+                cwd="/",  # the embedded Python imports from the working directory first; nothing of ours lies there
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if log else output,
@@ -120,6 +120,10 @@ class TritonServer:
                     raise ServerError(f"the server did not become ready: {error}{self._log_tail()}") from None
             time.sleep(0.2)
 
+    def shared_memory(self) -> list[Path]:
+        """The shared-memory files of its Python models."""
+        return list(SHARED_MEMORY.glob(self._prefix + "*"))
+
     def wait(self) -> int:
         """Blocks until the process ends; its exit code."""
         return self._process.wait()
@@ -133,7 +137,7 @@ class TritonServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # models whose server died
         self._process.wait()
-        for region in SHARED_MEMORY.glob(self._prefix + "*"):
+        for region in self.shared_memory():
             region.unlink(missing_ok=True)
 
     def __enter__(self) -> TritonServer:

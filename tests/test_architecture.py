@@ -36,7 +36,22 @@ def test_the_models_of_the_repository_import_only_the_shared_code():
         assert imported(path) & set(ORDER) == {"faceclip_serving"}, path
 
 
-@pytest.mark.parametrize("module", ["tensors", "variants", "signatures", "profiles", "requests", "prompts", "preparing", "finishing"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tensors",
+        "variants",
+        "signatures",
+        "profiles",
+        "requests",
+        "prompts",
+        "preparing",
+        "finishing",
+        "onnx_model",
+        "streaming",
+        "metrics",
+    ],
+)
 def test_torch_is_needed_by_the_sampler_alone(module):
     """Every other model of the server starts without its weight."""
     seen, todo = set(), [module]
@@ -49,5 +64,9 @@ def test_torch_is_needed_by_the_sampler_alone(module):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         todo += [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
         top = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-        top |= {node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level and node.module}
+        top |= {
+            node.module.split(".")[0]
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module
+        }
         assert not top & {"torch", "diffusers"}, path

@@ -27,7 +27,11 @@ def test_the_face_and_the_prompt_change_the_picture_and_the_seed_repeats_it(pipe
     base = {"seed": 3, "num_inference_steps": 4}
     face = pipe("a portrait", face_image=PHOTO, **base)
     assert np.array_equal(pixels(face), pixels(pipe("a portrait", face_image=PHOTO, **base)))
-    for other in (pipe("a portrait", **base), pipe("a castle", face_image=PHOTO, **base), pipe("a portrait", face_image=PHOTO, **{**base, "seed": 4})):
+    for other in (
+        pipe("a portrait", **base),
+        pipe("a castle", face_image=PHOTO, **base),
+        pipe("a portrait", face_image=PHOTO, **{**base, "seed": 4}),
+    ):
         assert psnr_db(pixels(face), pixels(other)) < 45
 
 
@@ -40,7 +44,9 @@ def test_several_images_are_the_pictures_of_consecutive_seeds(pipe):
 
 @pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP"])
 def test_formats_sizes_and_provenance(pipe, output_format):
-    result = pipe("a portrait", height=72, width=104, num_inference_steps=2, output_format=output_format, output_type="bytes", seed=5)
+    result = pipe(
+        "a portrait", height=72, width=104, num_inference_steps=2, output_format=output_format, output_type="bytes", seed=5
+    )
     image = Image.open(io.BytesIO(result.images[0]))
     assert image.format == output_format
     assert image.size == (104, 72)

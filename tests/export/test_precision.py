@@ -84,7 +84,7 @@ def test_graph_of_a_converted_module_is_fp16_with_fp32_islands(tmp_path):
 def test_a_graph_that_is_fp32_by_accident_is_no_fp16_graph(tmp_path):
     report = export(Small(), tmp_path / "model.onnx")
     check_precision(report, "fp32")
-    with pytest.raises(PrecisionError, match="got {'FLOAT': 2}"):
+    with pytest.raises(PrecisionError, match=r"got {'FLOAT': 2}"):
         check_precision(report, "fp16")
 
 
@@ -93,7 +93,7 @@ def test_a_softmax_in_half_is_noticed(tmp_path):
         def forward(self, x):
             return tuple(output.float() for output in super().forward(x.half()))
 
-    with pytest.raises(PrecisionError, match="Softmax.*FLOAT16"):
+    with pytest.raises(PrecisionError, match=r"Softmax.*FLOAT16"):
         check_precision(export(Naive().half(), tmp_path / "model.onnx"), "fp16", fp32_products=0)
 
 

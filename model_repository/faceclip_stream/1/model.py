@@ -6,6 +6,7 @@ its own, follows the sampler step by step, and cancels the run there as soon as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,14 +17,14 @@ from faceclip_serving.errors import Cancelled
 from faceclip_serving.previews import PREVIEW_FILE
 from faceclip_serving.signatures import models
 from faceclip_serving.streaming import stream
+from faceclip_serving.tensors import Array
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._variant, self._signature = setup.variant, setup.signature
-        signatures = models(setup.variant)
-        self._call = lambda name, arrays: adapter.call(signatures[name], arrays)
+        self._models = models(setup.variant)
         in_flight = setup.profile.max_active + setup.profile.max_waiting
         self._factors = np.load(setup.folder / PREVIEW_FILE)
         self._threads = ThreadPoolExecutor(in_flight + SPARE_THREADS, thread_name_prefix="stream")
@@ -35,7 +36,12 @@ class TritonPythonModel:
     def _serve(self, request: Any, sender: Any) -> None:
         try:
             arrays = adapter.decode(request, self._signature)
-            for response in stream(self._variant, self._call, self._factors, arrays, sender.is_cancelled):
+            timeout_us = request.timeout()
+
+            def call(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+                return adapter.call(self._models[name], inputs, timeout_us)
+
+            for response in stream(self._variant, call, self._factors, arrays, sender.is_cancelled):
                 sender.send(adapter.encode(response, self._signature))
             adapter.close(sender)
         except Cancelled:

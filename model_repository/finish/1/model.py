@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
 from faceclip_serving import adapter
 from faceclip_serving.finishing import finish
+from faceclip_serving.metrics import Metrics, StageMetrics
+from faceclip_serving.tensors import Array
 
 
 class TritonPythonModel:
@@ -14,6 +17,12 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._signature = setup.signature
         self._finish = partial(finish, setup.variant, setup.contract)
+        self._stages = StageMetrics(Metrics(setup.variant.name))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [adapter.respond(request, self._signature, self._finish) for request in requests]
+        return [adapter.respond(request, self._signature, self._one) for request in requests]
+
+    def _one(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        outputs = self._finish(arrays)
+        self._stages.add(json.loads(outputs["details"][0])["timings_s"])
+        return outputs

@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.faces import make_detector
 
 from faceclip_serving import adapter
+from faceclip_serving.metrics import Metrics, requests_by_outcome
 from faceclip_serving.preparing import prepare
 from faceclip_serving.prompts import load_tokenizer
 from faceclip_serving.signatures import SAMPLER, models
@@ -28,6 +30,7 @@ class TritonPythonModel:
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         yunet = setup.folder / "face_detection_yunet.onnx"
         detect = make_detector(yunet if yunet.exists() else None)
+        self._invalid = requests_by_outcome(Metrics(setup.variant.name), "invalid")["invalid"]
         self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.contract)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -38,7 +41,9 @@ class TritonPythonModel:
         reservation = self._control(op="admit")["reservation"]
         try:
             return self._prepare(arrays, reservation=reservation, deadline=deadline)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, InvalidRequest):
+                self._invalid.increment(1)
             self._control(op="release", reservation=reservation)
             raise
 

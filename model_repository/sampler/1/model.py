@@ -12,7 +12,9 @@ from typing import Any
 from faceclip_serving import adapter
 from faceclip_serving.admission import Admission
 from faceclip_serving.loop import StepLoop
-from faceclip_serving.sampling_metrics import SamplingMetrics
+from faceclip_serving.metrics import Metrics
+from faceclip_serving.sampler_metrics import SamplerMetrics
+from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.service import Service
 from faceclip_serving.signatures import DENOISER, components
 from faceclip_serving.tensors import Array, Signature
@@ -37,15 +39,18 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
+        make_scheduler(
+            setup.variant.defaults.scheduler, setup.variant.scheduler_config
+        )  # imports diffusers now, not in a request
         denoiser = components(setup.variant)[DENOISER]
         profile = setup.profile
         admission = Admission(profile.max_active, profile.max_waiting)
-        metrics = SamplingMetrics(setup.variant.name)
+        metrics = SamplerMetrics(Metrics(setup.variant.name))
         self._loop = StepLoop(
             lambda inputs: adapter.call(denoiser, inputs)["noise_pred"],
             profile.denoiser_rows,
             profile.max_active,
-            metrics.tick,
+            metrics,
         )
         self._service = Service(setup.variant, setup.contract, self._loop, admission, metrics.ended)
 

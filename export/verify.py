@@ -1,0 +1,82 @@
+"""Every engine against ONNX Runtime on the same inputs, within the tolerance that its component declares.
+
+ONNX Runtime computes the very file that the plan was built from on the CPU, half precision as FP32, so the difference is the
+engine's alone. Cases: those of the export's parity as far as the plan takes them, and the plan's usual shape. Knows the steps;
+what a tolerance means is said in `parity`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faceclip_serving.signatures import components
+from faceclip_serving.tensors import Bounds, Signature
+from faceclip_serving.variants import VARIANTS, Variant
+
+from .engine import ONNX, add_selection, selected, this_machine
+from .engine_errors import EngineError
+from .engine_record import PLAN, check_plan, onnx_digests
+from .engine_shapes import bounds_from
+
+if TYPE_CHECKING:
+    from .parity import Case, Run  # at run time inside functions, since torch takes seconds to import
+
+
+def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
+    """Parity's cases within the plan's bounds, each once, and the shape that the plan was optimised for."""
+    from . import parity
+    from .inputs import example_inputs
+
+    usual = {axis: found.opt for axis, found in limits.items()}
+    found = [*parity.cases(variant, signature, limits), parity.Case(usual, example_inputs(variant, signature, usual, "usual"))]
+    return list({tuple(sorted(case.sizes.items())): case for case in found}.values())
+
+
+def verify_run(variant: Variant, component: str, precision: str, onnx: Path, limits: Bounds, run: Run) -> dict[str, Any]:
+    """Compares `run`, a function of named arrays, with ONNX Runtime on `onnx`. Raises `ParityError` beyond the tolerance."""
+    from . import parity
+    from .components import network
+
+    signature = components(variant)[component]
+    tolerance = network(variant, component).tolerance[precision]
+    reference = parity.onnx_run(onnx, signature)
+    findings = []
+    for case in verify_cases(variant, signature, limits):
+        print(f"{component}: {case.name}", file=sys.stderr, flush=True)
+        findings += parity.compare("tensorrt", run, signature, [(case, reference(case.inputs))])
+    parity.require(findings, component, precision, tolerance)
+    return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
+
+
+def verify_plan(variant: Variant, component: str, precision: str, folder: Path) -> dict[str, Any]:
+    """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
+    from .engine_device import open_device
+    from .engine_tensorrt import running
+
+    record = check_plan(folder, this_machine(), whole=True)
+    if record.recipe.onnx != onnx_digests(folder, ONNX):
+        raise EngineError(
+            f"{folder / PLAN} was built from another {ONNX} than the one beside it: run `python -m export engine`"
+        )
+    with running(folder / PLAN, components(variant)[component], open_device()) as run:
+        return verify_run(variant, component, precision, folder / ONNX, bounds_from(record.recipe.bounds), run)
+
+
+# ---------------------------------------------------------------------------------------------------------------- command
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("verify", help="compare every engine with ONNX Runtime", description=__doc__)
+    add_selection(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant, chosen = VARIANTS[args.variant], selected(args)
+    for _, _, folder in chosen:
+        check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
+    found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]
+    print(json.dumps({"variant": variant.name, "profile": args.profile, "engines": found}))
+    return 0

@@ -1,0 +1,50 @@
+"""Our own metrics on Triton's /metrics, all named `faceclip_…`. Triton's queue times say nothing of a model that answers later,
+so an autoscaler wants `faceclip_waiting_requests` and `faceclip_active_requests`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import triton_python_backend_utils as pb_utils
+
+
+class Metrics:
+    """Makes metrics of one variant, and keeps their families alive, which must outlive them."""
+
+    def __init__(self, variant: str) -> None:
+        self._labels = {"variant": variant}
+        self._families: dict[str, pb_utils.MetricFamily] = {}
+
+    def counter(self, name: str, text: str, **labels: str) -> pb_utils.Metric:
+        """A number that only grows; `_total` belongs to its name."""
+        return self._metric(name, pb_utils.MetricFamily.COUNTER, text, labels)
+
+    def gauge(self, name: str, text: str, **labels: str) -> pb_utils.Metric:
+        """A number that goes up and down."""
+        return self._metric(name, pb_utils.MetricFamily.GAUGE, text, labels)
+
+    def _metric(self, name: str, kind: int, text: str, labels: Mapping[str, str]) -> pb_utils.Metric:
+        if name not in self._families:
+            self._families[name] = pb_utils.MetricFamily(name=f"faceclip_{name}", description=text, kind=kind)
+        return self._families[name].Metric(labels={**self._labels, **labels})
+
+
+def requests_by_outcome(metrics: Metrics, *outcomes: str) -> dict[str, pb_utils.Metric]:
+    """Counters of ended requests; each model counts the outcomes that it decides."""
+    return {name: metrics.counter("requests_total", "ended requests by outcome", outcome=name) for name in outcomes}
+
+
+class StageMetrics:
+    """Seconds of finished requests, by stage."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._stages: dict[str, pb_utils.Metric] = {}
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """A request's `timings_s`."""
+        for stage, value in seconds.items():
+            if stage not in self._stages:
+                self._stages[stage] = self._metrics.counter("stage_seconds_total", "seconds of finished requests", stage=stage)
+            self._stages[stage].increment(value)

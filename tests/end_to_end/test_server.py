@@ -1,0 +1,138 @@
+"""The server as a process: clean start and stop, drains, busy answers, a model that dies, plain clients."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
+
+from server.control import ask, drain, resume
+from server.process import Ports, ServerError, TritonServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def regions():
+    return set(Path("/dev/shm").glob("faceclip_*"))
+
+
+def test_make_serve_stops_cleanly_on_ctrl_c_and_leaves_nothing(repository):
+    before = regions()
+    ports = Ports.free()
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "run",
+        str(repository),
+        *(f"--{k}-port={getattr(ports, k)}" for k in ("http", "grpc", "metrics")),
+    ]
+    launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    children = []
+    for line in launcher.stderr:
+        if line.startswith("ready after"):
+            break
+    else:
+        pytest.fail("it never became ready")
+    children = _descendants(launcher.pid)
+    assert len(children) >= 8  # the server and its Python models
+    assert regions() - before
+    threading.Thread(target=launcher.stderr.read, daemon=True).start()
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=60) == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert regions() == before
+    with (
+        pytest.raises(ServerUnavailableError),
+        FaceCLIPPipeline.from_pretrained(f"127.0.0.1:{ports.grpc}", timeout_s=2) as pipe,
+    ):
+        pipe("a portrait")
+
+
+def _descendants(pid):
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def test_a_port_that_is_taken_is_named(server, repository):
+    with pytest.raises(ServerError, match=f"grpc port {server.ports.grpc}"):
+        TritonServer(repository, Ports(Ports.free().http, server.ports.grpc, Ports.free().metrics))
+
+
+def test_a_repository_that_cannot_load_says_why(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.pbtxt").write_text('name: "broken" backend: "python"')
+    log = tmp_path.parent / "broken.log"
+    with pytest.raises(ServerError, match="broken"):
+        TritonServer(tmp_path, Ports.free(), log=log).wait_ready(60)
+
+
+def test_a_model_whose_code_was_changed_after_assembly_refuses_to_load(repository, tmp_path):
+    import shutil
+
+    copy = tmp_path / "repository"
+    shutil.copytree(repository, copy)
+    with (copy / "finish" / "1" / "faceclip_serving" / "finishing.py").open("a") as file:
+        file.write("\n# edited\n")
+    with pytest.raises(ServerError, match="assemble the repository again"):
+        TritonServer(copy, Ports.free(), log=tmp_path / "log").wait_ready(120)
+
+
+def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
+    stream = pipe.stream("a portrait", num_inference_steps=40, height=192, width=192)
+    next(stream)
+    answer = ask(server.url, op="drain")
+    assert answer["in_flight"] == 1
+    with pytest.raises(ServerBusyError, match="draining"):
+        pipe("a portrait", num_inference_steps=1)
+    *_, last = stream
+    assert last.images
+    assert drain(server.url, timeout_s=30) == 0
+    resume(server.url)
+    assert pipe("a portrait", num_inference_steps=1).images
+
+
+def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
+    places = [ask(server.url, op="admit")["reservation"] for _ in range(40)]
+    started = time.monotonic()
+    with pytest.raises(ServerBusyError) as caught:
+        pipe("a portrait", num_inference_steps=1)
+    assert time.monotonic() - started < 2
+    assert caught.value.retry_after_s >= 1
+    for number in places:
+        ask(server.url, op="release", reservation=number)
+    assert pipe("a portrait", num_inference_steps=1).images
+
+
+def test_the_readmes_plain_client_works(server, tmp_path):
+    """Any KServe-v2 client can call the server: the example is run as it stands, but for address and folder."""
+    readme = (ROOT / "README.md").read_text()
+    [example] = re.findall(r"```python\n(# plain tritonclient\n.*?)```", readme, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 16
+    program = example.replace("localhost:8001", server.url).replace(
+        "examples/astronaut.jpg", str(ROOT / "examples/astronaut.jpg")
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": ""})
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_line_client(server, tmp_path):
+    out = tmp_path / "out.jpg"
+    command = [sys.executable, "-m", "faceclip", "generate", "--server", server.url, "--prompt", "a portrait", "--steps", "2"]
+    done = subprocess.run(
+        [*command, "--face", str(ROOT / "examples/astronaut.jpg"), "-o", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes()[:2] == b"\xff\xd8"
+    status = subprocess.run(
+        [sys.executable, "-m", "faceclip", "status", "--server", server.url], capture_output=True, text=True
+    )
+    assert status.returncode == 0 and "tiny-sdxl" in status.stdout + status.stderr

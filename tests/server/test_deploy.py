@@ -1,0 +1,260 @@
+"""The container's files, as far as they can be checked without a container engine, and what Triton's own backends are given."""
+
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as grpc
+import yaml
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.utils import InferenceServerException
+
+from deploy.tensorrt_version import version
+from export.engine_shapes import engine_bounds, shape_ranges
+from export.repository import render
+from faceclip_serving.profiles import PROFILES
+from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, components
+from faceclip_serving.variants import VARIANTS
+from server.probe import probe
+from server.process import Ports, TritonServer
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+OLDEST_TAG = (26, 5)
+"""The first release without the server's known vulnerabilities."""
+KEY = "0123abc"
+
+EVERY_CONFIGURATION = pytest.mark.parametrize(
+    ("variant", "profile"),
+    [(variant, profile) for variant in VARIANTS.values() for profile in PROFILES.values()],
+    ids=lambda each: each.name,
+)
+
+
+def configurations(variant, profile):
+    return {name: text_format.Parse(text, pb.ModelConfig()) for name, text in render(variant, profile).items()}
+
+
+# --------------------------------------------------------------------------------------------------------- Triton's models
+@EVERY_CONFIGURATION
+def test_every_ensemble_tensor_keeps_its_dtype_and_shape_from_the_model_that_makes_it(variant, profile):
+    configs = configurations(variant, profile)
+    ensemble = configs[ENSEMBLE]
+    known = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
+    made = set()
+    for step in ensemble.ensemble_scheduling.step:
+        inputs = {tensor.name: tensor for tensor in configs[step.model_name].input}
+        outputs = {tensor.name: tensor for tensor in configs[step.model_name].output}
+        for name, bound_to in step.input_map.items():
+            assert (inputs[name].data_type, list(inputs[name].dims)) == known[bound_to], (step.model_name, name)
+        assert {name for name, tensor in inputs.items() if not tensor.optional} <= set(step.input_map), step.model_name
+        for name, bound_to in step.output_map.items():
+            assert bound_to not in made, "two models make one tensor"
+            made.add(bound_to)
+            known[bound_to] = (outputs[name].data_type, list(outputs[name].dims))
+    for tensor in ensemble.output:
+        assert tensor.name in made and known[tensor.name] == (tensor.data_type, list(tensor.dims))
+
+
+@EVERY_CONFIGURATION
+def test_batching_rules(variant, profile):
+    """An ensemble's max_batch_size may not exceed any step's; at 0 every dimension is declared, so the first is the batch."""
+    configs = configurations(variant, profile)
+    steps = [configs[step.model_name] for step in configs[ENSEMBLE].ensemble_scheduling.step]
+    assert configs[ENSEMBLE].max_batch_size <= min(config.max_batch_size for config in steps)
+    assert not any(config.model_transaction_policy.decoupled for config in steps), "one decoupled step decouples the ensemble"
+    for name, config in configs.items():
+        if config.max_batch_size == 0:
+            assert not config.HasField("dynamic_batching"), name
+        assert all(tensor.dims for tensor in (*config.input, *config.output)), f"{name}: a tensor without a dimension"
+
+
+@EVERY_CONFIGURATION
+def test_what_triton_runs_from_a_plan_is_all_that_its_backend_needs(variant, profile):
+    configs = configurations(variant, profile)
+    for name in COMPONENTS:
+        config, runtime = configs[name], profile.placements[name].runtime
+        if runtime.platform != "tensorrt_plan":
+            assert config.platform != "tensorrt_plan" and config.default_model_filename == ""
+            continue
+        assert (config.backend, config.platform, config.default_model_filename) == ("tensorrt", "tensorrt_plan", "model.plan")
+        assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_GPU}
+        shapes = shape_ranges(components(variant)[name], engine_bounds(variant, name, profile.denoiser_rows))
+        assert [tensor.name for tensor in config.input] == list(shapes)
+        for tensor in config.input:
+            assert tensor.data_type in (pb.TYPE_FP32, pb.TYPE_INT32, pb.TYPE_INT64, pb.TYPE_BOOL) and not tensor.optional
+            low, _, high = shapes[tensor.name]
+            for dim, smallest, largest in zip(tensor.dims, low, high, strict=True):
+                assert dim == -1 or dim == smallest == largest, f"{name}: {tensor.name}: config and plan disagree"
+    assert all(config.platform in ("", "ensemble", "tensorrt_plan") for config in configs.values())
+
+
+# --------------------------------------------------------------------------------------------------------------- Dockerfile
+def instructions():
+    """(instruction, arguments) of the Dockerfile, continued lines joined."""
+    text = re.sub(r"\\\n", " ", (DEPLOY / "Dockerfile").read_text())
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+def test_the_base_is_tritons_own_image_of_a_safe_release():
+    found = dict(reversed(instructions()))
+    assert found["FROM"] == "nvcr.io/nvidia/tritonserver:${TRITON_TAG}"
+    year, month = re.fullmatch(r"TRITON_TAG=(\d+)\.(\d+)-py3", found["ARG"]).groups()
+    assert (int(year), int(month)) >= OLDEST_TAG
+
+
+def test_the_image_does_not_run_as_root_and_installs_before_it_gives_that_up():
+    names = [name for name, _ in instructions()]
+    (user,) = [argument for name, argument in instructions() if name == "USER"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert max(i for i, name in enumerate(names) if name in ("RUN", "COPY")) < names.index("USER") < names.index("ENTRYPOINT")
+
+
+def test_the_health_check_and_the_entrypoint_are_commands_that_exist():
+    found = dict(instructions())
+    assert found["ENTRYPOINT"] == '["sh", "deploy/entrypoint.sh"]' and found["CMD"] == '["serve"]'
+    assert 'CMD ["python3", "-m", "server", "probe"' in found["HEALTHCHECK"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "server", "probe", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--url" in answer.stdout and "--timeout" in answer.stdout
+
+
+def test_all_that_is_copied_exists_and_passes_the_ignore_file():
+    allowed = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
+    sources = [source for name, argument in instructions() if name == "COPY" for source in argument.split()[:-1]]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists() and source in allowed, source
+
+
+def pins(path):
+    found = (re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?==(\S+)", line.strip()) for line in path.read_text().splitlines())
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_the_images_packages_are_pinned_as_those_that_were_tested():
+    ours = pins(DEPLOY / "requirements.txt")
+    lines = [line for line in (DEPLOY / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert len(ours) == len(lines) and ours.items() <= pins(ROOT / "requirements.txt").items()
+    assert int(ours["numpy"].split(".")[0]) < 2
+
+
+IMPORTED_AS = {
+    "PIL": "pillow", "cv2": "opencv-python-headless", "google": "protobuf", "tritonclient": "tritonclient", "grpc": "tritonclient",
+}  # fmt: skip
+NOT_INSTALLED = {"triton_python_backend_utils"}
+"""Part of Triton itself."""
+
+
+def test_the_image_has_every_package_that_the_served_models_import():
+    ours = pins(DEPLOY / "requirements.txt")
+    own = {"faceclip_serving", "server", "export"}
+    for folder in ("faceclip_serving", "model_repository", "server"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names = re.findall(r"^\s*(?:import|from) ([a-zA-Z_]\w*)", path.read_text(), re.MULTILINE)
+            for name in set(names) - set(sys.stdlib_module_names) - own - NOT_INSTALLED:
+                assert IMPORTED_AS.get(name, name) in ours, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_tensorrts_version_as_packages_write_it():
+    assert [version(number) for number in (101303, 101601, 110000, 110400)] == ["10.13.3", "10.16.1", "11.0.0", "11.4.0"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ compose
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def test_the_served_container_has_a_gpu_shared_memory_of_its_own_and_nothing_it_can_write(compose):
+    service = compose["services"]["faceclip"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
+    assert re.fullmatch(r"\d+gb", service["shm_size"]) and service["ipc"] == "private"
+    assert service["read_only"] and service["cap_drop"] == ["ALL"] and "no-new-privileges:true" in service["security_opt"]
+    assert [volume.endswith(":/models:ro") for volume in service["volumes"]] == [True]
+    assert not {"privileged", "network_mode", "pid", "user"} & set(service)
+
+
+def test_only_the_three_ports_and_only_on_loopback(compose):
+    assert compose["services"]["faceclip"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)]
+    assert "ports" not in compose["services"]["build-engines"]
+
+
+def test_health_is_a_real_request_and_a_stop_has_time(compose):
+    service = compose["services"]["faceclip"]
+    assert service["healthcheck"]["test"][:5] == ["CMD", "python3", "-m", "server", "probe"]
+    exit_timeout = int(re.search(r"--exit-timeout-secs=(\d+)", (DEPLOY / "entrypoint.sh").read_text())[1])
+    assert int(service["stop_grace_period"].removesuffix("s")) > exit_timeout
+
+
+def test_engines_are_built_in_the_serving_image_on_the_gpu(compose):
+    build, serve = compose["services"]["build-engines"], compose["services"]["faceclip"]
+    assert build["image"] == serve["image"] and build["build"] == serve["build"] and build["deploy"] == serve["deploy"]
+    assert build["profiles"] == ["build"], "not started by `up`"
+    assert (ROOT / build["command"][1]).exists()
+    steps = re.findall(r"^python3 -m export (\w+)", (DEPLOY / "build.sh").read_text(), re.MULTILINE)
+    assert steps == ["engine", "verify", "inspect", "repository"]
+
+
+# --------------------------------------------------------------------------------------------------------------- entrypoint
+def entrypoint(*arguments, key=KEY):
+    environment = {"PATH": "/usr/bin:/bin"} | ({"FACECLIP_ADMIN_KEY": key} if key else {})
+    command = ["sh", str(DEPLOY / "entrypoint.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_without_a_key_one_is_made_that_nobody_knows():
+    first, second = entrypoint("options", key=""), entrypoint("options", key="")
+    found = [re.search(r":admin-key=([0-9a-f]{48})$", line)[1] for line in first if "restricted" in line]
+    assert len(found) == 2 and found[0] == found[1] and first != second
+
+
+def test_any_other_command_runs_as_it_is():
+    assert entrypoint("echo", "two words", "x") == ["two words x"]
+
+
+@pytest.fixture(scope="module")
+def restricted(repository, tmp_path_factory):
+    """A real server with the container's options."""
+    log = tmp_path_factory.mktemp("deploy") / "server.log"
+    options = [option for option in entrypoint("options") if not option.startswith(("--exit-timeout", "--disable-auto"))]
+    with TritonServer(repository, Ports.free(), log=log, options=options) as running:
+        running.wait_ready()
+        yield running
+
+
+@pytest.mark.server
+def test_the_probe_and_the_index_work_without_a_key(restricted):
+    assert probe(restricted.url)["height"] == 64
+    with grpc.InferenceServerClient(restricted.url) as client:
+        assert {model.name for model in client.get_model_repository_index().models} >= {ENSEMBLE, *COMPONENTS}
+
+
+@pytest.mark.server
+def test_shared_memory_logging_and_loading_are_closed_and_the_key_opens_the_first_two(restricted):
+    with grpc.InferenceServerClient(restricted.url) as client:
+        for call in (client.get_system_shared_memory_status, client.get_log_settings, client.get_trace_settings):
+            with pytest.raises(InferenceServerException, match="protocol is restricted"):
+                call()
+        for call in (client.get_system_shared_memory_status, client.get_log_settings, client.get_trace_settings):
+            call(headers={"triton-grpc-protocol-admin-key": KEY})
+        with pytest.raises(InferenceServerException, match="not allowed"):
+            client.load_model(ENSEMBLE)
+
+
+@pytest.mark.server
+def test_http_is_closed_alike(restricted):
+    url = f"http://127.0.0.1:{restricted.ports.http}/v2/systemsharedmemory/status"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=10)
+    assert caught.value.code == 403
+    request = urllib.request.Request(url, headers={"admin-key": KEY})
+    assert urllib.request.urlopen(request, timeout=10).status == 200

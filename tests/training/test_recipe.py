@@ -1,0 +1,122 @@
+"""The training loop and the stages: resumable, seeded, and learning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training import nano
+from training.autoencoder import decode_pictures, encode_all, normalise_latents, start_as_thumbnail
+from training.dataset import PICTURES, Pictures, build
+from training.identity import auc, margin_loss
+from training.judges import ATTRIBUTES, faceless
+from training.loop import Losses, Stage, run
+from training.photographs import read_folder
+from training.vocabulary import BEGIN, END, learn, words, write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return build(tmp_path_factory.mktemp("world"), "train", 3, 128, processes=1)
+
+
+def line_stage(steps: int) -> Stage:
+    torch.manual_seed(3)
+    line = nn.Linear(4, 1)
+
+    def losses(step: int) -> Losses:
+        x: Tensor = torch.randn(16, 4)
+        return {"error": (line(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    return Stage("line", nn.ModuleDict({"line": line}), losses, steps, learning_rate=0.05, warm_up=2)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    whole = run(line_stage(60), tmp_path / "whole")
+    run(line_stage(60), tmp_path / "parts", stop_after_s=0.0)  # one step, then it leaves with a checkpoint
+    assert torch.load(tmp_path / "parts" / "line.pt", weights_only=True)["step"] < 60
+    parts = run(line_stage(60), tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name])
+    assert (tmp_path / "parts" / "line.png").exists()
+
+
+def test_the_loop_learns_and_refuses_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
+    run(line_stage(200), tmp_path)
+    history = torch.load(tmp_path / "line.pt", weights_only=True)["history"]
+    assert history[-1]["error"] < 0.1 * history[0]["error"]
+    broken = line_stage(3)
+    stage = Stage(
+        "broken", broken.modules, lambda step: {"error": next(broken.modules.parameters()).sum() * float("nan")}, 3, 0.1
+    )
+    with pytest.raises(FloatingPointError, match="broken: step 0"):
+        run(stage, tmp_path)
+
+
+def test_the_dataset_is_rendered_once_and_has_rows_by_person(data: Pictures) -> None:
+    assert data.pictures.shape == (3 * PICTURES, 128, 128, 3) and data.crops.shape == (3 * PICTURES, 112, 112, 3)
+    assert data.person(PICTURES).number == data.person(2 * PICTURES - 1).number != data.person(0).number
+
+
+def test_a_fresh_vae_already_decodes_a_thumbnail(data: Pictures) -> None:
+    vae = nano.make_vae(0).eval()
+    start_as_thumbnail(vae)
+    normalise_latents(vae, data.pictures)
+    latents = torch.from_numpy(encode_all(vae, data.pictures).astype(np.float32))
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.02)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=0.02)
+    error = np.square(decode_pictures(vae, latents).astype(float) - data.pictures).mean()
+    assert 10 * np.log10(255**2 / error) > 19
+
+
+def test_auc_is_the_share_of_right_orders() -> None:
+    scores, positive = np.array([0.9, 0.4, 0.5, 0.1], np.float32), np.array([True, True, False, False])
+    assert auc(scores, positive) == 0.75
+
+
+def test_the_margin_makes_the_right_class_harder() -> None:
+    centres = torch.eye(3)
+    feature = torch.tensor([[1.0, 0.2, 0.0]])
+    plain = nn.functional.cross_entropy(24.0 * nn.functional.normalize(feature) @ centres, torch.tensor([0]))
+    assert float(margin_loss(feature, centres, torch.tensor([0]))) > float(plain)
+
+
+def test_faceless_pictures_keep_their_colours_but_not_their_places() -> None:
+    pictures = torch.rand(4, 3, 128, 128)
+    spoilt = faceless(pictures)
+    assert torch.allclose(spoilt[:2].sum((2, 3)), pictures[:2].sum((2, 3)), rtol=1e-3)
+    assert not torch.allclose(spoilt, pictures)
+    assert all(len(set(values)) == len(values) for values in ATTRIBUTES.values())
+
+
+def test_the_vocabulary_makes_known_words_one_token(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer  # noqa: F401  (the file format is read by the served tokenizer)
+
+    from training.texts import read_tokenizer
+
+    vocabulary, merges = learn(["Photo of a id person. A red hat, it's red."] * 3, 100)
+    write(tmp_path, vocabulary, merges)
+    tokenizer = read_tokenizer(tmp_path)
+    assert vocabulary[END] == len(vocabulary) - 1 and vocabulary[BEGIN] == len(vocabulary) - 2
+    assert tokenizer.encode("id red person", add_special_tokens=False).tokens == ["id</w>", "red</w>", "person</w>"]
+    assert words("It's RED, 12") == ["it", "'s", "red", ",", "1", "2"]
+
+
+def test_a_folder_of_photographs_is_read(tmp_path: Path, data: Pictures) -> None:
+    import cv2
+
+    person = tmp_path / "photos" / "someone"
+    person.mkdir(parents=True)
+    for k in range(2):
+        cv2.imwrite(str(person / f"{k}.png"), data.pictures[k][:, :, ::-1])
+        (person / f"{k}.txt").write_text(f"sentence {k}")
+    read = read_folder(tmp_path / "photos", 128)
+    assert read.identities == 1 and np.array_equal(read.pictures[0], data.pictures[0])
+    assert read.caption(1, np.random.default_rng(0)) == "sentence 1"
+    (person / "1.txt").unlink()
+    with pytest.raises(ValueError, match="has no caption"):
+        read_folder(tmp_path / "photos", 128)

@@ -1,0 +1,176 @@
+"""Stage `unet` and its peers: the denoiser learns latents of portraits from text and face, dropping either or both at times.
+
+Dropping both makes standard guidance meaningful, dropping the face alone makes split guidance meaningful, dropping the text
+alone lets a face stand without words. The network predicts velocity (arXiv 2202.00512), which is data of the variant's scheduler:
+composition, identity and text are decided at the noisiest times, where an error in predicted noise is too small to be felt; 500
+steps of noise prediction taught no composition at all. The conditioning face always comes from another picture of the same person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from faceclip_serving.guidance import combine
+from faceclip_serving.schedules import make_scheduler
+
+from .autoencoder import Latents
+from .conditioning import Conditioner, Faces
+from .dataset import PICTURES, Pictures
+from .loop import Losses, Stage
+from .nano import LATENT_SCALE, SCHEDULER
+
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Probabilities of what a training row shows; the rest shows face and text."""
+
+    face: float = 0.12
+    """Text alone; half of these rows keep the face prefix, as `blend_weight` needs."""
+    text: float = 0.08
+    both: float = 0.1
+
+
+JOINT, TEXT_ONLY = Drops(), Drops(face=0.9, text=0.0, both=0.1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    latents: Tensor
+    prompts: list[str]
+    index: list[int]
+    prefixed: list[bool]
+
+
+def draw(data: Pictures, latents: Latents, drops: Drops, batch: int, r: np.random.Generator) -> Batch:
+    """A training batch."""
+    rows = r.choice(len(latents), batch, replace=batch > len(latents))
+    prompts, index, prefixed = [], [], []
+    for row in rows:
+        other = row - row % PICTURES + int(r.choice([k for k in range(PICTURES) if k != row % PICTURES]))
+        text, dice = data.caption(int(row), r), float(r.uniform())
+        if dice < drops.both:
+            text, face, prefix = "", -1, False
+        elif dice < drops.both + drops.face:
+            face, prefix = -1, bool(r.uniform() < 0.3) if drops.face < 0.5 else bool(r.uniform() < 0.1)
+        elif dice < drops.both + drops.face + drops.text:
+            text, face, prefix = "", int(other), True
+        else:
+            face, prefix = int(other), True
+        prompts.append(text)
+        index.append(face)
+        prefixed.append(prefix)
+    return Batch(latents[rows], prompts, index, prefixed)
+
+
+def size_ids(rows: int, size: int = SIZE) -> Tensor:
+    """SDXL's size conditioning of square pictures: [rows, 6]."""
+    return torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32).expand(rows, -1)
+
+
+def predict(unet: UNet2DConditionModel, noisy: Tensor, time: Tensor, embeddings: Tensor, pooled: Tensor) -> Tensor:
+    added = {"text_embeds": pooled, "time_ids": size_ids(len(noisy))}
+    prediction: Tensor = unet(noisy, time, embeddings, added_cond_kwargs=added, return_dict=False)[0]
+    return prediction
+
+
+def unet_stage(
+    name: str,
+    unet: UNet2DConditionModel,
+    conditioner: Conditioner,
+    data: Pictures,
+    latents: Latents,
+    faces: Faces,
+    drops: Drops,
+    steps: int,
+    batch: int,
+    seed: int,
+    learning_rate: float = 1e-3,
+) -> Stage:
+    """Trains the UNet, and of the conditioner what requires gradients."""
+    alphas = make_scheduler("DDIMScheduler", SCHEDULER).alphas_cumprod
+
+    def losses(step: int) -> Losses:
+        drawn = draw(data, latents, drops, batch, np.random.default_rng([seed, step]))
+        # One time per row, spread evenly over the range, so that steps differ less from each other.
+        time = ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long().clamp(max=999)[torch.randperm(batch)]
+        noise = torch.randn_like(drawn.latents)
+        share = alphas[time][:, None, None, None]
+        noisy = share.sqrt() * drawn.latents + (1 - share).sqrt() * noise
+        # PyTorch's fused attention is slow backwards on a CPU.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            embeddings, pooled = conditioner(drawn.prompts, faces, drawn.index, drawn.prefixed)
+            predicted = predict(unet, noisy, time, embeddings, pooled)
+        velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
+        return {"velocity": (predicted.float() - velocity).square().mean()}
+
+    modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
+    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """`text` and `identity` scales; equal values are the standard form."""
+
+    text: float = 4.0
+    identity: float = 4.0
+    blend: float = 1.0
+    steps: int = 20
+    scheduler: str = "DPMSolverMultistepScheduler"
+    seed: int = 0
+
+
+@torch.no_grad()
+def generate(
+    unet: UNet2DConditionModel,
+    conditioner: Conditioner,
+    prompts: Sequence[str],
+    faces: Faces,
+    references: Sequence[Sequence[int]],
+    guidance: Guidance = Guidance(),
+    scheduler_config: Mapping[str, Any] = SCHEDULER,
+) -> Tensor:
+    """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
+
+    Picture i starts from the noise of seed + i, whatever else is in the call.
+    """
+    n = len(prompts)
+    none = [-1] * n
+    some = [len(r) > 0 for r in references]
+    uncond = conditioner([""] * n, faces, none, [False] * n)
+    text = conditioner(prompts, faces, none, [False] * n)
+    longest = max(1, max(len(r) for r in references))
+    sums: list[Tensor] = []
+    for k in range(longest):
+        index = [r[k % len(r)] if r else -1 for r in references]
+        made = conditioner(prompts, faces, index, some)
+        sums = list(made) if not sums else [a + b for a, b in zip(sums, made, strict=True)]
+    identity = [part / longest for part in sums]
+    if guidance.blend < 1:
+        plain = conditioner(prompts, faces, none, some)
+        identity = [guidance.blend * a + (1 - guidance.blend) * b for a, b in zip(identity, plain, strict=True)]
+    standard = guidance.text == guidance.identity
+    chain = [uncond, identity] if standard else [uncond, text, identity]
+    scales = [guidance.text] if standard else [guidance.text, guidance.identity]
+    embeddings = torch.cat([part[0] for part in chain])
+    pooled = torch.cat([part[1] for part in chain])
+    scheduler = make_scheduler(guidance.scheduler, scheduler_config)
+    scheduler.set_timesteps(guidance.steps)
+    side = SIZE // LATENT_SCALE
+    channels = unet.config.in_channels
+    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(guidance.seed + i)) for i in range(n)]
+    latents = torch.cat(noise) * scheduler.init_noise_sigma
+    for time in scheduler.timesteps:
+        rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
+        predictions = predict(unet, rows, time.expand(len(rows)), embeddings, pooled).chunk(len(chain))
+        latents = scheduler.step(combine(predictions, scales), time, latents, return_dict=False)[0]
+    return latents

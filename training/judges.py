@@ -1,0 +1,154 @@
+"""Stage `judges`: the two networks that evaluation believes, and that nothing which generates has ever seen.
+
+`Recogniser` tells who is in a picture (convolutional, own seed, margin loss; the conditioner's face encoder is a transformer).
+`AttributeClassifier` reads what a prompt can name, and whether a face is there at all. Both take whole pictures, so that no face
+detector stands between a generated picture and its score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .autoencoder import as_tensor
+from .dataset import PICTURES, Pictures
+from .identity import margin_loss
+from .loop import Losses, Stage
+from .world import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
+
+FEATURES = 128
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "place": PLACES, "time": TIMES, "light": LIGHTS, "garment": GARMENTS, "garment_colour": tuple(COLOURS), "hat": HATS,
+    "expression": EXPRESSIONS,
+}  # fmt: skip
+FACE = "face"
+
+
+class _Residual(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return F.relu(x + self.second(x))
+
+
+def _trunk(channels: tuple[int, ...]) -> nn.Sequential:
+    return nn.Sequential(*(_Residual(a, b) for a, b in zip((3, *channels), channels, strict=False)))
+
+
+class Recogniser(nn.Module):
+    """Pictures [n, 3, 128, 128] in [-1, 1] -> identity features [n, FEATURES], not normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _trunk((16, 32, 64, 128))
+        self.out = nn.Sequential(nn.Linear(128 * 36, FEATURES, bias=False), nn.BatchNorm1d(FEATURES))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        head = pictures[..., 14:110, 16:112]
+        features: Tensor = self.out(self.trunk(head).flatten(1))
+        return features
+
+
+class AttributeClassifier(nn.Module):
+    """Pictures [n, 3, 128, 128] in [-1, 1] -> logits per attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _trunk((16, 32, 64, 128))
+        self.hidden = nn.Sequential(nn.Linear(128 * 16, FEATURES), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads[FACE] = nn.Linear(FEATURES, 2)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """[n, FEATURES]: the space in which evaluation compares distributions of pictures."""
+        hidden: Tensor = self.hidden(F.avg_pool2d(self.trunk(pictures), 2).flatten(1))
+        return hidden
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        hidden = self.features(pictures)
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
+def roughen(x: Tensor, r: np.random.Generator) -> Tensor:
+    """What generated pictures suffer: shift, soft focus, colour cast, noise."""
+    n = len(x)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(r.uniform(0.94, 1.06, n).astype(np.float32))
+    theta[:, :, 2] = torch.from_numpy(r.uniform(-0.05, 0.05, (n, 2)).astype(np.float32))
+    x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="border", align_corners=False)
+    soft = torch.from_numpy(r.uniform(size=n) < 0.5)
+    if soft.any():
+        small = F.interpolate(x[soft], scale_factor=float(r.uniform(0.4, 0.8)), mode="area")
+        x[soft] = F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    gain = torch.from_numpy(r.uniform(0.9, 1.1, (n, 3, 1, 1)).astype(np.float32))
+    return (x * gain + 0.05 * torch.randn_like(x)).clamp(-1, 1)
+
+
+def faceless(x: Tensor) -> Tensor:
+    """Pictures that show no face any more: tiles shuffled, or turned into mist."""
+    half = len(x) // 2
+    tiles = x[:half].unflatten(-1, (8, -1)).unflatten(-3, (8, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # type: ignore[no-untyped-call]
+    tiles = tiles[:, torch.randperm(64)].unflatten(1, (8, 8)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    mist = F.interpolate(F.avg_pool2d(x[half:], 16), size=x.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([tiles, mist])
+
+
+def labels(data: Pictures) -> dict[str, Tensor]:
+    """Attribute -> class of every picture."""
+    scenes = [data.scene(row) for row in range(len(data.pictures))]
+    return {name: torch.tensor([values.index(getattr(s, name)) for s in scenes]) for name, values in ATTRIBUTES.items()}
+
+
+def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
+    torch.manual_seed(seed)
+    centres = nn.Embedding(data.identities, FEATURES)
+
+    def losses(step: int) -> Losses:
+        r = np.random.default_rng([seed, step])
+        rows = r.choice(len(data.pictures), batch, replace=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            feature = recogniser(roughen(as_tensor(data.pictures[rows]), r))
+        return {"margin": margin_loss(feature.float(), centres.weight, torch.from_numpy(rows // PICTURES))}
+
+    modules = nn.ModuleDict({"recogniser": recogniser, "centres": centres})
+    return Stage("recogniser", modules, losses, steps, learning_rate=2e-3, seed=seed)
+
+
+def attribute_stage(classifier: AttributeClassifier, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
+    known = labels(data)
+
+    def losses(step: int) -> Losses:
+        r = np.random.default_rng([seed, step])
+        rows = r.choice(len(data.pictures), batch, replace=False)
+        pictures = roughen(as_tensor(data.pictures[rows]), r)
+        spoilt = faceless(pictures[: batch // 4])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = classifier(torch.cat([pictures, spoilt]))
+        wanted = {name: values[torch.from_numpy(rows)] for name, values in known.items()}
+        found = {name: F.cross_entropy(logits[name][:batch].float(), values) for name, values in wanted.items()}
+        present = torch.cat([torch.ones(batch), torch.zeros(len(spoilt))]).long()
+        return {**found, FACE: F.cross_entropy(logits[FACE].float(), present)}
+
+    return Stage("attributes", nn.ModuleDict({"classifier": classifier}), losses, steps, learning_rate=1.5e-3, seed=seed)
+
+
+@torch.no_grad()
+def recognise(recogniser: Recogniser, pictures: NDArray[np.uint8]) -> Tensor:
+    """Unit features of RGB pictures [n, 128, 128, 3]."""
+    return F.normalize(torch.cat([recogniser(as_tensor(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]))
+
+
+@torch.no_grad()
+def classify(classifier: AttributeClassifier, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+    """Attribute -> class index per picture; `FACE`: 1 where a face is seen."""
+    parts = [classifier(as_tensor(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
+    return {name: np.concatenate([part[name].argmax(1).numpy() for part in parts]) for name in parts[0]}

@@ -1,0 +1,213 @@
+"""The whole training as one table of stages over one configuration: seeded, resumable at any moment, each result in a file.
+
+`work/` holds the rendered data, a checkpoint and a loss curve per stage, and the features and latents computed in between. A stage
+that finished is loaded, not repeated; deleting its checkpoint trains it anew. `write_weights` makes the committed files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from tokenizers import Tokenizer
+from torch import nn
+
+from export.faceclip import FaceCLIPEncoder
+from export.faceclip.face_vit import FaceTransformer
+
+from . import nano
+from .alignment import AlignmentHeads, alignment_stage
+from .autoencoder import Latents, normalise_latents, vae_stage
+from .conditioning import Conditioner, Faces, FaceTokens
+from .dataset import Pictures, build
+from .diffusion import JOINT, SIZE, TEXT_ONLY, unet_stage
+from .identity import face_features, face_stage
+from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
+from .loop import Stage, run
+from .photographs import read_folder
+from .texts import read_tokenizer
+
+TOKENIZER = Path(__file__).resolve().parents[1] / "weights" / "nano" / "tokenizer"
+
+_EVERY = 25
+"""Of the training pictures, one in so many tells the latents' mean and spread."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps and batches of every stage. The peers train as long as the joint encoder, from the same start."""
+
+    identities: int = 1600
+    face_steps: int = 1200
+    vae_steps: int = 3000
+    align_steps: int = 160
+    unet_steps: int = 4000
+    peer_steps: int = 4000
+    attribute_steps: int = 600
+    recogniser_steps: int = 800
+    face_batch: int = 64
+    vae_batch: int = 24
+    vae_patch: int = 32
+    align_batch: int = 32
+    unet_batch: int = 16
+    judge_batch: int = 48
+    seed: int = 0
+
+
+class Work:
+    """A folder of training: data and results, each made when first asked for."""
+
+    def __init__(self, folder: Path, recipe: Recipe, photographs: Path | None = None) -> None:
+        self.folder, self.recipe, self.photographs = folder, recipe, photographs
+        self.results = folder / "checkpoints"
+
+    @cached_property
+    def data(self) -> Pictures:
+        if self.photographs is not None:
+            return read_folder(self.photographs, SIZE)
+        return build(self.folder / "data", "train", self.recipe.identities, SIZE)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return read_tokenizer(TOKENIZER)
+
+    def averaged(self, stage: str, prefix: str) -> dict[str, torch.Tensor]:
+        """The averaged weights of a module of a stage. Raises where the stage has no checkpoint."""
+        file = self.results / f"{stage}.pt"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"stage '{stage}': expected {file}; train it: python -m training {stage} --work {self.folder}"
+            )
+        tensors = torch.load(file, weights_only=True, mmap=True)["averages"]
+        return {name[len(prefix) + 1 :]: value.clone() for name, value in tensors.items() if name.startswith(prefix + ".")}
+
+    def vit(self) -> FaceTransformer:
+        vit = nano.make_encoder(self.recipe.seed).branches[0].face_encoder
+        vit.load_state_dict(self.averaged("face", "vit"))
+        return vit.eval().requires_grad_(False)
+
+    def vae(self) -> AutoencoderKL:
+        vae = nano.make_vae(self.recipe.seed)
+        vae.load_state_dict(self.averaged("vae", "vae"))
+        normalise_latents(vae, self.data.pictures[::_EVERY])
+        return vae.eval().requires_grad_(False)
+
+    @cached_property
+    def faces(self) -> Faces:
+        """Face features of the training crops."""
+        file = self.results / "faces.pt"
+        if not file.exists():
+            classes, patches = face_features(self.vit(), self.data.crops)
+            torch.save({"classes": classes, "patches": patches}, file)
+        saved = torch.load(file, weights_only=True)
+        return Faces(saved["classes"], saved["patches"])
+
+    @cached_property
+    def latents(self) -> Latents:
+        return Latents(self.vae(), self.data.pictures)
+
+    def conditioner(self, stage: str | None, adapter: bool = False, trained: bool = True) -> Conditioner:
+        """With the weights of a stage, or fresh ones around the trained face encoder. Only the face encoder is always frozen."""
+        encoder = nano.make_encoder(self.recipe.seed + 1)
+        vit = self.vit()
+        for branch in encoder.branches:
+            branch.face_encoder.load_state_dict(vit.state_dict())
+        tokens = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"]) if adapter else None
+        conditioner = Conditioner(encoder, nano.TOKENS, self.tokenizer, tokens)
+        if stage is not None:
+            conditioner.load_state_dict(self.averaged(stage, "conditioner"), strict=not adapter or stage == "adapter")
+        set_trainable(encoder, trained and not adapter)
+        return conditioner
+
+    def unet(self, stage: str | None) -> UNet2DConditionModel:
+        unet = nano.make_unet(self.recipe.seed + 2)
+        if stage is not None:
+            unet.load_state_dict(self.averaged(stage, "unet"))
+        return unet
+
+
+def set_trainable(encoder: FaceCLIPEncoder, trained: bool) -> None:
+    """Everything but the face encoder and what inference never reads."""
+    encoder.requires_grad_(trained)
+    for branch in encoder.branches:
+        unused: list[nn.Module | nn.Parameter] = [branch.face_encoder, branch.fuser.enc_output, branch.fuser.enc_output_norm]
+        unused += [branch.text_projection, branch.logit_scale, branch.logit_bias]
+        for part in unused:
+            part.requires_grad_(False)
+
+
+def _face(work: Work) -> Stage:
+    r = work.recipe
+    return face_stage(nano.make_encoder(r.seed).branches[0].face_encoder, work.data, r.face_steps, r.face_batch, r.seed + 1)
+
+
+def _vae(work: Work) -> Stage:
+    r = work.recipe
+    return vae_stage(nano.make_vae(r.seed), work.data, r.vae_steps, r.vae_batch, r.vae_patch, r.seed)
+
+
+def _align(work: Work) -> Stage:
+    r, architecture = work.recipe, nano.ARCHITECTURE
+    torch.manual_seed(r.seed + 5)
+    pooled = list(architecture.towers.values())[-1].width
+    heads = AlignmentHeads(architecture.unet["cross_attention_dim"], pooled, architecture.face.classes)
+    return alignment_stage(work.conditioner(None), heads, work.data, work.faces, r.align_steps, r.align_batch, r.seed + 5)
+
+
+def _denoiser(name: str, **options: Any) -> Callable[[Work], Stage]:
+    def stage(work: Work) -> Stage:
+        r = work.recipe
+        adapter = options.get("adapter", False)
+        aligned = "align" if (work.results / "align.pt").exists() else None
+        conditioner = work.conditioner(aligned, adapter=adapter)
+        steps = r.unet_steps if name == "unet" else r.peer_steps
+        drops = options.get("drops", JOINT)
+        return unet_stage(
+            name, work.unet(None), conditioner, work.data, work.latents, work.faces, drops, steps, r.unet_batch, r.seed + 6
+        )
+
+    return stage
+
+
+def _recogniser(work: Work) -> Stage:
+    torch.manual_seed(work.recipe.seed + 78)
+    return recogniser_stage(
+        Recogniser(), work.data, work.recipe.recogniser_steps, work.recipe.judge_batch, work.recipe.seed + 78
+    )
+
+
+def _attributes(work: Work) -> Stage:
+    torch.manual_seed(work.recipe.seed + 77)
+    return attribute_stage(
+        AttributeClassifier(), work.data, work.recipe.attribute_steps, work.recipe.judge_batch, work.recipe.seed + 77
+    )
+
+
+STAGES: Mapping[str, Callable[[Work], Stage]] = {
+    "face": _face,
+    "vae": _vae,
+    "align": _align,
+    "unet": _denoiser("unet"),
+    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
+    "adapter": _denoiser("adapter", adapter=True),
+    "recogniser": _recogniser,
+    "attributes": _attributes,
+}
+"""In the order in which a whole training runs; each needs those above it, the last two only the data."""
+
+
+def train(work: Work, stage: str, stop_after_s: float | None = None) -> nn.ModuleDict:
+    """Runs one stage from where it stopped."""
+    return run(STAGES[stage](work), work.results, stop_after_s)
+
+
+def small(recipe: Recipe, share: float) -> Recipe:
+    """The same recipe with every number of steps multiplied by `share`: for trials."""
+    steps = {name: max(2, round(value * share)) for name, value in vars(recipe).items() if name.endswith("_steps")}
+    return replace(copy.copy(recipe), **steps)

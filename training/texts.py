@@ -1,0 +1,33 @@
+"""Prompts -> token ids with the committed BPE files, exactly as the served variant makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from faceclip_serving.prompts import encode_prompt
+from faceclip_serving.variants import Tokens
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """From `vocab.json` and `merges.txt`."""
+    from transformers import CLIPTokenizer
+
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    tokenizer: Tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(line.split()) for line in lines]).backend_tokenizer
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def prompt_ids(tokenizer: Tokenizer, tokens: Tokens, prompts: Sequence[str], prefixed: Sequence[bool]) -> Tensor:
+    """int64 [prompts, max_tokens]; `prefixed`: whether the face prefix comes first."""
+    rows = [encode_prompt(tokenizer, tokens, text, prefix).ids for text, prefix in zip(prompts, prefixed, strict=True)]
+    return torch.from_numpy(np.stack(rows))

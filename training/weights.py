@@ -1,0 +1,105 @@
+"""Checkpoints -> the committed files: safetensors in FP16, named as the official checkpoint's parts are; and back into modules.
+
+`face_clip_encoder`, `unet` and `vae` are what is served; `judges` is what evaluation believes; `peers` are the two baselines, and
+`alignment` the projections that the CLIP-style score needs. Reading needs no training data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import nano
+from .alignment import AlignmentHeads
+from .conditioning import Conditioner, FaceTokens
+from .judges import AttributeClassifier, Recogniser
+from .recipe import Work
+from .texts import read_tokenizer
+
+Module = TypeVar("Module", bound=nn.Module)
+JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
+_STAGE = {JOINT: "unet", ADAPTER: "adapter", TEXT_ONLY: "text_only"}
+_PREFIX = {JOINT: "", ADAPTER: "adapter_", TEXT_ONLY: "text_only_"}
+
+
+def write_weights(work: Work, folder: Path) -> dict[str, int]:
+    """Writes every part whose stage has a checkpoint; returns the sizes of all files in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / "vae.safetensors", work.vae())
+    for peer, stage in _STAGE.items():
+        if (work.results / f"{stage}.pt").exists():
+            conditioner = work.conditioner(stage, adapter=peer == ADAPTER)
+            _save(folder / f"{_PREFIX[peer]}unet.safetensors", work.unet(stage))
+            _save(folder / f"{_PREFIX[peer]}face_clip_encoder.safetensors", conditioner.encoder)
+            if conditioner.adapter is not None:
+                _save(folder / "adapter.safetensors", conditioner.adapter)
+    for stage, name, module in (
+        ("recogniser", "recogniser", Recogniser()),
+        ("attributes", "classifier", AttributeClassifier()),
+    ):
+        if (work.results / f"{stage}.pt").exists():
+            module.load_state_dict(work.averaged(stage, name))
+            _save(folder / f"{name}.safetensors", module)
+    if (work.results / "align.pt").exists():
+        heads = _heads()
+        heads.load_state_dict(work.averaged("align", "heads"))
+        _save(folder / "alignment_heads.safetensors", heads)
+        _save(folder / "alignment_encoder.safetensors", work.conditioner("align").encoder)
+    return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}
+
+
+def read_vae(folder: Path) -> AutoencoderKL:
+    return _load(folder / "vae.safetensors", nano.make_vae(0))
+
+
+def read_generator(folder: Path, peer: str = JOINT) -> tuple[UNet2DConditionModel, Conditioner]:
+    """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `FileNotFoundError`."""
+    prefix = _PREFIX[peer]
+    unet = _load(folder / f"{prefix}unet.safetensors", nano.make_unet(0))
+    encoder = _load(folder / f"{prefix}face_clip_encoder.safetensors", nano.make_encoder(0))
+    adapter = None
+    if peer == ADAPTER:
+        adapter = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"])
+        adapter = _load(folder / "adapter.safetensors", adapter)
+    conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"), adapter)
+    return unet, conditioner.eval()
+
+
+def read_judges(folder: Path) -> tuple[Recogniser, AttributeClassifier]:
+    return _load(folder / "recogniser.safetensors", Recogniser()), _load(
+        folder / "classifier.safetensors", AttributeClassifier()
+    )
+
+
+def _heads() -> AlignmentHeads:
+    architecture = nano.ARCHITECTURE
+    pooled = list(architecture.towers.values())[-1].width
+    return AlignmentHeads(architecture.unet["cross_attention_dim"], pooled, architecture.face.classes)
+
+
+def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floating-point tensors in FP16, others as they are."""
+    return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in tensors.items()}
+
+
+def _save(file: Path, module: nn.Module) -> None:
+    tensors = half(module.state_dict())
+    spoilt = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if spoilt:
+        raise ValueError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
+    save_file(tensors, file)
+
+
+def _load(file: Path, module: Module) -> Module:
+    if not file.exists():
+        raise FileNotFoundError(f"expected {file}; write it: python -m training weights --work <folder of the training>")
+    module.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+    )
+    return module.eval().requires_grad_(False)
