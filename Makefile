@@ -5,11 +5,14 @@ PROFILE ?= cpu
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 
+# For check-tensorrt: folders that each hold tensorrt/__init__.pyi, one per version of TensorRT.
+TENSORRT_STUBS ?=
+
 VENV := .venv
 RUN  := $(VENV)/bin/python
 REPOSITORY := build/$(VARIANT)-$(PROFILE)
 
-.PHONY: help setup check test demo export repository serve bench clean
+.PHONY: help setup check check-tensorrt test demo export repository serve bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +36,16 @@ check: setup ## lint and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+check-tensorrt: setup ## types of the engine code against each TensorRT in TENSORRT_STUBS
+	@test -n "$(TENSORRT_STUBS)" || { echo 'give folders that hold tensorrt/__init__.pyi: make check-tensorrt TENSORRT_STUBS="A B"' >&2; exit 2; }
+	@for stubs in $(TENSORRT_STUBS); do \
+	  test -f $$stubs/tensorrt/__init__.pyi || { echo "$$stubs: no tensorrt/__init__.pyi there" >&2; exit 2; }; \
+	  echo "$$(grep -o "__version__.*" $$stubs/tensorrt/__init__.pyi): export/engine_*.py"; \
+	  MYPYPATH=$(CURDIR):$$stubs $(VENV)/bin/mypy --config-file= --strict --python-version 3.11 --explicit-package-bases \
+	    --follow-imports=silent --no-warn-unused-ignores --cache-dir .mypy_cache/tensorrt-$$(echo $$stubs | cksum | cut -d' ' -f1) \
+	    export/engine_*.py || exit 1; \
+	done
 
 test: setup ## all tests, the real server included
 	$(RUN) -m pytest

@@ -18,6 +18,8 @@ from faceclip_serving.variants import TINY_SDXL, VARIANTS
 _STEPS = ("download", "engine", "verify", "inspect_engine", "repository")
 """Modules of this package that bring their own command, by `add_command(subparsers)`; the order of `--help`."""
 
+_PURPOSE = "From a checkpoint to what Triton loads. `python -m export <command> --help` explains a step."
+
 _OVERVIEW = """steps, in order:
   python -m export download --to build/checkpoint          official weights (not needed for tiny-sdxl)
   python -m export onnx --variant tiny-sdxl                components -> ONNX, proven against torch
@@ -33,7 +35,7 @@ precision. What is up to date is kept."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Errors that a user can mend are one line on stderr and code 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m export", description=__doc__, epilog=_OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m export", description=_PURPOSE, epilog=_OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="command")
     _add_onnx(subparsers)

@@ -25,6 +25,7 @@ from . import engine_options, engine_tensorrt
 from .digests import sha256
 from .engine_device import open_device
 from .engine_errors import EngineError
+from .engine_operators import check_operators
 from .engine_options import Options
 from .engine_progress import Progress
 from .engine_record import LOG, PLAN, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
@@ -52,6 +53,7 @@ def build_engine(
         print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return check_plan(folder, machine), False
     print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
+    check_operators(folder / ONNX)
     shapes = shape_ranges(components(variant)[component], limits)
     cache = timing_cache(machine)
     progress, started = Progress(component), time.monotonic()

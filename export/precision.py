@@ -26,9 +26,10 @@ FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.Batch
 
 FP32_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({
     functional.layer_norm, functional.group_norm, functional.batch_norm, functional.rms_norm, functional.normalize,
-    functional.softmax, torch.softmax, Tensor.softmax, torch.norm, Tensor.norm, torch.linalg.vector_norm,
+    functional.softmax, torch.softmax, Tensor.softmax, torch.norm, Tensor.norm, torch.linalg.vector_norm, functional.grid_sample,
 })  # fmt: skip
-"""Functions that are computed in FP32 and answer in the type that they were asked in: sums of squares and of exponentials."""
+"""Functions that are computed in FP32 and answer in the type that they were asked in: sums of squares, sums of exponentials, and
+sampling between cells, whose weights are differences of near positions."""
 
 PRODUCTS: frozenset[Callable[..., Any]] = frozenset({
     functional.linear, functional.conv2d, torch.matmul, Tensor.matmul, torch.bmm,
@@ -139,9 +140,9 @@ ONNX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 ONNX_ISLANDS = frozenset({
     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization", "RMSNormalization",
     "LpNormalization", "Softmax", "LogSoftmax", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "Sqrt", "Exp",
-    "Sin", "Cos", "Pow",
+    "Sin", "Cos", "Pow", "GridSample",
 })  # fmt: skip
-"""Normalisations, softmax and sinusoids, and the pieces that exporters decompose them into."""
+"""Normalisations, softmax, sinusoids and sampling, and the pieces that exporters decompose them into."""
 
 
 def precision_report(path: Path) -> dict[str, dict[str, int]]:
@@ -170,7 +171,7 @@ def check_precision(report: Mapping[str, Mapping[str, int]], precision: str, fp3
         if operator in ONNX_ISLANDS and set(found) - {"FLOAT", "INT64"}
     }
     if wrong:
-        raise PrecisionError(f"expected FP32 for normalisations, softmax and sinusoids, got {wrong}")
+        raise PrecisionError(f"expected FP32 for normalisations, softmax, sinusoids and sampling, got {wrong}")
     expected = {"FLOAT"} if precision == "fp32" else {"FLOAT16"}
     strays = sum(count for element, count in by_type.items() if element not in expected)
     allowed = 0 if precision == "fp32" else fp32_products

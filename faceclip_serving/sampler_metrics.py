@@ -15,6 +15,7 @@ class SamplerMetrics:
     """What the step loop does."""
 
     def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics  # keeps the families alive
         self._active = metrics.gauge("active_requests", "requests that share the denoiser's ticks")
         self._waiting = metrics.gauge("waiting_requests", "admitted requests that wait for a place")
         self._ticks = metrics.counter("ticks_total", "denoiser calls")

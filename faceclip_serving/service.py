@@ -8,7 +8,7 @@ Operations, in the `control` tensor as JSON; without one a request is a whole ru
 - `{"op": "admit"}` -> `{"reservation": n}`: a place for a request that is about to come, or `Busy`
 - `{"op": "start", "previews": bool}` with a job -> `{"run": id}`
 - `{"op": "watch", "run": id, "after": step}` -> a step, or the run's end with its latents
-- `{"op": "cancel", "run": id}`, `{"op": "drain", "on": bool}`, `{"op": "status"}`
+- `{"op": "cancel", "run": id}`, `{"op": "release", "reservation": n}`, `{"op": "drain", "on": bool}`, `{"op": "status"}`
 """
 
 from __future__ import annotations
@@ -72,12 +72,22 @@ class Service:
         self._on_end = on_end
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
+        self._operations = {
+            "run": self._run,
+            "start": self._start,
+            "watch": self._watch,
+            "cancel": self._cancel,
+            "admit": self._admit,
+            "release": self._release,
+            "drain": self._drain,
+            "status": self._status,
+        }
 
     def handle(self, arrays: Mapping[str, Array], reply: Reply) -> None:
         """Answers one request, now or when its run has got there."""
         try:
             control = json.loads(arrays["control"][0]) if "control" in arrays else {"op": "run"}
-            operation = getattr(self, f"_{control['op']}", None)
+            operation = self._operations.get(control["op"])
             if operation is None:
                 raise InvalidRequest(f"control: unknown operation '{control['op']}'")
             operation(control, arrays, reply)
@@ -186,8 +196,9 @@ class Service:
             if isinstance(event, Finished | Failed):
                 self._admission.leave(number, time.monotonic() - task.since if isinstance(event, Finished) else None)
                 job.stamp("denoised")
-                self._on_end(event)
             listener(event)
+            if isinstance(event, Finished | Failed):
+                self._on_end(event)
 
         try:
             conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}

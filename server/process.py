@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from .probe import ProbeError, probe
 
 SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
+_ERROR_LINE = re.compile(r"E\d{4} |ERROR |error: ")
+"""How errors begin in the log: Triton's own, those of our models, and Triton's last words."""
 _LIBC = ctypes.CDLL(None)
 
 
@@ -161,7 +164,8 @@ class TritonServer:
         if self.log is None or not self.log.exists():
             return ""
         lines = self.log.read_text(errors="replace").splitlines()
-        return "\n" + "\n".join(lines[-30:])
+        errors = [line.replace("\\n", "\n") for line in lines if _ERROR_LINE.match(line)]
+        return "\n" + "\n".join([*errors[:3], "…", *lines[-10:]])
 
 
 def _die_with_parent() -> None:

@@ -90,13 +90,15 @@ def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
     stream = pipe.stream("a portrait", num_inference_steps=40, height=192, width=192)
     next(stream)
     answer = ask(server.url, op="drain")
-    assert answer["in_flight"] == 1
-    with pytest.raises(ServerBusyError, match="draining"):
-        pipe("a portrait", num_inference_steps=1)
-    *_, last = stream
-    assert last.images
-    assert drain(server.url, timeout_s=30) == 0
-    resume(server.url)
+    try:
+        assert answer["in_flight"] == 1
+        with pytest.raises(ServerUnavailableError, match="draining"):
+            pipe("a portrait", num_inference_steps=1)
+        *_, last = stream
+        assert last.images
+        assert drain(server.url, timeout_s=30) == 0
+    finally:
+        resume(server.url)
     assert pipe("a portrait", num_inference_steps=1).images
 
 

@@ -20,6 +20,8 @@ from export.parity import (
     require,
     torch_run,
 )
+from faceclip_serving.onnx_component import OnnxComponent
+from faceclip_serving.profiles import ORT_CPU
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, bounds, components
 from faceclip_serving.variants import SDXL, TINY_SDXL, VARIANTS
 
@@ -130,13 +132,13 @@ def test_rows_alone_keep_all_faces():
     assert seen[1] == {"input_ids": 1, "face_index": 1, "class_token": 2, "patch_token": 2}
 
 
-def test_an_artifact_agrees_at_sizes_that_the_export_did_not_try(tiny_fp32):
-    signature = SIGNATURES[DENOISER]
+def test_an_artifact_agrees_as_the_server_runs_it_at_sizes_that_the_export_did_not_try(tiny_fp32):
+    signature, limits = SIGNATURES[DENOISER], bounds(TINY_SDXL, 8)[DENOISER]
     sizes = {"rows": 4, "latent_height": 15, "latent_width": 10}
     case = Case(sizes, example_inputs(TINY_SDXL, signature, sizes, salt="other"))
     reference = torch_run(build(TINY_SDXL, DENOISER), signature)(case.inputs)
-    found = compare("onnx", onnx_run(tiny_fp32 / DENOISER / MODEL, signature), signature, [(case, reference)])
-    require(found, DENOISER, "fp32", 1e-4)
+    served = OnnxComponent(tiny_fp32 / DENOISER / MODEL, signature, ORT_CPU.providers, limits, threads=2)
+    require(compare("served", served.run, signature, [(case, reference)]), DENOISER, "fp32", 1e-4)
 
 
 def test_an_artifact_of_other_weights_does_not_pass(tiny_fp32):

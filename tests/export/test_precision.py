@@ -10,7 +10,15 @@ from torch.nn import functional
 from export.components import build
 from export.graph import MODEL
 from export.inputs import example_inputs
-from export.precision import PrecisionError, attention, check_precision, fp32_products, precision_report, to_half
+from export.precision import (
+    HalfArithmetic,
+    PrecisionError,
+    attention,
+    check_precision,
+    fp32_products,
+    precision_report,
+    to_half,
+)
 from export.vae import fit_half_range, shrink_activations
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, VAE_DECODER, components
 
@@ -53,6 +61,36 @@ def test_a_converted_module_takes_and_returns_fp32_and_agrees():
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
     assert not torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: functional.layer_norm(x, x.shape[-1:]),
+        lambda x: functional.group_norm(x, 4),
+        lambda x: functional.rms_norm(x, x.shape[-1:]),
+        lambda x: functional.normalize(x, dim=1),
+        lambda x: functional.softmax(x, dim=1),
+        lambda x: x.softmax(-1),
+        lambda x: torch.linalg.vector_norm(x, dim=-1),
+        lambda x: functional.grid_sample(x, x.permute(0, 2, 3, 1)[..., :2] / 128, align_corners=False),
+    ],
+)
+def test_islands_give_the_rounded_fp32_result(compute):
+    # Half overflows in squares of these values; channels last, as the deformable layer samples them.
+    x = (40 * torch.randn(2, 96, 12, 12)).half().contiguous(memory_format=torch.channels_last)
+    with HalfArithmetic():
+        found = compute(x)
+    assert found.dtype == torch.float16 and found.isfinite().all()
+    torch.testing.assert_close(found, compute(x.float()).half(), rtol=2e-3, atol=2e-3)
+
+
+def test_products_sum_in_fp32_and_round_once():
+    x, weight = (torch.randn(4, 4096).half() for _ in range(2))
+    with HalfArithmetic():
+        linear, product = functional.linear(x.float(), weight), x @ weight.T
+    expected = (x.float() @ weight.float().T).half()
+    assert torch.equal(linear, expected) and torch.equal(product, expected)
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])

@@ -1,5 +1,6 @@
 """The container's files, as far as they can be checked without a container engine, and what Triton's own backends are given."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -149,18 +150,39 @@ def test_the_images_packages_are_pinned_as_those_that_were_tested():
 IMPORTED_AS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "google": "protobuf", "tritonclient": "tritonclient", "grpc": "tritonclient",
 }  # fmt: skip
-NOT_INSTALLED = {"triton_python_backend_utils"}
-"""Part of Triton itself."""
+NOT_INSTALLED = {"triton_python_backend_utils", "tensorrt"}
+"""Part of Triton itself, and what the Dockerfile installs to match the image."""
 
 
-def test_the_image_has_every_package_that_the_served_models_import():
+def third_party(path):
+    names = re.findall(r"^\s*(?:import|from) ([a-zA-Z_]\w*)", path.read_text(), re.MULTILINE)
+    return set(names) - set(sys.stdlib_module_names) - {"faceclip_serving", "server", "export"} - NOT_INSTALLED
+
+
+def used_by_the_steps_in_the_image():
+    """Modules of `export` that the image's own commands import, directly or not."""
+    seen, todo = set(), [ROOT / "export" / f"{name}.py" for name in ("engine", "verify", "inspect_engine", "repository")]
+    while todo:
+        path = todo.pop()
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                folder = path.parents[node.level - 1]
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                todo += [folder.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    return seen
+
+
+def test_the_image_has_every_package_that_its_models_and_commands_import():
     ours = pins(DEPLOY / "requirements.txt")
-    own = {"faceclip_serving", "server", "export"}
-    for folder in ("faceclip_serving", "model_repository", "server"):
-        for path in (ROOT / folder).rglob("*.py"):
-            names = re.findall(r"^\s*(?:import|from) ([a-zA-Z_]\w*)", path.read_text(), re.MULTILINE)
-            for name in set(names) - set(sys.stdlib_module_names) - own - NOT_INSTALLED:
-                assert IMPORTED_AS.get(name, name) in ours, f"{path.relative_to(ROOT)} imports {name}"
+    files = [path for folder in ("faceclip_serving", "model_repository", "server") for path in (ROOT / folder).rglob("*.py")]
+    commands = used_by_the_steps_in_the_image()
+    assert {"engine_tensorrt.py", "components.py", "encoder.py"} <= {path.name for path in commands}
+    for path in (*files, *commands):
+        for name in third_party(path):
+            assert IMPORTED_AS.get(name, name) in ours, f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_tensorrts_version_as_packages_write_it():

@@ -64,10 +64,9 @@ def test_a_photograph_gives_crop_report_and_the_detectors_caution():
 
 
 def test_the_crop_shows_the_face_in_its_place():
-    """Against the crop made from the points known for this photograph; one that is 40 pixels off does not correlate."""
+    """It is most like the crop made from the points known for this photograph, less like crops 30 pixels away from that one."""
     crop = prepare_face(ASTRONAUT.read_bytes(), 0, False, DETECT).image
     known = align_face(np.array(portrait()), EYES_NOSE_MOUTH)
-    off = align_face(np.array(portrait()), EYES_NOSE_MOUTH + 4)
 
     def correlation(other: np.ndarray) -> float:
         a, b = (
@@ -75,7 +74,8 @@ def test_the_crop_shows_the_face_in_its_place():
         )
         return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
-    assert correlation(off) < 0.5 < 0.75 < correlation(known)
+    away = [align_face(np.array(portrait()), EYES_NOSE_MOUTH + shift) for shift in np.array([[3, 0], [-3, 0], [0, 3], [0, -3]])]
+    assert correlation(known) > max(0.75, *map(correlation, away))
 
 
 def test_orientation_and_size_do_not_change_the_crop_and_boxes_are_in_the_photographs_pixels():

@@ -30,7 +30,8 @@ class TritonPythonModel:
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         yunet = setup.folder / "face_detection_yunet.onnx"
         detect = make_detector(yunet if yunet.exists() else None)
-        self._invalid = requests_by_outcome(Metrics(setup.variant.name), "invalid")["invalid"]
+        self._metrics = Metrics(setup.variant.name)
+        self._invalid = requests_by_outcome(self._metrics, "invalid")["invalid"]
         self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.contract)
 
     def execute(self, requests: list[Any]) -> list[Any]:
