@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from faceclip_serving.faces import make_detector
-
 from faceclip_serving.contract import package_digest
+from faceclip_serving.faces import make_detector
 from faceclip_serving.finishing import finish
 from faceclip_serving.jobs import Job
 from faceclip_serving.onnx_component import OnnxComponent

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faceclip import FaceCLIPPipeline
 
+from faceclip import FaceCLIPPipeline
 from faceclip_serving.faces import make_detector, prepare_face
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.preparing import NO_FACE

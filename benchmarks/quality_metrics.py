@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 def unit(features: Floats) -> Floats:
     """Rows of length 1."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9), np.float32)
 
 
 def identity_scores(generated: Floats, people: Floats, who: NDArray[np.int64]) -> tuple[Floats, Floats]:

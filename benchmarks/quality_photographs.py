@@ -25,7 +25,10 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
             "recogniser: --pictures needs --recogniser MODEL.onnx, a face recogniser that the conditioner does not use"
         )
     session = onnxruntime.InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
-    people, generated, who, missing = [], [], [], 0
+    people: list[NDArray[np.float32]] = []
+    generated: list[NDArray[np.float32]] = []
+    who: list[int] = []
+    missing = 0
     for person in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(file for file in person.iterdir() if file.suffix.lower() in _SUFFIXES)
         references = [file for file in files if file.stem == "reference"]
@@ -57,8 +60,8 @@ def _face(file: Path) -> NDArray[np.float32] | None:
     """The aligned face at 112 pixels, [3, 112, 112] RGB in [-1, 1]; None where the server's detector finds none."""
     import cv2
 
+    from faceclip_serving.errors import InvalidRequest
     from faceclip_serving.faces import make_detector, prepare_face
-    from faceclip_serving.requests import InvalidRequest
 
     try:
         crop = prepare_face(file.read_bytes(), 0, False, make_detector(None)).image
@@ -70,4 +73,4 @@ def _face(file: Path) -> NDArray[np.float32] | None:
 
 def _features(session: onnxruntime.InferenceSession, face: NDArray[np.float32]) -> NDArray[np.float32]:
     name = session.get_inputs()[0].name
-    return unit(np.asarray(session.run(None, {name: face[None]})[0], np.float32))[0]
+    return np.asarray(unit(np.asarray(session.run(None, {name: face[None]})[0], np.float32))[0], np.float32)

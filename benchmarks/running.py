@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from faceclip import FaceCLIPPipeline
-
 from export.build import build_repository
+from faceclip import FaceCLIPPipeline
 from faceclip_serving.profiles import Profile
 from faceclip_serving.variants import Variant
 from server.process import Ports, TritonServer

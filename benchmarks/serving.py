@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faceclip import FaceCLIPPipeline
 
 from export.inputs import example_inputs
+from faceclip import FaceCLIPPipeline
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.signatures import DENOISER, bounds, components

@@ -100,5 +100,3 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 def run(args: argparse.Namespace) -> int:
     print(json.dumps(measure(VARIANTS[args.variant], args.requests)))
     return 0
-
-

@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from faceclip import FaceCLIPPipeline
-
 from export.build import BUILD, build_repository
+from faceclip import FaceCLIPPipeline
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.variants import TINY_SDXL
 from server.probe import server_version

@@ -181,7 +181,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     """(component, precision, folder) of every chosen plan."""
     profile = PROFILES[args.profile]
-    root: Path = args.components or Path("build/onnx") / args.variant
     found = plan_components(profile)
     names: Sequence[str] = args.component or found
     elsewhere = sorted(set(names) - set(found))
@@ -189,7 +188,14 @@ def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
         raise EngineError(
             f"profile '{profile.name}' runs {', '.join(elsewhere)} without TensorRT; it has plans of {', '.join(found)}"
         )
-    return [(name, profile.placements[name].precision, root / profile.placements[name].precision / name) for name in names]
+    folders = all_folders(args)
+    return [(name, profile.placements[name].precision, folders[name]) for name in names]
+
+
+def all_folders(args: argparse.Namespace) -> dict[str, Path]:
+    """Component -> the folder of its ONNX file and plan, for every component of the profile."""
+    root: Path = args.components or Path("build/onnx") / args.variant
+    return {name: root / placement.precision / name for name, placement in PROFILES[args.profile].placements.items()}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -107,7 +107,8 @@ def build(
     workspace = workspace_bytes(options)
     if workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+    if not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)  # of another driver, perhaps: measure anew
 
     plan = builder.build_serialized_network(network, config)
     if plan is None:

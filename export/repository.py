@@ -136,9 +136,7 @@ def assemble(
     return destination
 
 
-def _identity(
-    variant: Variant, configs: dict[str, str], components: Path, profile: Profile, checkpoint: Path | None
-) -> str:
+def _identity(variant: Variant, configs: dict[str, str], components: Path, profile: Profile, checkpoint: Path | None) -> str:
     """Digest of all that an assembled repository follows from; artifacts by size and time."""
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
@@ -147,7 +145,7 @@ def _identity(
         digest.update(model.read_bytes() if model.exists() else b"")
     files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
     files += sorted((ASSETS / variant.tokenizer_assets).glob("*")) if variant.tokenizer_assets else []
-    files += sorted(path for path in checkpoint.rglob("*.json")) + [checkpoint / DETECTOR] if checkpoint else []
+    files += [*sorted(checkpoint.rglob("*.json")), checkpoint / DETECTOR] if checkpoint else []
     for path in files:
         if path.exists():
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())

@@ -10,20 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faceclip_serving.signatures import components
+from faceclip_serving.signatures import DENOISER, components
 from faceclip_serving.tensors import Bounds, Signature
 from faceclip_serving.variants import VARIANTS, Variant
 
-from .engine import ONNX, add_selection, selected, this_machine
+from .engine import ONNX, add_selection, all_folders, selected, this_machine
 from .engine_errors import EngineError
 from .engine_record import PLAN, check_plan, onnx_digests
-from .engine_shapes import bounds_from
+from .engine_shapes import SIDES, bounds_from
 
 if TYPE_CHECKING:
     from .parity import Case, Run  # at run time inside functions, since torch takes seconds to import
+
+Placed = Mapping[str, tuple[Path, bool]]
+"""Component -> the folder of its ONNX file, and whether its plan is to be used."""
 
 
 def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
@@ -66,10 +71,42 @@ def verify_plan(variant: Variant, component: str, precision: str, folder: Path) 
         return verify_run(variant, component, precision, folder / ONNX, bounds_from(record.recipe.bounds), run)
 
 
+def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
+    """PSNR in dB between the picture by the plans in `placed`, and by ONNX Runtime on the files beside them.
+
+    Components without a plan run on ONNX Runtime both times. The size is the one that the denoiser's plan was optimised for.
+    """
+    from . import parity
+    from .engine_device import open_device
+    from .engine_tensorrt import running
+    from .verify_picture import draw, require_alike
+
+    nets = components(variant)
+
+    @contextmanager
+    def by_onnx(component: str) -> Iterator[Run]:
+        yield parity.onnx_run(placed[component][0] / ONNX, nets[component])
+
+    def by_plan(component: str) -> AbstractContextManager[Run]:
+        folder, has_plan = placed[component]
+        return running(folder / PLAN, nets[component], open_device()) if has_plan else by_onnx(component)
+
+    folder, has_plan = placed[DENOISER]
+    height, width = variant.defaults.height, variant.defaults.width
+    if has_plan:
+        limits = bounds_from(check_plan(folder, this_machine()).recipe.bounds)
+        height, width = (limits[axis].opt * variant.latent_scale for axis in SIDES)
+    pictures = [draw(variant, height, width, steps, each) for each in (by_plan, by_onnx)]
+    return require_alike(*pictures)
+
+
 # ---------------------------------------------------------------------------------------------------------------- command
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("verify", help="compare every engine with ONNX Runtime", description=__doc__)
     add_selection(parser)
+    parser.add_argument(
+        "--picture", type=int, default=0, metavar="STEPS", help="also draw a picture both ways, in so many steps, and compare"
+    )
     parser.set_defaults(run=run)
 
 
@@ -78,5 +115,10 @@ def run(args: argparse.Namespace) -> int:
     for _, _, folder in chosen:
         check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
     found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]
-    print(json.dumps({"variant": variant.name, "profile": args.profile, "engines": found}))
+    document: dict[str, Any] = {"variant": variant.name, "profile": args.profile, "engines": found}
+    if args.picture:
+        planned = {component for component, _, _ in chosen}
+        placed = {name: (folder, name in planned) for name, folder in all_folders(args).items()}
+        document["picture_psnr_db"] = round(verify_picture(variant, placed, args.picture), 2)
+    print(json.dumps(document))
     return 0

@@ -11,6 +11,7 @@ from .faces import Detector, PreparedFace, prepare_face
 from .guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, Rows, branches_needed
 from .jobs import Job
 from .prompts import Encoded, encode_prompt, prompt_warnings
+from .references import face_weights
 from .requests import GenerationRequest, parse_request, reference_photos
 from .tensors import Array
 from .variants import FACE_SIZE, Variant
@@ -32,8 +33,8 @@ def prepare(
     job.stamp("received")
     photos = reference_photos(variant, arrays, job.request.image_encoding)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
-    job.face_weights = [1.0 / len(faces) for _ in faces]
     job.faces = [face.report for face in faces]
+    job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
     plan = plan_rows(job.request, len(faces))
     job.rows = _by_role(plan)

@@ -17,7 +17,8 @@ import numpy as np
 
 from .admission import PRIORITIES
 from .errors import InvalidRequest
-from .schedules import resolve_scheduler
+from .references import WEIGHTINGS
+from .schedules import check_options, resolve_scheduler
 from .tensors import Array, DType, Tensor, TensorError
 from .variants import Limits, Variant
 
@@ -51,7 +52,9 @@ PARAMETERS: tuple[Tensor, ...] = (
     _scalar("width", DType.INT32, "pixels, a multiple of 8"),
     _scalar("num_images_per_prompt", DType.INT32, "pictures of one request"),
     _scalar("scheduler", DType.BYTES, "a diffusers scheduler class, or its short name"),
+    _scalar("scheduler_options", DType.BYTES, "JSON: entries of the scheduler's configuration, e.g. use_karras_sigmas"),
     _scalar("face_aligned", DType.BOOL, "the photographs are already aligned square crops"),
+    _scalar("face_weighting", DType.BYTES, "several references: equal (default), or quality: by score and frontality"),
     _scalar("output_format", DType.BYTES, "PNG, JPEG or WEBP"),
     _scalar("image_encoding", DType.BYTES, "how pictures travel, both ways: binary (default), or base64 for JSON over HTTP"),
     _scalar("priority", DType.BYTES, "interactive (default) goes before batch when requests wait"),
@@ -78,7 +81,9 @@ class GenerationRequest:
     width: int
     num_images_per_prompt: int
     scheduler: str
+    scheduler_options: dict[str, Any]
     face_aligned: bool
+    face_weighting: str
     output_format: str
     image_encoding: str
     priority: str
@@ -135,7 +140,9 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
             "num_images_per_prompt", values.get("num_images_per_prompt", 1), (1, limits.num_images_per_prompt)
         ),
         scheduler=_choice("scheduler", resolve_scheduler(scheduler) or scheduler, variant.schedulers),
+        scheduler_options=check_options(values.get("scheduler_options", "")),
         face_aligned=values.get("face_aligned", False),
+        face_weighting=_choice("face_weighting", values.get("face_weighting", "equal").lower(), WEIGHTINGS),
         output_format=_choice("output_format", values.get("output_format", "PNG").upper(), OUTPUT_FORMATS),
         image_encoding=_choice("image_encoding", values.get("image_encoding", "binary").lower(), IMAGE_ENCODINGS),
         priority=_choice("priority", values.get("priority", "interactive").lower(), tuple(PRIORITIES)),

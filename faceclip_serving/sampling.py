@@ -92,7 +92,7 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
     pictures = []
     for seed in request.seeds:
-        scheduler = make_scheduler(request.scheduler, variant.scheduler_config)
+        scheduler = make_scheduler(request.scheduler, variant.scheduler_config, request.scheduler_options)
         try:
             scheduler.set_timesteps(request.num_inference_steps)
         except ValueError as error:

@@ -6,8 +6,11 @@ Names can be checked without importing diffusers (and torch), which only the sam
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from .errors import InvalidRequest
 
 EPSILON_SCHEDULERS: Mapping[str, str] = {
     "EulerDiscreteScheduler": "euler",
@@ -19,6 +22,44 @@ EPSILON_SCHEDULERS: Mapping[str, str] = {
 }
 """diffusers class -> short name, for denoisers that predict noise on a discrete diffusion schedule."""
 
+SCHEDULER_OPTIONS: Mapping[str, tuple[Any, ...] | type] = {
+    "use_karras_sigmas": bool,
+    "use_exponential_sigmas": bool,
+    "use_beta_sigmas": bool,
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "rescale_betas_zero_snr": bool,
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+    "solver_order": (1, 2, 3),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "shift": float,
+}
+"""Entries of diffusers' scheduler configurations that a request may set, and what they may be. Few-step checkpoints ask for
+`timestep_spacing: trailing`."""
+
+
+def check_options(text: str) -> dict[str, Any]:
+    """The options of a request from their JSON. Raises `InvalidRequest`."""
+    try:
+        options = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidRequest(f"scheduler_options: expected JSON, got text that is not ({error})") from None
+    if not isinstance(options, dict):
+        raise InvalidRequest(f"scheduler_options: expected a JSON object, got {type(options).__name__}")
+    for name, value in options.items():
+        allowed = SCHEDULER_OPTIONS.get(name)
+        if allowed is None:
+            raise InvalidRequest(f"scheduler_options: expected some of {', '.join(SCHEDULER_OPTIONS)}, got '{name}'")
+        if isinstance(allowed, tuple):
+            fits, expected = value in allowed and not isinstance(value, bool), f"one of {', '.join(map(str, allowed))}"
+        elif allowed is float:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 100
+            expected = "a number above 0, at most 100"
+        else:
+            fits, expected = isinstance(value, bool), "true or false"
+        if not fits:
+            raise InvalidRequest(f"scheduler_options: {name} must be {expected}, got {value!r}")
+    return options
+
 
 def resolve_scheduler(name: str) -> str | None:
     """The diffusers class name for a class name or a short name; None if unknown."""
@@ -27,10 +68,22 @@ def resolve_scheduler(name: str) -> str | None:
     return next((full for full, short in EPSILON_SCHEDULERS.items() if short == name.lower()), None)
 
 
-def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A diffusers scheduler `name` with the entries of `config` that it knows. Imports diffusers."""
+def make_scheduler(name: str, config: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Any:
+    """A diffusers scheduler `name` with the entries of `config` that it knows, and `options`, all of which it must know.
+
+    Imports diffusers. Raises `InvalidRequest` for an option that this scheduler has not, or a combination that it refuses.
+    """
+    options = options or {}
     import diffusers
 
     scheduler_class = getattr(diffusers, name)
     known = inspect.signature(scheduler_class.__init__).parameters
-    return scheduler_class(**{key: value for key, value in config.items() if key in known})
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InvalidRequest(
+            f"scheduler_options: {name} has no {', '.join(unknown)}; leave that out, or choose another scheduler"
+        )
+    try:
+        return scheduler_class(**{key: value for key, value in {**config, **options}.items() if key in known})
+    except (ValueError, NotImplementedError, ImportError) as error:
+        raise InvalidRequest(f"scheduler_options: {name} refuses {dict(options)}: {error}") from None

@@ -27,6 +27,7 @@ from .admission import Admission
 from .errors import Busy, InvalidRequest
 from .jobs import Job
 from .loop import Event, Failed, Finished, StepLoop, Stepped, Task
+from .references import odd_ones_out
 from .sampling import start_pictures
 from .tensors import Array
 from .variants import Variant
@@ -201,6 +202,8 @@ class Service:
                 self._on_end(event)
 
         try:
+            if job.face_weights and self._variant.identity.name in arrays:
+                job.warnings += odd_ones_out(arrays[self._variant.identity.name])
             conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}
             pictures = start_pictures(self._variant, job, conditioning)
         except Exception:

@@ -114,7 +114,7 @@ def models(variant: Variant) -> dict[str, Signature]:
     )
     sampler = Signature(
         SAMPLER,
-        tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, CONTROL)),
+        tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, variant.identity, CONTROL)),
         (replace(latents(variant, "images"), optional=True), REPORT),
         "runs the denoiser over the schedule; with `control`, see faceclip_serving/service.py",
     )

@@ -153,6 +153,11 @@ class Variant:
     limits: Limits
 
     @property
+    def identity(self) -> Tensor:
+        """The face feature that says who it is: unit vectors, [faces, branches, classes]."""
+        return self.face_features[0]
+
+    @property
     def latent_range(self) -> Range:
         """Latent cells per side."""
         low, high = self.limits.size

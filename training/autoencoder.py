@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def start_as_thumbnail(vae: AutoencoderKL) -> None:
             wide.weight[3 + colour] = -wide.weight[colour]
 
 
-def _keep_colours(conv: nn.Conv2d, centre: float) -> None:
+def _keep_colours(conv: Any, centre: float) -> None:
     """The first three outputs read the first three inputs (times `centre`, at the middle tap) and nothing else."""
     conv.weight[:3] = 0
     conv.bias[:3] = 0
@@ -92,9 +93,7 @@ def _keep_colours(conv: nn.Conv2d, centre: float) -> None:
         conv.weight[colour, colour, middle, middle] = centre
 
 
-def _pass_through(
-    last: ResnetBlock2D, shortcut: nn.Conv2d | None, end: nn.Module, groups: Sequence[tuple[int, int, int, int]]
-) -> None:
+def _pass_through(last: Any, shortcut: Any, end: Any, groups: Sequence[tuple[int, int, int, int]]) -> None:
     """Makes the closing norm, activation and convolution of `end` hand on three colours. `groups`: (+, -, +K, -K) per colour."""
     if shortcut is not None:
         colours = shortcut.weight[:3].clone()

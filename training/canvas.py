@@ -72,7 +72,7 @@ class Frame:
     def __call__(self, local: Points) -> Points:
         c, s = np.cos(self.turn), np.sin(self.turn)
         rotated: Points = local @ np.array([[c, s], [-s, c]])
-        return rotated * self.scale + np.array([self.x, self.y])
+        return np.asarray(rotated * self.scale + np.array([self.x, self.y]), np.float64)
 
 
 class Canvas:
@@ -136,7 +136,7 @@ class Canvas:
 
     @staticmethod
     def _shift(corner: tuple[int, int]) -> NDArray[np.int32]:
-        return np.array(corner, np.int32) << _SUBPIXEL_BITS
+        return np.asarray(np.array(corner, np.int32) << _SUBPIXEL_BITS, np.int32)
 
     def _window(self, shape: Points, frame: Frame, margin: float) -> tuple[Image, tuple[int, int]] | None:
         """The part of the picture that a shape can touch, and its corner (x, y)."""

@@ -1,6 +1,6 @@
 """One person in several prompted scenes, beside the reference: the picture that shows at a glance what a set of weights can do.
 
-    python -m training.contact_sheet --weights weights/nano --output weights/nano/contact_sheet.png
+python -m training.contact_sheet --weights weights/nano --output weights/nano/contact_sheet.png
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[0, 1, 2], help="numbers of test people")
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--portrait", type=Path, help="also write the first person's aligned crop: a reference for `face_aligned`")
+    parser.add_argument(
+        "--portrait", type=Path, help="also write the first person's aligned crop: a reference for `face_aligned`"
+    )
     arguments = parser.parse_args()
     scale: float = arguments.guidance_scale
     sheet = contact_sheet(arguments.weights, arguments.people, Guidance(text=scale, identity=scale, steps=arguments.steps))

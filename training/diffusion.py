@@ -173,4 +173,5 @@ def generate(
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
         predictions = predict(unet, rows, time.expand(len(rows)), embeddings, pooled).chunk(len(chain))
         latents = scheduler.step(combine(predictions, scales), time, latents, return_dict=False)[0]
-    return latents
+    final: Tensor = latents
+    return final

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.faceclip.face_vit import FaceTransformer
+from faceclip_serving.variants import FaceViT
 
 from .dataset import PICTURES, Pictures
 from .loop import Losses, Stage
@@ -65,13 +66,11 @@ def margin_loss(feature: Tensor, centres: Tensor, identity: Tensor) -> Tensor:
     return F.cross_entropy(SCALE * cosine.scatter(1, identity[:, None], with_margin), identity)
 
 
-def face_stage(vit: FaceTransformer, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
+def face_stage(vit: FaceTransformer, sizes: FaceViT, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
     """Trains `vit` on the crops of the training identities."""
-    width = vit.norm.normalized_shape[0]
-    classes = vit.feature[2].out_features
     torch.manual_seed(seed)
-    head = nn.Linear(width + classes, FACTORS)
-    centres = nn.Embedding(data.identities, classes)
+    head = nn.Linear(sizes.width + sizes.classes, FACTORS)
+    centres = nn.Embedding(data.identities, sizes.classes)
     vit.requires_grad_(True)
     vit.mask_token.requires_grad_(False)
     wanted = torch.zeros(data.identities, FACTORS)

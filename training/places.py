@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .canvas import Canvas, Colour, darker, lighter, mix, oval, points, smooth
+from .canvas import Canvas, Colour, Points, darker, lighter, mix, oval, points, smooth
 
 Random = np.random.Generator
 SKY: Mapping[str, tuple[Colour, Colour]] = {
@@ -31,7 +31,7 @@ def lit(colour: Colour, time: str) -> Colour:
     return mix(colour, tint, share)
 
 
-def _box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+def _box(x0: float, y0: float, x1: float, y1: float) -> Points:
     return points((x0, y0), (x1, y0), (x1, y1), (x0, y1))
 
 

@@ -144,7 +144,14 @@ def set_trainable(encoder: FaceCLIPEncoder, trained: bool) -> None:
 
 def _face(work: Work) -> Stage:
     r = work.recipe
-    return face_stage(nano.make_encoder(r.seed).branches[0].face_encoder, work.data, r.face_steps, r.face_batch, r.seed + 1)
+    return face_stage(
+        nano.make_encoder(r.seed).branches[0].face_encoder,
+        nano.ARCHITECTURE.face,
+        work.data,
+        r.face_steps,
+        r.face_batch,
+        r.seed + 1,
+    )
 
 
 def _vae(work: Work) -> Stage:

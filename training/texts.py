@@ -21,7 +21,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    tokenizer: Tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(line.split()) for line in lines]).backend_tokenizer
+    tokenizer: Tokenizer = CLIPTokenizer(
+        vocab=vocabulary, merges=[(line.split()[0], line.split()[1]) for line in lines]
+    ).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -7,6 +7,7 @@ server's alone. Refused here is only what the wire cannot carry, or what is no p
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -56,8 +57,14 @@ class GenerateOptions(TypedDict, total=False):
     num_images_per_prompt: int | None
     scheduler: str | None
     """One of `pipe.config.schedulers`, or its short name."""
+    scheduler_options: Mapping[str, Any] | str | None
+    """Entries of the scheduler's configuration, as in diffusers: {"use_karras_sigmas": True}."""
     face_aligned: bool | None
     """The photographs are already aligned square crops."""
+    face_weighting: str | None
+    """Several references: `equal`, or `quality`: a clear, frontal photograph counts more."""
+    image_encoding: str | None
+    """How pictures travel. For clients that speak JSON; leave it out here."""
     output_format: str | None
     """File format the server encodes in: PNG (lossless), JPEG or WEBP."""
     priority: str | None
@@ -113,6 +120,8 @@ def prepare_call(
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
     values = {name: options[name] for name in options if name in accepted and name != "face_images"}
+    if isinstance(values.get("scheduler_options"), Mapping):
+        values["scheduler_options"] = json.dumps(values["scheduler_options"])
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
     inputs = {"prompt": encode("prompt", "BYTES", prompt)}
     inputs |= {name: encode(name, accepted[name], value) for name, value in values.items() if value is not None}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from faceclip import FaceCLIPPipeline
 from faceclip.address import ENVIRONMENT_VARIABLE
-from PIL import Image
 
 from .triton_double import TritonDouble
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from faceclip import InvalidRequestError
 from faceclip.address import split_target
 

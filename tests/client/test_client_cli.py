@@ -13,10 +13,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from faceclip import Progress
 from faceclip.cli import main
 from faceclip.progress_line import ProgressLine, describe_progress
-from PIL import Image
 
 from .triton_double import VARIANT, TritonDouble
 

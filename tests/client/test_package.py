@@ -8,8 +8,9 @@ import types
 from importlib import metadata
 from pathlib import Path
 
-import faceclip
 import pytest
+
+import faceclip
 
 DECLARED = {"numpy", "pillow", "tritonclient"}
 IMPORT_ALL = """

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from faceclip import InvalidRequestError
 from faceclip.photos import collect_photos, encode_photo
-from PIL import Image
 
 
 def _pixels(encoded: bytes) -> np.ndarray:

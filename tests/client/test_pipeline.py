@@ -14,6 +14,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
+
 from faceclip import (
     DeadlineExceededError,
     FaceCLIPOutput,
@@ -26,7 +28,6 @@ from faceclip import (
     ServerError,
     ServerUnavailableError,
 )
-from PIL import Image
 
 from .triton_double import VARIANT, TritonDouble, wait_until
 

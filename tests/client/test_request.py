@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from faceclip import InvalidRequestError, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
-
 from faceclip_serving import requests
 from faceclip_serving.requests import PARAMETERS, parse_request
 from faceclip_serving.variants import TINY_SDXL
@@ -32,6 +32,8 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "id_start": 0,
         "id_end": 0.75,
         "priority": "batch",
+        "face_weighting": "quality",
+        "scheduler_options": {"timestep_spacing": "trailing"},
     }
     values = {
         "negative_prompt": "blurry",

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from faceclip import FaceCLIPOutput, InvalidRequestError, ProtocolError
 from faceclip.result import format_of, numbered, read_output, read_progress
-from PIL import Image
 
 
 def _objects(*items: bytes) -> np.ndarray:

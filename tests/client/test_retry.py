@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from faceclip import InvalidRequestError, ServerBusyError, ServerError, ServerUnavailableError
 from faceclip.retry import CONNECT_RETRIES, MAX_DELAY_S, Retry
 

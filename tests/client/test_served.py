@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from faceclip import InvalidRequestError, ModelConfig, ModelNotFoundError, ProtocolError
 from faceclip.served import choose_model, describe
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from tritonclient.grpc import service_pb2
+
 from faceclip import FaceCLIPOutput, FaceCLIPPipeline, ModelConfig, ModelNotFoundError, ModelState, ProtocolError, ServerState
 from faceclip.address import Address
 from faceclip.grpc_transport import GrpcTransport
 from faceclip.wire import infer_arrays, infer_request, model_states
-from PIL import Image
-from tritonclient.grpc import service_pb2
 
 from .triton_double import TritonDouble
 

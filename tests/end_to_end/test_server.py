@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
 
+from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
 from server.control import ask, drain, resume
 from server.process import Ports, ServerError, TritonServer
 

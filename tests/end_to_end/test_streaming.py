@@ -11,11 +11,11 @@ import urllib.request
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
-from faceclip import DeadlineExceededError, InvalidRequestError, Progress
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.parity import PHOTO
+from faceclip import DeadlineExceededError, InvalidRequestError, Progress
 from server.metrics import read_metrics
 from server.probe import tensor_input
 

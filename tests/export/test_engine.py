@@ -1,5 +1,6 @@
 """The `engine` command up to TensorRT, and with it where a GPU and TensorRT are at hand."""
 
+import ctypes.util
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,12 @@ def has_gpu():
     except EngineError:
         return False
     return find_spec("tensorrt") is not None
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="a CUDA driver is installed here")
+def test_a_missing_driver_is_one_clear_error():
+    with pytest.raises(EngineError, match=r"no CUDA driver here \(.*\): TensorRT engines are built and run on the machine"):
+        open_device()
 
 
 @without_tensorrt

@@ -1,5 +1,7 @@
 """The sampling loop with a plain callable as denoiser: no server, no network."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,18 @@ def test_sizes_alternate_and_rows_stay_within_the_bound():
     assert select([*small, large], max_rows=4) == [small[2], small[0]]
     small[2].last_tick = 2
     assert select([*small, large], max_rows=4) == [large]
+
+
+def test_scheduler_options_change_the_schedule_and_unknown_ones_are_refused():
+    def sigmas(**options):
+        return start_pictures(TINY_SDXL, job(scheduler_options=json.dumps(options)), conditioning(1))[0].scheduler.sigmas
+
+    assert not torch.allclose(sigmas(), sigmas(use_karras_sigmas=True))
+    assert not torch.allclose(sigmas(), sigmas(timestep_spacing="trailing"))
+    with pytest.raises(InvalidRequest, match="EulerDiscreteScheduler has no solver_order"):
+        sigmas(solver_order=3)
+    with pytest.raises(InvalidRequest, match="refuses"):
+        sigmas(use_karras_sigmas=True, use_exponential_sigmas=True)
 
 
 def test_a_scheduler_that_refuses_the_steps_is_the_callers_error():

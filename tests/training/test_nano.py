@@ -14,7 +14,7 @@ from benchmarks.quality import WEIGHTS, maker
 from benchmarks.quality_world import Cases
 from training import nano
 from training.autoencoder import decode_pictures, encode_all
-from training.dataset import SPLITS, Pictures, build
+from training.dataset import Pictures, build
 from training.diffusion import Guidance
 from training.judges import ATTRIBUTES, classify, recognise
 from training.texts import read_tokenizer

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from faceclip_serving.errors import InvalidRequest
-from faceclip_serving.faces import make_detector
 
 from faceclip_serving import adapter
+from faceclip_serving.errors import InvalidRequest
+from faceclip_serving.faces import make_detector
 from faceclip_serving.metrics import Metrics, requests_by_outcome
 from faceclip_serving.preparing import prepare
 from faceclip_serving.prompts import load_tokenizer
