@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from export.weights import fill_seeded
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.tensors import Array
 from faceclip_serving.variants import Variant
+
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Oracle:
 def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
     """The networks of an SDXL-family variant, from a checkpoint folder or with seeded weights."""
 
-    def filled(module: nn.Module, part: str) -> nn.Module:
+    def filled(module: Module, part: str) -> Module:
         if checkpoint is None:
             fill_seeded(module)
         else:

@@ -21,7 +21,7 @@ _STEPS = ("download", "engine", "verify", "inspect_engine", "repository")
 _PURPOSE = "From a checkpoint to what Triton loads. `python -m export <command> --help` explains a step."
 
 _OVERVIEW = """steps, in order:
-  python -m export download --to build/checkpoint          official weights (not needed for tiny-sdxl)
+  python -m export download --to checkpoint                official weights (not needed for tiny-sdxl)
   python -m export onnx --variant tiny-sdxl                components -> ONNX, proven against torch
   python -m export engine --variant sdxl                   ONNX -> TensorRT engines (where a GPU serves; docs/tensorrt.md)
   python -m export verify --variant sdxl                   engines against ONNX Runtime

@@ -31,6 +31,7 @@ from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE,
 from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
 
+from .engine_record import PLAN, check_plan
 from .tokenizers import ASSETS, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
@@ -166,11 +167,13 @@ def _link_artifact(components: Path, name: str, profile: Profile, version: Path)
     placement = profile.placements[name]
     source = components / placement.precision / name
     if not (source / placement.runtime.artifact).exists():
-        command = "engine" if placement.runtime.artifact == "model.plan" else "onnx"
+        command = "engine" if placement.runtime.artifact == PLAN else "onnx"
         raise RepositoryError(
             f"{name}: expected {source / placement.runtime.artifact}; make it with"
             f" `python -m export {command} --precision {placement.precision}`"
         )
+    if placement.runtime.artifact == PLAN:
+        check_plan(source, for_triton=True)
     for path in source.glob(placement.runtime.artifact + "*"):
         _link(path, version / path.name)
 
@@ -187,7 +190,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
     parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: build/checkpoint)")
+    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: checkpoint)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
@@ -203,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
     variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or Path("build/checkpoint"))
+    assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"))
     print(f"assembled {destination}", file=sys.stderr)
     print(json.dumps({"repository": str(destination), "variant": variant.name, "profile": profile.name}))
     return 0
