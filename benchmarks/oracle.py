@@ -1,25 +1,46 @@
-"""The reference: diffusers' own StableDiffusionXLPipeline, fed with the torch encoder's embeddings, same weights and seed."""
+"""The reference: diffusers' own pipelines, fed with the torch encoders' embeddings, same weights and seed.
+
+One row of `ORACLES` per family, chosen by the type of the variant's architecture.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import nn
 
 from export.checkpoint import load_part
 from export.faceclip.encoder import FaceCLIPEncoder
+from export.faceclip.face_t5 import FaceT5Encoder
 from export.weights import fill_seeded
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import Variant
+from faceclip_serving.variants import DISTILLED_GUIDANCE, FluxArchitecture, SDXLArchitecture, Variant
+
+Encoded = tuple[torch.Tensor, torch.Tensor]
+"""embeddings and pooled, a row per prompt."""
 
 
-Module = TypeVar("Module", bound=nn.Module)
+class Encoder(Protocol):
+    """(face_image, face_exist, ids of each tokenizer in the variant's order) -> embeddings, pooled."""
+
+    def __call__(self, *inputs: torch.Tensor) -> Encoded: ...
+
+
+Draw = Callable[..., Array]
+"""(negative and positive `Encoded`, scheduler, seed, steps, guidance_scale, height, width) -> RGB [height, width, 3] in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -27,73 +48,107 @@ class Oracle:
     """Torch networks of a variant, in FP32, none of them prepared for export."""
 
     variant: Variant
-    encoder: FaceCLIPEncoder
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    encoder: Encoder
+    draw: Draw
 
     @torch.no_grad()
-    def encode(self, face_image: Array, face_exist: Array, input_ids: Array) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, face_image: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
         """Embeddings and pooled rows of prompts with (or without) their faces."""
-        encoded: tuple[torch.Tensor, torch.Tensor] = self.encoder(*map(torch.from_numpy, (face_image, face_exist, input_ids)))
-        return encoded
+        of_tokenizers = [ids[tokens.input] for tokens in self.variant.tokens]
+        return self.encoder(*map(torch.from_numpy, (face_image, face_exist, *of_tokenizers)))
 
     @torch.no_grad()
-    def picture(
-        self,
-        embeddings: torch.Tensor,
-        pooled: torch.Tensor,
-        *,
-        scheduler: str,
-        seed: int,
-        steps: int,
-        guidance_scale: float,
-        height: int,
-        width: int,
-    ) -> Array:
-        """One picture, uint8 [height, width, 3]. Row 0 of the conditioning is the negative prompt, row 1 the positive."""
+    def picture(self, embeddings: torch.Tensor, pooled: torch.Tensor, **options: Any) -> Array:
+        """One picture, uint8 [height, width, 3]. Row 0 of the conditioning is the negative prompt, row 1 the positive.
+
+        `options`: scheduler, seed, steps, guidance_scale, height and width.
+        """
+        image = self.draw(
+            {
+                "prompt_embeds": embeddings[1:2],
+                "pooled_prompt_embeds": pooled[1:2],
+                "negative_prompt_embeds": embeddings[:1],
+                "negative_pooled_prompt_embeds": pooled[:1],
+            },
+            scheduler=make_scheduler(options["scheduler"], self.variant.scheduler_config),
+            guidance_scale=options["guidance_scale"],
+            num_inference_steps=options["steps"],
+            height=options["height"],
+            width=options["width"],
+            generator=torch.Generator().manual_seed(options["seed"]),
+            output_type="np",
+        )
+        return np.asarray((image * 255).round(), np.uint8)
+
+
+Filled = Callable[[nn.Module, str], Any]
+"""(network, checkpoint part) -> the network with its weights."""
+
+
+def _sdxl(variant: Variant, filled: Filled) -> Oracle:
+    architecture = variant.architecture
+    assert isinstance(architecture, SDXLArchitecture)
+    unet = filled(UNet2DConditionModel(**architecture.unet), "unet")
+    vae = filled(AutoencoderKL(**architecture.vae), "vae")
+
+    def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, **options: Any) -> Array:
         pipeline = StableDiffusionXLPipeline(
-            vae=self.vae,
+            vae=vae,
             text_encoder=None,
             text_encoder_2=None,
             tokenizer=None,
             tokenizer_2=None,
-            unet=self.unet,
-            scheduler=make_scheduler(scheduler, self.variant.scheduler_config),
+            unet=unet,
+            scheduler=scheduler,
             add_watermarker=False,
         )
-        pipeline.set_progress_bar_config(disable=True)
-        image = pipeline(
-            prompt_embeds=embeddings[1:2],
-            pooled_prompt_embeds=pooled[1:2],
-            negative_prompt_embeds=embeddings[:1],
-            negative_pooled_prompt_embeds=pooled[:1],
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            height=height,
-            width=width,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="np",
-        ).images[0]
-        return np.asarray((image * 255).round(), np.uint8)
+        return _run(pipeline, conditioning, options)
+
+    return Oracle(variant, filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder"), draw)
+
+
+def _flux(variant: Variant, filled: Filled) -> Oracle:
+    architecture = variant.architecture
+    assert isinstance(architecture, FluxArchitecture)
+    transformer = filled(FluxTransformer2DModel(**architecture.transformer), "dit")
+    vae = filled(AutoencoderKL(**architecture.vae), "flux_vae")
+
+    def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, guidance_scale: float, **options: Any) -> Array:
+        pipeline = FluxPipeline(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            transformer=transformer,
+            scheduler=scheduler,
+        )
+        # What diffusers calls the guidance scale here is the distilled one; the negative prompt has a scale of its own.
+        options |= {"true_cfg_scale": guidance_scale, "guidance_scale": DISTILLED_GUIDANCE}
+        return _run(pipeline, conditioning, options)
+
+    return Oracle(variant, filled(FaceT5Encoder(architecture), "face_t5_encoder"), draw)
+
+
+ORACLES: Mapping[type, Callable[[Variant, Filled], Oracle]] = {SDXLArchitecture: _sdxl, FluxArchitecture: _flux}
+
+
+def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Array:
+    pipeline.set_progress_bar_config(disable=True)
+    return np.asarray(pipeline(**conditioning, **options).images[0])
 
 
 def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
-    """The networks of an SDXL-family variant, from a checkpoint folder or with seeded weights."""
+    """The networks of a variant, from a checkpoint folder or with seeded weights."""
 
-    def filled(module: Module, part: str) -> Module:
+    def filled(module: nn.Module, part: str) -> nn.Module:
         if checkpoint is None:
             fill_seeded(module)
         else:
             load_part(module, checkpoint, part)
         return module.eval().requires_grad_(False)
 
-    architecture = variant.architecture
-    return Oracle(
-        variant,
-        filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder"),
-        filled(UNet2DConditionModel(**architecture.unet), "unet"),
-        filled(AutoencoderKL(**architecture.vae), "vae"),
-    )
+    return ORACLES[type(variant.architecture)](variant, filled)
 
 
 def psnr_db(a: Array, b: Array) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from faceclip_serving.variants import VARIANTS, Variant
 
 from . import inprocess
 from .parity import PHOTO, PROMPT
+from .report import emit
 from .running import serving
 
 PROFILE = PROFILES["cpu"]
@@ -74,5 +74,5 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def run(args: argparse.Namespace) -> int:
-    print(json.dumps(measure(VARIANTS[args.variant], args.repeats, args.checkpoint)))
+    emit(f"overhead-{args.variant}", measure(VARIANTS[args.variant], args.repeats, args.checkpoint))
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,34 +22,51 @@ from faceclip_serving.tensors import Array
 from faceclip_serving.variants import FACE_SIZE, VARIANTS, Variant
 
 from .oracle import Oracle, load_oracle, psnr_db
+from .report import emit
 from .running import serving
 
 PHOTO = Path(__file__).resolve().parent.parent / "examples" / "astronaut.jpg"
 PROMPT = "portrait of an astronaut, studio light"
-SCHEDULERS = ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+SCHEDULERS = (
+    "EulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+)
+"""Those of them are tried that fit the variant."""
 PROFILE = PROFILES["cpu"]
 
 
 def sizes(variant: Variant) -> list[tuple[int, int]]:
     """The default size and a smaller, odd one."""
+    smallest, multiple = variant.limits.size[0], variant.limits.size_multiple
+
+    def smaller(side: int) -> int:
+        return max(smallest, (side // 2 // multiple + 1) * multiple)
+
     height, width = variant.defaults.height, variant.defaults.width
-    return [(height, width), (max(variant.limits.size[0], height // 2 + 8), max(variant.limits.size[0], width // 2 + 8))]
+    return [(height, width), (smaller(height), smaller(width))]
 
 
-def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, prompt: str) -> tuple[Array, Array, Array]:
-    """face_image, face_exist and input_ids of the (negative, positive) rows, as the published inference makes them."""
-    [tokens] = variant.tokens
-    tokenizer = load_tokenizer(prepare_folder / tokens.tokenizer)
+Rows = tuple[Array, Array, dict[str, Array]]
+"""face_image, face_exist, and the ids of every tokenizer by the name of its input."""
+
+
+def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, prompt: str) -> Rows:
+    """The (negative, positive) rows, as the published inference makes them."""
     image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
     if photo is not None:
         yunet = prepare_folder / "face_detection_yunet.onnx"
         image[1] = prepare_face(photo, 0, False, make_detector(yunet if yunet.exists() else None)).image
     texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
-    ids = np.stack([encode_prompt(tokenizer, tokens, text, prefixed).ids for text, prefixed in texts])
+    ids = {}
+    for tokens in variant.tokens:
+        tokenizer = load_tokenizer(prepare_folder / tokens.tokenizer)
+        ids[tokens.input] = np.stack([encode_prompt(tokenizer, tokens, text, prefixed).ids for text, prefixed in texts])
     return image, np.array([False, photo is not None]), ids
 
 
-def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: tuple[Array, Array, Array]) -> float:
+def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows) -> float:
     """Largest absolute difference of the exported encoders' conditioning from the torch encoder's."""
     image, exist, ids = rows
     nets = components(variant)
@@ -59,8 +75,9 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: tupl
         for name in (FACE_ENCODER, TEXT_ENCODER)
     }
     features = run[FACE_ENCODER]({"face_image": image})
+    fused = {tensor.name: features[tensor.name] for tensor in variant.fused_features}
     index = np.where(exist, np.arange(len(exist)), NO_FACE)[:, None].astype(np.int64)
-    found = run[TEXT_ENCODER]({variant.tokens[0].input: ids, "face_index": index, **features})
+    found = run[TEXT_ENCODER]({**ids, "face_index": index, **fused})
     expected = oracle.encode(image, exist, ids)
     return max(float(np.abs(found[t.name] - e.numpy()).max()) for t, e in zip(variant.conditioning, expected, strict=True))
 
@@ -74,16 +91,24 @@ def measure(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
 def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int = 6) -> dict[str, Any]:
     """Every combination of scheduler, size and face; PSNR of each served picture to the reference's."""
     variant = oracle.variant
+    guidance_scale = variant.defaults.guidance_scale
     cases = []
     errors = []
     for photo in (PHOTO.read_bytes(), None):
         rows = reference_rows(variant, repository / PREPARE / "1", photo, PROMPT)
         errors.append(encoder_error(variant, oracle, repository, rows))
-        reference = partial(oracle.picture, *oracle.encode(*rows), steps=steps, guidance_scale=5.0, seed=1)
-        for scheduler, (height, width) in itertools.product(SCHEDULERS, sizes(variant)):
+        reference = partial(oracle.picture, *oracle.encode(*rows), steps=steps, guidance_scale=guidance_scale, seed=1)
+        schedulers = [name for name in SCHEDULERS if name in variant.schedulers]
+        for scheduler, (height, width) in itertools.product(schedulers, sizes(variant)):
             options: dict[str, Any] = {"scheduler": scheduler, "height": height, "width": width}
             face: dict[str, Any] = {"face_image": photo} if photo else {}
-            served = pipe(PROMPT, **face, **options, num_inference_steps=steps, guidance_scale=5.0, seed=1, output_type="np")
+            settings: dict[str, Any] = {
+                "num_inference_steps": steps,
+                "guidance_scale": guidance_scale,
+                "seed": 1,
+                "output_type": "np",
+            }
+            served = pipe(PROMPT, **face, **options, **settings)
             picture = np.asarray((served.images[0] * 255).round(), np.uint8)
             psnr = psnr_db(picture, reference(**options))
             cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2)})
@@ -104,5 +129,5 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def run(args: argparse.Namespace) -> int:
-    print(json.dumps(measure(VARIANTS[args.variant], args.checkpoint)))
+    emit(f"parity-{args.variant}", measure(VARIANTS[args.variant], args.checkpoint))
     return 0

@@ -177,6 +177,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.pictures is not None:
         document: dict[str, Any] = score_folder(arguments.pictures, arguments.recogniser)
+    elif not list(arguments.weights.glob("*.safetensors")):
+        print(
+            f"error: weights: expected trained ones in {arguments.weights}; make them with `python -m training all`, then"
+            " `python -m training weights`, or name another folder with --weights",
+            file=sys.stderr,
+        )
+        return 1
     else:
         torch.set_num_threads(arguments.threads)
         document = measure(arguments)

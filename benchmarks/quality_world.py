@@ -99,4 +99,4 @@ def judge(
 
 def _features(classifier: AttributeClassifier, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     parts = [classifier.features(as_tensor(pictures[i : i + 64])).numpy() for i in range(0, len(pictures), 64)]
-    return np.concatenate(parts)
+    return metrics.unit(np.concatenate(parts)) * np.float32(parts[0].shape[1] ** 0.5)

@@ -7,7 +7,6 @@ number of rows at the same batch size: what a server of no cost whatsoever would
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -29,6 +28,7 @@ from faceclip_serving.variants import VARIANTS, Variant
 from server.metrics import read_metrics
 from server.process import TritonServer
 
+from .report import emit
 from .running import serving
 
 PROFILE = PROFILES["cpu"]
@@ -248,5 +248,5 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def run(args: argparse.Namespace) -> int:
-    print(json.dumps(measure(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint)))
+    emit(f"serving-{args.variant}", measure(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -18,6 +17,7 @@ from faceclip_serving.variants import VARIANTS, Variant
 from server.process import TritonServer
 
 from .parity import PHOTO
+from .report import emit
 from .running import serving
 
 PROFILE = PROFILES["cpu"]
@@ -98,5 +98,5 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def run(args: argparse.Namespace) -> int:
-    print(json.dumps(measure(VARIANTS[args.variant], args.requests)))
+    emit(f"soak-{args.variant}", measure(VARIANTS[args.variant], args.requests))
     return 0

@@ -38,13 +38,15 @@ class CheckpointError(RuntimeError):
 
 def part_files(checkpoint_dir: Path, part: str) -> list[Path]:
     """The files of `part`, in the order of its table row. Raises `CheckpointError` where one is missing."""
-    return [_existing(checkpoint_dir, part, names) for names in _row(part).files]
+    row = _row(part)
+    return [_existing(checkpoint_dir / row.folder, part, names) for names in row.files]
 
 
-def load_part(module: nn.Module, checkpoint_dir: Path, part: str) -> None:
+def load_part(module: nn.Module, checkpoint_dir: Path, part: str, only: str = "") -> None:
     """Loads every tensor of `module` from `part`: names and shapes must be exactly the module's, its dtypes are kept.
 
-    A module on the meta device is given memory: that of the mapped file where the dtype agrees, so that nothing is copied.
+    A module on the meta device is given memory: that of the mapped file where the dtype agrees, so that nothing is copied. Of
+    such a module, tensors whose names do not begin with `only` are checked but stay without memory.
     """
     path = readable_file(checkpoint_dir, part)
     tensors = read_tensors(path, part)
@@ -52,8 +54,9 @@ def load_part(module: nn.Module, checkpoint_dir: Path, part: str) -> None:
     _check_fit(expected, tensors, path, part)
     is_meta = any(tensor.is_meta for tensor in expected.values())
     if is_meta:
-        tensors = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
-    module.load_state_dict(tensors, strict=True, assign=is_meta)
+        needed = {name: tensor for name, tensor in tensors.items() if name.startswith(only)}
+        tensors = {name: tensor.to(expected[name].dtype) for name, tensor in needed.items()}
+    module.load_state_dict(tensors, strict=not only, assign=is_meta)  # strict was settled by the check above
 
 
 def read_tensors(path: Path, part: str) -> dict[str, Tensor]:
@@ -66,7 +69,7 @@ def readable_file(checkpoint_dir: Path, part: str) -> Path:
     """The safetensors file that holds `part`'s tensors; a pickle is converted by the first call."""
     (names,) = _row(part).files
     if names[0].endswith(".safetensors"):
-        return _existing(checkpoint_dir, part, names)
+        return _existing(checkpoint_dir / _row(part).folder, part, names)
     source = checkpoint_dir / names[0]
     target = checkpoint_dir / CONVERTED / f"{part}.safetensors"
     if not _is_current(source, target):

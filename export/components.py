@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.variants import SDXLArchitecture, Variant
+from faceclip_serving.variants import FluxArchitecture, SDXLArchitecture, Variant
 
-from . import sdxl, vae
+from . import flux, sdxl, vae
 from .checkpoint import load_part
-from .weights import fill_seeded
+from .memory import require_memory
+from .weights import stand_in
 
 
 class ComponentError(ValueError):
@@ -29,19 +30,20 @@ class ComponentError(ValueError):
 class Network:
     """How one component of one family is built, and what its export must keep."""
 
-    build: Callable[[Variant, sdxl.Filled], nn.Module]
+    build: Callable[[Variant, Callable[..., nn.Module]], nn.Module]
     part: str
     """Checkpoint part that its weights come from, see `parts.PARTS`."""
     tolerance: Mapping[str, float]
     """Precision -> largest error allowed, as a share of the reference's largest absolute value."""
     fp32: tuple[str, ...] = ()
-    """Sub-modules and tensors, by the start of their names, that stay FP32 in `fp16` besides `precision.FP32_LAYERS`."""
+    """Sub-modules and tensors, by the start of their names, that stay FP32 in `fp16` besides `precision.FP32_LAYERS`; `*`
+    stands for any text."""
     fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
 
 
 _TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2}
-"""Seeded networks, small and full-size, err by up to 2e-6 and 4e-3; a wrong layer or a lost island errs by 1e-1 and more."""
+"""A few times what seeded networks of either size err by; metadata.json has the figures of each export."""
 
 NETWORKS: Mapping[type, Mapping[str, Network]] = {
     SDXLArchitecture: {
@@ -49,7 +51,28 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
         TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",)),
         DENOISER: Network(sdxl.denoiser, "unet", _TOLERANCE, fp32=("unet.time_embedding", "unet.add_embedding")),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
-    }
+    },
+    FluxArchitecture: {
+        FACE_ENCODER: Network(flux.face_encoder, "face_t5_encoder", _TOLERANCE),
+        TEXT_ENCODER: Network(
+            flux.text_encoder,
+            "face_t5_encoder",
+            _TOLERANCE,
+            fp32=("no_face_", "encoder.encoder_2.t5_encoder.block.*.ff_layer.wo."),
+        ),
+        DENOISER: Network(
+            flux.denoiser,
+            "dit",
+            _TOLERANCE,
+            fp32=(
+                "transformer.pos_embed",
+                "transformer.time_text_embed",
+                "transformer.context_embedder",
+                "transformer.x_embedder",
+            ),
+        ),
+        VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
+    },
 }
 
 
@@ -71,14 +94,15 @@ def build(variant: Variant, component: str, checkpoint: Path | None = None) -> n
     found while building.
     """
 
-    def filled(construct: Callable[[], nn.Module], part: str) -> nn.Module:
+    def filled(construct: Callable[[], nn.Module], part: str, only: str = "") -> nn.Module:
         with torch.device("meta"):  # no memory before the weights are known
             module = construct()
+        needed = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(only)}
+        require_memory(f"component '{component}' of variant '{variant.name}'", needed.values())
         if checkpoint is not None:
-            load_part(module, checkpoint, part)
+            load_part(module, checkpoint, part, only)
         else:
-            module.to_empty(device="cpu")
-            fill_seeded(module)
+            stand_in(module, only)
         stored = module.state_dict()
         computed = [name for name, _ in module.named_buffers() if name not in stored]
         if computed:

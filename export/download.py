@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .digests import sha256
-from .parts import PARTS, Digest, Part
+from .parts import NEEDED, PARTS, Digest, Part
 
 Fetch = Callable[[str, str, Path], Path]
 """(repository, file, destination folder) -> where the file now lies. Raises `DownloadError`."""
@@ -80,6 +80,7 @@ def _show_licenses(names: Iterable[str]) -> None:
 
 def _fetch_part(part: Part, destination: Path, fetch: Fetch) -> list[Path]:
     paths = []
+    destination = destination / part.folder
     for file, *_ in part.files:
         path = destination / file
         if part.digest is None or not (path.is_file() and _matches(path, part.digest)):
@@ -113,7 +114,8 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--to", type=Path, default=Path("checkpoint"), metavar="DIR", help="folder to fill (default: checkpoint)"
     )
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--variant", choices=list(NEEDED), default="sdxl", help="whose parts to fetch (default: sdxl)")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=f"these instead: {', '.join(PARTS)}")
     parser.add_argument(
         "--accept-license", action="store_true", help="I have read the licences that are printed, and accept them"
     )
@@ -123,7 +125,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 def run(args: argparse.Namespace) -> int:
     """Runs the parsed command; returns its exit code."""
     try:
-        paths = download(args.to, args.only, args.accept_license)
+        paths = download(args.to, args.only or NEEDED[args.variant], args.accept_license)
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

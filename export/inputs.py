@@ -78,15 +78,18 @@ def _extra(variant: Variant, tensor: Tensor, shape: tuple[int, ...], sizes: Size
 
 
 def _ids(tokens: Tokens, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Prompts of different lengths. The identity token stands inside its window in even rows, and beyond it in all."""
+    """Prompts of different lengths. An identity token stands inside its window in even rows, and beyond it in all."""
     ids = np.full(shape, tokens.padding)
-    ordinary = min(tokens.begin, tokens.end)
+    begin = [] if tokens.begin is None else [tokens.begin]
+    first, last = tokens.words or (1, min(tokens.end, *begin) - 1)
     for row, line in enumerate(ids):
         length = int(generator.integers(tokens.max_tokens // 2, tokens.max_tokens - 1))
-        words = generator.integers(1, ordinary, length - 1)
-        words[words == tokens.identity_token] = 1
-        line[:length] = [tokens.begin, *words]
+        words = generator.integers(first, last + 1, length - len(begin))
+        words[words == tokens.identity_token] = first
+        line[:length] = [*begin, *words]
         line[length] = tokens.end
+        if tokens.identity_token is None:
+            continue
         line[tokens.identity_window + 3] = tokens.identity_token
         if row % 2 == 0:
             line[tokens.identity_window - 2] = tokens.identity_token

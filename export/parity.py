@@ -7,7 +7,6 @@ tensors of any scale, and a single wrong element shows. Knows nothing of how a c
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, multiples
 from faceclip_serving.tensors import Array, Bounds, Signature
 from faceclip_serving.variants import Variant
 
@@ -71,9 +70,9 @@ class Finding:
 
 def cases(variant: Variant, signature: Signature, bounds: Bounds) -> list[Case]:
     """The cases of a component, in the sizes that its bounds allow."""
-    found = []
+    found, of = [], multiples(variant)
     for steps in _STEPS[signature.name]:
-        sizes = {axis: min(bounds[axis].min + step, bounds[axis].max) for axis, step in steps.items()}
+        sizes = {axis: min(bounds[axis].min + step * of.get(axis, 1), bounds[axis].max) for axis, step in steps.items()}
         found.append(Case(sizes, example_inputs(variant, signature, sizes, salt="parity")))
     return found
 
@@ -97,7 +96,8 @@ def onnx_run(path: Path, signature: Signature) -> Run:
     mapped file. Without the arena, memory is given back after each product.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.disable_prepacking", "1")

@@ -1,7 +1,7 @@
 """The official files: what each is called, where it comes from, and under which licence. Data only.
 
-A checkpoint folder holds the files of several repositories under one root, each at the path it has in its repository. A further
-family adds rows here, and nothing else changes.
+A checkpoint folder holds the files of several repositories under one root, each at the path it has in its repository, below
+`Part.folder`. A further family adds rows here, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Part:
     """Removed from the start of tensor names that have it."""
     digest: Digest | None = None
     """Of the only file, where it is known."""
+    folder: str = ""
+    """Below the root, for files whose paths another repository uses, too."""
 
 
 CC_BY_NC = License(
@@ -53,13 +55,24 @@ OPENRAIL = License(
     must_be_accepted=True,
 )
 MIT = License("MIT", "https://opensource.org/license/mit", "keep the copyright notice", must_be_accepted=False)
+FLUX_NON_COMMERCIAL = License(
+    "FLUX.1 [dev] Non-Commercial License",
+    "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
+    "no commercial use of the model; the terms on the repository's page must be accepted there, too",
+    must_be_accepted=True,
+)
 
 _FACECLIP = "ByteDance/FaceCLIP"
+_FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 _SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def _tokenizer(folder: str) -> Part:
     return Part(_SDXL_BASE, OPENRAIL, ((f"{folder}/vocab.json",), (f"{folder}/merges.txt",)))
+
+
+def _flux_tokenizer(folder: str, *files: str) -> Part:
+    return Part(_FLUX_DEV, FLUX_NON_COMMERCIAL, tuple((f"{folder}/{file}",) for file in files), folder="flux")
 
 
 PARTS: Mapping[str, Part] = {
@@ -70,8 +83,13 @@ PARTS: Mapping[str, Part] = {
         OPENRAIL,
         (("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"),),
     ),
+    "face_t5_encoder": Part(_FACECLIP, CC_BY_NC, (("model/face_t5_encoder.pt",),)),
+    "dit": Part(_FACECLIP, CC_BY_NC, (("model/dit.pt",),)),
     "tokenizer": _tokenizer("tokenizer"),
     "tokenizer_2": _tokenizer("tokenizer_2"),
+    "flux_vae": Part(_FLUX_DEV, FLUX_NON_COMMERCIAL, (("vae/diffusion_pytorch_model.safetensors",),), folder="flux"),
+    "flux_tokenizer": _flux_tokenizer("tokenizer", "vocab.json", "merges.txt"),
+    "flux_tokenizer_2": _flux_tokenizer("tokenizer_2", "tokenizer.json"),
     "yunet": Part(
         "opencv/face_detection_yunet",
         MIT,
@@ -79,3 +97,9 @@ PARTS: Mapping[str, Part] = {
         digest=Digest(232_589, "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"),
     ),
 }
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "sdxl": ("face_clip_encoder", "unet", "vae", "tokenizer", "tokenizer_2", "yunet"),
+    "flux": ("face_t5_encoder", "dit", "flux_vae", "flux_tokenizer", "flux_tokenizer_2", "yunet"),
+}
+"""Variant -> the parts that it is made from."""

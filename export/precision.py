@@ -7,6 +7,7 @@ normalises in FP16, is noticed. Knows layers and functions of torch, not network
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -45,16 +46,16 @@ class PrecisionError(RuntimeError):
 def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
     """Makes `module` compute in FP16, in place: FP32 tensors go in and come out, islands stay FP32.
 
-    `keep_fp32`: starts of the names of sub-modules and tensors that stay FP32 besides `FP32_LAYERS`. Tensors are converted one by
-    one, so memory never holds both forms of the network.
+    `keep_fp32`: starts of the names of sub-modules and tensors that stay FP32 besides `FP32_LAYERS`; `*` in one stands for any
+    text. Tensors are converted one by one, so memory never holds both forms of the network.
     """
-    keep = tuple(keep_fp32)
+    keep = [f"{start}*" for start in keep_fp32]
     for layer_name, layer in module.named_modules():
         if isinstance(layer, FP32_LAYERS):
             continue
         for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
             full_name = f"{layer_name}.{name}" if layer_name else name
-            if tensor.is_floating_point() and not full_name.startswith(keep):
+            if tensor.is_floating_point() and not any(fnmatch.fnmatchcase(full_name, pattern) for pattern in keep):
                 tensor.data = tensor.data.half()
     compute = module.forward
 
@@ -97,14 +98,19 @@ def attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """torch's scaled dot product attention, spelt out: products in the inputs' type, softmax in FP32.
 
     [batch, heads, tokens, width] each. Query and key each take the root of the scale, which keeps half-precision scores in range
-    and is the form that TensorRT recognises as attention. No dropout, no causal flag: no exported network uses them.
+    and is the form that TensorRT recognises as attention. No dropout, no causal flag, no grouped heads: no exported network
+    uses them.
     """
-    if dropout_p or is_causal:
-        raise NotImplementedError(f"attention: expected dropout_p 0 and is_causal False, got {dropout_p} and {is_causal}")
+    if dropout_p or is_causal or enable_gqa:
+        raise NotImplementedError(
+            "attention: expected dropout_p 0, is_causal False and enable_gqa False,"
+            f" got {dropout_p}, {is_causal} and {enable_gqa}"
+        )
     root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
     scores: Tensor = _product(torch.matmul, query * root, (key * root).transpose(-1, -2))
     if attn_mask is not None:

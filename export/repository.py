@@ -32,7 +32,7 @@ from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
 
 from .engine_record import PLAN, check_plan
-from .tokenizers import ASSETS, write_tokenizers
+from .tokenizers import tokenizer_folders, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
@@ -145,7 +145,7 @@ def _identity(variant: Variant, configs: dict[str, str], components: Path, profi
         model = SOURCE / name / "1" / "model.py"
         digest.update(model.read_bytes() if model.exists() else b"")
     files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
-    files += sorted((ASSETS / variant.tokenizer_assets).glob("*")) if variant.tokenizer_assets else []
+    files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]
     files += [*sorted(checkpoint.rglob("*.json")), checkpoint / DETECTOR] if checkpoint else []
     for path in files:
         if path.exists():

@@ -46,6 +46,16 @@ def fill_seeded(module: nn.Module, prefix: str = "") -> None:
             tensor.copy_(torch.from_numpy(seeded_tensor(full_name, shape)))
 
 
+def stand_in(module: nn.Module, only: str = "") -> None:
+    """Gives a module on the meta device memory and stand-ins, in place; tensors whose names do not begin with `only` get none."""
+    drawn = {
+        name: torch.from_numpy(seeded_tensor(name, tuple(tensor.shape)))
+        for name, tensor in module.state_dict().items()
+        if name.startswith(only)
+    }
+    module.load_state_dict(drawn, strict=not only, assign=True)
+
+
 def _fill(name: str, shape: tuple[int, ...], flat: NDArray[Any]) -> None:
     """Writes the values of `name` into `flat`, the tensor's memory as one axis. Computed in float64, rounded once."""
     if _is_counter(name):

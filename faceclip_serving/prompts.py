@@ -1,7 +1,7 @@
 """Prompts to token ids, for any tokenizer in Hugging Face's `tokenizer.json` form.
 
-Knows CLIP's conventions as the published network uses them: begin and end token, padding 0, the face prefix. Text that does not
-fit is returned, so that a caller can report it; nothing is cut silently.
+Knows how a text becomes a row of ids: begin token where there is one, words, end token, padding, and the face prefix. Text that
+does not fit is returned, so that a caller can report it; nothing is cut silently.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def encode_prompt(tokenizer: Tokenizer, tokens: Tokens, prompt: str, prefixed: b
     """Ids of `prompt`, after the face prefix if `prefixed`."""
     prefix = tokens.face_prefix if prefixed else ""
     encoding = tokenizer.encode(prefix + prompt, add_special_tokens=False)
-    room = tokens.max_tokens - 2
+    begin = [] if tokens.begin is None else [tokens.begin]
+    room = tokens.max_tokens - len(begin) - 1
     ids = np.full(tokens.max_tokens, tokens.padding, np.int64)
     kept = encoding.ids[:room]
-    ids[: len(kept) + 2] = [tokens.begin, *kept, tokens.end]
+    ids[: len(begin) + len(kept) + 1] = [*begin, *kept, tokens.end]
     dropped = ""
     if len(encoding.ids) > room:
         start = encoding.offsets[room][0]

@@ -56,7 +56,9 @@ class Picture:
     def model_input(self) -> tuple[Array, float]:
         """The scaled latents [1, ...] and the timestep of the current step."""
         timestep = self.scheduler.timesteps[self.step]
-        return self.scheduler.scale_model_input(self.latents, timestep).numpy(), float(timestep)
+        scale = getattr(self.scheduler, "scale_model_input", None)  # flow matching has no such thing
+        latents = self.latents if scale is None else scale(self.latents, timestep)
+        return latents.numpy(), float(timestep)
 
     def advance(self, predictions: Array) -> None:
         """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width]."""
@@ -90,17 +92,18 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
     constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
     chains = tuple(chain_at(request, bool(job.face_weights), step) for step in range(request.num_inference_steps))
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
+    timesteps = variant.timesteps_for(variant.scheduler_config, request.num_inference_steps, request.height, request.width)
     pictures = []
     for seed in request.seeds:
         scheduler = make_scheduler(request.scheduler, variant.scheduler_config, request.scheduler_options)
         try:
-            scheduler.set_timesteps(request.num_inference_steps)
+            scheduler.set_timesteps(**timesteps)
         except ValueError as error:
             raise InvalidRequest(
                 f"num_inference_steps: {request.scheduler} refuses {request.num_inference_steps}: {error}"
             ) from None
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+        noise = torch.randn(shape, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         pictures.append(Picture(noise, scheduler, {"generator": generator} if takes_generator else {}, chains, constants))
     return pictures

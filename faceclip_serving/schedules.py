@@ -1,4 +1,4 @@
-"""Noise schedules: diffusers' scheduler classes by name, and their construction from a variant's configuration.
+"""Noise schedules: diffusers' scheduler classes by name, their construction, and what their timesteps are made from.
 
 Names can be checked without importing diffusers (and torch), which only the sampler's process needs.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from .errors import InvalidRequest
 
@@ -21,6 +23,11 @@ EPSILON_SCHEDULERS: Mapping[str, str] = {
     "LCMScheduler": "lcm",
 }
 """diffusers class -> short name, for denoisers that predict noise on a discrete diffusion schedule."""
+
+FLOW_SCHEDULERS: Mapping[str, str] = {"FlowMatchEulerDiscreteScheduler": "flow_euler"}
+"""diffusers class -> short name, for denoisers that predict the velocity of a straight flow from noise to picture."""
+
+_SHORT_NAMES: Mapping[str, str] = {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}
 
 SCHEDULER_OPTIONS: Mapping[str, tuple[Any, ...] | type] = {
     "use_karras_sigmas": bool,
@@ -63,9 +70,33 @@ def check_options(text: str) -> dict[str, Any]:
 
 def resolve_scheduler(name: str) -> str | None:
     """The diffusers class name for a class name or a short name; None if unknown."""
-    if name in EPSILON_SCHEDULERS:
+    if name in _SHORT_NAMES:
         return name
-    return next((full for full, short in EPSILON_SCHEDULERS.items() if short == name.lower()), None)
+    return next((full for full, short in _SHORT_NAMES.items() if short == name.lower()), None)
+
+
+SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]
+"""(scheduler configuration, steps, height, width in pixels) -> arguments of the scheduler's `set_timesteps`."""
+
+
+def spaced_by_scheduler(config: Mapping[str, Any], steps: int, height: int, width: int) -> dict[str, Any]:
+    """The scheduler spaces the timesteps by itself, whatever the size."""
+    return {"num_inference_steps": steps}
+
+
+def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: int) -> dict[str, Any]:
+    """Even noise levels, which the scheduler shifts towards noise by `mu`: the more, the larger the picture.
+
+    `mu` is linear in the number of image tokens, each of 16 x 16 pixels, through two points of the configuration.
+    """
+    tokens = (height // _TOKEN_PIXELS) * (width // _TOKEN_PIXELS)
+    few, many = config["base_image_seq_len"], config["max_image_seq_len"]
+    slope = (config["max_shift"] - config["base_shift"]) / (many - few)
+    return {"sigmas": np.linspace(1.0, 1.0 / steps, steps), "mu": tokens * slope + config["base_shift"] - slope * few}
+
+
+_TOKEN_PIXELS = 16
+"""Side of an image token of FLUX: 2 x 2 latent cells of 8 x 8 pixels."""
 
 
 def make_scheduler(name: str, config: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Any:

@@ -51,7 +51,7 @@ def components(variant: Variant) -> dict[str, Signature]:
         FACE_ENCODER: Signature(FACE_ENCODER, (FACE_IMAGE,), variant.face_features, "aligned face -> identity features"),
         TEXT_ENCODER: Signature(
             TEXT_ENCODER,
-            (*ids(variant), FACE_INDEX, *variant.face_features),
+            (*ids(variant), FACE_INDEX, *variant.fused_features),
             variant.conditioning,
             "prompt tokens fused with the features of a face",
         ),
@@ -59,7 +59,7 @@ def components(variant: Variant) -> dict[str, Signature]:
             DENOISER,
             (
                 latents(variant, "rows"),
-                Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000)"),
+                Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000]"),
                 *variant.conditioning,
                 *variant.extras,
             ),
@@ -88,6 +88,11 @@ def bounds(variant: Variant, denoiser_rows: int) -> dict[str, Bounds]:
         DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
         VAE_DECODER: {"images": images, **grid},
     }
+
+
+def multiples(variant: Variant) -> dict[str, int]:
+    """Named axes whose sizes come in multiples, and of what."""
+    return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
 
 
 MAX_FACE_FREE_ROWS = 3

@@ -2,7 +2,7 @@
 
 `Architecture` values hold the widths that `export` builds networks from; everything else of a `Variant` is what the server
 needs: its tensors, its token ids, its defaults and limits. Sources: arXiv 2504.14202 and the published inference settings
-for the sizes, SDXL-base's published configs for UNet, VAE and scheduler.
+for the sizes, SDXL-base's and FLUX.1-dev's published configs for denoiser, VAE and scheduler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .schedules import EPSILON_SCHEDULERS
+from .schedules import EPSILON_SCHEDULERS, FLOW_SCHEDULERS, SetTimesteps, shifted_by_size, spaced_by_scheduler
 from .tensors import Array, DType, Range, Tensor
 
 FACE_SIZE = 448
@@ -69,6 +69,21 @@ class Fuser:
 
 
 @dataclass(frozen=True)
+class T5Tower:
+    """Encoder of T5 v1.1: RMS norms, gated GELU, relative positions in `buckets` classes."""
+
+    width: int
+    ffn: int
+    heads: int
+    head_width: int
+    layers: int
+    vocabulary: int = 32128
+    max_tokens: int = 512
+    buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True)
 class SDXLArchitecture:
     """FaceCLIP-SDXL. `unet` and `vae` are diffusers' own config keys."""
 
@@ -77,6 +92,19 @@ class SDXLArchitecture:
     """State-dict prefix of a FaceCLIP branch -> its text tower, in the order of concatenation; the last one gives `pooled`."""
     fuser: Fuser
     unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FluxArchitecture:
+    """FaceT5-FLUX. `transformer` and `vae` are diffusers' own config keys."""
+
+    face: FaceViT
+    text: T5Tower
+    pooled: TextTower
+    """CLIP's text model, of which only the pooled row is used."""
+    fuser: Fuser
+    transformer: Mapping[str, Any]
     vae: Mapping[str, Any]
 
 
@@ -90,15 +118,20 @@ class Tokens:
     tokenizer: str
     """File beside the `prepare` model: a Hugging Face `tokenizer.json`."""
     max_tokens: int
-    begin: int
+    begin: int | None
+    """None: texts begin with their first word."""
     end: int
     padding: int
-    face_prefix: str
+    face_prefix: str = ""
     """Put before the prompt when a face is given."""
-    identity_token: int
-    """Id of the word that the face replaces."""
+    identity_token: int | None = None
+    """Id of the word that the face replaces; None: faces replace no word."""
     identity_window: int = 7
     """Only ids in the first so many positions are replaced."""
+    source: str = "tokenizer"
+    """Folder of the tokenizer's files: in the checkpoint, or in export/assets where the variant has no checkpoint."""
+    words: tuple[int, int] | None = None
+    """Smallest and largest id of a word; None: from 1 until the begin and end tokens, as CLIP numbers them."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +162,14 @@ class Limits:
 @dataclass(frozen=True)
 class Variant:
     name: str
-    architecture: SDXLArchitecture
+    architecture: SDXLArchitecture | FluxArchitecture
     weights: str
     """`checkpoint` (official files or a folder of the same layout) or `seeded` (deterministic stand-ins for tests)."""
-    tokenizer_assets: str
-    """Folder of export/assets with the BPE files; empty: the checkpoint brings them."""
     tokens: tuple[Tokens, ...]
     face_features: tuple[Tensor, ...]
-    """What the face encoder hands to the text encoder."""
+    """What the face encoder finds; the first says who it is."""
+    fused_features: tuple[Tensor, ...]
+    """Those of them that the text encoder reads."""
     conditioning: tuple[Tensor, ...]
     """What the text encoder hands to the denoiser, one row per (face, prompt) pair."""
     extras: tuple[Tensor, ...]
@@ -149,8 +182,15 @@ class Variant:
     schedulers: tuple[str, ...]
     """diffusers classes that fit the denoiser's prediction."""
     scheduler_config: Mapping[str, Any]
+    timesteps_for: SetTimesteps
+    """What a scheduler is told to make its timesteps from."""
     defaults: Defaults
     limits: Limits
+
+    @property
+    def latent_multiple(self) -> int:
+        """Latent cells per side come in multiples of this."""
+        return max(1, self.limits.size_multiple // self.latent_scale)
 
     @property
     def identity(self) -> Tensor:
@@ -175,22 +215,22 @@ def _sdxl(
     name: str,
     architecture: SDXLArchitecture,
     weights: str,
-    tokenizer_assets: str,
     tokens: Tokens,
     defaults: Defaults,
     limits: Limits,
 ) -> Variant:
     face, towers = architecture.face, list(architecture.towers.values())
+    features = (
+        Tensor("class_token", DType.FP32, ("faces", len(towers), face.classes), "identity vector per branch, unit length"),
+        Tensor("patch_token", DType.FP32, ("faces", len(towers), face.patches, face.width), "face patches per branch"),
+    )
     return Variant(
         name=name,
         architecture=architecture,
         weights=weights,
-        tokenizer_assets=tokenizer_assets,
         tokens=(tokens,),
-        face_features=(
-            Tensor("class_token", DType.FP32, ("faces", len(towers), face.classes), "identity vector per branch, unit length"),
-            Tensor("patch_token", DType.FP32, ("faces", len(towers), face.patches, face.width), "face patches per branch"),
-        ),
+        face_features=features,
+        fused_features=features,
         conditioning=(
             Tensor(
                 "embeddings",
@@ -206,6 +246,7 @@ def _sdxl(
         latent_scale=2 ** (len(architecture.vae["block_out_channels"]) - 1),
         schedulers=tuple(EPSILON_SCHEDULERS),
         scheduler_config=SDXL_SCHEDULER,
+        timesteps_for=spaced_by_scheduler,
         defaults=defaults,
         limits=limits,
     )
@@ -266,7 +307,6 @@ SDXL = _sdxl(
         vae=_SDXL_VAE,
     ),
     weights="checkpoint",
-    tokenizer_assets="",
     tokens=Tokens(
         input="input_ids",
         tokenizer="tokenizer.json",
@@ -307,10 +347,10 @@ TINY_SDXL = _sdxl(
         vae={**_SDXL_VAE, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8, "sample_size": 128},
     ),
     weights="seeded",
-    tokenizer_assets="tiny-tokenizer",
     tokens=Tokens(
         input="input_ids",
         tokenizer="tokenizer.json",
+        source="tiny-tokenizer",
         max_tokens=77,
         begin=_TINY_VOCABULARY - 2,
         end=_TINY_VOCABULARY - 1,
@@ -322,4 +362,166 @@ TINY_SDXL = _sdxl(
     limits=Limits(size=(64, 512)),
 )
 
-VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (SDXL, TINY_SDXL)}
+
+# ----------------------------------------------------------------------------------------------------------------- FLUX
+DISTILLED_GUIDANCE = 1.0
+"""FLUX.1-dev's guidance input. The published pipeline keeps it at 1 and guides by a negative prompt, as SDXL is guided."""
+
+
+def flux_guidance(height: int, width: int) -> dict[str, Array]:
+    """The distilled guidance, the same for every size."""
+    return {"guidance": np.array([[DISTILLED_GUIDANCE]], np.float32)}
+
+
+def _flux(
+    name: str,
+    architecture: FluxArchitecture,
+    weights: str,
+    pooled_tokens: Tokens,
+    text_tokens: Tokens,
+    defaults: Defaults,
+    limits: Limits,
+) -> Variant:
+    face, text = architecture.face, architecture.text
+    identity = Tensor("class_token", DType.FP32, ("faces", 1, face.classes), "identity vector, unit length")
+    patches = Tensor("patch_token", DType.FP32, ("faces", face.patches, face.width), "face patches")
+    return Variant(
+        name=name,
+        architecture=architecture,
+        weights=weights,
+        tokens=(pooled_tokens, text_tokens),
+        face_features=(identity, patches),
+        fused_features=(patches,),
+        conditioning=(
+            Tensor("embeddings", DType.FP32, ("rows", text.max_tokens, text.width), "T5's tokens, fused with the face"),
+            Tensor("pooled", DType.FP32, ("rows", architecture.pooled.width), "CLIP's text row at the end token"),
+        ),
+        extras=(Tensor("guidance", DType.FP32, ("rows", 1), "distilled guidance scale"),),
+        extras_for=flux_guidance,
+        latent_channels=architecture.vae["latent_channels"],
+        latent_scale=2 ** (len(architecture.vae["block_out_channels"]) - 1),
+        schedulers=tuple(FLOW_SCHEDULERS),
+        scheduler_config=FLUX_SCHEDULER,
+        timesteps_for=shifted_by_size,
+        defaults=defaults,
+        limits=limits,
+    )
+
+
+FLUX_SCHEDULER: Mapping[str, Any] = {
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
+
+_FLUX_TRANSFORMER: Mapping[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": (16, 56, 56),
+}
+
+_FLUX_VAE: Mapping[str, Any] = {
+    **_SDXL_VAE,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+FLUX = _flux(
+    "flux",
+    FluxArchitecture(
+        face=FaceViT(width=768, depth=24, heads=8, classes=512),
+        text=T5Tower(width=4096, ffn=10240, heads=64, head_width=64, layers=24),
+        pooled=TextTower(width=768, heads=12, layers=12, activation="quick_gelu"),
+        fuser=Fuser(),
+        transformer=_FLUX_TRANSFORMER,
+        vae=_FLUX_VAE,
+    ),
+    weights="checkpoint",
+    pooled_tokens=Tokens(
+        input="pooled_ids",
+        tokenizer="pooled_tokenizer.json",
+        source="flux/tokenizer",
+        max_tokens=77,
+        begin=49406,
+        end=49407,
+        padding=49407,
+    ),
+    text_tokens=Tokens(
+        input="input_ids",
+        tokenizer="tokenizer.json",
+        source="flux/tokenizer_2",
+        max_tokens=512,
+        begin=None,
+        end=1,
+        padding=0,
+        words=(3, 32099),
+    ),
+    defaults=Defaults(
+        height=1152, width=864, num_inference_steps=50, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
+    ),
+    limits=Limits(size=(256, 2048), size_multiple=16),
+)
+
+_TINY_T5_VOCABULARY = 384
+"""Size of export/assets/tiny-t5-tokenizer."""
+
+TINY_FLUX = _flux(
+    "tiny-flux",
+    FluxArchitecture(
+        face=FaceViT(width=48, depth=2, heads=4, classes=32),
+        text=T5Tower(width=64, ffn=128, heads=4, head_width=16, layers=2, vocabulary=_TINY_T5_VOCABULARY, max_tokens=128),
+        pooled=TextTower(48, heads=4, layers=2, activation="quick_gelu", vocabulary=_TINY_VOCABULARY),
+        fuser=Fuser(),
+        transformer={
+            **_FLUX_TRANSFORMER,
+            "num_layers": 2,
+            "num_single_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 4,
+            "joint_attention_dim": 64,
+            "pooled_projection_dim": 48,
+            "axes_dims_rope": (4, 6, 6),
+        },
+        vae={**_FLUX_VAE, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8, "sample_size": 128},
+    ),
+    weights="seeded",
+    pooled_tokens=Tokens(
+        input="pooled_ids",
+        tokenizer="pooled_tokenizer.json",
+        source="tiny-tokenizer",
+        max_tokens=77,
+        begin=_TINY_VOCABULARY - 2,
+        end=_TINY_VOCABULARY - 1,
+        padding=_TINY_VOCABULARY - 1,
+    ),
+    text_tokens=Tokens(
+        input="input_ids",
+        tokenizer="tokenizer.json",
+        source="tiny-t5-tokenizer",
+        max_tokens=128,
+        begin=None,
+        end=1,
+        padding=0,
+        words=(3, _TINY_T5_VOCABULARY - 1),
+    ),
+    defaults=Defaults(
+        height=192, width=128, num_inference_steps=8, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
+    ),
+    limits=Limits(size=(64, 512), size_multiple=16),
+)
+
+VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (SDXL, TINY_SDXL, FLUX, TINY_FLUX)}

@@ -175,13 +175,14 @@ def _die_with_parent() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM behaves like Ctrl-C, so that `with TritonServer(...)` stops the server on both."""
+    """SIGTERM behaves like Ctrl-C, so that `with TritonServer(...)` stops the server on both, also in a background job."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """One real server for the whole run: the tiny variant on the CPU, exported and assembled as a user would."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from export.build import build_repository
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.variants import TINY_SDXL
 from server.process import Ports, TritonServer
+
+# A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

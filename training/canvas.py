@@ -132,7 +132,7 @@ class Canvas:
         return np.asarray(small, np.uint8)
 
     def _fixed(self, shape: Points, frame: Frame) -> NDArray[np.int32]:
-        return np.round(frame(shape) * self.side * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        return np.asarray(np.round(frame(shape) * self.side * (1 << _SUBPIXEL_BITS)), np.int32)
 
     @staticmethod
     def _shift(corner: tuple[int, int]) -> NDArray[np.int32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    tokenizer: Tokenizer = CLIPTokenizer(
-        vocab=vocabulary, merges=[(line.split()[0], line.split()[1]) for line in lines]
-    ).backend_tokenizer
+    merges: Any = [tuple(line.split()) for line in lines]  # pairs, which BPE wants; the annotation says strings
+    tokenizer: Tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

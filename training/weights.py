@@ -94,6 +94,7 @@ def _save(file: Path, module: nn.Module) -> None:
     if spoilt:
         raise ValueError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
     save_file(tensors, file)
+    file.chmod(0o644)  # the writer's own mode lets nobody else read it
 
 
 def _load(file: Path, module: Module) -> Module:

@@ -63,8 +63,6 @@ class GenerateOptions(TypedDict, total=False):
     """The photographs are already aligned square crops."""
     face_weighting: str | None
     """Several references: `equal`, or `quality`: a clear, frontal photograph counts more."""
-    image_encoding: str | None
-    """How pictures travel. For clients that speak JSON; leave it out here."""
     output_format: str | None
     """File format the server encodes in: PNG (lossless), JPEG or WEBP."""
     priority: str | None

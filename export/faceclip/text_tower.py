@@ -15,7 +15,7 @@ from faceclip_serving import variants
 
 from .attention import PackedAttention
 
-_MASKED = -1e4
+MASKED = -1e4
 """Added to the score of a later token. Finite, so that no precision or fused kernel makes it NaN; its exponential is 0."""
 
 
@@ -38,7 +38,7 @@ class TextTransformer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """[rows, tokens, width] -> the same shape; a token sees itself and those before it."""
         length = tokens.shape[1]
-        mask = torch.full((length, length), _MASKED, dtype=tokens.dtype, device=tokens.device).triu(1)
+        mask = torch.full((length, length), MASKED, dtype=tokens.dtype, device=tokens.device).triu(1)
         for block in self.resblocks:
             tokens = block(tokens, mask)
         return tokens

@@ -18,7 +18,7 @@ import pytest
 
 from export import download as downloading
 from export.download import DownloadError, LicenseNotAcceptedError, add_command, download, fetch_from_hub
-from export.parts import PARTS, Digest
+from export.parts import NEEDED, PARTS, Digest
 
 CONTENT = b"a detector, say"
 YUNET = "face_detection_yunet_2023mar.onnx"
@@ -50,7 +50,7 @@ def digest_of_content(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_fetched_before_licences_are_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub = Hub()
     with pytest.raises(LicenseNotAcceptedError, match=r"parts face_clip_encoder, unet, vae, .*--accept-license"):
-        download(tmp_path, PARTS, accept_license=False, fetch=hub)
+        download(tmp_path, NEEDED["sdxl"], accept_license=False, fetch=hub)
     assert hub.asked == []
     printed = capsys.readouterr().out
     assert "face_clip_encoder, unet from ByteDance/FaceCLIP: CC BY-NC 4.0: no commercial use" in printed
@@ -61,7 +61,7 @@ def test_nothing_is_fetched_before_licences_are_accepted(tmp_path: Path, capsys:
 @pytest.mark.usefixtures("digest_of_content")
 def test_accepted_parts_land_where_the_checkpoint_reader_looks(tmp_path: Path) -> None:
     hub = Hub()
-    paths = download(tmp_path, PARTS, accept_license=True, fetch=hub)
+    paths = download(tmp_path, NEEDED["sdxl"], accept_license=True, fetch=hub)
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
         "model/face_clip_encoder.pt",
         "model/unet.pt",
@@ -77,14 +77,27 @@ def test_accepted_parts_land_where_the_checkpoint_reader_looks(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("digest_of_content")
+def test_parts_of_two_families_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    hub, both = Hub(), dict.fromkeys((*NEEDED["sdxl"], *NEEDED["flux"]))
+    paths = [str(path.relative_to(tmp_path)) for path in download(tmp_path, both, accept_license=True, fetch=hub)]
+    assert len(set(paths)) == len(paths)
+    assert "flux/vae/diffusion_pytorch_model.safetensors" in paths
+    assert ("black-forest-labs/FLUX.1-dev", "vae/diffusion_pytorch_model.safetensors") in hub.asked
+
+
+def test_every_part_is_needed_by_some_variant_and_every_needed_one_is_known() -> None:
+    assert {part for parts in NEEDED.values() for part in parts} == set(PARTS)
+
+
+@pytest.mark.usefixtures("digest_of_content")
 def test_the_detector_alone_needs_no_consent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert download(tmp_path, ["yunet"], accept_license=False, fetch=Hub()) == [tmp_path / YUNET]
     assert "MIT" in capsys.readouterr().out
 
 
 def test_unknown_parts_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"parts: expected some of face_clip_encoder, .*, got dit"):
-        download(tmp_path, ["dit", "yunet"], accept_license=True, fetch=Hub())
+    with pytest.raises(DownloadError, match=r"parts: expected some of face_clip_encoder, .*, got vit"):
+        download(tmp_path, ["vit", "yunet"], accept_license=True, fetch=Hub())
 
 
 # ------------------------------------------------------------------------------------------------------------ checksums
@@ -198,6 +211,6 @@ def test_command_refuses_without_consent(capsys: pytest.CaptureFixture[str], tmp
     parser = argparse.ArgumentParser()
     add_command(parser.add_subparsers())
     args = parser.parse_args(["download", "--to", str(tmp_path)])
-    assert args.only == list(PARTS)
+    assert args.variant == "sdxl" and args.only is None
     assert args.run(args) == 1
     assert "error: parts face_clip_encoder, unet" in capsys.readouterr().err

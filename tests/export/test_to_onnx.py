@@ -15,7 +15,8 @@ from export.__main__ import main
 from export.digests import sha256
 from export.graph import MODEL, WEIGHTS, GraphError, conform, verify_file
 from export.parity import ParityError
-from export.to_onnx import METADATA, ExportError, export_component, export_components, read_metadata
+from export.record import METADATA, read_metadata
+from export.to_onnx import ExportError, export_component, export_components
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.tensors import DType, Signature, Tensor
 from faceclip_serving.variants import SDXL, TINY_SDXL, SDXLArchitecture
@@ -147,6 +148,10 @@ def test_the_command_exports_and_ends_in_json(tmp_path, capsys):
     session = onnxruntime.InferenceSession(str(Path(shown["folder"]) / MODEL), providers=["CPUExecutionProvider"])
     (class_token, _) = session.run(None, {"face_image": np.zeros((1, 3, 448, 448), np.float32)})
     np.testing.assert_allclose(np.linalg.norm(class_token, axis=-1), 1.0, rtol=1e-5)
+    # Another process finds nothing to do: the identity holds nothing of the process that wrote it.
+    stamp = (Path(shown["folder"]) / MODEL).stat().st_mtime_ns
+    export_component(TINY_SDXL, FACE_ENCODER, "fp32", Path(shown["folder"]))
+    assert (Path(shown["folder"]) / MODEL).stat().st_mtime_ns == stamp
 
 
 def test_the_command_reports_errors_in_one_line(tmp_path, capsys):
