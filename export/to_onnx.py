@@ -196,6 +196,7 @@ def _export(
 
     with clock.phase("trace"):
         model = trace(module, variant, signature, limits)
+        traced = list(model.graph.initializers.values())
     with clock.phase("files"):
         graph.clean(model)
         graph.conform(model, signature)
@@ -203,6 +204,8 @@ def _export(
         graph.verify_file(folder / graph.MODEL, signature)
         report = precision_report(folder / graph.MODEL)
         check_precision(report, precision, fp32_count)
+    for value in traced:  # torch's exporter keeps what it last traced, and with it the weights
+        value.const_value = None
     del module, model, run
     gc.collect()
 

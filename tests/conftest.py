@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.build import build_repository
 from faceclip_serving.profiles import PROFILES
@@ -12,6 +13,9 @@ from server.process import Ports, TritonServer
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Networks here are tiny: a second thread only waits for the first, and on a busy machine it waits long.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
