@@ -1,4 +1,4 @@
-"""The whole pipeline in one process: the same pure functions and the same ONNX graphs, without a server between them.
+"""The whole pipeline in one process: the same functions, graphs and memory of encodings, without a server between them.
 
 What serving costs, and what it does to a picture, is measured against this.
 """
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from faceclip_serving.contract import package_digest
+from faceclip_serving.encoding_cache import EncodingCache
 from faceclip_serving.faces import make_detector
 from faceclip_serving.finishing import finish
 from faceclip_serving.jobs import Job
@@ -23,6 +24,7 @@ from faceclip_serving.sampling import sample, start_pictures
 from faceclip_serving.signatures import (
     COMPONENTS,
     DENOISER,
+    ENCODERS,
     FACE_ENCODER,
     PREPARE,
     TEXT_ENCODER,
@@ -89,5 +91,6 @@ def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
     for name in COMPONENTS:
         runtime = profile.placements[name].runtime
         path = repository / name / "1" / runtime.artifact
-        stages[name] = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+        run = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+        stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, profile.denoiser_rows, stages)

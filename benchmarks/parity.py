@@ -35,6 +35,8 @@ SCHEDULERS = (
 )
 """Those of them are tried that fit the variant."""
 PROFILE = PROFILES["cpu"]
+MAX_PSNR_DB = 200.0
+"""Said of equal pictures: JSON has no infinity."""
 
 
 def sizes(variant: Variant) -> list[tuple[int, int]]:
@@ -111,7 +113,7 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
             served = pipe(PROMPT, **face, **options, **settings)
             picture = np.asarray((served.images[0] * 255).round(), np.uint8)
             psnr = psnr_db(picture, reference(**options))
-            cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2)})
+            cases.append({**options, "face": photo is not None, "psnr_db": round(min(psnr, MAX_PSNR_DB), 2)})
             print(f"  {scheduler} {height}x{width} {'face' if photo else 'no face'}: {psnr:.1f} dB", file=sys.stderr)
     return {
         "variant": variant.name,

@@ -100,6 +100,7 @@ def onnx_run(path: Path, signature: Signature) -> Run:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3  # errors; else a warning for each FP16 product that it cannot fold
     options.add_session_config_entry("session.disable_prepacking", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in signature.outputs]

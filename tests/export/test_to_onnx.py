@@ -1,8 +1,10 @@
 """Exported files: what they declare, that nothing half-made appears, and that only what changed is made again."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from export import components as component_table
+from export import parity, to_onnx
 from export.__main__ import main
 from export.digests import sha256
 from export.graph import MODEL, WEIGHTS, GraphError, conform, verify_file
@@ -103,6 +106,25 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(ParityError, match=r"face_encoder in fp32: tensor .* tolerance 1e-12"):
         export_component(MICRO, FACE_ENCODER, "fp32", folder)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [FACE_ENCODER, f"{FACE_ENCODER}/kept"]
+
+
+def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monkeypatch):
+    weights, left_bytes = [], []
+
+    def build(*arguments):
+        module = component_table.build(*arguments)
+        weights.extend(weakref.ref(tensor) for tensor in module.parameters())
+        return module
+
+    def onnx_run(*arguments):
+        left_bytes.append(sum(tensor.nbytes for tensor in (reference() for reference in weights) if tensor is not None))
+        return parity.onnx_run(*arguments)
+
+    monkeypatch.setattr(to_onnx, "build", build)
+    monkeypatch.setattr(to_onnx, "parity", SimpleNamespace(**{**vars(parity), "onnx_run": onnx_run}))
+    made = export_component(MICRO, FACE_ENCODER, "fp16", tmp_path / FACE_ENCODER)
+    # Parameters that no output needs may stay, as the mask token of the training does.
+    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][WEIGHTS]["bytes"]
 
 
 def test_published_weights_are_asked_for():
