@@ -32,6 +32,7 @@ from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
 
 from .engine_record import PLAN, check_plan
+from .parts import PARTS
 from .tokenizers import tokenizer_folders, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
@@ -129,8 +130,9 @@ def assemble(
         if name in COMPONENTS:
             _link_artifact(components, name, profile, version)
     write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
-    if checkpoint is not None and (checkpoint / DETECTOR).exists():
-        _link(checkpoint / DETECTOR, scratch / PREPARE / "1" / DETECTOR)
+    detector = _detector(checkpoint)
+    if detector is not None:
+        _link(detector, scratch / PREPARE / "1" / DETECTOR)
     (scratch / IDENTITY).write_text(identity)
     shutil.rmtree(destination, ignore_errors=True)
     scratch.replace(destination)
@@ -146,11 +148,21 @@ def _identity(variant: Variant, configs: dict[str, str], components: Path, profi
         digest.update(model.read_bytes() if model.exists() else b"")
     files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
     files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]
-    files += [*sorted(checkpoint.rglob("*.json")), checkpoint / DETECTOR] if checkpoint else []
+    files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
+    detector = _detector(checkpoint)
+    files += [detector] if detector else []
     for path in files:
         if path.exists():
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _detector(checkpoint: Path | None) -> Path | None:
+    """The downloaded face detector, under the name that the table of parts gives it."""
+    if checkpoint is None:
+        return None
+    [names] = PARTS["yunet"].files
+    return next((checkpoint / name for name in names if (checkpoint / name).exists()), None)
 
 
 def _preview_factors(variant: Variant, components: Path, profile: Profile) -> Array:

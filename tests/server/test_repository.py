@@ -4,7 +4,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.repository import DEFAULT_PROFILE, DEFAULT_VARIANT, SOURCE, render
+from export.build import onnx_folder
+from export.parts import PARTS
+from export.repository import DEFAULT_PROFILE, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, render
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variants import VARIANTS
@@ -44,3 +46,15 @@ def test_a_tensorrt_component_is_tritons_own_backend():
     config = parse(render(DEFAULT_VARIANT, PROFILES["tensorrt"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    [[name]] = PARTS["yunet"].files
+    (checkpoint / name).write_bytes(b"the downloaded detector")
+    components = onnx_folder(DEFAULT_VARIANT)
+    assembled = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "with", checkpoint)
+    assert (assembled / "prepare" / "1" / DETECTOR).read_bytes() == b"the downloaded detector"
+    without = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "without", tmp_path)
+    assert not (without / "prepare" / "1" / DETECTOR).exists()
