@@ -33,7 +33,7 @@ from faceclip_serving.signatures import (
     components,
 )
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 Arrays = dict[str, Array]
 

@@ -25,9 +25,11 @@ from export.checkpoint import load_part
 from export.faceclip.encoder import FaceCLIPEncoder
 from export.faceclip.face_t5 import FaceT5Encoder
 from export.weights import fill_seeded
+from faceclip_serving.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.flux_variants import DISTILLED_GUIDANCE
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import DISTILLED_GUIDANCE, FluxArchitecture, SDXLArchitecture, Variant
+from faceclip_serving.variant import Variant
 
 Encoded = tuple[torch.Tensor, torch.Tensor]
 """embeddings and pooled, a row per prompt."""

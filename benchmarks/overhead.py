@@ -13,7 +13,8 @@ import numpy as np
 
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 
 from . import inprocess
 from .parity import PHOTO, PROMPT

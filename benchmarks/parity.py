@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from faceclip import FaceCLIPPipeline
+from faceclip_serving.architectures import FACE_SIZE
 from faceclip_serving.faces import make_detector, prepare_face
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.preparing import NO_FACE
@@ -19,7 +20,8 @@ from faceclip_serving.profiles import ORT_CPU, PROFILES
 from faceclip_serving.prompts import encode_prompt, load_tokenizer
 from faceclip_serving.signatures import FACE_ENCODER, PREPARE, TEXT_ENCODER, components
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import FACE_SIZE, VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 
 from .oracle import Oracle, load_oracle, psnr_db
 from .report import emit

@@ -11,7 +11,7 @@ from pathlib import Path
 from export.build import build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.profiles import Profile
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 from server.process import Ports, TritonServer
 
 

@@ -24,7 +24,8 @@ from faceclip import FaceCLIPPipeline
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.signatures import DENOISER, bounds, components
-from faceclip_serving.variants import VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 from server.metrics import read_metrics
 from server.process import TritonServer
 

@@ -13,7 +13,8 @@ import psutil
 
 from faceclip import FaceCLIPPipeline, InvalidRequestError
 from faceclip_serving.profiles import PROFILES
-from faceclip_serving.variants import VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 from server.process import TritonServer
 
 from .parity import PHOTO

@@ -10,7 +10,7 @@ from pathlib import Path
 from export.build import BUILD, build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.profiles import PROFILES
-from faceclip_serving.variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from server.probe import server_version
 from server.process import Ports, TritonServer, interruptible
 

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS
-from faceclip_serving.variants import TINY_SDXL, VARIANTS
+from faceclip_serving.variants import VARIANTS
 
 _STEPS = ("download", "engine", "verify", "inspect_engine", "repository")
 """Modules of this package that bring their own command, by `add_command(subparsers)`; the order of `--help`."""

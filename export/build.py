@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faceclip_serving.profiles import Profile
 from faceclip_serving.signatures import COMPONENTS
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 from .repository import assemble
 from .to_onnx import export_component

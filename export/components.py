@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from faceclip_serving.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.variants import FluxArchitecture, SDXLArchitecture, Variant
+from faceclip_serving.variant import Variant
 
 from . import flux, sdxl, vae
 from .checkpoint import load_part

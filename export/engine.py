@@ -17,9 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from faceclip_serving.profiles import PROFILES, TENSORRT, Profile
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, components
 from faceclip_serving.tensors import Bounds
-from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 
 from . import engine_options, engine_tensorrt
 from .digests import sha256

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from faceclip_serving.signatures import bounds
 from faceclip_serving.tensors import Bounds, Range, Signature
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 from .engine_errors import EngineError
 

@@ -13,7 +13,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving.variants import FACE_SIZE, FluxArchitecture, Variant
+from faceclip_serving.architectures import FACE_SIZE, FluxArchitecture
+from faceclip_serving.variant import Variant
 
 from .faceclip.face_t5 import FaceT5Encoder, face_features
 from .vae import VAEDecoder

@@ -13,7 +13,7 @@ import numpy as np
 
 from faceclip_serving.signatures import FACE_IMAGE, FACE_INDEX
 from faceclip_serving.tensors import Array, Signature, Tensor
-from faceclip_serving.variants import Tokens, Variant
+from faceclip_serving.variant import Tokens, Variant
 
 Sizes = Mapping[str, int]
 """Named axis -> size."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, multiples
 from faceclip_serving.tensors import Array, Bounds, Signature
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 from .inputs import Sizes, example_inputs
 

@@ -27,9 +27,11 @@ from faceclip_serving.contract import DIGEST_FILE, package_digest
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.previews import PREVIEW_FILE, fit
 from faceclip_serving.profiles import ORT_CPU, PROFILES, Profile
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
 from faceclip_serving.tensors import Array, Tensor
-from faceclip_serving.variants import TINY_SDXL, VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 
 from .engine_record import PLAN, check_plan
 from .parts import PARTS

@@ -12,7 +12,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from faceclip_serving.variants import FACE_SIZE, SDXLArchitecture, Variant
+from faceclip_serving.architectures import FACE_SIZE, SDXLArchitecture
+from faceclip_serving.variant import Variant
 
 from .faceclip.encoder import FaceCLIPEncoder, face_encoders_equal
 from .resampling import replace_upsampling

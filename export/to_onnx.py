@@ -29,7 +29,7 @@ from torch import nn
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.signatures import bounds, components, multiples
 from faceclip_serving.tensors import Bounds, Range, Signature
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 from . import graph, parity
 from .checkpoint import readable_file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from faceclip_serving.variants import Tokens, Variant
+from faceclip_serving.variant import Tokens, Variant
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from faceclip_serving.signatures import DENOISER, components
 from faceclip_serving.tensors import Bounds, Signature
-from faceclip_serving.variants import VARIANTS, Variant
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
 
 from .engine import ONNX, add_selection, all_folders, selected, this_machine
 from .engine_errors import EngineError

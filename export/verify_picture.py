@@ -18,7 +18,7 @@ from faceclip_serving.requests import parse_request
 from faceclip_serving.sampling import sample, start_pictures
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, FACE_INDEX, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.tensors import Array
-from faceclip_serving.variants import Variant
+from faceclip_serving.variant import Variant
 
 from .engine_errors import EngineError
 from .inputs import example_inputs

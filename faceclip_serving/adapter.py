@@ -22,7 +22,8 @@ from .errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
 from .profiles import PROFILES, Profile
 from .signatures import models
 from .tensors import Array, Signature, Tensor
-from .variants import VARIANTS, Variant
+from .variant import Variant
+from .variants import VARIANTS
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .architectures import FACE_SIZE
 from .photos import Pixels
-from .variants import FACE_SIZE
 
 Points = NDArray[np.float64]
 """[n, 2], (x, y) in pixels."""

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from .alignment import TEMPLATE, Points, Similarity, apply, fit_similarity, invert, resample, scale_of
+from .architectures import FACE_SIZE
 from .detectors import Box, Detector, Face
 from .photos import Pixels
-from .variants import FACE_SIZE
 
 SCANS = ((480, 0), (480, -25), (480, 25), (1280, 0), (480, 90), (480, -90), (480, 180))
 """(longest side in pixels, turn in degrees), tried in order until a face is found. Small first: detectors are made for faces of

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import TEMPLATE, Points, Similarity, align_face, apply, as_planes, fit_similarity, share_outside
+from .architectures import FACE_SIZE
 from .detectors import Detector, Face, make_detector
 from .errors import InvalidRequest
 from .face_search import find_faces, look_closer
 from .photos import Pixels, decode_photo
-from .variants import FACE_SIZE
 
 __all__ = [
     "Detector",

@@ -15,7 +15,7 @@ from .jobs import Job
 from .photos import encode_picture
 from .requests import to_wire
 from .tensors import Array
-from .variants import Variant
+from .variant import Variant
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("denoise", "conditioned", "denoised"),
           ("decode", "denoised", "decoded"))  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
+from .architectures import FACE_SIZE
 from .faces import Detector, PreparedFace, prepare_face
 from .guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, Rows, branches_needed
 from .jobs import Job
@@ -14,7 +15,7 @@ from .prompts import Encoded, encode_prompt, prompt_warnings
 from .references import face_weights
 from .requests import GenerationRequest, parse_request, reference_photos
 from .tensors import Array
-from .variants import FACE_SIZE, Variant
+from .variant import Variant
 
 NO_FACE = -1
 

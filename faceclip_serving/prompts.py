@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .tensors import Array
-from .variants import Tokens
+from .variant import Tokens
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .errors import InvalidRequest
 from .references import WEIGHTINGS
 from .schedules import check_options, resolve_scheduler
 from .tensors import Array, DType, Tensor, TensorError
-from .variants import Limits, Variant
+from .variant import Limits, Variant
 
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 10_000

@@ -20,7 +20,7 @@ from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend
 from .jobs import Job
 from .schedules import make_scheduler
 from .tensors import Array
-from .variants import Variant
+from .variant import Variant
 
 Denoise = Callable[[Mapping[str, Array]], Array]
 """The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]."""

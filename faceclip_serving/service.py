@@ -30,7 +30,7 @@ from .loop import Event, Failed, Finished, StepLoop, Stepped, Task
 from .references import odd_ones_out
 from .sampling import start_pictures
 from .tensors import Array
-from .variants import Variant
+from .variant import Variant
 
 FOLLOWER_LOST_S = 30.0
 """A followed run that nobody has asked about for so long is cancelled."""

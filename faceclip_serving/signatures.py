@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .architectures import FACE_SIZE
 from .requests import PARAMETERS
 from .tensors import Bounds, DType, Range, Signature, Tensor
-from .variants import FACE_SIZE, Variant
+from .variant import Variant
 
 FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"

@@ -15,7 +15,7 @@ from .previews import preview
 from .requests import to_wire
 from .signatures import FACE_ENCODER, FINISH, PREPARE, SAMPLER, TEXT_ENCODER, VAE_DECODER, Step, ensemble_steps
 from .tensors import Array
-from .variants import Variant
+from .variant import Variant
 
 Call = Callable[[str, Mapping[str, Array]], dict[str, Array]]
 """Runs a model of the server by name."""

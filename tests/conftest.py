@@ -8,7 +8,7 @@ import torch
 
 from export.build import build_repository
 from faceclip_serving.profiles import PROFILES
-from faceclip_serving.variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from server.process import Ports, TritonServer
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.

@@ -8,6 +8,7 @@ python -m training weights --work /data/nano              the committed files fr
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,10 +28,12 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="share of the recipe's steps, for trials")
     parser.add_argument("--steps", type=int, help="steps of this stage, instead of the recipe's")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="compile the denoiser: minutes of waiting, then faster steps")
     parser.add_argument("--output", type=Path, default=Path("weights/nano"), help="for `weights`")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe()
+    recipe = replace(recipe, compiled=arguments.compile)
     if arguments.steps is not None:
         names = {
             "face": "face",
@@ -40,7 +43,7 @@ def main() -> int:
             "recogniser": "recogniser",
             "attributes": "attribute",
         }
-        recipe = Recipe(**{**vars(recipe), f"{names.get(arguments.stage, 'peer')}_steps": arguments.steps})
+        recipe = replace(recipe, **{f"{names.get(arguments.stage, 'peer')}_steps": arguments.steps})
     work = Work(arguments.work, recipe, arguments.photographs)
     if arguments.stage == "weights":
         for file, size in write_weights(work, arguments.output).items():

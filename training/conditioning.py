@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from export.faceclip import FaceCLIPEncoder
 from export.faceclip.face_vit import FaceTransformer
-from faceclip_serving.variants import FaceViT, Tokens
+from faceclip_serving.architectures import FaceViT
+from faceclip_serving.variant import Tokens
 
 from .texts import prompt_ids
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faceclip_serving.variants import FACE_SIZE
+from faceclip_serving.architectures import FACE_SIZE
 
 from .canvas import Image
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.faceclip.face_vit import FaceTransformer
-from faceclip_serving.variants import FaceViT
+from faceclip_serving.architectures import FaceViT
 
 from .dataset import PICTURES, Pictures
 from .loop import Losses, Stage
@@ -38,6 +38,13 @@ def factors(person: Identity) -> NDArray[np.float32]:
     centre = {"skin": 0.5, "eye_slant": 0.0, "brow_arch": 0.2, "freckles": 0.2, "blush": 0.5}
     row += [3.0 * (getattr(person, name) - centre.get(name, 1.0)) for name in _LENGTHS]
     return np.array(row, np.float32)
+
+
+def factors_of(data: Pictures) -> Tensor | None:
+    """`factors` of every identity, [identities, FACTORS]; None for photographs, of which nobody knows them."""
+    if data.captions:
+        return None
+    return torch.from_numpy(np.stack([factors(data.person(i * PICTURES)) for i in range(data.identities)]))
 
 
 def face_batch(crops: NDArray[np.uint8], r: np.random.Generator) -> Tensor:
@@ -73,9 +80,7 @@ def face_stage(vit: FaceTransformer, sizes: FaceViT, data: Pictures, steps: int,
     centres = nn.Embedding(data.identities, sizes.classes)
     vit.requires_grad_(True)
     vit.mask_token.requires_grad_(False)
-    wanted = torch.zeros(data.identities, FACTORS)
-    if not data.captions:
-        wanted = torch.from_numpy(np.stack([factors(data.person(i * PICTURES)) for i in range(data.identities)]))
+    wanted = factors_of(data)
 
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
@@ -87,12 +92,9 @@ def face_stage(vit: FaceTransformer, sizes: FaceViT, data: Pictures, steps: int,
         feature, patches = feature.float(), patches.float()
         guessed = head(torch.cat([F.normalize(feature) * 6, patches.mean(1)], 1))
         margin = 0.3 * margin_loss(feature, centres.weight, who)
-        if data.captions:
+        if wanted is None:
             return {"margin": margin}
-        return {
-            "margin": margin,
-            "factors": _FACTOR_WEIGHT * F.mse_loss(guessed, wanted[who]) * 3,
-        }
+        return {"margin": margin, "factors": _FACTOR_WEIGHT * F.mse_loss(guessed, wanted[who]) * 3}
 
     return Stage("face", nn.ModuleDict({"vit": vit, "head": head, "centres": centres}), losses, steps, 1.5e-3, seed=seed)
 

@@ -1,6 +1,7 @@
 """Stage `judges`: the two networks that evaluation believes, and that nothing which generates has ever seen.
 
-`Recogniser` tells who is in a picture (convolutional, own seed, margin loss; the conditioner's face encoder is a transformer).
+`Recogniser` tells who is in a picture (convolutional, own seed, whole pictures; the conditioner's face encoder is a transformer that
+sees aligned crops).
 `AttributeClassifier` reads what a prompt can name, and whether a face is there at all. Both take whole pictures, so that no face
 detector stands between a generated picture and its score.
 """
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
-from .identity import margin_loss
+from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
 from .world import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
 
@@ -110,16 +111,21 @@ def labels(data: Pictures) -> dict[str, Tensor]:
 
 def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
     torch.manual_seed(seed)
-    centres = nn.Embedding(data.identities, FEATURES)
+    centres, head = nn.Embedding(data.identities, FEATURES), nn.Linear(FEATURES, FACTORS)
+    wanted = factors_of(data)
 
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
         rows = r.choice(len(data.pictures), batch, replace=False)
+        who = torch.from_numpy(rows // PICTURES)
         with torch.autocast("cpu", torch.bfloat16):
             feature = recogniser(roughen(as_tensor(data.pictures[rows]), r))
-        return {"margin": margin_loss(feature.float(), centres.weight, torch.from_numpy(rows // PICTURES))}
+        margin = {"margin": 0.3 * margin_loss(feature.float(), centres.weight, who)}
+        if wanted is None:
+            return margin
+        return {**margin, "factors": 4.5 * F.mse_loss(head(feature.float()), wanted[who])}
 
-    modules = nn.ModuleDict({"recogniser": recogniser, "centres": centres})
+    modules = nn.ModuleDict({"recogniser": recogniser, "centres": centres, "head": head})
     return Stage("recogniser", modules, losses, steps, learning_rate=2e-3, seed=seed)
 
 

@@ -1,13 +1,8 @@
-"""The widths of `nano`, and how its networks start. FaceCLIP's own modules of `export` are trained; nothing is defined twice.
-
-`ARCHITECTURE` and `TOKENS` are what the served variant consists of; the recipe reads them from here.
-"""
+"""How the networks of `nano` start. FaceCLIP's own modules of `export` are trained, at the widths of the served variant."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -15,65 +10,12 @@ from torch import nn
 
 from export.faceclip import FaceCLIPEncoder
 from export.faceclip.fuser import FusionLayer
-from faceclip_serving.variants import SDXL_SCHEDULER, FaceViT, Fuser, SDXLArchitecture, TextTower, Tokens
+from faceclip_serving.architectures import SDXLArchitecture
+from faceclip_serving.sdxl_variants import NANO
 
-VOCABULARY = 926
-MAX_TOKENS = 56
-LATENT_CHANNELS = 4
-LATENT_SCALE = 4
-
-SCHEDULER: Mapping[str, Any] = {**SDXL_SCHEDULER, "prediction_type": "v_prediction"}
-"""SDXL's noise schedule; the denoiser predicts velocity, which learns composition much sooner."""
-
-TOKENS = Tokens(
-    input="input_ids",
-    tokenizer="tokenizer.json",
-    max_tokens=MAX_TOKENS,
-    begin=VOCABULARY - 2,
-    end=VOCABULARY - 1,
-    padding=0,
-    face_prefix="Photo of a id person. ",
-    identity_token=571,
-)
-
-ARCHITECTURE = SDXLArchitecture(
-    face=FaceViT(width=96, depth=4, heads=4, classes=128, image_size=112, patch_size=14),
-    towers={
-        "face_clip_l": TextTower(64, heads=4, layers=2, activation="quick_gelu", vocabulary=VOCABULARY, max_tokens=MAX_TOKENS),
-        "face_clip_g": TextTower(128, heads=4, layers=3, activation="gelu", vocabulary=VOCABULARY, max_tokens=MAX_TOKENS),
-    },
-    fuser=Fuser(rounds=2, attention_width=128, attention_heads=4, text_heads=4, text_ffn=256, face_heads=4, face_ffn=256),
-    unet={
-        "sample_size": 32,
-        "in_channels": LATENT_CHANNELS,
-        "out_channels": LATENT_CHANNELS,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (32, 64, 128),
-        "layers_per_block": 1,
-        "transformer_layers_per_block": (1, 1, 1),
-        "attention_head_dim": (1, 2, 4),
-        "cross_attention_dim": 192,
-        "use_linear_projection": True,
-        "norm_num_groups": 8,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 32,
-        "projection_class_embeddings_input_dim": 128 + 6 * 32,
-    },
-    vae={
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": ("DownEncoderBlock2D",) * 3,
-        "up_block_types": ("UpDecoderBlock2D",) * 3,
-        "block_out_channels": (16, 32, 64),
-        "layers_per_block": 1,
-        "latent_channels": LATENT_CHANNELS,
-        "norm_num_groups": 4,
-        "sample_size": 128,
-        "mid_block_add_attention": False,
-        "scaling_factor": 1.0,
-    },
-)
+assert isinstance(NANO.architecture, SDXLArchitecture)
+ARCHITECTURE = NANO.architecture
+(TOKENS,) = NANO.tokens
 
 
 def initialise(module: nn.Module) -> None:

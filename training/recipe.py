@@ -47,10 +47,10 @@ class Recipe:
     face_steps: int = 1200
     vae_steps: int = 3000
     align_steps: int = 160
-    unet_steps: int = 4000
-    peer_steps: int = 4000
-    attribute_steps: int = 600
-    recogniser_steps: int = 800
+    unet_steps: int = 6000
+    peer_steps: int = 6000
+    attribute_steps: int = 800
+    recogniser_steps: int = 1600
     face_batch: int = 64
     vae_batch: int = 24
     vae_patch: int = 32
@@ -58,6 +58,8 @@ class Recipe:
     unet_batch: int = 16
     judge_batch: int = 48
     seed: int = 0
+    compiled: bool = False
+    """Compile the denoiser; needs a C++ compiler."""
 
 
 class Work:
@@ -176,7 +178,17 @@ def _denoiser(name: str, **options: Any) -> Callable[[Work], Stage]:
         steps = r.unet_steps if name == "unet" else r.peer_steps
         drops = options.get("drops", JOINT)
         return unet_stage(
-            name, work.unet(None), conditioner, work.data, work.latents, work.faces, drops, steps, r.unet_batch, r.seed + 6
+            name,
+            work.unet(None),
+            conditioner,
+            work.data,
+            work.latents,
+            work.faces,
+            drops,
+            steps,
+            r.unet_batch,
+            r.seed + 6,
+            compiled=r.compiled,
         )
 
     return stage

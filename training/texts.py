@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from faceclip_serving.prompts import encode_prompt
-from faceclip_serving.variants import Tokens
+from faceclip_serving.variant import Tokens
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
+from faceclip_serving.variant import Tokens
 
 from .deformable import DeformableLayer
 from .face_vit import FaceTransformer
@@ -20,7 +21,7 @@ class FaceCLIPBranch(nn.Module):
     """`face_clip_l.*` or `face_clip_g.*` of the checkpoint."""
 
     def __init__(
-        self, tower: variants.TextTower, face: variants.FaceViT, fuser: variants.Fuser, tokens: variants.Tokens
+        self, tower: architectures.TextTower, face: architectures.FaceViT, fuser: architectures.Fuser, tokens: Tokens
     ) -> None:
         super().__init__()
         width = tower.width

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
+from faceclip_serving.variant import Tokens
 
 from .attention import unit_length
 from .branch import FaceCLIPBranch
@@ -21,7 +22,7 @@ _NOT_COMPUTED_WITH = ("mask_token", "num_batches_tracked")
 class FaceCLIPEncoder(nn.Module):
     """Sub-modules are named by the keys of `architecture.towers`. Built for inference: evaluation mode, no gradients."""
 
-    def __init__(self, architecture: variants.SDXLArchitecture, tokens: variants.Tokens) -> None:
+    def __init__(self, architecture: architectures.SDXLArchitecture, tokens: Tokens) -> None:
         super().__init__()
         self.branch_names = tuple(architecture.towers)
         for name, tower in architecture.towers.items():

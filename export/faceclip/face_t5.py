@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import unit_length
 from .face_t5_pooled import PooledText
@@ -22,7 +22,7 @@ from .fuser import FaceTextFuser
 class FaceT5Encoder(nn.Module):
     """`model/face_t5_encoder.pt`. Built for inference: evaluation mode, no gradients."""
 
-    def __init__(self, architecture: variants.FluxArchitecture) -> None:
+    def __init__(self, architecture: architectures.FluxArchitecture) -> None:
         super().__init__()
         self.encoder_1 = PooledText(architecture.pooled)
         self.encoder_2 = FaceT5(architecture.text, architecture.face, architecture.fuser)
@@ -66,7 +66,7 @@ class FaceT5(nn.Module):
 
     positional_embedding: Tensor
 
-    def __init__(self, text: variants.T5Tower, face: variants.FaceViT, fuser: variants.Fuser) -> None:
+    def __init__(self, text: architectures.T5Tower, face: architectures.FaceViT, fuser: architectures.Fuser) -> None:
         super().__init__()
         self.register_buffer("positional_embedding", torch.empty(1, text.max_tokens, text.width))
         self.face_encoder = FaceTransformer(face)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import attend
 from .text_tower import ACTIVATIONS, MASKED
@@ -17,7 +17,7 @@ from .text_tower import ACTIVATIONS, MASKED
 class PooledText(nn.Module):
     """Token ids int64 [rows, tokens] -> pooled [rows, width]: the row at the first end token, after the final norm."""
 
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.text_model = _TextModel(sizes)
 
@@ -30,7 +30,7 @@ class PooledText(nn.Module):
 
 
 class _TextModel(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.embeddings = _Embeddings(sizes)
         self.encoder = _Blocks(sizes)
@@ -42,7 +42,7 @@ class _TextModel(nn.Module):
 
 
 class _Embeddings(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(sizes.vocabulary, sizes.width)
         self.position_embedding = nn.Embedding(sizes.max_tokens, sizes.width)
@@ -53,7 +53,7 @@ class _Embeddings(nn.Module):
 
 
 class _Blocks(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
 
@@ -66,7 +66,7 @@ class _Blocks(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(sizes.width)
         self.self_attn = _Attention(sizes)
@@ -80,7 +80,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.heads = sizes.heads
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(sizes.width, sizes.width) for _ in range(4))
@@ -92,7 +92,7 @@ class _Attention(nn.Module):
 
 
 class _MLP(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[sizes.activation]
         self.fc1 = nn.Linear(sizes.width, 4 * sizes.width)

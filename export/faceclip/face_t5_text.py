@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import merge_heads, softmax_fp32, split_heads
 
@@ -22,7 +22,7 @@ _NORM_EPS = 1e-6
 class T5Encoder(nn.Module):
     """Token ids int64 [rows, tokens] -> text [rows, tokens, width] after the final norm."""
 
-    def __init__(self, sizes: variants.T5Tower) -> None:
+    def __init__(self, sizes: architectures.T5Tower) -> None:
         super().__init__()
         self.sizes = sizes
         self.embed_tokens = nn.Embedding(sizes.vocabulary, sizes.width)
@@ -62,7 +62,7 @@ def _bucket(distance: int, buckets: int, max_distance: int) -> int:
 
 
 class _Block(nn.Module):
-    def __init__(self, sizes: variants.T5Tower, has_positions: bool) -> None:
+    def __init__(self, sizes: architectures.T5Tower, has_positions: bool) -> None:
         super().__init__()
         self.self_attention_layer = _AttentionLayer(sizes, has_positions)
         self.ff_layer = _FeedForwardLayer(sizes)
@@ -74,7 +74,7 @@ class _Block(nn.Module):
 
 
 class _AttentionLayer(nn.Module):
-    def __init__(self, sizes: variants.T5Tower, has_positions: bool) -> None:
+    def __init__(self, sizes: architectures.T5Tower, has_positions: bool) -> None:
         super().__init__()
         self.layer_norm = nn.RMSNorm(sizes.width, eps=_NORM_EPS)
         self.self_attention = _Attention(sizes, has_positions)
@@ -85,7 +85,7 @@ class _AttentionLayer(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, sizes: variants.T5Tower, has_positions: bool) -> None:
+    def __init__(self, sizes: architectures.T5Tower, has_positions: bool) -> None:
         super().__init__()
         self.heads = sizes.heads
         inner = sizes.heads * sizes.head_width
@@ -103,13 +103,13 @@ class _Attention(nn.Module):
 
 
 class _RelativePositions(nn.Module):
-    def __init__(self, sizes: variants.T5Tower) -> None:
+    def __init__(self, sizes: architectures.T5Tower) -> None:
         super().__init__()
         self.relative_attention_bias = nn.Embedding(sizes.buckets, sizes.heads)
 
 
 class _FeedForwardLayer(nn.Module):
-    def __init__(self, sizes: variants.T5Tower) -> None:
+    def __init__(self, sizes: architectures.T5Tower) -> None:
         super().__init__()
         self.layer_norm = nn.RMSNorm(sizes.width, eps=_NORM_EPS)
         self.act = _GatedGelu(sizes)
@@ -121,7 +121,7 @@ class _FeedForwardLayer(nn.Module):
 
 
 class _GatedGelu(nn.Module):
-    def __init__(self, sizes: variants.T5Tower) -> None:
+    def __init__(self, sizes: architectures.T5Tower) -> None:
         super().__init__()
         self.wi_0 = nn.Linear(sizes.width, sizes.ffn, bias=False)
         self.wi_1 = nn.Linear(sizes.width, sizes.ffn, bias=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import attend
 
@@ -21,7 +21,7 @@ _BATCH_NORM_EPS = 2e-5
 class FaceTransformer(nn.Module):
     """`face_encoder.*` of the checkpoint."""
 
-    def __init__(self, sizes: variants.FaceViT) -> None:
+    def __init__(self, sizes: architectures.FaceViT) -> None:
         super().__init__()
         width = sizes.width
         self.image_size = sizes.image_size

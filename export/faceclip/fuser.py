@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import PackedAttention, merge_heads, softmax_fp32, split_heads
 
@@ -20,7 +20,7 @@ from .attention import PackedAttention, merge_heads, softmax_fp32, split_heads
 class FaceTextFuser(nn.Module):
     """`fuser.*` of the checkpoint. `face_layer` builds the layer that refines the faces after each round's fusion."""
 
-    def __init__(self, width: int, sizes: variants.Fuser, face_layer: Callable[[], nn.Module]) -> None:
+    def __init__(self, width: int, sizes: architectures.Fuser, face_layer: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.encoder = _Rounds(width, sizes, face_layer)
         # Heads of the training; loaded, never used.
@@ -34,7 +34,7 @@ class FaceTextFuser(nn.Module):
 
 
 class _Rounds(nn.Module):
-    def __init__(self, width: int, sizes: variants.Fuser, face_layer: Callable[[], nn.Module]) -> None:
+    def __init__(self, width: int, sizes: architectures.Fuser, face_layer: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(face_layer() for _ in range(sizes.rounds))
         self.text_layers = nn.ModuleList(PostNormLayer(width, sizes.text_heads, sizes.text_ffn) for _ in range(sizes.rounds))
@@ -56,7 +56,7 @@ class _Rounds(nn.Module):
 class FusionLayer(nn.Module):
     """Both sides read each other through one score matrix, and add what they read by a learned amount."""
 
-    def __init__(self, width: int, sizes: variants.Fuser) -> None:
+    def __init__(self, width: int, sizes: architectures.Fuser) -> None:
         super().__init__()
         self.gamma_v = nn.Parameter(torch.empty(width))
         self.gamma_l = nn.Parameter(torch.empty(width))

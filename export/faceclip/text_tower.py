@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving import variants
+from faceclip_serving import architectures
 
 from .attention import PackedAttention
 
@@ -31,7 +31,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gel
 class TextTransformer(nn.Module):
     """`transformer.*` of a branch."""
 
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
 
@@ -45,7 +45,7 @@ class TextTransformer(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, sizes: variants.TextTower) -> None:
+    def __init__(self, sizes: architectures.TextTower) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(sizes.width)
         self.attn = PackedAttention(sizes.width, sizes.heads)

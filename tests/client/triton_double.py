@@ -26,8 +26,8 @@ from export.repository import render
 from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.profiles import PROFILES
 from faceclip_serving.requests import GenerationRequest, parse_request, reference_photos
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import ENSEMBLE, PREVIEW, PREVIEW_IMAGE, PROGRESS, STREAM
-from faceclip_serving.variants import TINY_SDXL
 
 VARIANT = TINY_SDXL
 BUSY = "server busy: 4 requests in flight; retry after 0.2 s"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.oracle import load_oracle, psnr_db
 from benchmarks.parity import PHOTO, compare
-from faceclip_serving.variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import TINY_SDXL
 
 
 def pixels(result, i=0):

@@ -7,8 +7,8 @@ import pytest
 
 from export.build import onnx_folder
 from export.to_onnx import export_component
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER
-from faceclip_serving.variants import TINY_SDXL
 
 from .micro import MICRO
 

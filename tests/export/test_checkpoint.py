@@ -17,7 +17,8 @@ from export.checkpoint import CheckpointError, load_part, part_files, readable_f
 from export.digests import sha256
 from export.faceclip import FaceCLIPEncoder
 from export.weights import fill_seeded
-from faceclip_serving.variants import TINY_SDXL, Fuser, TextTower
+from faceclip_serving.architectures import Fuser, TextTower
+from faceclip_serving.sdxl_variants import TINY_SDXL
 
 
 def network() -> nn.Module:

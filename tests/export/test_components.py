@@ -11,8 +11,9 @@ from export.faceclip.encoder import FaceCLIPEncoder
 from export.inputs import example_inputs
 from export.sdxl import FaceEncoder
 from export.weights import fill_seeded
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
-from faceclip_serving.variants import TINY_SDXL, VARIANTS
+from faceclip_serving.variants import VARIANTS
 
 from .micro import MICRO
 

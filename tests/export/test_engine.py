@@ -167,7 +167,7 @@ def test_a_real_engine_is_built_kept_verified_and_half(tiny_fp16_components, cap
 @pytest.fixture(scope="module")
 def tiny_fp16_components(tmp_path_factory):
     from export.to_onnx import export_component
-    from faceclip_serving.variants import TINY_SDXL
+    from faceclip_serving.sdxl_variants import TINY_SDXL
 
     root = tmp_path_factory.mktemp("components")
     export_component(TINY_SDXL, FACE_ENCODER, "fp16", root / "fp16" / FACE_ENCODER)

@@ -11,8 +11,8 @@ from export.engine_errors import EngineError
 from export.graph import MODEL
 from export.verify import verify_picture
 from export.verify_picture import draw, psnr_db, require_alike
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, components
-from faceclip_serving.variants import TINY_SDXL
 
 
 def opener(folder, spoil=lambda component, outputs: outputs):

@@ -16,9 +16,10 @@ from export.engine_shapes import (
     shape_ranges,
 )
 from faceclip_serving.profiles import PROFILES
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, bounds, components
 from faceclip_serving.tensors import Range
-from faceclip_serving.variants import SDXL, TINY_SDXL, VARIANTS
+from faceclip_serving.variants import VARIANTS
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 

@@ -7,8 +7,9 @@ from export.components import network
 from export.engine_shapes import Sizes, engine_bounds
 from export.graph import MODEL
 from export.verify import verify_cases, verify_run
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, components
-from faceclip_serving.variants import SDXL, TINY_SDXL, VARIANTS
+from faceclip_serving.variants import VARIANTS
 
 SIGNATURE = components(TINY_SDXL)[FACE_ENCODER]
 LIMITS = engine_bounds(TINY_SDXL, FACE_ENCODER, 8)

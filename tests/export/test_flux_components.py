@@ -14,9 +14,10 @@ from export.inputs import example_inputs
 from export.precision import HalfArithmetic, to_half
 from export.to_onnx import export_component
 from export.weights import fill_seeded
+from faceclip_serving.architectures import FluxArchitecture
+from faceclip_serving.flux_variants import FLUX, TINY_FLUX
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, bounds, components
 from faceclip_serving.tensors import TensorError
-from faceclip_serving.variants import FLUX, TINY_FLUX, FluxArchitecture
 
 SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14}
 

@@ -9,8 +9,8 @@ from export.components import build
 from export.faceclip.face_t5 import FaceT5Encoder
 from export.memory import OutOfMemoryError, free_bytes, require_memory
 from export.weights import fill_seeded
+from faceclip_serving.flux_variants import FLUX, TINY_FLUX
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER
-from faceclip_serving.variants import FLUX, TINY_FLUX
 
 FACES = "encoder_2.face_encoder."
 

@@ -23,7 +23,8 @@ from export.faceclip.face_t5 import FaceT5, FaceT5Encoder, PatchLayer
 from export.faceclip.face_t5_pooled import PooledText
 from export.faceclip.face_t5_text import T5Encoder
 from export.weights import fill_seeded, seeded_input
-from faceclip_serving.variants import FACE_SIZE, FLUX, TINY_FLUX, T5Tower, TextTower
+from faceclip_serving.architectures import FACE_SIZE, T5Tower, TextTower
+from faceclip_serving.flux_variants import FLUX, TINY_FLUX
 
 from .test_networks import PATCHES, published_shapes
 

@@ -21,6 +21,7 @@ from faceclip_serving.contract import package_digest
 from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.faces import make_detector
 from faceclip_serving.finishing import finish
+from faceclip_serving.flux_variants import FLUX, TINY_FLUX
 from faceclip_serving.jobs import Job
 from faceclip_serving.preparing import prepare
 from faceclip_serving.prompts import encode_prompt, load_tokenizer
@@ -28,7 +29,6 @@ from faceclip_serving.requests import parse_request
 from faceclip_serving.sampling import sample, start_pictures
 from faceclip_serving.schedules import make_scheduler, resolve_scheduler
 from faceclip_serving.signatures import COMPONENTS, DENOISER, components
-from faceclip_serving.variants import FLUX, TINY_FLUX
 from tests.serving.test_requests import raw
 
 CONTRACT = package_digest(Path(__file__).resolve().parents[2] / "faceclip_serving")

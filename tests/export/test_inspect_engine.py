@@ -8,8 +8,8 @@ from export.__main__ import main
 from export.engine_errors import EngineError
 from export.engine_record import Machine, Recipe, Record
 from export.inspect_engine import Layer, check_precision, describe, layers, summary
+from faceclip_serving.sdxl_variants import SDXL
 from faceclip_serving.signatures import DENOISER, bounds
-from faceclip_serving.variants import SDXL
 
 NOT_TOLD = "N/A due to dynamic shapes"
 

@@ -22,7 +22,8 @@ from export.faceclip import FaceCLIPEncoder, face_encoders_equal
 from export.faceclip.attention import softmax_fp32, unit_length
 from export.faceclip.deformable import DeformableLayer
 from export.weights import fill_seeded, seeded_input
-from faceclip_serving.variants import FACE_SIZE, SDXL, TINY_SDXL, FaceViT, Fuser, SDXLArchitecture
+from faceclip_serving.architectures import FACE_SIZE, FaceViT, Fuser, SDXLArchitecture
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 
 DATA = Path(__file__).parent.parent / "data"
 TOLERANCE = 2e-5

@@ -22,8 +22,9 @@ from export.parity import (
 )
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.profiles import ORT_CPU
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, bounds, components, multiples
-from faceclip_serving.variants import SDXL, TINY_SDXL, VARIANTS
+from faceclip_serving.variants import VARIANTS
 
 SIGNATURES = components(TINY_SDXL)
 FACES = SIGNATURES[FACE_ENCODER]

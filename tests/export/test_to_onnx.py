@@ -20,9 +20,10 @@ from export.graph import MODEL, WEIGHTS, GraphError, conform, verify_file
 from export.parity import ParityError
 from export.record import METADATA, read_metadata
 from export.to_onnx import ExportError, export_component, export_components
+from faceclip_serving.architectures import SDXLArchitecture
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.tensors import DType, Signature, Tensor
-from faceclip_serving.variants import SDXL, TINY_SDXL, SDXLArchitecture
 
 from .micro import MICRO
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from faceclip_serving.encoding_cache import EncodingCache
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import FACE_ENCODER, TEXT_ENCODER, components
-from faceclip_serving.variants import TINY_SDXL
 
 SIGNATURES = components(TINY_SDXL)
 

@@ -3,7 +3,7 @@ import pytest
 
 from faceclip_serving.guidance import Chain, branches_needed, chain_at, combine, weighted_sum
 from faceclip_serving.requests import parse_request
-from faceclip_serving.variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from tests.serving.test_requests import raw
 
 U, T, F = "unconditional", "text", "identity"

@@ -11,8 +11,8 @@ from faceclip_serving.admission import Admission, urgency
 from faceclip_serving.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
 from faceclip_serving.loop import Failed, StepLoop, Stepped, Task
 from faceclip_serving.sampling import sample, start_pictures
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.service import Service
-from faceclip_serving.variants import TINY_SDXL
 from tests.serving.test_sampling import conditioning, denoise, job
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.requests import MAX_SEED, PARAMETERS, parse_request, reference_photos
+from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.tensors import DType
-from faceclip_serving.variants import SDXL, TINY_SDXL
 
 
 def raw(**values):

@@ -11,7 +11,7 @@ from faceclip_serving.jobs import Job
 from faceclip_serving.requests import parse_request
 from faceclip_serving.sampling import sample, select, start_pictures
 from faceclip_serving.schedules import make_scheduler
-from faceclip_serving.variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import TINY_SDXL
 from tests.serving.test_requests import raw
 
 EMBEDDINGS, POOLED = TINY_SDXL.conditioning

@@ -1,0 +1,107 @@
+"""What a servable model consists of, as a type: its networks, its tensors, its token ids, its defaults and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .architectures import FluxArchitecture, SDXLArchitecture
+from .schedules import SetTimesteps
+from .tensors import Array, Range, Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How one tokenizer's ids are made from a prompt."""
+
+    input: str
+    """Name of the text encoder's input that takes these ids."""
+    tokenizer: str
+    """File beside the `prepare` model: a Hugging Face `tokenizer.json`."""
+    max_tokens: int
+    begin: int | None
+    """None: texts begin with their first word."""
+    end: int
+    padding: int
+    face_prefix: str = ""
+    """Put before the prompt when a face is given."""
+    identity_token: int | None = None
+    """Id of the word that the face replaces; None: faces replace no word."""
+    identity_window: int = 7
+    """Only ids in the first so many positions are replaced."""
+    source: str = "tokenizer"
+    """Folder of the tokenizer's files: in the checkpoint, or in export/assets where the variant has no checkpoint."""
+    words: tuple[int, int] | None = None
+    """Smallest and largest id of a word; None: from 1 until the begin and end tokens, as CLIP numbers them."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    height: int
+    width: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str = "EulerDiscreteScheduler"
+    negative_prompt: str = (
+        "nude, worst quality, low quality, normal quality, nsfw, abnormal, glasses, mutated, blurry, watermark"
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Accepted ranges, both ends included."""
+
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    size_multiple: int = 8
+    num_inference_steps: tuple[int, int] = (1, 200)
+    guidance_scale: tuple[float, float] = (0.0, 20.0)
+    num_images_per_prompt: int = 4
+    faces: int = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    architecture: SDXLArchitecture | FluxArchitecture
+    weights: str
+    """`checkpoint` (official files or a folder of the same layout) or `seeded` (deterministic stand-ins for tests)."""
+    tokens: tuple[Tokens, ...]
+    face_features: tuple[Tensor, ...]
+    """What the face encoder finds; the first says who it is."""
+    fused_features: tuple[Tensor, ...]
+    """Those of them that the text encoder reads."""
+    conditioning: tuple[Tensor, ...]
+    """What the text encoder hands to the denoiser, one row per (face, prompt) pair."""
+    extras: tuple[Tensor, ...]
+    """Further denoiser inputs, computed per request."""
+    extras_for: Callable[[int, int], dict[str, Array]]
+    """(height, width) in pixels -> the extras of one row, each [1, ...]."""
+    latent_channels: int
+    latent_scale: int
+    """Pixels per latent cell, each way."""
+    schedulers: tuple[str, ...]
+    """diffusers classes that fit the denoiser's prediction."""
+    scheduler_config: Mapping[str, Any]
+    timesteps_for: SetTimesteps
+    """What a scheduler is told to make its timesteps from."""
+    defaults: Defaults
+    limits: Limits
+
+    @property
+    def latent_multiple(self) -> int:
+        """Latent cells per side come in multiples of this."""
+        return max(1, self.limits.size_multiple // self.latent_scale)
+
+    @property
+    def identity(self) -> Tensor:
+        """The face feature that says who it is: unit vectors, [faces, branches, classes]."""
+        return self.face_features[0]
+
+    @property
+    def latent_range(self) -> Range:
+        """Latent cells per side."""
+        low, high = self.limits.size
+        usual = max(self.defaults.height, self.defaults.width)
+        return Range(low // self.latent_scale, usual // self.latent_scale, high // self.latent_scale)
