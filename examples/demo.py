@@ -9,14 +9,14 @@ from pathlib import Path
 
 from export.build import BUILD, build_repository
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from server.probe import server_version
 from server.process import Ports, TritonServer, interruptible
 
 PHOTO = Path(__file__).resolve().parent / "astronaut.jpg"
 OUTPUT = Path("out/demo.png")
-VARIANT, PROFILE = TINY_SDXL, PROFILES["cpu"]
+VARIANT, PROFILE = TINY_SDXL, CPU
 
 
 def main() -> int:

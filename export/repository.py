@@ -26,7 +26,7 @@ from faceclip_serving import signatures
 from faceclip_serving.contract import DIGEST_FILE, package_digest
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.previews import PREVIEW_FILE, fit
-from faceclip_serving.profiles import ORT_CPU, PROFILES, Profile
+from faceclip_serving.profiles import CPU, ORT_CPU, PROFILE_NAMES, Profile, profile_of
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
 from faceclip_serving.tensors import Array, Tensor
@@ -39,7 +39,7 @@ from .tokenizers import tokenizer_folders, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
-DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, PROFILES["cpu"]
+DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, CPU
 IDENTITY = "identity"
 """File at the top of an assembled repository, which Triton ignores."""
 DETECTOR = "face_detection_yunet.onnx"
@@ -58,7 +58,7 @@ def interface(variant: Variant) -> str:
 
 def render(variant: Variant, profile: Profile) -> dict[str, str]:
     """Model name -> text of its config.pbtxt."""
-    configs = {}
+    configs, variant = {}, profile.narrowed(variant)
     for name, signature in models(variant).items():
         config = pb.ModelConfig(
             name=name,
@@ -202,7 +202,7 @@ def _link(source: Path, target: Path) -> None:
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("repository", help="assemble a model repository that Triton can load", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
-    parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
+    parser.add_argument("--profile", "--placement", choices=PROFILE_NAMES, default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
     parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: checkpoint)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
@@ -217,7 +217,8 @@ def run(args: argparse.Namespace) -> int:
         for name, text in render(DEFAULT_VARIANT, DEFAULT_PROFILE).items():
             (SOURCE / name / "config.pbtxt").write_text(text)
         return 0
-    variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
+    variant = VARIANTS[args.variant]
+    profile = profile_of(variant, args.profile)
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
     assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"))

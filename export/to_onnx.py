@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profiles
 from faceclip_serving.signatures import bounds, components, multiples
 from faceclip_serving.tensors import Bounds, Range, Signature
 from faceclip_serving.variant import Variant
@@ -271,7 +271,7 @@ def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor,
 
 def _bounds(variant: Variant) -> dict[str, Bounds]:
     """The widest bounds of any profile: the graph serves them all."""
-    return bounds(variant, max(profile.denoiser_rows for profile in PROFILES.values()))
+    return bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))
 
 
 class Clock:

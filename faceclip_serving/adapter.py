@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 
 from .contract import DIGEST_FILE, package_digest
 from .errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
-from .profiles import PROFILES, Profile
+from .profiles import Profile, profile_of
 from .signatures import models
 from .tensors import Array, Signature, Tensor
 from .variant import Variant
@@ -55,10 +55,11 @@ def setup(args: Mapping[str, str]) -> Setup:
             f"{args['model_name']}: expected the assembled code in {folder}, got {package} with another digest;"
             " assemble the repository again (python -m export repository)"
         )
-    variant = VARIANTS[parameters["variant"]]
+    profile = profile_of(VARIANTS[parameters["variant"]], parameters["profile"])
+    variant = profile.narrowed(VARIANTS[parameters["variant"]])
     return Setup(
         variant,
-        PROFILES[parameters["profile"]],
+        profile,
         models(variant)[parameters["role"]],
         folder,
         contract,
