@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
 
     variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
     chosen = selected(args)
-    needed = bounds(variant, profile.denoiser_rows)
+    needed = bounds(variant, profile.denoiser_rows, profile.vae_tile)
     records = [check_plan(folder) for _, _, folder in chosen]
     machine = this_machine()
     documents = []
