@@ -151,7 +151,7 @@ def assemble(
         version.mkdir(parents=True)
         (scratch / name / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
-            shutil.copy(model_source(name, profile), version)
+            shutil.copy(model_source(name, profile), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == STREAM:
