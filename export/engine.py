@@ -209,10 +209,11 @@ def all_folders(args: argparse.Namespace) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     profile = profile_of(VARIANTS[args.variant], args.profile)
-    variant, rows = profile.narrowed(VARIANTS[args.variant]), profile.denoiser_rows
+    variant = profile.narrowed(VARIANTS[args.variant])
     options = engine_options.from_arguments(args)
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
-    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes)) for each in selected(args)]
+    rows, tile = profile.denoiser_rows, profile.vae_tile
+    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes, tile)) for each in selected(args)]
     for _, _, folder, _ in chosen:
         if not (folder / ONNX).exists():
             raise EngineError(

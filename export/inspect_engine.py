@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
     profile = profile_of(VARIANTS[args.variant], args.profile)
     variant = profile.narrowed(VARIANTS[args.variant])
     chosen = selected(args)
-    needed = bounds(variant, profile.denoiser_rows)
+    needed = bounds(variant, profile.denoiser_rows, profile.vae_tile)
     records = [check_plan(folder) for _, _, folder in chosen]
     machine = this_machine()
     documents = []

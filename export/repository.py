@@ -28,7 +28,18 @@ from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.previews import PREVIEW_FILE, fit
 from faceclip_serving.profiles import CPU, ORT_CPU, PROFILE_NAMES, Profile, profile_of
 from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
+from faceclip_serving.signatures import (
+    COMPONENTS,
+    ENCODERS,
+    ENSEMBLE,
+    PREPARE,
+    STREAM,
+    VAE_DECODER,
+    VAE_TILE,
+    ensemble_steps,
+    models,
+    vae_tile,
+)
 from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
@@ -56,10 +67,25 @@ def interface(variant: Variant) -> str:
     return json.dumps(document, sort_keys=True)
 
 
+def component_models(profile: Profile) -> dict[str, str]:
+    """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
+    decoder = VAE_TILE if profile.vae_tile else VAE_DECODER
+    return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
+
+
+def model_source(name: str, profile: Profile) -> Path:
+    """The code of a Python model. A component's model has the component's, whatever its name."""
+    if name == VAE_DECODER and profile.vae_tile:
+        return SOURCE / VAE_DECODER / "1" / "tiled.py"
+    return SOURCE / component_models(profile).get(name, name) / "1" / "model.py"
+
+
 def render(variant: Variant, profile: Profile) -> dict[str, str]:
     """Model name -> text of its config.pbtxt."""
-    configs, variant = {}, profile.narrowed(variant)
-    for name, signature in models(variant).items():
+    variant = profile.narrowed(variant)
+    configs, holders = {}, component_models(profile)
+    served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
+    for name, signature in served.items():
         config = pb.ModelConfig(
             name=name,
             max_batch_size=0,  # batch axes are declared like all others: `rows` and `faces` of one call differ
@@ -74,8 +100,8 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
                 config.ensemble_scheduling.step.add(
                     model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
                 )
-        elif name in COMPONENTS:
-            runtime = profile.placements[name].runtime
+        elif name in holders:
+            runtime = profile.placements[holders[name]].runtime
             config.backend, config.platform = runtime.backend, runtime.platform
             config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
             config.instance_group.add(count=1, kind=runtime.instance_kind)
@@ -86,7 +112,9 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
                 config.model_transaction_policy.decoupled = True
         if config.backend == "python":
             _parameter(config, "profile", profile.name)
-            _parameter(config, "role", name)
+            _parameter(config, "role", holders.get(name, name))
+            if profile.vae_tile and name in (VAE_DECODER, VAE_TILE):
+                _parameter(config, "vae_tile", str(profile.vae_tile))
             if name in ENCODERS:
                 _parameter(config, "encoding_cache_bytes", str(profile.encoding_cache_bytes))
         configs[name] = HEADER + text_format.MessageToString(config)
@@ -124,13 +152,13 @@ def assemble(
         version.mkdir(parents=True)
         (scratch / name / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
-            shutil.copy(SOURCE / name / "1" / "model.py", version)
+            shutil.copy(model_source(name, profile), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, profile))
-        if name in COMPONENTS:
-            _link_artifact(components, name, profile, version)
+        if name in component_models(profile):
+            _link_artifact(components, component_models(profile)[name], profile, version)
     write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
     detector = _detector(checkpoint)
     if detector is not None:
@@ -146,7 +174,7 @@ def _identity(variant: Variant, configs: dict[str, str], components: Path, profi
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
         digest.update(text.encode())
-        model = SOURCE / name / "1" / "model.py"
+        model = model_source(name, profile)
         digest.update(model.read_bytes() if model.exists() else b"")
     files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
     files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]

@@ -39,6 +39,8 @@ class Setup:
     """The model's version folder."""
     contract: str
     encoding_cache_bytes: int
+    vae_tile: int
+    """Latent cells per side of the decoder's tiles; 0: none."""
 
 
 def setup(args: Mapping[str, str]) -> Setup:
@@ -64,6 +66,7 @@ def setup(args: Mapping[str, str]) -> Setup:
         folder,
         contract,
         int(parameters.get("encoding_cache_bytes", 0)),
+        int(parameters.get("vae_tile", 0)),
     )
 
 

@@ -59,6 +59,8 @@ class Profile:
     """Memory of each encoder for encodings it may need again; 0 switches that off. Stands in config.pbtxt, to be changed there."""
     max_waiting: int = 32
     """Requests that may wait for that; more are refused at once."""
+    vae_tile: int = 0
+    """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
 
     def narrowed(self, variant: Variant) -> Variant:
         """The variant with the limits that this profile leaves it."""
