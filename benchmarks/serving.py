@@ -77,7 +77,6 @@ class Bench:
             "a portrait",
             seed=seed,
             num_inference_steps=steps or self.steps,
-            guidance_scale=5.0,
             height=self.side,
             width=self.side,
             output_type="bytes",

@@ -37,6 +37,7 @@ from faceclip_serving.signatures import (
     VAE_DECODER,
     VAE_TILE,
     ensemble_steps,
+    model_name,
     models,
     vae_tile,
 )
@@ -44,6 +45,7 @@ from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
+from .deployments import check_name, install, is_current
 from .engine_record import PLAN, check_plan
 from .parts import PARTS
 from .tokenizers import tokenizer_folders, write_tokenizers
@@ -51,8 +53,6 @@ from .tokenizers import tokenizer_folders, write_tokenizers
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
 DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, CPU
-IDENTITY = "identity"
-"""File at the top of an assembled repository, which Triton ignores."""
 DETECTOR = "face_detection_yunet.onnx"
 HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
 
@@ -80,14 +80,14 @@ def model_source(name: str, profile: Profile) -> Path:
     return SOURCE / component_models(profile).get(name, name) / "1" / "model.py"
 
 
-def render(variant: Variant, profile: Profile) -> dict[str, str]:
-    """Model name -> text of its config.pbtxt."""
+def render(variant: Variant, profile: Profile, deployment: str = ENSEMBLE) -> dict[str, str]:
+    """Role -> text of the config.pbtxt of that model in `deployment`."""
     variant = profile.narrowed(variant)
     configs, holders = {}, component_models(profile)
     served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
     for name, signature in served.items():
         config = pb.ModelConfig(
-            name=name,
+            name=model_name(name, deployment),
             max_batch_size=0,  # batch axes are declared like all others: `rows` and `faces` of one call differ
             input=[_input(tensor) for tensor in signature.inputs],
             output=[pb.ModelOutput(name=t.name, data_type=t.dtype.config, dims=t.dims) for t in signature.outputs],
@@ -98,7 +98,10 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
             _parameter(config, "interface", interface(variant))
             for step in ensemble_steps(variant):
                 config.ensemble_scheduling.step.add(
-                    model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
+                    model_name=model_name(step.model, deployment),
+                    model_version=-1,
+                    input_map=step.inputs,
+                    output_map=step.outputs,
                 )
         elif name in holders:
             runtime = profile.placements[holders[name]].runtime
@@ -115,6 +118,7 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
             _parameter(config, "role", holders.get(name, name))
             if profile.vae_tile and name in (VAE_DECODER, VAE_TILE):
                 _parameter(config, "vae_tile", str(profile.vae_tile))
+            _parameter(config, "deployment", deployment)
             if name in ENCODERS:
                 _parameter(config, "encoding_cache_bytes", str(profile.encoding_cache_bytes))
         configs[name] = HEADER + text_format.MessageToString(config)
@@ -135,22 +139,27 @@ def assemble(
     components: Path,
     destination: Path,
     checkpoint: Path | None = None,
+    deployment: str = ENSEMBLE,
 ) -> Path:
-    """Writes the repository of `variant` on `profile` to `destination`, unless the very same is there already.
+    """Writes the models of `variant` on `profile` to the repository `destination`, unless the very same are there already.
 
-    `components` holds `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
+    A repository may hold several deployments: models of others are left as they are. `components` holds
+    `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
     tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
-    Raises `RepositoryError`.
+    Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
     """
-    configs = render(variant, profile)
+    check_name(deployment)
+    configs = render(variant, profile, deployment)
     identity = _identity(variant, configs, components, profile, checkpoint)
-    if (destination / IDENTITY).exists() and (destination / IDENTITY).read_text() == identity:
+    if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
     scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
     for name, text in configs.items():
-        version = scratch / name / "1"
+        model = scratch / model_name(name, deployment)
+        version = model / "1"
         version.mkdir(parents=True)
-        (scratch / name / "config.pbtxt").write_text(text)
+        (model / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
             shutil.copy(model_source(name, profile), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -159,13 +168,12 @@ def assemble(
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, profile))
         if name in component_models(profile):
             _link_artifact(components, component_models(profile)[name], profile, version)
-    write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
+    prepare = scratch / model_name(PREPARE, deployment) / "1"
+    write_tokenizers(variant, checkpoint, prepare)
     detector = _detector(checkpoint)
     if detector is not None:
-        _link(detector, scratch / PREPARE / "1" / DETECTOR)
-    (scratch / IDENTITY).write_text(identity)
-    shutil.rmtree(destination, ignore_errors=True)
-    scratch.replace(destination)
+        _link(detector, prepare / DETECTOR)
+    install(scratch, destination, deployment, identity)
     return destination
 
 
@@ -235,6 +243,12 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: checkpoint)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
+        "--name",
+        default=ENSEMBLE,
+        help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
+        " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
+    )
+    parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
     )
     parser.set_defaults(run=run)
@@ -249,7 +263,7 @@ def run(args: argparse.Namespace) -> int:
     profile = profile_of(variant, args.profile)
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"))
+    assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"), args.name)
     print(f"assembled {destination}", file=sys.stderr)
-    print(json.dumps({"repository": str(destination), "variant": variant.name, "profile": profile.name}))
+    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "profile": profile.name}))
     return 0

@@ -26,6 +26,18 @@ COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
 VAE_TILE = "vae_tile"
 """The decoder's model where a profile has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
 
+
+def model_name(role: str, deployment: str = ENSEMBLE) -> str:
+    """What a model is called on a server that offers `deployment`: several of them, each with all roles, live side by side.
+
+    The public models bear the deployment's name in place of `faceclip`, inner ones have it in front; for the default one names
+    are roles: `sampler` and `faceclip_stream`, or `flux_sampler` and `flux_stream`.
+    """
+    if deployment == ENSEMBLE:
+        return role
+    return deployment + role.removeprefix(ENSEMBLE) if role in (ENSEMBLE, STREAM) else f"{deployment}_{role}"
+
+
 FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
 FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")

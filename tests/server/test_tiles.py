@@ -14,7 +14,7 @@ from export.build import onnx_folder
 from export.engine_shapes import Sizes, engine_bounds
 from export.repository import assemble, render
 from faceclip_serving.onnx_component import OnnxComponent
-from faceclip_serving.profiles import ORT_CPU, PROFILES
+from faceclip_serving.profiles import CPU, ORT_CPU, profiles
 from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import VAE_DECODER, VAE_TILE, components
 from faceclip_serving.tensors import Range
@@ -22,7 +22,7 @@ from faceclip_serving.tiling import spans, tiled
 from server.process import Ports, TritonServer
 
 TILE = 16
-TILED = replace(PROFILES["cpu"], vae_tile=TILE)
+TILED = replace(CPU, vae_tile=TILE)
 
 
 def parse(text):
@@ -93,9 +93,9 @@ def test_the_component_behind_takes_no_more_than_a_tile(client):
         infer(client, VAE_TILE, latents(1, 24, 16))
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", profiles(TINY_SDXL))
 def test_a_tile_adds_a_model_and_changes_no_tensor(name):
-    profile = PROFILES[name]
+    profile = profiles(TINY_SDXL)[name]
     whole, cut = (
         {model: parse(text) for model, text in render(TINY_SDXL, replace(profile, vae_tile=tile)).items()} for tile in (0, TILE)
     )
