@@ -33,6 +33,7 @@ from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
+from .committed import own_folder
 from .engine_record import PLAN, check_plan
 from .parts import PARTS
 from .tokenizers import tokenizer_folders, write_tokenizers
@@ -204,7 +205,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
     parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: checkpoint)")
+    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: the variant's own, or checkpoint)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
@@ -220,7 +221,7 @@ def run(args: argparse.Namespace) -> int:
     variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"))
+    assemble(variant, profile, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"))
     print(f"assembled {destination}", file=sys.stderr)
     print(json.dumps({"repository": str(destination), "variant": variant.name, "profile": profile.name}))
     return 0
