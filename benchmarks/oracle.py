@@ -22,6 +22,7 @@ from diffusers import (
 from torch import nn
 
 from export.checkpoint import load_part
+from export.committed import weights_folder
 from export.faceclip.encoder import FaceCLIPEncoder
 from export.faceclip.face_t5 import FaceT5Encoder
 from export.weights import fill_seeded
@@ -141,13 +142,15 @@ def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mappi
 
 
 def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
-    """The networks of a variant, from a checkpoint folder or with seeded weights."""
+    """The networks of a variant, from a checkpoint folder, its own weights, or with seeded ones."""
+
+    folder = weights_folder(variant, checkpoint)
 
     def filled(module: nn.Module, part: str) -> nn.Module:
-        if checkpoint is None:
+        if folder is None:
             fill_seeded(module)
         else:
-            load_part(module, checkpoint, part)
+            load_part(module, folder, part)
         return module.eval().requires_grad_(False)
 
     return ORACLES[type(variant.architecture)](variant, filled)

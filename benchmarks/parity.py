@@ -42,14 +42,14 @@ MAX_PSNR_DB = 200.0
 
 
 def sizes(variant: Variant) -> list[tuple[int, int]]:
-    """The default size and a smaller, odd one."""
+    """The default size and, where the variant takes several, a smaller, odd one."""
     smallest, multiple = variant.limits.size[0], variant.limits.size_multiple
 
     def smaller(side: int) -> int:
         return max(smallest, (side // 2 // multiple + 1) * multiple)
 
     height, width = variant.defaults.height, variant.defaults.width
-    return [(height, width), (smaller(height), smaller(width))]
+    return list(dict.fromkeys([(height, width), (smaller(height), smaller(width))]))
 
 
 Rows = tuple[Array, Array, dict[str, Array]]
@@ -128,7 +128,9 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("parity", help="served pictures against diffusers' pipeline", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
     parser.set_defaults(run=run)
 
 

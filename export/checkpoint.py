@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from . import tensor_files
 from .digests import sha256
 from .parts import PARTS, Part
 
@@ -62,12 +63,16 @@ def load_part(module: nn.Module, checkpoint_dir: Path, part: str, only: str = ""
 def read_tensors(path: Path, part: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, mapped from disk and read when used."""
     with _damage_reported(path, part):
-        return _without_prefix(load_file(path), _row(part).strip_prefix)
+        return _without_prefix(tensor_files.read_tensors(path), _row(part).strip_prefix)
 
 
 def readable_file(checkpoint_dir: Path, part: str) -> Path:
-    """The safetensors file that holds `part`'s tensors; a pickle is converted by the first call."""
+    """The safetensors file that holds `part`'s tensors; a pickle is converted by the first call.
+
+    `<part>.safetensors` at the top of the folder comes first: the layout of weights that this project trains."""
     (names,) = _row(part).files
+    if (plain := checkpoint_dir / f"{part}.safetensors").is_file():
+        return plain
     if names[0].endswith(".safetensors"):
         return _existing(checkpoint_dir / _row(part).folder, part, names)
     source = checkpoint_dir / names[0]

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from .weightless import Graph, Value, size, symbols
 
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-_OTHER = {TensorProto.INT64: 8, TensorProto.DOUBLE: 8, TensorProto.INT32: 4, TensorProto.BOOL: 1, TensorProto.INT8: 1,
+_OTHER: dict[int, int] = {TensorProto.INT64: 8, TensorProto.DOUBLE: 8, TensorProto.INT32: 4, TensorProto.BOOL: 1, TensorProto.INT8: 1,
           TensorProto.UINT8: 1, TensorProto.BFLOAT16: 2, TensorProto.FLOAT8E4M3FN: 1}  # fmt: skip
 
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"})

@@ -22,6 +22,7 @@ from faceclip_serving.variants import VARIANTS
 from . import live_memory, weightless
 from .build import onnx_folder
 from .engine_shapes import parse_size
+from .graph import MODEL
 
 CUDA_CONTEXT_BYTES = 450_000_000
 """Per process that computes on the card: CUDA's context, its libraries' code and small workspaces. Assumed; no GPU was at hand."""
@@ -217,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     exported = args.components or onnx_folder(variant)
     if args.record:
-        found = {c: next(iter(sorted(exported.glob(f"*/{c}/{weightless.MODEL}"))), None) for c in COMPONENTS}
+        found = {c: next(iter(sorted(exported.glob(f"*/{c}/{MODEL}"))), None) for c in COMPONENTS}
         files = {c: str(weightless.record(variant.name, c, file)) for c, file in found.items() if file is not None}
         print(json.dumps({"recorded": files}))
         return 0

@@ -45,6 +45,7 @@ from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
+from .committed import own_folder
 from .deployments import check_name, install, is_current
 from .engine_record import PLAN, check_plan
 from .parts import PARTS
@@ -240,7 +241,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
     parser.add_argument("--profile", "--placement", choices=PROFILE_NAMES, default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: checkpoint)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of tokenizers and detector (default: the variant's own)"
+    )
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
         "--name",
@@ -263,7 +266,7 @@ def run(args: argparse.Namespace) -> int:
     profile = profile_of(variant, args.profile)
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or Path("checkpoint"), args.name)
+    assemble(variant, profile, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"), args.name)
     print(f"assembled {destination}", file=sys.stderr)
     print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "profile": profile.name}))
     return 0

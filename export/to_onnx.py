@@ -33,6 +33,7 @@ from faceclip_serving.variant import Variant
 
 from . import graph, parity
 from .checkpoint import readable_file
+from .committed import weights_folder
 from .components import build, network
 from .inputs import example_inputs
 from .precision import PRECISIONS, check_precision, fp32_products, precision_report, to_half
@@ -76,6 +77,8 @@ def export_component(
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
+    if not seeded:
+        checkpoint = weights_folder(variant, checkpoint)
     if checkpoint is None and not seeded and variant.weights != "seeded":
         raise ExportError(
             f"checkpoint: variant '{variant.name}' has published weights; give the folder that `python -m export download` filled"
@@ -270,8 +273,14 @@ def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor,
 
 
 def _bounds(variant: Variant) -> dict[str, Bounds]:
-    """The widest bounds of any profile: the graph serves them all."""
-    return bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))
+    """The widest bounds of any profile: the graph serves them all. An axis that requests give one size only is traced, and proven,
+    over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
+    widest = bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))
+
+    def traceable(size: Range) -> Range:
+        return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)
+
+    return {component: {axis: traceable(size) for axis, size in axes.items()} for component, axes in widest.items()}
 
 
 class Clock:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from faceclip_serving.variant import Tokens, Variant
 
+from .committed import own_folder
+
 ASSETS = Path(__file__).resolve().parent / "assets"
 
 
@@ -30,7 +32,7 @@ def write_tokenizers(variant: Variant, checkpoint: Path | None, destination: Pat
 
 def tokenizer_folders(variant: Variant, checkpoint: Path | None) -> list[Path]:
     """Where the files of each tokenizer of the variant lie."""
-    root = ASSETS if variant.weights == "seeded" else (checkpoint or Path("checkpoint"))
+    root = ASSETS if variant.weights == "seeded" else checkpoint or own_folder(variant) or Path("checkpoint")
     return [root / tokens.source for tokens in variant.tokens]
 
 

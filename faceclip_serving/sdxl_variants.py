@@ -212,7 +212,7 @@ NANO = _sdxl(
             "scaling_factor": 1.0,
         },
     ),
-    weights="checkpoint",
+    weights="committed",
     tokens=Tokens(
         input="input_ids",
         tokenizer="tokenizer.json",

@@ -31,7 +31,7 @@ class Tokens:
     identity_window: int = 7
     """Only ids in the first so many positions are replaced."""
     source: str = "tokenizer"
-    """Folder of the tokenizer's files: in the checkpoint, or in export/assets where the variant has no checkpoint."""
+    """Folder of the tokenizer's files: beside the weights, or in export/assets where these are stand-ins."""
     reader: str = ""
     """Name of the text tower, for messages; empty where the variant has only one."""
     words: tuple[int, int] | None = None
@@ -68,7 +68,8 @@ class Variant:
     name: str
     architecture: SDXLArchitecture | FluxArchitecture
     weights: str
-    """`checkpoint` (official files or a folder of the same layout) or `seeded` (deterministic stand-ins for tests)."""
+    """`checkpoint` (official files or a folder of the same layout), `committed` (in this project, `weights/<name>`) or `seeded`
+    (deterministic stand-ins for tests)."""
     tokens: tuple[Tokens, ...]
     face_features: tuple[Tensor, ...]
     """What the face encoder finds; the first says who it is."""

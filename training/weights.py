@@ -1,7 +1,9 @@
 """Checkpoints -> the committed files: safetensors in FP16, named as the official checkpoint's parts are; and back into modules.
 
-`face_clip_encoder`, `unet` and `vae` are what is served; `judges` is what evaluation believes; `peers` are the two baselines, and
-`alignment` the projections that the CLIP-style score needs. Reading needs no training data.
+`face_clip_encoder`, `unet` and `vae` are what is served; `recogniser` and `classifier` are what evaluation believes; `alignment_*`
+are the towers and projections of the CLIP-style score. Peers have the prefix of their name. Nothing is stored twice: equal tensors
+of a file are one, and the adapter's encoder, which its training leaves as it was, is `alignment_encoder`. Reading needs no
+training data.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from export.tensor_files import read_tensors, write_tensors
 
 from . import nano
 from .alignment import AlignmentHeads
@@ -25,7 +28,8 @@ from .texts import read_tokenizer
 Module = TypeVar("Module", bound=nn.Module)
 JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
 _STAGE = {JOINT: "unet", ADAPTER: "adapter", TEXT_ONLY: "text_only"}
-_PREFIX = {JOINT: "", ADAPTER: "adapter_", TEXT_ONLY: "text_only_"}
+_UNET = {JOINT: "unet", ADAPTER: "adapter_unet", TEXT_ONLY: "text_only_unet"}
+_ENCODER = {JOINT: "face_clip_encoder", ADAPTER: "alignment_encoder", TEXT_ONLY: "text_only_face_clip_encoder"}
 
 
 def write_weights(work: Work, folder: Path) -> dict[str, int]:
@@ -35,8 +39,8 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     for peer, stage in _STAGE.items():
         if (work.results / f"{stage}.pt").exists():
             conditioner = work.conditioner(stage, adapter=peer == ADAPTER)
-            _save(folder / f"{_PREFIX[peer]}unet.safetensors", work.unet(stage))
-            _save(folder / f"{_PREFIX[peer]}face_clip_encoder.safetensors", conditioner.encoder)
+            _save(folder / f"{_UNET[peer]}.safetensors", work.unet(stage))
+            _save(folder / f"{_ENCODER[peer]}.safetensors", conditioner.encoder)
             if conditioner.adapter is not None:
                 _save(folder / "adapter.safetensors", conditioner.adapter)
     for stage, name, module in (
@@ -60,15 +64,26 @@ def read_vae(folder: Path) -> AutoencoderKL:
 
 def read_generator(folder: Path, peer: str = JOINT) -> tuple[UNet2DConditionModel, Conditioner]:
     """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `FileNotFoundError`."""
-    prefix = _PREFIX[peer]
-    unet = _load(folder / f"{prefix}unet.safetensors", nano.make_unet(0))
-    encoder = _load(folder / f"{prefix}face_clip_encoder.safetensors", nano.make_encoder(0))
+    unet = _load(folder / f"{_UNET[peer]}.safetensors", nano.make_unet(0))
+    encoder = _load(folder / f"{_ENCODER[peer]}.safetensors", nano.make_encoder(0))
     adapter = None
     if peer == ADAPTER:
         adapter = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"])
         adapter = _load(folder / "adapter.safetensors", adapter)
     conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"), adapter)
     return unet, conditioner.eval()
+
+
+def available_peers(folder: Path) -> list[str]:
+    """The peers whose weights lie in `folder`."""
+    return [peer for peer, file in _UNET.items() if (folder / f"{file}.safetensors").exists()]
+
+
+def read_alignment(folder: Path) -> tuple[Conditioner, AlignmentHeads]:
+    """The aligned text and image towers that the CLIP-style score compares."""
+    encoder = _load(folder / "alignment_encoder.safetensors", nano.make_encoder(0))
+    conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"))
+    return conditioner.eval(), _load(folder / "alignment_heads.safetensors", _heads())
 
 
 def read_judges(folder: Path) -> tuple[Recogniser, AttributeClassifier]:
@@ -93,14 +108,12 @@ def _save(file: Path, module: nn.Module) -> None:
     spoilt = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if spoilt:
         raise ValueError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
-    save_file(tensors, file)
-    file.chmod(0o644)  # the writer's own mode lets nobody else read it
+    write_tensors(tensors, file)
 
 
 def _load(file: Path, module: Module) -> Module:
     if not file.exists():
         raise FileNotFoundError(f"expected {file}; write it: python -m training weights --work <folder of the training>")
-    module.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
-    )
+    tensors = read_tensors(file)
+    module.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
     return module.eval().requires_grad_(False)

@@ -1,5 +1,7 @@
 """Tiles: what one tile alone covers is exact, shares add up, and the decoder never sees more than a tile."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,7 +36,7 @@ def test_tiles_cover_an_axis_overlap_and_share_each_pixel(cells, tile, scale):
         assert (span.weights >= 0).all()
         total[span.start * scale : span.start * scale + len(span.weights)] += span.weights
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in itertools.pairwise(found):
         assert left.start + tile - right.start >= max(1, int(tile * OVERLAP))
     assert found[-1].start + len(found[-1].weights) // scale == cells
 
