@@ -31,6 +31,7 @@ class Runtime:
 ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", "model.plan", "KIND_GPU")
+RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TENSORRT)}
 
 
 @dataclass(frozen=True)
