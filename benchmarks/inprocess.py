@@ -34,7 +34,7 @@ from faceclip_serving.signatures import (
     components,
 )
 from faceclip_serving.tensors import Array
-from faceclip_serving.tiling import tiled
+from faceclip_serving.tiling import Run, tiled
 from faceclip_serving.variant import Variant
 
 Arrays = dict[str, Array]
@@ -94,7 +94,7 @@ def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
         runtime = profile.placements[name].runtime
         tile = profile.vae_tile if name == VAE_DECODER else 0
         path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
-        run: Callable[[Arrays], Mapping[str, Array]] = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+        run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
         if tile:
             run = tiled(run, tile, variant.latent_scale)
         stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run

@@ -19,7 +19,7 @@ from .tensors import Array
 Decode = Callable[[Array], Array]
 """Latents [1, channels, h, w] -> RGB [1, 3, scale * h, scale * w], FP32 in [0, 1]."""
 
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 OVERLAP = 0.25
 """Least share of a tile's side that it has in common with its neighbour."""
