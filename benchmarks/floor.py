@@ -67,7 +67,7 @@ def costs(variant: Variant, profile: Profile, onnx: Path, point: Point) -> dict[
     """What each component costs once at `point`. `onnx`: folder of `<precision>/<component>/model.onnx`."""
     return {
         name: graph_cost(
-            concrete(find(variant.name, name, profile.placements[name].precision, onnx), component_sizes(variant, name, point)),
+            concrete(find(variant.name, name, onnx), component_sizes(variant, name, point)),
             float_bits(profile.placements[name]),
         )
         for name in COMPONENTS

@@ -10,7 +10,7 @@ import lzma
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -87,21 +87,19 @@ def read(path: Path) -> onnx.ModelProto:
     return onnx.load(str(path), load_external_data=False)
 
 
-def find(variant: str, component: str, precision: str, exported: Path) -> onnx.ModelProto:
-    """The graph of a component: exported in `precision`, else the recorded one, else exported in another precision.
+def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
+    """The graph of a component in FP16, whose shapes are those of every precision: the recorded one, else an exported one.
 
     `exported`: root of `<precision>/<component>/`. Raises `GraphError` where there is none.
     """
-    recorded = ASSETS / variant / f"{component}{_SUFFIX}"
-    chosen = exported / precision / component / MODEL
-    if not chosen.exists() and recorded.exists():
+    recorded, path = ASSETS / variant / f"{component}{_SUFFIX}", exported / "fp16" / component / MODEL
+    if recorded.exists():
         return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
-    for path in (chosen, *sorted(exported.glob(f"*/{component}/{MODEL}"))):
-        if path.exists():
-            return read(path)
+    if path.exists():
+        return read(path)
     raise GraphError(
-        f"{component} of '{variant}': expected {chosen} or {recorded};"
-        f" export it: python -m export onnx --variant {variant} --component {component}"
+        f"{component} of '{variant}': expected {recorded} or {path};"
+        f" export it: python -m export onnx --variant {variant} --component {component} --precision fp16"
     )
 
 
@@ -125,8 +123,12 @@ def concrete(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Graph:
     graph = model.graph
     infos = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.input, *graph.output)}
     known = _symbols(model, infos, sizes)
-    tensors = {name: _shaped(name, found, known) for name, found in infos.items()}
+    open_dims = {name for name, found in infos.items() if "" in _dims(found)}
+    tensors = {name: _shaped(name, found, known) for name, found in infos.items() if name not in open_dims}
     tensors.update({weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer})
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.output[0] in open_dims and node.input[0] in tensors:
+            tensors[node.output[0]] = _flat(node.output[0], tensors[node.input[0]])
     missing = sorted({name for node in graph.node for name in (*node.input, *node.output) if name} - tensors.keys())
     if missing:
         raise GraphError(f"graph: tensors {missing[:5]} have no shape; export it again")
@@ -145,7 +147,8 @@ def _node(node: onnx.NodeProto) -> Node:
 
 
 def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
-    return [dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in tensor.shape.dim]
+    """Numbers, expressions, and `` for what the exporter did not know."""
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
 
 
 def _symbols(model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -180,6 +183,11 @@ def _shaped(name: str, tensor: onnx.TypeProto.Tensor, known: Mapping[str, int]) 
 
 def _tensor(name: str, dims: tuple[int, ...], element: int) -> Shaped:
     return Shaped(name, dims, _FLOATING.get(element) or _OTHER.get(element, 64), element in _FLOATING)
+
+
+def _flat(name: str, source: Shaped) -> Shaped:
+    """A reshaped tensor of which only the number of elements is known, and needed."""
+    return replace(source, name=name, dims=(source.elements,))
 
 
 def _size(name: str, dim: int | str, known: Mapping[str, int]) -> int:

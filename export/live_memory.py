@@ -68,7 +68,8 @@ def _shared(
     node: Node, dying: set[str], place: Mapping[str, str], taken: Mapping[str, int], needed: int, rules: Rules
 ) -> str | None:
     """The memory that a result takes over from an input, if it does. `dying`: inputs that nobody else reads or shares."""
-    if node.operator in VIEWS and node.inputs[0] in place:
+    views = node.operator in VIEWS or (node.operator == "Cast" and rules.half_bits == rules.single_bits)
+    if views and node.inputs[0] in place:
         return place[node.inputs[0]]
     if node.operator in rules.in_place:
         return next((place[name] for name in node.inputs if name in dying and taken[place[name]] >= needed), None)

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faceclip_serving.profiles import ORT_CPU, ORT_CUDA, PROFILE_NAMES, TENSORRT, Placement, Profile, profiles
@@ -41,10 +41,6 @@ PLAIN_MODELS = 3
 _MATRIX_BITS = {"fp8": 8, "int8": 8, "int8w": 8}
 
 
-class DoesNotFit(RuntimeError):
-    """A profile's memory is too small; the message says for what, and what to change."""
-
-
 @dataclass(frozen=True)
 class Need:
     """Bytes of one component where it runs."""
@@ -71,7 +67,6 @@ class Plan:
     gpu_overhead: int
     host_overhead: int
     gpu_limit: int | None
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def gpu_bytes(self) -> int:
@@ -118,7 +113,7 @@ def make_plan(variant: Variant, profile: Profile, exported: Path, largest: tuple
 
 
 def _need(variant: Variant, component: str, placement: Placement, sizes: Mapping[str, int], exported: Path) -> Need:
-    graph = concrete(find(variant.name, component, placement.precision, exported), sizes)
+    graph = concrete(find(variant.name, component, exported), sizes)
     rules = live_memory.TENSORRT if placement.runtime is TENSORRT else live_memory.ONNX_RUNTIME
     if placement.precision == "fp32" or placement.runtime is ORT_CPU:
         rules = replace(rules, half_bits=32)
