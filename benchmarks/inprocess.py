@@ -78,8 +78,8 @@ class Pipeline:
 _CONTRACT = package_digest(Path(__file__).resolve().parent.parent / "faceclip_serving")
 
 
-def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
-    """The pipeline over an assembled repository's own artifacts."""
+def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0) -> Pipeline:
+    """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
     nets, limits = components(variant), bounds(variant, profile.denoiser_rows)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
@@ -91,6 +91,6 @@ def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
     for name in COMPONENTS:
         runtime = profile.placements[name].runtime
         path = repository / name / "1" / runtime.artifact
-        run = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+        run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
         stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, profile.denoiser_rows, stages)

@@ -70,7 +70,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = subparsers.add_parser("overhead", help="served requests against one process", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -128,7 +128,9 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("parity", help="served pictures against diffusers' pipeline", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
     parser.set_defaults(run=run)
 
 

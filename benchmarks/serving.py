@@ -244,7 +244,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -205,7 +205,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
     parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument("--checkpoint", type=Path, help="folder with tokenizers and face detector (default: the variant's own, or checkpoint)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder with tokenizers and face detector (default: the variant's own, or checkpoint)"
+    )
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
