@@ -36,7 +36,7 @@ def samples(cases: Cases, pictures: Mapping[str, Pictures], drawn: Pictures) -> 
         cells = np.flatnonzero(cases.who == person)
         i = int(cells[person % len(cells)])
         rows.append([cases.shots.pictures[cases.references[i][0]], drawn[i], *(made[i] for made in pictures.values())])
-        labels.append(_short(cases.prompts[i]))
+        labels.append(cases.prompts[i])
     return sheet(rows, ["reference", "renderer", *(name.replace("_", " ") for name in pictures)], 176, labels)
 
 
@@ -89,8 +89,3 @@ def _table(table: Mapping[str, Mapping[str, Any] | None]) -> str:
 def _gain(points: Sequence[Mapping[str, Any]]) -> str:
     told = [f"{p['value']}: {p['gain']:+.4f} ± {p['gain_error']:.4f}" for p in points if p.get("gain") and p["value"] != 1]
     return f"<p>Similarity against one reference, case by case: {'; '.join(told)}.</p>" if told else ""
-
-
-def _short(prompt: str, words: int = 30) -> str:
-    """The end of a prompt's first words that tells cases apart, for the margin."""
-    return prompt if len(prompt) <= words else prompt[: words - 1].rsplit(" ", 1)[0] + " …"

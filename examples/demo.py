@@ -144,8 +144,9 @@ def show(variant_name: str, demo: Demo) -> dict[str, Any]:
     made = contact_sheet(demo.photo, demo.prompts, [np.asarray(result.images[0]) for result in results])
     save(made, OUTPUT)
     done("stop")
-    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-        print(f"note: {warning}", file=sys.stderr)
+    if demo.photo.parent != HERE:  # what the server remarks on the demo's own pictures is no news to anybody
+        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+            print(f"note: {warning}", file=sys.stderr)
     return summary(variant_name, demo, results, (made.shape[1], made.shape[0]), stages, version)
 
 
