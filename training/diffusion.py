@@ -35,7 +35,7 @@ class Drops:
     """Probabilities of what a training row shows; the rest shows face and text."""
 
     face: float = 0.12
-    """Text alone; half of these rows keep the face prefix, as `blend_weight` needs."""
+    """Text alone; three in ten of these rows keep the face prefix, as `blend_weight` needs."""
     text: float = 0.08
     both: float = 0.1
 
