@@ -29,10 +29,12 @@ from faceclip_serving.signatures import (
     PREPARE,
     TEXT_ENCODER,
     VAE_DECODER,
+    VAE_TILE,
     bounds,
     components,
 )
 from faceclip_serving.tensors import Array
+from faceclip_serving.tiling import Run, tiled
 from faceclip_serving.variant import Variant
 
 Arrays = dict[str, Array]
@@ -80,7 +82,7 @@ _CONTRACT = package_digest(Path(__file__).resolve().parent.parent / "faceclip_se
 
 def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0) -> Pipeline:
     """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
-    nets, limits = components(variant), bounds(variant, profile.denoiser_rows)
+    nets, limits = components(variant), bounds(variant, profile.denoiser_rows, profile.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     yunet = folder / "face_detection_yunet.onnx"
@@ -90,7 +92,10 @@ def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0)
     }
     for name in COMPONENTS:
         runtime = profile.placements[name].runtime
-        path = repository / name / "1" / runtime.artifact
-        run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
+        tile = profile.vae_tile if name == VAE_DECODER else 0
+        path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
+        run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
+        if tile:
+            run = tiled(run, tile, variant.latent_scale)
         stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, profile.denoiser_rows, stages)

@@ -29,6 +29,7 @@ from export.weights import fill_seeded
 from faceclip_serving.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.flux_variants import DISTILLED_GUIDANCE
 from faceclip_serving.schedules import make_scheduler
+from faceclip_serving.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
 
@@ -53,6 +54,8 @@ class Oracle:
     variant: Variant
     encoder: Encoder
     draw: Draw
+    networks: Mapping[str, nn.Module]
+    """What a picture is made with after the encoders, by the name of the component that does the same."""
 
     @torch.no_grad()
     def encode(self, face_image: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
@@ -107,7 +110,8 @@ def _sdxl(variant: Variant, filled: Filled) -> Oracle:
         )
         return _run(pipeline, conditioning, options)
 
-    return Oracle(variant, filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder"), draw)
+    encoder = filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder")
+    return Oracle(variant, encoder, draw, {DENOISER: unet, VAE_DECODER: vae.decoder})
 
 
 def _flux(variant: Variant, filled: Filled) -> Oracle:
@@ -130,7 +134,8 @@ def _flux(variant: Variant, filled: Filled) -> Oracle:
         options |= {"true_cfg_scale": guidance_scale, "guidance_scale": DISTILLED_GUIDANCE}
         return _run(pipeline, conditioning, options)
 
-    return Oracle(variant, filled(FaceT5Encoder(architecture), "face_t5_encoder"), draw)
+    encoder = filled(FaceT5Encoder(architecture), "face_t5_encoder")
+    return Oracle(variant, encoder, draw, {DENOISER: transformer, VAE_DECODER: vae.decoder})
 
 
 ORACLES: Mapping[type, Callable[[Variant, Filled], Oracle]] = {SDXLArchitecture: _sdxl, FluxArchitecture: _flux}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
@@ -21,7 +21,7 @@ from .parity import PHOTO, PROMPT
 from .report import emit
 from .running import serving
 
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 
 
 def measure(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:

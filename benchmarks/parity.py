@@ -16,7 +16,7 @@ from faceclip_serving.architectures import FACE_SIZE
 from faceclip_serving.faces import make_detector, prepare_face
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.preparing import NO_FACE
-from faceclip_serving.profiles import ORT_CPU, PROFILES
+from faceclip_serving.profiles import CPU, ORT_CPU
 from faceclip_serving.prompts import encode_prompt, load_tokenizer
 from faceclip_serving.signatures import FACE_ENCODER, PREPARE, TEXT_ENCODER, components
 from faceclip_serving.tensors import Array
@@ -36,7 +36,7 @@ SCHEDULERS = (
     "FlowMatchEulerDiscreteScheduler",
 )
 """Those of them are tried that fit the variant."""
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 MAX_PSNR_DB = 200.0
 """Said of equal pictures: JSON has no infinity."""
 

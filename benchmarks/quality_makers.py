@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from export.build import build_repository
-from faceclip_serving.profiles import PROFILES, Placement, Profile
+from faceclip_serving.profiles import CPU, Placement, Profile
 from faceclip_serving.requests import PARAMETERS
 from faceclip_serving.tensors import Array, DType
 from faceclip_serving.variant import Variant
@@ -43,9 +43,8 @@ _ROWS = 8
 
 def cpu_profile(precision: str) -> Profile:
     """The `cpu` profile with all components in one precision."""
-    cpu = PROFILES["cpu"]
-    placed = {name: Placement(each.runtime, precision) for name, each in cpu.placements.items()}
-    return replace(cpu, name=f"{cpu.name}-{precision}", placements=placed)
+    placed = {name: Placement(each.runtime, precision) for name, each in CPU.placements.items()}
+    return replace(CPU, name=f"{CPU.name}-{precision}", placements=placed)
 
 
 def exported(variant: Variant, weights: Path | None, precision: str, threads: int = 0) -> Maker:

@@ -22,7 +22,7 @@ import numpy as np
 from export.inputs import example_inputs
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.onnx_component import OnnxComponent
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.signatures import DENOISER, bounds, components
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
@@ -32,7 +32,7 @@ from server.process import TritonServer
 from .report import emit
 from .running import serving
 
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 ROWS_PER_PICTURE = 2
 MIN_STEP_S = 0.03
 CONCURRENCY = (1, 2, 4, 8)
@@ -77,7 +77,6 @@ class Bench:
             "a portrait",
             seed=seed,
             num_inference_steps=steps or self.steps,
-            guidance_scale=5.0,
             height=self.side,
             width=self.side,
             output_type="bytes",

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from faceclip import FaceCLIPPipeline, InvalidRequestError
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 from server.process import TritonServer
@@ -21,7 +21,7 @@ from .parity import PHOTO
 from .report import emit
 from .running import serving
 
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 
 
 def usage(server: TritonServer) -> dict[str, float]:

@@ -23,7 +23,7 @@ from export.build import BUILD, build_repository
 from export.checkpoint import CheckpointError
 from export.to_onnx import ExportError
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.sdxl_variants import NANO
 from faceclip_serving.variants import VARIANTS
 from server.probe import server_version
@@ -31,7 +31,7 @@ from server.process import Ports, TritonServer, interruptible
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = Path("out/demo.png")
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 CELL = 224
 """Pixels per picture of the contact sheet."""
 

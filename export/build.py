@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceclip_serving.profiles import Profile
-from faceclip_serving.signatures import COMPONENTS
+from faceclip_serving.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.variant import Variant
 
 from .repository import assemble
@@ -19,9 +19,19 @@ def onnx_folder(variant: Variant) -> Path:
     return BUILD / "onnx" / variant.name
 
 
-def build_repository(variant: Variant, profile: Profile, checkpoint: Path | None = None) -> Path:
-    """The assembled repository of `variant` on `profile`; components that are up to date are not exported again."""
+def build_repository(
+    variant: Variant,
+    profile: Profile,
+    checkpoint: Path | None = None,
+    deployment: str = ENSEMBLE,
+    destination: Path | None = None,
+) -> Path:
+    """The assembled repository of `variant` on `profile`; components that are up to date are not exported again.
+
+    `deployment` in a `destination` of other deployments joins them.
+    """
     for component in COMPONENTS:
         precision = profile.placements[component].precision
         export_component(variant, component, precision, onnx_folder(variant) / precision / component, checkpoint)
-    return assemble(variant, profile, onnx_folder(variant), BUILD / f"{variant.name}-{profile.name}", checkpoint)
+    destination = destination or BUILD / f"{variant.name}-{profile.name}"
+    return assemble(variant, profile, onnx_folder(variant), destination, checkpoint, deployment)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from faceclip_serving.profiles import PROFILES, TENSORRT, Profile
+from faceclip_serving.profiles import PROFILE_NAMES, Profile, profile_of, profiles
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, components
 from faceclip_serving.tensors import Bounds
@@ -122,7 +122,14 @@ def plan_components(profile: Profile) -> list[str]:
 
 
 def plan_profiles() -> list[str]:
-    return [name for name, profile in PROFILES.items() if any(p.runtime.artifact == PLAN for p in profile.placements.values())]
+    """Names of profiles, of any variant, that run some component from a plan."""
+    found = {
+        name
+        for variant in VARIANTS.values()
+        for name, profile in profiles(variant).items()
+        if any(placement.runtime.artifact == PLAN for placement in profile.placements.values())
+    }
+    return [name for name in PROFILE_NAMES if name in found]
 
 
 def _recipe(variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options) -> Recipe:
@@ -173,16 +180,15 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which plans: the arguments that `engine`, `verify` and `inspect` share."""
-    profiles = plan_profiles()
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
-    parser.add_argument("--profile", choices=profiles, default=TENSORRT.name if TENSORRT.name in profiles else profiles[0])
+    parser.add_argument("--profile", "--placement", choices=plan_profiles(), default=plan_profiles()[-1])
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
 
 
 def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     """(component, precision, folder) of every chosen plan."""
-    profile = PROFILES[args.profile]
+    profile = profile_of(VARIANTS[args.variant], args.profile)
     found = plan_components(profile)
     names: Sequence[str] = args.component or found
     elsewhere = sorted(set(names) - set(found))
@@ -196,15 +202,18 @@ def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
 
 def all_folders(args: argparse.Namespace) -> dict[str, Path]:
     """Component -> the folder of its ONNX file and plan, for every component of the profile."""
+    profile = profile_of(VARIANTS[args.variant], args.profile)
     root: Path = args.components or Path("build/onnx") / args.variant
-    return {name: root / placement.precision / name for name, placement in PROFILES[args.profile].placements.items()}
+    return {name: root / placement.precision / name for name, placement in profile.placements.items()}
 
 
 def run(args: argparse.Namespace) -> int:
-    variant, rows = VARIANTS[args.variant], PROFILES[args.profile].denoiser_rows
+    profile = profile_of(VARIANTS[args.variant], args.profile)
+    variant = profile.narrowed(VARIANTS[args.variant])
     options = engine_options.from_arguments(args)
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
-    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes)) for each in selected(args)]
+    rows, tile = profile.denoiser_rows, profile.vae_tile
+    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes, tile)) for each in selected(args)]
     for _, _, folder, _ in chosen:
         if not (folder / ONNX).exists():
             raise EngineError(

@@ -47,17 +47,21 @@ class Sizes:
 ALL_SIZES = Sizes()
 
 
-def engine_bounds(variant: Variant, component: str, denoiser_rows: int, sizes: Sizes = ALL_SIZES) -> dict[str, Range]:
+def engine_bounds(
+    variant: Variant, component: str, denoiser_rows: int, sizes: Sizes = ALL_SIZES, vae_tile: int = 0
+) -> dict[str, Range]:
     """Smallest, usual and largest value of each named axis of the engine's inputs.
 
-    The usual picture is the variant's default one, since that is what most requests ask for. Raises `EngineError` for a size that
-    no request can have.
+    The usual picture is the variant's default one, since that is what most requests ask for; a decoder in tiles sees no more of it
+    than a tile. Raises `EngineError` for a size that no request can have.
     """
-    limits = dict(bounds(variant, denoiser_rows)[component])
+    limits = dict(bounds(variant, denoiser_rows, vae_tile)[component])
     usual = sizes.only or (variant.defaults.height, variant.defaults.width)
     for i, (axis, pixels) in enumerate(zip(SIDES, usual, strict=True)):
         if axis in limits:
-            high = limits[axis].max if sizes.largest is None else _cells(variant, axis, sizes.largest[i])
+            high = limits[axis].max
+            if sizes.largest is not None:
+                high = min(high, _cells(variant, axis, sizes.largest[i]))
             cells = min(_cells(variant, axis, pixels), high)
             limits[axis] = Range(cells, cells, cells) if sizes.only else Range(limits[axis].min, cells, high)
     if sizes.static:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profile_of
 from faceclip_serving.signatures import bounds
 from faceclip_serving.tensors import Bounds
 from faceclip_serving.variants import VARIANTS
@@ -191,9 +191,10 @@ def run(args: argparse.Namespace) -> int:
     from .engine import selected, this_machine
     from .engine_tensorrt import information
 
-    variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
+    profile = profile_of(VARIANTS[args.variant], args.profile)
+    variant = profile.narrowed(VARIANTS[args.variant])
     chosen = selected(args)
-    needed = bounds(variant, profile.denoiser_rows)
+    needed = bounds(variant, profile.denoiser_rows, profile.vae_tile)
     records = [check_plan(folder) for _, _, folder in chosen]
     machine = this_machine()
     documents = []

@@ -26,23 +26,34 @@ from faceclip_serving import signatures
 from faceclip_serving.contract import DIGEST_FILE, package_digest
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.previews import PREVIEW_FILE, fit
-from faceclip_serving.profiles import ORT_CPU, PROFILES, Profile
+from faceclip_serving.profiles import CPU, ORT_CPU, PROFILE_NAMES, Profile, profile_of
 from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import COMPONENTS, ENCODERS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, ensemble_steps, models
+from faceclip_serving.signatures import (
+    COMPONENTS,
+    ENCODERS,
+    ENSEMBLE,
+    PREPARE,
+    STREAM,
+    VAE_DECODER,
+    VAE_TILE,
+    ensemble_steps,
+    model_name,
+    models,
+    vae_tile,
+)
 from faceclip_serving.tensors import Array, Tensor
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
 from .committed import own_folder
+from .deployments import check_name, install, is_current
 from .engine_record import PLAN, check_plan
 from .parts import PARTS
 from .tokenizers import tokenizer_folders, write_tokenizers
 
 SOURCE = Path(__file__).resolve().parent.parent / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
-DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, PROFILES["cpu"]
-IDENTITY = "identity"
-"""File at the top of an assembled repository, which Triton ignores."""
+DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, CPU
 DETECTOR = "face_detection_yunet.onnx"
 HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
 
@@ -57,12 +68,27 @@ def interface(variant: Variant) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-def render(variant: Variant, profile: Profile) -> dict[str, str]:
-    """Model name -> text of its config.pbtxt."""
-    configs = {}
-    for name, signature in models(variant).items():
+def component_models(profile: Profile) -> dict[str, str]:
+    """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
+    decoder = VAE_TILE if profile.vae_tile else VAE_DECODER
+    return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
+
+
+def model_source(name: str, profile: Profile) -> Path:
+    """The code of a Python model. A component's model has the component's, whatever its name."""
+    if name == VAE_DECODER and profile.vae_tile:
+        return SOURCE / VAE_DECODER / "1" / "tiled.py"
+    return SOURCE / component_models(profile).get(name, name) / "1" / "model.py"
+
+
+def render(variant: Variant, profile: Profile, deployment: str = ENSEMBLE) -> dict[str, str]:
+    """Role -> text of the config.pbtxt of that model in `deployment`."""
+    variant = profile.narrowed(variant)
+    configs, holders = {}, component_models(profile)
+    served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
+    for name, signature in served.items():
         config = pb.ModelConfig(
-            name=name,
+            name=model_name(name, deployment),
             max_batch_size=0,  # batch axes are declared like all others: `rows` and `faces` of one call differ
             input=[_input(tensor) for tensor in signature.inputs],
             output=[pb.ModelOutput(name=t.name, data_type=t.dtype.config, dims=t.dims) for t in signature.outputs],
@@ -73,10 +99,13 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
             _parameter(config, "interface", interface(variant))
             for step in ensemble_steps(variant):
                 config.ensemble_scheduling.step.add(
-                    model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
+                    model_name=model_name(step.model, deployment),
+                    model_version=-1,
+                    input_map=step.inputs,
+                    output_map=step.outputs,
                 )
-        elif name in COMPONENTS:
-            runtime = profile.placements[name].runtime
+        elif name in holders:
+            runtime = profile.placements[holders[name]].runtime
             config.backend, config.platform = runtime.backend, runtime.platform
             config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
             config.instance_group.add(count=1, kind=runtime.instance_kind)
@@ -87,7 +116,10 @@ def render(variant: Variant, profile: Profile) -> dict[str, str]:
                 config.model_transaction_policy.decoupled = True
         if config.backend == "python":
             _parameter(config, "profile", profile.name)
-            _parameter(config, "role", name)
+            _parameter(config, "role", holders.get(name, name))
+            if profile.vae_tile and name in (VAE_DECODER, VAE_TILE):
+                _parameter(config, "vae_tile", str(profile.vae_tile))
+            _parameter(config, "deployment", deployment)
             if name in ENCODERS:
                 _parameter(config, "encoding_cache_bytes", str(profile.encoding_cache_bytes))
         configs[name] = HEADER + text_format.MessageToString(config)
@@ -108,37 +140,41 @@ def assemble(
     components: Path,
     destination: Path,
     checkpoint: Path | None = None,
+    deployment: str = ENSEMBLE,
 ) -> Path:
-    """Writes the repository of `variant` on `profile` to `destination`, unless the very same is there already.
+    """Writes the models of `variant` on `profile` to the repository `destination`, unless the very same are there already.
 
-    `components` holds `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
+    A repository may hold several deployments: models of others are left as they are. `components` holds
+    `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
     tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
-    Raises `RepositoryError`.
+    Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
     """
-    configs = render(variant, profile)
+    check_name(deployment)
+    configs = render(variant, profile, deployment)
     identity = _identity(variant, configs, components, profile, checkpoint)
-    if (destination / IDENTITY).exists() and (destination / IDENTITY).read_text() == identity:
+    if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
     scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
     for name, text in configs.items():
-        version = scratch / name / "1"
+        model = scratch / model_name(name, deployment)
+        version = model / "1"
         version.mkdir(parents=True)
-        (scratch / name / "config.pbtxt").write_text(text)
+        (model / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
-            shutil.copy(SOURCE / name / "1" / "model.py", version)
+            shutil.copy(model_source(name, profile), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, profile))
-        if name in COMPONENTS:
-            _link_artifact(components, name, profile, version)
-    write_tokenizers(variant, checkpoint, scratch / PREPARE / "1")
+        if name in component_models(profile):
+            _link_artifact(components, component_models(profile)[name], profile, version)
+    prepare = scratch / model_name(PREPARE, deployment) / "1"
+    write_tokenizers(variant, checkpoint, prepare)
     detector = _detector(checkpoint)
     if detector is not None:
-        _link(detector, scratch / PREPARE / "1" / DETECTOR)
-    (scratch / IDENTITY).write_text(identity)
-    shutil.rmtree(destination, ignore_errors=True)
-    scratch.replace(destination)
+        _link(detector, prepare / DETECTOR)
+    install(scratch, destination, deployment, identity)
     return destination
 
 
@@ -147,7 +183,7 @@ def _identity(variant: Variant, configs: dict[str, str], components: Path, profi
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
         digest.update(text.encode())
-        model = SOURCE / name / "1" / "model.py"
+        model = model_source(name, profile)
         digest.update(model.read_bytes() if model.exists() else b"")
     files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
     files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]
@@ -203,12 +239,18 @@ def _link(source: Path, target: Path) -> None:
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("repository", help="assemble a model repository that Triton can load", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
-    parser.add_argument("--profile", choices=sorted(PROFILES), default=DEFAULT_PROFILE.name)
+    parser.add_argument("--profile", "--placement", choices=PROFILE_NAMES, default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
     parser.add_argument(
-        "--checkpoint", type=Path, help="folder with tokenizers and face detector (default: the variant's own, or checkpoint)"
+        "--checkpoint", type=Path, help="folder of tokenizers and detector (default: the variant's own)"
     )
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
+    parser.add_argument(
+        "--name",
+        default=ENSEMBLE,
+        help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
+        " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
+    )
     parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
     )
@@ -220,10 +262,11 @@ def run(args: argparse.Namespace) -> int:
         for name, text in render(DEFAULT_VARIANT, DEFAULT_PROFILE).items():
             (SOURCE / name / "config.pbtxt").write_text(text)
         return 0
-    variant, profile = VARIANTS[args.variant], PROFILES[args.profile]
+    variant = VARIANTS[args.variant]
+    profile = profile_of(variant, args.profile)
     components = args.components or Path("build/onnx") / variant.name
     destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"))
+    assemble(variant, profile, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"), args.name)
     print(f"assembled {destination}", file=sys.stderr)
-    print(json.dumps({"repository": str(destination), "variant": variant.name, "profile": profile.name}))
+    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "profile": profile.name}))
     return 0

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profiles
 from faceclip_serving.signatures import bounds, components, multiples
 from faceclip_serving.tensors import Bounds, Range, Signature
 from faceclip_serving.variant import Variant
@@ -275,7 +275,7 @@ def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor,
 def _bounds(variant: Variant) -> dict[str, Bounds]:
     """The widest bounds of any profile: the graph serves them all. An axis that requests give one size only is traced, and proven,
     over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
-    widest = bounds(variant, max(profile.denoiser_rows for profile in PROFILES.values()))
+    widest = bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))
 
     def traceable(size: Range) -> Range:
         return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)

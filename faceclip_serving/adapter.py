@@ -19,8 +19,8 @@ import triton_python_backend_utils as pb_utils
 
 from .contract import DIGEST_FILE, package_digest
 from .errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
-from .profiles import PROFILES, Profile
-from .signatures import models
+from .profiles import Profile, profile_of
+from .signatures import model_name, models
 from .tensors import Array, Signature, Tensor
 from .variant import Variant
 from .variants import VARIANTS
@@ -39,6 +39,16 @@ class Setup:
     """The model's version folder."""
     contract: str
     encoding_cache_bytes: int
+    vae_tile: int
+    """Latent cells per side of the decoder's tiles; 0: none."""
+    deployment: str
+    """Under which name the server offers the variant; part of the names of its models."""
+    models: Mapping[str, Signature]
+    """Role -> signature, for all models of the variant."""
+
+    def call(self, role: str, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
+        """Runs another model of this deployment; see `call`."""
+        return call(model_name(role, self.deployment), self.models[role], arrays, timeout_us)
 
 
 def setup(args: Mapping[str, str]) -> Setup:
@@ -55,14 +65,19 @@ def setup(args: Mapping[str, str]) -> Setup:
             f"{args['model_name']}: expected the assembled code in {folder}, got {package} with another digest;"
             " assemble the repository again (python -m export repository)"
         )
-    variant = VARIANTS[parameters["variant"]]
+    profile = profile_of(VARIANTS[parameters["variant"]], parameters["profile"])
+    variant = profile.narrowed(VARIANTS[parameters["variant"]])
+    signatures = models(variant)
     return Setup(
         variant,
-        PROFILES[parameters["profile"]],
-        models(variant)[parameters["role"]],
+        profile,
+        signatures[parameters["role"]],
         folder,
         contract,
         int(parameters.get("encoding_cache_bytes", 0)),
+        int(parameters.get("vae_tile", 0)),
+        parameters["deployment"],
+        signatures,
     )
 
 
@@ -125,10 +140,10 @@ def send(sender: Any, response: Any) -> None:
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def call(signature: Signature, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
-    """Runs another model of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
+def call(name: str, signature: Signature, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
+    """Runs model `name` of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
     response = pb_utils.InferenceRequest(
-        model_name=signature.name,
+        model_name=name,
         requested_output_names=[tensor.name for tensor in signature.outputs],
         inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
         parameters={_FROM_MODEL: True},
@@ -139,7 +154,7 @@ def call(signature: Signature, arrays: Mapping[str, Array], timeout_us: int = 0)
         kind, _, message = response.error().message().partition("|")
         if kind in _KINDS:
             raise _KINDS[kind](message)
-        raise RuntimeError(f"{signature.name}: {response.error().message()}")
+        raise RuntimeError(f"{name}: {response.error().message()}")
     outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
     return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}
 

@@ -10,10 +10,10 @@ import triton_python_backend_utils as pb_utils
 
 
 class Metrics:
-    """Makes metrics of one variant, and keeps their families alive, which must outlive them."""
+    """Makes metrics of one deployment of a variant, and keeps their families alive, which must outlive them."""
 
-    def __init__(self, variant: str) -> None:
-        self._labels = {"variant": variant}
+    def __init__(self, variant: str, deployment: str) -> None:
+        self._labels = {"variant": variant, "deployment": deployment}
         self._families: dict[str, pb_utils.MetricFamily] = {}
 
     def counter(self, name: str, text: str, **labels: str) -> pb_utils.Metric:

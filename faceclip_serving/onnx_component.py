@@ -17,11 +17,22 @@ from .tensors import Array, Bounds, Signature
 class OnnxComponent:
     """A session over `model.onnx`. `run` checks its inputs, so a wrong tensor is named instead of failing inside a kernel."""
 
-    def __init__(self, path: Path, signature: Signature, providers: Sequence[str], bounds: Bounds, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        signature: Signature,
+        providers: Sequence[str],
+        bounds: Bounds,
+        threads: int = 0,
+        session: Mapping[str, str] | None = None,
+    ) -> None:
+        """`threads`: 0 for one per core. `session`: ONNX Runtime's configuration entries, on top of those set here."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Components take turns on the same cores: a pool that spins after its work is done takes them from the next one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in (session or {}).items():
+            options.add_session_config_entry(key, value)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         missing = providers[0] not in self._session.get_providers()
         if missing:

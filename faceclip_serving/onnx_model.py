@@ -19,7 +19,7 @@ class TritonPythonModel:
             setup.folder / placement.runtime.artifact,
             setup.signature,
             placement.runtime.providers,
-            bounds(setup.variant, setup.profile.denoiser_rows)[setup.signature.name],
+            bounds(setup.variant, setup.profile.denoiser_rows, setup.vae_tile)[setup.signature.name],
         )
 
         cached = setup.signature.name in ENCODERS

@@ -1,15 +1,17 @@
 """Where each component runs, as data. A profile maps components to runtimes; it never changes a signature.
 
-A `Runtime` is a way to run an ONNX graph or what was built from it. `cpu` and `gpu-ort` run ONNX Runtime inside Triton's Python
-backend; `tensorrt` hands a plan to Triton's own TensorRT backend.
+A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, or a plan in
+Triton's own TensorRT backend. `python -m export plan` says what memory a profile needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .signatures import COMPONENTS
+from .architectures import FluxArchitecture, SDXLArchitecture
+from .signatures import COMPONENTS, ENCODERS
+from .variant import Variant
 
 
 @dataclass(frozen=True)
@@ -29,39 +31,153 @@ class Runtime:
 ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", "model.plan", "KIND_GPU")
+RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TENSORRT)}
 
 
 @dataclass(frozen=True)
 class Placement:
     runtime: Runtime
     precision: str
-    """Precision written into the graph: `fp32` or `fp16`; boundaries are FP32 either way."""
+    """Precision written into the graph, by the name of its folder; boundaries are FP32 in all of them."""
 
 
 @dataclass(frozen=True)
 class Profile:
+    """A placement of all components on one kind of machine."""
+
     name: str
     placements: Mapping[str, Placement]
     denoiser_rows: int
     """Largest batch of one denoiser call. Datacenter cards gain from large ones, small cards hardly."""
     doc: str
+    gpu_bytes: int | None = None
+    """Memory of the card that may be used, a display's share left out; what `export plan` holds its prediction against."""
+    largest_side: int | None = None
+    """Pixels; larger pictures are refused. An engine reserves memory for the largest picture. None: as the variant allows."""
     max_active: int = 8
     """Requests that share the denoiser's ticks."""
     encoding_cache_bytes: int = 256 * 2**20
     """Memory of each encoder for encodings it may need again; 0 switches that off. Stands in config.pbtxt, to be changed there."""
     max_waiting: int = 32
     """Requests that may wait for that; more are refused at once."""
+    vae_tile: int = 0
+    """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
+
+    def narrowed(self, variant: Variant) -> Variant:
+        """The variant with the limits that this profile leaves it."""
+        low, high = variant.limits.size
+        side = min(high, self.largest_side or high)
+        return replace(variant, limits=replace(variant.limits, size=(low, side)))
 
 
-def _everywhere(placement: Placement) -> Mapping[str, Placement]:
-    return dict.fromkeys(COMPONENTS, placement)
+class ProfileError(ValueError):
+    """A variant has no profile of the name that was asked for."""
 
 
-PROFILES: Mapping[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile("cpu", _everywhere(Placement(ORT_CPU, "fp32")), denoiser_rows=8, doc="ONNX Runtime on the CPU"),
-        Profile("gpu-ort", _everywhere(Placement(ORT_CUDA, "fp16")), denoiser_rows=8, doc="ONNX Runtime on CUDA, IO binding"),
-        Profile("tensorrt", _everywhere(Placement(TENSORRT, "fp16")), denoiser_rows=8, doc="Triton's TensorRT backend"),
-    )
-}
+def _placed(runtime: Runtime, precision: str, **others: Placement) -> Mapping[str, Placement]:
+    """Every component on one runtime, but those named."""
+    return {name: others.get(name, Placement(runtime, precision)) for name in COMPONENTS}
+
+
+_ON_CPU = Placement(ORT_CPU, "fp32")
+_ENCODERS_ON_CPU = dict.fromkeys(ENCODERS, _ON_CPU)
+_GB = 10**9
+
+CPU = Profile("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
+GPU_ORT = Profile(
+    "gpu-ort", _placed(ORT_CUDA, "fp16"), denoiser_rows=8, doc="ONNX Runtime on CUDA, IO binding", gpu_bytes=79 * _GB
+)
+
+_SDXL = (
+    CPU,
+    GPU_ORT,
+    Profile(
+        "8gb",
+        _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU),
+        denoiser_rows=1,
+        doc="encoders on the CPU; the two halves of guidance one after the other, which a small card is busy with anyway",
+        gpu_bytes=7_500_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "12gb",
+        _placed(TENSORRT, "fp16"),
+        denoiser_rows=1,
+        doc="everything on the card",
+        gpu_bytes=11_300_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "16gb",
+        _placed(TENSORRT, "fp16"),
+        denoiser_rows=4,
+        doc="everything on the card, two requests a tick",
+        gpu_bytes=15_300_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "24gb",
+        _placed(TENSORRT, "fp16"),
+        denoiser_rows=8,
+        doc="everything on the card, four requests a tick",
+        gpu_bytes=23_300_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "datacenter",
+        _placed(TENSORRT, "fp16"),
+        denoiser_rows=16,
+        doc="everything on a card of 80 GB, eight requests a tick",
+        gpu_bytes=79 * _GB,
+        largest_side=1344,
+    ),
+)
+
+_FP8 = Placement(TENSORRT, "fp8")
+
+_FLUX = (
+    CPU,
+    GPU_ORT,
+    Profile(
+        "16gb",
+        _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
+        denoiser_rows=1,
+        doc="the transformer in FP8, encoders on the CPU",
+        gpu_bytes=15_300_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "24gb",
+        _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
+        denoiser_rows=4,
+        doc="the transformer in FP8, encoders on the CPU, two requests a tick",
+        gpu_bytes=23_300_000_000,
+        largest_side=1152,
+    ),
+    Profile(
+        "datacenter",
+        _placed(TENSORRT, "fp16"),
+        denoiser_rows=8,
+        doc="everything on a card of 80 GB, four requests a tick",
+        gpu_bytes=79 * _GB,
+        largest_side=1344,
+    ),
+)
+
+_PROFILES: Mapping[type, tuple[Profile, ...]] = {SDXLArchitecture: _SDXL, FluxArchitecture: _FLUX}
+"""By family, since families differ in what fits where."""
+
+PROFILE_NAMES = tuple(dict.fromkeys(profile.name for table in _PROFILES.values() for profile in table))
+
+
+def profiles(variant: Variant) -> Mapping[str, Profile]:
+    """The profiles that serve a variant, by name."""
+    return {profile.name: profile for profile in _PROFILES[type(variant.architecture)]}
+
+
+def profile_of(variant: Variant, name: str) -> Profile:
+    """Raises `ProfileError` where the variant cannot be served so."""
+    known = profiles(variant)
+    if name not in known:
+        raise ProfileError(f"profile: '{variant.name}' has no '{name}', only {', '.join(known)}")
+    return known[name]

@@ -57,8 +57,8 @@ def prompt_warnings(name: str, encoded: Encoded, tokens: Tokens, prompt: str) ->
     warnings = []
     if encoded.dropped:
         warnings.append(
-            f"{name}: only the first {encoded.used} of the prompt's tokens fit into {tokens.max_tokens};"
-            f" not used: '{encoded.dropped}'"
+            f"{name}: only the first {encoded.used} of the prompt's tokens fit into {tokens.max_tokens}"
+            f"{f' of {tokens.reader}' if tokens.reader else ''}; not used: '{encoded.dropped}'"
         )
     letters = [character for character in prompt if character.isalpha()]
     foreign = sum(ord(character) > _LAST_LATIN for character in letters)

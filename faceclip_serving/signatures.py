@@ -23,6 +23,20 @@ ENSEMBLE, STREAM = "faceclip", "faceclip_stream"
 ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
+VAE_TILE = "vae_tile"
+"""The decoder's model where a profile has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
+
+
+def model_name(role: str, deployment: str = ENSEMBLE) -> str:
+    """What a model is called on a server that offers `deployment`: several of them, each with all roles, live side by side.
+
+    The public models bear the deployment's name in place of `faceclip`, inner ones have it in front; for the default one names
+    are roles: `sampler` and `faceclip_stream`, or `flux_sampler` and `flux_stream`.
+    """
+    if deployment == ENSEMBLE:
+        return role
+    return deployment + role.removeprefix(ENSEMBLE) if role in (ENSEMBLE, STREAM) else f"{deployment}_{role}"
+
 
 FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
 FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
@@ -76,19 +90,31 @@ def components(variant: Variant) -> dict[str, Signature]:
     }
 
 
-def bounds(variant: Variant, denoiser_rows: int) -> dict[str, Bounds]:
-    """Per component, the sizes its named axes may take. `denoiser_rows`: largest batch of one denoiser call."""
+def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
+    """Per component, the sizes its named axes may take.
+
+    `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the decoder sees at most, one
+    picture at a time; 0: whole pictures.
+    """
     faces = Range(1, 1, variant.limits.faces)
     rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
     side = variant.latent_range
     grid = {"latent_height": side, "latent_width": side}
-    images = Range(1, 1, variant.limits.num_images_per_prompt)
+    images, decoded = Range(1, 1, variant.limits.num_images_per_prompt), side
+    if vae_tile:
+        images, decoded = Range(1, 1, 1), _within_tile(side, vae_tile, variant.latent_multiple)
     return {
         FACE_ENCODER: {"faces": faces},
         TEXT_ENCODER: {"faces": faces, "rows": rows},
         DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
-        VAE_DECODER: {"images": images, **grid},
+        VAE_DECODER: {"images": images, "latent_height": decoded, "latent_width": decoded},
     }
+
+
+def _within_tile(side: Range, tile: int, multiple: int) -> Range:
+    if tile < 2 or tile % multiple:
+        raise ValueError(f"vae_tile: expected a multiple of {multiple} latent cells, at least 2, or 0; got {tile}")
+    return Range(*(min(cells, tile) for cells in side))
 
 
 def multiples(variant: Variant) -> dict[str, int]:
@@ -107,6 +133,11 @@ class Step:
     model: str
     inputs: dict[str, str]
     outputs: dict[str, str]
+
+
+def vae_tile(variant: Variant) -> Signature:
+    """The decoder behind a `vae_decoder` that tiles: the same tensors, another name."""
+    return replace(components(variant)[VAE_DECODER], name=VAE_TILE)
 
 
 def models(variant: Variant) -> dict[str, Signature]:

@@ -32,6 +32,8 @@ class Tokens:
     """Only ids in the first so many positions are replaced."""
     source: str = "tokenizer"
     """Folder of the tokenizer's files: beside the weights, or in export/assets where these are stand-ins."""
+    reader: str = ""
+    """Name of the text tower, for messages; empty where the variant has only one."""
     words: tuple[int, int] | None = None
     """Smallest and largest id of a word; None: from 1 until the begin and end tokens, as CLIP numbers them."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .control import ControlError, drain, resume
 from .installation import InstallationError
-from .probe import ProbeError, probe
+from .probe import ProbeError, probe_all
 from .process import Ports, ServerError, TritonServer, interruptible
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands)
     for name, function, text in (
-        ("probe", _probe, "send a smallest real request and print its details"),
+        ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
         ("resume", _resume, "take work again after a drain"),
     ):
@@ -66,9 +66,10 @@ def _run(args: argparse.Namespace) -> int:
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
     try:
         with interruptible(), TritonServer(args.repository, ports, args.address, options=args.options) as server:
-            details = server.wait_ready(args.timeout)
+            ready = server.wait_ready(args.timeout)
+            offered = ", ".join(f"{name} (variant {details['variant']})" for name, details in ready.items())
             print(
-                f"ready after {time.monotonic() - started:.1f} s: variant {details['variant']}, gRPC {server.url},"
+                f"ready after {time.monotonic() - started:.1f} s: {offered}, gRPC {server.url},"
                 f" models run by {server.python}; Ctrl-C stops",
                 file=sys.stderr,
             )
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _probe(args: argparse.Namespace) -> int:
-    print(json.dumps(probe(args.url, args.timeout)))
+    print(json.dumps(probe_all(args.url, args.timeout)))
     return 0
 
 

@@ -14,35 +14,48 @@ import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
-from faceclip_serving.signatures import CONTROL, REPORT, SAMPLER
+from faceclip_serving.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
+
+from .probe import deployments
 
 
 class ControlError(RuntimeError):
     """The sampler could not be asked."""
 
 
-def ask(url: str, **operation: Any) -> dict[str, Any]:
-    """Sends one operation (see faceclip_serving/service.py) and returns the answer. Raises `ControlError`."""
+def ask(url: str, deployment: str = ENSEMBLE, **operation: Any) -> dict[str, Any]:
+    """Sends one operation (see faceclip_serving/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
     wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
     wire.set_data_from_numpy(np.array([json.dumps(operation).encode()], dtype=object))
     with grpc.InferenceServerClient(url) as client:
         try:
-            answer = client.infer(SAMPLER, [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=30)
+            answer = client.infer(
+                model_name(SAMPLER, deployment), [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=30
+            )
         except InferenceServerException as error:
             raise ControlError(f"{url}: {error.message()}") from None
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
 
 
 def drain(url: str, timeout_s: float) -> int:
-    """Stops admission and waits for what is in flight; how many requests are left when the time is up."""
+    """Stops admission of all deployments and waits for what is in flight; how many requests are left when the time is up."""
     deadline = time.monotonic() + timeout_s
-    left = int(ask(url, op="drain")["in_flight"])
+    left = _ask_all(url, op="drain")
     while left and time.monotonic() < deadline:
         time.sleep(0.2)
-        left = int(ask(url, op="status")["in_flight"])
+        left = _ask_all(url, op="status")
     return left
 
 
 def resume(url: str) -> None:
     """Takes work again."""
-    ask(url, op="drain", on=False)
+    _ask_all(url, op="drain", on=False)
+
+
+def _ask_all(url: str, **operation: Any) -> int:
+    """Asks every sampler; requests in flight in all of them."""
+    try:
+        names = deployments(url)
+    except InferenceServerException as error:
+        raise ControlError(f"{url}: {error.message()}") from None
+    return sum(int(ask(url, name, **operation)["in_flight"]) for name in names)

@@ -9,7 +9,8 @@ _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<va
 
 
 def read_metrics(address: str) -> dict[str, float]:
-    """Metric name (with its labels but `variant`, `model` and `version`, e.g. `faceclip_requests_total{outcome="ok"}`) -> value."""
+    """Metric name, with its labels `outcome` and `stage`, e.g. `faceclip_requests_total{outcome="ok"}` -> value, summed over
+    what other labels tell apart."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
         text = response.read().decode()
     found: dict[str, float] = {}

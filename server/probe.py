@@ -52,6 +52,30 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, A
     return json.loads(details[0])  # type: ignore[no-any-return]
 
 
+def probe_all(url: str, timeout_s: float = 60) -> dict[str, dict[str, Any]]:
+    """Probes every deployment of the server; name -> details. Raises `ProbeError`."""
+    try:
+        names = deployments(url)
+    except InferenceServerException as error:
+        raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
+    return {name: probe(url, timeout_s, name) for name in names}
+
+
+def deployments(url: str) -> list[str]:
+    """Names of the public models of a server. Where its index is closed to us, the default one's."""
+    with grpc.InferenceServerClient(url) as client:
+        if not client.is_server_ready(client_timeout=5):
+            return [ENSEMBLE]
+        try:
+            names = sorted(model.name for model in client.get_model_repository_index(client_timeout=10).models)
+            configs = {name: client.get_model_config(name, client_timeout=10).config for name in names}
+        except InferenceServerException as error:
+            if "restricted" in str(error.message()):
+                return [ENSEMBLE]
+            raise
+    return [name for name, config in configs.items() if "interface" in config.parameters]
+
+
 def server_version(url: str) -> str:
     """The server's own version, e.g. `2.51.0`."""
     with grpc.InferenceServerClient(url) as client:

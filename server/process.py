@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from . import installation
-from .probe import ProbeError, probe
+from .probe import ProbeError, probe_all
 
 SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
@@ -108,15 +108,15 @@ class TritonServer:
         """gRPC address for clients."""
         return f"127.0.0.1:{self.ports.grpc}"
 
-    def wait_ready(self, timeout_s: float = 300) -> dict[str, Any]:
-        """Waits until a smallest real request succeeds; its details. Raises `ServerError`."""
+    def wait_ready(self, timeout_s: float = 300) -> dict[str, dict[str, Any]]:
+        """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`."""
         deadline = time.monotonic() + timeout_s
         while True:
             if self._process.poll() is not None:
                 self.stop()
                 raise ServerError(f"tritonserver ended with code {self._process.returncode}{self._log_tail()}")
             try:
-                return probe(self.url, timeout_s=max(1.0, deadline - time.monotonic()))
+                return probe_all(self.url, timeout_s=max(1.0, deadline - time.monotonic()))
             except ProbeError as error:
                 if error.final or time.monotonic() > deadline:
                     self.stop()

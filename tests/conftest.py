@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.build import build_repository
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from server.process import Ports, TritonServer
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def repository(monkeypatch_session) -> Path:
     monkeypatch_session.chdir(ROOT)
-    return build_repository(TINY_SDXL, PROFILES["cpu"])
+    return build_repository(TINY_SDXL, CPU)
 
 
 @pytest.fixture(scope="session")

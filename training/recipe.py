@@ -47,8 +47,8 @@ class Recipe:
     face_steps: int = 1200
     vae_steps: int = 3000
     align_steps: int = 160
-    unet_steps: int = 6000
-    peer_steps: int = 6000
+    unet_steps: int = 8000
+    peer_steps: int = 8000
     attribute_steps: int = 800
     recogniser_steps: int = 1600
     face_batch: int = 64

@@ -24,7 +24,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from export.repository import render
 from faceclip_serving.errors import InvalidRequest
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU
 from faceclip_serving.requests import GenerationRequest, parse_request, reference_photos
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import ENSEMBLE, PREVIEW, PREVIEW_IMAGE, PROGRESS, STREAM
@@ -181,7 +181,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 def _configs() -> dict[str, Any]:
     """The configurations of the repository that is served, by model."""
-    texts = render(VARIANT, PROFILES["cpu"])
+    texts = render(VARIANT, CPU)
     return {name: text_format.Parse(text, model_config_pb2.ModelConfig()) for name, text in texts.items()}
 
 

@@ -15,7 +15,8 @@ from export.engine_errors import EngineError
 from export.engine_options import Options
 from export.engine_record import PLAN, Machine, Recipe, Record, onnx_digests
 from export.engine_tensorrt import check_version, version
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import CPU, profiles
+from faceclip_serving.sdxl_variants import SDXL
 from faceclip_serving.signatures import FACE_ENCODER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,9 +93,9 @@ def test_a_failed_build_ends_with_the_logs_last_error(tmp_path):
 
 
 def test_the_profiles_say_what_gets_a_plan():
-    assert plan_profiles() and all(plan_components(PROFILES[name]) for name in plan_profiles())
-    with pytest.raises(EngineError, match="profile 'cpu': runs no component on TensorRT; choose one of tensorrt"):
-        plan_components(PROFILES["cpu"])
+    assert plan_profiles() and all(plan_components(profiles(SDXL)[name]) for name in plan_profiles())
+    with pytest.raises(EngineError, match="profile 'cpu': runs no component on TensorRT; choose one of 8gb, 12gb"):
+        plan_components(CPU)
 
 
 @pytest.mark.parametrize("command", ["engine", "verify", "inspect"])

@@ -15,7 +15,7 @@ from export.engine_shapes import (
     parse_size,
     shape_ranges,
 )
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profiles
 from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, bounds, components
 from faceclip_serving.tensors import Range
@@ -29,7 +29,7 @@ def ranges(variant, component, rows=8, sizes=Sizes()):  # noqa: B008 - frozen
 
 
 @EVERY
-@pytest.mark.parametrize("rows", sorted({1, *(profile.denoiser_rows for profile in PROFILES.values())}))
+@pytest.mark.parametrize("rows", sorted({1, *(profile.denoiser_rows for profile in profiles(SDXL).values())}))
 def test_every_input_has_a_profile_and_an_axis_has_one_size_in_all_of_them(variant, rows):
     for component in COMPONENTS:
         signature, limits = components(variant)[component], engine_bounds(variant, component, rows)

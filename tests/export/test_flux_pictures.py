@@ -24,7 +24,7 @@ from faceclip_serving.finishing import finish
 from faceclip_serving.flux_variants import FLUX, TINY_FLUX
 from faceclip_serving.jobs import Job
 from faceclip_serving.preparing import prepare
-from faceclip_serving.prompts import encode_prompt, load_tokenizer
+from faceclip_serving.prompts import encode_prompt, load_tokenizer, prompt_warnings
 from faceclip_serving.requests import parse_request
 from faceclip_serving.sampling import sample, start_pictures
 from faceclip_serving.schedules import make_scheduler, resolve_scheduler
@@ -130,3 +130,8 @@ def test_texts_become_ids_of_both_tokenizers(folder):
     assert of_clip.ids[0] == pooled.begin and of_clip.ids[of_clip.used + 1] == pooled.end
     long = encode_prompt(load_tokenizer(folder / text.tokenizer), text, "light " * 200 + "zebra", prefixed=False)
     assert long.ids[-1] == text.end and long.used == text.max_tokens - 1 and "zebra" in long.dropped
+    for tokens in TINY_FLUX.tokens:
+        encoded = encode_prompt(load_tokenizer(folder / tokens.tokenizer), tokens, "light " * 200 + "zebra", prefixed=False)
+        [warning] = prompt_warnings("prompt", encoded, tokens, "light")
+        assert f"fit into {tokens.max_tokens} of {tokens.reader};" in warning
+    assert [tokens.reader for tokens in TINY_FLUX.tokens] == ["CLIP", "T5"]

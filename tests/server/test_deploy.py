@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from deploy.tensorrt_version import version
 from export.engine_shapes import engine_bounds, shape_ranges
 from export.repository import render
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profiles
 from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, components
 from faceclip_serving.variants import VARIANTS
 from server.probe import probe
@@ -32,7 +32,7 @@ KEY = "0123abc"
 
 EVERY_CONFIGURATION = pytest.mark.parametrize(
     ("variant", "profile"),
-    [(variant, profile) for variant in VARIANTS.values() for profile in PROFILES.values()],
+    [(variant, profile) for variant in VARIANTS.values() for profile in profiles(variant).values()],
     ids=lambda each: each.name,
 )
 
@@ -85,7 +85,7 @@ def test_what_triton_runs_from_a_plan_is_all_that_its_backend_needs(variant, pro
             continue
         assert (config.backend, config.platform, config.default_model_filename) == ("tensorrt", "tensorrt_plan", "model.plan")
         assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_GPU}
-        shapes = shape_ranges(components(variant)[name], engine_bounds(variant, name, profile.denoiser_rows))
+        shapes = shape_ranges(components(variant)[name], engine_bounds(profile.narrowed(variant), name, profile.denoiser_rows))
         assert [tensor.name for tensor in config.input] == list(shapes)
         for tensor in config.input:
             assert tensor.data_type in (pb.TYPE_FP32, pb.TYPE_INT32, pb.TYPE_INT64, pb.TYPE_BOOL) and not tensor.optional

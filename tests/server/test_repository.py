@@ -7,7 +7,7 @@ from tritonclient.grpc import model_config_pb2
 from export.build import onnx_folder
 from export.parts import PARTS
 from export.repository import DEFAULT_PROFILE, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, render
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import profiles
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variants import VARIANTS
 
@@ -26,7 +26,7 @@ def test_the_committed_repository_is_what_the_signatures_say():
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(variant):
     interfaces = set()
-    for profile in PROFILES.values():
+    for profile in profiles(variant).values():
         configs = {name: parse(text) for name, text in render(variant, profile).items()}
         interfaces.add(
             tuple(
@@ -43,7 +43,7 @@ def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(v
 
 
 def test_a_tensorrt_component_is_tritons_own_backend():
-    config = parse(render(DEFAULT_VARIANT, PROFILES["tensorrt"])["denoiser"])
+    config = parse(render(DEFAULT_VARIANT, profiles(DEFAULT_VARIANT)["8gb"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 

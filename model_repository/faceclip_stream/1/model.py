@@ -15,7 +15,6 @@ import numpy as np
 from faceclip_serving import adapter
 from faceclip_serving.errors import Cancelled
 from faceclip_serving.previews import PREVIEW_FILE
-from faceclip_serving.signatures import models
 from faceclip_serving.streaming import stream
 from faceclip_serving.tensors import Array
 
@@ -24,7 +23,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._variant, self._signature = setup.variant, setup.signature
-        self._models = models(setup.variant)
+        self._call = setup.call
         in_flight = setup.profile.max_active + setup.profile.max_waiting
         self._factors = np.load(setup.folder / PREVIEW_FILE)
         self._threads = ThreadPoolExecutor(in_flight + SPARE_THREADS, thread_name_prefix="stream")
@@ -39,7 +38,7 @@ class TritonPythonModel:
             timeout_us = request.timeout()
 
             def call(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-                return adapter.call(self._models[name], inputs, timeout_us)
+                return self._call(name, inputs, timeout_us)
 
             for response in stream(self._variant, call, self._factors, arrays, sender.is_cancelled):
                 sender.send(adapter.encode(response, self._signature))

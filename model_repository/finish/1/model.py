@@ -17,7 +17,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._signature = setup.signature
         self._finish = partial(finish, setup.variant, setup.contract)
-        self._stages = StageMetrics(Metrics(setup.variant.name))
+        self._stages = StageMetrics(Metrics(setup.variant.name, setup.deployment))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._one) for request in requests]

@@ -18,7 +18,7 @@ from faceclip_serving.faces import make_detector
 from faceclip_serving.metrics import Metrics, requests_by_outcome
 from faceclip_serving.preparing import prepare
 from faceclip_serving.prompts import load_tokenizer
-from faceclip_serving.signatures import SAMPLER, models
+from faceclip_serving.signatures import SAMPLER
 from faceclip_serving.tensors import Array
 
 
@@ -26,11 +26,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._sampler = models(setup.variant)[SAMPLER]
+        self._call = setup.call
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         yunet = setup.folder / "face_detection_yunet.onnx"
         detect = make_detector(yunet if yunet.exists() else None)
-        self._metrics = Metrics(setup.variant.name)
+        self._metrics = Metrics(setup.variant.name, setup.deployment)
         self._invalid = requests_by_outcome(self._metrics, "invalid")["invalid"]
         self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.contract)
 
@@ -50,4 +50,4 @@ class TritonPythonModel:
 
     def _control(self, **operation: Any) -> Any:
         tensor = np.array([json.dumps(operation).encode()], dtype=object)
-        return json.loads(adapter.call(self._sampler, {"control": tensor})["report"][0])
+        return json.loads(self._call(SAMPLER, {"control": tensor})["report"][0])

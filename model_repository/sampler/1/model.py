@@ -16,7 +16,7 @@ from faceclip_serving.metrics import Metrics
 from faceclip_serving.sampler_metrics import SamplerMetrics
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.service import Service
-from faceclip_serving.signatures import DENOISER, components
+from faceclip_serving.signatures import DENOISER
 from faceclip_serving.tensors import Array, Signature
 
 
@@ -42,12 +42,11 @@ class TritonPythonModel:
         make_scheduler(
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
-        denoiser = components(setup.variant)[DENOISER]
         profile = setup.profile
         admission = Admission(profile.max_active, profile.max_waiting)
-        metrics = SamplerMetrics(Metrics(setup.variant.name))
+        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment))
         self._loop = StepLoop(
-            lambda inputs: adapter.call(denoiser, inputs)["noise_pred"],
+            lambda inputs: setup.call(DENOISER, inputs)["noise_pred"],
             profile.denoiser_rows,
             profile.max_active,
             metrics,

@@ -1,0 +1,214 @@
+"""Ours against its peers, in one run, on equal work: the same weights, encoder outputs, noise, schedule and guidance.
+
+Peers take turns, and the order turns as well, so that whatever else the machine does meets them all. Every peer uses as many
+threads as there are physical cores. Equal work is checked: pictures must agree with diffusers'. Peers begin at the encoder's
+output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
+remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.profiles import PROFILES, Profile
+from faceclip_serving.signatures import PREPARE
+from faceclip_serving.tensors import Array
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
+
+from . import inprocess
+from .oracle import load_oracle, psnr_db
+from .parity import MAX_PSNR_DB, PROMPT, reference_rows
+from .report import emit
+from .running import serving
+
+SERVED, ONNXRUNTIME, EAGER, COMPILED = "served", "onnxruntime", "diffusers_eager", "torch_compile"
+PEERS = (ONNXRUNTIME, EAGER, COMPILED)
+SMALLEST_PSNR_DB = 35.0
+"""Below this the pictures are not the same work. The oracle's CPU pictures are far above."""
+REST_S = 0.1
+"""Between turns: threads of the last peer that still spin go to sleep."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One picture; nothing here differs between peers."""
+
+    height: int
+    width: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int = 1
+
+
+def default_work(variant: Variant) -> Work:
+    usual = variant.defaults
+    return Work(usual.height, usual.width, usual.num_inference_steps, usual.guidance_scale, usual.scheduler)
+
+
+Draw = Callable[[], Array]
+"""-> RGB uint8 [height, width, 3]."""
+
+
+def served_peer(pipe: FaceCLIPPipeline, work: Work) -> Callable[[], bytes]:
+    """A request to the server; a PNG file comes back."""
+    options: dict[str, Any] = {
+        "seed": work.seed,
+        "num_inference_steps": work.steps,
+        "guidance_scale": work.guidance_scale,
+        "height": work.height,
+        "width": work.width,
+        "scheduler": work.scheduler,
+    }
+    return lambda: bytes(pipe(PROMPT, output_type="bytes", **options).images[0])
+
+
+def inprocess_peer(pipeline: inprocess.Pipeline, work: Work) -> Callable[[], bytes]:
+    """The same request to the same graphs and functions, in this process."""
+    arrays: dict[str, Array] = {
+        "prompt": np.array([PROMPT.encode()], object),
+        "seed": np.array([work.seed], np.int64),
+        "num_inference_steps": np.array([work.steps], np.int32),
+        "guidance_scale": np.array([work.guidance_scale], np.float32),
+        "height": np.array([work.height], np.int32),
+        "width": np.array([work.width], np.int32),
+        "scheduler": np.array([work.scheduler.encode()], object),
+    }
+    return lambda: bytes(pipeline(arrays)["images"][0])
+
+
+def diffusers_peers(
+    variant: Variant, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
+) -> dict[str, Draw]:
+    """diffusers' own pipeline from the torch encoder's outputs: as it is, and with its networks compiled."""
+    rows = reference_rows(variant, repository / PREPARE / "1", None, PROMPT)
+    options = {name: value for name, value in asdict(work).items()}
+    peers: dict[str, Draw] = {}
+    for name in (EAGER, COMPILED):
+        if name not in wanted:
+            continue
+        oracle = load_oracle(variant, checkpoint)
+        encoded = oracle.encode(*rows)
+        if name == COMPILED:
+            for network in oracle.networks.values():
+                network.compile()
+        peers[name] = lambda oracle=oracle, encoded=encoded: oracle.picture(*encoded, **options)  # type: ignore[misc]
+    return peers
+
+
+def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each peer in each round; the order moves on by one every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    names = list(peers)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            time.sleep(REST_S)
+            started = time.perf_counter()
+            peers[name]()
+            seconds[name].append(time.perf_counter() - started)
+        _say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
+    return seconds
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
+    """Every other peer's median time over that of `ours`: above 1, ours is faster."""
+    mine = statistics.median(seconds[ours])
+    return {name: round(statistics.median(each) / mine, 3) for name, each in seconds.items() if name != ours}
+
+
+def measure(variant: Variant, profile: Profile, work: Work, rounds: int, wanted: Sequence[str], checkpoint: Path | None) -> dict[str, Any]:
+    """One server, and every wanted peer in this process."""
+    threads = psutil.cpu_count(logical=False)
+    torch.set_num_threads(threads)
+    with serving(variant, profile, checkpoint) as (server, pipe):
+        peers: dict[str, Callable[[], Any]] = {SERVED: served_peer(pipe, work)}
+        if ONNXRUNTIME in wanted:
+            peers[ONNXRUNTIME] = inprocess_peer(inprocess.load(variant, profile, server.repository), work)
+        peers.update(diffusers_peers(variant, work, server.repository, checkpoint, wanted))
+        pictures, first_s = {}, {}
+        for name, draw in peers.items():
+            started = time.perf_counter()
+            pictures[name] = _pixels(draw())
+            first_s[name] = time.perf_counter() - started
+            _say(f"first picture of {name}: {first_s[name]:.1f} s")
+        psnr = agreement(pictures)
+        seconds = take_turns(peers, rounds)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    compiled = {"compile_s": round(first_s[COMPILED] - medians[COMPILED], 1)} if COMPILED in seconds else {}
+    return {
+        "ours_over": ratios(seconds, SERVED),
+        "onnxruntime_over": ratios(seconds, ONNXRUNTIME) if ONNXRUNTIME in seconds else {},
+        "variant": variant.name,
+        "profile": profile.name,
+        "work": asdict(work),
+        "median_s": {name: round(median, 4) for name, median in medians.items()},
+        **compiled,
+        "psnr_db": psnr,
+        "rounds": rounds,
+        "threads": threads,
+        "skipped": [name for name in PEERS if name not in seconds],
+        "seconds": {name: [round(second, 4) for second in each] for name, each in seconds.items()},
+    }
+
+
+def agreement(pictures: Mapping[str, Array]) -> dict[str, float]:
+    """PSNR of every picture to diffusers' own, or else to the served one. Raises `SystemExit` where the work was not the same."""
+    reference = EAGER if EAGER in pictures else SERVED
+    found = {
+        name: round(min(psnr_db(picture, pictures[reference]), MAX_PSNR_DB), 1)
+        for name, picture in pictures.items()
+        if name != reference
+    }
+    for name, psnr in found.items():
+        if psnr < SMALLEST_PSNR_DB:
+            raise SystemExit(
+                f"the picture of {name} is {psnr} dB from that of {reference}, expected at least {SMALLEST_PSNR_DB}: not the same"
+                " work, so their times say nothing; see `python -m benchmarks parity`"
+            )
+    return found
+
+
+def _pixels(picture: bytes | Array) -> Array:
+    return np.asarray(Image.open(io.BytesIO(picture))) if isinstance(picture, bytes) else picture
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("compare", help="served against its peers, in one run", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="cpu", help="of the server (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each peer (default: %(default)s)")
+    parser.add_argument("--skip", choices=PEERS, action="append", default=[], help="a peer to leave out; may be repeated")
+    parser.add_argument("--steps", type=int, help="default: the variant's; likewise --height and --width")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
+    work = Work(**{**asdict(default_work(variant)), **given})
+    wanted = [name for name in PEERS if name not in args.skip]
+    document = measure(variant, PROFILES[args.profile], work, args.rounds, wanted, args.checkpoint)
+    emit(f"compare-{variant.name}", document)
+    return 0

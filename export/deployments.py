@@ -1,0 +1,74 @@
+"""Several deployments in one repository folder: which model folders are whose, and how one is replaced without the others.
+
+Knows folders and names; nothing of what a model is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+RECORD = "deployments.json"
+"""File at the top of an assembled repository, which Triton ignores: deployment -> its identity and its model folders."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class DeploymentError(RuntimeError):
+    """A deployment cannot be put into a repository; the message says why."""
+
+
+def is_current(repository: Path, deployment: str, identity: str) -> bool:
+    """Whether the deployment is there, whole, and was made from the very same things."""
+    entry = _read(repository).get(deployment)
+    return entry is not None and entry["identity"] == identity and all((repository / m).is_dir() for m in entry["models"])
+
+
+def install(scratch: Path, repository: Path, deployment: str, identity: str) -> None:
+    """Moves the model folders in `scratch` to `repository`, in place of those that the deployment had. Raises `DeploymentError`.
+
+    A folder without a record is of an older form, or nobody's: it is replaced whole.
+    """
+    check_name(deployment)
+    record = _read(repository)
+    if not record:
+        shutil.rmtree(repository, ignore_errors=True)
+    fresh = sorted(path.name for path in scratch.iterdir())
+    for other, entry in record.items():
+        taken = set(fresh) & set(entry["models"])
+        if other != deployment and taken:
+            raise DeploymentError(
+                f"name: '{deployment}' needs models {sorted(taken)}, which deployment '{other}' of {repository} has; choose another"
+            )
+    repository.mkdir(parents=True, exist_ok=True)
+    outdated = record.pop(deployment, {"models": []})["models"]
+    _write(repository, record)  # until all is in its place, this deployment counts as missing
+    for name in {*outdated, *fresh}:
+        shutil.rmtree(repository / name, ignore_errors=True)
+    for name in fresh:
+        (scratch / name).replace(repository / name)
+    scratch.rmdir()
+    _write(repository, {**record, deployment: {"identity": identity, "models": fresh}})
+
+
+def check_name(deployment: str) -> None:
+    """Raises `DeploymentError` unless the name can begin the names of models."""
+    if not _NAME.fullmatch(deployment):
+        raise DeploymentError(
+            f"name: expected lower-case letters, digits and underscores, a letter first, got '{deployment}'; e.g. flux"
+        )
+
+
+def _read(repository: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((repository / RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(repository: Path, record: dict[str, Any]) -> None:
+    (repository / RECORD).write_text(json.dumps(record, indent=1) + "\n")

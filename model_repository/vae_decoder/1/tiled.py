@@ -1,0 +1,23 @@
+"""What stands here as model.py where the profile has a tile: pictures are decoded tile by tile, over the model `vae_tile`.
+
+`vae_tile` holds the component's artifact, whatever runtime that is for; this model only cuts, calls and blends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faceclip_serving import adapter
+from faceclip_serving.signatures import VAE_TILE, model_name, vae_tile
+from faceclip_serving.tiling import tiled
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        setup = adapter.setup(args)
+        self._signature = setup.signature
+        name, tile = model_name(VAE_TILE, setup.deployment), vae_tile(setup.variant)
+        self._run = tiled(lambda arrays: adapter.call(name, tile, arrays), setup.vae_tile, setup.variant.latent_scale)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [adapter.respond(request, self._signature, self._run) for request in requests]

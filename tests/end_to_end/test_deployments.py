@@ -1,0 +1,115 @@
+"""Two families in one server under different names: each answers as it does alone."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.inprocess import load
+from benchmarks.oracle import psnr_db
+from benchmarks.parity import PHOTO
+from export.build import build_repository
+from export.deployments import DeploymentError, check_name, install, is_current
+from faceclip import FaceCLIPPipeline
+from faceclip.status import server_status
+from faceclip_serving.flux_variants import TINY_FLUX
+from faceclip_serving.profiles import CPU
+from faceclip_serving.sdxl_variants import TINY_SDXL
+from faceclip_serving.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
+from server.control import ask, drain, resume
+from server.probe import deployments
+from server.process import Ports, TritonServer
+from tests.serving.test_requests import raw
+
+CALL = {"seed": 5, "num_inference_steps": 3, "height": 128, "width": 96}
+
+
+@pytest.fixture(scope="module")
+def both(repository, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both") / "repository"
+    build_repository(TINY_SDXL, CPU, destination=folder)
+    build_repository(TINY_FLUX, CPU, deployment="flux", destination=folder)
+    with TritonServer(folder, Ports.free(), log=folder.parent / "server.log") as server:
+        assert {name: details["variant"] for name, details in server.wait_ready().items()} == {
+            "faceclip": "tiny-sdxl",
+            "flux": "tiny-flux",
+        }
+        yield server
+
+
+def test_each_answers_at_the_same_time_as_it_does_alone(both, pipe):
+    with (
+        FaceCLIPPipeline.from_pretrained(both.url) as sdxl,
+        FaceCLIPPipeline.from_pretrained(both.url, model="flux") as flux,
+        ThreadPoolExecutor(2) as callers,
+    ):
+        assert (sdxl.config.variant, flux.config.variant) == ("tiny-sdxl", "tiny-flux")
+        assert (sdxl.defaults["guidance_scale"], flux.defaults["guidance_scale"]) == (5.0, 3.5)
+        together = callers.map(lambda one: one("a portrait", face_image=PHOTO, **CALL), (sdxl, flux))
+        pictures = [np.asarray(result.images[0]) for result in together]
+        *_, streamed = flux.stream("a portrait", face_image=PHOTO, **CALL)
+    assert np.array_equal(pictures[1], np.asarray(streamed.images[0]))
+    alone = np.asarray(pipe("a portrait", face_image=PHOTO, **CALL).images[0])
+    assert psnr_db(pictures[0], alone) >= 60
+    arrays = raw(**CALL, prompt="a portrait")
+    arrays["face_images"] = np.array([PHOTO.read_bytes()], dtype=object)
+    single = build_repository(TINY_FLUX, CPU)
+    in_process = load(TINY_FLUX, CPU, single)(arrays)["images"][0]
+    assert psnr_db(pictures[1], np.asarray(Image.open(io.BytesIO(in_process)))) >= 60
+    assert psnr_db(pictures[0], pictures[1]) < 45
+
+
+def test_orders_reach_every_sampler_and_clients_see_both(both):
+    assert deployments(both.url) == ["faceclip", "flux"]
+    with FaceCLIPPipeline.from_pretrained(both.url, model="flux") as flux:
+        offered = server_status(flux._transport).offered
+        assert {served.model: served.variant for served in offered} == {"faceclip": "tiny-sdxl", "flux": "tiny-flux"}
+        places = [ask(both.url, name, op="admit")["reservation"] for name in ("faceclip", "flux")]
+        assert drain(both.url, timeout_s=0) == 2
+        for name, place in zip(("faceclip", "flux"), places, strict=True):
+            ask(both.url, name, op="release", reservation=place)
+        assert drain(both.url, timeout_s=10) == 0
+        resume(both.url)
+        assert flux("a portrait", num_inference_steps=1).images
+
+
+def test_names_of_models():
+    assert [model_name(role) for role in (ENSEMBLE, STREAM, SAMPLER)] == ["faceclip", "faceclip_stream", "sampler"]
+    assert [model_name(role, "flux") for role in (ENSEMBLE, STREAM, SAMPLER)] == ["flux", "flux_stream", "flux_sampler"]
+    for bad in ("", "Flux", "a-b", "1x"):
+        with pytest.raises(DeploymentError, match="name: expected lower-case"):
+            check_name(bad)
+
+
+def test_a_deployment_is_replaced_alone_and_takes_no_other_ones_models(tmp_path):
+    repository = tmp_path / "repository"
+
+    def put(deployment, *models, identity="1"):
+        scratch = tmp_path / "scratch"
+        for model in models:
+            (scratch / model).mkdir(parents=True)
+            (scratch / model / "config.pbtxt").write_text(identity)
+        install(scratch, repository, deployment, identity)
+
+    repository.mkdir()
+    (repository / "of_an_older_form").mkdir()
+    put("faceclip", "faceclip", "sampler")
+    assert not (repository / "of_an_older_form").exists()
+    put("flux", "flux", "flux_sampler", "flux_more")
+    put("flux", "flux", "flux_sampler", identity="2")
+    assert sorted(path.name for path in repository.iterdir() if path.is_dir()) == [
+        "faceclip",
+        "flux",
+        "flux_sampler",
+        "sampler",
+    ]
+    assert is_current(repository, "faceclip", "1") and is_current(repository, "flux", "2")
+    assert not is_current(repository, "flux", "1")
+    with pytest.raises(DeploymentError, match=r"'sampler' needs models \['sampler'\], which deployment 'faceclip'"):
+        put("sampler", "sampler")
+    (repository / "flux").rename(tmp_path / "gone")
+    assert not is_current(repository, "flux", "2")
+    assert json.loads((repository / "deployments.json").read_text()).keys() == {"faceclip", "flux"}
