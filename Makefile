@@ -1,6 +1,6 @@
 # `make demo` makes a picture on a fresh machine, `make test` passes the tests on one. `make help` lists the rest.
 PYTHON  ?= python3
-VARIANT ?= tiny-sdxl
+VARIANT ?= nano
 PROFILE ?= cpu
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
@@ -29,8 +29,8 @@ $(VENV)/.installed: requirements.txt client/pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --editable client
 	touch $@
 
-demo: setup ## one picture of the person in examples/astronaut.jpg, from nothing: out/demo.png
-	@$(RUN) -m examples.demo
+demo: setup ## one person in four scenes, from nothing: out/demo.png; PHOTO=me.jpg PROMPT="..." for your own
+	@$(RUN) -m examples.demo --variant $(VARIANT) $(if $(PHOTO),--photo "$(PHOTO)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 check: setup ## lint and types
 	$(VENV)/bin/ruff check .

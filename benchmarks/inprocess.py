@@ -80,8 +80,8 @@ class Pipeline:
 _CONTRACT = package_digest(Path(__file__).resolve().parent.parent / "faceclip_serving")
 
 
-def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
-    """The pipeline over an assembled repository's own artifacts."""
+def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0) -> Pipeline:
+    """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
     nets, limits = components(variant), bounds(variant, profile.denoiser_rows, profile.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
@@ -94,7 +94,7 @@ def load(variant: Variant, profile: Profile, repository: Path) -> Pipeline:
         runtime = profile.placements[name].runtime
         tile = profile.vae_tile if name == VAE_DECODER else 0
         path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
-        run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name]).run
+        run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
         if tile:
             run = tiled(run, tile, variant.latent_scale)
         stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run

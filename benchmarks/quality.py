@@ -1,214 +1,208 @@
 """`python -m benchmarks quality`: is it the same person, does the picture obey the prompt, is it good; beside the peers.
 
-For the rendered world the people, prompts and judges of `quality_world` are used, and pictures are made with the committed weights of
-the joint encoder and of whichever peer has weights. `--pictures FOLDER --recogniser MODEL.onnx` scores pictures that any variant made
-of real people (`quality_photographs`). Writes grids, curves and an HTML report; the last line is one JSON document.
+The variant's pictures are made by the exported graphs and the functions that are served; those of peers, which are not served, by
+torch with the same noise and scheduler. People, prompts and judges are those of the rendered world (`quality_world`,
+`quality_judges`). `--sweeps` changes one parameter of the request at a time. `--pictures FOLDER --recogniser MODEL.onnx` scores
+pictures that any variant made of real people. Writes sheets, curves and an HTML page; the last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from training.autoencoder import decode_pictures
-from training.conditioning import Faces
-from training.diffusion import Guidance, generate
-from training.weights import ADAPTER, JOINT, TEXT_ONLY, read_generator, read_judges, read_vae
+from export.checkpoint import CheckpointError
+from export.committed import weights_folder
+from faceclip_serving.variant import Variant
+from faceclip_serving.variants import VARIANTS
+from training.weights import ADAPTER, JOINT, TEXT_ONLY, available_peers
 
+from . import parity
+from .drawing import save
+from .parity import MAX_PSNR_DB
+from .quality_judges import Jury, Pictures, read_jury
+from .quality_makers import Maker, Settings, exported, timed, trained
 from .quality_metrics import psnr_db
 from .quality_photographs import score_folder
-from .quality_report import write_report
-from .quality_world import Cases, face_set, judge, make_cases
+from .quality_report import samples, strip, write_page
+from .quality_sweeps import NAMES, REFERENCES, references, spread, sweep
+from .quality_world import World, make_world
+from .report import emit
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "nano"
-_ROWS = 8
-"""Pictures made together; more only costs memory."""
-
-Pictures = NDArray[np.uint8]
-Maker = Callable[[Cases, Guidance], Pictures]
-
-
-def maker(folder: Path, peer: str, half: bool = False) -> tuple[Maker, Callable[[Cases], Faces]]:
-    """(cases, guidance) -> pictures [n, 128, 128, 3], with the weights of one peer; and the features of the cases' references.
-
-    `half`: matrices and convolutions in FP16, as a GPU runs them.
-    """
-    unet, conditioner = read_generator(folder, peer)
-    vae = read_vae(folder)
-
-    def features(cases: Cases) -> Faces:
-        return face_set(conditioner.encoder.branches[0].face_encoder, cases.data)
-
-    def make(cases: Cases, guidance: Guidance) -> Pictures:
-        faces = features(cases)
-        parts = []
-        for i in range(0, len(cases.prompts), _ROWS):
-            rows = slice(i, i + _ROWS)
-            with torch.autocast("cpu", torch.float16, enabled=half):
-                latents = generate(
-                    unet,
-                    conditioner,
-                    cases.prompts[rows],
-                    faces,
-                    cases.references[rows],
-                    replace(guidance, seed=guidance.seed + i),
-                )
-            parts.append(decode_pictures(vae, latents))
-        return np.concatenate(parts)
-
-    return make, features
+RENDERER = "renderer"
+_HALF_CASES = 8
+OWN_TEXT_ONLY = "text_only is a model of its own, trained without faces."
+BORROWED_TEXT_ONLY = "text_only has no weights of its own: it is the joint model, shown no face."
 
 
-def available(folder: Path) -> list[str]:
-    files = {JOINT: "unet", ADAPTER: "adapter_unet", TEXT_ONLY: "text_only_unet"}
-    return [peer for peer, file in files.items() if (folder / f"{file}.safetensors").exists()]
+def usual(variant: Variant) -> dict[str, Any]:
+    """The defaults of a request that an evaluation may change."""
+    names = ("guidance_scale", "num_inference_steps", "scheduler")
+    return {name: getattr(variant.defaults, name) for name in names}
 
 
-def faceless(cases: Cases) -> Cases:
-    return replace(cases, references=[[] for _ in cases.references])
-
-
-def compare(folder: Path, cases: Cases, guidance: Guidance) -> tuple[dict[str, Any], dict[str, Pictures]]:
-    """Every peer's columns and pictures. Without weights of its own, `text_only` is the joint model that is shown no face."""
-    judges = read_judges(folder)
-    table: dict[str, Any] = {"real": dict(judge(cases.data.pictures[_rows_of(cases)], cases, *judges))}
+def compare(
+    joint: Maker, folder: Path, jury: Jury, world: World, settings: Settings
+) -> tuple[dict[str, dict[str, Any] | None], dict[str, Pictures]]:
+    """Every peer's columns (None: it has no weights) and pictures, after the renderer's own."""
+    cases, present = world.usual, available_peers(folder)
+    table: dict[str, dict[str, Any] | None] = {RENDERER: jury.scores(world.drawn.pictures, cases)}
     pictures: dict[str, Pictures] = {}
-    for peer in available(folder):
-        start = time.perf_counter()
-        pictures[peer] = maker(folder, peer)[0](cases, guidance)
-        seconds = (time.perf_counter() - start) / len(cases.prompts)
-        table[peer] = {**judge(pictures[peer], cases, *judges), "seconds_per_picture": round(seconds, 3)}
-    if TEXT_ONLY not in pictures:
-        pictures[TEXT_ONLY] = maker(folder, JOINT)[0](faceless(cases), guidance)
-        table[TEXT_ONLY] = {**judge(pictures[TEXT_ONLY], cases, *judges), "weights": "joint, shown no face"}
+
+    def add(peer: str, maker: Maker, shows_face: bool = True) -> None:
+        pictures[peer], seconds = timed(maker, cases if shows_face else cases.faceless(), settings, peer)
+        table[peer] = {**jury.scores(pictures[peer], cases), "seconds_per_picture": seconds}
+
+    add(JOINT, joint)
+    if ADAPTER in present:
+        add(ADAPTER, trained(folder, ADAPTER, settings))
+    else:
+        table[ADAPTER] = None
+    add(TEXT_ONLY, trained(folder, TEXT_ONLY, settings) if TEXT_ONLY in present else joint, shows_face=False)
     return table, pictures
 
 
-def _rows_of(cases: Cases) -> NDArray[np.int64]:
-    """One real picture of each case's person that is not the reference: the upper bound of the identity column."""
-    from training.dataset import PICTURES
-
-    return np.asarray(cases.who * PICTURES + np.arange(len(cases.who)) % 2)
-
-
-SWEEPS: dict[str, Sequence[float | int | str]] = {
-    "id_guidance_scale": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
-    "guidance_scale": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
-    "blend_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "references": (1, 2, 3, 4),
-    "num_inference_steps": (5, 10, 20, 40),
-    "scheduler": ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"),
-}
-"""Parameter -> values; everything else stays at the defaults."""
-
-
-def setting(name: str, value: Any, usual: Guidance) -> Guidance:
-    """The usual guidance with one parameter of the public request changed."""
-    changes: dict[str, dict[str, Any]] = {
-        "id_guidance_scale": {"identity": value},
-        "guidance_scale": {"text": value, "identity": value},
-        "blend_weight": {"blend": value},
-        "num_inference_steps": {"steps": value},
-        "scheduler": {"scheduler": value},
+def headline(table: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """The figures that the document begins with; null for a peer without weights."""
+    peers = {peer: table[peer] for peer in (JOINT, ADAPTER, TEXT_ONLY)}
+    joint = peers[JOINT]
+    assert joint is not None
+    return {
+        "verification_auc": joint["verification_auc"],
+        "id_similarity": {peer: row and row["id_similarity"] for peer, row in peers.items()},
+        "text_accuracy": {peer: row and row["text_accuracy"]["mean"] for peer, row in peers.items()},
     }
-    return replace(usual, **changes.get(name, {}))
 
 
-def sweep(folder: Path, cases: Cases, guidance: Guidance, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Similarity, text accuracy and time for each value of each parameter."""
-    judges, make = read_judges(folder), maker(folder, JOINT)[0]
-    curves: dict[str, list[dict[str, Any]]] = {}
-    for name in names:
-        curves[name] = []
-        for value in SWEEPS[name]:
-            shown = cases
-            if name == "references":
-                shown = replace(cases, references=[[int(p) * 4 + 3 - k for k in range(int(value))] for p in cases.who])
-            start = time.perf_counter()
-            columns = judge(make(shown, setting(name, value, guidance)), cases, *judges)
-            curves[name].append({
-                "value": value,
-                "id_similarity": columns["id_similarity"],
-                "text_accuracy": columns["text_accuracy"]["mean"],  # type: ignore[index]
-                "verification_auc": columns["verification_auc"],
-                "seconds_per_picture": round((time.perf_counter() - start) / len(cases.prompts), 3),
-            })  # fmt: skip
-            print(json.dumps({name: curves[name][-1]}), file=sys.stderr, flush=True)
-    return curves
+def smallest_psnr_db(a: Pictures, b: Pictures) -> float:
+    """Of pairs of pictures."""
+    return round(min(MAX_PSNR_DB, *(psnr_db(one, other) for one, other in zip(a, b, strict=True))), 2)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    folder: Path = arguments.weights
-    cases = make_cases(arguments.work, arguments.people, arguments.prompts)
-    guidance = Guidance(text=arguments.guidance_scale, identity=arguments.guidance_scale, steps=arguments.steps)
-    table, pictures = compare(folder, cases, guidance)
-    few = replace(cases, prompts=cases.prompts[:8], references=cases.references[:8])
-    document: dict[str, Any] = {
-        "verification_auc": table[JOINT]["verification_auc"],
-        "id_similarity": {peer: row["id_similarity"] for peer, row in table.items()},
-        "text_accuracy": {peer: row["text_accuracy"]["mean"] for peer, row in table.items()},
-        "psnr_fp16_db": round(psnr_db(pictures[JOINT][:8], maker(folder, JOINT, half=True)[0](few, guidance)), 2),
-        "table": table,
-    }
+def measure(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything; progress on stderr, the report in `arguments.output`."""
+    folder = weights_folder(variant, arguments.weights)
+    assert folder is not None
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    say(f"drawing {arguments.people} test people and their {arguments.prompts} scenes each")
+    world = make_world(arguments.people, arguments.prompts)
+    jury = read_jury(folder, world.kept, arguments.people)
+    say("exporting in fp32, or keeping what is there")
+    joint = exported(variant, arguments.weights, "fp32", arguments.threads)
+    settings = {**usual(variant), **_given(arguments)}
+    say("pictures of the variant and of its peers")
+    table, pictures = compare(joint, folder, jury, world, settings)
+    document: dict[str, Any] = {"variant": variant.name, **headline(table)}
+    save(samples(world.usual, pictures, world.drawn.pictures), arguments.output / "samples.png")
+    say("the same in fp16, and served")
+    few = world.usual.only(range(min(_HALF_CASES, len(world.usual))))
+    half = timed(exported(variant, arguments.weights, "fp16", arguments.threads), few, settings, "fp16")[0]
+    document["psnr_fp16_db"] = smallest_psnr_db(pictures[JOINT][: len(few)], half)
+    document["psnr_served_db"] = None if arguments.no_server else parity.measure(variant, arguments.weights)["psnr_db_min"]
+    document["text_only_is"] = OWN_TEXT_ONLY if TEXT_ONLY in available_peers(folder) else BORROWED_TEXT_ONLY
     if arguments.sweeps:
-        names = list(SWEEPS) if arguments.sweeps == ["all"] else arguments.sweeps
-        document["sweeps"] = sweep(folder, cases, guidance, names)
-    document["protocol"] = {
-        "people": arguments.people, "prompts": arguments.prompts, "guidance": vars(guidance), "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__,
-        "quality": "kernel distance of the attribute classifier's features to held-out renders",
-    }  # fmt: skip
-    write_report(arguments.output, cases, pictures, document)
+        say(f"sweeps: {', '.join(arguments.sweeps)}")
+        document["sweeps"] = _sweeps(joint, jury, world, settings, arguments)
+    document["table"] = table
+    document["protocol"] = _protocol(arguments, settings)
+    say(f"report: {write_page(arguments.output, document, {**usual(variant), **_NEUTRAL})}")
     return document
 
 
+_NEUTRAL = {"blend_weight": 1.0, "guidance_end": 1.0, "id_start": 0.0, REFERENCES: 1}
+"""Defaults of the other swept parameters."""
+
+
+def _sweeps(joint: Maker, jury: Jury, world: World, settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
+    curves: dict[str, Any] = {}
+    cases = spread(world.usual, arguments.sweep_cases)
+    for name in arguments.sweeps:
+        if name == REFERENCES:
+            shown, (curves[name], pictures) = world.turned, references(joint, jury, world, settings)
+        else:
+            shown, (curves[name], pictures) = cases, sweep(joint, jury, cases, settings, name)
+        values = [point["value"] for point in curves[name]]
+        save(strip(shown, pictures, values), arguments.output / f"strip-{name}.png")
+    return curves
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {"guidance_scale": arguments.guidance_scale, "num_inference_steps": arguments.steps}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _protocol(arguments: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    return {
+        "summary": f"{arguments.people} people that no training saw, {arguments.prompts} prompts each, one reference without a hat."
+        " Identity: cosine of an independent recogniser with the mean of three other pictures of the person. Text: share of the"
+        " prompt's attributes that a classifier finds. CLIP-T: cosine of the aligned text and image towers. Kernel distance: of"
+        " the classifier's features to held-out renders.",
+        "people": arguments.people,
+        "prompts": arguments.prompts,
+        "sweep_cases": arguments.sweep_cases,
+        "settings": dict(settings),
+        "threads": arguments.threads,
+    }
+
+
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.pictures is not None:
-        document: dict[str, Any] = score_folder(arguments.pictures, arguments.recogniser)
-    elif not list(arguments.weights.glob("*.safetensors")):
-        print(
-            f"error: weights: expected trained ones in {arguments.weights}; make them with `python -m training all`, then"
-            " `python -m training weights`, or name another folder with --weights",
-            file=sys.stderr,
-        )
+    try:
+        if arguments.pictures is not None:
+            emit("quality-photographs", score_folder(arguments.pictures, arguments.recogniser))
+            return 0
+        torch.set_num_threads(arguments.threads or torch.get_num_threads())
+        emit(f"quality-{arguments.variant}", measure(VARIANTS[arguments.variant], arguments))
+    except (CheckpointError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    else:
-        torch.set_num_threads(arguments.threads)
-        document = measure(arguments)
-    print(json.dumps(document))
     return 0
+
+
+def _sweep_names(names: Iterable[str]) -> list[str]:
+    chosen = list(names)
+    return list(NAMES) if chosen == ["all"] else chosen
+
+
+class _Sweeps(argparse.Action):
+    """`all`, or names of sweeps."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        names = _sweep_names(values)
+        unknown = [name for name in names if name not in NAMES]
+        if unknown or not names:
+            parser.error(f"--sweeps: expected all, or some of {', '.join(NAMES)}; got {' '.join(unknown) or 'none'}")
+        setattr(namespace, self.dest, names)
 
 
 def add_command(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "quality", help="identity, text alignment and quality, beside the peers", description=__doc__
-    )
-    parser.add_argument("--variant", choices=["nano"], default="nano", help="the variant whose embedded world is evaluated")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--people", type=int, default=20, help="test identities")
-    parser.add_argument("--prompts", type=int, default=4, help="scenes of each")
-    parser.add_argument("--guidance-scale", type=float, default=4.0)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--sweeps", nargs="*", metavar="PARAMETER", help=f"all, or of {', '.join(SWEEPS)}")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where the test pictures are kept")
-    parser.add_argument("--output", type=Path, default=Path("build/quality/report"))
+        "quality", help="identity, text alignment and quality, beside the peers", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    own = [name for name, variant in VARIANTS.items() if variant.weights == "committed"]
+    parser.add_argument("--variant", choices=own, default=own[0], help="one that was trained on the rendered world")
+    parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
+    parser.add_argument("--people", type=int, default=20, help="test identities (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=4, help="scenes of each (default: %(default)s)")
+    parser.add_argument("--guidance-scale", type=float, help="default: the variant's")
+    parser.add_argument("--steps", type=int, help="default: the variant's")
+    parser.add_argument("--sweeps", nargs="+", action=_Sweeps, metavar="NAME", help=f"all, or some of {', '.join(NAMES)}")
+    parser.add_argument("--sweep-cases", type=int, default=24, help="cases of each point of a sweep (default: %(default)s)")
+    parser.add_argument("--no-server", action="store_true", help="leave out the comparison of served pictures")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument(
-        "--pictures", type=Path, help="score pictures of real people: one folder per person, with reference.png"
+        "--output", type=Path, default=Path("build/quality"), help="where the report goes (default: %(default)s)"
     )
-    parser.add_argument(
-        "--recogniser", type=Path, help="an ONNX face recogniser for --pictures: aligned 112 x 112 RGB -> a vector"
-    )
+    parser.add_argument("--pictures", type=Path, help="score pictures of real people: one folder each, with reference.png")
+    parser.add_argument("--recogniser", type=Path, help="ONNX face recogniser for --pictures: aligned 112x112 RGB -> a vector")
     parser.set_defaults(run=run)

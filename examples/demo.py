@@ -1,25 +1,130 @@
-"""One picture from nothing: export, assemble, serve, generate. `make demo` runs this; the last line on stdout is JSON."""
+"""One person in prompted scenes, from nothing: export, assemble, serve, generate, and a contact sheet. `make demo` runs this.
+
+The pictures are asked for at once, and the server takes their steps together. The last line on stdout is JSON.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image, ImageOps
+
+from benchmarks.drawing import Picture, save, sheet
 from export.build import BUILD, build_repository
-from faceclip import FaceCLIPPipeline
+from export.checkpoint import CheckpointError
+from export.to_onnx import ExportError
+from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
 from faceclip_serving.profiles import CPU
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from faceclip_serving.sdxl_variants import NANO
+from faceclip_serving.variants import VARIANTS
 from server.probe import server_version
 from server.process import Ports, TritonServer, interruptible
 
-PHOTO = Path(__file__).resolve().parent / "astronaut.jpg"
+HERE = Path(__file__).resolve().parent
 OUTPUT = Path("out/demo.png")
-VARIANT, PROFILE = TINY_SDXL, CPU
+PROFILE = CPU
+CELL = 224
+"""Pixels per picture of the contact sheet."""
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Demo:
+    """What is asked for: a photograph and the scenes."""
+
+    photo: Path
+    aligned: bool
+    """The photograph is an aligned crop already."""
+    prompts: tuple[str, ...]
+    seed: int = 7
+    steps: int | None = None
+    """None: the variant's own."""
+
+
+PHOTOGRAPH = Demo(HERE / "astronaut.jpg", False, ("portrait of an astronaut, studio light",), steps=20)
+DEMOS: Mapping[str, Demo] = {
+    NANO.name: Demo(
+        HERE / "portrait.png",
+        True,
+        (
+            "A woman wearing a red t-shirt, smiling, on a beach.",
+            "A woman wearing a blue suit, in a library.",
+            "A woman wearing a green hoodie and a yellow beanie, laughing, in the snow.",
+            "A woman wearing a purple coat, in the city at night.",
+        ),
+    )
+}
+"""Variant -> what shows it best; others are shown `PHOTOGRAPH`."""
+
+
+def choose(arguments: argparse.Namespace) -> Demo:
+    """The variant's demo, with what the command line says instead."""
+    demo = DEMOS.get(arguments.variant, PHOTOGRAPH)
+    if arguments.photo is not None:
+        demo = replace(demo, photo=arguments.photo, aligned=arguments.aligned)
+    if arguments.prompt:
+        demo = replace(demo, prompts=tuple(arguments.prompt))
+    return demo if arguments.seed is None else replace(demo, seed=arguments.seed)
+
+
+def generate(pipe: FaceCLIPPipeline, demo: Demo) -> list[FaceCLIPOutput]:
+    """One picture for each prompt; picture i starts from seed + i."""
+
+    def one(i: int) -> FaceCLIPOutput:
+        return pipe(
+            demo.prompts[i],
+            face_image=demo.photo,
+            face_aligned=demo.aligned,
+            seed=demo.seed + i,
+            num_inference_steps=demo.steps,
+            retries=20,
+        )
+
+    with ThreadPoolExecutor(len(demo.prompts)) as clients:
+        return list(clients.map(one, range(len(demo.prompts))))
+
+
+def contact_sheet(photo: Path, prompts: Sequence[str], pictures: Sequence[Picture]) -> Picture:
+    """The reference beside the pictures, each under its prompt; all cells are squares, without distortion."""
+    with Image.open(photo) as file:
+        reference = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    cells = [
+        np.asarray(ImageOps.pad(Image.fromarray(picture), (CELL, CELL), color="white")) for picture in [reference, *pictures]
+    ]
+    return sheet([cells], ["reference", *prompts], CELL)
+
+
+def summary(
+    variant: str, demo: Demo, results: Sequence[FaceCLIPOutput], size: tuple[int, int], stages: Mapping[str, float], server: str
+) -> dict[str, Any]:
+    """The JSON document; `size`: of the sheet, width and height. Stages of a picture are those of the first."""
+    timings = results[0].details["timings_s"]
+    return {
+        "image": str(OUTPUT),
+        "seed": results[0].seed,
+        "size": list(size),
+        "wall_s": round(sum(stages.values()), 3),
+        "stages_s": {**stages, **{f"generate.{name}": seconds for name, seconds in timings.items()}},
+        "server": server,
+        "variant": variant,
+        "reference": demo.photo.name,
+        "pictures": [
+            {"prompt": prompt, "seed": result.seed, "size": list(result.images[0].size)}
+            for prompt, result in zip(demo.prompts, results, strict=True)
+        ],
+    }
+
+
+def show(variant_name: str, demo: Demo) -> dict[str, Any]:
+    """Does all of it; progress on stderr."""
     started = time.monotonic()
     stages: dict[str, float] = {}
 
@@ -27,30 +132,38 @@ def main() -> int:
         stages[stage] = round(time.monotonic() - started - sum(stages.values()), 3)
         print(f"{stage}: {stages[stage]:.1f} s", file=sys.stderr)
 
-    repository = build_repository(VARIANT, PROFILE)
+    repository = build_repository(VARIANTS[variant_name], PROFILE)
     done("build")
     with interruptible(), TritonServer(repository, Ports.free(), log=BUILD / "demo-server.log") as server:
         server.wait_ready()
         done("start")
         with FaceCLIPPipeline.from_pretrained(server.url) as pipe:
-            result = pipe("portrait of an astronaut, studio light", face_image=PHOTO, seed=7, num_inference_steps=20)
+            results = generate(pipe, demo)
             version = server_version(server.url)
         done("generate")
-    OUTPUT.parent.mkdir(exist_ok=True)
-    result.images[0].save(OUTPUT)
+    made = contact_sheet(demo.photo, demo.prompts, [np.asarray(result.images[0]) for result in results])
+    save(made, OUTPUT)
     done("stop")
-    for warning in result.warnings:
-        print(f"note: {warning}", file=sys.stderr)
-    summary = {
-        "image": str(OUTPUT),
-        "seed": result.seed,
-        "size": list(result.images[0].size),
-        "wall_s": round(time.monotonic() - started, 3),
-        "stages_s": {**stages, **{f"generate.{name}": seconds for name, seconds in result.details["timings_s"].items()}},
-        "server": version,
-        "variant": VARIANT.name,
-    }
-    print(json.dumps(summary))
+    if demo.photo.parent != HERE:  # what the server remarks on the demo's own pictures is no news to anybody
+        for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+            print(f"note: {warning}", file=sys.stderr)
+    return summary(variant_name, demo, results, (made.shape[1], made.shape[0]), stages, version)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=NANO.name)
+    parser.add_argument("--photo", type=Path, help="your own photograph (default: one that suits the variant)")
+    parser.add_argument("--aligned", action="store_true", help="your photograph is an aligned 448 x 448 face crop already")
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="a scene; may be repeated")
+    parser.add_argument("--seed", type=int, help="of the first picture; default: 7")
+    arguments = parser.parse_args(argv)
+    try:
+        document = show(arguments.variant, choose(arguments))
+    except (CheckpointError, ExportError, FaceCLIPError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(document))
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .recipe import STAGES, Recipe, Work, small, train
+from .recipe import STAGES, Recipe, Work, small, train, with_steps
 from .weights import write_weights
 
 
@@ -34,16 +34,10 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     recipe = small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe()
     recipe = replace(recipe, compiled=arguments.compile)
+    if arguments.steps is not None and arguments.stage not in STAGES:
+        parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
     if arguments.steps is not None:
-        names = {
-            "face": "face",
-            "vae": "vae",
-            "align": "align",
-            "unet": "unet",
-            "recogniser": "recogniser",
-            "attributes": "attribute",
-        }
-        recipe = replace(recipe, **{f"{names.get(arguments.stage, 'peer')}_steps": arguments.steps})
+        recipe = with_steps(recipe, arguments.stage, arguments.steps)
     work = Work(arguments.work, recipe, arguments.photographs)
     if arguments.stage == "weights":
         for file, size in write_weights(work, arguments.output).items():

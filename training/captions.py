@@ -110,13 +110,13 @@ def caption(identity: Identity, scene: Scene, r: np.random.Generator) -> str:
 
 
 def describe(identity: Identity, scene: Scene) -> str:
-    """The full sentence that evaluation uses; names no hair, beard or glasses."""
+    """The full sentence that evaluation uses; names no hair, beard or glasses, and says every expression, the neutral one too."""
     worn = " and ".join(part for part in (clothing(scene), headwear(scene)) if part)
     return _sentence(
         _TEMPLATES[0],
         subject=article(identity.noun),
         wearing=f"wearing {worn}",
-        expression=EXPRESSION_PHRASES[scene.expression][0],
+        expression=EXPRESSION_PHRASES[scene.expression][0] or EXPRESSION_PHRASES[scene.expression][-1],
         place=PLACE_PHRASES[scene.place][0],
         time=TIME_PHRASES[scene.time][0],
         light=LIGHT_PHRASES[scene.light][1] if scene.light == "golden" else LIGHT_PHRASES[scene.light][0],

@@ -35,7 +35,7 @@ class Drops:
     """Probabilities of what a training row shows; the rest shows face and text."""
 
     face: float = 0.12
-    """Text alone; half of these rows keep the face prefix, as `blend_weight` needs."""
+    """Text alone; three in ten of these rows keep the face prefix, as `blend_weight` needs."""
     text: float = 0.08
     both: float = 0.1
 
@@ -153,10 +153,11 @@ def generate(
     references: Sequence[Sequence[int]],
     guidance: Guidance = Guidance(),
     scheduler_config: Mapping[str, Any] = NANO.scheduler_config,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
 
-    Picture i starts from the noise of seed + i, whatever else is in the call.
+    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call.
     """
     n = len(prompts)
     none = [-1] * n
@@ -182,7 +183,8 @@ def generate(
     scheduler.set_timesteps(guidance.steps)
     side = SIZE // NANO.latent_scale
     channels = unet.config.in_channels
-    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(guidance.seed + i)) for i in range(n)]
+    starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds
+    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(seed)) for seed in starts]
     latents = torch.cat(noise) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)

@@ -40,10 +40,13 @@ class Stage:
     seed: int = 0
 
 
-def run(stage: Stage, folder: Path, stop_after_s: float | None = None, report_every: int = 20) -> nn.ModuleDict:
+def run(
+    stage: Stage, folder: Path, stop_after_s: float | None = None, report_every: int = 20, stop_at: int | None = None
+) -> nn.ModuleDict:
     """Trains from the last checkpoint in `folder`, if any, and returns the modules with their averaged weights.
 
-    `stop_after_s`: leave after so many seconds, with a checkpoint from which the same call goes on.
+    `stop_after_s`, `stop_at`: leave after so many seconds, or once so many steps are done, with a checkpoint from which the same
+    call goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{stage.name}.pt"
@@ -96,7 +99,7 @@ def run(stage: Stage, folder: Path, stop_after_s: float | None = None, report_ev
             history.append({"step": step, **{name: value / count for name, value in terms.items()}})
             terms = {}
             print(json.dumps({"stage": stage.name, "elapsed_s": round(now - started, 1), **_rounded(history[-1])}), flush=True)
-        late = stop_after_s is not None and now - started > stop_after_s
+        late = (stop_after_s is not None and now - started > stop_after_s) or step == stop_at
         if now - saved_at > _SAVE_EVERY_S or late:
             save(step)
             saved_at = now

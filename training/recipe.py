@@ -230,3 +230,10 @@ def small(recipe: Recipe, share: float) -> Recipe:
     """The same recipe with every number of steps multiplied by `share`: for trials."""
     steps = {name: max(2, round(value * share)) for name, value in vars(recipe).items() if name.endswith("_steps")}
     return replace(copy.copy(recipe), **steps)
+
+
+def with_steps(recipe: Recipe, stage: str, steps: int) -> Recipe:
+    """The recipe with another number of steps of one stage; the peers share theirs."""
+    names = {"text_only": "peer", "adapter": "peer", "attributes": "attribute"}
+    changed: Mapping[str, Any] = {f"{names.get(stage, stage)}_steps": steps}
+    return replace(recipe, **changed)

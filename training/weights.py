@@ -51,10 +51,12 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
             module.load_state_dict(work.averaged(stage, name))
             _save(folder / f"{name}.safetensors", module)
     if (work.results / "align.pt").exists():
-        heads = _heads()
+        heads, encoder = _heads(), work.conditioner("align").encoder
         heads.load_state_dict(work.averaged("align", "heads"))
+        if (work.results / "adapter.pt").exists():
+            _require_equal(encoder, work.conditioner("adapter", adapter=True).encoder)
         _save(folder / "alignment_heads.safetensors", heads)
-        _save(folder / "alignment_encoder.safetensors", work.conditioner("align").encoder)
+        _save(folder / "alignment_encoder.safetensors", encoder)
     return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}
 
 
@@ -101,6 +103,16 @@ def _heads() -> AlignmentHeads:
 def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Floating-point tensors in FP16, others as they are."""
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in tensors.items()}
+
+
+def _require_equal(aligned: nn.Module, adapters: nn.Module) -> None:
+    found = adapters.state_dict()
+    differing = [name for name, value in aligned.state_dict().items() if not torch.equal(value, found[name])]
+    if differing:
+        raise ValueError(
+            f"stage 'adapter': expected the encoder of stage 'align', which it leaves as it was; {len(differing)} tensors differ,"
+            f" the first is {differing[0]}: 'align' was trained again since; delete adapter.pt and train that stage again"
+        )
 
 
 def _save(file: Path, module: nn.Module) -> None:
