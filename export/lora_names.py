@@ -47,7 +47,7 @@ def _matrices(state: State) -> list[str]:
 def _unet_layers(variant: Variant, state: State) -> dict[str, Layer]:
     architecture = variant.architecture
     assert isinstance(architecture, SDXLArchitecture)
-    found = {}
+    found: dict[str, Layer] = {}
     for name in _matrices(state):
         layer = Layer(f"{name}.weight")
         kohya = (name, stability_name(name, architecture.unet))
@@ -111,7 +111,7 @@ _TOWERS = (("text_encoder.", "lora_te1_"), ("text_encoder_2.", "lora_te2_"))
 def _tower_layers(variant: Variant, state: State) -> dict[str, Layer]:
     architecture = variant.architecture
     assert isinstance(architecture, SDXLArchitecture)
-    found = {}
+    found: dict[str, Layer] = {}
     for (dotted, kohya), (tower, sizes) in zip(_TOWERS, architecture.towers.items(), strict=True):
         for number in range(sizes.layers):
             for clip, (ours, part) in _IN_TOWER.items():
