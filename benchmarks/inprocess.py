@@ -48,6 +48,8 @@ class Pipeline:
     denoiser_rows: int
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]]
     seconds: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    """Of the last request, see `step_cache`."""
 
     def __call__(self, arrays: Arrays) -> dict[str, Array]:
         """Public inputs -> public outputs."""
@@ -65,6 +67,7 @@ class Pipeline:
         started = time.monotonic()
         pictures = start_pictures(self.variant, job, conditioning)
         latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
+        self.skipped_steps = sum(picture.cache.skipped for picture in pictures)
         self.seconds["sample"] = time.monotonic() - started
         job.stamp("denoised")
         image = self._timed(VAE_DECODER, {"latents": latents})

@@ -61,7 +61,12 @@ def _is_expected(error: Exception) -> bool:
 def _add_onnx(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("onnx", help="export components to ONNX, with parity", description=_ONNX_HELP)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of weights and products (default: fp32)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8w"),
+        default="fp32",
+        help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
+    )
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of official weights, as `download` fills it")
@@ -77,6 +82,12 @@ def _add_onnx(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--output", type=Path, default=Path("build/onnx"), metavar="DIR", help="root of <variant>/<precision>/<component>/"
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="components at a time; each holds its weights")
+    parser.add_argument(
+        "--parity-depth",
+        choices=("full", "shallow"),
+        default="full",
+        help="shallow: compare a form of the same widths and fewer blocks, where the whole one would take hours; recorded",
+    )
     parser.set_defaults(run=_onnx)
 
 
@@ -91,7 +102,7 @@ def _onnx(args: argparse.Namespace) -> int:
     exported = [
         {"component": metadata["component"], "folder": str(folder / metadata["component"]), **_shown(metadata)}
         for metadata in export_components(
-            variant, names, args.precision, folder, args.checkpoint, args.seeded, args.processes, loras
+            variant, names, args.precision, folder, args.checkpoint, args.seeded, args.processes, loras, args.parity_depth
         )
     ]
     print(json.dumps({"variant": variant.name, "precision": args.precision, "components": exported}))

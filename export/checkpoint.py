@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import tensor_files
+from .deferred import Fetch, fill
 from .digests import sha256
 from .parts import PARTS, Part
 
@@ -43,21 +44,30 @@ def part_files(checkpoint_dir: Path, part: str) -> list[Path]:
     return [_existing(checkpoint_dir / row.folder, part, names) for names in row.files]
 
 
-def load_part(module: nn.Module, checkpoint_dir: Path, part: str, only: str = "") -> None:
+def load_part(
+    module: nn.Module, checkpoint_dir: Path, part: str, only: str = "", defer_large: bool = False, subset: bool = False
+) -> None:
     """Loads every tensor of `module` from `part`: names and shapes must be exactly the module's, its dtypes are kept.
 
     A module on the meta device is given memory: that of the mapped file where the dtype agrees, so that nothing is copied. Of
-    such a module, tensors whose names do not begin with `only` are checked but stay without memory.
+    such a module, tensors whose names do not begin with `only` are checked but stay without memory, and with `defer_large` large
+    parameters are converted when they are used (see `deferred`). `subset`: the part may have more than the module.
     """
     path = readable_file(checkpoint_dir, part)
     tensors = read_tensors(path, part)
     expected = module.state_dict()
+    if subset:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in expected}
     _check_fit(expected, tensors, path, part)
-    is_meta = any(tensor.is_meta for tensor in expected.values())
-    if is_meta:
-        needed = {name: tensor for name, tensor in tensors.items() if name.startswith(only)}
-        tensors = {name: tensor.to(expected[name].dtype) for name, tensor in needed.items()}
-    module.load_state_dict(tensors, strict=not only, assign=is_meta)  # strict was settled by the check above
+    if not any(tensor.is_meta for tensor in expected.values()):
+        module.load_state_dict(tensors)
+        return
+
+    def converted(tensor: Tensor, dtype: torch.dtype) -> Fetch:
+        return lambda: tensor.to(dtype)
+
+    needed = {name: converted(tensor, expected[name].dtype) for name, tensor in tensors.items() if name.startswith(only)}
+    fill(module, needed, defer_large)
 
 
 def read_tensors(path: Path, part: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from faceclip_serving.variant import Variant
 
 from . import flux, lora_names, sdxl, vae
 from .checkpoint import load_part
+from .deferred import is_large, on_demand
 from .lora import Lora, check_names, fuse, reaches
 from .lora_names import Target
 from .memory import require_memory
@@ -45,9 +46,13 @@ class Network:
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
     lora: Target | None = None
     """What of a LoRA file is meant for it; None: no LoRA changes it."""
+    keep_8bit: tuple[str, ...] = ()
+    """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
+    shallow: Callable[[Variant], Variant] | None = None
+    """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
 
 
-_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2}
+_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2}
 """A few times what seeded networks of either size err by; metadata.json has the figures of each export."""
 
 NETWORKS: Mapping[type, Mapping[str, Network]] = {
@@ -55,7 +60,12 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
         FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
         TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_names.TOWERS),
         DENOISER: Network(
-            sdxl.denoiser, "unet", _TOLERANCE, fp32=("unet.time_embedding", "unet.add_embedding"), lora=lora_names.UNET
+            sdxl.denoiser,
+            "unet",
+            _TOLERANCE,
+            fp32=("unet.time_embedding", "unet.add_embedding"),
+            keep_8bit=("unet.conv_in", "unet.conv_out", "*.time_emb_proj"),
+            lora=lora_names.UNET,
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
@@ -66,6 +76,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             "face_t5_encoder",
             _TOLERANCE,
             fp32=("no_face_", "encoder.encoder_2.t5_encoder.block.*.ff_layer.wo."),
+            shallow=flux.shallow_text_encoder,
         ),
         DENOISER: Network(
             flux.denoiser,
@@ -77,6 +88,8 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
                 "transformer.context_embedder",
                 "transformer.x_embedder",
             ),
+            keep_8bit=("transformer.norm_out", "transformer.proj_out", "transformer.*.norm*.linear"),
+            shallow=flux.shallow_denoiser,
         ),
         VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
@@ -103,25 +116,31 @@ def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lo
     return [lora for lora in loras if reaches(lora, target)]
 
 
-def build(variant: Variant, component: str, checkpoint: Path | None = None, loras: Sequence[Lora] = ()) -> nn.Module:
+def build(
+    variant: Variant, component: str, checkpoint: Path | None = None, loras: Sequence[Lora] = (), subset: bool = False
+) -> nn.Module:
     """The component in FP32 and evaluation mode, from a checkpoint folder, or with seeded weights where none is given.
 
     `loras` are fused into its weights: those of `loras_of`.
     Its forward takes and returns the tensors of the component's signature, by position. `notes` of the module says what was
-    found while building.
+    found while building. Large weights are deferred: run it inside of `deferred.on_demand()`. `subset`: of a shallow variant, which
+    takes only a part of the checkpoint's tensors.
     """
+    row = network(variant, component)
+    defer_large = row.fit_half is None  # which would change weights in place
 
     target = network(variant, component).lora
 
     def filled(construct: Callable[[], nn.Module], part: str, only: str = "") -> nn.Module:
         with torch.device("meta"):  # no memory before the weights are known
             module = construct()
-        needed = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(only)}
+        later = {name for name, tensor in module.named_parameters() if defer_large and is_large(tensor)}
+        needed = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(only) and name not in later}
         require_memory(f"component '{component}' of variant '{variant.name}'", needed.values())
         if checkpoint is not None:
-            load_part(module, checkpoint, part, only)
+            load_part(module, checkpoint, part, only, defer_large, subset)
         else:
-            stand_in(module, only)
+            stand_in(module, only, defer_large)
         for lora in loras:
             assert target is not None
             fuse(module, variant, target, lora)
@@ -131,4 +150,5 @@ def build(variant: Variant, component: str, checkpoint: Path | None = None, lora
             raise ComponentError(f"part '{part}': buffers {computed} are in no checkpoint and were never computed")
         return module.eval().requires_grad_(False)
 
-    return network(variant, component).build(variant, filled)
+    with on_demand():
+        return row.build(variant, filled)

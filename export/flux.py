@@ -7,6 +7,7 @@ takes and returns latents as pictures: packing them into tokens, and where each 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -168,6 +169,24 @@ def denoiser(variant: Variant, filled: Filled) -> Denoiser:
 def decoder(variant: Variant, filled: Filled) -> VAEDecoder:
     config = _architecture(variant).vae
     return VAEDecoder(filled(lambda: AutoencoderKL(**config), "flux_vae"), config)
+
+
+def shallow_denoiser(variant: Variant) -> Variant:
+    """One block of each kind."""
+    architecture = _architecture(variant)
+    transformer = {**architecture.transformer, "num_layers": 1, "num_single_layers": 1}
+    return replace(variant, name=f"{variant.name}, 1 + 1 blocks", architecture=replace(architecture, transformer=transformer))
+
+
+def shallow_text_encoder(variant: Variant) -> Variant:
+    """Two blocks of T5 and two rounds of the fuser; CLIP, which is small, as it is."""
+    architecture = _architecture(variant)
+    text, fuser = replace(architecture.text, layers=2), replace(architecture.fuser, rounds=2)
+    return replace(
+        variant,
+        name=f"{variant.name}, 2 T5 blocks, 2 fuser rounds",
+        architecture=replace(architecture, text=text, fuser=fuser),
+    )
 
 
 def _encoder(variant: Variant, filled: Filled, only: str = "") -> FaceT5Encoder:

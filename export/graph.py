@@ -5,16 +5,19 @@ Knows ONNX; nothing of networks or precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+import torch
 from onnxscript import optimizer, rewriter
 
 from faceclip_serving.tensors import DType, Signature, Tensor
+
+from .deferred import LARGE, values
 
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
@@ -54,6 +57,28 @@ def clean(model: ir.Model) -> None:
     )
     for step in steps:
         step(model)
+
+
+def defer_weights(model: ir.Model, deferred: Mapping[str, torch.Tensor]) -> None:
+    """Puts weights that are fetched when they are written in place of what stood for them in the trace. Raises `GraphError`.
+
+    `deferred`: name -> deferred parameter, see `deferred`.
+    """
+    for name, initializer in model.graph.initializers.items():
+        traced = initializer.const_value
+        if name in deferred and traced is not None:
+            initializer.const_value = _fetched(deferred[name], traced, name)
+        elif traced is not None and traced.size >= LARGE and np.isnan(traced.numpy().flat[0]):
+            raise GraphError(f"{name}: its values were deferred, but no parameter of this name gives them")
+
+
+def sizes(tensor: ir.TensorProtocol) -> list[int]:
+    """The shape of a tensor that has values, whose axes are all numbers."""
+    return [int(str(axis)) for axis in tensor.shape]
+
+
+def _fetched(parameter: torch.Tensor, traced: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    return ir.LazyTensor(lambda: ir.Tensor(values(parameter).numpy()), traced.dtype, ir.Shape(sizes(traced)), name=name)
 
 
 def conform(model: ir.Model, signature: Signature) -> None:
@@ -108,16 +133,20 @@ def _transpose_weights(model: ir.Model) -> None:
         order = node.attributes.get("perm")
         if source is None or source.const_value is None or source.name not in graph.initializers or order is None:
             continue
-        # A view: the bytes are put in order when they are written.
-        view = np.transpose(source.const_value.numpy(), list(order.as_ints()))
         name = f"{source.name}.transposed"
         stored = graph.initializers.get(name)
         if stored is None:
-            tensor = ir.Tensor(view, name=name)
+            tensor = _transposed(source.const_value, list(order.as_ints()), name)
             stored = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
             graph.register_initializer(stored)
         node.outputs[0].replace_all_uses_with(stored)
         graph.remove(node, safe=True)
+
+
+def _transposed(tensor: ir.TensorProtocol, order: list[int], name: str) -> ir.LazyTensor:
+    """The tensor with its axes in another order; the bytes are put into it when they are written."""
+    shape = ir.Shape([sizes(tensor)[axis] for axis in order])
+    return ir.LazyTensor(lambda: ir.Tensor(np.transpose(tensor.numpy(), order)), tensor.dtype, shape, name=name)
 
 
 def _forget_origin(model: ir.Model) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from faceclip_serving.variant import Variant
 
+from .deferred import Fetch, defer, fetch_of, is_deferred
 from .digests import sha256
 from .lora_names import Target
 
@@ -106,11 +107,24 @@ def fuse(module: nn.Module, variant: Variant, target: Target, lora: Lora) -> int
         weight = state[layer.tensor]
         rows = weight.shape[0] // of
         part = slice(which * rows, (which + 1) * rows)
-        fused = weight.clone()
-        fused[part] += _change(f"{lora.path.name}: '{name}'", factors, defaults, tuple(weight[part].shape)) * lora.scale
-        module.get_parameter(layer.tensor).data = fused
-        state[layer.tensor] = fused
+        change = _change(f"{lora.path.name}: '{name}'", factors, defaults, tuple(weight[part].shape)) * lora.scale
+        parameter = module.get_parameter(layer.tensor)
+        if is_deferred(parameter):
+            defer(parameter, _added(fetch_of(parameter), part, change))
+        else:
+            parameter.data = state[layer.tensor] = _added(weight.clone, part, change)()
     return len(changes)
+
+
+def _added(fetch: Fetch, part: slice, change: Tensor) -> Fetch:
+    """Makes a weight with `change` added to some of its rows."""
+
+    def fused() -> Tensor:
+        weight = fetch().float().clone()
+        weight[part] += change
+        return weight
+
+    return fused
 
 
 def _change(owner: str, factors: Mapping[str, Tensor], defaults: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor:

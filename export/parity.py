@@ -20,6 +20,7 @@ from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VA
 from faceclip_serving.tensors import Array, Bounds, Signature
 from faceclip_serving.variant import Variant
 
+from .deferred import on_demand
 from .inputs import Sizes, example_inputs
 
 Arrays = Mapping[str, Array]
@@ -81,7 +82,7 @@ def torch_run(module: nn.Module, signature: Signature) -> Run:
     """The module as a function of named arrays."""
 
     def run(arrays: Arrays) -> dict[str, Array]:
-        with torch.no_grad():
+        with torch.no_grad(), on_demand():
             outputs = module(*(torch.from_numpy(arrays[tensor.name]) for tensor in signature.inputs))
         return {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
 

@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-PRECISIONS = ("fp32", "fp16")
+from .deferred import cast
+
+PRECISIONS = ("fp32", "fp16", "int8w")
+"""`int8w`: FP16 as in `fp16`, but large weights are stored as INT8, see `int8_weights`."""
 
 FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
 """Layers whose parameters stay FP32: they divide by statistics of their input."""
@@ -56,7 +59,7 @@ def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
         for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
             full_name = f"{layer_name}.{name}" if layer_name else name
             if tensor.is_floating_point() and not any(fnmatch.fnmatchcase(full_name, pattern) for pattern in keep):
-                tensor.data = tensor.data.half()
+                cast(tensor, torch.float16)
     compute = module.forward
 
     @functools.wraps(compute)

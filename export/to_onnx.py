@@ -1,7 +1,9 @@
 """A component of a variant -> `model.onnx`, its weights, and `metadata.json`, complete and proven or not at all.
 
-The order keeps one form of the weights in memory at a time: FP32 network and its reference outputs, conversion, trace, files,
-and only when torch has let go, ONNX Runtime on the files. Knows the steps; each step's knowledge lies in its own module.
+Large weights are never in memory together: the network runs with those of one layer at a time, is traced with none, and each is
+fetched, converted and written by itself (see `deferred`). ONNX Runtime then maps the files. Parity needs time rather than memory;
+where that is not to be had, it is proven on the same widths with fewer blocks (`depth`), and metadata.json says so. Knows the
+steps; each step's knowledge lies in its own module.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +38,9 @@ from .checkpoint import readable_file
 from .clock import Clock
 from .committed import weights_folder
 from .components import build, loras_of, network
+from .deferred import deferred_parameters
 from .inputs import example_inputs
+from .int8_weights import quantize
 from .lora import Lora
 from .precision import PRECISIONS, check_precision, fp32_products, precision_report, to_half
 from .record import (
@@ -54,6 +59,9 @@ OPSET = 21
 also has LayerNormalization (17), Gelu and GridSample (20) as single operators. Later opsets add operators that TensorRT's parser
 does not know, as RMSNormalization (23)."""
 
+DEPTHS = ("full", "shallow")
+"""On what parity is proven: the component itself, or its form of fewer blocks."""
+
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
 
@@ -70,6 +78,7 @@ def export_component(
     checkpoint: Path | None = None,
     seeded: bool = False,
     loras: Sequence[Lora] = (),
+    depth: str = "full",
 ) -> dict[str, Any]:
     """Writes one component to the folder `destination` and returns its metadata.
 
@@ -86,11 +95,22 @@ def export_component(
             f"checkpoint: variant '{variant.name}' has published weights; give the folder that `python -m export download` filled"
             " (--checkpoint), or allow stand-ins that make no pictures (--seeded)"
         )
+    if depth not in DEPTHS:
+        raise ExportError(f"parity depth: expected one of {', '.join(DEPTHS)}, got '{depth}'")
     row, limits = network(variant, component), _bounds(variant)[component]
     weights = None if checkpoint is None else readable_file(checkpoint, row.part)
     fused = loras_of(variant, component, loras)
     applied = [lora.describe() for lora in fused]  # none: the identity is that of an export without the option
-    definition = (variant.architecture, variant.tokens, components(variant)[component], limits, precision, OPSET, *applied)
+    definition = (
+        variant.architecture,
+        variant.tokens,
+        components(variant)[component],
+        limits,
+        precision,
+        depth,
+        OPSET,
+        *applied,
+    )
     key = identity(definition, weights)
     existing = read_metadata(destination)
     if existing is not None and existing["identity"] == key and is_whole(destination, existing):
@@ -102,7 +122,7 @@ def export_component(
     partial.mkdir(parents=True)
     try:
         clock = Clock(f"{component} {precision}")
-        measured = _export(variant, component, precision, partial, checkpoint, fused, clock)
+        measured = _export(variant, component, precision, partial, checkpoint, fused, clock, depth)
         metadata = {
             "variant": variant.name,
             "component": component,
@@ -133,6 +153,7 @@ def export_components(
     seeded: bool = False,
     processes: int = 1,
     loras: Sequence[Lora] = (),
+    depth: str = "full",
 ) -> Iterator[dict[str, Any]]:
     """Exports components to `folder`/<component>/, each in a process of its own, and yields their metadata in the given order.
 
@@ -141,7 +162,7 @@ def export_components(
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    arguments = (checkpoint, seeded, tuple(loras))
+    arguments = (checkpoint, seeded, tuple(loras), depth)
     with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
         futures = [
             pool.submit(_export_in_process, threads, variant, name, precision, folder / name, *arguments) for name in names
@@ -151,8 +172,8 @@ def export_components(
                 yield future.result()
             except BrokenProcessPool as error:
                 raise ExportError(
-                    f"{name}: its process was killed, most likely for want of memory; the full-size denoiser needs about 13 GB,"
-                    " and with --processes several components hold their weights at once"
+                    f"{name}: its process was killed, most likely for want of memory; with --processes several"
+                    " components are in memory at once"
                 ) from error
             finally:
                 if future.exception() is not None:
@@ -185,36 +206,68 @@ def _export(
     checkpoint: Path | None,
     loras: Sequence[Lora],
     clock: Clock,
+    depth: str,
 ) -> dict[str, Any]:
-    """Everything between the weights and the proven files. Returns what was found on the way."""
+    """Everything between the weights and the files, proven at the given depth. Returns what was found on the way."""
+    if depth == "full":
+        return _make(variant, component, precision, folder, checkpoint, loras, clock)
+    shallow = network(variant, component).shallow
+    if shallow is None:
+        raise ExportError(
+            f"parity depth: '{component}' of variant '{variant.name}' has no shallow form; leave out --parity-depth"
+        )
+    proven = shallow(variant)
+    with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as scratch:
+        proof = _make(proven, component, precision, Path(scratch), checkpoint, (), clock, subset=True)
+    made = _make(variant, component, precision, folder, checkpoint, loras, clock, prove=False)
+    return {**made, "parity": {**proof["parity"], "proven_on": proven.name}}
+
+
+def _make(
+    variant: Variant,
+    component: str,
+    precision: str,
+    folder: Path,
+    checkpoint: Path | None,
+    loras: Sequence[Lora],
+    clock: Clock,
+    prove: bool = True,
+    subset: bool = False,
+) -> dict[str, Any]:
     signature = components(variant)[component]
     limits = _bounds(variant)[component]
     row = network(variant, component)
-    cases = parity.cases(variant, signature, limits)
+    cases = parity.cases(variant, signature, limits) if prove else []
 
     with clock.phase("weights"):
-        module = build(variant, component, checkpoint, loras)
+        module = build(variant, component, checkpoint, loras, subset)
     with clock.phase("reference"):
         run = parity.torch_run(module, signature)
         references = [(case, run(case.inputs)) for case in cases]
     findings: list[parity.Finding] = []
-    if precision == "fp16":
+    if precision != "fp32":
         with clock.phase("conversion"):
             if row.fit_half is not None:
                 row.fit_half(module, [_tensors(signature, case.inputs) for case in cases])
             to_half(module, row.fp32)
             # ONNX Runtime's CPU provider computes FP16 graphs in FP32, so overflow and rounding show only here.
             findings += parity.compare("torch fp16", run, signature, references)
-            parity.require(findings, component, precision, row.tolerance[precision])
+            if prove:
+                parity.require(findings, component, "fp16", row.tolerance["fp16"])
     parameters = sum(tensor.numel() for tensor in module.state_dict().values())
-    fp32_count, notes = fp32_products(module), module.notes
+    fp32_count = fp32_products(module)
+    notes: Any = module.notes
 
     with clock.phase("trace"):
         model = trace(module, variant, signature, limits)
         traced = list(model.graph.initializers.values())
-    with clock.phase("files"):
+    with clock.phase("graph"):
+        graph.defer_weights(model, deferred_parameters(module))
         graph.clean(model)
+        if precision == "int8w":
+            notes["int8"] = quantize(model, row.keep_8bit)
         graph.conform(model, signature)
+    with clock.phase("files"):
         graph.save(model, folder)
         graph.verify_file(folder / graph.MODEL, signature)
         report = precision_report(folder / graph.MODEL)
@@ -224,11 +277,12 @@ def _export(
     del module, model, run
     gc.collect()
 
-    with clock.phase("parity"):
-        run = parity.onnx_run(folder / graph.MODEL, signature)
-        findings += parity.compare("onnxruntime", run, signature, references)
-        findings += parity.compare_alone(run, signature, cases[-1])
-        parity.require(findings, component, precision, row.tolerance[precision])
+    if prove:
+        with clock.phase("parity"):
+            run = parity.onnx_run(folder / graph.MODEL, signature)
+            findings += parity.compare("onnxruntime", run, signature, references)
+            findings += parity.compare_alone(run, signature, cases[-1])
+            parity.require(findings, component, precision, row.tolerance[precision])
     return {
         "parameters": parameters,
         "notes": notes,

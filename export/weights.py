@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .deferred import Fetch, fill
+
 _CHUNK = 1 << 22
 """Values drawn at a time: a generator continues its stream, so pieces give the same bits as one draw, in 32 MiB."""
 
@@ -46,14 +48,17 @@ def fill_seeded(module: nn.Module, prefix: str = "") -> None:
             tensor.copy_(torch.from_numpy(seeded_tensor(full_name, shape)))
 
 
-def stand_in(module: nn.Module, only: str = "") -> None:
-    """Gives a module on the meta device memory and stand-ins, in place; tensors whose names do not begin with `only` get none."""
-    drawn = {
-        name: torch.from_numpy(seeded_tensor(name, tuple(tensor.shape)))
-        for name, tensor in module.state_dict().items()
-        if name.startswith(only)
-    }
-    module.load_state_dict(drawn, strict=not only, assign=True)
+def stand_in(module: nn.Module, only: str = "", defer_large: bool = False) -> None:
+    """Gives a module on the meta device memory and stand-ins, in place; tensors whose names do not begin with `only` get none.
+
+    With `defer_large`, large parameters are drawn when they are used (see `deferred`).
+    """
+
+    def drawn(name: str, shape: tuple[int, ...]) -> Fetch:
+        return lambda: torch.from_numpy(seeded_tensor(name, shape))
+
+    wanted = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(only)}
+    fill(module, {name: drawn(name, tuple(tensor.shape)) for name, tensor in wanted.items()}, defer_large)
 
 
 def _fill(name: str, shape: tuple[int, ...], flat: NDArray[Any]) -> None:

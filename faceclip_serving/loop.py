@@ -37,6 +37,8 @@ class Usage:
     """Rows, of any task, in those calls."""
     denoiser_s: float = 0.0
     """Seconds of those calls."""
+    skipped_steps: int = 0
+    """Steps of this task's pictures that needed no call, see `step_cache`."""
 
     def report(self) -> dict[str, float]:
         """For the request's details."""
@@ -45,6 +47,7 @@ class Usage:
             "rows": self.rows,
             "mean_rows_per_tick": round(self.shared_rows / max(self.ticks, 1), 2),
             "denoiser_s": round(self.denoiser_s, 6),
+            "skipped_steps": self.skipped_steps,
         }
 
 
@@ -233,6 +236,7 @@ class StepLoop:
             task.usage.ticks += 1
             task.usage.shared_rows += rows
             task.usage.denoiser_s += ended - called
+            task.usage.skipped_steps = sum(picture.cache.skipped for picture in task.pictures)
             if task.wants_steps and task.step > before[id(task)]:
                 self._tell(task, self._stepped(task))
             if task.done:

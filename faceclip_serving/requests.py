@@ -53,6 +53,7 @@ PARAMETERS: tuple[Tensor, ...] = (
     _scalar("num_images_per_prompt", DType.INT32, "pictures of one request"),
     _scalar("scheduler", DType.BYTES, "a diffusers scheduler class, or its short name"),
     _scalar("scheduler_options", DType.BYTES, "JSON: entries of the scheduler's configuration, e.g. use_karras_sigmas"),
+    _scalar("step_cache", DType.FP32, "0 (default): every step is computed; above: steps whose input changed less are not"),
     _scalar("face_aligned", DType.BOOL, "the photographs are already aligned square crops"),
     _scalar("face_weighting", DType.BYTES, "several references: equal (default), or quality: by score and frontality"),
     _scalar("output_format", DType.BYTES, "PNG, JPEG or WEBP"),
@@ -82,6 +83,7 @@ class GenerationRequest:
     num_images_per_prompt: int
     scheduler: str
     scheduler_options: dict[str, Any]
+    step_cache: float
     face_aligned: bool
     face_weighting: str
     output_format: str
@@ -141,6 +143,7 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
         ),
         scheduler=_choice("scheduler", resolve_scheduler(scheduler) or scheduler, variant.schedulers),
         scheduler_options=check_options(values.get("scheduler_options", "")),
+        step_cache=_within("step_cache", values.get("step_cache", 0.0), limits.step_cache),
         face_aligned=values.get("face_aligned", False),
         face_weighting=_choice("face_weighting", values.get("face_weighting", "equal").lower(), WEIGHTINGS),
         output_format=_choice("output_format", values.get("output_format", "PNG").upper(), OUTPUT_FORMATS),

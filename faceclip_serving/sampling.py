@@ -19,6 +19,7 @@ from .errors import InvalidRequest
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine, weighted_sum
 from .jobs import Job
 from .schedules import make_scheduler
+from .step_cache import StepCache
 from .tensors import Array
 from .variant import Variant
 
@@ -38,6 +39,7 @@ class Picture:
     """Guidance of each step."""
     constants: Mapping[str, Mapping[str, Array]]
     """Branch -> the denoiser inputs that do not change between steps, each [1, ...]."""
+    cache: StepCache = field(default_factory=lambda: StepCache(0.0))
     step: int = 0
     last_tick: int = field(default=-1)
 
@@ -55,14 +57,28 @@ class Picture:
 
     def model_input(self) -> tuple[Array, float]:
         """The scaled latents [1, ...] and the timestep of the current step."""
-        timestep = self.scheduler.timesteps[self.step]
-        scale = getattr(self.scheduler, "scale_model_input", None)  # flow matching has no such thing
-        latents = self.latents if scale is None else scale(self.latents, timestep)
-        return latents.numpy(), float(timestep)
+        return self._scaled().numpy(), float(self.scheduler.timesteps[self.step])
 
     def advance(self, predictions: Array) -> None:
-        """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width]."""
+        """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width].
+
+        Takes those after it as well that need no new prediction, see `step_cache`.
+        """
         noise = combine([torch.from_numpy(row)[None] for row in predictions], self.chain.scales)
+        if self.cache.threshold > 0:
+            self.cache.remember(self._scaled(), noise, self.chain)
+        self._take(noise)
+        while self.cache.threshold > 0 and not self.done:
+            again = self.cache.recall(self._scaled(), self.step, len(self.chains), self.chain)
+            if again is None:
+                break
+            self._take(again)
+
+    def _scaled(self) -> torch.Tensor:
+        scale = getattr(self.scheduler, "scale_model_input", None)  # flow matching has no such thing
+        return self.latents if scale is None else scale(self.latents, self.scheduler.timesteps[self.step])
+
+    def _take(self, noise: torch.Tensor) -> None:
         timestep = self.scheduler.timesteps[self.step]
         self.latents = self.scheduler.step(noise, timestep, self.latents, **self.step_arguments, return_dict=False)[0]
         self.step += 1
@@ -105,7 +121,8 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(shape, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        pictures.append(Picture(noise, scheduler, {"generator": generator} if takes_generator else {}, chains, constants))
+        arguments = {"generator": generator} if takes_generator else {}
+        pictures.append(Picture(noise, scheduler, arguments, chains, constants, StepCache(request.step_cache)))
     return pictures
 
 

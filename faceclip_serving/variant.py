@@ -61,6 +61,8 @@ class Limits:
     guidance_scale: tuple[float, float] = (0.0, 20.0)
     num_images_per_prompt: int = 4
     faces: int = 4
+    step_cache: tuple[float, float] = (0.0, 1.0)
+    """Thresholds of `step_cache`; (0, 0) forbids it."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class GenerateOptions(TypedDict, total=False):
     """One of `pipe.config.schedulers`, or its short name."""
     scheduler_options: Mapping[str, Any] | str | None
     """Entries of the scheduler's configuration, as in diffusers: {"use_karras_sigmas": True}."""
+    step_cache: float | None
+    """0: every step is computed. Above: steps whose input has hardly changed use the last prediction again; faster, and another picture."""
     face_aligned: bool | None
     """The photographs are already aligned square crops."""
     face_weighting: str | None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from faceclip_serving import architectures
 from faceclip_serving.variant import Tokens
 
+from ..deferred import values
 from .attention import unit_length
 from .branch import FaceCLIPBranch
 
@@ -85,6 +86,6 @@ class FaceCLIPEncoder(nn.Module):
 
 def face_encoders_equal(encoder: FaceCLIPEncoder) -> bool:
     """Whether all branches hold the same face encoder, bit for bit, so that one run can serve them all."""
-    first, *others = (branch.face_encoder.state_dict() for branch in encoder.branches)
+    first, *others = (branch.face_encoder.state_dict(keep_vars=True) for branch in encoder.branches)
     names = [name for name in first if name.rsplit(".", 1)[-1] not in _NOT_COMPUTED_WITH]
-    return all(torch.equal(first[name], other[name]) for other in others for name in names)
+    return all(torch.equal(values(first[name]), values(other[name])) for other in others for name in names)

@@ -44,6 +44,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "width": np.int64(128),
         "num_images_per_prompt": 2,
         "scheduler": "ddim",
+        "step_cache": 0.25,
         "face_aligned": True,
         "output_format": "webp",
     }

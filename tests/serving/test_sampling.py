@@ -122,3 +122,43 @@ def test_scheduler_options_change_the_schedule_and_unknown_ones_are_refused():
 def test_a_scheduler_that_refuses_the_steps_is_the_callers_error():
     with pytest.raises(InvalidRequest, match="LCMScheduler"):
         start_pictures(TINY_SDXL, job(scheduler="lcm", num_inference_steps=180), conditioning(1))
+
+
+def cached(threshold, steps=12, **values):
+    calls = []
+
+    def counted(inputs):
+        calls.append(float(inputs["timestep"][0, 0]))
+        return denoise(inputs)
+
+    pictures = start_pictures(
+        TINY_SDXL, job(num_inference_steps=steps, seed=5, step_cache=threshold, **values), conditioning(1)
+    )
+    return sample(pictures, counted, 8), calls, pictures[0].cache.skipped
+
+
+def test_a_step_cache_saves_calls_in_the_middle_only_and_off_is_off():
+    exact, calls, skipped = cached(0.0)
+    assert (len(calls), skipped) == (12, 0)
+    latents, fewer, skipped = cached(0.6)
+    assert skipped > 0 and len(fewer) == 12 - skipped
+    assert fewer[:2] == calls[:2] and fewer[-1] == calls[-1] and set(fewer) < set(calls)
+    assert 0 < np.abs(latents - exact).max() < np.abs(exact).max()
+    _, fewest, _ = cached(1.0)
+    assert len(fewest) <= len(fewer)
+    np.testing.assert_array_equal(cached(1e-6)[0], exact)
+
+
+def test_a_prediction_is_not_used_for_steps_of_other_guidance():
+    _, calls, _ = cached(0.0)
+    _, fewer, _ = cached(1.0, guidance_end=0.5)
+    assert calls[6] in fewer  # the first step without guidance
+
+
+def test_cached_pictures_keep_to_themselves_in_a_batch():
+    alone = [cached(0.6)[0], sample(start_pictures(TINY_SDXL, job(seed=9), conditioning(2)), denoise, 8)]
+    both = [
+        *start_pictures(TINY_SDXL, job(num_inference_steps=12, seed=5, step_cache=0.6), conditioning(1)),
+        *start_pictures(TINY_SDXL, job(seed=9), conditioning(2)),
+    ]
+    np.testing.assert_allclose(sample(both, denoise, 8), np.concatenate(alone), atol=1e-5)
