@@ -20,6 +20,7 @@ from .graph import MODEL, GraphError
 
 ASSETS = Path(__file__).resolve().parent / "assets" / "graphs"
 _SUFFIX = ".onnx.xz"
+_SAME_SHAPE = ("Cast", "Identity", "Div", "Mul", "Add", "Sub")
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _FLOATING: dict[int, int] = {
     TensorProto.FLOAT: 32,
@@ -162,14 +163,17 @@ def _symbols(model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor],
     if absent:
         raise GraphError(f"graph: it has axes {absent}, sizes are given for {sorted(sizes)}")
     known = dict(sizes)
-    for node in model.graph.node:
-        inner = _dims(infos[node.output[0]]) if node.output and node.output[0] in infos else []
-        for name in node.input:
-            outer = inputs.get(name, [])
-            for axis, dim in zip(outer, inner, strict=False):
-                found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) and len(inner) == len(outer) else set()
+    readers = [node for node in model.graph.node if any(name in inputs for name in node.input)]
+    for node in sorted(readers, key=lambda node: node.op_type not in _SAME_SHAPE):
+        inner = _dims(infos[node.output[0]]) if node.output[0] in infos else []
+        for outer in (inputs[name] for name in node.input if len(inputs.get(name, ())) == len(inner)):
+            for axis, dim in zip(outer, inner, strict=True):
+                found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) else set()
                 if len(found) == 1:
-                    known.setdefault(found.pop(), sizes[str(axis)])
+                    symbol = found.pop()
+                    # A multiple where sizes come in multiples: `2*s34` for a latent side.
+                    factor = re.fullmatch(rf"(\d+)\*{symbol}", str(dim))
+                    known.setdefault(symbol, sizes[str(axis)] // (int(factor[1]) if factor else 1))
     outputs = {info.name for info in model.graph.output}
     used = {s for name, info in infos.items() if name not in outputs for dim in _dims(info) for s in _SYMBOL.findall(str(dim))}
     if used - known.keys():

@@ -49,7 +49,7 @@ class Recipe:
     align_steps: int = 160
     unet_steps: int = 8000
     peer_steps: int = 8000
-    attribute_steps: int = 800
+    attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
     vae_batch: int = 24
