@@ -56,7 +56,10 @@ def layout(title: str, unit: str, bars: Sequence[Bar]) -> list[Box | Text]:
         raise ValueError(f"chart: expected bars of finite values from 0 on, got {list(bars)}")
     longest = max(values) or 1.0
     scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
-    drawn: list[Box | Text] = [Text(12, 24, title, 16), Text(12, 46, f"bar: median, {unit}; thin line: p99; red: physical floor", 12)]
+    drawn: list[Box | Text] = [
+        Text(12, 24, title, 16),
+        Text(12, 46, f"bar: median, {unit}; thin line: p99; red: physical floor", 12),
+    ]
     for i, bar in enumerate(bars):
         y = TOP + i * ROW
         middle = y + BAR / 2
@@ -97,7 +100,9 @@ def svg(shapes: Sequence[Box | Text], height: int) -> str:
             )
         else:
             anchor = ' text-anchor="end"' if shape.right else ""
-            lines.append(f'<text x="{shape.x:.1f}" y="{shape.y:.1f}" font-size="{shape.size}"{anchor}>{escape(shape.text)}</text>')
+            lines.append(
+                f'<text x="{shape.x:.1f}" y="{shape.y:.1f}" font-size="{shape.size}"{anchor}>{escape(shape.text)}</text>'
+            )
     return "\n".join([*lines, "</svg>", ""])
 
 

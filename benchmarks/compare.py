@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.profiles import PROFILES, Profile
+from faceclip_serving.profiles import PROFILE_NAMES, Profile, profile_of
 from faceclip_serving.signatures import PREPARE
 from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
@@ -97,7 +97,7 @@ def diffusers_peers(
 ) -> dict[str, Draw]:
     """diffusers' own pipeline from the torch encoder's outputs: as it is, and with its networks compiled."""
     rows = reference_rows(variant, repository / PREPARE / "1", None, PROMPT)
-    options = {name: value for name, value in asdict(work).items()}
+    options = asdict(work)
     peers: dict[str, Draw] = {}
     for name in (EAGER, COMPILED):
         if name not in wanted:
@@ -131,7 +131,9 @@ def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float
     return {name: round(statistics.median(each) / mine, 3) for name, each in seconds.items() if name != ours}
 
 
-def measure(variant: Variant, profile: Profile, work: Work, rounds: int, wanted: Sequence[str], checkpoint: Path | None) -> dict[str, Any]:
+def measure(
+    variant: Variant, profile: Profile, work: Work, rounds: int, wanted: Sequence[str], checkpoint: Path | None
+) -> dict[str, Any]:
     """One server, and every wanted peer in this process."""
     threads = psutil.cpu_count(logical=False)
     torch.set_num_threads(threads)
@@ -194,7 +196,7 @@ def _say(line: str) -> None:
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("compare", help="served against its peers, in one run", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="cpu", help="of the server (default: %(default)s)")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu", help="of the server (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each peer (default: %(default)s)")
     parser.add_argument("--skip", choices=PEERS, action="append", default=[], help="a peer to leave out; may be repeated")
     parser.add_argument("--steps", type=int, help="default: the variant's; likewise --height and --width")
@@ -209,6 +211,6 @@ def run(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
     work = Work(**{**asdict(default_work(variant)), **given})
     wanted = [name for name in PEERS if name not in args.skip]
-    document = measure(variant, PROFILES[args.profile], work, args.rounds, wanted, args.checkpoint)
+    document = measure(variant, profile_of(variant, args.profile), work, args.rounds, wanted, args.checkpoint)
     emit(f"compare-{variant.name}", document)
     return 0

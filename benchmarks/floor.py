@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.graph_cost import Cost, cost
+from export.graph_cost import Cost, graph_cost
+from export.graph_shapes import concrete, find
 from faceclip_serving.profiles import Placement, Profile
 from faceclip_serving.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.variant import Variant
@@ -65,9 +66,8 @@ def float_bits(placement: Placement) -> int | None:
 def costs(variant: Variant, profile: Profile, onnx: Path, point: Point) -> dict[str, Cost]:
     """What each component costs once at `point`. `onnx`: folder of `<precision>/<component>/model.onnx`."""
     return {
-        name: cost(
-            onnx / profile.placements[name].precision / name / "model.onnx",
-            component_sizes(variant, name, point),
+        name: graph_cost(
+            concrete(find(variant.name, name, onnx), component_sizes(variant, name, point)),
             float_bits(profile.placements[name]),
         )
         for name in COMPONENTS

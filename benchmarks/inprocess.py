@@ -96,6 +96,7 @@ def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0)
         path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
         run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
         if tile:
-            run = tiled(run, tile, variant.latent_scale)
-        stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
+            stages[name] = tiled(run, tile, variant.latent_scale)
+        else:
+            stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, profile.denoiser_rows, stages)

@@ -22,7 +22,7 @@ from export.build import onnx_folder
 from export.inputs import example_inputs
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.onnx_component import OnnxComponent
-from faceclip_serving.profiles import PROFILES, Profile
+from faceclip_serving.profiles import PROFILE_NAMES, Profile, profile_of
 from faceclip_serving.signatures import COMPONENTS, components
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
@@ -107,7 +107,7 @@ def measure(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Pa
     peaks: dict[str, tuple[Peak, dict[str, Any]]] = {}
     measured = []
     for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
-        profile = PROFILES[name]
+        profile = profile_of(variant, name)
         device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in profile.placements.values()) else "cuda"
         if device not in peaks:
             peaks[device] = device_peak.measure(device)
@@ -187,7 +187,7 @@ def _say(line: str) -> None:
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("latency", help="floor, stages, requests; sweeps and a chart", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="cpu")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
     parser.add_argument("--runs", type=int, default=100, help="of each stage and request (default: %(default)s)")
     parser.add_argument(
         "--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="size=128x128,192x128 steps=4,8 images=1,2 profile=cpu"

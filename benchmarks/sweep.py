@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import PROFILE_NAMES
 from faceclip_serving.variant import Variant
 
 
@@ -61,8 +61,8 @@ _AXES = ("profile", "size", "steps", "images")
 def _point(variant: Variant, profile: str, size: str, steps: str, images: str) -> Point:
     height, _, width = size.partition("x")
     limits = variant.limits
-    if profile not in PROFILES:
-        raise SweepError(f"sweep: profile: expected one of {', '.join(PROFILES)}, got '{profile}'")
+    if profile not in PROFILE_NAMES:
+        raise SweepError(f"sweep: profile: expected one of {', '.join(PROFILE_NAMES)}, got '{profile}'")
     return Point(
         _number("size", height, *limits.size, limits.size_multiple),
         _number("size", width, *limits.size, limits.size_multiple),

@@ -15,7 +15,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
         raise ValueError(f"expected {len(header)} cells in each row, got {[len(line) for line in lines[1:]]}")
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )
 

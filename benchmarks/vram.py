@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from export.build import build_repository, onnx_folder
-from faceclip_serving.profiles import PROFILES
+from faceclip_serving.profiles import PROFILE_NAMES, profile_of
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
@@ -35,7 +35,7 @@ def measure(variant: Variant, chosen: Sequence[Point], repeats: int, checkpoint:
     """Every component at every point. Components on Triton's own backends are weighed with the server, by `latency`."""
     measured = []
     for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
-        profile = PROFILES[name]
+        profile = profile_of(variant, name)
         build_repository(variant, profile, checkpoint)
         for point in group:
             stages = {}
@@ -66,7 +66,7 @@ def shown(measured: Sequence[dict[str, Any]]) -> str:
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("vram", help="idle and peak memory of every stage", description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="cpu")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
     parser.add_argument("--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="as of `latency`")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.graph_cost import cost
+from export.graph_cost import graph_cost
+from export.graph_shapes import concrete, read
 from export.memory import free_bytes
 from faceclip_serving.profiles import RUNTIMES
 
@@ -21,7 +22,8 @@ class NoRoomError(RuntimeError):
 def predicted(job: Job) -> dict[str, int]:
     """Counted from the graph: FLOPs, the weights as stored and as computed with, and the most bytes of activations at once."""
     on_cpu = RUNTIMES[job.runtime].instance_kind == "KIND_CPU"
-    stored, computed = (cost(Path(job.graph), job.sizes, bits) for bits in (None, CPU_FLOAT_BITS if on_cpu else None))
+    graph = concrete(read(Path(job.graph)), job.sizes)
+    stored, computed = (graph_cost(graph, bits) for bits in (None, CPU_FLOAT_BITS if on_cpu else None))
     return {
         "flops": stored.flops,
         "parameters": stored.parameters,
@@ -40,7 +42,9 @@ def weigh(job: Job) -> dict[str, Any]:
             f"{job.component}: weights and activations take {needed / 1e9:.1f} GB at {dict(job.sizes)}, {free / 1e9:.1f} GB are free;"
             " end other programs, choose a smaller size, or a larger machine"
         )
-    print(f"  {job.component}: {needed / 1e9:.2f} GB predicted, {counted['flops'] / 1e9:.3g} GFLOP", file=sys.stderr, flush=True)
+    print(
+        f"  {job.component}: {needed / 1e9:.2f} GB predicted, {counted['flops'] / 1e9:.3g} GFLOP", file=sys.stderr, flush=True
+    )
     found = measure(job)
     run_s, peak = found["runs_s"][-1], found["bytes"]["run_peak"]
     print(f"  {job.component}: {peak / 1e9:.2f} GB at most, {run_s:.2f} s a run", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variants import VARIANTS
 
-_STEPS = ("download", "plan", "engine", "verify", "inspect_engine", "repository")
+_STEPS = ("download", "plan", "engine", "verify", "inspect_engine", "ranges", "repository")
 """Modules of this package that bring their own command, by `add_command(subparsers)`; the order of `--help`."""
 
 _PURPOSE = "From a checkpoint to what Triton loads. `python -m export <command> --help` explains a step."
@@ -67,6 +67,13 @@ def _add_onnx(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     weights.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of official weights, as `download` fills it")
     weights.add_argument("--seeded", action="store_true", help="deterministic stand-in weights, to try the export itself")
     parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="fuse a LoRA (kohya's or diffusers' safetensors) into the weights; may be repeated",
+    )
+    parser.add_argument(
         "--output", type=Path, default=Path("build/onnx"), metavar="DIR", help="root of <variant>/<precision>/<component>/"
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="components at a time; each holds its weights")
@@ -74,15 +81,17 @@ def _add_onnx(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _onnx(args: argparse.Namespace) -> int:
-    from .to_onnx import export_components  # here, since torch takes seconds to import
+    from .lora import parse_lora  # here, since torch takes seconds to import
+    from .to_onnx import export_components
 
+    loras = [parse_lora(text) for text in args.lora]
     variant = VARIANTS[args.variant]
     folder = args.output / variant.name / args.precision
     names = args.component or COMPONENTS
     exported = [
         {"component": metadata["component"], "folder": str(folder / metadata["component"]), **_shown(metadata)}
         for metadata in export_components(
-            variant, names, args.precision, folder, args.checkpoint, args.seeded, processes=args.processes
+            variant, names, args.precision, folder, args.checkpoint, args.seeded, args.processes, loras
         )
     ]
     print(json.dumps({"variant": variant.name, "precision": args.precision, "components": exported}))
@@ -90,7 +99,7 @@ def _onnx(args: argparse.Namespace) -> int:
 
 
 def _shown(metadata: dict[str, object]) -> dict[str, object]:
-    return {key: metadata[key] for key in ("weights", "parameters", "files", "parity", "seconds", "peak_memory_bytes")}
+    return {key: metadata[key] for key in ("weights", "loras", "parameters", "files", "parity", "seconds", "peak_memory_bytes")}
 
 
 if __name__ == "__main__":

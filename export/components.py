@@ -6,7 +6,7 @@ Rows are chosen by the type of `variant.architecture`, so a further family is a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from faceclip_serving.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.variant import Variant
 
-from . import flux, sdxl, vae
+from . import flux, lora_names, sdxl, vae
 from .checkpoint import load_part
+from .lora import Lora, check_names, fuse, reaches
+from .lora_names import Target
 from .memory import require_memory
 from .weights import stand_in
 
@@ -41,6 +43,8 @@ class Network:
     stands for any text."""
     fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
+    lora: Target | None = None
+    """What of a LoRA file is meant for it; None: no LoRA changes it."""
 
 
 _TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2}
@@ -49,8 +53,10 @@ _TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2}
 NETWORKS: Mapping[type, Mapping[str, Network]] = {
     SDXLArchitecture: {
         FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
-        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",)),
-        DENOISER: Network(sdxl.denoiser, "unet", _TOLERANCE, fp32=("unet.time_embedding", "unet.add_embedding")),
+        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_names.TOWERS),
+        DENOISER: Network(
+            sdxl.denoiser, "unet", _TOLERANCE, fp32=("unet.time_embedding", "unet.add_embedding"), lora=lora_names.UNET
+        ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
     FluxArchitecture: {
@@ -88,12 +94,24 @@ def network(variant: Variant, component: str) -> Network:
     return family[component]
 
 
-def build(variant: Variant, component: str, checkpoint: Path | None = None) -> nn.Module:
+def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:
+    """Those that change a component. Raises `LoraError` for one with tensors for no component of the variant."""
+    family = NETWORKS.get(type(variant.architecture), {})
+    for lora in loras:
+        check_names(lora, [row.lora for row in family.values() if row.lora is not None])
+    target = network(variant, component).lora
+    return [lora for lora in loras if reaches(lora, target)]
+
+
+def build(variant: Variant, component: str, checkpoint: Path | None = None, loras: Sequence[Lora] = ()) -> nn.Module:
     """The component in FP32 and evaluation mode, from a checkpoint folder, or with seeded weights where none is given.
 
+    `loras` are fused into its weights: those of `loras_of`.
     Its forward takes and returns the tensors of the component's signature, by position. `notes` of the module says what was
     found while building.
     """
+
+    target = network(variant, component).lora
 
     def filled(construct: Callable[[], nn.Module], part: str, only: str = "") -> nn.Module:
         with torch.device("meta"):  # no memory before the weights are known
@@ -104,6 +122,9 @@ def build(variant: Variant, component: str, checkpoint: Path | None = None) -> n
             load_part(module, checkpoint, part, only)
         else:
             stand_in(module, only)
+        for lora in loras:
+            assert target is not None
+            fuse(module, variant, target, lora)
         stored = module.state_dict()
         computed = [name for name, _ in module.named_buffers() if name not in stored]
         if computed:

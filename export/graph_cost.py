@@ -9,15 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from .graph_shapes import Graph, Node, Shaped, concrete
-
-VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
-"""Operators whose output is their input's memory."""
-IN_PLACE = ("Add", "Mul", "Div", "Sub", "Relu", "Sigmoid", "Clip", "Softmax", "Cast")
-"""Operators that may write where they read, when nobody reads that any more and the sizes agree."""
+from .graph_shapes import Graph, Node, Shaped
+from .live_memory import ONNX_RUNTIME, VIEWS, peak_bytes
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,9 @@ class Cost:
         return self.weight_bytes + self.boundary_bytes
 
 
-def cost(path: Path, sizes: Mapping[str, int], float_bits: int | None = None) -> Cost:
-    """The cost of the graph in `path` with its named axes at `sizes`; `float_bits`: as if numbers were that wide."""
-    return graph_cost(concrete(path, sizes), float_bits)
-
-
 def graph_cost(graph: Graph, float_bits: int | None = None) -> Cost:
-    """The cost of a concrete graph."""
+    """The cost of a concrete graph; `float_bits`: as if numbers were that wide."""
+    rules = replace(ONNX_RUNTIME, half_bits=float_bits, single_bits=float_bits) if float_bits else ONNX_RUNTIME
     by_operator: Counter[str] = Counter()
     traffic = 0
     for node in graph.nodes:
@@ -64,55 +55,18 @@ def graph_cost(graph: Graph, float_bits: int | None = None) -> Cost:
         weight_bytes=graph.bytes(graph.weights, float_bits),
         boundary_bytes=graph.bytes((*graph.inputs, *graph.outputs), float_bits),
         traffic_bytes=traffic,
-        activation_peak_bytes=activation_peak(graph, float_bits),
+        activation_peak_bytes=peak_bytes(graph, rules),
     )
 
 
 def node_flops(graph: Graph, node: Node) -> int:
     """FLOPs of one operator; 0 for what multiplies no matrices."""
     count = _PRODUCTS.get(node.operator)
-    return 0 if count is None else count(node, [graph.tensors[name] for name in node.inputs if name], graph.tensors[node.outputs[0]])
-
-
-def activation_peak(graph: Graph, float_bits: int | None = None) -> int:
-    """Most bytes of tensors alive at once, inputs and outputs included, weights not."""
-    owner: dict[str, str] = {}
-    readers: Counter[str] = Counter(graph.outputs)  # outputs stay to the end
-
-    def memory_of(name: str) -> str:
-        return owner.get(name, name)
-
-    for node in graph.nodes:
-        if node.operator in VIEWS:
-            owner[node.outputs[0]] = memory_of(node.inputs[0])
-    for node in graph.nodes:
-        readers.update({memory_of(name) for name in node.inputs if name})
-    for name in graph.outputs:
-        readers[memory_of(name)] += 1
-    alive = {name: graph.tensors[name].bytes(float_bits) for name in graph.inputs}
-    peak = now = sum(alive.values())
-    for node in graph.nodes:
-        reads = {memory_of(name) for name in node.inputs if name}
-        if node.operator not in VIEWS:
-            made = {name: graph.tensors[name].bytes(float_bits) for name in node.outputs if name}
-            reused = _reused(node, reads, made, alive, readers)
-            alive.update(made)
-            now += sum(made.values())
-            peak = max(peak, now - reused)
-        readers.subtract(reads)
-        for name in [name for name in {*reads, *node.outputs} if name in alive and readers[name] <= 0]:
-            now -= alive.pop(name)
-    return peak
-
-
-def _reused(
-    node: Node, reads: set[str], made: Mapping[str, int], alive: Mapping[str, int], readers: Mapping[str, int]
-) -> int:
-    """Bytes of the output that take the place of an input."""
-    if node.operator not in IN_PLACE or len(made) != 1:
-        return 0
-    size = next(iter(made.values()))
-    return size if any(alive.get(name) == size and readers[name] == 1 for name in reads) else 0
+    return (
+        0
+        if count is None
+        else count(node, [graph.tensors[name] for name in node.inputs if name], graph.tensors[node.outputs[0]])
+    )
 
 
 def _matrix_product(_: Node, inputs: list[Shaped], output: Shaped) -> int:

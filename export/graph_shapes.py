@@ -1,26 +1,40 @@
 """An exported graph at one concrete size: which operators run on which shapes. Weights are never read, only their shapes.
 
-`concrete` is what counting FLOPs, bytes and memory starts from. Knows ONNX; nothing of components or machines.
+A graph is read from the exported file where there is one, else from `assets/graphs/`, which `python -m export plan --record` wrote
+from exported files: without its weights the largest takes some 50 KB. Knows ONNX; nothing of machines or of how memory is used.
 """
 
 from __future__ import annotations
 
+import lzma
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import onnx_ir as ir
-from onnxscript import optimizer
+import onnx
+from onnx import TensorProto
 
-from .graph import GraphError
+from .graph import MODEL, GraphError
 
-_KEEPS_SHAPE = ("GroupNormalization", "RMSNormalization")
-"""Operators that ONNX defines as functions, whose shapes its inference therefore does not know: those of the first input."""
-_ROUNDS = 4
-Originals = dict[int, tuple[str, tuple[ir.Value | None, ...]]]
-"""Operator and inputs of nodes that something simpler stands in for while shapes are inferred, by identity."""
+ASSETS = Path(__file__).resolve().parent / "assets" / "graphs"
+_SUFFIX = ".onnx.xz"
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+_FLOATING: dict[int, int] = {
+    TensorProto.FLOAT: 32,
+    TensorProto.DOUBLE: 64,
+    TensorProto.FLOAT16: 16,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.FLOAT8E4M3FN: 8,
+}
+_OTHER: dict[int, int] = {
+    TensorProto.INT64: 64,
+    TensorProto.INT32: 32,
+    TensorProto.INT8: 8,
+    TensorProto.UINT8: 8,
+    TensorProto.BOOL: 8,
+}
 
 
 @dataclass(frozen=True)
@@ -68,85 +82,120 @@ class Graph:
         return sum(self.tensors[name].bytes(float_bits) for name in names)
 
 
-def concrete(path: Path, sizes: Mapping[str, int]) -> Graph:
-    """The graph in `path` with its named axes at `sizes`. Raises `GraphError` for an axis not given, or a shape that stays open."""
-    model = ir.load(path)
-    for value in model.graph.inputs:
-        value.shape = ir.Shape([_size(path, value, axis, sizes) for axis in value.shape or ()])
-    stood_in: Originals = {}
-    for node in model.graph:
-        for value in node.outputs:
-            value.shape = None  # what the exporter knew was symbolic
-        if node.op_type in _KEEPS_SHAPE and node.domain == "":
-            stood_in[id(node)] = (node.op_type, tuple(node.inputs))
-            node.op_type = "Relu"
-            node.resize_inputs(1)
-            node.attributes.clear()
-    for _ in range(_ROUNDS):
-        optimizer.fold_constants(model, onnx_shape_inference=True)  # shapes that are computed from shapes become numbers
-        if not _open(model):
-            return _graph(model, stood_in)
-    raise GraphError(f"{path}: no shape could be inferred for {', '.join(_open(model)[:5])}; an operator without shape inference?")
+def read(path: Path) -> onnx.ModelProto:
+    """An exported file, its weights left where they are."""
+    return onnx.load(str(path), load_external_data=False)
 
 
-def _size(path: Path, value: ir.Value, axis: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:
-    if isinstance(axis, int):
-        return axis
-    name = str(axis.value)
-    if name not in sizes:
-        raise GraphError(f"{path}: input '{value.name}' has an axis '{name}', sizes are given for {sorted(sizes)}")
-    return sizes[name]
+def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
+    """The graph of a component in FP16, whose shapes are those of every precision: the recorded one, else an exported one.
+
+    `exported`: root of `<precision>/<component>/`. Raises `GraphError` where there is none.
+    """
+    recorded, path = ASSETS / variant / f"{component}{_SUFFIX}", exported / "fp16" / component / MODEL
+    if recorded.exists():
+        return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
+    if path.exists():
+        return read(path)
+    raise GraphError(
+        f"{component} of '{variant}': expected {recorded} or {path};"
+        f" export it: python -m export onnx --variant {variant} --component {component} --precision fp16"
+    )
 
 
-def _open(model: ir.Model) -> list[str]:
-    """Outputs of operators, whose shape is not numbers throughout."""
-    values = (value for node in model.graph for value in node.outputs if value.name)
-    return [
-        f"{value.producer().op_type} '{value.name}'"  # type: ignore[union-attr]
-        for value in values
-        if value.shape is None or any(not isinstance(axis, int) for axis in value.shape)
-    ]
+def record(variant: str, component: str, exported: Path) -> Path:
+    """Keeps the graph of a component that was exported in FP16, without its weights. Raises `GraphError`."""
+    path = exported / "fp16" / component / MODEL
+    if not path.exists():
+        raise GraphError(f"{component} of '{variant}': expected {path}; export it: python -m export onnx --precision fp16")
+    model = read(path)
+    for weight in model.graph.initializer:
+        for field in ("raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data"):
+            weight.ClearField(field)
+    target = ASSETS / variant / f"{component}{_SUFFIX}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(lzma.compress(model.SerializeToString(deterministic=True), preset=9))
+    return target
 
 
-def _graph(model: ir.Model, stood_in: Originals) -> Graph:
+def concrete(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Graph:
+    """The graph with its signature's axes at `sizes`. Raises `GraphError` for an axis not given, or a shape that stays open."""
     graph = model.graph
-    constants = [value for node in graph if node.op_type == "Constant" for value in node.outputs]
-    originals = {id(node): stood_in.get(id(node), (node.op_type, tuple(node.inputs))) for node in graph}
-    kept = (value for _, inputs in stood_in.values() for value in inputs if value is not None and value.const_value is not None)
-    stored = [*graph.initializers.values(), *constants, *kept]
-    made = [value for node in graph for value in node.outputs if value.name]
-    nodes = tuple(
-        Node(
-            originals[id(node)][0],
-            {name: found.value for name, found in node.attributes.items() if isinstance(found, ir.Attr) and _is_int(found)},
-            tuple(_name(value) for value in originals[id(node)][1]),
-            tuple(_name(value) for value in node.outputs),
-        )
-        for node in graph
-        if node.op_type != "Constant"
-    )
-    used = {name for node in nodes for name in node.inputs}
+    infos = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.input, *graph.output)}
+    known = _symbols(model, infos, sizes)
+    open_dims = {name for name, found in infos.items() if "" in _dims(found)}
+    tensors = {name: _shaped(name, found, known) for name, found in infos.items() if name not in open_dims}
+    tensors.update({weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer})
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.output[0] in open_dims and node.input[0] in tensors:
+            tensors[node.output[0]] = _flat(node.output[0], tensors[node.input[0]])
+    missing = sorted({name for node in graph.node for name in (*node.input, *node.output) if name} - tensors.keys())
+    if missing:
+        raise GraphError(f"graph: tensors {missing[:5]} have no shape; export it again")
     return Graph(
-        nodes,
-        {_name(value): _shaped(value) for value in (*graph.inputs, *stored, *made)},
-        tuple(_name(value) for value in graph.inputs),
-        tuple(_name(value) for value in graph.outputs),
-        frozenset(_name(value) for value in stored) & used,
+        tuple(_node(node) for node in graph.node),
+        tensors,
+        tuple(info.name for info in graph.input),
+        tuple(info.name for info in graph.output),
+        frozenset(weight.name for weight in graph.initializer),
     )
 
 
-def _is_int(attribute: ir.Attr) -> bool:
-    return attribute.type == ir.AttributeType.INT
+def _node(node: onnx.NodeProto) -> Node:
+    integers = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
+    return Node(node.op_type, integers, tuple(node.input), tuple(name for name in node.output if name))
 
 
-def _name(value: ir.Value | None) -> str:
-    return "" if value is None else value.name or ""
+def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
+    """Numbers, expressions, and `` for what the exporter did not know."""
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
 
 
-def _shaped(value: ir.Value) -> Shaped:
-    constant: Any = value.const_value
-    dims = tuple(int(axis) for axis in (value.shape if constant is None else constant.shape) or ())  # type: ignore[arg-type]
-    kind = value.dtype if constant is None else constant.dtype
-    if kind is None:
-        raise GraphError(f"tensor '{value.name}' has no element type")
-    return Shaped(_name(value), dims, 64 if kind is ir.DataType.STRING else int(kind.bitwidth), kind.is_floating_point())
+def _symbols(model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of every symbol in the graph's shapes, from those of the signature's axes.
+
+    The exporter names sizes anew inside the graph (`s13` for `rows`). What is made of an input in one step tells which is which: the
+    one symbol in a dim belongs to the input's axis at that place. Outputs may have axes of their own (`height`).
+    """
+    inputs = {info.name: _dims(info.type.tensor_type) for info in model.graph.input}
+    absent = sorted({dim for dims in inputs.values() for dim in dims if isinstance(dim, str)} - sizes.keys())
+    if absent:
+        raise GraphError(f"graph: it has axes {absent}, sizes are given for {sorted(sizes)}")
+    known = dict(sizes)
+    for node in model.graph.node:
+        inner = _dims(infos[node.output[0]]) if node.output and node.output[0] in infos else []
+        for name in node.input:
+            outer = inputs.get(name, [])
+            for axis, dim in zip(outer, inner, strict=False):
+                found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) and len(inner) == len(outer) else set()
+                if len(found) == 1:
+                    known.setdefault(found.pop(), sizes[str(axis)])
+    outputs = {info.name for info in model.graph.output}
+    used = {s for name, info in infos.items() if name not in outputs for dim in _dims(info) for s in _SYMBOL.findall(str(dim))}
+    if used - known.keys():
+        raise GraphError(f"graph: sizes of {sorted(used - known.keys())} do not follow from {dict(sizes)}; export it again")
+    return known
+
+
+def _shaped(name: str, tensor: onnx.TypeProto.Tensor, known: Mapping[str, int]) -> Shaped:
+    return _tensor(name, tuple(_size(name, dim, known) for dim in _dims(tensor)), tensor.elem_type)
+
+
+def _tensor(name: str, dims: tuple[int, ...], element: int) -> Shaped:
+    return Shaped(name, dims, _FLOATING.get(element) or _OTHER.get(element, 64), element in _FLOATING)
+
+
+def _flat(name: str, source: Shaped) -> Shaped:
+    """A reshaped tensor of which only the number of elements is known, and needed."""
+    return replace(source, name=name, dims=(source.elements,))
+
+
+def _size(name: str, dim: int | str, known: Mapping[str, int]) -> int:
+    """A dim's value. Expressions are sums and products of symbols, as the exporter writes them."""
+    if isinstance(dim, int):
+        return dim
+    if dim in known:
+        return known[dim]
+    if not re.fullmatch(r"[\w\s()+*/-]+", dim) or any(s not in known for s in _SYMBOL.findall(dim)):
+        raise GraphError(f"graph: tensor '{name}': the size '{dim}' does not follow from {dict(known)}")
+    return int(eval(dim, {"__builtins__": {}}, dict(known)))

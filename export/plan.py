@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faceclip_serving.profiles import ORT_CPU, ORT_CUDA, PROFILE_NAMES, TENSORRT, Placement, Profile, profiles
@@ -19,10 +19,10 @@ from faceclip_serving.signatures import COMPONENTS, VAE_DECODER, bounds
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
-from . import live_memory, weightless
+from . import live_memory
 from .build import onnx_folder
 from .engine_shapes import parse_size
-from .graph import MODEL
+from .graph_shapes import concrete, find, record
 
 CUDA_CONTEXT_BYTES = 450_000_000
 """Per process that computes on the card: CUDA's context, its libraries' code and small workspaces. Assumed; no GPU was at hand."""
@@ -38,12 +38,7 @@ SAMPLER_BYTES = 480_000_000
 PLAIN_MODELS = 3
 """Python models that run no network: prepare, finish, the streaming entry."""
 
-_MATRIX_BYTES = {"fp8": 1, "int8": 1, "int8w": 1}
-_HALF_BYTES = {"fp32": 4}
-
-
-class DoesNotFit(RuntimeError):
-    """A profile's memory is too small; the message says for what, and what to change."""
+_MATRIX_BITS = {"fp8": 8, "int8": 8, "int8w": 8}
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,6 @@ class Plan:
     gpu_overhead: int
     host_overhead: int
     gpu_limit: int | None
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def gpu_bytes(self) -> int:
@@ -94,13 +88,13 @@ def make_plan(variant: Variant, profile: Profile, exported: Path, largest: tuple
     """`exported`: root of `<precision>/<component>/`; `largest`: height and width, if smaller than the profile's.
 
     TensorRT reserves memory for the largest picture and batch, whatever is asked for; ONNX Runtime's arena grows to the largest that
-    was asked for: it is planned for the same. Raises `GraphMissing`.
+    was asked for: it is planned for the same. Raises `GraphError`.
     """
     narrowed = profile.narrowed(variant)
     high = narrowed.limits.size[1]
     usual = (variant.defaults.height, variant.defaults.width)
     size = largest or ((high, high) if profile.largest_side else usual)
-    limits = bounds(narrowed, profile.denoiser_rows)
+    limits = bounds(narrowed, profile.denoiser_rows, profile.vae_tile)
     needs = {}
     for component in COMPONENTS:
         sizes = {axis: found.max for axis, found in limits[component].items()}
@@ -119,11 +113,12 @@ def make_plan(variant: Variant, profile: Profile, exported: Path, largest: tuple
 
 
 def _need(variant: Variant, component: str, placement: Placement, sizes: Mapping[str, int], exported: Path) -> Need:
-    graph = weightless.find(variant.name, component, exported)
-    half = _HALF_BYTES.get(placement.precision, 2)
-    weights = live_memory.weight_bytes(graph, half, _MATRIX_BYTES.get(placement.precision))
+    graph = concrete(find(variant.name, component, exported), sizes)
     rules = live_memory.TENSORRT if placement.runtime is TENSORRT else live_memory.ONNX_RUNTIME
-    activations = live_memory.peak_bytes(graph, sizes, replace(rules, half_bytes=half))
+    if placement.precision == "fp32" or placement.runtime is ORT_CPU:
+        rules = replace(rules, half_bits=32)
+    weights = live_memory.weight_bytes(graph, rules, _MATRIX_BITS.get(placement.precision))
+    activations = live_memory.peak_bytes(graph, rules)
     return Need(placement.runtime.name, placement.precision, weights, activations, placement.runtime is not ORT_CPU)
 
 
@@ -218,8 +213,7 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     exported = args.components or onnx_folder(variant)
     if args.record:
-        found = {c: next(iter(sorted(exported.glob(f"*/{c}/{MODEL}"))), None) for c in COMPONENTS}
-        files = {c: str(weightless.record(variant.name, c, file)) for c, file in found.items() if file is not None}
+        files = {component: str(record(variant.name, component, exported)) for component in COMPONENTS}
         print(json.dumps({"recorded": files}))
         return 0
     known = profiles(variant)

@@ -19,8 +19,8 @@ from .digests import sha256
 METADATA = "metadata.json"
 
 _LIBRARIES = ("torch", "diffusers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
-_SOURCES = ("faceclip", "components.py", "flux.py", "graph.py", "inputs.py", "memory.py", "parity.py", "precision.py",
-            "resampling.py", "sdxl.py", "to_onnx.py", "vae.py", "weights.py")  # fmt: skip
+_SOURCES = ("faceclip", "components.py", "flux.py", "graph.py", "inputs.py", "lora.py", "lora_names.py", "memory.py",
+            "parity.py", "precision.py", "resampling.py", "sdxl.py", "to_onnx.py", "vae.py", "weights.py")  # fmt: skip
 """Files of this package that decide what an exported graph computes and how it was proven."""
 
 

@@ -241,9 +241,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
     parser.add_argument("--profile", "--placement", choices=PROFILE_NAMES, default=DEFAULT_PROFILE.name)
     parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="folder of tokenizers and detector (default: the variant's own)"
-    )
+    parser.add_argument("--checkpoint", type=Path, help="folder of tokenizers and detector (default: the variant's own)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
     parser.add_argument(
         "--name",

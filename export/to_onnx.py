@@ -13,7 +13,6 @@ import os
 import resource
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,9 +32,11 @@ from faceclip_serving.variant import Variant
 
 from . import graph, parity
 from .checkpoint import readable_file
+from .clock import Clock
 from .committed import weights_folder
-from .components import build, network
+from .components import build, loras_of, network
 from .inputs import example_inputs
+from .lora import Lora
 from .precision import PRECISIONS, check_precision, fp32_products, precision_report, to_half
 from .record import (
     METADATA,
@@ -68,12 +69,13 @@ def export_component(
     destination: Path,
     checkpoint: Path | None = None,
     seeded: bool = False,
+    loras: Sequence[Lora] = (),
 ) -> dict[str, Any]:
     """Writes one component to the folder `destination` and returns its metadata.
 
-    `seeded` allows deterministic stand-ins for the weights of a variant that has a checkpoint. What is there already is kept if it
-    was made from the same definition, weights, code and libraries. Raises `ExportError`, `ParityError`, `PrecisionError` or
-    `GraphError`, and then leaves `destination` as it was.
+    `seeded` allows deterministic stand-ins for the weights of a variant that has a checkpoint. `loras` are fused into the weights.
+    What is there already is kept if it was made from the same definition, weights, LoRAs, code and libraries. Raises `ExportError`,
+    `LoraError`, `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
@@ -86,7 +88,9 @@ def export_component(
         )
     row, limits = network(variant, component), _bounds(variant)[component]
     weights = None if checkpoint is None else readable_file(checkpoint, row.part)
-    definition = (variant.architecture, variant.tokens, components(variant)[component], limits, precision, OPSET)
+    fused = loras_of(variant, component, loras)
+    applied = [lora.describe() for lora in fused]  # none: the identity is that of an export without the option
+    definition = (variant.architecture, variant.tokens, components(variant)[component], limits, precision, OPSET, *applied)
     key = identity(definition, weights)
     existing = read_metadata(destination)
     if existing is not None and existing["identity"] == key and is_whole(destination, existing):
@@ -98,7 +102,7 @@ def export_component(
     partial.mkdir(parents=True)
     try:
         clock = Clock(f"{component} {precision}")
-        measured = _export(variant, component, precision, partial, checkpoint, clock)
+        measured = _export(variant, component, precision, partial, checkpoint, fused, clock)
         metadata = {
             "variant": variant.name,
             "component": component,
@@ -106,6 +110,7 @@ def export_component(
             "opset": OPSET,
             "identity": key,
             "weights": weights_source(weights),
+            "loras": applied,
             **measured,
             "versions": versions(),
             "files": describe_files(partial),
@@ -127,6 +132,7 @@ def export_components(
     checkpoint: Path | None = None,
     seeded: bool = False,
     processes: int = 1,
+    loras: Sequence[Lora] = (),
 ) -> Iterator[dict[str, Any]]:
     """Exports components to `folder`/<component>/, each in a process of its own, and yields their metadata in the given order.
 
@@ -135,9 +141,11 @@ def export_components(
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    arguments = (precision, checkpoint, seeded, threads)
+    arguments = (checkpoint, seeded, tuple(loras))
     with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(_export_in_process, variant, name, folder / name, *arguments) for name in names]
+        futures = [
+            pool.submit(_export_in_process, threads, variant, name, precision, folder / name, *arguments) for name in names
+        ]
         for name, future in zip(names, futures, strict=True):
             try:
                 yield future.result()
@@ -151,12 +159,10 @@ def export_components(
                     pool.shutdown(cancel_futures=True)
 
 
-def _export_in_process(
-    variant: Variant, name: str, destination: Path, precision: str, checkpoint: Path | None, seeded: bool, threads: int
-) -> dict[str, Any]:
+def _export_in_process(threads: int, *arguments: Any) -> dict[str, Any]:
     torch.set_num_threads(threads)
     _give_back_large_buffers()
-    return export_component(variant, name, precision, destination, checkpoint, seeded)
+    return export_component(*arguments)
 
 
 def _give_back_large_buffers() -> None:
@@ -172,7 +178,13 @@ def _give_back_large_buffers() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- the steps
 def _export(
-    variant: Variant, component: str, precision: str, folder: Path, checkpoint: Path | None, clock: Clock
+    variant: Variant,
+    component: str,
+    precision: str,
+    folder: Path,
+    checkpoint: Path | None,
+    loras: Sequence[Lora],
+    clock: Clock,
 ) -> dict[str, Any]:
     """Everything between the weights and the proven files. Returns what was found on the way."""
     signature = components(variant)[component]
@@ -181,7 +193,7 @@ def _export(
     cases = parity.cases(variant, signature, limits)
 
     with clock.phase("weights"):
-        module = build(variant, component, checkpoint)
+        module = build(variant, component, checkpoint, loras)
     with clock.phase("reference"):
         run = parity.torch_run(module, signature)
         references = [(case, run(case.inputs)) for case in cases]
@@ -281,23 +293,6 @@ def _bounds(variant: Variant) -> dict[str, Bounds]:
         return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)
 
     return {component: {axis: traceable(size) for axis, size in axes.items()} for component, axes in widest.items()}
-
-
-class Clock:
-    """Tells what is going on, with the time since the start, and keeps how long each phase took."""
-
-    def __init__(self, owner: str) -> None:
-        self.owner, self.seconds = owner, dict[str, float]()
-        self._start = time.monotonic()
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        begin = time.monotonic()
-        print(f"[{begin - self._start:6.1f} s] {self.owner}: {name}", file=sys.stderr, flush=True)
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.monotonic() - begin, 2)
 
 
 @contextmanager

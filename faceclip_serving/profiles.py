@@ -98,6 +98,7 @@ _SDXL = (
         doc="encoders on the CPU; the two halves of guidance one after the other, which a small card is busy with anyway",
         gpu_bytes=7_500_000_000,
         largest_side=1152,
+        vae_tile=64,
     ),
     Profile(
         "12gb",
@@ -106,6 +107,7 @@ _SDXL = (
         doc="everything on the card",
         gpu_bytes=11_300_000_000,
         largest_side=1152,
+        vae_tile=64,
     ),
     Profile(
         "16gb",
@@ -114,6 +116,7 @@ _SDXL = (
         doc="everything on the card, two requests a tick",
         gpu_bytes=15_300_000_000,
         largest_side=1152,
+        vae_tile=64,
     ),
     Profile(
         "24gb",
@@ -122,6 +125,7 @@ _SDXL = (
         doc="everything on the card, four requests a tick",
         gpu_bytes=23_300_000_000,
         largest_side=1152,
+        vae_tile=96,
     ),
     Profile(
         "datacenter",
@@ -145,6 +149,7 @@ _FLUX = (
         doc="the transformer in FP8, encoders on the CPU",
         gpu_bytes=15_300_000_000,
         largest_side=1152,
+        vae_tile=64,
     ),
     Profile(
         "24gb",
@@ -153,6 +158,7 @@ _FLUX = (
         doc="the transformer in FP8, encoders on the CPU, two requests a tick",
         gpu_bytes=23_300_000_000,
         largest_side=1152,
+        vae_tile=96,
     ),
     Profile(
         "datacenter",

@@ -1,6 +1,6 @@
 """Tiles: what one tile alone covers is exact, shares add up, and the decoder never sees more than a tile."""
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_tiles_cover_an_axis_overlap_and_share_each_pixel(cells, tile, scale):
         assert (span.weights >= 0).all()
         total[span.start * scale : span.start * scale + len(span.weights)] += span.weights
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    for left, right in itertools.pairwise(found):
+    for left, right in pairwise(found):
         assert left.start + tile - right.start >= max(1, int(tile * OVERLAP))
     assert found[-1].start + len(found[-1].weights) // scale == cells
 
@@ -72,7 +72,8 @@ def test_a_seam_is_a_ramp_and_no_step():
     row = decode_tiled(decode, latents(1, 16, 28), 16, SCALE)[0, 0, 0]
     steps = np.diff(row)
     assert row[0] == np.float32(0.2) and row[-1] == np.float32(0.6)
-    assert steps.min() >= 0 and steps.max() <= 0.4 / (4 * SCALE) + 1e-6
+    assert steps.min() >= 0
+    assert steps.max() <= 0.4 / (4 * SCALE) + 1e-6
 
 
 def test_the_decoder_sees_tiles_of_one_size_and_a_small_picture_whole():
