@@ -46,7 +46,9 @@ def main() -> int:
     stages = [stage for stage in STAGES if arguments.stage in (stage, "all")]
     if arguments.photographs is not None and "attributes" in stages:
         if stages == ["attributes"]:
-            parser.error("attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only")
+            parser.error(
+                "attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only"
+            )
         stages.remove("attributes")
     for stage in stages:
         train(work, stage, arguments.seconds)
