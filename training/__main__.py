@@ -43,7 +43,14 @@ def main() -> int:
         for file, size in write_weights(work, arguments.output).items():
             print(f"{size / 1e6:6.2f} MB  {file}")
         return 0
-    for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
+    stages = [stage for stage in STAGES if arguments.stage in (stage, "all")]
+    if arguments.photographs is not None and "attributes" in stages:
+        if stages == ["attributes"]:
+            parser.error(
+                "attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only"
+            )
+        stages.remove("attributes")
+    for stage in stages:
         train(work, stage, arguments.seconds)
     return 0
 

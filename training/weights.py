@@ -34,6 +34,8 @@ _ENCODER = {JOINT: "face_clip_encoder", ADAPTER: "alignment_encoder", TEXT_ONLY:
 
 def write_weights(work: Work, folder: Path) -> dict[str, int]:
     """Writes every part whose stage has a checkpoint; returns the sizes of all files in bytes."""
+    if (work.results / "align.pt").exists() and (work.results / "adapter.pt").exists():
+        _require_equal(work.conditioner("align").encoder, work.conditioner("adapter", adapter=True).encoder)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / "vae.safetensors", work.vae())
     for peer, stage in _STAGE.items():
@@ -53,8 +55,6 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     if (work.results / "align.pt").exists():
         heads, encoder = _heads(), work.conditioner("align").encoder
         heads.load_state_dict(work.averaged("align", "heads"))
-        if (work.results / "adapter.pt").exists():
-            _require_equal(encoder, work.conditioner("adapter", adapter=True).encoder)
         _save(folder / "alignment_heads.safetensors", heads)
         _save(folder / "alignment_encoder.safetensors", encoder)
     return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import quality
 from benchmarks import quality_metrics as metrics
+from benchmarks.drawing import curve, sheet
+from benchmarks.quality import headline, smallest_psnr_db
+from benchmarks.quality_makers import guidance_of, request_of
+from benchmarks.quality_report import write_page
+from benchmarks.quality_sweeps import NAMES, SWEEPS, mean_and_error, spread
+from benchmarks.quality_world import World, make_world
+from faceclip_serving.requests import parse_request
+from faceclip_serving.sdxl_variants import NANO
+from training.captions import describe
 from training.diffusion import Guidance
+from training.judges import ATTRIBUTES
+from training.weights import ADAPTER, JOINT, TEXT_ONLY
+from training.world import sample_identity
 
 
 def test_identity_scores_separate_own_and_other_people() -> None:
@@ -46,11 +60,114 @@ def test_psnr_of_known_error() -> None:
     assert metrics.psnr_db(grey, grey) == float("inf")
 
 
-def test_every_sweep_changes_what_it_names() -> None:
-    usual = Guidance()
-    for name, values in quality.SWEEPS.items():
-        settings = {quality.setting(name, value, usual) for value in values}
-        assert len(settings) == (1 if name == "references" else len(values))
+def test_every_sweep_is_of_a_parameter_that_requests_have() -> None:
+    for name, values in SWEEPS.items():
+        requests = [parse_request(NANO, request_of("a man", [], {name: value})) for value in values]
+        assert len({getattr(request, name) for request in requests}) == len(values)
+    with pytest.raises(ValueError, match="expected a parameter of the request, got 'guidance'"):
+        request_of("a man", [], {"guidance": 1.0})
+
+
+def test_a_request_brings_its_crops_as_aligned_ones() -> None:
+    arrays = request_of("a man", [b"one", b"two"], {"seed": 3, "scheduler": "euler"})
+    assert list(arrays["face_images"]) == [b"one", b"two"] and arrays["face_aligned"][0]
+    assert parse_request(NANO, arrays).face_aligned and "face_aligned" not in request_of("a man", [], {})
+
+
+def test_peers_in_torch_take_what_they_know_and_refuse_the_rest() -> None:
+    settings = {"guidance_scale": 2.0, "num_inference_steps": 5, "scheduler": "DDIMScheduler"}
+    assert guidance_of(settings) == Guidance(text=2.0, identity=2.0, steps=5, scheduler="DDIMScheduler")
+    with pytest.raises(ValueError, match="blend_weight"):
+        guidance_of({**settings, "blend_weight": 0.5})
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world(2, 2)
+
+
+def test_the_world_keeps_what_it_judges_by_from_the_model(world: World) -> None:
+    cases = world.usual
+    assert len(cases) == 4 and cases.seeds == (0, 1, 2, 3) and list(cases.who) == [0, 0, 1, 1]
+    assert len(world.kept.pictures) == 6 and len(world.drawn.pictures) == 4
+    shown = cases.shots.pictures
+    assert all(not np.array_equal(kept, one) for kept in world.kept.pictures for one in shown)
+    # Every turned reference of a person is used first once in so many prompts, and none is of somebody else.
+    assert all(abs(scene.yaw) >= 0.35 and scene.hat == "none" for scene in world.turned.shots.scenes)
+    for person, rows in zip(world.turned.who, world.turned.references, strict=True):
+        assert sorted(rows) == [4 * person + k for k in range(4)]
+    assert world.turned.references[0][0] != world.turned.references[1][0]
+    some = cases.only([2])
+    assert (some.prompts, some.seeds, list(some.who)) == ((cases.prompts[2],), (2,), [1])
+    assert cases.faceless().references == ((), (), (), ()) and set(cases.faceless().shown["place"]) == {-1}
+
+
+def test_prompts_say_what_they_are_judged_by(world: World) -> None:
+    scene = replace(world.usual.scenes[0], place="beach", time="day", light="soft", hat="cap", expression="neutral")
+    asked = replace(world.usual, scenes=(scene,) * 4).asked
+    assert {asked["time"][0], asked["light"][0]} == {-1}
+    text = describe(sample_identity(200_000), scene)
+    assert "on a beach" in text and "neutral" in text and scene.garment in text and "cap" in text
+    assert asked["place"][0] == ATTRIBUTES["place"].index("beach")
+
+
+def test_sweeps_use_cases_of_all_people_and_say_how_sure_they_are(world: World) -> None:
+    assert list(spread(world.usual, 2).who) == [0, 1] and len(spread(world.usual, 99)) == 4
+    assert mean_and_error(np.array([1, 3], np.float32)) == (2.0, 1.0) and mean_and_error(np.ones(1, np.float32)) == (1.0, 0.0)
+
+
+def test_a_peer_without_weights_is_absent_and_never_invented() -> None:
+    row = {"id_similarity": 0.5, "verification_auc": 0.9, "text_accuracy": {"mean": 0.7}}
+    found = headline({JOINT: row, ADAPTER: None, TEXT_ONLY: {**row, "id_similarity": 0.1}})
+    assert found == {
+        "verification_auc": 0.9,
+        "id_similarity": {"joint": 0.5, "adapter": None, "text_only": 0.1},
+        "text_accuracy": {"joint": 0.7, "adapter": None, "text_only": 0.7},
+    }
+
+
+def test_the_smallest_psnr_counts_and_json_can_carry_it() -> None:
+    black, grey = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 51, np.uint8)
+    assert smallest_psnr_db(np.stack([black, black]), np.stack([black, grey])) == 13.98
+    assert smallest_psnr_db(np.stack([black]), np.stack([black])) == 200.0
+
+
+def test_sheets_and_curves_have_the_form_they_promise() -> None:
+    picture = np.full((128, 128, 3), 90, np.uint8)
+    made = sheet([[picture] * 3] * 2, ["reference", "one", "two"], 64, ["a long prompt that is broken into lines"] * 2)
+    assert made.shape[1] == 12 + (64 + 12) * 4 and made.shape[0] > 2 * (64 + 12)
+    assert (made == 90).all(2).sum() == 6 * 64 * 64  # all pictures, whole
+    with pytest.raises(ValueError, match="expected 3 pictures in each row"):
+        sheet([[picture]], ["reference", "one", "two"])
+    points = [
+        {"value": v, "id_similarity": s, "text_accuracy": 0.8, "seconds_per_picture": 1.0} for v, s in ((0, -0.1), (5, 0.6))
+    ]
+    flat = [{**point, "id_similarity": 0.6} for point in points]
+    assert curve(points, "id_guidance_scale", 5).shape == (370, 560, 3)
+    assert not np.array_equal(curve(points, "id_guidance_scale"), curve(flat, "id_guidance_scale"))
+
+
+def test_the_page_shows_absent_peers_and_every_figure(tmp_path: Path) -> None:
+    row = {"id_similarity": 0.5, "verification_auc": 0.9, "text_accuracy": {"mean": 0.7}, "seconds_per_picture": 1.0}
+    points = [{"value": 1, **row, "text_accuracy": 0.7, "gain": 0.0, "gain_error": 0.0},
+              {"value": 2, **row, "text_accuracy": 0.7, "gain": 0.0123, "gain_error": 0.004}]  # fmt: skip
+    document = {
+        "variant": "nano", "table": {"joint": row, "adapter": None}, "protocol": {"summary": "two <people>"},
+        "text_only_is": "the joint model", "psnr_fp16_db": 60.0, "psnr_served_db": None, "sweeps": {"references": points},
+    }  # fmt: skip
+    page = write_page(tmp_path, document, {"references": 1}).read_text()
+    assert "absent: no weights" in page and "two &lt;people&gt;" in page and "+0.0123 ± 0.0040" in page
+    assert (tmp_path / "sweep-references.png").exists() and (tmp_path / "results.json").exists()
+
+
+def test_sweeps_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    quality.add_command(parser.add_subparsers())
+    assert parser.parse_args(["quality", "--sweeps", "all"]).sweeps == list(NAMES)
+    assert parser.parse_args(["quality", "--sweeps", "references"]).sweeps == ["references"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["quality", "--sweeps", "colour"])
+    assert "--sweeps: expected all, or some of" in capsys.readouterr().err
 
 
 def test_the_command_is_registered_and_photographs_need_a_recogniser(tmp_path: object) -> None:
