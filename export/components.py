@@ -30,6 +30,16 @@ class ComponentError(ValueError):
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """What keeps a network's INT8 or FP8 form close to it, see `quantize`."""
+
+    excluded: tuple[str, ...]
+    """Layers that stay as they are, by the start of their weights' names; `*` stands for any text."""
+    smallest_psnr_db: Mapping[str, float]
+    """Mode -> how near a picture must be to that of the graph it was made of."""
+
+
+@dataclass(frozen=True)
 class Network:
     """How one component of one family is built, and what its export must keep."""
 
@@ -45,6 +55,8 @@ class Network:
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
     lora: Target | None = None
     """What of a LoRA file is meant for it; None: no LoRA changes it."""
+    quantization: Quantization | None = None
+    """None: it is not quantised."""
 
 
 _TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2}
@@ -55,7 +67,22 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
         FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
         TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_names.TOWERS),
         DENOISER: Network(
-            sdxl.denoiser, "unet", _TOLERANCE, fp32=("unet.time_embedding", "unet.add_embedding"), lora=lora_names.UNET
+            sdxl.denoiser,
+            "unet",
+            _TOLERANCE,
+            fp32=("unet.time_embedding", "unet.add_embedding"),
+            lora=lora_names.UNET,
+            quantization=Quantization(
+                (
+                    "unet.conv_in",
+                    "unet.conv_out",
+                    "unet.time_embedding",
+                    "unet.add_embedding",
+                    "*.time_emb_proj",
+                    "*.conv_shortcut",
+                ),
+                {"int8": 25.0, "fp8": 25.0},
+            ),
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
