@@ -105,7 +105,7 @@ def test_without_modelopt_the_message_says_how_to_get_it():
 
 def test_what_it_starts_from_must_be_whole_and_have_rules(tmp_path):
     folders = {name: tmp_path / "fp32" / name for name in COMPONENTS}
-    with pytest.raises(quantize.QuantizationError, match="expected .*face_encoder/model.onnx, whole; make it with"):
+    with pytest.raises(quantize.QuantizationError, match=r"expected .*face_encoder/model\.onnx, whole; make it with"):
         quantize.quantize(TINY_SDXL, "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
     with pytest.raises(quantize.QuantizationError, match="variant 'tiny-flux': no rules"):
         quantize.quantize(VARIANTS["tiny-flux"], "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
