@@ -137,7 +137,10 @@ def quantize(
 
 
 def quantized_products(path: Path) -> dict[str, int]:
-    """How many products of a file read a dequantised weight, and how many do not. Raises `QuantizationError` where none does."""
+    """How many products of a file have two dequantised factors, one, or none. Raises `QuantizationError` where one is the rule.
+
+    A product with one dequantised factor runs in floating point: its weight was rounded, and nothing is faster for it.
+    """
     graph = onnx.load(str(path), load_external_data=False).graph
     made_by = {output: node for node in graph.node for output in node.output}
 
@@ -147,11 +150,14 @@ def quantized_products(path: Path) -> dict[str, int]:
             node = made_by.get(node.input[0])
         return node is not None and node.op_type == "DequantizeLinear"
 
-    products = [node for node in graph.node if node.op_type in ONNX_PRODUCTS]
-    count = sum(all(dequantized(name) for name in node.input[:2]) for node in products)
-    if not count:
-        raise QuantizationError(f"{path.name}: expected products of quantised factors, found none of {len(products)}")
-    return {"quantised": count, "as_they_were": len(products) - count}
+    factors = [sum(map(dequantized, node.input[:2])) for node in graph.node if node.op_type in ONNX_PRODUCTS]
+    both, one, none = (factors.count(number) for number in (2, 1, 0))
+    if both <= one:
+        raise QuantizationError(
+            f"{path.name}: expected products of two quantised factors, found {both} of {len(factors)}; in {one} only one factor is,"
+            " so they would run in floating point: not accepted"
+        )
+    return {"both_factors": both, "one_factor": one, "as_they_were": none}
 
 
 def modelopt_version(python: str) -> str:
