@@ -16,7 +16,17 @@ from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import COMPONENTS
 from faceclip_serving.variants import VARIANTS
 
-_STEPS = ("download", "plan", "engine", "verify", "inspect_engine", "ranges", "repository")
+_STEPS = (
+    "download",
+    "plan",
+    "engine",
+    "verify",
+    "inspect_engine",
+    "ranges",
+    "picture",
+    "quantize",
+    "repository",
+)
 """Modules of this package that bring their own command, by `add_command(subparsers)`; the order of `--help`."""
 
 _PURPOSE = "From a checkpoint to what Triton loads. `python -m export <command> --help` explains a step."

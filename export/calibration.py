@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +84,11 @@ def _prepared(variant: Variant, sitting: Sitting) -> Iterator[Mapping[str, Array
         })  # fmt: skip
 
 
-@contextmanager
-def recorded(run: Run, kept: list[Mapping[str, Array]]) -> Iterator[Run]:
+def recorded(run: Run, kept: list[Mapping[str, Array]]) -> Run:
     """The function, which also keeps a copy of what it was given."""
 
     def watch(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         kept.append({name: array.copy() for name, array in arrays.items()})
         return run(arrays)
 
-    yield watch
+    return watch

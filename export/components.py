@@ -31,6 +31,16 @@ class ComponentError(ValueError):
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """What keeps a network's INT8 or FP8 form close to it, see `quantize`."""
+
+    excluded: tuple[str, ...]
+    """Layers that stay as they are, by the start of their weights' names; `*` stands for any text."""
+    smallest_psnr_db: Mapping[str, float]
+    """Mode -> how near a picture must be to that of the graph it was made of."""
+
+
+@dataclass(frozen=True)
 class Network:
     """How one component of one family is built, and what its export must keep."""
 
@@ -50,6 +60,8 @@ class Network:
     """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
+    quantization: Quantization | None = None
+    """None: it is not quantised."""
 
 
 _TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2}
@@ -66,6 +78,17 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             fp32=("unet.time_embedding", "unet.add_embedding"),
             keep_8bit=("unet.conv_in", "unet.conv_out", "*.time_emb_proj"),
             lora=lora_names.UNET,
+            quantization=Quantization(
+                (
+                    "unet.conv_in",
+                    "unet.conv_out",
+                    "unet.time_embedding",
+                    "unet.add_embedding",
+                    "*.time_emb_proj",
+                    "*.conv_shortcut",
+                ),
+                {"int8": 25.0, "fp8": 25.0},
+            ),
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
