@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import overhead, parity, quality, serving, soak, step_cache
+from . import overhead, parity, precision, quality, serving, soak, step_cache
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="measurement")
-    for command in (parity, overhead, serving, soak, step_cache, quality):
+    for command in (parity, overhead, serving, soak, step_cache, precision, quality):
         command.add_command(subparsers)
     args = parser.parse_args(argv)
     code: int = args.run(args)

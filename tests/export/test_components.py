@@ -40,7 +40,7 @@ def test_a_component_takes_and_returns_its_signature(component):
 def test_every_variant_has_a_builder_and_a_tolerance_for_every_component(variant):
     assert NETWORKS[type(variant.architecture)].keys() == set(COMPONENTS)
     for network in NETWORKS[type(variant.architecture)].values():
-        assert network.tolerance.keys() == {"fp32", "fp16"}
+        assert network.tolerance.keys() == {"fp32", "fp16", "int8w"}
 
 
 def test_an_architecture_without_builders_is_named():
