@@ -1,17 +1,23 @@
 """Deferred weights: computed with where they are used, traced without, written one at a time, the same bytes in the end."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import nn
 
-from export import deferred, graph
+from export import deferred, flux, graph, to_onnx
 from export.components import build
 from export.deferred import LARGE, cast, defer, deferred_parameters, fill, is_deferred, on_demand, placeholder, values
-from export.graph import GraphError, defer_weights
+from export.faceclip.face_t5 import FaceT5Encoder
+from export.graph import WEIGHTS, GraphError, defer_weights
 from export.sdxl import FaceEncoder
+from export.to_onnx import ExportError, export_component
 from export.weights import seeded_tensor, stand_in
+from faceclip_serving.flux_variants import FLUX
 from faceclip_serving.sdxl_variants import TINY_SDXL
 from faceclip_serving.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
 
@@ -104,3 +110,44 @@ def test_a_placeholder_never_reaches_a_file(everything_is_large):
         defer_weights(model, {"other.weight": parameter})
     defer_weights(model, {"layer.weight": parameter})
     assert np.array_equal(model.graph.initializers["layer.weight"].const_value.numpy(), np.ones((32, 32), np.float32))
+
+
+def test_the_file_is_that_of_weights_in_memory_to_the_bit(everything_is_large, micro_fp16, tmp_path):
+    made = export_component(MICRO, FACE_ENCODER, "fp16", tmp_path / FACE_ENCODER)
+    assert (tmp_path / FACE_ENCODER / WEIGHTS).read_bytes() == (micro_fp16 / FACE_ENCODER / WEIGHTS).read_bytes()
+    assert "proven_on" not in made["parity"]
+
+
+# ------------------------------------------------------------------------------------------------ proof on fewer blocks
+def test_parity_may_be_proven_on_fewer_blocks_and_says_so(monkeypatch, tmp_path):
+    made = []
+
+    def make(variant, component, precision, folder: Path, *_others, prove=True, subset=False):
+        made.append((variant.name, prove, subset, folder.is_dir()))
+        return {"parameters": 1, "notes": {}, "operators": {}, "parity": {"tolerance": 0.5, "findings": [variant.name]}}
+
+    monkeypatch.setattr(to_onnx, "_make", make)
+    metadata = export_component(FLUX, DENOISER, "fp16", tmp_path / "denoiser", seeded=True, depth="shallow")
+    shallow = "flux, 1 + 1 blocks"
+    assert made == [(shallow, True, True, True), ("flux", False, False, True)]
+    assert metadata["parity"] == {"tolerance": 0.5, "findings": [shallow], "proven_on": shallow}
+    assert [path.name for path in tmp_path.iterdir()] == ["denoiser"]
+
+
+@pytest.mark.parametrize(("depth", "message"), [("deep", "expected one of full, shallow"), ("shallow", "has no shallow form")])
+def test_a_depth_that_there_is_not(tmp_path, depth, message):
+    with pytest.raises(ExportError, match=message):
+        export_component(MICRO, DENOISER, "fp16", tmp_path / "x", depth=depth)
+
+
+def test_a_shallow_form_has_the_same_widths_and_names():
+    with torch.device("meta"):
+        pairs = [
+            [FluxTransformer2DModel(**v.architecture.transformer) for v in (FLUX, flux.shallow_denoiser(FLUX))],
+            [FaceT5Encoder(v.architecture) for v in (FLUX, flux.shallow_text_encoder(FLUX))],
+        ]
+    for full, shallow in pairs:
+        of_full, of_shallow = full.state_dict(), shallow.state_dict()
+        assert all(of_full[name].shape == tensor.shape for name, tensor in of_shallow.items())
+        values_of = [sum(t.numel() for t in tensors.values()) for tensors in (of_shallow, of_full)]
+        assert 0 < values_of[0] < 0.3 * values_of[1]
