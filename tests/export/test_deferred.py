@@ -151,3 +151,20 @@ def test_a_shallow_form_has_the_same_widths_and_names():
         assert all(of_full[name].shape == tensor.shape for name, tensor in of_shallow.items())
         values_of = [sum(t.numel() for t in tensors.values()) for tensors in (of_shallow, of_full)]
         assert 0 < values_of[0] < 0.3 * values_of[1]
+
+
+def test_cleaning_a_graph_fetches_no_weight_and_keeps_their_names(everything_is_large, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(graph, "values", lambda parameter: fetched.append(1) or values(parameter))
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(128, 96), nn.GELU(), nn.Linear(96, 128, bias=False))
+    stand_in(module, defer_large=True)
+    program = torch.export.export(module.eval().requires_grad_(False), (torch.zeros(2, 3, 128),))
+    model = torch.onnx.export(program, dynamo=True, opset_version=21, optimize=False, verbose=False).model
+    defer_weights(model, deferred_parameters(module))
+    graph.clean(model)
+    assert fetched == []
+    names = {name for name, value in model.graph.initializers.items() if value.const_value.size >= 512}
+    assert names == {"0.weight.transposed", "2.weight.transposed"}
+    first = model.graph.initializers["0.weight.transposed"].const_value.numpy()
+    assert np.array_equal(first, seeded_tensor("0.weight", (96, 128)).T) and fetched == [1]
