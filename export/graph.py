@@ -45,6 +45,7 @@ def clean(model: ir.Model) -> None:
     )
     steps: tuple[Callable[[ir.Model], object], ...] = (
         passes.InlinePass(),
+        _transpose_weights,  # folding would do it as well, whatever their size, and hold the result
         _fold_constants,
         *merge,
         rewriter.rewrite,

@@ -1,10 +1,12 @@
-"""Whether a network fits into this machine's memory: asked, and answered in words, before hours are spent to find out.
+"""Whether a network fits into this machine's memory and its file onto the disk: asked, and answered in words, before hours are
+spent to find out.
 
-Knows how much memory is free; what the network is, is the caller's affair.
+Knows how much memory and disk are free; what the network is, is the caller's affair.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +18,20 @@ FP32_BYTES = 4
 
 class OutOfMemoryError(RuntimeError):
     """A network needs more memory than there is."""
+
+
+class OutOfDiskError(RuntimeError):
+    """A file needs more room than there is."""
+
+
+def require_disk(what: str, needed: int, folder: Path) -> None:
+    """Raises `OutOfDiskError` where `folder` has less than `needed` bytes free. `what` begins the message."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutOfDiskError(
+            f"{what}: its file takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free where it is to be written; make room,"
+            " or choose another --output"
+        )
 
 
 def require_memory(what: str, tensors: Iterable[Tensor]) -> None:

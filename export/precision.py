@@ -25,6 +25,9 @@ from .deferred import cast
 PRECISIONS = ("fp32", "fp16", "int8w")
 """`int8w`: FP16 as in `fp16`, but large weights are stored as INT8, see `int8_weights`."""
 
+BYTES = {"fp32": 4, "fp16": 2, "int8w": 1}
+"""Bytes of most weights in a file."""
+
 FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
 """Layers whose parameters stay FP32: they divide by statistics of their input."""
 

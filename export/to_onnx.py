@@ -42,7 +42,8 @@ from .deferred import deferred_parameters
 from .inputs import example_inputs
 from .int8_weights import quantize
 from .lora import Lora
-from .precision import PRECISIONS, check_precision, fp32_products, precision_report, to_half
+from .memory import require_disk
+from .precision import BYTES, PRECISIONS, check_precision, fp32_products, precision_report, to_half
 from .record import (
     METADATA,
     describe_files,
@@ -241,6 +242,9 @@ def _make(
 
     with clock.phase("weights"):
         module = build(variant, component, checkpoint, loras, subset)
+    parameters = sum(tensor.numel() for tensor in module.state_dict().values())
+    what = f"component '{component}' of variant '{variant.name}'"
+    require_disk(what, parameters * BYTES[precision], folder)
     with clock.phase("reference"):
         run = parity.torch_run(module, signature)
         references = [(case, run(case.inputs)) for case in cases]
@@ -254,7 +258,6 @@ def _make(
             findings += parity.compare("torch fp16", run, signature, references)
             if prove:
                 parity.require(findings, component, "fp16", row.tolerance["fp16"])
-    parameters = sum(tensor.numel() for tensor in module.state_dict().values())
     fp32_count = fp32_products(module)
     notes: Any = module.notes
 

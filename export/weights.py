@@ -20,6 +20,11 @@ from .deferred import Fetch, fill
 _CHUNK = 1 << 22
 """Values drawn at a time: a generator continues its stream, so pieces give the same bits as one draw, in 32 MiB."""
 
+_HUGE = 1 << 23
+"""Values from which on only the first piece is drawn, and the others are that piece, turned: to draw billions takes minutes."""
+_TURN = 1_000_003
+"""By how much each piece is turned against the one before; a prime, so that rows of no matrix meet themselves."""
+
 
 def seeded_tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """The stand-in for tensor `name`: float32, or int64 zeros for a `num_batches_tracked` counter."""
@@ -70,6 +75,9 @@ def _fill(name: str, shape: tuple[int, ...], flat: NDArray[Any]) -> None:
     generator = _generator(name)
     for start in range(0, flat.size, _CHUNK):
         piece = flat[start : start + _CHUNK]
+        if start and flat.size >= _HUGE:
+            piece[:] = np.roll(flat[:_CHUNK], start // _CHUNK * _TURN)[: piece.size]
+            continue
         piece[:] = _scaled(leaf, shape, generator.standard_normal(piece.size))
 
 

@@ -135,7 +135,7 @@ def test_published_weights_are_asked_for():
 
 
 def test_an_unknown_precision_is_named():
-    with pytest.raises(ExportError, match="precision: expected one of fp32, fp16, got 'int8'"):
+    with pytest.raises(ExportError, match="precision: expected one of fp32, fp16, int8w, got 'int8'"):
         export_component(MICRO, FACE_ENCODER, "int8", Path("never/written"))
 
 

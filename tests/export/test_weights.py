@@ -81,3 +81,10 @@ def test_shape_changes_the_scale_and_name_changes_the_draw() -> None:
     narrow, wide = seeded_tensor("a.weight", (4, 4)), seeded_tensor("a.weight", (4, 16))
     np.testing.assert_allclose(narrow.ravel() * 2.0, wide.ravel()[:16] * 4.0, rtol=1e-6)
     assert not np.array_equal(narrow, seeded_tensor("b.weight", (4, 4)))
+
+
+def test_huge_tensors_have_values_of_their_kind_and_no_two_rows_alike() -> None:
+    tensor = seeded_tensor("huge.weight", (1 << 12, 3 << 10))
+    assert tensor.std() == pytest.approx((3 << 10) ** -0.5, rel=1e-2)
+    assert np.array_equal(tensor, seeded_tensor("huge.weight", (1 << 12, 3 << 10)))
+    assert len(np.unique(tensor[:, :2], axis=0)) == 1 << 12
