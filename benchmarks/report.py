@@ -11,8 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "diffusers", "onnxruntime", "numpy", "tritonclient", "nvidia-pytriton")
+import psutil
+
+PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
 RESULTS = Path(__file__).resolve().parent / "results"
+THREADS: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+"""One per physical core, as ONNX Runtime takes when it is not told: for every peer of a measurement."""
 
 
 def emit(name: str, document: Mapping[str, Any]) -> None:
