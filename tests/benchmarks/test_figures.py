@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import chart
+from benchmarks import chart, compare
 from benchmarks.compare import agreement, figures, ratios, take_turns
 from benchmarks.distribution import percentile, summary
 from benchmarks.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
@@ -64,6 +64,7 @@ def test_a_guided_request_runs_two_rows_a_picture_and_encodes_two_prompts():
     point = replace(usual_point(TINY_SDXL), images=3)
     sizes = component_sizes(TINY_SDXL, "denoiser", point)
     assert (sizes["rows"], sizes["images"], sizes["latent_height"], sizes["latent_width"]) == (6, 3, 24, 16)
+    assert (sizes["height"], sizes["width"]) == (192, 128)
     assert component_sizes(TINY_SDXL, "text_encoder", point)["rows"] == 2
 
 
@@ -82,7 +83,8 @@ def test_compile_time_is_what_the_first_picture_took_beyond_a_usual_one():
     assert "compile_s" not in figures({"served": [1.0]}, {"served": 1.0})
 
 
-def test_peers_take_turns_and_each_begins_once():
+def test_peers_take_turns_and_each_begins_once(monkeypatch):
+    monkeypatch.setattr(compare, "REST_S", 0)
     order = []
     peers = {name: lambda name=name: order.append(name) for name in "abc"}
     assert {name: len(each) for name, each in take_turns(peers, 3).items()} == {"a": 3, "b": 3, "c": 3}

@@ -78,7 +78,7 @@ def test_what_multiplies_nothing_costs_no_products():
 
 def test_sdxl_at_1024_is_the_work_that_is_published():
     """6.76 TFLOP for the UNet, attention included; 10.5 for the decoder."""
-    sizes = {"rows": 1, "images": 1, "latent_height": 128, "latent_width": 128}
+    sizes = {"rows": 1, "images": 1, "latent_height": 128, "latent_width": 128, "height": 1024, "width": 1024}
     denoiser, decoder = (
         graph_cost(concrete(find("sdxl", name, "fp16", NOWHERE), sizes)) for name in ("denoiser", "vae_decoder")
     )
