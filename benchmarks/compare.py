@@ -3,7 +3,9 @@
 Peers take turns, and the order turns as well, so that whatever else the machine does meets them all. Every peer uses as many
 threads as there are physical cores. Equal work is checked: pictures must agree with diffusers'. Peers begin at the encoder's
 output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
-remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster.
+remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster. `ours_over_cpu` is the same
+in processor seconds, all processes counted, for a machine that others use too: Linux shares its cores between sessions, and the
+server is a session of its own, so that clocks say as much of the neighbours as of the peers.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -27,7 +30,7 @@ from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
-from . import gpu
+from . import gpu, server_memory
 from .oracle import psnr_db
 from .parity import MAX_PSNR_DB
 from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
@@ -40,18 +43,33 @@ REST_S = 0.1
 """Between turns: threads of the last peer that still spin go to sleep."""
 
 
-def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each peer in each round; the order moves on by one every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+Spent = dict[str, list[float]]
+"""Peer -> seconds of each round."""
+
+
+def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Callable[[], float]) -> tuple[Spent, Spent]:
+    """Seconds on the clock, and of processors, of each peer in each round; the order moves on by one every round.
+
+    `cpu_s`: processor seconds spent so far by all that any peer is made of.
+    """
+    seconds: Spent = {name: [] for name in peers}
+    processors: Spent = {name: [] for name in peers}
     names = list(peers)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             time.sleep(REST_S)
-            started = time.perf_counter()
+            spent, started = cpu_s(), time.perf_counter()
             peers[name]()
             seconds[name].append(time.perf_counter() - started)
+            processors[name].append(cpu_s() - spent)
         _say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
-    return seconds
+    return seconds, processors
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Processor seconds of this process and of those named, all threads, user and system."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return time.process_time() + sum(each.user + each.system for each in times)
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
@@ -76,9 +94,10 @@ def measure(
             first_s[name] = time.perf_counter() - started
             _say(f"first picture of {name}: {first_s[name]:.1f} s")
         psnr = agreement(pictures)
-        seconds = take_turns(peers, rounds)
+        pids = server_memory.pids(server)
+        seconds, processors = take_turns(peers, rounds, lambda: cpu_seconds(pids))
     return {
-        **figures(seconds, first_s),
+        **figures(seconds, processors, first_s),
         "variant": variant.name,
         "profile": profile.name,
         "work": asdict(work),
@@ -90,14 +109,18 @@ def measure(
     }
 
 
-def figures(seconds: Mapping[str, Sequence[float]], first_s: Mapping[str, float]) -> dict[str, Any]:
+def figures(
+    seconds: Mapping[str, Sequence[float]], processors: Mapping[str, Sequence[float]], first_s: Mapping[str, float]
+) -> dict[str, Any]:
     """What the seconds of all rounds come to. `compile_s`: what the first compiled picture took beyond a usual one."""
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     compiled = {"compile_s": round(first_s[COMPILED] - medians[COMPILED], 1)} if COMPILED in seconds else {}
     return {
         "ours_over": ratios(seconds, SERVED),
+        "ours_over_cpu": ratios(processors, SERVED),
         "onnxruntime_over": ratios(seconds, ONNXRUNTIME) if ONNXRUNTIME in seconds else {},
         "median_s": {name: round(median, 4) for name, median in medians.items()},
+        "median_cpu_s": {name: round(statistics.median(each), 4) for name, each in processors.items()},
         **compiled,
         "seconds": {name: [round(second, 4) for second in each] for name, each in seconds.items()},
     }

@@ -179,7 +179,7 @@ def load_oracle(variant: Variant, checkpoint: Path | None = None, device: str = 
         else:
             load_part(module, folder, part)
         module = module.eval().requires_grad_(False)
-        return module if part in _ENCODERS else module.to(device, _dtype(device))
+        return module if device == "cpu" or part in _ENCODERS else module.to(device, _dtype(device))
 
     return replace(ORACLES[type(variant.architecture)](variant, filled), device=device)
 

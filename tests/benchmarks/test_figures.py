@@ -1,5 +1,6 @@
 """The arithmetic of the measurements: percentiles, floors, ratios, sweeps, tables and charts. Nothing is timed here."""
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -76,18 +77,23 @@ def test_a_ratio_above_one_says_ours_is_faster():
 
 def test_compile_time_is_what_the_first_picture_took_beyond_a_usual_one():
     seconds = {"served": [1.0, 1.0], "onnxruntime": [2.0, 2.0], "torch_compile": [4.0, 4.0]}
-    found = figures(seconds, {"served": 1.5, "onnxruntime": 2.5, "torch_compile": 64.0})
+    processors = {"served": [3.0, 3.0], "onnxruntime": [3.0, 3.0], "torch_compile": [1.5, 1.5]}
+    found = figures(seconds, processors, {"served": 1.5, "onnxruntime": 2.5, "torch_compile": 64.0})
     assert found["ours_over"] == {"onnxruntime": 2.0, "torch_compile": 4.0}
     assert found["onnxruntime_over"] == {"served": 0.5, "torch_compile": 2.0}
     assert found["compile_s"] == 60.0
-    assert "compile_s" not in figures({"served": [1.0]}, {"served": 1.0})
+    assert found["ours_over_cpu"] == {"onnxruntime": 1.0, "torch_compile": 0.5}
+    assert "compile_s" not in figures({"served": [1.0]}, {"served": [1.0]}, {"served": 1.0})
 
 
 def test_peers_take_turns_and_each_begins_once(monkeypatch):
     monkeypatch.setattr(compare, "REST_S", 0)
     order = []
     peers = {name: lambda name=name: order.append(name) for name in "abc"}
-    assert {name: len(each) for name, each in take_turns(peers, 3).items()} == {"a": 3, "b": 3, "c": 3}
+    clock = itertools.count()
+    seconds, processors = take_turns(peers, 3, lambda: next(clock))
+    assert {name: len(each) for name, each in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    assert processors == {"a": [1, 1, 1], "b": [1, 1, 1], "c": [1, 1, 1]}
     assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
 
