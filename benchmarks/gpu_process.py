@@ -123,7 +123,7 @@ def _parity(
     """The largest error as a share of the reference's largest value, where there is a reference at these sizes."""
     path = Path(job.references) / f"{job.component}-{'-'.join(map(str, sizes.values()))}.npz"
     if job.way == REFERENCE:
-        np.savez(path, **outputs)  # type: ignore[arg-type]
+        np.savez(path, **outputs)
         return {}
     if not path.exists():
         return {"error_of_largest": None}

@@ -139,8 +139,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     try:
-        usual = usual_point(variant, args.profile)
-        chosen = [*points(variant, usual, args.sweep), *([largest_point(variant, usual)] if args.largest else [])]
+        chosen = points(variant, usual_point(variant, args.profile), args.sweep)
+        if args.largest:
+            chosen += [largest_point(variant, chosen[-1])]
         document = measure(variant, chosen, args.repeats, args.checkpoint)
     except (SweepError, NoRoomError, ComponentProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
