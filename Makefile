@@ -12,7 +12,11 @@ VENV := .venv
 RUN  := $(VENV)/bin/python
 REPOSITORY := build/$(VARIANT)-$(PROFILE)
 
-.PHONY: help setup check check-tensorrt test demo export repository serve bench clean
+# For bench-gpu: a placement of the card (python -m export plan --variant sdxl), and the official weights where VARIANT has them.
+GPU_PROFILE ?= gpu-ort
+CHECKPOINT  ?=
+
+.PHONY: help setup check check-tensorrt test demo export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,9 +63,18 @@ repository: export ## build/VARIANT-PROFILE, ready for Triton
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY)
 
-bench: setup ## benchmarks that run on this machine
+bench: setup ## parity, overhead, memory, latency and peers on this machine
 	$(RUN) -m benchmarks parity --variant $(VARIANT)
 	$(RUN) -m benchmarks overhead --variant $(VARIANT)
+	$(RUN) -m benchmarks vram --variant $(VARIANT) --profile $(PROFILE)
+	$(RUN) -m benchmarks latency --variant $(VARIANT) --profile $(PROFILE)
+	$(RUN) -m benchmarks compare --variant $(VARIANT) --profile $(PROFILE)
+
+bench-gpu: setup ## one report file of this GPU to share: plan, memory, latency, peers
+	$(RUN) -m benchmarks report --variant $(VARIANT) --profile $(GPU_PROFILE) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+
+gpu-verify: setup ## full-size networks on this GPU: parity, times, memory, an 8 GB card
+	$(RUN) -m benchmarks gpu-verify
 
 clean: ## everything made here but the virtual environment
 	rm -rf build out

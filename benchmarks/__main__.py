@@ -5,14 +5,31 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import compare, latency, onestep, overhead, parity, precision, quality, serving, soak, step_cache, vram
+from . import (
+    compare,
+    gpu_verify,
+    latency,
+    onestep,
+    overhead,
+    parity,
+    precision,
+    quality,
+    report_file,
+    serving,
+    soak,
+    step_cache,
+    vram,
+)
+
+_COMMANDS = (
+    parity, overhead, compare, latency, vram, onestep, serving, soak, step_cache, precision, quality, report_file, gpu_verify,
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="measurement")
-    commands = (parity, overhead, compare, latency, vram, onestep, serving, soak, step_cache, precision, quality)
-    for command in commands:
+    for command in _COMMANDS:
         command.add_command(subparsers)
     args = parser.parse_args(argv)
     code: int = args.run(args)

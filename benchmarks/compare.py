@@ -3,7 +3,9 @@
 Peers take turns, and the order turns as well, so that whatever else the machine does meets them all. Every peer uses as many
 threads as there are physical cores. Equal work is checked: pictures must agree with diffusers'. Peers begin at the encoder's
 output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
-remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster.
+remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster. `ours_over_cpu` is the same
+in processor seconds, all processes counted, for a machine that others use too: Linux shares its cores between sessions, and the
+server is a session of its own, so that clocks say as much of the neighbours as of the peers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,106 +25,51 @@ import psutil
 import torch
 from PIL import Image
 
-from faceclip import FaceCLIPPipeline
 from faceclip_serving.profiles import PROFILE_NAMES, Profile, profile_of
-from faceclip_serving.signatures import PREPARE
 from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
-from . import inprocess
-from .oracle import load_oracle, psnr_db
-from .parity import MAX_PSNR_DB, PROMPT, reference_rows
-from .report import emit
+from . import gpu, server_memory
+from .oracle import psnr_db
+from .parity import MAX_PSNR_DB
+from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
+from .report import THREADS, emit
 from .running import serving
 
-SERVED, ONNXRUNTIME, EAGER, COMPILED = "served", "onnxruntime", "diffusers_eager", "torch_compile"
-PEERS = (ONNXRUNTIME, EAGER, COMPILED)
 SMALLEST_PSNR_DB = 35.0
 """Below this the pictures are not the same work. The oracle's CPU pictures are far above."""
 REST_S = 0.1
 """Between turns: threads of the last peer that still spin go to sleep."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """One picture; nothing here differs between peers."""
-
-    height: int
-    width: int
-    steps: int
-    guidance_scale: float
-    scheduler: str
-    seed: int = 1
+Spent = dict[str, list[float]]
+"""Peer -> seconds of each round."""
 
 
-def default_work(variant: Variant) -> Work:
-    usual = variant.defaults
-    return Work(usual.height, usual.width, usual.num_inference_steps, usual.guidance_scale, usual.scheduler)
+def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Callable[[], float]) -> tuple[Spent, Spent]:
+    """Seconds on the clock, and of processors, of each peer in each round; the order moves on by one every round.
 
-
-Draw = Callable[[], Array]
-"""-> RGB uint8 [height, width, 3]."""
-
-
-def served_peer(pipe: FaceCLIPPipeline, work: Work) -> Callable[[], bytes]:
-    """A request to the server; a PNG file comes back."""
-    options: dict[str, Any] = {
-        "seed": work.seed,
-        "num_inference_steps": work.steps,
-        "guidance_scale": work.guidance_scale,
-        "height": work.height,
-        "width": work.width,
-        "scheduler": work.scheduler,
-    }
-    return lambda: bytes(pipe(PROMPT, output_type="bytes", **options).images[0])
-
-
-def inprocess_peer(pipeline: inprocess.Pipeline, work: Work) -> Callable[[], bytes]:
-    """The same request to the same graphs and functions, in this process."""
-    arrays: dict[str, Array] = {
-        "prompt": np.array([PROMPT.encode()], object),
-        "seed": np.array([work.seed], np.int64),
-        "num_inference_steps": np.array([work.steps], np.int32),
-        "guidance_scale": np.array([work.guidance_scale], np.float32),
-        "height": np.array([work.height], np.int32),
-        "width": np.array([work.width], np.int32),
-        "scheduler": np.array([work.scheduler.encode()], object),
-    }
-    return lambda: bytes(pipeline(arrays)["images"][0])
-
-
-def diffusers_peers(
-    variant: Variant, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
-) -> dict[str, Draw]:
-    """diffusers' own pipeline from the torch encoder's outputs: as it is, and with its networks compiled."""
-    rows = reference_rows(variant, repository / PREPARE / "1", None, PROMPT)
-    options = asdict(work)
-    peers: dict[str, Draw] = {}
-    for name in (EAGER, COMPILED):
-        if name not in wanted:
-            continue
-        oracle = load_oracle(variant, checkpoint)
-        encoded = oracle.encode(*rows)
-        if name == COMPILED:
-            for network in oracle.networks.values():
-                network.compile()
-        peers[name] = lambda oracle=oracle, encoded=encoded: oracle.picture(*encoded, **options)  # type: ignore[misc]
-    return peers
-
-
-def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each peer in each round; the order moves on by one every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    `cpu_s`: processor seconds spent so far by all that any peer is made of.
+    """
+    seconds: Spent = {name: [] for name in peers}
+    processors: Spent = {name: [] for name in peers}
     names = list(peers)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             time.sleep(REST_S)
-            started = time.perf_counter()
+            spent, started = cpu_s(), time.perf_counter()
             peers[name]()
             seconds[name].append(time.perf_counter() - started)
+            processors[name].append(cpu_s() - spent)
         _say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
-    return seconds
+    return seconds, processors
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Processor seconds of this process and of those named, all threads, user and system."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return time.process_time() + sum(each.user + each.system for each in times)
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
@@ -132,16 +79,14 @@ def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float
 
 
 def measure(
-    variant: Variant, profile: Profile, work: Work, rounds: int, wanted: Sequence[str], checkpoint: Path | None
+    variant: Variant, profile: Profile, work: Work, rounds: int, skip: Sequence[str], checkpoint: Path | None
 ) -> dict[str, Any]:
-    """One server, and every wanted peer in this process."""
-    threads = psutil.cpu_count(logical=False)
-    torch.set_num_threads(threads)
+    """One server, and every peer that is not left out in this process."""
+    torch.set_num_threads(THREADS)
+    reasons = absent(profile, [name for name in PEERS if name not in skip], skip)
     with serving(variant, profile, checkpoint) as (server, pipe):
-        peers: dict[str, Callable[[], Any]] = {SERVED: served_peer(pipe, work)}
-        if ONNXRUNTIME in wanted:
-            peers[ONNXRUNTIME] = inprocess_peer(inprocess.load(variant, profile, server.repository), work)
-        peers.update(diffusers_peers(variant, work, server.repository, checkpoint, wanted))
+        wanted = [name for name in PEERS if name not in reasons]
+        peers = {SERVED: served_peer(pipe, work), **make_peers(variant, profile, work, server.repository, checkpoint, wanted)}
         pictures, first_s = {}, {}
         for name, draw in peers.items():
             started = time.perf_counter()
@@ -149,21 +94,34 @@ def measure(
             first_s[name] = time.perf_counter() - started
             _say(f"first picture of {name}: {first_s[name]:.1f} s")
         psnr = agreement(pictures)
-        seconds = take_turns(peers, rounds)
+        pids = server_memory.pids(server)
+        seconds, processors = take_turns(peers, rounds, lambda: cpu_seconds(pids))
+    return {
+        **figures(seconds, processors, first_s),
+        "variant": variant.name,
+        "profile": profile.name,
+        "work": asdict(work),
+        "psnr_db": psnr,
+        "rounds": rounds,
+        "threads": THREADS,
+        "gpus": gpu.devices(),
+        "absent": reasons,
+    }
+
+
+def figures(
+    seconds: Mapping[str, Sequence[float]], processors: Mapping[str, Sequence[float]], first_s: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the seconds of all rounds come to. `compile_s`: what the first compiled picture took beyond a usual one."""
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     compiled = {"compile_s": round(first_s[COMPILED] - medians[COMPILED], 1)} if COMPILED in seconds else {}
     return {
         "ours_over": ratios(seconds, SERVED),
+        "ours_over_cpu": ratios(processors, SERVED),
         "onnxruntime_over": ratios(seconds, ONNXRUNTIME) if ONNXRUNTIME in seconds else {},
-        "variant": variant.name,
-        "profile": profile.name,
-        "work": asdict(work),
         "median_s": {name: round(median, 4) for name, median in medians.items()},
+        "median_cpu_s": {name: round(statistics.median(each), 4) for name, each in processors.items()},
         **compiled,
-        "psnr_db": psnr,
-        "rounds": rounds,
-        "threads": threads,
-        "skipped": [name for name in PEERS if name not in seconds],
         "seconds": {name: [round(second, 4) for second in each] for name, each in seconds.items()},
     }
 
@@ -210,7 +168,6 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
     work = Work(**{**asdict(default_work(variant)), **given})
-    wanted = [name for name in PEERS if name not in args.skip]
-    document = measure(variant, profile_of(variant, args.profile), work, args.rounds, wanted, args.checkpoint)
+    document = measure(variant, profile_of(variant, args.profile), work, args.rounds, args.skip, args.checkpoint)
     emit(f"compare-{variant.name}", document)
     return 0

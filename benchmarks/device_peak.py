@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import torch
 from onnx import TensorProto, helper
 
 from .floor import Peak
+from .report import THREADS
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 1536), (4096, 8192)
 """Sides of the square matrices tried."""
@@ -38,7 +38,7 @@ def measure(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
         "gbyte_per_s": round(peak.bytes_per_s / 1e9, 2),
         "best": best,
         "products_gflop_per_s": {name: round(rate / 1e9, 2) for name, rate in found.items()},
-        "threads": psutil.cpu_count(logical=False) if device == "cpu" else None,
+        "threads": THREADS if device == "cpu" else None,
     }
 
 
@@ -54,7 +54,7 @@ def best_s(run: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def _cpu_products() -> dict[str, float]:
-    torch.set_num_threads(psutil.cpu_count(logical=False))
+    torch.set_num_threads(THREADS)
     found = {}
     for side in CPU_SIDES:
         left, right = torch.randn(side, side), torch.randn(side, side)

@@ -49,7 +49,8 @@ def stage_sizes(variant: Variant, point: Point) -> dict[str, int]:
         "latent_height": point.height // variant.latent_scale,
         "latent_width": point.width // variant.latent_scale,
     }
-    return {"rows": 2 * point.images, "images": point.images, "faces": 1, **cells}
+    pixels = {"height": point.height, "width": point.width}
+    return {"rows": 2 * point.images, "images": point.images, "faces": 1, **cells, **pixels}
 
 
 def component_sizes(variant: Variant, component: str, point: Point) -> dict[str, int]:

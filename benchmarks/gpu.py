@@ -75,20 +75,26 @@ def energy_j() -> float | None:
 
 
 class Peak:
-    """Within `with`, watches `process_bytes`; `bytes` is the most seen, None where there is nothing to see."""
+    """Within `with`, watches `process_bytes`; `bytes` is the most seen, None where there is nothing to see.
+
+    `card_bytes`: the most that all GPUs held beyond what they held at the start, whoever holds it. Inside a container, the driver
+    may know processes by other numbers: `bytes` is 0 then, and this one tells.
+    """
 
     def __init__(self, pids: Collection[int] | None = None) -> None:
         self.bytes: int | None = None
+        self.card_bytes: int | None = None
         self._pids = pids
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        while True:
+        start = _used_bytes()
+        while start is not None:
+            self.card_bytes = max(self.card_bytes or 0, (_used_bytes() or start) - start)
             now = process_bytes(self._pids)
-            if now is None:
-                return
-            self.bytes = max(self.bytes or 0, now)
+            if now is not None:
+                self.bytes = max(self.bytes or 0, now)
             if self._stop.wait(SAMPLE_S):
                 return
 
@@ -99,6 +105,12 @@ class Peak:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def _used_bytes() -> int | None:
+    """Bytes in use on all GPUs; None where there are none."""
+    found = devices()
+    return sum(int(each["used_bytes"]) for each in found) if found else None
 
 
 def _text(value: str | bytes) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from faceclip_serving.finishing import finish
 from faceclip_serving.jobs import Job
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.preparing import prepare
-from faceclip_serving.profiles import Profile
+from faceclip_serving.profiles import Profile, Runtime
 from faceclip_serving.prompts import load_tokenizer
 from faceclip_serving.sampling import sample, start_pictures
 from faceclip_serving.signatures import (
@@ -33,7 +34,7 @@ from faceclip_serving.signatures import (
     bounds,
     components,
 )
-from faceclip_serving.tensors import Array
+from faceclip_serving.tensors import Array, Bounds, Signature
 from faceclip_serving.tiling import Run, tiled
 from faceclip_serving.variant import Variant
 
@@ -97,9 +98,22 @@ def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0)
         runtime = profile.placements[name].runtime
         tile = profile.vae_tile if name == VAE_DECODER else 0
         path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
-        run: Run = OnnxComponent(path, nets[name], runtime.providers, limits[name], threads).run
+        run = _component(path, nets[name], runtime, limits[name], threads)
         if tile:
             stages[name] = tiled(run, tile, variant.latent_scale)
         else:
             stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, profile.denoiser_rows, stages)
+
+
+def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:
+    """A component of a repository, by ONNX Runtime or TensorRT. An engine stays loaded until the process ends."""
+    if runtime.providers:
+        return OnnxComponent(path, signature, runtime.providers, limits, threads).run
+    from export.engine_device import open_device
+    from export.engine_tensorrt import running
+
+    return _OPEN.enter_context(running(path, signature, open_device()))
+
+
+_OPEN = ExitStack()

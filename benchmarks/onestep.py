@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from export.graph import GraphError
 from faceclip_serving.profiles import RUNTIMES
 from faceclip_serving.signatures import COMPONENTS
@@ -21,7 +19,7 @@ from faceclip_serving.variants import VARIANTS
 
 from .component_process import ComponentProcessError, Job
 from .floor import component_sizes
-from .report import emit
+from .report import THREADS, emit
 from .sweep import SweepError, points, usual_point
 from .table import table
 from .weighing import NoRoomError, weigh
@@ -39,7 +37,7 @@ def jobs(args: argparse.Namespace) -> list[Job]:
             {**component_sizes(variant, name, point), "rows": args.rows},
             args.runtime,
             args.repeats,
-            args.threads or psutil.cpu_count(logical=False),
+            args.threads or THREADS,
             dict(entry.split("=", 1) for entry in args.session),
         )
         for name in args.component or COMPONENTS

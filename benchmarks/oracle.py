@@ -6,7 +6,7 @@ One row of `ORACLES` per family, chosen by the type of the variant's architectur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,10 @@ class Oracle:
     draw: Draw
     networks: Mapping[str, nn.Module]
     """What a picture is made with after the encoders, by the name of the component that does the same."""
+    device: str = "cpu"
+    """Of `networks`: in FP32 on the CPU, in half precision elsewhere. The encoder stays on the CPU."""
+    packed: Callable[[torch.Tensor], torch.Tensor] = lambda noise: noise
+    """Noise [1, channels, height, width] as the pipeline takes it."""
 
     @torch.no_grad()
     def encode(self, face_image: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
@@ -69,6 +73,9 @@ class Oracle:
 
         `options`: scheduler, seed, steps, guidance_scale, height and width.
         """
+        embeddings, pooled = (rows.to(self.device, _dtype(self.device)) for rows in (embeddings, pooled))
+        if self.device != "cpu":  # noise drawn in half precision would be other noise
+            options["latents"] = self._noise(options).to(self.device, _dtype(self.device))
         image = self.draw(
             {
                 "prompt_embeds": embeddings[1:2],
@@ -83,8 +90,14 @@ class Oracle:
             width=options["width"],
             generator=torch.Generator().manual_seed(options["seed"]),
             output_type="np",
+            **{name: options[name] for name in ("latents",) if name in options},
         )
         return np.asarray((image * 255).round(), np.uint8)
+
+    def _noise(self, options: Mapping[str, Any]) -> torch.Tensor:
+        sides = (options[side] // self.variant.latent_scale for side in ("height", "width"))
+        generator = torch.Generator().manual_seed(options["seed"])
+        return self.packed(torch.randn((1, self.variant.latent_channels, *sides), generator=generator))
 
 
 Filled = Callable[[nn.Module, str], Any]
@@ -135,7 +148,8 @@ def _flux(variant: Variant, filled: Filled) -> Oracle:
         return _run(pipeline, conditioning, options)
 
     encoder = filled(FaceT5Encoder(architecture), "face_t5_encoder")
-    return Oracle(variant, encoder, draw, {DENOISER: transformer, VAE_DECODER: vae.decoder})
+    networks = {DENOISER: transformer, VAE_DECODER: vae.decoder}
+    return Oracle(variant, encoder, draw, networks, packed=lambda noise: FluxPipeline._pack_latents(noise, *noise.shape))
 
 
 ORACLES: Mapping[type, Callable[[Variant, Filled], Oracle]] = {SDXLArchitecture: _sdxl, FluxArchitecture: _flux}
@@ -146,8 +160,16 @@ def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mappi
     return np.asarray(pipeline(**conditioning, **options).images[0])
 
 
-def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
-    """The networks of a variant, from a checkpoint folder, its own weights, or with seeded ones."""
+def _dtype(device: str) -> torch.dtype:
+    return torch.float32 if device == "cpu" else torch.float16
+
+
+def load_oracle(variant: Variant, checkpoint: Path | None = None, device: str = "cpu") -> Oracle:
+    """The networks of a variant, from a checkpoint folder, its own weights, or with seeded ones.
+
+    `device`: where pictures are made, in half precision if it is not the CPU; diffusers lets the decoder compute in FP32 where
+    half precision is too narrow for it.
+    """
 
     folder = weights_folder(variant, checkpoint)
 
@@ -156,9 +178,14 @@ def load_oracle(variant: Variant, checkpoint: Path | None = None) -> Oracle:
             fill_seeded(module)
         else:
             load_part(module, folder, part)
-        return module.eval().requires_grad_(False)
+        module = module.eval().requires_grad_(False)
+        return module if device == "cpu" or part in _ENCODERS else module.to(device, _dtype(device))
 
-    return ORACLES[type(variant.architecture)](variant, filled)
+    return replace(ORACLES[type(variant.architecture)](variant, filled), device=device)
+
+
+_ENCODERS = ("face_clip_encoder", "face_t5_encoder")
+"""Parts of a checkpoint that are run once, where they are loaded."""
 
 
 def psnr_db(a: Array, b: Array) -> float:

@@ -11,17 +11,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "diffusers", "onnxruntime", "numpy", "tritonclient", "nvidia-pytriton")
+import psutil
+
+PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
 RESULTS = Path(__file__).resolve().parent / "results"
+THREADS: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+"""One per physical core, as ONNX Runtime takes when it is not told: for every peer of a measurement."""
 
 
 def emit(name: str, document: Mapping[str, Any]) -> None:
     """Prints the document as the last line; with FACECLIP_SAVE_RESULTS set, keeps it in `results/<name>.json` as well."""
-    stamped = {**document, "machine": _machine(), "versions": _versions(), "commit": _commit()}
+    stamped = stamp(document)
     if os.environ.get("FACECLIP_SAVE_RESULTS"):
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(stamped, indent=1) + "\n")
     print(json.dumps(stamped))
+
+
+def stamp(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with machine, versions and commit."""
+    return {**document, "machine": _machine(), "versions": _versions(), "commit": _commit()}
 
 
 def _machine() -> dict[str, Any]:

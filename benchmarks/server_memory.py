@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psutil
 
 from server.process import TritonServer
@@ -32,3 +34,20 @@ def usage(server: TritonServer) -> dict[str, int]:
         "peak": sum(each["peak"] for each in found),
         **({} if on_gpu is None else {"gpu": on_gpu}),
     }
+
+
+def by_process(server: TritonServer) -> dict[str, dict[str, int]]:
+    """`memory_bytes` of tritonserver and of the process of each Python model, by the model's name."""
+    root = psutil.Process(server.pid)
+    found = {"tritonserver": memory_bytes(server.pid)}
+    for process in root.children(recursive=True):
+        name = model_of(process.cmdline())
+        same = sum(known.split(" #")[0] == name for known in found)
+        found[f"{name} #{same + 1}" if same else name] = memory_bytes(process.pid)
+    return found
+
+
+def model_of(command: Sequence[str]) -> str:
+    """The model that a process of Triton's Python backend runs: the folder above the version of `<model>/<version>/model.py`."""
+    script = next((word for word in command if word.endswith("/model.py")), None)
+    return script.split("/")[-3] if script else " ".join(command[:1]) or "unknown"

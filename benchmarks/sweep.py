@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from faceclip_serving.profiles import PROFILE_NAMES
+from faceclip_serving.profiles import PROFILE_NAMES, profile_of
 from faceclip_serving.variant import Variant
 
 
@@ -33,6 +33,12 @@ def usual_point(variant: Variant, profile: str = "cpu") -> Point:
     """The variant's default request."""
     usual = variant.defaults
     return Point(usual.height, usual.width, usual.num_inference_steps, 1, profile)
+
+
+def largest_point(variant: Variant, usual: Point) -> Point:
+    """The largest pictures of the profile, as many as a request may ask for; what needs the most memory."""
+    limits = profile_of(variant, usual.profile).narrowed(variant).limits
+    return replace(usual, height=limits.size[1], width=limits.size[1], images=limits.num_images_per_prompt)
 
 
 def points(variant: Variant, usual: Point, words: Sequence[str]) -> list[Point]:
