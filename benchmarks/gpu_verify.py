@@ -84,7 +84,7 @@ def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Seq
             if placement.runtime is TENSORRT
         }
     for component in COMPONENTS:
-        model = find(variant.name, component, PRECISION, exported)
+        model = find(variant.name, component, exported)
         counted[component] = [_counted(variant, model, case) for case in cases(variant, component, sizes, batches)]
     return {"plans": plans, "counted": counted, "engine_shapes": {name: each for name, each in engines.items() if each}}
 

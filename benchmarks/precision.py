@@ -20,7 +20,7 @@ from export.build import build_repository, onnx_folder
 from export.precision import PRECISIONS
 from export.to_onnx import export_component
 from faceclip_serving.onnx_component import OnnxComponent
-from faceclip_serving.profiles import ORT_CPU, PROFILES
+from faceclip_serving.profiles import CPU, ORT_CPU
 from faceclip_serving.signatures import DENOISER, components
 from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
@@ -31,7 +31,7 @@ from .oracle import psnr_db
 from .parity import MAX_PSNR_DB, PHOTO, PROMPT
 from .report import emit
 
-PROFILE = PROFILES["cpu"]
+PROFILE = CPU
 
 
 def measure(variant: Variant, precision: str, steps: int, seeds: int, checkpoint: Path | None = None) -> dict[str, Any]:
