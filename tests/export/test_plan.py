@@ -48,7 +48,7 @@ ROW = 4 * 4
     ],
 )
 def test_a_tensor_lives_until_it_is_read_for_the_last_time(nodes, rows):
-    assert peak_bytes(concrete(graph(*nodes), {"rows": 5}), ONNX_RUNTIME) == rows * 5 * ROW
+    assert peak_bytes(concrete(graph(*nodes), {"rows": 5}), replace(ONNX_RUNTIME, arena=1)) == rows * 5 * ROW
 
 
 def test_precision_and_runtime_decide_the_bytes_of_a_number():
@@ -56,7 +56,7 @@ def test_precision_and_runtime_decide_the_bytes_of_a_number():
     single, half = (concrete(graph(*nodes, half=each), {"rows": 2}) for each in (False, True))
     assert peak_bytes(single, ONNX_RUNTIME) == 2 * peak_bytes(half, ONNX_RUNTIME)
     assert peak_bytes(half, replace(ONNX_RUNTIME, half_bits=32)) == peak_bytes(single, ONNX_RUNTIME)
-    assert peak_bytes(single, TENSORRT) == peak_bytes(half, TENSORRT)
+    assert peak_bytes(single, TENSORRT) == peak_bytes(half, TENSORRT) < peak_bytes(half, ONNX_RUNTIME)
     assert (weight_bytes(single, ONNX_RUNTIME), weight_bytes(half, ONNX_RUNTIME)) == (64, 32)
     assert weight_bytes(half, ONNX_RUNTIME, matrix_bits=8) == 16
 
