@@ -69,7 +69,7 @@ def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Ca
 def cpu_seconds(pids: Sequence[int]) -> float:
     """Processor seconds of this process and of those named, all threads, user and system."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return time.process_time() + sum(each.user + each.system for each in times)
+    return time.process_time() + float(sum(each.user + each.system for each in times))
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
