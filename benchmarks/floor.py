@@ -6,13 +6,14 @@ the peak bandwidth. Pure arithmetic; `device_peak` measures, `export.graph_cost`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.graph_cost import Cost, graph_cost
-from export.graph_shapes import concrete, find
+from export.graph_shapes import Graph, concrete, find
 from faceclip_serving.profiles import Placement, Profile
 from faceclip_serving.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.variant import Variant
@@ -66,13 +67,19 @@ def float_bits(placement: Placement) -> int | None:
 
 def costs(variant: Variant, profile: Profile, onnx: Path, point: Point) -> dict[str, Cost]:
     """What each component costs once at `point`. `onnx`: folder of `<precision>/<component>/model.onnx`."""
-    return {
-        name: graph_cost(
-            concrete(find(variant.name, name, profile.placements[name].precision, onnx), component_sizes(variant, name, point)),
-            float_bits(profile.placements[name]),
-        )
-        for name in COMPONENTS
-    }
+    found = {}
+    for name in COMPONENTS:
+        placement = profile.placements[name]
+        graph = concrete(find(variant.name, name, placement.precision, onnx), component_sizes(variant, name, point))
+        if missing := unsized(graph):
+            print(f"  {name}: {missing} tensors of its graph have no size; work is counted without them", file=sys.stderr)
+        found[name] = graph_cost(graph, float_bits(placement))
+    return found
+
+
+def unsized(graph: Graph) -> int:
+    """How many tensors of numbers the graph gives no size: what they cost is missing from every count."""
+    return sum(tensor.floating and 0 in tensor.dims for tensor in graph.tensors.values())
 
 
 def request_floor_s(work: Mapping[str, Cost], peak: Peak, steps: int) -> float:

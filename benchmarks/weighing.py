@@ -12,7 +12,7 @@ from export.memory import free_bytes
 from faceclip_serving.profiles import RUNTIMES
 
 from .component_process import Job, measure
-from .floor import CPU_FLOAT_BITS
+from .floor import CPU_FLOAT_BITS, unsized
 
 
 class NoRoomError(RuntimeError):
@@ -30,6 +30,7 @@ def predicted(job: Job) -> dict[str, int]:
         "stored_weight_bytes": stored.weight_bytes,
         "weight_bytes": computed.weight_bytes,
         "activation_peak_bytes": computed.activation_peak_bytes,
+        "unsized_tensors": unsized(graph),
     }
 
 

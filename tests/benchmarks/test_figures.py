@@ -12,14 +12,17 @@ import pytest
 from benchmarks import chart, compare
 from benchmarks.compare import agreement, figures, ratios, take_turns
 from benchmarks.distribution import percentile, summary
-from benchmarks.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
+from benchmarks.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s, unsized
 from benchmarks.latency import times_table
 from benchmarks.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
 from benchmarks.sweep import SweepError, points, usual_point
 from benchmarks.table import table
 from export.graph_cost import Cost
+from export.graph_shapes import concrete
 from faceclip_serving.profiles import CPU, GPU_ORT, profile_of
 from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
+
+from .graphs import chain
 
 WORK = Cost(
     flops=1000,
@@ -54,6 +57,13 @@ def test_the_floor_is_the_slower_of_products_and_bytes():
     assert floor_s(WORK, Peak(flops_per_s=100, bytes_per_s=1e9)) == 10.0
     assert floor_s(WORK, Peak(flops_per_s=1e9, bytes_per_s=12)) == 10.0
     assert unfused_s(WORK, Peak(flops_per_s=1e9, bytes_per_s=50)) == 10.0
+
+
+def test_tensors_without_a_size_are_counted():
+    graph = chain()
+    assert unsized(concrete(graph, {"n": 3})) == 0
+    graph.graph.value_info[0].type.tensor_type.shape.dim[1].Clear()
+    assert unsized(concrete(graph, {"n": 3})) == 1
 
 
 def test_a_request_is_its_steps_and_one_decode():
