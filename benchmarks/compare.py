@@ -5,13 +5,15 @@ threads as there are physical cores. Equal work is checked: pictures must agree 
 output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
 remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster. `ours_over_cpu` is the same
 in processor seconds, all processes counted, for a machine that others use too: Linux shares its cores between sessions, and the
-server is a session of its own, so that clocks say as much of the neighbours as of the peers.
+server is a session of its own, so that clocks say as much of the neighbours as of the peers. On such a machine set
+OMP_WAIT_POLICY=PASSIVE, or torch's threads burn their turns waiting for each other; ONNX Runtime's are told not to in serving.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
 import sys
 import time
@@ -104,6 +106,9 @@ def measure(
         "psnr_db": psnr,
         "rounds": rounds,
         "threads": THREADS,
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(("OMP_", "GOMP_", "MKL_"))
+        },
         "gpus": gpu.devices(),
         "absent": reasons,
     }

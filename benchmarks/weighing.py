@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.graph_cost import graph_cost
-from export.graph_shapes import concrete, read
+from export.graph_shapes import concrete, find
 from export.memory import free_bytes
 from faceclip_serving.profiles import RUNTIMES
 
@@ -22,7 +22,7 @@ class NoRoomError(RuntimeError):
 def predicted(job: Job) -> dict[str, int]:
     """Counted from the graph: FLOPs, the weights as stored and as computed with, and the most bytes of activations at once."""
     on_cpu = RUNTIMES[job.runtime].instance_kind == "KIND_CPU"
-    graph = concrete(read(Path(job.graph)), job.sizes)
+    graph = concrete(find(job.variant, job.component, Path(job.graph).parents[2]), job.sizes)
     stored, computed = (graph_cost(graph, bits) for bits in (None, CPU_FLOAT_BITS if on_cpu else None))
     return {
         "flops": stored.flops,

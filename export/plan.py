@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faceclip_serving.profiles import ORT_CPU, ORT_CUDA, PROFILE_NAMES, TENSORRT, Placement, Profile, profiles
-from faceclip_serving.signatures import COMPONENTS, VAE_DECODER, bounds
+from faceclip_serving.signatures import COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, VAE_DECODER, bounds
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
@@ -30,13 +30,13 @@ MARGIN = 0.03
 """Share of the sum, for fragments and alignment. Assumed."""
 
 SERVER_BYTES = 60_000_000
-"""Resident memory of tritonserver itself. Measured: 2.51 of the wheel."""
-MODEL_BYTES = 150_000_000
-"""Of the process of one Python model with ONNX Runtime, before its weights. Measured on the CPU."""
-SAMPLER_BYTES = 480_000_000
-"""Of the sampler's process, which holds torch and diffusers. Measured on the CPU."""
-PLAIN_MODELS = 3
-"""Python models that run no network: prepare, finish, the streaming entry."""
+"""Resident memory of tritonserver itself. This and the following measured on the CPU, 2.51 of the wheel."""
+COMPONENT_BYTES = 75_000_000
+"""Of the process of a component on ONNX Runtime, without its weights."""
+MODEL_BYTES: Mapping[str, int] = {PREPARE: 95_000_000, SAMPLER: 345_000_000, FINISH: 50_000_000, STREAM: 43_000_000}
+"""Of the other Python models. The sampler's has torch and diffusers."""
+PICTURE_COPIES = 10
+"""FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
 _MATRIX_BITS = {"fp8": 8, "int8": 8, "int8w": 8}
 
@@ -106,7 +106,8 @@ def make_plan(variant: Variant, profile: Profile, exported: Path, largest: tuple
     on_gpu = [placement.runtime for placement in profile.placements.values() if placement.runtime is not ORT_CPU]
     contexts = (TENSORRT in on_gpu) + on_gpu.count(ORT_CUDA)
     hosted = sum(placement.runtime.backend == "python" for placement in profile.placements.values())
-    host = SERVER_BYTES + SAMPLER_BYTES + (PLAIN_MODELS + hosted) * MODEL_BYTES
+    pictures = narrowed.limits.num_images_per_prompt * 3 * 4 * size[0] * size[1]
+    host = SERVER_BYTES + hosted * COMPONENT_BYTES + sum(MODEL_BYTES.values()) + PICTURE_COPIES * pictures
     return Plan(
         variant.name, profile.name, size, profile.denoiser_rows, needs, contexts * CUDA_CONTEXT_BYTES, host, profile.gpu_bytes
     )
