@@ -104,7 +104,7 @@ def make_plan(variant: Variant, profile: Profile, exported: Path, largest: tuple
         sizes = {**sizes, "height": size[0], "width": size[1]}
         needs[component] = _need(variant, component, profile.placements[component], sizes, exported)
     on_gpu = [placement.runtime for placement in profile.placements.values() if placement.runtime is not ORT_CPU]
-    contexts = (TENSORRT in on_gpu) + on_gpu.count(ORT_CUDA)
+    contexts = any(runtime.backend != "python" for runtime in on_gpu) + on_gpu.count(ORT_CUDA)
     hosted = sum(placement.runtime.backend == "python" for placement in profile.placements.values())
     pictures = narrowed.limits.num_images_per_prompt * 3 * 4 * size[0] * size[1]
     host = SERVER_BYTES + hosted * COMPONENT_BYTES + sum(MODEL_BYTES.values()) + PICTURE_COPIES * pictures

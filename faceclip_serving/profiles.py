@@ -18,7 +18,7 @@ from .variant import Variant
 class Runtime:
     name: str
     backend: str
-    """Triton backend of the model: `python` or `tensorrt`."""
+    """Triton backend of the model: `python`, `onnxruntime` or `tensorrt`."""
     platform: str
     """Triton's `platform` field; empty where the backend alone decides."""
     artifact: str
@@ -30,8 +30,10 @@ class Runtime:
 
 ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", "model.onnx", "KIND_GPU")
+"""Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", "model.plan", "KIND_GPU")
-RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TENSORRT)}
+RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT)}
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,14 @@ CPU = Profile("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtim
 GPU_ORT = Profile(
     "gpu-ort", _placed(ORT_CUDA, "fp16"), denoiser_rows=8, doc="ONNX Runtime on CUDA, IO binding", gpu_bytes=79 * _GB
 )
+GPU_TRITON_ORT = Profile(
+    "gpu-triton-ort", _placed(TRITON_ORT, "fp16"), denoiser_rows=8, doc="Triton's own ONNX Runtime backend", gpu_bytes=79 * _GB
+)
 
 _SDXL = (
     CPU,
     GPU_ORT,
+    GPU_TRITON_ORT,
     Profile(
         "8gb",
         _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU),
@@ -142,6 +148,7 @@ _FP8 = Placement(TENSORRT, "fp8")
 _FLUX = (
     CPU,
     GPU_ORT,
+    GPU_TRITON_ORT,
     Profile(
         "16gb",
         _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.tensorrt_version import version
 from export.engine_shapes import engine_bounds, shape_ranges
-from export.repository import render
+from export.repository import component_models, render
 from faceclip_serving.profiles import profiles
 from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, components
 from faceclip_serving.variants import VARIANTS
@@ -76,23 +76,27 @@ def test_batching_rules(variant, profile):
 
 
 @EVERY_CONFIGURATION
-def test_what_triton_runs_from_a_plan_is_all_that_its_backend_needs(variant, profile):
+def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, profile):
     configs = configurations(variant, profile)
-    for name in COMPONENTS:
-        config, runtime = configs[name], profile.placements[name].runtime
-        if runtime.platform != "tensorrt_plan":
-            assert config.platform != "tensorrt_plan" and config.default_model_filename == ""
+    for holder, name in component_models(profile).items():
+        config, runtime = configs[holder], profile.placements[name].runtime
+        if runtime.backend == "python":
+            assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
             continue
-        assert (config.backend, config.platform, config.default_model_filename) == ("tensorrt", "tensorrt_plan", "model.plan")
+        assert (config.backend, config.platform, config.default_model_filename) in (
+            ("tensorrt", "tensorrt_plan", "model.plan"),
+            ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
+        )
         assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_GPU}
-        shapes = shape_ranges(components(variant)[name], engine_bounds(profile.narrowed(variant), name, profile.denoiser_rows))
+        limits = engine_bounds(profile.narrowed(variant), name, profile.denoiser_rows, vae_tile=profile.vae_tile)
+        shapes = shape_ranges(components(variant)[name], limits)
         assert [tensor.name for tensor in config.input] == list(shapes)
         for tensor in config.input:
             assert tensor.data_type in (pb.TYPE_FP32, pb.TYPE_INT32, pb.TYPE_INT64, pb.TYPE_BOOL) and not tensor.optional
             low, _, high = shapes[tensor.name]
             for dim, smallest, largest in zip(tensor.dims, low, high, strict=True):
                 assert dim == -1 or dim == smallest == largest, f"{name}: {tensor.name}: config and plan disagree"
-    assert all(config.platform in ("", "ensemble", "tensorrt_plan") for config in configs.values())
+    assert all(config.platform in ("", "ensemble", "onnxruntime_onnx", "tensorrt_plan") for config in configs.values())
 
 
 # --------------------------------------------------------------------------------------------------------------- Dockerfile
