@@ -129,7 +129,8 @@ def unet_stage(
         return {"velocity": ((predicted.float() - velocity).square() * weight).mean()}
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed)
+    gentle = {"conditioner.encoder": 0.3}  # it was aligned before
+    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed, gentle=gentle)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Work:
         conditioner = Conditioner(encoder, nano.TOKENS, self.tokenizer, tokens)
         if stage is not None:
             conditioner.load_state_dict(self.averaged(stage, "conditioner"), strict=not adapter or stage == "adapter")
-        set_trainable(encoder, trained and not adapter)
+        set_trainable(encoder, fusers=trained and not adapter, towers=trained and stage is None)
         return conditioner
 
     def unet(self, stage: str | None) -> UNet2DConditionModel:
@@ -134,10 +134,15 @@ class Work:
         return unet
 
 
-def set_trainable(encoder: FaceCLIPEncoder, trained: bool) -> None:
-    """Everything but the face encoder and what inference never reads."""
-    encoder.requires_grad_(trained)
+def set_trainable(encoder: FaceCLIPEncoder, fusers: bool, towers: bool) -> None:
+    """What of the encoder learns; never the face encoder, nor what inference does not read.
+
+    Beside a denoiser the text towers stay as the alignment made them: trained along, at this size, they forget words. After 8,000 steps
+    so, 20 % of garments had the prompt's colour; a denoiser on frozen towers had 92 % after 2,600.
+    """
+    encoder.requires_grad_(towers)
     for branch in encoder.branches:
+        branch.fuser.requires_grad_(fusers)
         unused: list[nn.Module | nn.Parameter] = [branch.face_encoder, branch.fuser.enc_output, branch.fuser.enc_output_norm]
         unused += [branch.text_projection, branch.logit_scale, branch.logit_bias]
         for part in unused:
@@ -177,9 +182,10 @@ def _denoiser(name: str, **options: Any) -> Callable[[Work], Stage]:
         conditioner = work.conditioner(aligned, adapter=adapter)
         steps = r.unet_steps if name == "unet" else r.peer_steps
         drops = options.get("drops", JOINT)
+        start = options.get("start")
         return unet_stage(
             name,
-            work.unet(None),
+            work.unet(start if start and (work.results / f"{start}.pt").exists() else None),
             conditioner,
             work.data,
             work.latents,
@@ -212,9 +218,9 @@ STAGES: Mapping[str, Callable[[Work], Stage]] = {
     "face": _face,
     "vae": _vae,
     "align": _align,
-    "unet": _denoiser("unet"),
-    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", adapter=True),
+    "unet": _denoiser("unet", start="adapter"),
+    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "recogniser": _recogniser,
     "attributes": _attributes,
 }

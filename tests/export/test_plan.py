@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from onnx import TensorProto, helper
 
 from export.__main__ import main
 from export.graph import GraphError
 from export.graph_shapes import concrete, find
-from export.live_memory import ONNX_RUNTIME, TENSORRT, peak_bytes, weight_bytes
 from export.plan import make_plan, refusal
 from faceclip_serving.profiles import PROFILE_NAMES, profile_of, profiles
 from faceclip_serving.sdxl_variants import SDXL
@@ -20,54 +18,15 @@ NOWHERE = Path("no-such-folder")
 CARDS = [name for name, profile in profiles(SDXL).items() if profile.gpu_bytes is not None]
 
 
-def graph(*nodes, half=False):
-    """x [rows, 4] through `nodes` to the last one's output, all of that shape; a weight [4, 4]."""
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    made = [helper.make_tensor_value_info(node.output[0], kind, ["s0", 4]) for node in nodes]
-    weight = helper.make_tensor("w", kind, [4, 4], [0.0] * 16)
-    given = helper.make_tensor_value_info("x", kind, ["rows", 4])
-    return helper.make_model(helper.make_graph(nodes, "g", [given], [made[-1]], [weight], value_info=made[:-1]))
-
-
-def node(operator, inputs, output):
-    return helper.make_node(operator, inputs.split(), [output])
-
-
-ROW = 4 * 4
-"""Bytes of one row of FP32."""
-
-
-@pytest.mark.parametrize(
-    ("nodes", "rows"),
-    [
-        ([node("Identity", "x", "a"), node("MatMul", "a w", "b")], 2),
-        ([node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("Relu", "b", "c")], 2),  # in place, after x is gone
-        ([node("Relu", "x", "a"), node("MatMul", "x w", "b"), node("Add", "a b", "c")], 3),  # x is still read: not in place
-        ([node("MatMul", "x w", "a"), node("MatMul", "a w", "b"), node("Add", "a b", "c")], 2),
-        ([node("MatMul", "x w", "a"), node("MatMul", "x w", "b"), node("Add", "a b", "c")], 3),
-    ],
-)
-def test_a_tensor_lives_until_it_is_read_for_the_last_time(nodes, rows):
-    assert peak_bytes(concrete(graph(*nodes), {"rows": 5}), replace(ONNX_RUNTIME, arena=1)) == rows * 5 * ROW
-
-
-def test_precision_and_runtime_decide_the_bytes_of_a_number():
-    nodes = [node("MatMul", "x w", "a"), node("Softmax", "a", "b")]
-    single, half = (concrete(graph(*nodes, half=each), {"rows": 2}) for each in (False, True))
-    assert peak_bytes(single, ONNX_RUNTIME) == 2 * peak_bytes(half, ONNX_RUNTIME)
-    assert peak_bytes(half, replace(ONNX_RUNTIME, half_bits=32)) == peak_bytes(single, ONNX_RUNTIME)
-    assert peak_bytes(single, TENSORRT) == peak_bytes(half, TENSORRT) < peak_bytes(half, ONNX_RUNTIME)
-    assert (weight_bytes(single, ONNX_RUNTIME), weight_bytes(half, ONNX_RUNTIME)) == (64, 32)
-    assert weight_bytes(half, ONNX_RUNTIME, matrix_bits=8) == 16
-
-
 def test_sizes_must_be_given_and_shapes_must_follow_from_them():
-    model = graph(node("MatMul", "x w", "a"))
-    with pytest.raises(GraphError, match=r"it has axes \['rows'\], sizes are given for \['faces'\]"):
+    model = find("sdxl", DENOISER, NOWHERE)
+    with pytest.raises(
+        GraphError, match=r"it has axes \['latent_height', 'latent_width', 'rows'\], sizes are given for \['faces'\]"
+    ):
         concrete(model, {"faces": 1})
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "__import__('os').getpid()"
     with pytest.raises(GraphError, match="does not follow"):
-        concrete(model, {"rows": 1})
+        concrete(model, {"rows": 1, "latent_height": 8, "latent_width": 8})
 
 
 def test_recorded_graphs_are_those_of_the_full_size():

@@ -8,8 +8,7 @@ from onnx import TensorProto, helper
 from export.graph import GraphError
 from export.graph_cost import graph_cost
 from export.graph_shapes import concrete, find
-
-from .graphs import chain, model, value, weight
+from tests.benchmarks.graphs import chain, model, value, weight
 
 NOWHERE = Path("nowhere")
 
