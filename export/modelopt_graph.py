@@ -33,7 +33,7 @@ def prepare(model: onnx.ModelProto) -> int:
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     outputs = {value.name for value in graph.output}
     nodes: list[onnx.NodeProto] = []
-    casts = {}
+    casts: dict[str, str] = {}
     for node in graph.node:
         node.name += NAME_END
         _rename_inputs(node, casts)
