@@ -37,7 +37,8 @@ class Quantization:
     excluded: tuple[str, ...]
     """Layers that stay as they are, by the start of their weights' names; `*` stands for any text."""
     smallest_psnr_db: Mapping[str, float]
-    """Mode -> how near a picture must be to that of the graph it was made of."""
+    """Mode -> how near a picture must be to that of the graph it was made of, dB. Below the worst that nano measured on its
+    calibration prompts (int8 31.0, fp8 29.3)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
                     "*.time_emb_proj",
                     "*.conv_shortcut",
                 ),
-                {"int8": 25.0, "fp8": 25.0},
+                {"int8": 28.0, "fp8": 28.0},
             ),
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),

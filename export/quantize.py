@@ -1,10 +1,10 @@
 """An INT8 or FP8 denoiser: NVIDIA ModelOpt puts explicit Q/DQ pairs into our ONNX file, calibrated on real sampling runs.
 
 The order: prompts are drawn with the file as it is, and what the denoiser was given is kept; ModelOpt, in a Python of its own, since it
-needs another numpy than the server's wheel, quantises all products but those excluded; the same prompts are drawn again with the
-result, and only if every picture is near enough does it get its place, as a precision of its own beside `fp32` and `fp16`. Which
-layers are excluded and what is near enough stands beside the component (`Network.quantization`). Knows the steps and ModelOpt's
-command; nothing of how it quantises.
+needs another numpy than the server's wheel, quantises all products but those excluded; that it did is counted; the same prompts are
+drawn again with the result, and only if every picture is near enough does it get its place, as a precision of its own beside `fp32`
+and `fp16`. Which layers are excluded and what is near enough stands beside the component (`Network.quantization`). Weights are stored
+in 8 bits; what is not quantised keeps the precision it had. Knows the steps and ModelOpt's command; nothing of how it quantises.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from faceclip_serving.variants import VARIANTS
 from .calibration import Sitting, draw_all, recorded
 from .components import Quantization, network
 from .graph import MODEL, verify_file
+from .modelopt_graph import NAME_END, prepare, restore
 from .picture import opener
 from .precision import ONNX_PRODUCTS
 from .ranges import add_sitting, sitting_from
@@ -43,6 +44,11 @@ from .verify_picture import Run, psnr_db
 MODES = ("int8", "fp8")
 MODULE = "modelopt.onnx.quantization"
 REQUIREMENTS = "requirements-quantize.txt"
+CALIBRATION_METHOD = "max"
+"""An activation's scale is from its largest value. The other method, by histogram, fails on FP16 (numpy: too many bins), and of
+FP32 made a worst picture that was no nearer."""
+SMALLEST_SHARE = 0.9
+"""Of the products that may be quantised, how many must be. ModelOpt leaves out those too small to gain: 16 channels or fewer."""
 
 
 class QuantizationError(RuntimeError):
@@ -118,6 +124,7 @@ def quantize(
         excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), rules)
         _run_modelopt(python, source, partial, mode, rows, excluded)
         verify_file(partial / MODEL, components(variant)[DENOISER])
+        operators = quantized_products(partial / MODEL, len(excluded))
         print("drawing them again, quantised", file=sys.stderr, flush=True)
         pictures = draw_all(variant, sitting, opener(variant, {**folders, DENOISER: partial}))
         found = require_alike(pictures, references, mode, rules)
@@ -125,7 +132,7 @@ def quantize(
             "variant": variant.name, "component": DENOISER, "precision": mode, "identity": f"{mode} of {base['identity']}",
             "base": {"precision": base["precision"], "identity": base["identity"]}, "modelopt": version,
             "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
-            "excluded": {"layers": list(rules.excluded), "products": len(excluded)}, "operators": quantized_products(partial / MODEL),
+            "excluded": {"layers": list(rules.excluded), "products": len(excluded)}, "operators": operators,
             "picture_psnr_db": [round(value, 2) for value in found], "smallest_psnr_db": rules.smallest_psnr_db[mode],
             "files": describe_files(partial),
         }  # fmt: skip
@@ -136,10 +143,11 @@ def quantize(
     return metadata
 
 
-def quantized_products(path: Path) -> dict[str, int]:
-    """How many products of a file have two dequantised factors, one, or none. Raises `QuantizationError` where one is the rule.
+def quantized_products(path: Path, excluded: int) -> dict[str, int]:
+    """How many products of a file have two dequantised factors, one, or none. Raises `QuantizationError` where too few have two.
 
-    A product with one dequantised factor runs in floating point: its weight was rounded, and nothing is faster for it.
+    `excluded`: how many were to stay as they are. A product with one dequantised factor runs in floating point: its weight was
+    rounded, and nothing is faster for it.
     """
     graph = onnx.load(str(path), load_external_data=False).graph
     made_by = {output: node for node in graph.node for output in node.output}
@@ -152,10 +160,12 @@ def quantized_products(path: Path) -> dict[str, int]:
 
     factors = [sum(map(dequantized, node.input[:2])) for node in graph.node if node.op_type in ONNX_PRODUCTS]
     both, one, none = (factors.count(number) for number in (2, 1, 0))
-    if both <= one:
+    wanted = len(factors) - excluded
+    if one or both < max(1, SMALLEST_SHARE * wanted):
         raise QuantizationError(
-            f"{path.name}: expected products of two quantised factors, found {both} of {len(factors)}; in {one} only one factor is,"
-            " so they would run in floating point: not accepted"
+            f"{path.name}: expected two quantised factors in at least {SMALLEST_SHARE:.0%} of the {wanted} products that are not"
+            f" excluded, found {both}; in {one} only one factor is, so they would run in floating point: not accepted. ModelOpt says"
+            ' "failed to infer the type of tensor" where an operator is missing in UNTYPED of export/modelopt_graph.py'
         )
     return {"both_factors": both, "one_factor": one, "as_they_were": none}
 
@@ -182,17 +192,21 @@ def _run_modelopt(
 ) -> None:
     work = partial / "work"
     work.mkdir()
-    for path in source.parent.glob(f"{MODEL}*"):
-        shutil.copy(path, work)  # ModelOpt rewrites the file it is given, and onnx refuses weights with two hard links
+    for path in source.parent.glob(f"{MODEL}?*"):
+        shutil.copy(path, work)  # ModelOpt rewrites what it is given, and onnx refuses weights with two hard links
+    model = onnx.load(str(source), load_external_data=False)
+    prepare(model)
+    onnx.save(model, str(work / MODEL))
     data = work / "calibration.npz"
     np.savez(data, **dict(rows))
     log = partial.with_name(f"{partial.name}.log")
     command = [
         python, "-m", MODULE, f"--quantize_mode={mode}", f"--onnx_path={(work / MODEL).resolve()}",
         f"--calibration_data_path={data.resolve()}", f"--output_path={(partial / MODEL).resolve()}", "--calibration_eps", "cpu",
-        "--high_precision_dtype=fp32", "--disable_mha_qdq", "--use_external_data_format",
+        f"--calibration_method={CALIBRATION_METHOD}", "--dq_only", "--disable_mha_qdq", "--use_external_data_format",
+        "--high_precision_dtype=fp32",  # converts nothing: the graph says its precision
         "--op_types_to_quantize", *sorted(ONNX_PRODUCTS & {"Conv", "MatMul", "Gemm"}),
-        "--nodes_to_exclude", *(f"^{re.escape(name)}$" for name in excluded),
+        "--nodes_to_exclude", *(f"^{re.escape(name + NAME_END)}$" for name in excluded),
     ]  # fmt: skip
     print(f"ModelOpt: {mode}", file=sys.stderr, flush=True)
     with log.open("w") as output:
@@ -201,6 +215,9 @@ def _run_modelopt(
     if done.returncode != 0 or not (partial / MODEL).exists():
         tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-5:])
         raise QuantizationError(f"ModelOpt ended with code {done.returncode}:\n  {tail}\n  the whole log: {log}")
+    quantized = onnx.load(str(partial / MODEL), load_external_data=False)
+    restore(quantized)
+    onnx.save(quantized, str(partial / MODEL))
     log.unlink()
 
 
