@@ -98,7 +98,7 @@ def export_component(
         )
     if depth not in DEPTHS:
         raise ExportError(f"parity depth: expected one of {', '.join(DEPTHS)}, got '{depth}'")
-    row, limits = network(variant, component), _bounds(variant)[component]
+    row, limits = network(variant, component), traced_bounds(variant)[component]
     weights = None if checkpoint is None else readable_file(checkpoint, row.part)
     fused = loras_of(variant, component, loras)
     applied = [lora.describe() for lora in fused]  # none: the identity is that of an export without the option
@@ -236,7 +236,7 @@ def _make(
     subset: bool = False,
 ) -> dict[str, Any]:
     signature = components(variant)[component]
-    limits = _bounds(variant)[component]
+    limits = traced_bounds(variant)[component]
     row = network(variant, component)
     cases = parity.cases(variant, signature, limits) if prove else []
 
@@ -275,7 +275,8 @@ def _make(
         graph.verify_file(folder / graph.MODEL, signature)
         report = precision_report(folder / graph.MODEL)
         check_precision(report, precision, fp32_count)
-    for value in traced:  # torch's exporter keeps what it last traced, and with it the weights
+    # torch's exporter keeps what it last traced, and with it the weights.
+    for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None
     del module, model, run
     gc.collect()
@@ -341,7 +342,7 @@ def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor,
     return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in signature.inputs)
 
 
-def _bounds(variant: Variant) -> dict[str, Bounds]:
+def traced_bounds(variant: Variant) -> dict[str, Bounds]:
     """The widest bounds of any profile: the graph serves them all. An axis that requests give one size only is traced, and proven,
     over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
     widest = bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))

@@ -16,7 +16,7 @@ from export import committed
 from export.checkpoint import CheckpointError, load_part
 from export.committed import own_folder, weights_folder
 from export.tensor_files import read_tensors, write_tensors
-from export.to_onnx import _bounds, export_component
+from export.to_onnx import export_component, traced_bounds
 from export.tokenizers import tokenizer_folders, write_tokenizers
 from faceclip_serving.errors import InvalidRequest
 from faceclip_serving.prompts import encode_prompt, load_tokenizer
@@ -70,11 +70,11 @@ def test_half_precision_files_fill_a_network_in_full_precision_and_strictly(tmp_
 
 
 def test_an_axis_of_one_size_is_traced_over_more() -> None:
-    found = _bounds(NANO)
+    found = traced_bounds(NANO)
     for component in (DENOISER, VAE_DECODER):
         side = found[component]["latent_height"]
         assert (side.min, side.opt) == (32, 32) and side.max > 32
-    assert _bounds(TINY_SDXL)[DENOISER]["latent_height"].max == TINY_SDXL.limits.size[1] // TINY_SDXL.latent_scale
+    assert traced_bounds(TINY_SDXL)[DENOISER]["latent_height"].max == TINY_SDXL.limits.size[1] // TINY_SDXL.latent_scale
     assert sizes(NANO) == [(128, 128)] and len(sizes(TINY_SDXL)) == 2
 
 

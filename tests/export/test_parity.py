@@ -20,6 +20,7 @@ from export.parity import (
     require,
     torch_run,
 )
+from export.to_onnx import traced_bounds
 from faceclip_serving.onnx_component import OnnxComponent
 from faceclip_serving.profiles import ORT_CPU
 from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
@@ -46,7 +47,7 @@ def echo(arrays):
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_cases_stay_in_bounds_and_cover_odd_and_unequal_sides_and_batches(variant):
-    signatures, limits = components(variant), bounds(variant, 8)
+    signatures, limits = components(variant), traced_bounds(variant)
     for component in COMPONENTS:
         for case in cases(variant, signatures[component], limits[component]):
             signatures[component].check_inputs(case.inputs, limits[component])
