@@ -9,7 +9,7 @@ from __future__ import annotations
 import lzma
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def concrete(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Graph:
     tensors = {name: _shaped(name, found, known) for name, found in infos.items() if name not in open_dims}
     tensors.update({weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer})
     for node in graph.node:
-        if node.op_type == "Reshape" and node.output[0] in open_dims and node.input[0] in tensors:
+        if node.op_type in ("Reshape", "Transpose") and node.output[0] in open_dims and node.input[0] in tensors:
             tensors[node.output[0]] = _flat(node.output[0], tensors[node.input[0]])
     missing = sorted({name for node in graph.node for name in (*node.input, *node.output) if name} - tensors.keys())
     if missing:
@@ -163,22 +163,36 @@ def _symbols(model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor],
     if absent:
         raise GraphError(f"graph: it has axes {absent}, sizes are given for {sorted(sizes)}")
     known = dict(sizes)
-    readers = [node for node in model.graph.node if any(name in inputs for name in node.input)]
-    for node in sorted(readers, key=lambda node: node.op_type not in _SAME_SHAPE):
-        inner = _dims(infos[node.output[0]]) if node.output[0] in infos else []
-        for outer in (inputs[name] for name in node.input if len(inputs.get(name, ())) == len(inner)):
-            for axis, dim in zip(outer, inner, strict=True):
-                found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) else set()
-                if len(found) == 1:
-                    symbol = found.pop()
-                    # A multiple where sizes come in multiples: `2*s34` for a latent side.
-                    factor = re.fullmatch(rf"(\d+)\*{symbol}", str(dim))
-                    known.setdefault(symbol, sizes[str(axis)] // (int(factor[1]) if factor else 1))
+    for outer, inner in _neighbours(model, infos, inputs):
+        for axis, dim in zip(outer, inner, strict=True):
+            found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) and axis in sizes else set()
+            if len(found) == 1:
+                symbol = found.pop()
+                # A multiple where sizes come in multiples: `2*s34` for a latent side.
+                factor = re.fullmatch(rf"(\d+)\*{symbol}", str(dim))
+                known.setdefault(symbol, sizes[str(axis)] // (int(factor[1]) if factor else 1))
     outputs = {info.name for info in model.graph.output}
     used = {s for name, info in infos.items() if name not in outputs for dim in _dims(info) for s in _SYMBOL.findall(str(dim))}
     if used - known.keys():
         raise GraphError(f"graph: sizes of {sorted(used - known.keys())} do not follow from {dict(sizes)}; export it again")
     return known
+
+
+def _neighbours(
+    model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor], inputs: Mapping[str, list[int | str]]
+) -> Iterator[tuple[list[int | str], list[int | str]]]:
+    """Dims of an input or output of the graph, and of a tensor of equal rank one step away; first where the step keeps shapes."""
+    outputs = {info.name: _dims(info.type.tensor_type) for info in model.graph.output}
+    for keeps in (True, False):
+        for node in model.graph.node:
+            if (node.op_type in _SAME_SHAPE) != keeps or not node.output:
+                continue
+            made = node.output[0]
+            pairs = [(inputs[name], made) for name in node.input if name in inputs]
+            pairs += [(outputs[made], name) for name in node.input if made in outputs and keeps]
+            for outer, inner in pairs:
+                if inner in infos and len(outer) == len(_dims(infos[inner])):
+                    yield outer, _dims(infos[inner])
 
 
 def _shaped(name: str, tensor: onnx.TypeProto.Tensor, known: Mapping[str, int]) -> Shaped:

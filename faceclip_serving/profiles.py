@@ -66,10 +66,12 @@ class Profile:
     """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
 
     def narrowed(self, variant: Variant) -> Variant:
-        """The variant with the limits that this profile leaves it."""
+        """The variant with the sizes that this profile leaves it, its default size among them."""
         low, high = variant.limits.size
         side = min(high, self.largest_side or high)
-        return replace(variant, limits=replace(variant.limits, size=(low, side)))
+        usual = variant.defaults
+        defaults = replace(usual, height=min(usual.height, side), width=min(usual.width, side))
+        return replace(variant, defaults=defaults, limits=replace(variant.limits, size=(low, side)))
 
 
 class ProfileError(ValueError):
@@ -147,33 +149,33 @@ _FP8 = Placement(TENSORRT, "fp8")
 
 _FLUX = (
     CPU,
-    GPU_ORT,
-    GPU_TRITON_ORT,
+    replace(GPU_ORT, denoiser_rows=2),
+    replace(GPU_TRITON_ORT, denoiser_rows=2),
     Profile(
         "16gb",
         _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
         denoiser_rows=1,
         doc="the transformer in FP8, encoders on the CPU",
         gpu_bytes=15_300_000_000,
-        largest_side=1152,
-        vae_tile=64,
+        largest_side=992,
+        vae_tile=48,
     ),
     Profile(
         "24gb",
         _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
-        denoiser_rows=4,
-        doc="the transformer in FP8, encoders on the CPU, two requests a tick",
+        denoiser_rows=2,
+        doc="the transformer in FP8, encoders on the CPU",
         gpu_bytes=23_300_000_000,
         largest_side=1152,
-        vae_tile=96,
+        vae_tile=64,
     ),
     Profile(
         "datacenter",
         _placed(TENSORRT, "fp16"),
-        denoiser_rows=8,
-        doc="everything on a card of 80 GB, four requests a tick",
+        denoiser_rows=4,
+        doc="everything on a card of 80 GB, two requests a tick",
         gpu_bytes=79 * _GB,
-        largest_side=1344,
+        largest_side=1152,
     ),
 )
 

@@ -10,6 +10,7 @@ from export.__main__ import main
 from export.graph import GraphError
 from export.graph_shapes import concrete, find
 from export.plan import make_plan, refusal
+from faceclip_serving.flux_variants import FLUX
 from faceclip_serving.profiles import PROFILE_NAMES, profile_of, profiles
 from faceclip_serving.sdxl_variants import SDXL
 from faceclip_serving.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
@@ -46,6 +47,19 @@ def test_every_placement_of_sdxl_fits_its_card(name):
     plan = make_plan(SDXL, profile_of(SDXL, name), NOWHERE)
     assert plan.fits and set(plan.components) == set(COMPONENTS)
     assert plan.gpu_bytes > plan.components[DENOISER].weights > 5e9
+
+
+@pytest.mark.parametrize("name", profiles(FLUX))
+def test_every_placement_of_flux_fits_its_card_and_takes_its_default_size(name):
+    profile = profile_of(FLUX, name)
+    assert make_plan(FLUX, profile, NOWHERE).fits
+    narrowed = profile.narrowed(FLUX)
+    assert max(narrowed.defaults.height, narrowed.defaults.width) <= narrowed.limits.size[1]
+
+
+def test_flux_is_refused_on_eight_gigabytes_because_of_its_weights(capsys):
+    assert main(["plan", "--variant", "flux", "--placement", "8gb", "--json"]) == 1
+    assert "its weights alone are more than the card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (1152, 864), None])
