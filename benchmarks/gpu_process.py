@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -37,8 +36,8 @@ from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
 from . import gpu
+from .own_process import run_module
 
-ROOT = Path(__file__).resolve().parent.parent
 REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT = "torch_fp32", "torch_eager", "torch_compile", "onnxruntime", "tensorrt"
 WAYS = (REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT)
 """The reference comes first: it keeps its outputs for the others."""
@@ -67,16 +66,7 @@ class Job:
 
 def measure(job: Job, timeout_s: float | None = None) -> dict[str, Any]:
     """What `run_here` found, or `error`: why there is nothing."""
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(job))]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {timeout_s:.0f} s"}
-    if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        return {"error": f"ended with code {done.returncode}: {last}"}
-    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return document
+    return run_module(__name__, asdict(job), timeout_s)
 
 
 def run_here(job: Job) -> dict[str, Any]:

@@ -8,7 +8,6 @@ server has them, a few guided steps row by row, a decode in tiles.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,8 @@ from faceclip_serving.tiling import tiled
 from faceclip_serving.variants import VARIANTS
 
 from . import gpu, gpu_process
+from .own_process import run_module
 
-ROOT = Path(__file__).resolve().parent.parent
 SPARE_BYTES = 64_000_000
 """Left free beyond the limit: CUDA rounds what it hands out."""
 
@@ -62,16 +61,7 @@ def hold(limit_bytes: int) -> Iterator[int]:
 
 def measure(job: Job, timeout_s: float | None = None) -> dict[str, Any]:
     """What `run_here` found, or `error`."""
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(job))]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {timeout_s:.0f} s"}
-    if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        return {"error": f"ended with code {done.returncode}: {last}"}
-    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return document
+    return run_module(__name__, asdict(job), timeout_s)
 
 
 def run_here(job: Job) -> dict[str, Any]:
