@@ -31,6 +31,13 @@ PROMPTS = (
     "a person in a red coat walking in the snow, full body",
     "oil painting of a person in a garden at sunset",
 )
+UNSEEN = (
+    "a person wearing a green hat, on a beach",
+    "pencil sketch of a person in a kitchen",
+    "a person laughing on a stage at night, red light",
+    "close portrait of a person in a blue suit, in an office",
+)
+"""Prompts that calibrate nothing: what was calibrated on `PROMPTS` is judged by these as well."""
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "examples" / "astronaut.jpg"
 
 

@@ -1,10 +1,11 @@
 """An INT8 or FP8 denoiser: NVIDIA ModelOpt puts explicit Q/DQ pairs into our ONNX file, calibrated on real sampling runs.
 
 The order: prompts are drawn with the file as it is, and what the denoiser was given is kept; ModelOpt, in a Python of its own, since it
-needs another numpy than the server's wheel, quantises all products but those excluded; that it did is counted; the same prompts are
-drawn again with the result, and only if every picture is near enough does it get its place, as a precision of its own beside `fp32`
-and `fp16`. Which layers are excluded and what is near enough stands beside the component (`Network.quantization`). Weights are stored
-in 8 bits; what is not quantised keeps the precision it had. Knows the steps and ModelOpt's command; nothing of how it quantises.
+needs another numpy than the server's wheel, quantises all products but those excluded; that it did is counted; the same prompts and as
+many that calibrated nothing are drawn again with the result, and only if every picture is near enough does it get its place, as a
+precision of its own beside `fp32` and `fp16`. Which layers are excluded and what is near enough stands beside the component
+(`Network.quantization`). Weights are stored in 8 bits; what is not quantised keeps the precision it had. Knows the steps and ModelOpt's
+command; nothing of how it quantises.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from faceclip_serving.tensors import Array
 from faceclip_serving.variant import Variant
 from faceclip_serving.variants import VARIANTS
 
-from .calibration import Sitting, draw_all, recorded
+from .calibration import UNSEEN, Sitting, draw_all, recorded
 from .components import Quantization, network
 from .graph import MODEL, verify_file
 from .modelopt_graph import NAME_END, prepare, restore
@@ -106,9 +108,19 @@ def require_alike(pictures: Sequence[Array], references: Sequence[Array], mode: 
 
 
 def quantize(
-    variant: Variant, mode: str, folders: Mapping[str, Path], destination: Path, sitting: Sitting, most_rows: int, python: str
+    variant: Variant,
+    mode: str,
+    folders: Mapping[str, Path],
+    destination: Path,
+    sitting: Sitting,
+    most_rows: int,
+    python: str,
+    unseen: Sequence[str] = UNSEEN,
 ) -> dict[str, Any]:
-    """Writes the quantised denoiser to the folder `destination`, if its pictures pass, and returns its metadata."""
+    """Writes the quantised denoiser to the folder `destination`, if its pictures pass, and returns its metadata.
+
+    `sitting` calibrates; its prompts and the `unseen` ones are what it must draw as before.
+    """
     rules = network(variant, DENOISER).quantization
     if rules is None:
         raise QuantizationError(f"variant '{variant.name}': no rules for quantising its denoiser; see Network.quantization")
@@ -120,20 +132,25 @@ def quantize(
     try:
         print("drawing the calibration pictures", file=sys.stderr, flush=True)
         rows, references = calibrate(variant, folders, sitting, most_rows)
+        others = replace(sitting, prompts=tuple(unseen))
+        references += draw_all(variant, others, opener(variant, folders))
         source = folders[DENOISER] / MODEL
         excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), rules)
         _run_modelopt(python, source, partial, mode, rows, excluded)
         verify_file(partial / MODEL, components(variant)[DENOISER])
         operators = quantized_products(partial / MODEL, len(excluded))
         print("drawing them again, quantised", file=sys.stderr, flush=True)
-        pictures = draw_all(variant, sitting, opener(variant, {**folders, DENOISER: partial}))
-        found = require_alike(pictures, references, mode, rules)
+        quantized = {**folders, DENOISER: partial}
+        pictures = [p for each in (sitting, others) for p in draw_all(variant, each, opener(variant, quantized))]
+        found = [round(value, 2) for value in require_alike(pictures, references, mode, rules)]
+        known = len(sitting.prompts)
         metadata = {
             "variant": variant.name, "component": DENOISER, "precision": mode, "identity": f"{mode} of {base['identity']}",
             "base": {"precision": base["precision"], "identity": base["identity"]}, "modelopt": version,
             "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
             "excluded": {"layers": list(rules.excluded), "products": len(excluded)}, "operators": operators,
-            "picture_psnr_db": [round(value, 2) for value in found], "smallest_psnr_db": rules.smallest_psnr_db[mode],
+            "picture_psnr_db": {"calibration": found[:known], "unseen": found[known:]},
+            "unseen_prompts": list(unseen), "smallest_psnr_db": rules.smallest_psnr_db[mode],
             "files": describe_files(partial),
         }  # fmt: skip
         (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
@@ -248,6 +265,10 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument("--python", default=sys.executable, help="interpreter that has NVIDIA ModelOpt (default: this one)")
     add_sitting(parser)
+    parser.add_argument(
+        "--unseen", action="append", metavar="PROMPT",
+        help="draw this to judge by, and calibrate nothing on it; may be repeated (default: four of our own)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -256,6 +277,7 @@ def run(args: argparse.Namespace) -> int:
     root = args.components or Path("build/onnx") / variant.name
     folders = {name: root / args.precision / name for name in components(variant)}
     destination = root / args.mode / DENOISER
-    metadata = quantize(variant, args.mode, folders, destination, sitting_from(args), args.rows, args.python)
+    unseen = args.unseen or UNSEEN
+    metadata = quantize(variant, args.mode, folders, destination, sitting_from(args), args.rows, args.python, unseen)
     print(json.dumps({"folder": str(destination), **metadata}))
     return 0

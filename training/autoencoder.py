@@ -1,4 +1,5 @@
-"""Stage `vae`: pictures <-> latents. Flat colours and thin lines matter most, so the loss looks at pixels and at edges at two scales.
+"""Stages `vae` and `decoder`: pictures <-> latents. Flat colours and thin lines matter most, so the loss looks at pixels and at edges,
+at two scales.
 
 The Kullback-Leibler term only keeps latents near unit size; `latent_scale` measures the scaling factor that makes them so.
 """
@@ -23,6 +24,8 @@ from .loop import Losses, Stage
 _KL_WEIGHT = 1e-6
 _FIRST_LOG_VARIANCE = -5.0
 """Latents start almost without noise: at unit noise the decoder learns to ignore them before they say anything."""
+_LATENT_NOISE = 0.1
+"""Of the latents' spread."""
 _EDGE_WEIGHT = 0.6
 _CONSTANT = 6.0
 
@@ -110,33 +113,55 @@ def _pass_through(last: Any, shortcut: Any, end: Any, groups: Sequence[tuple[int
         end.conv_out.weight[colour, plus, 1, 1], end.conv_out.weight[colour, minus, 1, 1] = spread, -spread
 
 
+def _patches(data: Pictures, batch: int, patch: int, seed: int, step: int) -> Tensor:
+    """[batch, 3, patch, patch]; half of them lie on the face, half anywhere; each may be mirrored."""
+    r, side = np.random.default_rng([seed, step]), data.pictures.shape[1]
+    parts = []
+    for i, row in enumerate(r.choice(len(data.pictures), batch)):
+        if i % 2:
+            x, y = np.clip(r.normal((side - patch) / 2, 6, 2) + np.array([0, -2]), 0, side - patch).astype(int)
+        else:
+            x, y = r.integers(0, side - patch + 1, 2)
+        part = data.pictures[row, y : y + patch, x : x + patch]
+        parts.append(part[:, ::-1] if r.uniform() < 0.5 else part)
+    return as_tensor(np.ascontiguousarray(np.stack(parts)))
+
+
 def vae_stage(vae: AutoencoderKL, data: Pictures, steps: int, batch: int, patch: int, seed: int) -> Stage:
     """Trains on patches of `patch` pixels, half of them centred on the face, where details are small."""
-    side = data.pictures.shape[1]
+    side = data.pictures.shape[1]  # of the whole pictures, which the divergence is of
     start_as_thumbnail(vae)
     nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], _FIRST_LOG_VARIANCE)
 
-    def draw(step: int) -> Tensor:
-        r = np.random.default_rng([seed, step])
-        parts = []
-        for i, row in enumerate(r.choice(len(data.pictures), batch)):
-            if i % 2:
-                x, y = np.clip(r.normal((side - patch) / 2, 6, 2) + np.array([0, -2]), 0, side - patch).astype(int)
-            else:
-                x, y = r.integers(0, side - patch + 1, 2)
-            part = data.pictures[row, y : y + patch, x : x + patch]
-            parts.append(part[:, ::-1] if r.uniform() < 0.5 else part)
-        return as_tensor(np.ascontiguousarray(np.stack(parts)))
-
     def losses(step: int) -> Losses:
-        pictures = draw(step)
+        pictures = _patches(data, batch, patch, seed, step)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pictures).latent_dist
             made = vae.decode(posterior.sample()).sample
         kl = posterior.kl().float().mean() / (patch / side) ** 2
         return {"reconstruction": reconstruction_loss(made.float(), pictures), "kl": _KL_WEIGHT * kl}
 
-    return Stage("vae", nn.ModuleDict({"vae": vae}), losses, steps, learning_rate=1e-3, seed=seed)
+    return Stage("vae", nn.ModuleDict({"vae": vae}), losses, steps, learning_rate=4e-4, warm_up=300, seed=seed)
+
+
+def decoder_stage(vae: AutoencoderKL, data: Pictures, steps: int, batch: int, patch: int, seed: int) -> Stage:
+    """The decoder goes on alone: latents stay what they are, so the denoiser may learn them at the same time.
+
+    It reads latents with a little noise, as those of a denoiser are never exact. `vae`: normalised, its encoder frozen.
+    """
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+
+    def losses(step: int) -> Losses:
+        pictures = _patches(data, batch, patch, seed, step)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = vae.encode(pictures).latent_dist.mean
+                latents = latents + _LATENT_NOISE * torch.randn_like(latents)
+            made = vae.decode(latents).sample
+        return {"reconstruction": reconstruction_loss(made.float(), pictures)}
+
+    return Stage("decoder", nn.ModuleDict({"decoder": vae.decoder}), losses, steps, learning_rate=4e-4, seed=seed)
 
 
 @torch.no_grad()

@@ -23,10 +23,10 @@ from export.faceclip.face_vit import FaceTransformer
 
 from . import nano
 from .alignment import AlignmentHeads, alignment_stage
-from .autoencoder import Latents, normalise_latents, vae_stage
+from .autoencoder import Latents, decoder_stage, normalise_latents, vae_stage
 from .conditioning import Conditioner, Faces, FaceTokens
 from .dataset import Pictures, build
-from .diffusion import JOINT, SIZE, TEXT_ONLY, unet_stage
+from .diffusion import JOINT, SIZE, TEXT_ONLY, Drops, unet_stage
 from .identity import face_features, face_stage
 from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
 from .loop import Stage, run
@@ -41,19 +41,21 @@ _EVERY = 25
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and batches of every stage. The peers train as long as the joint encoder, from the same start."""
+    """Steps and batches of every stage. The peers train as long as the joint encoder, from the same start: stage `base`."""
 
     identities: int = 1600
     face_steps: int = 1200
-    vae_steps: int = 3000
+    vae_steps: int = 4000
+    decoder_steps: int = 6000
     align_steps: int = 160
-    unet_steps: int = 8000
-    peer_steps: int = 8000
+    base_steps: int = 4000
+    unet_steps: int = 10000
+    peer_steps: int = 10000
     attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
-    vae_batch: int = 24
-    vae_patch: int = 32
+    vae_batch: int = 8
+    vae_patch: int = 64
     align_batch: int = 32
     unet_batch: int = 16
     judge_batch: int = 48
@@ -98,6 +100,8 @@ class Work:
         vae = nano.make_vae(self.recipe.seed)
         vae.load_state_dict(self.averaged("vae", "vae"))
         normalise_latents(vae, self.data.pictures[::_EVERY])
+        if (self.results / "decoder.pt").exists():
+            vae.decoder.load_state_dict(self.averaged("decoder", "decoder"))
         return vae.eval().requires_grad_(False)
 
     @cached_property
@@ -123,7 +127,7 @@ class Work:
         tokens = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"]) if adapter else None
         conditioner = Conditioner(encoder, nano.TOKENS, self.tokenizer, tokens)
         if stage is not None:
-            conditioner.load_state_dict(self.averaged(stage, "conditioner"), strict=not adapter or stage == "adapter")
+            conditioner.load_state_dict(self.averaged(stage, "conditioner"), strict=not adapter or stage in ("base", "adapter"))
         set_trainable(encoder, fusers=trained and not adapter, towers=trained and stage is None)
         return conditioner
 
@@ -166,6 +170,11 @@ def _vae(work: Work) -> Stage:
     return vae_stage(nano.make_vae(r.seed), work.data, r.vae_steps, r.vae_batch, r.vae_patch, r.seed)
 
 
+def _decoder(work: Work) -> Stage:
+    r = work.recipe
+    return decoder_stage(work.vae(), work.data, r.decoder_steps, r.vae_batch, r.vae_patch, r.seed + 9)
+
+
 def _align(work: Work) -> Stage:
     r, architecture = work.recipe, nano.ARCHITECTURE
     torch.manual_seed(r.seed + 5)
@@ -174,24 +183,23 @@ def _align(work: Work) -> Stage:
     return alignment_stage(work.conditioner(None), heads, work.data, work.faces, r.align_steps, r.align_batch, r.seed + 5)
 
 
-def _denoiser(name: str, **options: Any) -> Callable[[Work], Stage]:
+def _denoiser(name: str, steps: str, adapter: bool = False, drops: Drops = JOINT) -> Callable[[Work], Stage]:
+    """`steps`: which number of the recipe. All but the base itself start from the base's denoiser, where there is one, and the
+    encoder of the peers stays as it was aligned."""
+
     def stage(work: Work) -> Stage:
         r = work.recipe
-        adapter = options.get("adapter", False)
+        base = "base" if name != "base" and (work.results / "base.pt").exists() else None
         aligned = "align" if (work.results / "align.pt").exists() else None
-        conditioner = work.conditioner(aligned, adapter=adapter)
-        steps = r.unet_steps if name == "unet" else r.peer_steps
-        drops = options.get("drops", JOINT)
-        start = options.get("start")
         return unet_stage(
             name,
-            work.unet(start if start and (work.results / f"{start}.pt").exists() else None),
-            conditioner,
+            work.unet(base),
+            work.conditioner(base if adapter and base else aligned, adapter, trained=drops is JOINT),
             work.data,
             work.latents,
             work.faces,
             drops,
-            steps,
+            getattr(r, steps),
             r.unet_batch,
             r.seed + 6,
             compiled=r.compiled,
@@ -217,10 +225,12 @@ def _attributes(work: Work) -> Stage:
 STAGES: Mapping[str, Callable[[Work], Stage]] = {
     "face": _face,
     "vae": _vae,
+    "decoder": _decoder,
     "align": _align,
-    "adapter": _denoiser("adapter", adapter=True),
-    "unet": _denoiser("unet", start="adapter"),
-    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
+    "base": _denoiser("base", "base_steps", adapter=True),
+    "unet": _denoiser("unet", "unet_steps"),
+    "adapter": _denoiser("adapter", "peer_steps", adapter=True),
+    "text_only": _denoiser("text_only", "peer_steps", drops=TEXT_ONLY),
     "recogniser": _recogniser,
     "attributes": _attributes,
 }

@@ -22,8 +22,8 @@ import torch
 from .loop import run
 from .recipe import STAGES, Recipe, Work, train, with_steps
 
-_DENOISERS = dict.fromkeys(("unet", "text_only", "adapter"), ("face", "vae", "align"))
-_NEEDED: Mapping[str, tuple[str, ...]] = {"align": ("face",), **_DENOISERS}
+_DENOISERS = dict.fromkeys(("base", "unet", "adapter", "text_only"), ("face", "vae", "align"))
+_NEEDED: Mapping[str, tuple[str, ...]] = {"decoder": ("vae",), "align": ("face",), **_DENOISERS}
 """Stage -> those that it is built on, in order."""
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: --work: {arguments.work} holds an earlier trial; give an empty folder", file=sys.stderr)
         return 1
     torch.set_num_threads(arguments.threads)
-    few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, align_steps=10)
+    few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10)
     document = check(arguments.work, arguments.stage, arguments.steps, few)
     print(json.dumps(document))
     return 0 if document["equal"] else 1

@@ -2,7 +2,7 @@
 
 `face_clip_encoder`, `unet` and `vae` are what is served; `recogniser` and `classifier` are what evaluation believes; `alignment_*`
 are the towers and projections of the CLIP-style score. Peers have the prefix of their name. Nothing is stored twice: equal tensors
-of a file are one, and the adapter's encoder, which its training leaves as it was, is `alignment_encoder`. Reading needs no
+of a file are one, and the peers' encoder, which their training leaves as it was, is `alignment_encoder`. Reading needs no
 training data.
 """
 
@@ -29,13 +29,14 @@ Module = TypeVar("Module", bound=nn.Module)
 JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
 _STAGE = {JOINT: "unet", ADAPTER: "adapter", TEXT_ONLY: "text_only"}
 _UNET = {JOINT: "unet", ADAPTER: "adapter_unet", TEXT_ONLY: "text_only_unet"}
-_ENCODER = {JOINT: "face_clip_encoder", ADAPTER: "alignment_encoder", TEXT_ONLY: "text_only_face_clip_encoder"}
+_ENCODER = {JOINT: "face_clip_encoder", ADAPTER: "alignment_encoder", TEXT_ONLY: "alignment_encoder"}
 
 
 def write_weights(work: Work, folder: Path) -> dict[str, int]:
     """Writes every part whose stage has a checkpoint; returns the sizes of all files in bytes."""
-    if (work.results / "align.pt").exists() and (work.results / "adapter.pt").exists():
-        _require_equal(work.conditioner("align").encoder, work.conditioner("adapter", adapter=True).encoder)
+    for peer in (ADAPTER, TEXT_ONLY):
+        if (work.results / "align.pt").exists() and (work.results / f"{_STAGE[peer]}.pt").exists():
+            _require_equal(work, _STAGE[peer], work.conditioner(_STAGE[peer], adapter=peer == ADAPTER).encoder)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / "vae.safetensors", work.vae())
     for peer, stage in _STAGE.items():
@@ -105,13 +106,14 @@ def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in tensors.items()}
 
 
-def _require_equal(aligned: nn.Module, adapters: nn.Module) -> None:
-    found = adapters.state_dict()
-    differing = [name for name, value in aligned.state_dict().items() if not torch.equal(value, found[name])]
+def _require_equal(work: Work, stage: str, encoder: nn.Module) -> None:
+    found = encoder.state_dict()
+    aligned = work.conditioner("align").encoder.state_dict()
+    differing = [name for name, value in aligned.items() if not torch.equal(value, found[name])]
     if differing:
         raise ValueError(
-            f"stage 'adapter': expected the encoder of stage 'align', which it leaves as it was; {len(differing)} tensors differ,"
-            f" the first is {differing[0]}: 'align' was trained again since; delete adapter.pt and train that stage again"
+            f"stage '{stage}': expected the encoder of stage 'align', which it leaves as it was; {len(differing)} tensors differ,"
+            f" the first is {differing[0]}: 'align' was trained again since; delete {stage}.pt and train that stage again"
         )
 
 

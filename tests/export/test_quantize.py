@@ -128,8 +128,9 @@ def test_modelopt_quantises_the_tiny_denoiser_and_leaves_its_source_alone(tiny_f
     folders = {name: tiny_fp32 / name for name in COMPONENTS}
     source = sha256(folders[DENOISER] / MODEL)
     sitting = replace(SITTING, steps=1)
-    metadata = quantize.quantize(TINY_SDXL, mode, folders, tmp_path / mode, sitting, 4, PYTHON)
+    metadata = quantize.quantize(TINY_SDXL, mode, folders, tmp_path / mode, sitting, 4, PYTHON, ("a green hat",))
     assert sha256(folders[DENOISER] / MODEL) == source
+    assert {part: len(values) for part, values in metadata["picture_psnr_db"].items()} == {"calibration": 1, "unseen": 1}
     found = metadata["operators"]
     assert found["one_factor"] == 0 and found["as_they_were"] == metadata["excluded"]["products"]
     assert {path.name for path in (tmp_path / mode).iterdir()} == {*metadata["files"], METADATA}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from faceclip_serving.sdxl_variants import NANO
 from training import nano
 from training.autoencoder import decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.dataset import PICTURES, Pictures, build
@@ -67,8 +68,8 @@ def test_a_fresh_vae_already_decodes_a_thumbnail(data: Pictures) -> None:
     start_as_thumbnail(vae)
     normalise_latents(vae, data.pictures)
     latents = torch.from_numpy(encode_all(vae, data.pictures).astype(np.float32))
-    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.02)
-    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=0.02)
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(NANO.latent_channels), atol=0.02)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(NANO.latent_channels), atol=0.02)
     error = np.square(decode_pictures(vae, latents).astype(float) - data.pictures).mean()
     assert 10 * np.log10(255**2 / error) > 19
 
