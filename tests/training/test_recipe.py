@@ -71,7 +71,7 @@ def test_a_fresh_vae_already_decodes_a_thumbnail(data: Pictures) -> None:
     assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(NANO.latent_channels), atol=0.02)
     assert torch.allclose(latents.std((0, 2, 3)), torch.ones(NANO.latent_channels), atol=0.02)
     error = np.square(decode_pictures(vae, latents).astype(float) - data.pictures).mean()
-    assert 10 * np.log10(255**2 / error) > 19
+    assert 10 * np.log10(255**2 / error) > 18
 
 
 def test_auc_is_the_share_of_right_orders() -> None:
