@@ -62,7 +62,7 @@ def run(
         if parameter.requires_grad:
             shares.setdefault(stage.rate_of(name), []).append(parameter)
     groups = [{"params": members, "share": share} for share, members in shares.items()]
-    optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     averages = {name: value.detach().clone() for name, value in stage.modules.state_dict().items()}
     history: list[dict[str, float]] = []
     first = 0
@@ -79,6 +79,8 @@ def run(
         if history:
             plot(history, folder / f"{stage.name}.png")
 
+    frozen = {name for name, parameter in stage.modules.named_parameters() if not parameter.requires_grad}
+    changing = [(averages[name], value) for name, value in stage.modules.state_dict().items() if name not in frozen]
     started = saved_at = time.monotonic()
     terms: dict[str, float] = {}
     stage.modules.train()
@@ -96,11 +98,11 @@ def run(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         decay = min(stage.average, (1 + step) / (10 + step))
-        for name, value in stage.modules.state_dict().items():
+        for average, value in changing:
             if value.is_floating_point():
-                averages[name].lerp_(value, 1 - decay)
+                average.lerp_(value, 1 - decay)
             else:
-                averages[name].copy_(value)
+                average.copy_(value)
         for name, loss in losses.items():
             terms[name] = terms.get(name, 0.0) + float(loss.detach())
         step += 1
