@@ -24,10 +24,12 @@ from faceclip_serving.sdxl_variants import NANO
 
 from .autoencoder import Latents
 from .conditioning import Conditioner, Faces
+from .critic import Critic
 from .dataset import PICTURES, Pictures
 from .loop import Losses, Stage
 
 SIZE = NANO.defaults.height
+LATENT_SIDE = SIZE // NANO.latent_scale
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Drops:
     both: float = 0.1
 
 
+_CRITIC_WEIGHT = 0.5
+"""Against the squared error of the velocity."""
 JOINT, TEXT_ONLY = Drops(), Drops(face=0.9, text=0.0, both=0.1)
 
 
@@ -108,9 +112,14 @@ def unet_stage(
     seed: int,
     learning_rate: float = 1e-3,
     compiled: bool = False,
+    critic: Critic | None = None,
 ) -> Stage:
-    """Trains the UNet, and of the conditioner what requires gradients. `compiled` takes minutes first, then half the time."""
-    weight = person_weight(SIZE // NANO.latent_scale)
+    """Trains the UNet, and of the conditioner what requires gradients. `compiled` takes minutes first, then half the time.
+
+    `critic` compares the clean latents that a prediction means with the true ones, the more the less noise there was: a guess from
+    noise is a mean of many pictures, and looks like none.
+    """
+    weight = person_weight(LATENT_SIDE)
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod
 
@@ -124,9 +133,15 @@ def unet_stage(
         # PyTorch's fused attention is slow backwards on a CPU.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             embeddings, pooled = conditioner(drawn.prompts, faces, drawn.index, drawn.prefixed)
-            predicted = predict(network, noisy, time, embeddings, pooled)
+            predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
-        return {"velocity": ((predicted.float() - velocity).square() * weight).mean()}
+        terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
+        if critic is not None:
+            guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
+            with torch.autocast("cpu", torch.bfloat16):
+                different = critic.difference(guess, drawn.latents)
+            terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
+        return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
     gentle = {"conditioner.encoder": 0.3}  # it was aligned before
@@ -182,10 +197,11 @@ def generate(
     pooled = torch.cat([part[1] for part in chain])
     scheduler = make_scheduler(guidance.scheduler, scheduler_config)
     scheduler.set_timesteps(guidance.steps)
-    side = SIZE // NANO.latent_scale
     channels = unet.config.in_channels
     starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds
-    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(seed)) for seed in starts]
+    noise = [
+        torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(seed)) for seed in starts
+    ]
     latents = torch.cat(noise) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)

@@ -25,8 +25,9 @@ from . import nano
 from .alignment import AlignmentHeads, alignment_stage
 from .autoencoder import Latents, decoder_stage, normalise_latents, vae_stage
 from .conditioning import Conditioner, Faces, FaceTokens
+from .critic import Critic, critic_stage
 from .dataset import Pictures, build
-from .diffusion import JOINT, SIZE, TEXT_ONLY, Drops, unet_stage
+from .diffusion import JOINT, LATENT_SIDE, SIZE, TEXT_ONLY, Drops, unet_stage
 from .identity import face_features, face_stage
 from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
 from .loop import Stage, run
@@ -48,9 +49,10 @@ class Recipe:
     vae_steps: int = 4000
     decoder_steps: int = 6000
     align_steps: int = 160
-    base_steps: int = 4000
-    unet_steps: int = 10000
-    peer_steps: int = 10000
+    critic_steps: int = 1500
+    base_steps: int = 3000
+    unet_steps: int = 8000
+    peer_steps: int = 8000
     attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
@@ -131,11 +133,24 @@ class Work:
         set_trainable(encoder, fusers=trained and not adapter, towers=trained and stage is None)
         return conditioner
 
+    def critic(self) -> Critic | None:
+        """None where that stage was not trained."""
+        if not (self.results / "critic.pt").exists():
+            return None
+        critic = make_critic(0)
+        critic.load_state_dict(self.averaged("critic", "critic"))
+        return critic.eval().requires_grad_(False)
+
     def unet(self, stage: str | None) -> UNet2DConditionModel:
         unet = nano.make_unet(self.recipe.seed + 2)
         if stage is not None:
             unet.load_state_dict(self.averaged(stage, "unet"))
         return unet
+
+
+def make_critic(seed: int) -> Critic:
+    torch.manual_seed(seed)
+    return Critic(nano.ARCHITECTURE.vae["latent_channels"], LATENT_SIDE)
 
 
 def set_trainable(encoder: FaceCLIPEncoder, fusers: bool, towers: bool) -> None:
@@ -183,9 +198,14 @@ def _align(work: Work) -> Stage:
     return alignment_stage(work.conditioner(None), heads, work.data, work.faces, r.align_steps, r.align_batch, r.seed + 5)
 
 
+def _critic(work: Work) -> Stage:
+    r = work.recipe
+    return critic_stage(make_critic(r.seed + 8), work.data, work.latents, r.critic_steps, r.judge_batch, r.seed + 8)
+
+
 def _denoiser(name: str, steps: str, adapter: bool = False, drops: Drops = JOINT) -> Callable[[Work], Stage]:
-    """`steps`: which number of the recipe. All but the base itself start from the base's denoiser, where there is one, and the
-    encoder of the peers stays as it was aligned."""
+    """`steps`: which number of the recipe. All but the base itself start from the base's denoiser, where there is one, and learn by
+    the critic too; the encoder of the peers stays as it was aligned."""
 
     def stage(work: Work) -> Stage:
         r = work.recipe
@@ -203,6 +223,7 @@ def _denoiser(name: str, steps: str, adapter: bool = False, drops: Drops = JOINT
             r.unet_batch,
             r.seed + 6,
             compiled=r.compiled,
+            critic=work.critic() if base else None,
         )
 
     return stage
@@ -227,6 +248,7 @@ STAGES: Mapping[str, Callable[[Work], Stage]] = {
     "vae": _vae,
     "decoder": _decoder,
     "align": _align,
+    "critic": _critic,
     "base": _denoiser("base", "base_steps", adapter=True),
     "unet": _denoiser("unet", "unet_steps"),
     "adapter": _denoiser("adapter", "peer_steps", adapter=True),
