@@ -42,7 +42,7 @@ class Drops:
     both: float = 0.1
 
 
-_CRITIC_WEIGHT = 0.5
+_CRITIC_WEIGHT = 1.0
 """Against the squared error of the velocity."""
 JOINT, TEXT_ONLY = Drops(), Drops(face=0.9, text=0.0, both=0.1)
 

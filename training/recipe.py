@@ -49,7 +49,7 @@ class Recipe:
     vae_steps: int = 4000
     decoder_steps: int = 6000
     align_steps: int = 160
-    critic_steps: int = 1500
+    critic_steps: int = 4000
     base_steps: int = 3000
     unet_steps: int = 8000
     peer_steps: int = 8000
