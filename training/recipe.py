@@ -48,11 +48,11 @@ class Recipe:
     face_steps: int = 1200
     vae_steps: int = 4000
     decoder_steps: int = 6000
-    align_steps: int = 160
-    critic_steps: int = 4000
-    base_steps: int = 3000
-    unet_steps: int = 8000
-    peer_steps: int = 8000
+    align_steps: int = 800
+    critic_steps: int = 3600
+    base_steps: int = 4000
+    unet_steps: int = 4500
+    peer_steps: int = 4500
     attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
