@@ -31,7 +31,7 @@ from .quality_makers import Maker, Settings, exported, timed, trained
 from .quality_metrics import psnr_db
 from .quality_photographs import score_folder
 from .quality_report import samples, strip, write_page
-from .quality_sweeps import NAMES, REFERENCES, references, spread, sweep
+from .quality_sweeps import NAMES, PRECISION, REFERENCES, precisions, references, spread, sweep
 from .quality_world import World, make_world
 from .report import emit
 
@@ -112,23 +112,30 @@ def measure(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     document["text_only_is"] = OWN_TEXT_ONLY if TEXT_ONLY in available_peers(folder) else BORROWED_TEXT_ONLY
     if arguments.sweeps:
         say(f"sweeps: {', '.join(arguments.sweeps)}")
-        document["sweeps"] = _sweeps(joint, jury, world, settings, arguments)
+        document["sweeps"] = _sweeps(variant, joint, jury, world, settings, arguments)
     document["table"] = table
     document["protocol"] = _protocol(arguments, settings)
     say(f"report: {write_page(arguments.output, document, {**usual(variant), **_NEUTRAL})}")
     return document
 
 
-_NEUTRAL = {"blend_weight": 1.0, "guidance_end": 1.0, "id_start": 0.0, REFERENCES: 1}
+_NEUTRAL = {"blend_weight": 1.0, "guidance_end": 1.0, "id_start": 0.0, REFERENCES: 1, PRECISION: "fp32"}
 """Defaults of the other swept parameters."""
 
 
-def _sweeps(joint: Maker, jury: Jury, world: World, settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
+def _sweeps(
+    variant: Variant, joint: Maker, jury: Jury, world: World, settings: Settings, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    def in_precision(name: str) -> Maker:
+        return exported(variant, arguments.weights, "fp32", arguments.threads, denoiser=name)
+
     curves: dict[str, Any] = {}
     cases = spread(world.usual, arguments.sweep_cases)
     for name in arguments.sweeps:
         if name == REFERENCES:
             shown, (curves[name], pictures) = world.turned, references(joint, jury, world, settings)
+        elif name == PRECISION:
+            shown, (curves[name], pictures) = cases, precisions(in_precision, jury, cases, settings)
         else:
             shown, (curves[name], pictures) = cases, sweep(joint, jury, cases, settings, name)
         values = [point["value"] for point in curves[name]]

@@ -20,6 +20,7 @@ from PIL import Image
 from export.build import build_repository
 from faceclip_serving.profiles import CPU, Placement, Profile
 from faceclip_serving.requests import PARAMETERS
+from faceclip_serving.signatures import DENOISER
 from faceclip_serving.tensors import Array, DType
 from faceclip_serving.variant import Variant
 from training.autoencoder import decode_pictures
@@ -41,15 +42,19 @@ _ROWS = 8
 """Pictures that a torch peer makes together; more only costs memory."""
 
 
-def cpu_profile(precision: str) -> Profile:
-    """The `cpu` profile with all components in one precision."""
+def cpu_profile(precision: str, denoiser: str | None = None) -> Profile:
+    """The `cpu` profile with all components in one precision, or the denoiser in one of its own."""
     placed = {name: Placement(each.runtime, precision) for name, each in CPU.placements.items()}
-    return replace(CPU, name=f"{CPU.name}-{precision}", placements=placed)
+    name = f"{CPU.name}-{precision}"
+    if denoiser not in (None, precision):
+        placed[DENOISER] = Placement(CPU.placements[DENOISER].runtime, denoiser)
+        name += f"-{denoiser}"
+    return replace(CPU, name=name, placements=placed)
 
 
-def exported(variant: Variant, weights: Path | None, precision: str, threads: int = 0) -> Maker:
+def exported(variant: Variant, weights: Path | None, precision: str, threads: int = 0, denoiser: str | None = None) -> Maker:
     """The functions and graphs that are served, in this process, exported first if need be."""
-    profile = cpu_profile(precision)
+    profile = cpu_profile(precision, denoiser)
     pipeline = inprocess.load(variant, profile, build_repository(variant, profile, weights), threads)
 
     def make(cases: Cases, settings: Settings) -> Pictures:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .oracle import psnr_db
+from .parity import MAX_PSNR_DB
 from .quality_judges import Jury, Pictures
 from .quality_makers import Maker, Settings, timed
 from .quality_metrics import Floats
@@ -25,7 +27,10 @@ SWEEPS: Mapping[str, Sequence[float | int | str]] = {
 """Parameter of the public request -> its values."""
 REFERENCES = "references"
 """A sweep over the number of references, 1 to 4, each with its head turned aside; the same cases and noise at every number."""
-NAMES = (*SWEEPS, REFERENCES)
+PRECISION = "precision"
+"""A sweep over what the denoiser's graph computes in; everything else stays fp32."""
+PRECISIONS = ("fp32", "fp16", "int8w")
+NAMES = (*SWEEPS, REFERENCES, PRECISION)
 
 
 def sweep(maker: Maker, jury: Jury, cases: Cases, settings: Settings, name: str) -> tuple[list[dict[str, Any]], Pictures]:
@@ -52,6 +57,20 @@ def references(maker: Maker, jury: Jury, world: World, settings: Settings) -> tu
         found = {**point(jury, pictures, cases), "gain": gain, "gain_error": error, "seconds_per_picture": seconds}
         points.append({"value": count, **found})
         rows.append(pictures)
+    return points, np.stack(rows)
+
+
+def precisions(
+    maker_of: Callable[[str], Maker], jury: Jury, cases: Cases, settings: Settings
+) -> tuple[list[dict[str, Any]], Pictures]:
+    """The same for precisions of the denoiser. `psnr_db`: mean and least of the pictures against those of the first precision."""
+    points, rows = [], []
+    for name in PRECISIONS:
+        pictures, seconds = timed(maker_of(name), cases, settings, f"precision {name}")
+        rows.append(pictures)
+        near = [min(MAX_PSNR_DB, psnr_db(a, b)) for a, b in zip(pictures, rows[0], strict=True)]
+        psnr = {"mean": round(float(np.mean(near)), 2), "least": round(min(near), 2)}
+        points.append({"value": name, **point(jury, pictures, cases), "psnr_db": psnr, "seconds_per_picture": seconds})
     return points, np.stack(rows)
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from benchmarks import quality
+from benchmarks import quality, quality_sweeps
 from benchmarks import quality_metrics as metrics
 from benchmarks.drawing import curve, sheet
+from benchmarks.parity import MAX_PSNR_DB
 from benchmarks.quality import headline, smallest_psnr_db
-from benchmarks.quality_makers import guidance_of, request_of
+from benchmarks.quality_judges import Jury
+from benchmarks.quality_makers import Maker, Settings, cpu_profile, guidance_of, request_of
 from benchmarks.quality_report import write_page
 from benchmarks.quality_sweeps import NAMES, SWEEPS, mean_and_error, spread
-from benchmarks.quality_world import World, make_world
+from benchmarks.quality_world import Cases, World, make_world
 from faceclip_serving.requests import parse_request
 from faceclip_serving.sdxl_variants import NANO
 from training.captions import describe
@@ -66,6 +70,31 @@ def test_every_sweep_is_of_a_parameter_that_requests_have() -> None:
         assert len({getattr(request, name) for request in requests}) == len(values)
     with pytest.raises(ValueError, match="expected a parameter of the request, got 'guidance'"):
         request_of("a man", [], {"guidance": 1.0})
+
+
+def test_precisions_are_compared_with_the_first(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    monkeypatch.setattr(quality_sweeps, "point", lambda _jury, pictures, _cases: {"mean": float(pictures.mean())})
+    level = {"fp32": 100, "fp16": 100, "int8w": 110}
+    asked = []
+
+    def maker_of(name: str) -> Maker:
+        def make(cases: Cases, settings: Settings) -> NDArray[np.uint8]:
+            asked.append((name, dict(settings)))
+            return np.full((len(cases), 4, 4, 3), level[name], np.uint8)
+
+        return make
+
+    points, pictures = quality_sweeps.precisions(maker_of, cast(Jury, None), world.usual, {"seed": 1})
+    assert [name for name, _ in asked] == [point["value"] for point in points] == list(level)
+    assert [point["psnr_db"]["least"] for point in points] == [MAX_PSNR_DB, MAX_PSNR_DB, pytest.approx(28.13, abs=0.01)]
+    assert pictures.shape[:2] == (3, len(world.usual)) and all(settings == {"seed": 1} for _, settings in asked)
+
+
+def test_one_precision_of_the_denoiser_leaves_the_others_alone() -> None:
+    profile = cpu_profile("fp32", "int8w")
+    found = {name: each.precision for name, each in profile.placements.items()}
+    assert found.pop("denoiser") == "int8w" and set(found.values()) == {"fp32"}
+    assert profile.name != cpu_profile("fp32").name == cpu_profile("fp32", "fp32").name
 
 
 def test_a_request_brings_its_crops_as_aligned_ones() -> None:
