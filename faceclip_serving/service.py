@@ -7,7 +7,7 @@ whichever thread has it; nothing here knows of Triton.
 Operations, in the `control` tensor as JSON; without one a request is a whole run:
 - `{"op": "admit"}` -> `{"reservation": n}`: a place for a request that is about to come, or `Busy`
 - `{"op": "start", "previews": bool}` with a job -> `{"run": id}`
-- `{"op": "watch", "run": id, "after": step}` -> a step, or the run's end with its latents
+- `{"op": "watch", "run": id}` -> the next step that was not heard, or the run's end with its latents
 - `{"op": "cancel", "run": id}`, `{"op": "release", "reservation": n}`, `{"op": "drain", "on": bool}`, `{"op": "status"}`
 """
 
@@ -17,6 +17,7 @@ import json
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,6 +36,9 @@ from .variant import Variant
 FOLLOWER_LOST_S = 30.0
 """A followed run that nobody has asked about for so long is cancelled."""
 
+MOST_UNHEARD = 128
+"""Steps that are kept for a follower who is slower than the run; beyond, the oldest are forgotten. The end never is."""
+
 
 class Reply(Protocol):
     """The way back to one caller; exactly one of the two is called, once."""
@@ -50,8 +54,9 @@ class Run:
 
     task: Task
     job: Job
-    latest: Event | None = None
-    watcher: tuple[Reply, int] | None = None
+    unheard: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
+    """Events that the follower has not asked for yet, in order."""
+    watcher: Reply | None = None
     asked_at: float = field(default_factory=time.monotonic)
 
 
@@ -115,7 +120,7 @@ class Service:
                 run = self._runs.get(identity)
                 if run is None:
                     return
-                run.latest = event
+                run.unheard.append(event)
             self._answer_watcher(identity)
             if run.watcher is None and time.monotonic() - run.asked_at > FOLLOWER_LOST_S:
                 run.task.cancelled = True
@@ -132,19 +137,17 @@ class Service:
             run = self._runs.get(control["run"])
             if run is None:
                 raise InvalidRequest("control: no such run; it has ended, or was cancelled because nobody followed it")
-            run.watcher = (reply, control["after"])
+            run.watcher = reply
             run.asked_at = time.monotonic()
         self._answer_watcher(control["run"])
 
     def _answer_watcher(self, identity: str) -> None:
-        """Tells the waiting follower of a run what it has not heard, if there is anything."""
+        """Tells the waiting follower of a run the next thing that it has not heard, if there is any."""
         with self._lock:
             run = self._runs.get(identity)
-            if run is None or run.watcher is None or run.latest is None:
+            if run is None or run.watcher is None or not run.unheard:
                 return
-            (reply, after), event = run.watcher, run.latest
-            if isinstance(event, Stepped) and event.step <= after:
-                return
+            reply, event = run.watcher, run.unheard.popleft()
             run.watcher = None
             run.asked_at = time.monotonic()
             if not isinstance(event, Stepped):
@@ -217,7 +220,8 @@ class Service:
         now = time.monotonic()
         with self._lock:
             for identity, run in list(self._runs.items()):
-                if isinstance(run.latest, Finished | Failed) and now - run.asked_at > FOLLOWER_LOST_S:
+                ended = run.unheard and isinstance(run.unheard[-1], Finished | Failed)
+                if ended and now - run.asked_at > FOLLOWER_LOST_S:
                     del self._runs[identity]
 
 

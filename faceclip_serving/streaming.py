@@ -38,14 +38,12 @@ def stream(
     control = _document({"op": "start", "previews": previews})
     run = json.loads(call(SAMPLER, {**_inputs(steps[SAMPLER], known), "control": control})["report"][0])["run"]
     try:
-        done = 0
         while True:
-            answer = call(SAMPLER, {"control": _document({"op": "watch", "run": run, "after": done})})
+            answer = call(SAMPLER, {"control": _document({"op": "watch", "run": run})})
             progress = json.loads(answer["report"][0])
             if "step" not in progress:
                 break
             _check(is_cancelled)
-            done = progress["step"]
             yield {"progress": answer["report"], **_preview(factors, answer.get("latents"), encoding)}
     except BaseException:  # whatever ends the following ends the run
         call(SAMPLER, {"control": _document({"op": "cancel", "run": run})})

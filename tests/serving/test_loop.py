@@ -158,7 +158,7 @@ class TestService:
         run = self.report(self.ask(service, self.arrays(1), op="start", previews=True))["run"]
         steps = []
         while True:
-            answer = self.ask(service, op="watch", run=run, after=len(steps)).get()
+            answer = self.ask(service, op="watch", run=run).get()
             progress = json.loads(answer["report"][0])
             if "step" not in progress:
                 break
@@ -167,14 +167,23 @@ class TestService:
         assert steps == [1, 2, 3, 4]
         np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
         assert progress["sampling"]["ticks"] == 4
-        assert isinstance(self.ask(service, op="watch", run=run, after=0).get(), InvalidRequest)
+        assert isinstance(self.ask(service, op="watch", run=run).get(), InvalidRequest)
+
+    def test_a_slow_follower_hears_every_step_in_order(self, start):
+        service = Service(TINY_SDXL, "digest", start(Denoiser(0.0)), Admission(8, 8))
+        run = self.report(self.ask(service, self.arrays(1), op="start"))["run"]
+        deadline = time.monotonic() + 30
+        while self.report(self.ask(service, op="status"))["in_flight"] and time.monotonic() < deadline:
+            time.sleep(0.01)  # the run has ended before anybody asked
+        heard = [self.report(self.ask(service, op="watch", run=run)).get("step") for _ in range(5)]
+        assert heard == [1, 2, 3, 4, None]
 
     def test_cancel_by_the_follower(self, start):
         service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(8, 8))
         run = self.report(self.ask(service, self.arrays(1, num_inference_steps=100), op="start"))["run"]
-        assert self.report(self.ask(service, op="watch", run=run, after=0))["step"] >= 1
+        assert self.report(self.ask(service, op="watch", run=run))["step"] >= 1
         assert self.report(self.ask(service, op="cancel", run=run)) == {"cancelled": True}
-        while isinstance(answer := self.ask(service, op="watch", run=run, after=99).get(), dict):
+        while isinstance(answer := self.ask(service, op="watch", run=run).get(), dict):
             pass
         assert isinstance(answer, Cancelled)
 
