@@ -51,8 +51,8 @@ class Recipe:
     align_steps: int = 800
     critic_steps: int = 3600
     base_steps: int = 4000
-    unet_steps: int = 4500
-    peer_steps: int = 4500
+    unet_steps: int = 7000
+    peer_steps: int = 7000
     attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
