@@ -42,9 +42,9 @@ FAST = {"guidance_scale": 3.0, "num_inference_steps": 8, "scheduler": "DPMSolver
 
 LARGEST_BYTES = 40_000_000
 SMALLEST_VAE_PSNR_DB = 26.0
-SMALLEST_IDENTITY_MARGIN = 0.15
+SMALLEST_IDENTITY_MARGIN = 0.25
 """Mean cosine with the own person less that with others."""
-SMALLEST_PLACE_SHARE = 0.25
+SMALLEST_PLACE_SHARE = 0.7
 """Of pictures whose place is the prompt's; by chance it would be 1/12."""
 
 
