@@ -176,7 +176,10 @@ def encode_all(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 32)
 
 
 class Latents:
-    """Latents of a set of pictures, encoded when first asked for."""
+    """Latents of a set of pictures, encoded when first asked for.
+
+    One by one: rounding in bfloat16 differs with the number of pictures in a call, and a run that was resumed meets other numbers.
+    """
 
     def __init__(self, vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:
         self.vae, self.pictures = vae, pictures
@@ -186,7 +189,7 @@ class Latents:
         """[rows, channels, latent height, latent width], FP32."""
         missing = sorted({int(row) for row in rows} - self._known.keys())
         if missing:
-            self._known.update(zip(missing, encode_all(self.vae, self.pictures[missing]), strict=True))
+            self._known.update(zip(missing, encode_all(self.vae, self.pictures[missing], batch=1), strict=True))
         return torch.from_numpy(np.stack([self._known[int(row)] for row in rows]).astype(np.float32))
 
     def __len__(self) -> int:

@@ -2,8 +2,7 @@
 
 - joint: FaceCLIP, face and text in one encoder
 - text only: the same encoder, which never sees a face
-- adapter: the encoder reads the text alone and is frozen; tokens made from the face's features are appended (the way of
-  IP-Adapter and InstantID)
+- adapter: the encoder reads the text alone and is frozen; `adapter.FaceTokens` are appended
 """
 
 from __future__ import annotations
@@ -17,12 +16,10 @@ from torch import Tensor, nn
 
 from export.faceclip import FaceCLIPEncoder
 from export.faceclip.face_vit import FaceTransformer
-from faceclip_serving.architectures import FaceViT
 from faceclip_serving.variant import Tokens
 
+from .adapter import FaceTokens
 from .texts import prompt_ids
-
-ADAPTER_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -48,29 +45,6 @@ def no_face(vit: FaceTransformer, image_size: int) -> tuple[Tensor, Tensor]:
     feature, patches = vit(torch.zeros(1, 3, image_size, image_size))
     vit.train(was_training)
     return nn.functional.normalize(feature)[:, None].expand(-1, 2, -1), patches[:, None].expand(-1, 2, -1, -1)
-
-
-class FaceTokens(nn.Module):
-    """The adapter: `ADAPTER_TOKENS` learned queries read the patches, and the identity vector is added to each."""
-
-    def __init__(self, face: FaceViT, width: int, heads: int = 4) -> None:
-        super().__init__()
-        self.queries = nn.Parameter(torch.randn(1, ADAPTER_TOKENS, width) * 0.1)
-        self.of_class = nn.Linear(face.classes, ADAPTER_TOKENS * width)
-        self.of_patches = nn.Linear(face.width, width)
-        self.positions = nn.Parameter(torch.randn(1, face.patches, width) * 0.02)
-        self.read = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.refine = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.norm = nn.LayerNorm(width)
-        self.nobody = nn.Parameter(torch.randn(1, ADAPTER_TOKENS, width) * 0.1)
-
-    def forward(self, classes: Tensor, patches: Tensor, has_face: Tensor) -> Tensor:
-        """classes [n, classes], patches [n, patches, width], has_face bool [n] -> [n, ADAPTER_TOKENS, width]."""
-        memory = self.of_patches(patches) + self.positions
-        tokens = self.queries + self.of_class(classes).view(len(classes), ADAPTER_TOKENS, -1)
-        tokens = tokens + self.read(tokens, memory, memory, need_weights=False)[0]
-        tokens = self.norm(tokens + self.refine(tokens))
-        return torch.where(has_face[:, None, None], tokens, self.nobody)
 
 
 class Conditioner(nn.Module):

@@ -114,7 +114,7 @@ def unet_stage(
     compiled: bool = False,
     critic: Critic | None = None,
 ) -> Stage:
-    """Trains the UNet, and of the conditioner what requires gradients. `compiled` takes minutes first, then half the time.
+    """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time.
 
     `critic` compares the clean latents that a prediction means with the true ones, the more the less noise there was: a guess from
     noise is a mean of many pictures, and looks like none.
@@ -144,8 +144,7 @@ def unet_stage(
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    gentle = {"conditioner.encoder": 0.3}  # it was aligned before
-    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed, gentle=gentle)
+    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,6 @@ class Stage:
     average: float = 0.995
     """Decay of the exponential moving average that is the stage's result."""
     seed: int = 0
-    gentle: Mapping[str, float] = field(default_factory=dict)
-    """Start of a parameter's name -> its share of the learning rate; for what begins trained."""
-
-    def rate_of(self, name: str) -> float:
-        """A parameter's share of the learning rate."""
-        return next((share for start, share in self.gentle.items() if name.startswith(start)), 1.0)
 
 
 def run(
@@ -57,12 +51,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{stage.name}.pt"
     parameters = [p for p in stage.modules.parameters() if p.requires_grad]
-    shares: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in stage.modules.named_parameters():
-        if parameter.requires_grad:
-            shares.setdefault(stage.rate_of(name), []).append(parameter)
-    groups = [{"params": members, "share": share} for share, members in shares.items()]
-    optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     averages = {name: value.detach().clone() for name, value in stage.modules.state_dict().items()}
     history: list[dict[str, float]] = []
     first = 0
@@ -88,7 +77,7 @@ def run(
     while step < stage.steps:
         torch.manual_seed(stage.seed * 1_000_003 + step)
         for group in optimiser.param_groups:
-            group["lr"] = stage.learning_rate * _rate(step, stage) * group.get("share", 1.0)
+            group["lr"] = stage.learning_rate * _rate(step, stage)
         losses = stage.losses(step)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):

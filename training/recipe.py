@@ -22,9 +22,10 @@ from export.faceclip import FaceCLIPEncoder
 from export.faceclip.face_vit import FaceTransformer
 
 from . import nano
+from .adapter import FaceTokens, decouple
 from .alignment import AlignmentHeads, alignment_stage
 from .autoencoder import Latents, decoder_stage, normalise_latents, vae_stage
-from .conditioning import Conditioner, Faces, FaceTokens
+from .conditioning import Conditioner, Faces
 from .critic import Critic, critic_stage
 from .dataset import Pictures, build
 from .diffusion import JOINT, LATENT_SIDE, SIZE, TEXT_ONLY, Drops, unet_stage
@@ -42,7 +43,8 @@ _EVERY = 25
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and batches of every stage. The peers train as long as the joint encoder, from the same start: stage `base`."""
+    """Steps and batches of every stage. After their common start, `base`, the denoiser of the joint encoder learns as long as that of
+    `text_only` and then the adapter's attention to it."""
 
     identities: int = 1600
     face_steps: int = 1200
@@ -51,8 +53,9 @@ class Recipe:
     align_steps: int = 800
     critic_steps: int = 3600
     base_steps: int = 4000
-    unet_steps: int = 7000
-    peer_steps: int = 7000
+    unet_steps: int = 14000
+    text_only_steps: int = 7000
+    adapter_steps: int = 7000
     attribute_steps: int = 2600
     recogniser_steps: int = 1600
     face_batch: int = 64
@@ -142,6 +145,7 @@ class Work:
         return critic.eval().requires_grad_(False)
 
     def unet(self, stage: str | None) -> UNet2DConditionModel:
+        """With the weights of a stage, or fresh ones."""
         unet = nano.make_unet(self.recipe.seed + 2)
         if stage is not None:
             unet.load_state_dict(self.averaged(stage, "unet"))
@@ -203,23 +207,29 @@ def _critic(work: Work) -> Stage:
     return critic_stage(make_critic(r.seed + 8), work.data, work.latents, r.critic_steps, r.judge_batch, r.seed + 8)
 
 
-def _denoiser(name: str, steps: str, adapter: bool = False, drops: Drops = JOINT) -> Callable[[Work], Stage]:
-    """`steps`: which number of the recipe. All but the base itself start from the base's denoiser, where there is one, and learn by
-    the critic too; the encoder of the peers stays as it was aligned."""
+def _denoiser(name: str, face_tokens: bool = False, drops: Drops = JOINT, onto: str | None = None) -> Callable[[Work], Stage]:
+    """All but the base itself start from the base, where there is one, and learn by the critic too.
+
+    `face_tokens`: those of the adapter beside the text, instead of the joint encoder; `onto`: the stage whose denoiser stays as it is,
+    and gets attention to these tokens.
+    """
 
     def stage(work: Work) -> Stage:
         r = work.recipe
         base = "base" if name != "base" and (work.results / "base.pt").exists() else None
         aligned = "align" if (work.results / "align.pt").exists() else None
+        unet = work.unet(onto or base)
+        if onto is not None:
+            decouple(unet)
         return unet_stage(
             name,
-            work.unet(base),
-            work.conditioner(base if adapter and base else aligned, adapter, trained=drops is JOINT),
+            unet,
+            work.conditioner(base if face_tokens and base else aligned, face_tokens, trained=drops is JOINT),
             work.data,
             work.latents,
             work.faces,
             drops,
-            getattr(r, steps),
+            getattr(r, f"{name}_steps"),
             r.unet_batch,
             r.seed + 6,
             compiled=r.compiled,
@@ -249,10 +259,10 @@ STAGES: Mapping[str, Callable[[Work], Stage]] = {
     "decoder": _decoder,
     "align": _align,
     "critic": _critic,
-    "base": _denoiser("base", "base_steps", adapter=True),
-    "unet": _denoiser("unet", "unet_steps"),
-    "adapter": _denoiser("adapter", "peer_steps", adapter=True),
-    "text_only": _denoiser("text_only", "peer_steps", drops=TEXT_ONLY),
+    "base": _denoiser("base", face_tokens=True),
+    "unet": _denoiser("unet"),
+    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
+    "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,
     "attributes": _attributes,
 }
@@ -271,7 +281,7 @@ def small(recipe: Recipe, share: float) -> Recipe:
 
 
 def with_steps(recipe: Recipe, stage: str, steps: int) -> Recipe:
-    """The recipe with another number of steps of one stage; the peers share theirs."""
-    names = {"text_only": "peer", "adapter": "peer", "attributes": "attribute"}
+    """The recipe with another number of steps of one stage."""
+    names = {"attributes": "attribute"}
     changed: Mapping[str, Any] = {f"{names.get(stage, stage)}_steps": steps}
     return replace(recipe, **changed)

@@ -22,8 +22,13 @@ import torch
 from .loop import run
 from .recipe import STAGES, Recipe, Work, train, with_steps
 
-_DENOISERS = dict.fromkeys(("base", "unet", "adapter", "text_only"), ("face", "vae", "align"))
-_NEEDED: Mapping[str, tuple[str, ...]] = {"decoder": ("vae",), "align": ("face",), **_DENOISERS}
+_CONDITIONED = ("face", "vae", "align")
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "decoder": ("vae",),
+    "align": ("face",),
+    **dict.fromkeys(("base", "unet", "text_only"), _CONDITIONED),
+    "adapter": (*_CONDITIONED, "text_only"),
+}
 """Stage -> those that it is built on, in order."""
 
 

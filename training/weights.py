@@ -1,9 +1,9 @@
 """Checkpoints -> the committed files: safetensors in FP16, named as the official checkpoint's parts are; and back into modules.
 
 `face_clip_encoder`, `unet` and `vae` are what is served; `recogniser` and `classifier` are what evaluation believes; `alignment_*`
-are the towers and projections of the CLIP-style score. Peers have the prefix of their name. Nothing is stored twice: equal tensors
-of a file are one, and the peers' encoder, which their training leaves as it was, is `alignment_encoder`. Reading needs no
-training data.
+are the towers and projections of the CLIP-style score. Nothing is stored twice: equal tensors of a file are one; the peers'
+encoder, which their training leaves as it was, is `alignment_encoder`; the adapter's denoiser is that of `text_only`, and `adapter`
+holds what it adds. Reading needs no training data.
 """
 
 from __future__ import annotations
@@ -19,41 +19,50 @@ from torch import Tensor, nn
 from export.tensor_files import read_tensors, write_tensors
 
 from . import nano
+from .adapter import Adapter
 from .alignment import AlignmentHeads
-from .conditioning import Conditioner, FaceTokens
+from .conditioning import Conditioner
 from .judges import AttributeClassifier, Recogniser
 from .recipe import Work
 from .texts import read_tokenizer
 
 Module = TypeVar("Module", bound=nn.Module)
 JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
-_STAGE = {JOINT: "unet", ADAPTER: "adapter", TEXT_ONLY: "text_only"}
-_UNET = {JOINT: "unet", ADAPTER: "adapter_unet", TEXT_ONLY: "text_only_unet"}
-_ENCODER = {JOINT: "face_clip_encoder", ADAPTER: "alignment_encoder", TEXT_ONLY: "alignment_encoder"}
+_TEXT_ONLY = ("text_only_unet", "alignment_encoder")
+_FILES = {JOINT: ("unet", "face_clip_encoder"), ADAPTER: (*_TEXT_ONLY, "adapter"), TEXT_ONLY: _TEXT_ONLY}
+"""Denoiser, encoder and what else a peer is made of."""
 
 
 def write_weights(work: Work, folder: Path) -> dict[str, int]:
     """Writes every part whose stage has a checkpoint; returns the sizes of all files in bytes."""
-    for peer in (ADAPTER, TEXT_ONLY):
-        if (work.results / "align.pt").exists() and (work.results / f"{_STAGE[peer]}.pt").exists():
-            _require_equal(work, _STAGE[peer], work.conditioner(_STAGE[peer], adapter=peer == ADAPTER).encoder)
+
+    def trained(stage: str) -> bool:
+        return (work.results / f"{stage}.pt").exists()
+
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / "vae.safetensors", work.vae())
-    for peer, stage in _STAGE.items():
-        if (work.results / f"{stage}.pt").exists():
-            conditioner = work.conditioner(stage, adapter=peer == ADAPTER)
-            _save(folder / f"{_UNET[peer]}.safetensors", work.unet(stage))
-            _save(folder / f"{_ENCODER[peer]}.safetensors", conditioner.encoder)
-            if conditioner.adapter is not None:
-                _save(folder / "adapter.safetensors", conditioner.adapter)
+    if trained("unet"):
+        _save(folder / "unet.safetensors", work.unet("unet"))
+        _save(folder / "face_clip_encoder.safetensors", work.conditioner("unet").encoder)
+    if trained("text_only"):
+        _require_equal(work, "text_only", "align", "conditioner.encoder")
+        _save(folder / "text_only_unet.safetensors", work.unet("text_only"))
+    if trained("adapter"):
+        _require_equal(work, "adapter", "align", "conditioner.encoder")
+        _require_equal(work, "adapter", "text_only", "unet")
+        unet = work.unet("text_only")
+        added = _adapter(unet)
+        unet.load_state_dict(work.averaged("adapter", "unet"))
+        added.tokens.load_state_dict(work.averaged("adapter", "conditioner.adapter"))
+        _save(folder / "adapter.safetensors", added)
     for stage, name, module in (
         ("recogniser", "recogniser", Recogniser()),
         ("attributes", "classifier", AttributeClassifier()),
     ):
-        if (work.results / f"{stage}.pt").exists():
+        if trained(stage):
             module.load_state_dict(work.averaged(stage, name))
             _save(folder / f"{name}.safetensors", module)
-    if (work.results / "align.pt").exists():
+    if trained("align"):
         heads, encoder = _heads(), work.conditioner("align").encoder
         heads.load_state_dict(work.averaged("align", "heads"))
         _save(folder / "alignment_heads.safetensors", heads)
@@ -67,19 +76,18 @@ def read_vae(folder: Path) -> AutoencoderKL:
 
 def read_generator(folder: Path, peer: str = JOINT) -> tuple[UNet2DConditionModel, Conditioner]:
     """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `FileNotFoundError`."""
-    unet = _load(folder / f"{_UNET[peer]}.safetensors", nano.make_unet(0))
-    encoder = _load(folder / f"{_ENCODER[peer]}.safetensors", nano.make_encoder(0))
-    adapter = None
-    if peer == ADAPTER:
-        adapter = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"])
-        adapter = _load(folder / "adapter.safetensors", adapter)
-    conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"), adapter)
+    denoiser, aligned, *more = (folder / f"{name}.safetensors" for name in _FILES[peer])
+    unet, encoder = _load(denoiser, nano.make_unet(0)), _load(aligned, nano.make_encoder(0))
+    tokens = None
+    for file in more:
+        tokens = _load(file, _adapter(unet)).tokens
+    conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"), tokens)
     return unet, conditioner.eval()
 
 
 def available_peers(folder: Path) -> list[str]:
     """The peers whose weights lie in `folder`."""
-    return [peer for peer, file in _UNET.items() if (folder / f"{file}.safetensors").exists()]
+    return [peer for peer, files in _FILES.items() if all((folder / f"{file}.safetensors").exists() for file in files)]
 
 
 def read_alignment(folder: Path) -> tuple[Conditioner, AlignmentHeads]:
@@ -101,19 +109,23 @@ def _heads() -> AlignmentHeads:
     return AlignmentHeads(architecture.unet["cross_attention_dim"], pooled, architecture.face.classes)
 
 
+def _adapter(unet: UNet2DConditionModel) -> Adapter:
+    return Adapter(unet, nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"])
+
+
 def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Floating-point tensors in FP16, others as they are."""
     return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in tensors.items()}
 
 
-def _require_equal(work: Work, stage: str, encoder: nn.Module) -> None:
-    found = encoder.state_dict()
-    aligned = work.conditioner("align").encoder.state_dict()
-    differing = [name for name, value in aligned.items() if not torch.equal(value, found[name])]
+def _require_equal(work: Work, stage: str, earlier: str, module: str) -> None:
+    """`module` is one that `stage` takes from an earlier one and leaves as it was."""
+    found = work.averaged(stage, module)
+    differing = [name for name, value in work.averaged(earlier, module).items() if not torch.equal(value, found[name])]
     if differing:
         raise ValueError(
-            f"stage '{stage}': expected the encoder of stage 'align', which it leaves as it was; {len(differing)} tensors differ,"
-            f" the first is {differing[0]}: 'align' was trained again since; delete {stage}.pt and train that stage again"
+            f"stage '{stage}': expected the {module} of stage '{earlier}', which it leaves as it was; {len(differing)} tensors"
+            f" differ, the first is {differing[0]}: '{earlier}' was trained again since; delete {stage}.pt and train that again"
         )
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from training import nano
-from training.conditioning import Conditioner, Faces, FaceTokens
+from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
+from training.conditioning import Conditioner, Faces
 from training.dataset import Pictures
+from training.diffusion import predict
 from training.judges import AttributeClassifier, Recogniser
 from training.recipe import TOKENIZER, Recipe, Work, with_steps
 from training.resumability import check
@@ -39,6 +42,15 @@ def conditioner(seed: int, adapter: bool = False) -> Conditioner:
     return Conditioner(encoder, nano.TOKENS, read_tokenizer(TOKENIZER), tokens)
 
 
+def decoupled(seed: int) -> UNet2DConditionModel:
+    """The denoiser of that seed with attention to a face that has learnt something."""
+    unet = nano.make_unet(seed)
+    torch.manual_seed(seed + 1)
+    for parameter in decouple(unet).parameters():
+        parameter.data.normal_(0, 0.1)
+    return unet
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A folder as a whole training leaves it, with fresh networks in place of trained ones."""
@@ -52,7 +64,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "vae": {"vae": nano.make_vae(0)},
         "align": {"conditioner": aligned, "heads": _heads()},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
-        "adapter": {"unet": nano.make_unet(4), "conditioner": conditioner(1, adapter=True)},
+        "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
         "recogniser": {"recogniser": Recogniser()},
         "attributes": {"classifier": AttributeClassifier()},
@@ -64,15 +76,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
     sizes = write_weights(work, tmp_path)
-    assert {"unet", "adapter_unet", "text_only_unet", "face_clip_encoder", "adapter",
-            "alignment_encoder", "alignment_heads", "vae", "recogniser", "classifier"} == {n.split(".")[0] for n in sizes}  # fmt: skip
-    own_text = {name: size for name, size in sizes.items() if name.startswith("text_only")}
-    assert sum(sizes.values()) - sum(own_text.values()) <= 40_000_000
+    assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
+            "recogniser", "classifier"} == {n.split(".")[0] for n in sizes}  # fmt: skip
+    assert sum(sizes.values()) <= 40_000_000
     assert available_peers(tmp_path) == [JOINT, ADAPTER, TEXT_ONLY]
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
     faces = Faces(torch.randn(2, 128), torch.randn(2, nano.ARCHITECTURE.face.patches, nano.ARCHITECTURE.face.width))
     rows = {}
-    for peer, unet_seed in ((JOINT, 3), (ADAPTER, 4), (TEXT_ONLY, 5)):
+    for peer, unet_seed in ((JOINT, 3), (ADAPTER, 5), (TEXT_ONLY, 5)):
         unet, read = read_generator(tmp_path, peer)
         torch.testing.assert_close(unet.conv_in.weight, nano.make_unet(unet_seed).conv_in.weight, rtol=1e-3, atol=1e-4)
         with torch.no_grad():
@@ -84,14 +95,34 @@ def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -
     read_judges(tmp_path)
 
 
-def test_an_adapter_on_another_encoder_is_refused(work: Work, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unet", "encoder", "cause"), [(5, 7, "align"), (4, 1, "text_only")])
+def test_an_adapter_on_another_encoder_or_denoiser_is_refused(
+    work: Work, tmp_path: Path, unet: int, encoder: int, cause: str
+) -> None:
     other = Work(tmp_path / "work", Recipe())
     shutil.copytree(work.results, other.results)
     other.__dict__["data"] = work.data
-    modules = nn.ModuleDict({"unet": nano.make_unet(4), "conditioner": conditioner(7, adapter=True)})
+    modules = nn.ModuleDict({"unet": decoupled(unet), "conditioner": conditioner(encoder, adapter=True)})
     torch.save({"averages": modules.state_dict()}, other.results / "adapter.pt")
-    with pytest.raises(ValueError, match=r"'align' was trained again since; delete adapter\.pt"):
+    with pytest.raises(ValueError, match=rf"'{cause}' was trained again since; delete adapter\.pt"):
         write_weights(other, tmp_path / "weights")
+
+
+@torch.no_grad()
+def test_the_adapter_adds_attention_to_a_denoiser_that_reads_text_as_before() -> None:
+    width = nano.ARCHITECTURE.unet["cross_attention_dim"]
+    torch.manual_seed(0)
+    noisy, text, face = torch.randn(2, 8, 16, 16), torch.randn(2, 56, width), torch.randn(2, ADAPTER_TOKENS, width)
+    pooled, time = torch.randn(2, list(nano.ARCHITECTURE.towers.values())[-1].width), torch.full((2,), 500)
+    unet = nano.make_unet(1)
+    alone = predict(unet, noisy, time, text, pooled)
+    added = decouple(unet)
+    beside = predict(unet, noisy, time, torch.cat([text, face], 1), pooled)
+    for attention in added.values():
+        attention.to_v_ip[0].weight.zero_()
+    deaf = predict(unet, noisy, time, torch.cat([text, face], 1), pooled)
+    assert torch.equal(deaf, alone) and not torch.allclose(beside, alone, atol=1e-3)
+    assert {n for n, p in unet.named_parameters() if p.requires_grad} == {n for n, _ in unet.named_parameters() if "_ip." in n}
 
 
 def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) -> None:
@@ -109,5 +140,5 @@ def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) 
 
 def test_steps_of_a_stage_are_set_by_its_name() -> None:
     recipe = Recipe()
-    assert with_steps(recipe, "unet", 5).unet_steps == 5 and with_steps(recipe, "adapter", 5).peer_steps == 5
+    assert with_steps(recipe, "unet", 5).unet_steps == 5 and with_steps(recipe, "adapter", 5).adapter_steps == 5
     assert with_steps(recipe, "attributes", 5).attribute_steps == 5

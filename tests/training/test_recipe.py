@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faceclip_serving.sdxl_variants import NANO
 from training import nano
-from training.autoencoder import decode_pictures, encode_all, normalise_latents, start_as_thumbnail
+from training.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.dataset import PICTURES, Pictures, build
 from training.identity import auc, margin_loss
 from training.judges import ATTRIBUTES, faceless
@@ -72,6 +72,17 @@ def test_a_fresh_vae_already_decodes_a_thumbnail(data: Pictures) -> None:
     assert torch.allclose(latents.std((0, 2, 3)), torch.ones(NANO.latent_channels), atol=0.02)
     error = np.square(decode_pictures(vae, latents).astype(float) - data.pictures).mean()
     assert 10 * np.log10(255**2 / error) > 18
+
+
+def test_latents_do_not_depend_on_what_else_is_asked_for(data: Pictures) -> None:
+    vae, before = nano.make_vae(0).eval(), torch.get_num_threads()
+    torch.set_num_threads(2)  # with one thread calls of any size round alike
+    whole, parts = Latents(vae, data.pictures), Latents(vae, data.pictures)
+    parts[np.array([0])], parts[np.array([1, 2])]
+    rows = np.arange(5)
+    equal = torch.equal(whole[rows], parts[rows])
+    torch.set_num_threads(before)
+    assert equal
 
 
 def test_auc_is_the_share_of_right_orders() -> None:
