@@ -52,6 +52,15 @@ def test_equal_tensors_are_stored_once_and_all_come_back(tmp_path: Path) -> None
     assert list(read_tensors(tmp_path / "plain.safetensors")) == ["plain"]
 
 
+def test_equal_tensors_make_equal_files(tmp_path: Path) -> None:
+    tensors = {name: torch.ones(2) for name in "abcdefgh"} | {"é": torch.ones(2)}
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    for file in files:
+        write_tensors(tensors, file)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert read_tensors(files[0]).keys() == tensors.keys()
+
+
 def test_half_precision_files_fill_a_network_in_full_precision_and_strictly(tmp_path: Path) -> None:
     def network() -> nn.Module:
         with torch.device("meta"):
