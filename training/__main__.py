@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from . import device
 from .recipe import STAGES, Recipe, Work, small, train, with_steps
 from .weights import write_weights
 
@@ -27,11 +28,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="stop after so many seconds, with a checkpoint")
     parser.add_argument("--share", type=float, default=1.0, help="share of the recipe's steps, for trials")
     parser.add_argument("--steps", type=int, help="steps of this stage, instead of the recipe's")
+    parser.add_argument("--device", default=device.usual(), help="cpu or cuda (default here: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="compile the denoiser: minutes of waiting, then faster steps")
     parser.add_argument("--output", type=Path, default=Path("weights/nano"), help="for `weights`")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_default_device(arguments.device)
     recipe = small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe()
     recipe = replace(recipe, compiled=arguments.compile)
     if arguments.steps is not None and arguments.stage not in STAGES:

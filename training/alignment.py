@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import device
 from .autoencoder import as_tensor
 from .conditioning import Conditioner, Faces
 from .dataset import PICTURES, Pictures
@@ -85,7 +86,7 @@ def alignment_stage(
         rows = r.choice(data.identities, batch, replace=False) * PICTURES + r.integers(0, PICTURES, batch)
         others = rows - rows % PICTURES + (rows + 1 + r.integers(0, PICTURES - 1, batch)) % PICTURES
         prompts = [data.caption(int(row), r) for row in rows]
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             both = conditioner(prompts * 2, faces, [*others.tolist(), *[-1] * batch], [True] * batch + [False] * batch)
             vectors = heads.joint(*both).float()
             image = heads.image(as_tensor(data.pictures[rows])).float()
@@ -93,16 +94,16 @@ def alignment_stage(
         known: dict[str, Tensor] = {}
         if not data.captions:
             pooled = both[1].float()
-            twice = torch.from_numpy(np.concatenate([rows, rows]))
+            twice = device.tensor(np.concatenate([rows, rows]))
             scene = [F.cross_entropy(head(pooled), labelled[name][twice]) for name, head in heads.of_scene.items()]
             known["scene"] = 0.5 * torch.stack(scene).sum()
-            wanted = torch.from_numpy(np.stack([factors(data.person(row)) for row in rows]))
+            wanted = device.tensor(np.stack([factors(data.person(row)) for row in rows]))
             known["factors"] = 4 * F.mse_loss(heads.of_factors(pooled[:batch]), wanted)
         return {
             **known,
             "joint_image": contrast(joint, image, heads.log_scale),
             "text_image": contrast(text, image, heads.log_scale),
-            "joint_face": 0.5 * contrast(heads.of_identity(joint), faces.classes[torch.from_numpy(others)], heads.log_scale),
+            "joint_face": 0.5 * contrast(heads.of_identity(joint), faces.classes[device.tensor(others)], heads.log_scale),
         }
 
     modules = nn.ModuleDict({"conditioner": conditioner, "heads": heads})

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import device
 from .dataset import Pictures
 from .loop import Losses, Stage
 
@@ -32,7 +33,7 @@ _CONSTANT = 6.0
 
 def as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """[n, h, w, 3] 0-255 -> [n, 3, h, w] in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return device.tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +136,7 @@ def vae_stage(vae: AutoencoderKL, data: Pictures, steps: int, batch: int, patch:
 
     def losses(step: int) -> Losses:
         pictures = _patches(data, batch, patch, seed, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             posterior = vae.encode(pictures).latent_dist
             made = vae.decode(posterior.sample()).sample
         kl = posterior.kl().float().mean() / (patch / side) ** 2
@@ -154,7 +155,7 @@ def decoder_stage(vae: AutoencoderKL, data: Pictures, steps: int, batch: int, pa
 
     def losses(step: int) -> Losses:
         pictures = _patches(data, batch, patch, seed, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             with torch.no_grad():
                 latents = vae.encode(pictures).latent_dist.mean
                 latents = latents + _LATENT_NOISE * torch.randn_like(latents)
@@ -169,9 +170,9 @@ def encode_all(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 32)
     """Latent means of all pictures: [n, channels, latent height, latent width]."""
     parts = []
     for i in range(0, len(pictures), batch):
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             mean = vae.encode(as_tensor(pictures[i : i + batch])).latent_dist.mean
-        parts.append(mean.half().numpy())
+        parts.append(device.array(mean.half()))
     return np.concatenate(parts)
 
 
@@ -190,7 +191,7 @@ class Latents:
         missing = sorted({int(row) for row in rows} - self._known.keys())
         if missing:
             self._known.update(zip(missing, encode_all(self.vae, self.pictures[missing], batch=1), strict=True))
-        return torch.from_numpy(np.stack([self._known[int(row)] for row in rows]).astype(np.float32))
+        return device.tensor(np.stack([self._known[int(row)] for row in rows]).astype(np.float32))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -200,7 +201,7 @@ def normalise_latents(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:
     """Folds the latents' mean and spread, per channel, into the 1x1 convolutions around them: latents of `pictures` then have mean 0
     and deviation 1 in every channel, and the scaling factor is 1."""
     latents = encode_all(vae, pictures).astype(np.float32)
-    mean, spread = torch.from_numpy(latents.mean((0, 2, 3))), torch.from_numpy(latents.std((0, 2, 3)))
+    mean, spread = device.tensor(latents.mean((0, 2, 3))), device.tensor(latents.std((0, 2, 3)))
     channels = len(mean)
     with torch.no_grad():
         quant, back = vae.quant_conv, vae.post_quant_conv
@@ -216,4 +217,4 @@ def decode_pictures(vae: AutoencoderKL, latents: Tensor, batch: int = 16) -> NDA
     """Unscaled latents -> RGB [n, h, w, 3], 0-255."""
     parts = [vae.decode(latents[i : i + batch]).sample for i in range(0, len(latents), batch)]
     picture = torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).byte()
-    return np.asarray(picture.permute(0, 2, 3, 1).numpy(), np.uint8)
+    return np.asarray(device.array(picture.permute(0, 2, 3, 1)), np.uint8)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import device
 from .autoencoder import Latents
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
@@ -89,17 +90,17 @@ def critic_stage(critic: Critic, data: Pictures, latents: Latents, steps: int, b
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
         rows = r.choice(len(latents), batch, replace=batch > len(latents))
-        who = torch.from_numpy(rows // PICTURES)
+        who = device.tensor(rows // PICTURES)
         seen = _shifted(latents[rows], r)
         seen = seen + _MOST_NOISE * torch.rand(batch, 1, 1, 1) * torch.randn_like(seen)
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             maps, identity = critic(seen)
             logits = critic.attributes(maps[-1])
         terms = {"margin": 0.3 * margin_loss(identity.float(), centres.weight, who)}
         if factors is not None:
             terms["factors"] = 4.5 * F.mse_loss(head(identity.float()), factors[who])
         for name, classes in known.items():
-            terms[name] = 0.3 * F.cross_entropy(logits[name].float(), classes[torch.from_numpy(rows)])
+            terms[name] = 0.3 * F.cross_entropy(logits[name].float(), classes[device.tensor(rows)])
         return terms
 
     modules = nn.ModuleDict({"critic": critic, "centres": centres, "head": head})

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from faceclip_serving.guidance import combine
 from faceclip_serving.schedules import make_scheduler
 from faceclip_serving.sdxl_variants import NANO
 
+from . import device
 from .autoencoder import Latents
 from .conditioning import Conditioner, Faces
 from .critic import Critic
@@ -121,7 +121,7 @@ def unet_stage(
     """
     weight = person_weight(LATENT_SIDE)
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
-    alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod
+    alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
     def losses(step: int) -> Losses:
         drawn = draw(data, latents, drops, batch, np.random.default_rng([seed, step]))
@@ -130,15 +130,14 @@ def unet_stage(
         noise = torch.randn_like(drawn.latents)
         share = alphas[time][:, None, None, None]
         noisy = share.sqrt() * drawn.latents + (1 - share).sqrt() * noise
-        # PyTorch's fused attention is slow backwards on a CPU.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with device.autocast(), device.attention():
             embeddings, pooled = conditioner(drawn.prompts, faces, drawn.index, drawn.prefixed)
             predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
         terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
         if critic is not None:
             guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
-            with torch.autocast("cpu", torch.bfloat16):
+            with device.autocast():
                 different = critic.difference(guess, drawn.latents)
             terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
         return terms

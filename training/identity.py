@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from export.faceclip.face_vit import FaceTransformer
 from faceclip_serving.architectures import FaceViT
 
+from . import device
 from .dataset import PICTURES, Pictures
 from .loop import Losses, Stage
 from .world import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
@@ -44,21 +45,21 @@ def factors_of(data: Pictures) -> Tensor | None:
     """`factors` of every identity, [identities, FACTORS]; None for photographs, of which nobody knows them."""
     if data.captions:
         return None
-    return torch.from_numpy(np.stack([factors(data.person(i * PICTURES)) for i in range(data.identities)]))
+    return device.tensor(np.stack([factors(data.person(i * PICTURES)) for i in range(data.identities)]))
 
 
 def face_batch(crops: NDArray[np.uint8], r: np.random.Generator) -> Tensor:
     """[n, VIEW, VIEW, 3] 0-255 -> [n, 3, VIEW, VIEW] in [0, 1], shifted, scaled, relit and partly covered at random."""
-    x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    x = device.tensor(crops).permute(0, 3, 1, 2).float() / 255
     n, side = len(x), x.shape[-1]
-    zoom = torch.from_numpy(r.uniform(0.93, 1.07, n).astype(np.float32))
-    move = torch.from_numpy(r.uniform(-0.06, 0.06, (n, 2)).astype(np.float32))
+    zoom = device.tensor(r.uniform(0.93, 1.07, n).astype(np.float32))
+    move = device.tensor(r.uniform(-0.06, 0.06, (n, 2)).astype(np.float32))
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     theta[:, :, 2] = move
     x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="border", align_corners=False)
-    gain = torch.from_numpy(r.uniform(0.85, 1.15, (n, 3, 1, 1)).astype(np.float32)).mean(1, keepdim=True)
-    x = (x * gain + torch.from_numpy(r.uniform(-0.06, 0.06, (n, 1, 1, 1)).astype(np.float32))).clamp(0, 1)
+    gain = device.tensor(r.uniform(0.85, 1.15, (n, 3, 1, 1)).astype(np.float32)).mean(1, keepdim=True)
+    x = (x * gain + device.tensor(r.uniform(-0.06, 0.06, (n, 1, 1, 1)).astype(np.float32))).clamp(0, 1)
     for i in np.flatnonzero(r.uniform(size=n) < 0.25):
         top, left = r.integers(0, side - 24, 2)
         x[i, :, top : top + 24, left : left + 24] = float(r.uniform())
@@ -86,8 +87,8 @@ def face_stage(vit: FaceTransformer, sizes: FaceViT, data: Pictures, steps: int,
         r = np.random.default_rng([seed, step])
         rows = r.choice(len(data.crops), batch, replace=False)
         faces = face_batch(data.crops[rows], r)
-        who = torch.from_numpy(rows // PICTURES)
-        with torch.autocast("cpu", torch.bfloat16):
+        who = device.tensor(rows // PICTURES)
+        with device.autocast():
             feature, patches = vit(faces)
         feature, patches = feature.float(), patches.float()
         guessed = head(torch.cat([F.normalize(feature) * 6, patches.mean(1)], 1))
@@ -104,7 +105,7 @@ def face_features(vit: FaceTransformer, crops: NDArray[np.uint8], batch: int = 6
     """All crops -> unit class tokens [n, classes] and patch tokens [n, patches, width] (half precision)."""
     classes, patches = [], []
     for i in range(0, len(crops), batch):
-        feature, tokens = vit(torch.from_numpy(crops[i : i + batch]).permute(0, 3, 1, 2).float() / 255)
+        feature, tokens = vit(device.tensor(crops[i : i + batch]).permute(0, 3, 1, 2).float() / 255)
         classes.append(F.normalize(feature))
         patches.append(tokens.half())
     return torch.cat(classes), torch.cat(patches)
@@ -112,7 +113,7 @@ def face_features(vit: FaceTransformer, crops: NDArray[np.uint8], batch: int = 6
 
 def verification_auc(features: Tensor, who: NDArray[np.int64]) -> float:
     """Area under the curve of "same person?" by cosine, over all pairs of rows: [n, d], [n]."""
-    similarity = (F.normalize(features.float()) @ F.normalize(features.float()).T).numpy()
+    similarity = device.array(F.normalize(features.float()) @ F.normalize(features.float()).T)
     upper = np.triu_indices(len(who), 1)
     return auc(similarity[upper], (who[:, None] == who[None])[upper])
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import device
 from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
@@ -83,14 +84,14 @@ def roughen(x: Tensor, r: np.random.Generator) -> Tensor:
     """What generated pictures suffer: shift, soft focus, colour cast, noise."""
     n = len(x)
     theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(r.uniform(0.94, 1.06, n).astype(np.float32))
-    theta[:, :, 2] = torch.from_numpy(r.uniform(-0.05, 0.05, (n, 2)).astype(np.float32))
+    theta[:, 0, 0] = theta[:, 1, 1] = device.tensor(r.uniform(0.94, 1.06, n).astype(np.float32))
+    theta[:, :, 2] = device.tensor(r.uniform(-0.05, 0.05, (n, 2)).astype(np.float32))
     x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="border", align_corners=False)
-    soft = torch.from_numpy(r.uniform(size=n) < 0.5)
-    if soft.any():
+    soft = np.flatnonzero(r.uniform(size=n) < 0.5)
+    if len(soft):
         small = F.interpolate(x[soft], scale_factor=float(r.uniform(0.4, 0.8)), mode="area")
         x[soft] = F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
-    gain = torch.from_numpy(r.uniform(0.9, 1.1, (n, 3, 1, 1)).astype(np.float32))
+    gain = device.tensor(r.uniform(0.9, 1.1, (n, 3, 1, 1)).astype(np.float32))
     return (x * gain + 0.05 * torch.randn_like(x)).clamp(-1, 1)
 
 
@@ -117,8 +118,8 @@ def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: 
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
         rows = r.choice(len(data.pictures), batch, replace=False)
-        who = torch.from_numpy(rows // PICTURES)
-        with torch.autocast("cpu", torch.bfloat16):
+        who = device.tensor(rows // PICTURES)
+        with device.autocast():
             feature = recogniser(roughen(as_tensor(data.pictures[rows]), r))
         margin = {"margin": 0.3 * margin_loss(feature.float(), centres.weight, who)}
         if wanted is None:
@@ -137,9 +138,9 @@ def attribute_stage(classifier: AttributeClassifier, data: Pictures, steps: int,
         rows = r.choice(len(data.pictures), batch, replace=False)
         pictures = roughen(as_tensor(data.pictures[rows]), r)
         spoilt = faceless(pictures[: batch // 4])
-        with torch.autocast("cpu", torch.bfloat16):
+        with device.autocast():
             logits = classifier(torch.cat([pictures, spoilt]))
-        wanted = {name: values[torch.from_numpy(rows)] for name, values in known.items()}
+        wanted = {name: values[device.tensor(rows)] for name, values in known.items()}
         found = {name: F.cross_entropy(logits[name][:batch].float(), values) for name, values in wanted.items()}
         present = torch.cat([torch.ones(batch), torch.zeros(len(spoilt))]).long()
         return {**found, FACE: F.cross_entropy(logits[FACE].float(), present)}
@@ -157,4 +158,4 @@ def recognise(recogniser: Recogniser, pictures: NDArray[np.uint8]) -> Tensor:
 def classify(classifier: AttributeClassifier, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
     """Attribute -> class index per picture; `FACE`: 1 where a face is seen."""
     parts = [classifier(as_tensor(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
-    return {name: np.concatenate([part[name].argmax(1).numpy() for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([device.array(part[name].argmax(1)) for part in parts]) for name in parts[0]}

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import device
+
 Losses = Mapping[str, Tensor]
 _SAVE_EVERY_S = 60.0
 
@@ -56,7 +58,7 @@ def run(
     history: list[dict[str, float]] = []
     first = 0
     if file.exists():
-        saved = torch.load(file, weights_only=True)
+        saved = device.load(file)
         stage.modules.load_state_dict(saved["modules"])
         optimiser.load_state_dict(saved["optimiser"])
         averages, history, first = saved["averages"], saved["history"], saved["step"]

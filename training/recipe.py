@@ -21,7 +21,7 @@ from torch import nn
 from export.faceclip import FaceCLIPEncoder
 from export.faceclip.face_vit import FaceTransformer
 
-from . import nano
+from . import device, nano
 from .adapter import FaceTokens, decouple
 from .alignment import AlignmentHeads, alignment_stage
 from .autoencoder import Latents, decoder_stage, normalise_latents, vae_stage
@@ -93,7 +93,7 @@ class Work:
             raise FileNotFoundError(
                 f"stage '{stage}': expected {file}; train it: python -m training {stage} --work {self.folder}"
             )
-        tensors = torch.load(file, weights_only=True, mmap=True)["averages"]
+        tensors = torch.load(file, weights_only=True, mmap=True, map_location="cpu")["averages"]
         return {name[len(prefix) + 1 :]: value.clone() for name, value in tensors.items() if name.startswith(prefix + ".")}
 
     def vit(self) -> FaceTransformer:
@@ -116,7 +116,7 @@ class Work:
         if not file.exists():
             classes, patches = face_features(self.vit(), self.data.crops)
             torch.save({"classes": classes, "patches": patches}, file)
-        saved = torch.load(file, weights_only=True)
+        saved = device.load(file)
         return Faces(saved["classes"], saved["patches"])
 
     @cached_property

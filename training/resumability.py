@@ -42,7 +42,7 @@ def check(folder: Path, stage: str, steps: int, recipe: Recipe) -> dict[str, Any
     whole = run(STAGES[stage](Work(folder, recipe)), folder / "whole")
     seconds = time.monotonic() - started
     run(STAGES[stage](Work(folder, recipe)), folder / "parts", stop_at=steps // 2)
-    stopped_at = torch.load(folder / "parts" / f"{stage}.pt", weights_only=True)["step"]
+    stopped_at = torch.load(folder / "parts" / f"{stage}.pt", weights_only=True, map_location="cpu")["step"]
     parts = run(STAGES[stage](Work(folder, recipe)), folder / "parts")
     resumed = parts.state_dict()
     differing = [name for name, value in whole.state_dict().items() if not torch.equal(value, resumed[name])]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from faceclip_serving.prompts import encode_prompt
 from faceclip_serving.variant import Tokens
+
+from . import device
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -32,4 +33,4 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def prompt_ids(tokenizer: Tokenizer, tokens: Tokens, prompts: Sequence[str], prefixed: Sequence[bool]) -> Tensor:
     """int64 [prompts, max_tokens]; `prefixed`: whether the face prefix comes first."""
     rows = [encode_prompt(tokenizer, tokens, text, prefix).ids for text, prefix in zip(prompts, prefixed, strict=True)]
-    return torch.from_numpy(np.stack(rows))
+    return device.tensor(np.stack(rows))

@@ -114,8 +114,8 @@ def _adapter(unet: UNet2DConditionModel) -> Adapter:
 
 
 def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floating-point tensors in FP16, others as they are."""
-    return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in tensors.items()}
+    """Floating-point tensors in FP16, others as they are; from any device."""
+    return {name: (value.half() if value.is_floating_point() else value).cpu().contiguous() for name, value in tensors.items()}
 
 
 def _require_equal(work: Work, stage: str, earlier: str, module: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from training import nano
+from training import device, nano, recipe
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
+from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
 from training.dataset import Pictures
 from training.diffusion import predict
 from training.judges import AttributeClassifier, Recogniser
-from training.recipe import TOKENIZER, Recipe, Work, with_steps
+from training.recipe import STAGES, TOKENIZER, Recipe, Work, make_critic, with_steps
 from training.resumability import check
 from training.texts import read_tokenizer
 from training.weights import (
@@ -62,6 +64,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     stages: dict[str, dict[str, nn.Module]] = {
         "face": {"vit": aligned.encoder.branches[0].face_encoder},
         "vae": {"vae": nano.make_vae(0)},
+        "decoder": {"decoder": nano.make_vae(0).decoder},
+        "critic": {"critic": make_critic(2)},
+        "base": {"unet": nano.make_unet(2), "conditioner": conditioner(1, adapter=True)},
         "align": {"conditioner": aligned, "heads": _heads()},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
@@ -138,7 +143,33 @@ def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) 
     assert not torch.equal(whole["modules"]["unet.conv_in.weight"], start)
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_tensor_of_a_training_step_is_on_the_default_device(
+    work: Work, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On `meta`, which refuses tensors of a CPU beside its own as a GPU does."""
+    sizes = dict.fromkeys(("face_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
+    small = Work(work.folder, Recipe(**sizes))
+    known = Latents(nano.make_vae(0), work.data.pictures)
+    known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
+    monkeypatch.setattr(recipe, "normalise_latents", lambda vae, pictures: None)
+    monkeypatch.setattr(device, "autocast", nullcontext)
+    torch.set_default_device("meta")
+    try:
+        face = nano.ARCHITECTURE.face
+        faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
+        small.__dict__.update(data=work.data, latents=known, faces=faces)
+        made = STAGES[stage](small)
+        losses = made.losses(0)
+        torch.stack(list(losses.values())).sum().backward()
+    finally:
+        torch.set_default_device("cpu")
+    gradients = {p.grad.device.type for p in made.modules.parameters() if p.grad is not None}
+    assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
+
+
 def test_steps_of_a_stage_are_set_by_its_name() -> None:
-    recipe = Recipe()
-    assert with_steps(recipe, "unet", 5).unet_steps == 5 and with_steps(recipe, "adapter", 5).adapter_steps == 5
-    assert with_steps(recipe, "attributes", 5).attribute_steps == 5
+    whole = Recipe()
+    assert with_steps(whole, "unet", 5).unet_steps == 5 and with_steps(whole, "adapter", 5).adapter_steps == 5
+    assert with_steps(whole, "attributes", 5).attribute_steps == 5
