@@ -71,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: --work: {arguments.work} holds an earlier trial; give an empty folder", file=sys.stderr)
         return 1
     torch.set_num_threads(arguments.threads)
-    few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10)
+    few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10, text_only_steps=20)
+    if arguments.people < few.align_batch:
+        print(
+            f"error: --people: expected at least {few.align_batch}, a batch of people, got {arguments.people}", file=sys.stderr
+        )
+        return 1
     document = check(arguments.work, arguments.stage, arguments.steps, few)
     print(json.dumps(document))
     return 0 if document["equal"] else 1
