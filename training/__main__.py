@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="stop after so many seconds, with a checkpoint")
     parser.add_argument("--share", type=float, default=1.0, help="share of the recipe's steps, for trials")
     parser.add_argument("--steps", type=int, help="steps of this stage, instead of the recipe's")
-    parser.add_argument("--device", default=device.usual(), help="cpu or cuda (default here: %(default)s)")
+    parser.add_argument("--device", choices=device.PRESENT, default=device.PRESENT[-1], help="(default here: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="compile the denoiser: minutes of waiting, then faster steps")
     parser.add_argument("--output", type=Path, default=Path("weights/nano"), help="for `weights`")

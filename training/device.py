@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-
-def usual() -> str:
-    """`cuda` where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+PRESENT = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+"""What this machine can compute on, the fastest last."""
 
 
 def tensor(values: NDArray[Any]) -> Tensor:
