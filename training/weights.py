@@ -31,6 +31,12 @@ JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
 _TEXT_ONLY = ("text_only_unet", "alignment_encoder")
 _FILES = {JOINT: ("unet", "face_clip_encoder"), ADAPTER: (*_TEXT_ONLY, "adapter"), TEXT_ONLY: _TEXT_ONLY}
 """Denoiser, encoder and what else a peer is made of."""
+_TAKEN = (
+    ("text_only", "align", "conditioner.encoder"),
+    ("adapter", "align", "conditioner.encoder"),
+    ("adapter", "text_only", "unet"),
+)
+"""Stage, the earlier one that it takes a module from and leaves it as it was, the module."""
 
 
 def write_weights(work: Work, folder: Path) -> dict[str, int]:
@@ -39,17 +45,17 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     def trained(stage: str) -> bool:
         return (work.results / f"{stage}.pt").exists()
 
+    for stage, earlier, part in _TAKEN:
+        if trained(stage):
+            _require_equal(work, stage, earlier, part)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / "vae.safetensors", work.vae())
     if trained("unet"):
         _save(folder / "unet.safetensors", work.unet("unet"))
         _save(folder / "face_clip_encoder.safetensors", work.conditioner("unet").encoder)
     if trained("text_only"):
-        _require_equal(work, "text_only", "align", "conditioner.encoder")
         _save(folder / "text_only_unet.safetensors", work.unet("text_only"))
     if trained("adapter"):
-        _require_equal(work, "adapter", "align", "conditioner.encoder")
-        _require_equal(work, "adapter", "text_only", "unet")
         unet = work.unet("text_only")
         added = _adapter(unet)
         unet.load_state_dict(work.averaged("adapter", "unet"))
@@ -119,7 +125,7 @@ def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _require_equal(work: Work, stage: str, earlier: str, module: str) -> None:
-    """`module` is one that `stage` takes from an earlier one and leaves as it was."""
+    """Raises `ValueError` where a module of `_TAKEN` is another one by now."""
     found = work.averaged(stage, module)
     differing = [name for name, value in work.averaged(earlier, module).items() if not torch.equal(value, found[name])]
     if differing:

@@ -111,6 +111,7 @@ def test_an_adapter_on_another_encoder_or_denoiser_is_refused(
     torch.save({"averages": modules.state_dict()}, other.results / "adapter.pt")
     with pytest.raises(ValueError, match=rf"'{cause}' was trained again since; delete adapter\.pt"):
         write_weights(other, tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
 
 
 @torch.no_grad()
