@@ -45,10 +45,10 @@ check-tensorrt: setup ## types of the engine code against each TensorRT in TENSO
 	@test -n "$(TENSORRT_STUBS)" || { echo 'give folders that hold tensorrt/__init__.pyi: make check-tensorrt TENSORRT_STUBS="A B"' >&2; exit 2; }
 	@for stubs in $(TENSORRT_STUBS); do \
 	  test -f $$stubs/tensorrt/__init__.pyi || { echo "$$stubs: no tensorrt/__init__.pyi there" >&2; exit 2; }; \
-	  echo "$$(grep -o "__version__.*" $$stubs/tensorrt/__init__.pyi): export/engine_*.py"; \
+	  echo "$$(grep -o "__version__.*" $$stubs/tensorrt/__init__.pyi): export/engine/*.py"; \
 	  MYPYPATH=$(CURDIR):$$stubs $(VENV)/bin/mypy --config-file= --strict --python-version 3.11 --explicit-package-bases \
 	    --follow-imports=silent --no-warn-unused-ignores --cache-dir .mypy_cache/tensorrt-$$(echo $$stubs | cksum | cut -d' ' -f1) \
-	    export/engine_*.py || exit 1; \
+	    export/engine/*.py || exit 1; \
 	done
 
 test: setup ## all tests, the real server included

@@ -5,21 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import (
-    compare,
-    gpu_verify,
-    latency,
-    onestep,
-    overhead,
-    parity,
-    precision,
-    quality,
-    report_file,
-    serving,
-    soak,
-    step_cache,
-    vram,
-)
+from .gpu import gpu_verify, report_file
+from .measure import parity
+from .memory import onestep, vram
+from .quality import command as quality
+from .speed import compare, latency, overhead, precision, serving, soak, step_cache
 
 _COMMANDS = (
     parity, overhead, compare, latency, vram, onestep, serving, soak, step_cache, precision, quality, report_file, gpu_verify,

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.drawing import Picture, save, sheet
-from export.build import BUILD, build_repository
-from export.checkpoint import CheckpointError
-from export.to_onnx import ExportError
+from benchmarks.measure.drawing import Picture, save, sheet
+from export.checkpoint.read import CheckpointError
+from export.onnx.export import ExportError
+from export.repository.from_nothing import BUILD, build_repository
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
-from faceclip_serving.profiles import CPU
-from faceclip_serving.sdxl_variants import NANO
-from faceclip_serving.variants import VARIANTS
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants import VARIANTS
 from server.probe import server_version
 from server.process import Ports, TritonServer, interruptible
 

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import COMPONENTS
-from faceclip_serving.variants import VARIANTS
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS
+from faceclip_serving.contract.variants import VARIANTS
 
 _STEPS = (
     "download",
@@ -102,8 +102,8 @@ def _add_onnx(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _onnx(args: argparse.Namespace) -> int:
-    from .lora import parse_lora  # here, since torch takes seconds to import
-    from .to_onnx import export_components
+    from .checkpoint.lora import parse_lora  # here, since torch takes seconds to import
+    from .onnx.export import export_components
 
     loras = [parse_lora(text) for text in args.lora]
     variant = VARIANTS[args.variant]

@@ -14,7 +14,7 @@ import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
-from faceclip_serving.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
+from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
 
 from .probe import deployments
 

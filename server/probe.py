@@ -9,8 +9,8 @@ import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
-from faceclip_serving.requests import PARAMETERS
-from faceclip_serving.signatures import ENSEMBLE
+from faceclip_serving.contract.parameters import PARAMETERS
+from faceclip_serving.contract.signatures import ENSEMBLE
 
 
 class ProbeError(RuntimeError):

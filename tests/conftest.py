@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.build import build_repository
-from faceclip_serving.profiles import CPU
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.sdxl import TINY_SDXL
 from server.process import Ports, TritonServer
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.

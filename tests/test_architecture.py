@@ -39,17 +39,17 @@ def test_the_models_of_the_repository_import_only_the_shared_code():
 @pytest.mark.parametrize(
     "module",
     [
-        "tensors",
-        "variants",
-        "signatures",
-        "profiles",
-        "requests",
-        "prompts",
-        "preparing",
-        "finishing",
-        "onnx_model",
-        "streaming",
-        "metrics",
+        "contract.tensors",
+        "contract.variants",
+        "contract.signatures",
+        "contract.placements",
+        "contract.parameters",
+        "models.prompts",
+        "models.prepare",
+        "models.finish",
+        "models.onnx_model",
+        "models.streaming",
+        "models.metrics",
     ],
 )
 def test_torch_is_needed_by_the_sampler_alone(module):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from examples import demo
-from export import committed
+from export.checkpoint import committed
 from faceclip import FaceCLIPOutput
-from faceclip_serving.sdxl_variants import NANO, TINY_SDXL
+from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
 
 
 def chosen(variant: str, **given: object) -> demo.Demo:

@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from export.faceclip import FaceCLIPEncoder
-from export.faceclip.face_vit import FaceTransformer
-from faceclip_serving.variant import Tokens
+from export.networks.faceclip import FaceCLIPEncoder
+from export.networks.faceclip.face_vit import FaceTransformer
+from faceclip_serving.contract.variant import Tokens
 
 from .adapter import FaceTokens
 from .texts import prompt_ids

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .autoencoder import decode_pictures
-from .canvas import Image
 from .conditioning import Faces
 from .crops import aligned_crop, encoder_view
 from .dataset import SPLITS, VIEW
 from .diffusion import Guidance, generate
 from .identity import face_features
-from .render import render
 from .weights import read_generator, read_vae
-from .world import sample_identity, sample_scene
+from .world.canvas import Image
+from .world.people import sample_identity, sample_scene
+from .world.render import render
 
 PROMPTS = (
     "A {noun} wearing a red t-shirt, smiling, on a beach.",

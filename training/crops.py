@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faceclip_serving.architectures import FACE_SIZE
+from faceclip_serving.contract.architectures import FACE_SIZE
 
-from .canvas import Image
+from .world.canvas import Image
 
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Image
-from .captions import caption
 from .crops import aligned_crop, encoder_view
-from .render import render
-from .world import Identity, Scene, sample_identity, sample_scene
+from .world.canvas import Image
+from .world.captions import caption
+from .world.people import Identity, Scene, sample_identity, sample_scene
+from .world.render import render
 
 PICTURES, PORTRAITS = 4, 2
 SPLITS = {"train": 0, "validation": 100_000, "test": 200_000}

@@ -17,9 +17,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from faceclip_serving.guidance import combine
-from faceclip_serving.schedules import make_scheduler
-from faceclip_serving.sdxl_variants import NANO
+from faceclip_serving.contract.schedules import make_scheduler
+from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.sampling.guidance import combine
 
 from . import device
 from .autoencoder import Latents

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.faceclip.face_vit import FaceTransformer
-from faceclip_serving.architectures import FaceViT
+from export.networks.faceclip.face_vit import FaceTransformer
+from faceclip_serving.contract.architectures import FaceViT
 
 from . import device
 from .dataset import PICTURES, Pictures
 from .loop import Losses, Stage
-from .world import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
+from .world.people import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
 
 SCALE, MARGIN = 24.0, 0.3
 _FACTOR_WEIGHT = 1.5

@@ -21,7 +21,7 @@ from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
-from .world import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
+from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
 
 FEATURES = 128
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from export.faceclip import FaceCLIPEncoder
-from export.faceclip.fuser import FusionLayer
-from faceclip_serving.architectures import SDXLArchitecture
-from faceclip_serving.sdxl_variants import NANO
+from export.networks.faceclip import FaceCLIPEncoder
+from export.networks.faceclip.fuser import FusionLayer
+from faceclip_serving.contract.architectures import SDXLArchitecture
+from faceclip_serving.contract.sdxl import NANO
 
 assert isinstance(NANO.architecture, SDXLArchitecture)
 ARCHITECTURE = NANO.architecture

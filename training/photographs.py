@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Image
 from .crops import aligned_crop, encoder_view
 from .dataset import PICTURES, VIEW, Pictures
+from .world.canvas import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -18,8 +18,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Tokenizer
 from torch import nn
 
-from export.faceclip import FaceCLIPEncoder
-from export.faceclip.face_vit import FaceTransformer
+from export.networks.faceclip import FaceCLIPEncoder
+from export.networks.faceclip.face_vit import FaceTransformer
 
 from . import device, nano
 from .adapter import FaceTokens, decouple

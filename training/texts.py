@@ -11,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from faceclip_serving.prompts import encode_prompt
-from faceclip_serving.variant import Tokens
+from faceclip_serving.contract.variant import Tokens
+from faceclip_serving.models.prompts import encode_prompt
 
 from . import device
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from export.tensor_files import read_tensors, write_tensors
+from export.checkpoint.tensor_files import read_tensors, write_tensors
 
 from . import nano
 from .adapter import Adapter

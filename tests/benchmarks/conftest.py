@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from export.build import onnx_folder
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from export.repository.from_nothing import onnx_folder
+from faceclip_serving.contract.sdxl import TINY_SDXL
 
 ROOT = Path(__file__).resolve().parents[2]
 

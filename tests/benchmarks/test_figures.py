@@ -9,17 +9,18 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import chart, compare
-from benchmarks.compare import agreement, figures, ratios, take_turns
-from benchmarks.distribution import percentile, summary
-from benchmarks.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
-from benchmarks.latency import times_table
-from benchmarks.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
-from benchmarks.sweep import SweepError, points, usual_point
-from benchmarks.table import table
-from export.graph_cost import Cost
-from faceclip_serving.profiles import CPU, GPU_ORT, profile_of
-from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
+from benchmarks.measure import chart
+from benchmarks.measure.distribution import percentile, summary
+from benchmarks.measure.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
+from benchmarks.measure.sweep import SweepError, points, usual_point
+from benchmarks.measure.table import table
+from benchmarks.speed import compare
+from benchmarks.speed.compare import agreement, figures, ratios, take_turns
+from benchmarks.speed.latency import times_table
+from benchmarks.speed.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
+from export.forecast.cost import Cost
+from faceclip_serving.contract.placements import CPU, GPU_ORT, profile_of
+from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 
 WORK = Cost(
     flops=1000,

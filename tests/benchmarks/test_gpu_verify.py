@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from benchmarks import gpu_process, small_card
 from benchmarks.__main__ import main
-from benchmarks.gpu_verify import cases, failures, shown
-from benchmarks.report_file import file_name, outcome, parts
-from benchmarks.server_memory import model_of
-from benchmarks.vram import totals
-from export.parity import ParityError
-from faceclip_serving.sdxl_variants import SDXL, TINY_SDXL
-from faceclip_serving.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.tensors import Range
+from benchmarks.gpu import gpu_process, small_card
+from benchmarks.gpu.gpu_verify import cases, failures, shown
+from benchmarks.gpu.report_file import file_name, outcome, parts
+from benchmarks.measure.server_memory import model_of
+from benchmarks.memory.vram import totals
+from export.onnx.parity import ParityError
+from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.tensors import Range
 
 SIZES = [(1024, 1024), (1152, 864)]
 

@@ -11,9 +11,9 @@ import torch
 from faceclip import InvalidRequestError, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
-from faceclip_serving import requests
-from faceclip_serving.requests import PARAMETERS, parse_request
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from faceclip_serving.contract import parameters as requests
+from faceclip_serving.contract.parameters import PARAMETERS, parse_request
+from faceclip_serving.contract.sdxl import TINY_SDXL
 
 DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS if tensor.name != IMAGE_ENCODING}
 

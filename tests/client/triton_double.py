@@ -22,12 +22,12 @@ from PIL import Image
 from tritonclient.grpc import InferResult, model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import serialize_byte_tensor
 
-from export.repository import render
-from faceclip_serving.errors import InvalidRequest
-from faceclip_serving.profiles import CPU
-from faceclip_serving.requests import GenerationRequest, parse_request, reference_photos
-from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import ENSEMBLE, PREVIEW, PREVIEW_IMAGE, PROGRESS, STREAM
+from export.repository.render import render
+from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.parameters import GenerationRequest, parse_request, reference_photos
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import ENSEMBLE, PREVIEW, PREVIEW_IMAGE, PROGRESS, STREAM
 
 VARIANT = TINY_SDXL
 BUSY = "server busy: 4 requests in flight; retry after 0.2 s"

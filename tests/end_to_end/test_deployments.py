@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.inprocess import load
-from benchmarks.oracle import psnr_db
-from benchmarks.parity import PHOTO
-from export.build import build_repository
-from export.deployments import DeploymentError, check_name, install, is_current
+from benchmarks.measure.inprocess import load
+from benchmarks.measure.oracle import psnr_db
+from benchmarks.measure.parity import PHOTO
+from export.repository.deployments import DeploymentError, check_name, install, is_current
+from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip.status import server_status
-from faceclip_serving.flux_variants import TINY_FLUX
-from faceclip_serving.profiles import CPU
-from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
+from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
 from server.control import ask, drain, resume
 from server.probe import deployments
 from server.process import Ports, TritonServer
-from tests.serving.test_requests import raw
+from tests.serving.contract.test_parameters import raw
 
 CALL = {"seed": 5, "num_inference_steps": 3, "height": 128, "width": 96}
 

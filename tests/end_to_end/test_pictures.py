@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.oracle import load_oracle, psnr_db
-from benchmarks.parity import PHOTO, compare
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from benchmarks.measure.oracle import load_oracle, psnr_db
+from benchmarks.measure.parity import PHOTO, compare
+from faceclip_serving.contract.sdxl import TINY_SDXL
 
 
 def pixels(result, i=0):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from export.build import onnx_folder
-from export.to_onnx import export_component
-from faceclip_serving.sdxl_variants import TINY_SDXL
-from faceclip_serving.signatures import DENOISER, FACE_ENCODER
+from export.onnx.export import export_component
+from export.repository.from_nothing import onnx_folder
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER
 
 from .micro import MICRO
 

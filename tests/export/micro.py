@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from faceclip_serving.sdxl_variants import TINY_SDXL
+from faceclip_serving.contract.sdxl import TINY_SDXL
 
 _tiny = TINY_SDXL.architecture
 

@@ -16,11 +16,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from deploy.tensorrt_version import version
-from export.engine_shapes import engine_bounds, shape_ranges
-from export.repository import component_models, render
-from faceclip_serving.profiles import profiles
-from faceclip_serving.signatures import COMPONENTS, ENSEMBLE, components
-from faceclip_serving.variants import VARIANTS
+from export.engine.shapes import engine_bounds, shape_ranges
+from export.repository.render import component_models, render
+from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
+from faceclip_serving.contract.variants import VARIANTS
 from server.probe import probe
 from server.process import Ports, TritonServer
 

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from benchmarks.quality_judges import Jury, read_jury
-from benchmarks.quality_makers import trained
-from benchmarks.quality_metrics import identity_scores
-from benchmarks.quality_world import Cases, Shots, shoot
-from export.checkpoint import load_part
-from export.committed import own_folder
-from export.faceclip.encoder import FaceCLIPEncoder
-from faceclip_serving.sdxl_variants import NANO
+from benchmarks.quality.judges import Jury, read_jury
+from benchmarks.quality.makers import trained
+from benchmarks.quality.metrics import identity_scores
+from benchmarks.quality.world import Cases, Shots, shoot
+from export.checkpoint.committed import own_folder
+from export.checkpoint.read import load_part
+from export.networks.faceclip.encoder import FaceCLIPEncoder
+from faceclip_serving.contract.sdxl import NANO
 from training import nano
 from training.autoencoder import decode_pictures, encode_all
 from training.conditioning import Faces
@@ -29,7 +29,7 @@ from training.identity import face_features
 from training.judges import classify
 from training.texts import read_tokenizer
 from training.weights import JOINT, available_peers, read_generator, read_vae
-from training.world import sample_identity, sample_scene
+from training.world.people import sample_identity, sample_scene
 
 WEIGHTS = own_folder(NANO)
 assert WEIGHTS is not None

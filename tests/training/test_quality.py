@@ -11,23 +11,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import quality, quality_sweeps
-from benchmarks import quality_metrics as metrics
-from benchmarks.drawing import curve, sheet
-from benchmarks.parity import MAX_PSNR_DB
-from benchmarks.quality import headline, smallest_psnr_db
-from benchmarks.quality_judges import Jury
-from benchmarks.quality_makers import Maker, Settings, cpu_profile, guidance_of, request_of
-from benchmarks.quality_report import write_page
-from benchmarks.quality_sweeps import NAMES, SWEEPS, mean_and_error, spread
-from benchmarks.quality_world import Cases, World, make_world
-from faceclip_serving.requests import parse_request
-from faceclip_serving.sdxl_variants import NANO
-from training.captions import describe
+from benchmarks.measure.drawing import curve, sheet
+from benchmarks.measure.parity import MAX_PSNR_DB
+from benchmarks.quality import command as quality
+from benchmarks.quality import metrics
+from benchmarks.quality import sweeps as quality_sweeps
+from benchmarks.quality.command import headline, smallest_psnr_db
+from benchmarks.quality.judges import Jury
+from benchmarks.quality.makers import Maker, Settings, cpu_profile, guidance_of, request_of
+from benchmarks.quality.report import write_page
+from benchmarks.quality.sweeps import NAMES, SWEEPS, mean_and_error, spread
+from benchmarks.quality.world import Cases, World, make_world
+from faceclip_serving.contract.parameters import parse_request
+from faceclip_serving.contract.sdxl import NANO
 from training.diffusion import Guidance
 from training.judges import ATTRIBUTES
 from training.weights import ADAPTER, JOINT, TEXT_ONLY
-from training.world import sample_identity
+from training.world.captions import describe
+from training.world.people import sample_identity
 
 
 def test_identity_scores_separate_own_and_other_people() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.sdxl_variants import NANO
+from faceclip_serving.contract.sdxl import NANO
 from training import nano
 from training.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.dataset import PICTURES, Pictures, build

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from faceclip_serving.sdxl_variants import NANO
-from faceclip_serving.tiling import decode_tiled, spans
-from training.render import render
+from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.sampling.tiling import decode_tiled, spans
 from training.weights import read_vae
-from training.world import sample_identity, sample_scene
+from training.world.people import sample_identity, sample_scene
+from training.world.render import render
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "nano"
 TILE = 32

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from training.captions import caption, clothing, describe, headwear
 from training.crops import TEMPLATE, aligned_crop, similarity
 from training.dataset import PICTURES, SPLITS, scene_of
-from training.render import HEAD, landmarks, render
-from training.world import COLOURS, GARMENTS, HATS, PLACES, Identity, Scene, sample_identity, sample_scene
+from training.world.captions import caption, clothing, describe, headwear
+from training.world.people import COLOURS, GARMENTS, HATS, PLACES, Identity, Scene, sample_identity, sample_scene
+from training.world.render import HEAD, landmarks, render
 
 
 def portrait(person: Identity, **changes: object) -> Scene:

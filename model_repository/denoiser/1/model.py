@@ -1,5 +1,5 @@
 """Runs `denoiser` on ONNX Runtime. A TensorRT profile has model.plan here instead, and needs no Python."""
 
-from faceclip_serving.onnx_model import TritonPythonModel
+from faceclip_serving.models.onnx_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from faceclip_serving import adapter
-from faceclip_serving.errors import Cancelled
-from faceclip_serving.previews import PREVIEW_FILE
-from faceclip_serving.streaming import stream
-from faceclip_serving.tensors import Array
+from faceclip_serving.contract.errors import Cancelled
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.models import adapter
+from faceclip_serving.models.streaming import stream
+from faceclip_serving.sampling.previews import PREVIEW_FILE
 
 
 class TritonPythonModel:

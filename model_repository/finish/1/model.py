@@ -6,10 +6,10 @@ import json
 from functools import partial
 from typing import Any
 
-from faceclip_serving import adapter
-from faceclip_serving.finishing import finish
-from faceclip_serving.metrics import Metrics, StageMetrics
-from faceclip_serving.tensors import Array
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.models import adapter
+from faceclip_serving.models.finish import finish
+from faceclip_serving.models.metrics import Metrics, StageMetrics
 
 
 class TritonPythonModel:

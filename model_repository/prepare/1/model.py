@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from faceclip_serving import adapter
-from faceclip_serving.errors import InvalidRequest
-from faceclip_serving.faces import make_detector
-from faceclip_serving.metrics import Metrics, requests_by_outcome
-from faceclip_serving.preparing import prepare
-from faceclip_serving.prompts import load_tokenizer
-from faceclip_serving.signatures import SAMPLER
-from faceclip_serving.tensors import Array
+from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.signatures import SAMPLER
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.models import adapter
+from faceclip_serving.models.metrics import Metrics, requests_by_outcome
+from faceclip_serving.models.prepare import prepare
+from faceclip_serving.models.prompts import load_tokenizer
 
 
 class TritonPythonModel:

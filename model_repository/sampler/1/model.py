@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from faceclip_serving import adapter
-from faceclip_serving.admission import Admission
-from faceclip_serving.loop import StepLoop
-from faceclip_serving.metrics import Metrics
-from faceclip_serving.sampler_metrics import SamplerMetrics
-from faceclip_serving.schedules import make_scheduler
-from faceclip_serving.service import Service
-from faceclip_serving.signatures import DENOISER
-from faceclip_serving.tensors import Array, Signature
+from faceclip_serving.contract.schedules import make_scheduler
+from faceclip_serving.contract.signatures import DENOISER
+from faceclip_serving.contract.tensors import Array, Signature
+from faceclip_serving.models import adapter
+from faceclip_serving.models.metrics import Metrics
+from faceclip_serving.models.sampler_metrics import SamplerMetrics
+from faceclip_serving.sampling.admission import Admission
+from faceclip_serving.sampling.loop import StepLoop
+from faceclip_serving.sampling.service import Service
 
 
 class Response:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from faceclip_serving import adapter
-from faceclip_serving.signatures import VAE_TILE, model_name, vae_tile
-from faceclip_serving.tiling import tiled
+from faceclip_serving.contract.signatures import VAE_TILE, model_name, vae_tile
+from faceclip_serving.models import adapter
+from faceclip_serving.sampling.tiling import tiled
 
 
 class TritonPythonModel:

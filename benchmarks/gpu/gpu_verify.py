@@ -1,0 +1,222 @@
+"""Everything about a variant that only a machine with a GPU can tell, in one go and one JSON document.
+
+What is installed; the components exported in FP16 with seeded weights, which have real shapes and so real times and bytes; each by
+torch (eager and compiled), ONNX Runtime and, where its libraries are, TensorRT, at every size and batch: error against torch in
+FP32, seconds, memory; then a small card: the rest of this one's memory is occupied, so that the limit is real. Without a GPU it
+says so and does what needs none: plans, counted work, the engines' shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.engine.errors import EngineError
+from export.engine.shapes import bounds_document, engine_bounds, parse_size
+from export.engine.tensorrt import version as tensorrt_version
+from export.forecast import forecast as plan
+from export.forecast.cost import graph_cost
+from export.forecast.shapes import concrete, find
+from export.onnx.graph import GraphError
+from export.repository.from_nothing import onnx_folder
+from faceclip_serving.contract.placements import TENSORRT, profiles
+from faceclip_serving.contract.signatures import COMPONENTS, components
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..measure import gpu
+from ..measure.report import emit
+from ..measure.table import table
+from . import gpu_process, small_card
+from .gpu_process import EXACT_WAYS, ONNXRUNTIME, PRECISION, WAYS
+
+SIZES, BATCHES = ("1024x1024", "1152x864"), (1, 2, 4, 8)
+SMALL_CARD = "8gb"
+TIMEOUT_S = 3600.0
+"""Of one component by one way; building an engine is the longest."""
+
+
+def cases(variant: Variant, component: str, sizes: Sequence[tuple[int, int]], batches: Sequence[int]) -> list[dict[str, int]]:
+    """Named axes of a component's inputs, at every size and batch, each combination once; one face per call of the text encoder."""
+    axes = {axis for tensor in components(variant)[component].inputs for axis in tensor.dynamic_axes.values()}
+    found = []
+    for height, width in sizes:
+        for batch in batches:
+            cells = {"latent_height": height // variant.latent_scale, "latent_width": width // variant.latent_scale}
+            every = {"rows": batch, "images": batch, "faces": 1 if "rows" in axes else batch, **cells}
+            case = {axis: size for axis, size in every.items() if axis in axes}
+            if case not in found:
+                found.append(case)
+    return found
+
+
+def installed() -> dict[str, Any]:
+    """GPUs, and which ways of running a component there are here."""
+    import onnxruntime
+    import torch
+
+    try:
+        tensorrt = tensorrt_version()
+    except EngineError as error:
+        tensorrt = f"missing: {error}"
+    return {
+        "gpus": gpu.devices(),
+        "torch_cuda": torch.version.cuda,
+        "torch_sees": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "onnxruntime_providers": onnxruntime.get_available_providers(),
+        "tensorrt": tensorrt,
+    }
+
+
+def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Sequence[int], exported: Path) -> dict[str, Any]:
+    """Plans of every profile, counted work of every case, shapes of every engine."""
+    plans, counted, engines = {}, {}, {}
+    for name, profile in profiles(variant).items():
+        plans[name] = plan.document(plan.make_plan(variant, profile, exported))
+        engines[name] = {
+            component: bounds_document(
+                engine_bounds(profile.narrowed(variant), component, profile.denoiser_rows, vae_tile=profile.vae_tile)
+            )
+            for component, placement in profile.placements.items()
+            if placement.runtime is TENSORRT
+        }
+    for component in COMPONENTS:
+        model = find(variant.name, component, exported)
+        counted[component] = [_counted(variant, model, case) for case in cases(variant, component, sizes, batches)]
+    return {"plans": plans, "counted": counted, "engine_shapes": {name: each for name, each in engines.items() if each}}
+
+
+def _counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, Any]:
+    scale = variant.latent_scale
+    pixels = {side: case[f"latent_{side}"] * scale for side in ("height", "width") if f"latent_{side}" in case}
+    cost = graph_cost(concrete(model, {**case, **pixels}))
+    return {
+        "sizes": dict(case),
+        "flops": cost.flops,
+        "weight_bytes": cost.weight_bytes,
+        "activation_peak_bytes": cost.activation_peak_bytes,
+    }
+
+
+def with_gpu(
+    variant: Variant, chosen: Mapping[str, list[dict[str, int]]], ways: Sequence[str], exported: Path, repeats: int, device: str
+) -> dict[str, Any]:
+    """Exports what is missing, then every component by every way."""
+    from export.onnx.export import export_components  # torch
+
+    folder = exported / PRECISION
+    for metadata in export_components(variant, list(chosen), PRECISION, folder, seeded=True):
+        _say(f"{metadata['component']}: exported")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as references:
+        for component, of_component in chosen.items():
+            found[component] = {"tolerance": gpu_process.tolerance(variant, component)}
+            for way in ways:
+                place = str((folder / component).resolve())
+                job = gpu_process.Job(variant.name, component, way, place, references, tuple(of_component), repeats, device)
+                found[component][way] = gpu_process.measure(job, TIMEOUT_S)
+                _say(f"{component} by {way}: {found[component][way].get('error', 'done')}")
+    return found
+
+
+def on_small_card(variant: Variant, sizes: Sequence[tuple[int, int]], ways: Sequence[str], exported: Path) -> dict[str, Any]:
+    """Two guided steps and a decode within the memory of the profile `SMALL_CARD`, by the ways that run graphs."""
+    profile = profiles(variant).get(SMALL_CARD)
+    if profile is None or profile.gpu_bytes is None:
+        return {"not_run": f"'{variant.name}' has no profile '{SMALL_CARD}'"}
+    found: dict[str, Any] = {}
+    with small_card.hold(profile.gpu_bytes) as taken:
+        for way in (way for way in ways if way in EXACT_WAYS):
+            for height, width in sizes:
+                folder = str((exported / PRECISION).resolve())
+                job = small_card.Job(variant.name, profile.name, way, folder, height, width, steps=2)
+                found[f"{way} {height}x{width}"] = small_card.measure(job, TIMEOUT_S)
+                _say(f"{SMALL_CARD}, {way}, {height}x{width}: {found[f'{way} {height}x{width}'].get('error', 'done')}")
+    return {"limit_bytes": profile.gpu_bytes, "occupied_bytes": taken, **found}
+
+
+def failures(found: Mapping[str, Any], small: Mapping[str, Any]) -> list[str]:
+    """What went wrong: ways that did not run, graphs beyond their tolerance. A case without memory counts on no card."""
+    wrong = [
+        f"{SMALL_CARD}: {name}: {each['error']}" for name, each in small.items() if isinstance(each, dict) and "error" in each
+    ]
+    for component, of_component in found.items():
+        for way in (way for way in WAYS if way in of_component):
+            measured = of_component[way]
+            if "error" in measured:
+                wrong.append(f"{component} by {way}: {measured['error']}")
+                continue
+            for case in measured["cases"]:
+                error = case.get("error_of_largest")
+                if way in EXACT_WAYS and error is not None and not error <= of_component["tolerance"]:
+                    wrong.append(
+                        f"{component} by {way} at {case['sizes']}: error {error}, tolerance {of_component['tolerance']}"
+                    )
+    return wrong
+
+
+def shown(found: Mapping[str, Any]) -> str:
+    """A line per component, case and way."""
+    rows: list[list[str | float | None]] = []
+    for component, of_component in found.items():
+        for way in (way for way in WAYS if "cases" in of_component.get(way, {})):
+            for case in of_component[way]["cases"]:
+                sizes = " ".join(f"{axis}={size}" for axis, size in case["sizes"].items())
+                seconds, held = case.get("median_s"), case.get("gpu_peak_bytes")
+                row = [None if seconds is None else seconds * 1e3, None if held is None else held / 1e9]
+                rows.append([f"{component} {sizes}: {way}", *row, case.get("error_of_largest"), case.get("error", "")])
+    return table(["what", "ms", "GPU GB", "error", ""], rows)
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("gpu-verify", help="parity, times and memory on a GPU", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="sdxl")
+    parser.add_argument("--size", nargs="+", type=parse_size, default=[parse_size(size) for size in SIZES], metavar="HxW")
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--skip", choices=WAYS, action="append", default=[], help="a way to leave out; may be repeated")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each case (default: %(default)s)")
+    parser.add_argument("--rehearse", action="store_true", help="take all steps on the CPU, in FP32; for a tiny variant")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    exported = onnx_folder(variant)
+    here = installed()
+    has_gpu = bool(here["torch_sees"])
+    document: dict[str, Any] = {"variant": variant.name, "gpu": has_gpu, "rehearsal": args.rehearse, "installed": here}
+    ways = [way for way in WAYS if way not in args.skip and (way != gpu_process.TENSORRT or "missing" not in here["tensorrt"])]
+    if ONNXRUNTIME in ways and not args.rehearse and "CUDAExecutionProvider" not in here["onnxruntime_providers"]:
+        ways.remove(ONNXRUNTIME)
+    try:
+        document |= without_gpu(variant, args.size, args.batch, exported)
+    except GraphError as error:
+        _say(f"counting left out: {error}")
+    found: dict[str, Any] = {}
+    small: dict[str, Any] = {}
+    if has_gpu or args.rehearse:
+        chosen = {name: cases(variant, name, args.size, args.batch) for name in args.component or COMPONENTS}
+        found = with_gpu(variant, chosen, ways, exported, args.repeats, "cpu" if args.rehearse else "cuda")
+        print(shown(found), file=sys.stderr)
+    if has_gpu and not args.rehearse:
+        small = on_small_card(variant, args.size, ways, exported)
+    if not has_gpu:
+        print("no GPU here (torch sees none): what needs one was left out; run this on a machine that has one", file=sys.stderr)
+    wrong = failures(found, small)
+    for line in wrong:
+        print(f"error: {line}", file=sys.stderr)
+    absent = [way for way in WAYS if way not in ways]
+    emit(
+        f"gpu-verify-{variant.name}",
+        {**document, "components": found, "small_card": small, "ways": ways, "absent": absent, "failures": wrong},
+    )
+    return 1 if wrong else 0

@@ -1,0 +1,92 @@
+"""One file that says how fast this machine is and what it needs: plan, memory, latency, comparison, with hardware and versions.
+
+Each part is a command of its own (`export plan`, `benchmarks vram`, `latency`, `compare`) and runs in its own process, so that a part
+that fails leaves the others' figures; the file then says which, and why. Nothing in it names a person or a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from faceclip_serving.contract.placements import PROFILE_NAMES
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..measure import gpu
+from ..measure.report import stamp
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path("build/benchmarks")
+
+
+def parts(variant: str, profile: str, checkpoint: Path | None, runs: int, skip: Sequence[str]) -> dict[str, list[str]]:
+    """Name of a part -> its command after `python -m`."""
+    served = ["--variant", variant, "--profile", profile, *(["--checkpoint", str(checkpoint)] if checkpoint else [])]
+    found = {
+        "plan": ["export", "plan", "--variant", variant, "--placement", profile, "--json"],
+        "vram": ["benchmarks", "vram", *served],
+        "latency": ["benchmarks", "latency", *served, "--runs", str(runs)],
+        "compare": ["benchmarks", "compare", *served],
+    }
+    return {name: command for name, command in found.items() if name not in skip}
+
+
+def collected(commands: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The JSON document of each part; for one that failed, its last message under `error`."""
+    found: dict[str, Any] = {}
+    for name, command in commands.items():
+        print(f"{name}: python -m {' '.join(command)}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        print(done.stderr, file=sys.stderr, end="", flush=True)
+        found[name] = outcome(done.returncode, done.stdout, done.stderr)
+        found[name] |= {"part_s": round(time.monotonic() - started, 1)}
+    return found
+
+
+def outcome(code: int, output: str, errors: str) -> dict[str, Any]:
+    """What one part said: its last line of output, and what was wrong where it did not end well."""
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    document: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    if code:
+        last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
+        document["error"] = f"ended with code {code}: {last}"
+    return document
+
+
+def file_name(variant: str, profile: str, gpus: Sequence[Mapping[str, Any]]) -> str:
+    """`report-sdxl-8gb-nvidia-geforce-rtx-3070.json`; `cpu` where there is no GPU."""
+    device = str(gpus[0]["name"]) if gpus else "cpu"
+    return f"report-{variant}-{profile}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("report", help="plan, vram, latency and compare in one file to share", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="gpu-ort")
+    parser.add_argument("--runs", type=int, default=20, help="of each stage and request (default: %(default)s)")
+    parser.add_argument("--skip", choices=("plan", "vram", "latency", "compare"), action="append", default=[])
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: the variant's own)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = collected(parts(args.variant, args.profile, args.checkpoint, args.runs, args.skip))
+    failed = [f"{name}: {document['error']}" for name, document in found.items() if "error" in document]
+    gpus = gpu.devices()
+    whole = stamp({"variant": args.variant, "profile": args.profile, "gpus": gpus, "failed": failed, **found})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / file_name(args.variant, args.profile, gpus)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    print(f"the report is {path}", file=sys.stderr)
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    print(json.dumps({"report": str(path), "failed": failed}))
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""What measurements share: reports, hardware, memory, in-process runs, the reference pipeline, tables and charts."""

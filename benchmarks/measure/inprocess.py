@@ -1,0 +1,119 @@
+"""The whole pipeline in one process: the same functions, graphs and memory of encodings, without a server between them.
+
+What serving costs, and what it does to a picture, is measured against this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from faceclip_serving.contract.digest import package_digest
+from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.placements import Profile, Runtime
+from faceclip_serving.contract.signatures import (
+    COMPONENTS,
+    DENOISER,
+    ENCODERS,
+    FACE_ENCODER,
+    PREPARE,
+    TEXT_ENCODER,
+    VAE_DECODER,
+    VAE_TILE,
+    bounds,
+    components,
+)
+from faceclip_serving.contract.tensors import Array, Bounds, Signature
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.models.encoding_cache import EncodingCache
+from faceclip_serving.models.finish import finish
+from faceclip_serving.models.onnx_component import OnnxComponent
+from faceclip_serving.models.prepare import prepare
+from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.pictures import sample, start_pictures
+from faceclip_serving.sampling.tiling import Run, tiled
+
+Arrays = dict[str, Array]
+
+
+@dataclass
+class Pipeline:
+    """Callables of one assembled repository. `seconds`: time per stage of the last request."""
+
+    variant: Variant
+    denoiser_rows: int
+    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]]
+    seconds: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    """Of the last request, see `step_cache`."""
+
+    def __call__(self, arrays: Arrays) -> dict[str, Array]:
+        """Public inputs -> public outputs."""
+        self.seconds = {}
+        prepared = self._timed(PREPARE, arrays)
+        nets = components(self.variant)
+
+        def inputs(name: str, known: Mapping[str, Array]) -> Arrays:
+            return {tensor.name: known[tensor.name] for tensor in nets[name].inputs}
+
+        known = {**prepared, **self._timed(FACE_ENCODER, inputs(FACE_ENCODER, prepared))}
+        conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known))
+        job = Job.decode(prepared["job"], _CONTRACT)
+        job.stamp("conditioned")
+        started = time.monotonic()
+        pictures = start_pictures(self.variant, job, conditioning)
+        latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
+        self.skipped_steps = sum(picture.cache.skipped for picture in pictures)
+        self.seconds["sample"] = time.monotonic() - started
+        job.stamp("denoised")
+        image = self._timed(VAE_DECODER, {"latents": latents})
+        return dict(self._timed("finish", {**image, "report": job.encode()}))
+
+    def _timed(self, stage: str, arrays: Arrays) -> Mapping[str, Array]:
+        started = time.monotonic()
+        outputs = self.stages[stage](arrays)
+        self.seconds[stage] = time.monotonic() - started
+        return outputs
+
+
+_CONTRACT = package_digest(Path(__file__).resolve().parents[2] / "faceclip_serving")
+
+
+def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0) -> Pipeline:
+    """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
+    nets, limits = components(variant), bounds(variant, profile.denoiser_rows, profile.vae_tile)
+    folder = repository / PREPARE / "1"
+    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
+    yunet = folder / "face_detection_yunet.onnx"
+    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
+        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _CONTRACT),
+        "finish": partial(finish, variant, _CONTRACT),
+    }
+    for name in COMPONENTS:
+        runtime = profile.placements[name].runtime
+        tile = profile.vae_tile if name == VAE_DECODER else 0
+        path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
+        run = _component(path, nets[name], runtime, limits[name], threads)
+        if tile:
+            stages[name] = tiled(run, tile, variant.latent_scale)
+        else:
+            stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
+    return Pipeline(variant, profile.denoiser_rows, stages)
+
+
+def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:
+    """A component of a repository, by ONNX Runtime or TensorRT. An engine stays loaded until the process ends."""
+    if runtime.providers:
+        return OnnxComponent(path, signature, runtime.providers, limits, threads).run
+    from export.engine.device import open_device
+    from export.engine.tensorrt import running
+
+    return _OPEN.enter_context(running(path, signature, open_device()))
+
+
+_OPEN = ExitStack()

@@ -1,0 +1,194 @@
+"""The reference: diffusers' own pipelines, fed with the torch encoders' embeddings, same weights and seed.
+
+One row of `ORACLES` per family, chosen by the type of the variant's architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
+
+from export.checkpoint.committed import weights_folder
+from export.checkpoint.read import load_part
+from export.checkpoint.seeded import fill_seeded
+from export.networks.faceclip.encoder import FaceCLIPEncoder
+from export.networks.faceclip.face_t5 import FaceT5Encoder
+from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.flux import DISTILLED_GUIDANCE
+from faceclip_serving.contract.schedules import make_scheduler
+from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+
+Encoded = tuple[torch.Tensor, torch.Tensor]
+"""embeddings and pooled, a row per prompt."""
+
+
+class Encoder(Protocol):
+    """(face_image, face_exist, ids of each tokenizer in the variant's order) -> embeddings, pooled."""
+
+    def __call__(self, *inputs: torch.Tensor) -> Encoded: ...
+
+
+Draw = Callable[..., Array]
+"""(negative and positive `Encoded`, scheduler, seed, steps, guidance_scale, height, width) -> RGB [height, width, 3] in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Torch networks of a variant, in FP32, none of them prepared for export."""
+
+    variant: Variant
+    encoder: Encoder
+    draw: Draw
+    networks: Mapping[str, nn.Module]
+    """What a picture is made with after the encoders, by the name of the component that does the same."""
+    device: str = "cpu"
+    """Of `networks`: in FP32 on the CPU, in half precision elsewhere. The encoder stays on the CPU."""
+    packed: Callable[[torch.Tensor], torch.Tensor] = lambda noise: noise
+    """Noise [1, channels, height, width] as the pipeline takes it."""
+
+    @torch.no_grad()
+    def encode(self, face_image: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
+        """Embeddings and pooled rows of prompts with (or without) their faces."""
+        of_tokenizers = [ids[tokens.input] for tokens in self.variant.tokens]
+        return self.encoder(*map(torch.from_numpy, (face_image, face_exist, *of_tokenizers)))
+
+    @torch.no_grad()
+    def picture(self, embeddings: torch.Tensor, pooled: torch.Tensor, **options: Any) -> Array:
+        """One picture, uint8 [height, width, 3]. Row 0 of the conditioning is the negative prompt, row 1 the positive.
+
+        `options`: scheduler, seed, steps, guidance_scale, height and width.
+        """
+        embeddings, pooled = (rows.to(self.device, _dtype(self.device)) for rows in (embeddings, pooled))
+        if self.device != "cpu":  # noise drawn in half precision would be other noise
+            options["latents"] = self._noise(options).to(self.device, _dtype(self.device))
+        image = self.draw(
+            {
+                "prompt_embeds": embeddings[1:2],
+                "pooled_prompt_embeds": pooled[1:2],
+                "negative_prompt_embeds": embeddings[:1],
+                "negative_pooled_prompt_embeds": pooled[:1],
+            },
+            scheduler=make_scheduler(options["scheduler"], self.variant.scheduler_config),
+            guidance_scale=options["guidance_scale"],
+            num_inference_steps=options["steps"],
+            height=options["height"],
+            width=options["width"],
+            generator=torch.Generator().manual_seed(options["seed"]),
+            output_type="np",
+            **{name: options[name] for name in ("latents",) if name in options},
+        )
+        return np.asarray((image * 255).round(), np.uint8)
+
+    def _noise(self, options: Mapping[str, Any]) -> torch.Tensor:
+        sides = (options[side] // self.variant.latent_scale for side in ("height", "width"))
+        generator = torch.Generator().manual_seed(options["seed"])
+        return self.packed(torch.randn((1, self.variant.latent_channels, *sides), generator=generator))
+
+
+Filled = Callable[[nn.Module, str], Any]
+"""(network, checkpoint part) -> the network with its weights."""
+
+
+def _sdxl(variant: Variant, filled: Filled) -> Oracle:
+    architecture = variant.architecture
+    assert isinstance(architecture, SDXLArchitecture)
+    unet = filled(UNet2DConditionModel(**architecture.unet), "unet")
+    vae = filled(AutoencoderKL(**architecture.vae), "vae")
+
+    def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, **options: Any) -> Array:
+        pipeline = StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            unet=unet,
+            scheduler=scheduler,
+            add_watermarker=False,
+        )
+        return _run(pipeline, conditioning, options)
+
+    encoder = filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder")
+    return Oracle(variant, encoder, draw, {DENOISER: unet, VAE_DECODER: vae.decoder})
+
+
+def _flux(variant: Variant, filled: Filled) -> Oracle:
+    architecture = variant.architecture
+    assert isinstance(architecture, FluxArchitecture)
+    transformer = filled(FluxTransformer2DModel(**architecture.transformer), "dit")
+    vae = filled(AutoencoderKL(**architecture.vae), "flux_vae")
+
+    def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, guidance_scale: float, **options: Any) -> Array:
+        pipeline = FluxPipeline(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            transformer=transformer,
+            scheduler=scheduler,
+        )
+        # What diffusers calls the guidance scale here is the distilled one; the negative prompt has a scale of its own.
+        options |= {"true_cfg_scale": guidance_scale, "guidance_scale": DISTILLED_GUIDANCE}
+        return _run(pipeline, conditioning, options)
+
+    encoder = filled(FaceT5Encoder(architecture), "face_t5_encoder")
+    networks = {DENOISER: transformer, VAE_DECODER: vae.decoder}
+    return Oracle(variant, encoder, draw, networks, packed=lambda noise: FluxPipeline._pack_latents(noise, *noise.shape))
+
+
+ORACLES: Mapping[type, Callable[[Variant, Filled], Oracle]] = {SDXLArchitecture: _sdxl, FluxArchitecture: _flux}
+
+
+def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Array:
+    pipeline.set_progress_bar_config(disable=True)
+    return np.asarray(pipeline(**conditioning, **options).images[0])
+
+
+def _dtype(device: str) -> torch.dtype:
+    return torch.float32 if device == "cpu" else torch.float16
+
+
+def load_oracle(variant: Variant, checkpoint: Path | None = None, device: str = "cpu") -> Oracle:
+    """The networks of a variant, from a checkpoint folder, its own weights, or with seeded ones.
+
+    `device`: where pictures are made, in half precision if it is not the CPU; diffusers lets the decoder compute in FP32 where
+    half precision is too narrow for it.
+    """
+
+    folder = weights_folder(variant, checkpoint)
+
+    def filled(module: nn.Module, part: str) -> nn.Module:
+        if folder is None:
+            fill_seeded(module)
+        else:
+            load_part(module, folder, part)
+        module = module.eval().requires_grad_(False)
+        return module if device == "cpu" or part in _ENCODERS else module.to(device, _dtype(device))
+
+    return replace(ORACLES[type(variant.architecture)](variant, filled), device=device)
+
+
+_ENCODERS = ("face_clip_encoder", "face_t5_encoder")
+"""Parts of a checkpoint that are run once, where they are loaded."""
+
+
+def psnr_db(a: Array, b: Array) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures; infinite if equal."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))

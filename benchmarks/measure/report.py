@@ -1,0 +1,59 @@
+"""What every measurement says besides its figures: machine, versions, commit, load. Ends a command with its one JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+THREADS: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+"""One per physical core, as ONNX Runtime takes when it is not told: for every peer of a measurement."""
+
+
+def emit(name: str, document: Mapping[str, Any]) -> None:
+    """Prints the document as the last line; with FACECLIP_SAVE_RESULTS set, keeps it in `results/<name>.json` as well."""
+    stamped = stamp(document)
+    if os.environ.get("FACECLIP_SAVE_RESULTS"):
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(stamped, indent=1) + "\n")
+    print(json.dumps(stamped))
+
+
+def stamp(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with machine, versions and commit."""
+    return {**document, "machine": _machine(), "versions": _versions(), "commit": _commit()}
+
+
+def _machine() -> dict[str, Any]:
+    cpu = "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu
+        )
+    return {"cpu": cpu, "cores": os.cpu_count(), "load_1_min": round(os.getloadavg()[0], 2), "system": platform.platform()}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"

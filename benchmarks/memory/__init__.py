@@ -1,0 +1,1 @@
+"""What memory a served variant takes, on the host and on the card."""

@@ -1,0 +1,152 @@
+"""Idle and peak memory, per profile: of every stage, loaded and run in a process of its own, and of the whole served system.
+
+Resident memory on the CPU; on a GPU also what processes hold there, as NVML tells (`pip install nvidia-ml-py`). Beside it what
+counting the graph predicts: weights and the most activations alive at once, and what `python -m export plan` says of the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.forecast import forecast as plan
+from export.repository.from_nothing import onnx_folder
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.signatures import COMPONENTS
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+from server.process import TritonServer
+
+from ..measure import gpu, server_memory
+from ..measure.floor import component_sizes
+from ..measure.parity import PHOTO, PROMPT
+from ..measure.report import THREADS, emit
+from ..measure.running import serving
+from ..measure.sweep import Point, SweepError, largest_point, points, usual_point
+from ..measure.table import table
+from .component_process import ComponentProcessError, Job
+from .weighing import NoRoomError, weigh
+
+REQUESTS = 6
+"""At each point: the first allocates, and arenas grow a little with those after it."""
+
+
+def measure(variant: Variant, chosen: Sequence[Point], repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Every component at every point, and a server per profile. Components on Triton's own backends are weighed with it only."""
+    measured = []
+    for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
+        profile = profile_of(variant, name)
+        with serving(variant, profile, checkpoint) as (server, pipe):
+            idle = server_memory.by_process(server)
+            idle_gpu = gpu.process_bytes(server_memory.pids(server))
+            served = [(point, _served(variant, profile, server, pipe, point)) for point in group]
+        for point, found in served:
+            found |= {"idle": idle, "gpu_idle": idle_gpu, **totals(idle, found["after"])}
+            stages = _stages(variant, profile, point, repeats)
+            measured.append({**asdict(point), "label": point.label, "stages": stages, "system": found})
+    return {"variant": variant.name, "threads": THREADS, "gpus": gpu.devices(), "points": measured}
+
+
+def _served(variant: Variant, profile: Profile, server: TritonServer, pipe: FaceCLIPPipeline, point: Point) -> dict[str, Any]:
+    """Memory of each process of a server after requests at `point`: `now`, and its `peak` within them; and what was planned."""
+    server_memory.start_peak(server)
+    with gpu.Peak(server_memory.pids(server)) as on_gpu:
+        for seed in range(REQUESTS):
+            pipe(
+                PROMPT,
+                face_image=PHOTO.read_bytes(),
+                seed=seed,
+                num_inference_steps=point.steps,
+                height=point.height,
+                width=point.width,
+                num_images_per_prompt=point.images,
+                output_type="bytes",
+            )
+    planned = plan.make_plan(variant, profile, onnx_folder(variant), (point.height, point.width))
+    after = server_memory.by_process(server)
+    _say(f"{point.label}: served, {sum(each['peak'] for each in after.values()) / 1e6:.0f} MB at most")
+    return {"after": after, "gpu_peak": on_gpu.bytes, "plan": plan.document(planned)}
+
+
+def totals(idle: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Bytes of all processes together. Peaks are added as if all came at once; pages that processes share count in each."""
+    return {
+        "idle_bytes": sum(each["now"] for each in idle.values()),
+        "peak_bytes": sum(each["peak"] for each in after.values()),
+    }
+
+
+def _stages(variant: Variant, profile: Profile, point: Point, repeats: int) -> dict[str, Any]:
+    stages = {}
+    for component in COMPONENTS:
+        placement = profile.placements[component]
+        if placement.runtime.providers:
+            graph = onnx_folder(variant) / placement.precision / component / "model.onnx"
+            sizes = component_sizes(variant, component, point)
+            stages[component] = weigh(
+                Job(variant.name, component, str(graph.resolve()), sizes, placement.runtime.name, repeats)
+            )
+    return stages
+
+
+def shown(measured: Sequence[dict[str, Any]]) -> str:
+    """A line per stage of every point, MB."""
+    rows: list[list[str | float | None]] = []
+    for point in measured:
+        for name, each in point["stages"].items():
+            counted, held = each["predicted"], each["bytes"]
+            sizes = [counted["weight_bytes"], counted["activation_peak_bytes"], held["idle"] - held["before"]]
+            sizes += [held["run_peak"] - held["before"], held.get("gpu_idle"), held.get("gpu_peak")]
+            rows.append([f"{point['label']}: {name}", *(None if size is None else size / 1e6 for size in sizes)])
+    return table(["what (MB)", "weights", "activations", "idle", "peak", "GPU idle", "GPU peak"], rows)
+
+
+def system_shown(measured: Sequence[dict[str, Any]]) -> str:
+    """A line per process of the served system at every point, MB, and the sum beside what was planned."""
+    rows: list[list[str | float | None]] = []
+    for point in measured:
+        system = point["system"]
+        for name, after in system["after"].items():
+            rows.append([f"{point['label']}: {name}", system["idle"][name]["now"] / 1e6, after["peak"] / 1e6, None])
+        planned = system["plan"]["host"]["predicted_peak_gb"] * 1e3
+        rows.append([f"{point['label']}: all", system["idle_bytes"] / 1e6, system["peak_bytes"] / 1e6, planned])
+        on_gpu = [None if size is None else size / 1e6 for size in (system["gpu_idle"], system["gpu_peak"])]
+        rows.append([f"{point['label']}: GPU", *on_gpu, system["plan"]["gpu"]["predicted_peak_gb"] * 1e3])
+    return table(["process (MB)", "idle", "peak", "plan"], rows)
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("vram", help="idle and peak memory of every stage", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
+    parser.add_argument("--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="as of `latency`")
+    parser.add_argument("--largest", action="store_true", help="the largest picture as well, as many as a request may ask for")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    try:
+        chosen = points(variant, usual_point(variant, args.profile), args.sweep)
+        if args.largest:
+            chosen += [largest_point(variant, chosen[-1])]
+        document = measure(variant, chosen, args.repeats, args.checkpoint)
+    except (SweepError, NoRoomError, ComponentProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(shown(document["points"]), file=sys.stderr)
+    print(system_shown(document["points"]), file=sys.stderr)
+    emit(f"vram-{variant.name}", document)
+    return 0

@@ -1,0 +1,1 @@
+"""Whether pictures show the person and the prompt, judged by networks that never saw either."""

@@ -1,0 +1,127 @@
+"""Who makes the pictures of an evaluation: the exported graphs in the public request's terms, or a peer that exists only in torch.
+
+Settings are parameters of the public request by their names; a maker turns cases and settings into pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.parameters import PARAMETERS
+from faceclip_serving.contract.placements import CPU, Placement, Profile
+from faceclip_serving.contract.signatures import DENOISER
+from faceclip_serving.contract.tensors import Array, DType
+from faceclip_serving.contract.variant import Variant
+from training.autoencoder import decode_pictures
+from training.conditioning import Faces
+from training.crops import encoder_view
+from training.dataset import VIEW
+from training.diffusion import Guidance, generate
+from training.identity import face_features
+from training.weights import read_generator, read_vae
+
+from ..measure import inprocess
+from .judges import Pictures
+from .world import Cases
+
+Settings = Mapping[str, Any]
+Maker = Callable[[Cases, Settings], Pictures]
+_DECLARED = {tensor.name: tensor for tensor in PARAMETERS}
+_ROWS = 8
+"""Pictures that a torch peer makes together; more only costs memory."""
+
+
+def cpu_profile(precision: str, denoiser: str | None = None) -> Profile:
+    """The `cpu` profile with all components in one precision, or the denoiser in one of its own."""
+    placed = {name: Placement(each.runtime, precision) for name, each in CPU.placements.items()}
+    name = f"{CPU.name}-{precision}"
+    if denoiser not in (None, precision):
+        placed[DENOISER] = Placement(CPU.placements[DENOISER].runtime, denoiser)
+        name += f"-{denoiser}"
+    return replace(CPU, name=name, placements=placed)
+
+
+def exported(variant: Variant, weights: Path | None, precision: str, threads: int = 0, denoiser: str | None = None) -> Maker:
+    """The functions and graphs that are served, in this process, exported first if need be."""
+    profile = cpu_profile(precision, denoiser)
+    pipeline = inprocess.load(variant, profile, build_repository(variant, profile, weights), threads)
+
+    def make(cases: Cases, settings: Settings) -> Pictures:
+        files = [_png(crop) for crop in cases.shots.crops]
+        made = []
+        for i, prompt in enumerate(cases.prompts):
+            photos = [files[row] for row in cases.references[i]]
+            request = request_of(prompt, photos, {**settings, "seed": cases.seeds[i]})
+            made.append(np.asarray(Image.open(io.BytesIO(pipeline(request)["images"][0])), np.uint8))
+        return np.stack(made)
+
+    return make
+
+
+def request_of(prompt: str, aligned: list[bytes], settings: Settings) -> dict[str, Array]:
+    """The tensors of a public request. `aligned`: encoded crops."""
+    values = {"prompt": prompt, **settings, **({"face_aligned": True} if aligned else {})}
+    arrays: dict[str, Array] = {}
+    for name, value in values.items():
+        if name not in _DECLARED:
+            raise ValueError(f"setting: expected a parameter of the request, got '{name}'; known: {', '.join(_DECLARED)}")
+        is_text = _DECLARED[name].dtype is DType.BYTES
+        arrays[name] = np.array([value.encode()], object) if is_text else np.array([value], _DECLARED[name].dtype.numpy)
+    if aligned:
+        arrays["face_images"] = np.array(aligned, object)
+    return arrays
+
+
+def trained(folder: Path, peer: str, usual: Settings) -> Maker:
+    """A peer's networks in torch, with the same noise and scheduler as the exported ones. `usual`: the variant's defaults."""
+    unet, conditioner = read_generator(folder, peer)
+    vae = read_vae(folder)
+
+    def make(cases: Cases, settings: Settings) -> Pictures:
+        views = np.stack([encoder_view(crop, VIEW) for crop in cases.shots.crops])
+        faces = Faces(*face_features(conditioner.encoder.branches[0].face_encoder, views))
+        guidance = guidance_of({**usual, **settings})
+        parts = []
+        for i in range(0, len(cases), _ROWS):
+            rows = cases.only(range(i, min(i + _ROWS, len(cases))))
+            latents = generate(unet, conditioner, rows.prompts, faces, rows.references, guidance, seeds=rows.seeds)
+            parts.append(decode_pictures(vae, latents))
+        return np.concatenate(parts)
+
+    return make
+
+
+def guidance_of(settings: Settings) -> Guidance:
+    """The settings that torch peers know. Raises `ValueError` for others."""
+    known = {"guidance_scale", "num_inference_steps", "scheduler"}
+    if set(settings) - known:
+        raise ValueError(f"setting: peers in torch know {', '.join(sorted(known))}, got {sorted(set(settings) - known)}")
+    scale = float(settings["guidance_scale"])
+    return Guidance(scale, scale, steps=int(settings["num_inference_steps"]), scheduler=str(settings["scheduler"]))
+
+
+def timed(maker: Maker, cases: Cases, settings: Settings, label: str) -> tuple[Pictures, float]:
+    """Pictures and the seconds that each took; says so on stderr."""
+    started = time.perf_counter()
+    with torch.no_grad():
+        pictures = maker(cases, settings)
+    seconds = (time.perf_counter() - started) / len(cases)
+    print(f"  {label}: {len(cases)} pictures, {seconds:.2f} s each", file=sys.stderr, flush=True)
+    return pictures, round(seconds, 3)
+
+
+def _png(picture: Array) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,98 @@
+"""What each parameter of a request does to identity, text and time: one is changed, all others stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..measure.oracle import psnr_db
+from ..measure.parity import MAX_PSNR_DB
+from .judges import Jury, Pictures
+from .makers import Maker, Settings, timed
+from .metrics import Floats
+from .world import Cases, World
+
+SWEEPS: Mapping[str, Sequence[float | int | str]] = {
+    "id_guidance_scale": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
+    "guidance_scale": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+    "blend_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "num_inference_steps": (5, 10, 20, 40),
+    "scheduler": ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"),
+    "guidance_end": (0.25, 0.5, 0.75, 1.0),
+    "id_start": (0.0, 0.2, 0.4, 0.6),
+}
+"""Parameter of the public request -> its values."""
+REFERENCES = "references"
+"""A sweep over the number of references, 1 to 4, each with its head turned aside; the same cases and noise at every number."""
+PRECISION = "precision"
+"""A sweep over what the denoiser's graph computes in; everything else stays fp32."""
+PRECISIONS = ("fp32", "fp16", "int8w")
+NAMES = (*SWEEPS, REFERENCES, PRECISION)
+
+
+def sweep(maker: Maker, jury: Jury, cases: Cases, settings: Settings, name: str) -> tuple[list[dict[str, Any]], Pictures]:
+    """A point for each value of one parameter, and the pictures [values, cases, ...] they come from."""
+    points, rows = [], []
+    for value in SWEEPS[name]:
+        pictures, seconds = timed(maker, cases, {**settings, name: value}, f"{name} {value}")
+        points.append({"value": value, **point(jury, pictures, cases), "seconds_per_picture": seconds})
+        rows.append(pictures)
+    return points, np.stack(rows)
+
+
+def references(maker: Maker, jury: Jury, world: World, settings: Settings) -> tuple[list[dict[str, Any]], Pictures]:
+    """The same for 1, 2, ... references with turned heads. `gain`: mean of the similarity's difference to one reference, case by
+    case, and `gain_error` its standard error."""
+    points, rows = [], []
+    alone: Floats | None = None
+    for count in range(1, len(world.turned.references[0]) + 1):
+        cases = replace(world.turned, references=tuple(rows[:count] for rows in world.turned.references))
+        pictures, seconds = timed(maker, cases, settings, f"{count} turned references")
+        similarity = jury.similarities(pictures, cases)
+        alone = similarity if alone is None else alone
+        gain, error = mean_and_error(similarity - alone)
+        found = {**point(jury, pictures, cases), "gain": gain, "gain_error": error, "seconds_per_picture": seconds}
+        points.append({"value": count, **found})
+        rows.append(pictures)
+    return points, np.stack(rows)
+
+
+def precisions(
+    maker_of: Callable[[str], Maker], jury: Jury, cases: Cases, settings: Settings
+) -> tuple[list[dict[str, Any]], Pictures]:
+    """The same for precisions of the denoiser. `psnr_db`: mean and least of the pictures against those of the first precision."""
+    points, rows = [], []
+    for name in PRECISIONS:
+        pictures, seconds = timed(maker_of(name), cases, settings, f"precision {name}")
+        rows.append(pictures)
+        near = [min(MAX_PSNR_DB, psnr_db(a, b)) for a, b in zip(pictures, rows[0], strict=True)]
+        psnr = {"mean": round(float(np.mean(near)), 2), "least": round(min(near), 2)}
+        points.append({"value": name, **point(jury, pictures, cases), "psnr_db": psnr, "seconds_per_picture": seconds})
+    return points, np.stack(rows)
+
+
+def point(jury: Jury, pictures: Pictures, cases: Cases) -> dict[str, Any]:
+    """What a curve shows of one set of pictures."""
+    columns = jury.scores(pictures, cases)
+    return {
+        "id_similarity": columns["id_similarity"],
+        "id_similarity_error": mean_and_error(jury.similarities(pictures, cases))[1],
+        "text_accuracy": columns["text_accuracy"]["mean"],
+        "clip_t": columns["clip_t"],
+        "verification_auc": columns["verification_auc"],
+        "no_face_rate": columns["no_face_rate"],
+    }
+
+
+def mean_and_error(values: Floats) -> tuple[float, float]:
+    """Mean of [n] and its standard error (0 for one value)."""
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return round(float(values.mean()), 4), round(float(error), 4)
+
+
+def spread(cases: Cases, count: int) -> Cases:
+    """`count` of the cases, evenly over all people and prompts."""
+    return cases.only(np.unique(np.linspace(0, len(cases) - 1, min(count, len(cases))).round().astype(int)).tolist())

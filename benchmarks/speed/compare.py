@@ -1,0 +1,178 @@
+"""Ours against its peers, in one run, on equal work: the same weights, encoder outputs, noise, schedule and guidance.
+
+Peers take turns, and the order turns as well, so that whatever else the machine does meets them all. Every peer uses as many
+threads as there are physical cores. Equal work is checked: pictures must agree with diffusers'. Peers begin at the encoder's
+output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
+remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster. `ours_over_cpu` is the same
+in processor seconds, all processes counted, for a machine that others use too: Linux shares its cores between sessions, and the
+server is a session of its own, so that clocks say as much of the neighbours as of the peers. On such a machine set
+OMP_WAIT_POLICY=PASSIVE, or torch's threads burn their turns waiting for each other; ONNX Runtime's are told not to in serving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..measure import gpu, server_memory
+from ..measure.oracle import psnr_db
+from ..measure.parity import MAX_PSNR_DB
+from ..measure.report import THREADS, emit
+from ..measure.running import serving
+from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
+
+SMALLEST_PSNR_DB = 35.0
+"""Below this the pictures are not the same work. The oracle's CPU pictures are far above."""
+REST_S = 0.1
+"""Between turns: threads of the last peer that still spin go to sleep."""
+
+
+Spent = dict[str, list[float]]
+"""Peer -> seconds of each round."""
+
+
+def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Callable[[], float]) -> tuple[Spent, Spent]:
+    """Seconds on the clock, and of processors, of each peer in each round; the order moves on by one every round.
+
+    `cpu_s`: processor seconds spent so far by all that any peer is made of.
+    """
+    seconds: Spent = {name: [] for name in peers}
+    processors: Spent = {name: [] for name in peers}
+    names = list(peers)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            time.sleep(REST_S)
+            spent, started = cpu_s(), time.perf_counter()
+            peers[name]()
+            seconds[name].append(time.perf_counter() - started)
+            processors[name].append(cpu_s() - spent)
+        _say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
+    return seconds, processors
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Processor seconds of this process and of those named, all threads, user and system."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return time.process_time() + float(sum(each.user + each.system for each in times))
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float]:
+    """Every other peer's median time over that of `ours`: above 1, ours is faster."""
+    mine = statistics.median(seconds[ours])
+    return {name: round(statistics.median(each) / mine, 3) for name, each in seconds.items() if name != ours}
+
+
+def measure(
+    variant: Variant, profile: Profile, work: Work, rounds: int, skip: Sequence[str], checkpoint: Path | None
+) -> dict[str, Any]:
+    """One server, and every peer that is not left out in this process."""
+    torch.set_num_threads(THREADS)
+    reasons = absent(profile, [name for name in PEERS if name not in skip], skip)
+    with serving(variant, profile, checkpoint) as (server, pipe):
+        wanted = [name for name in PEERS if name not in reasons]
+        peers = {SERVED: served_peer(pipe, work), **make_peers(variant, profile, work, server.repository, checkpoint, wanted)}
+        pictures, first_s = {}, {}
+        for name, draw in peers.items():
+            started = time.perf_counter()
+            pictures[name] = _pixels(draw())
+            first_s[name] = time.perf_counter() - started
+            _say(f"first picture of {name}: {first_s[name]:.1f} s")
+        psnr = agreement(pictures)
+        pids = server_memory.pids(server)
+        seconds, processors = take_turns(peers, rounds, lambda: cpu_seconds(pids))
+    return {
+        **figures(seconds, processors, first_s),
+        "variant": variant.name,
+        "profile": profile.name,
+        "work": asdict(work),
+        "psnr_db": psnr,
+        "rounds": rounds,
+        "threads": THREADS,
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(("OMP_", "GOMP_", "MKL_"))
+        },
+        "gpus": gpu.devices(),
+        "absent": reasons,
+    }
+
+
+def figures(
+    seconds: Mapping[str, Sequence[float]], processors: Mapping[str, Sequence[float]], first_s: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the seconds of all rounds come to. `compile_s`: what the first compiled picture took beyond a usual one."""
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    compiled = {"compile_s": round(first_s[COMPILED] - medians[COMPILED], 1)} if COMPILED in seconds else {}
+    return {
+        "ours_over": ratios(seconds, SERVED),
+        "ours_over_cpu": ratios(processors, SERVED),
+        "onnxruntime_over": ratios(seconds, ONNXRUNTIME) if ONNXRUNTIME in seconds else {},
+        "median_s": {name: round(median, 4) for name, median in medians.items()},
+        "median_cpu_s": {name: round(statistics.median(each), 4) for name, each in processors.items()},
+        **compiled,
+        "seconds": {name: [round(second, 4) for second in each] for name, each in seconds.items()},
+    }
+
+
+def agreement(pictures: Mapping[str, Array]) -> dict[str, float]:
+    """PSNR of every picture to diffusers' own, or else to the served one. Raises `SystemExit` where the work was not the same."""
+    reference = EAGER if EAGER in pictures else SERVED
+    found = {
+        name: round(min(psnr_db(picture, pictures[reference]), MAX_PSNR_DB), 1)
+        for name, picture in pictures.items()
+        if name != reference
+    }
+    for name, psnr in found.items():
+        if psnr < SMALLEST_PSNR_DB:
+            raise SystemExit(
+                f"the picture of {name} is {psnr} dB from that of {reference}, expected at least {SMALLEST_PSNR_DB}: not the same"
+                " work, so their times say nothing; see `python -m benchmarks parity`"
+            )
+    return found
+
+
+def _pixels(picture: bytes | Array) -> Array:
+    return np.asarray(Image.open(io.BytesIO(picture))) if isinstance(picture, bytes) else picture
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("compare", help="served against its peers, in one run", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu", help="of the server (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each peer (default: %(default)s)")
+    parser.add_argument("--skip", choices=PEERS, action="append", default=[], help="a peer to leave out; may be repeated")
+    parser.add_argument("--steps", type=int, help="default: the variant's; likewise --height and --width")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
+    work = Work(**{**asdict(default_work(variant)), **given})
+    document = measure(variant, profile_of(variant, args.profile), work, args.rounds, args.skip, args.checkpoint)
+    emit(f"compare-{variant.name}", document)
+    return 0

@@ -1,0 +1,214 @@
+"""How long a picture takes, per stage and end to end, beside the physical floor of this very device.
+
+First the floor: FLOPs and bytes of the real graphs at the size in question, over this device's peaks, measured right then. Then
+every component in this process, and whole requests to a real server. Encodings are remembered after the warm-up, as they are for
+anybody who asks for a second picture; the encoders' own times stand in their rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.onnx.example_inputs import example_inputs
+from export.repository.from_nothing import onnx_folder
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.signatures import COMPONENTS, components
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.onnx_component import OnnxComponent
+from server.process import TritonServer
+
+from ..measure import chart, device_peak, gpu, server_memory
+from ..measure.distribution import summary
+from ..measure.floor import Peak, component_sizes, costs, floors, request_floor_s
+from ..measure.parity import PROMPT
+from ..measure.report import RESULTS, emit
+from ..measure.running import serving
+from ..measure.sweep import Point, SweepError, points, usual_point
+from ..measure.table import table
+
+WARM_UPS = 2
+BUDGET_S = 30.0
+"""Runs of one stage end when they have taken so long, but never before `LEAST_RUNS`."""
+LEAST_RUNS = 3
+
+
+def timed(run: Callable[[], object], runs: int, warm_ups: int = WARM_UPS, budget_s: float = BUDGET_S) -> list[float]:
+    """Seconds of up to `runs` runs after `warm_ups` others."""
+    for _ in range(warm_ups):
+        run()
+    seconds: list[float] = []
+    while len(seconds) < runs and (len(seconds) < LEAST_RUNS or sum(seconds) < budget_s):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def stage_times(variant: Variant, profile: Profile, repository: Path, point: Point, runs: int) -> dict[str, dict[str, float]]:
+    """Each component that runs on ONNX Runtime, alone in this process."""
+    found = {}
+    for name in COMPONENTS:
+        runtime = profile.placements[name].runtime
+        if not runtime.providers:
+            continue  # Triton's own backend runs it; the request's timings have it
+        signature = components(variant)[name]
+        component = OnnxComponent(repository / name / "1" / runtime.artifact, signature, runtime.providers, {})
+        inputs = example_inputs(variant, signature, component_sizes(variant, name, point))
+        found[name] = summary(timed(lambda c=component, i=inputs: c.run(i), runs))  # type: ignore[misc]
+        _say(f"{point.label}: {name}: {found[name]['p50_s'] * 1e3:.1f} ms")
+    return found
+
+
+def request_times(server: TritonServer, pipe: FaceCLIPPipeline, point: Point, runs: int) -> dict[str, Any]:
+    """Whole requests, seeds 0, 1, …: percentiles, pictures per second, memory, and energy where the driver counts it."""
+    seeds = itertools.count()
+
+    def request() -> None:
+        pipe(
+            PROMPT,
+            seed=next(seeds),
+            num_inference_steps=point.steps,
+            height=point.height,
+            width=point.width,
+            num_images_per_prompt=point.images,
+            output_type="bytes",
+        )
+
+    idle = server_memory.usage(server)
+    server_memory.start_peak(server)
+    with gpu.Peak(server_memory.pids(server)) as on_gpu:
+        for _ in range(WARM_UPS):
+            request()
+        joules = gpu.energy_j()
+        seconds = timed(request, runs, warm_ups=0)
+        after = gpu.energy_j()
+    memory = {"idle_bytes": idle["now"], "peak_bytes": server_memory.usage(server)["peak"]}
+    if on_gpu.bytes is not None:
+        memory |= {"gpu_idle_bytes": idle["gpu"], "gpu_peak_bytes": on_gpu.bytes}
+    energy = {} if joules is None or after is None else {"joules_per_image": (after - joules) / (len(seconds) * point.images)}
+    rate = len(seconds) * point.images / sum(seconds)
+    _say(f"{point.label}: {rate:.3g} images/s")
+    return {**summary(seconds), "images_per_s": round(rate, 4), **memory, **energy, "seconds": [round(s, 5) for s in seconds]}
+
+
+def measure(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """The floor and the times of every point; a server per profile."""
+    peaks: dict[str, tuple[Peak, dict[str, Any]]] = {}
+    measured = []
+    for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
+        profile = profile_of(variant, name)
+        device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in profile.placements.values()) else "cuda"
+        if device not in peaks:
+            peaks[device] = device_peak.measure(device)
+            _say(f"peak of {device}: {peaks[device][1]['gflop_per_s']} GFLOP/s, {peaks[device][1]['gbyte_per_s']} GB/s")
+        with ExitStack() as stack:
+            server, pipe = stack.enter_context(serving(variant, profile, checkpoint))
+            for point in group:
+                measured.append(_point(variant, profile, server, pipe, point, runs, peaks[device][0]))
+    return {
+        "variant": variant.name,
+        "peaks": {device: found for device, (_, found) in peaks.items()},
+        "warm_ups": WARM_UPS,
+        "runs": runs,
+        "cores": os.cpu_count(),
+        "gpus": gpu.devices(),
+        "points": measured,
+    }
+
+
+def _point(
+    variant: Variant, profile: Profile, server: TritonServer, pipe: FaceCLIPPipeline, point: Point, runs: int, peak: Peak
+) -> dict[str, Any]:
+    work = costs(variant, profile, onnx_folder(variant), point)
+    floor = floors(work, peak)
+    _say(f"{point.label}: floor\n{floor_table(floor)}")
+    return {
+        **asdict(point),
+        "label": point.label,
+        "floor": floor,
+        "request_floor_s": request_floor_s(work, peak, point.steps),
+        "stages": stage_times(variant, profile, server.repository, point, runs),
+        "request": request_times(server, pipe, point, runs),
+    }
+
+
+def floor_table(floor: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        [name, each["flops"] / 1e9, each["weight_bytes"] / 1e6, each["floor_s"] * 1e3, each["unfused_s"] * 1e3]
+        for name, each in floor.items()
+    ]
+    return table(["component", "GFLOP", "weights MB", "floor ms", "unfused ms"], rows)
+
+
+def times_table(measured: Sequence[dict[str, Any]]) -> str:
+    """A line per stage and request of every point."""
+    rows: list[list[str | float | None]] = []
+    for point in measured:
+        for name, times in point["stages"].items():
+            rows.append([f"{point['label']}: {name}", *_times(times, point["floor"][name]["floor_s"]), None, None])
+        request = point["request"]
+        figures = [request["images_per_s"], request["peak_bytes"] / 1e6]
+        rows.append([f"{point['label']}: request", *_times(request, point["request_floor_s"]), *figures])
+    return table(["what", "p50 ms", "p90 ms", "p99 ms", "floor ms", "x floor", "images/s", "peak MB"], rows)
+
+
+def _times(times: dict[str, Any], floor_s: float) -> list[float]:
+    return [*(times[f"p{percent}_s"] * 1e3 for percent in (50, 90, 99)), floor_s * 1e3, times["p50_s"] / floor_s]
+
+
+def bars(measured: Sequence[dict[str, Any]]) -> list[chart.Bar]:
+    """Of one point its stages and the request; of several their requests."""
+    if len(measured) > 1:
+        return [_bar(point["label"], point["request"], point["request_floor_s"]) for point in measured]
+    (point,) = measured
+    stages = [_bar(name, times, point["floor"][name]["floor_s"]) for name, times in point["stages"].items()]
+    return [*stages, _bar("request, end to end", point["request"], point["request_floor_s"])]
+
+
+def _bar(label: str, times: dict[str, Any], floor_s: float) -> chart.Bar:
+    return chart.Bar(label, times["p50_s"] * 1e3, floor_s * 1e3, times["p99_s"] * 1e3)
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("latency", help="floor, stages, requests; sweeps and a chart", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
+    parser.add_argument("--runs", type=int, default=100, help="of each stage and request (default: %(default)s)")
+    parser.add_argument(
+        "--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="size=128x128,192x128 steps=4,8 images=1,2 profile=cpu"
+    )
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="without ending (default: build/benchmarks/latency-VARIANT)")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    try:
+        chosen = points(variant, usual_point(variant, args.profile), args.sweep)
+    except SweepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    document = measure(variant, chosen, args.runs, args.checkpoint)
+    print(times_table(document["points"]), file=sys.stderr)
+    kept = RESULTS if os.environ.get("FACECLIP_SAVE_RESULTS") else Path("build/benchmarks")
+    path = args.chart or kept / f"latency-{variant.name}"
+    files = chart.write(path, f"{variant.name}: milliseconds against the floor", "ms", bars(document["points"]))
+    print(f"chart: {files[0]} {files[1]}", file=sys.stderr)
+    emit(f"latency-{variant.name}", document)
+    return 0

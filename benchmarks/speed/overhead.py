@@ -1,0 +1,81 @@
+"""What serving costs: a served request against the same graphs and functions called in one process, in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..measure import inprocess
+from ..measure.parity import PHOTO, PROMPT
+from ..measure.report import emit
+from ..measure.running import serving
+
+PROFILE = CPU
+
+
+def measure(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both."""
+    photo = PHOTO.read_bytes()
+    served_s, local_s, served_stages, local_stages = [], [], [], []
+    with serving(variant, PROFILE, checkpoint) as (server, pipe):
+        local = inprocess.load(variant, PROFILE, server.repository)
+        arrays: dict[str, Array] = {
+            "face_images": np.array([photo], object),
+            "prompt": np.array([PROMPT.encode()], object),
+            "seed": np.array([1], np.int64),
+        }
+        for repeat in range(repeats + 1):
+            started = time.perf_counter()
+            result = pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
+            between = time.perf_counter()
+            expected = local(arrays)
+            ended = time.perf_counter()
+            if result.images[0] != expected["images"][0]:
+                print("the two pictures differ", file=sys.stderr)
+                raise SystemExit(1)
+            if repeat:  # the first of each is a warm-up
+                served_s.append(between - started)
+                local_s.append(ended - between)
+                served_stages.append(result.details["timings_s"])
+                local_stages.append(local.seconds)
+    served, alone = statistics.median(served_s), statistics.median(local_s)
+    return {
+        "variant": variant.name,
+        "repeats": repeats,
+        "served_over_inprocess": round(served / alone, 3),
+        "served_s": round(served, 4),
+        "inprocess_s": round(alone, 4),
+        "served_stages_s": _medians(served_stages),
+        "inprocess_stages_s": _medians(local_stages),
+        "outside_the_models_s": round(served - _medians(served_stages)["total"], 4),
+    }
+
+
+def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
+    return {stage: round(statistics.median(each[stage] for each in stages), 4) for stage in stages[0]}
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("overhead", help="served requests against one process", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    emit(f"overhead-{args.variant}", measure(VARIANTS[args.variant], args.repeats, args.checkpoint))
+    return 0

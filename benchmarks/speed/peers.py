@@ -1,0 +1,136 @@
+"""The ways to one picture that are compared: a request to the server, and what stands beside it in this process.
+
+Each peer is a function that draws the picture of one `Work`. Knows how each is made ready; not how they are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.engine.errors import EngineError
+from export.engine.tensorrt import version as tensorrt_version
+from export.repository.from_nothing import build_repository
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.contract.placements import ORT_CUDA, Placement, Profile
+from faceclip_serving.contract.signatures import PREPARE
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+
+from ..measure import inprocess
+from ..measure.oracle import load_oracle
+from ..measure.parity import PROMPT, reference_rows
+
+SERVED, ONNXRUNTIME, EAGER, COMPILED, TENSORRT = "served", "onnxruntime", "diffusers_eager", "torch_compile", "tensorrt"
+PEERS = (ONNXRUNTIME, EAGER, COMPILED, TENSORRT)
+
+Draw = Callable[[], Any]
+"""-> a PNG file, or RGB uint8 [height, width, 3]."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One picture; nothing here differs between peers."""
+
+    height: int
+    width: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int = 1
+
+
+def default_work(variant: Variant) -> Work:
+    usual = variant.defaults
+    return Work(usual.height, usual.width, usual.num_inference_steps, usual.guidance_scale, usual.scheduler)
+
+
+def device_of(profile: Profile) -> str:
+    """Where torch computes to be compared with a profile: "cpu" or "cuda"."""
+    on_cpu = all(placement.runtime.instance_kind == "KIND_CPU" for placement in profile.placements.values())
+    return "cpu" if on_cpu else "cuda"
+
+
+def on_onnxruntime(profile: Profile) -> Profile:
+    """The same profile with ONNX Runtime on CUDA in place of engines, its pictures decoded whole."""
+    placements = {
+        name: placement if placement.runtime.providers else Placement(ORT_CUDA, "fp16")
+        for name, placement in profile.placements.items()
+    }
+    changed = placements != dict(profile.placements)
+    return replace(profile, name=f"{profile.name}-ort", placements=placements, vae_tile=0) if changed else profile
+
+
+def absent(profile: Profile, wanted: Sequence[str], skipped: Sequence[str]) -> dict[str, str]:
+    """Peers that do not take part -> why."""
+    reasons = dict.fromkeys(skipped, "--skip")
+    if TENSORRT in wanted:
+        if all(placement.runtime.providers for placement in profile.placements.values()):
+            reasons[TENSORRT] = f"profile '{profile.name}' has no engines"
+        else:
+            try:
+                tensorrt_version()
+            except EngineError as error:
+                reasons[TENSORRT] = str(error)
+    return reasons
+
+
+def served_peer(pipe: FaceCLIPPipeline, work: Work) -> Draw:
+    """A request to the server; a PNG file comes back."""
+    options: dict[str, Any] = {
+        "seed": work.seed,
+        "num_inference_steps": work.steps,
+        "guidance_scale": work.guidance_scale,
+        "height": work.height,
+        "width": work.width,
+        "scheduler": work.scheduler,
+    }
+    return lambda: bytes(pipe(PROMPT, output_type="bytes", **options).images[0])
+
+
+def inprocess_peer(pipeline: inprocess.Pipeline, work: Work) -> Draw:
+    """The same request to graphs (or engines) and functions in this process."""
+    arrays: dict[str, Array] = {
+        "prompt": np.array([PROMPT.encode()], object),
+        "seed": np.array([work.seed], np.int64),
+        "num_inference_steps": np.array([work.steps], np.int32),
+        "guidance_scale": np.array([work.guidance_scale], np.float32),
+        "height": np.array([work.height], np.int32),
+        "width": np.array([work.width], np.int32),
+        "scheduler": np.array([work.scheduler.encode()], object),
+    }
+    return lambda: bytes(pipeline(arrays)["images"][0])
+
+
+def diffusers_peer(
+    variant: Variant, work: Work, repository: Path, checkpoint: Path | None, device: str, compiled: bool
+) -> Draw:
+    """diffusers' own pipeline from the torch encoder's outputs; `compiled`: denoiser and decoder by torch.compile."""
+    oracle = load_oracle(variant, checkpoint, device)
+    encoded = oracle.encode(*reference_rows(variant, repository / PREPARE / "1", None, PROMPT))
+    if compiled:
+        for network in oracle.networks.values():
+            network.compile()
+    options = asdict(work)
+    return lambda: oracle.picture(*encoded, **options)
+
+
+def make_peers(
+    variant: Variant, profile: Profile, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
+) -> Mapping[str, Draw]:
+    """The wanted peers of a server over `repository`, each ready for its first picture."""
+    peers: dict[str, Draw] = {}
+    if ONNXRUNTIME in wanted:
+        plain = on_onnxruntime(profile)
+        folder = repository if plain is profile else build_repository(variant, plain, checkpoint)
+        peers[ONNXRUNTIME] = inprocess_peer(inprocess.load(variant, plain, folder), work)
+    if TENSORRT in wanted:
+        peers[TENSORRT] = inprocess_peer(inprocess.load(variant, profile, repository), work)
+    for name in (EAGER, COMPILED):
+        if name in wanted:
+            peers[name] = diffusers_peer(variant, work, repository, checkpoint, device_of(profile), name == COMPILED)
+    return peers

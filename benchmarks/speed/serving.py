@@ -1,0 +1,254 @@
+"""How well the scheduler serves many at once: throughput against the denoiser alone, late joiners, cancellation, its own cost.
+
+Everything is a ratio within one run on one machine. The ideal is the denoiser's own throughput in one process, on the same
+number of rows at the same batch size: what a server of no cost whatsoever would reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.onnx.example_inputs import example_inputs
+from faceclip import FaceCLIPPipeline
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.signatures import DENOISER, bounds, components
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.onnx_component import OnnxComponent
+from server.metrics import read_metrics
+from server.process import TritonServer
+
+from ..measure.report import emit
+from ..measure.running import serving
+
+PROFILE = CPU
+ROWS_PER_PICTURE = 2
+MIN_STEP_S = 0.03
+CONCURRENCY = (1, 2, 4, 8)
+
+
+class Bench:
+    """One server, one client, one size, and the denoiser in this process."""
+
+    def __init__(self, variant: Variant, server: TritonServer, pipe: FaceCLIPPipeline, steps: int) -> None:
+        self.variant, self.server, self.pipe, self.steps = variant, server, pipe, steps
+        self.denoiser = OnnxComponent(
+            server.repository / DENOISER / "1" / "model.onnx",
+            components(variant)[DENOISER],
+            PROFILE.placements[DENOISER].runtime.providers,
+            bounds(variant, PROFILE.denoiser_rows)[DENOISER],
+        )
+        self.side, self.step_s = self._size()
+
+    def _size(self) -> tuple[int, float]:
+        """The smallest square picture whose step takes `MIN_STEP_S`, and that time."""
+        low, high = self.variant.limits.size
+        side = max(low, 64)
+        while (seconds := self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)) < MIN_STEP_S and side < high:
+            side += 32
+        return side, seconds
+
+    def denoise_s(self, rows: int, side: int, repeats: int) -> float:
+        """Median seconds of one denoiser call of so many rows in this process."""
+        cells = side // self.variant.latent_scale
+        signature = components(self.variant)[DENOISER]
+        inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
+        self.denoiser.run(inputs)
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            self.denoiser.run(inputs)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
+    def generate(self, seed: int, steps: int | None = None, **options: Any) -> bytes:
+        result = self.pipe(
+            "a portrait",
+            seed=seed,
+            num_inference_steps=steps or self.steps,
+            height=self.side,
+            width=self.side,
+            output_type="bytes",
+            **options,
+        )
+        return bytes(result.images[0])
+
+    def metrics(self) -> dict[str, float]:
+        return read_metrics(f"127.0.0.1:{self.server.ports.metrics}")
+
+    def settle(self) -> dict[str, float]:
+        """Metrics once nothing runs any more."""
+        before = self.metrics()
+        while True:
+            time.sleep(max(0.3, 4 * self.step_s))
+            now = self.metrics()
+            if now.get("faceclip_ticks_total") == before.get("faceclip_ticks_total"):
+                return now
+            before = now
+
+
+def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, float]:
+    """Requests of `concurrency` clients at once, against the ideal measured right before and after."""
+    rows = min(ROWS_PER_PICTURE * concurrency, PROFILE.denoiser_rows)
+    ideal = [bench.denoise_s(rows, bench.side, repeats=10)]
+    before = bench.settle()
+
+    def client(number: int) -> None:
+        for i in range(requests_each):
+            bench.generate(seed=number * 100 + i)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as clients:
+        list(clients.map(client, range(concurrency)))
+    seconds = time.perf_counter() - started
+    after = bench.settle()
+    ideal.append(bench.denoise_s(rows, bench.side, repeats=10))
+    done = {name: after[f"faceclip_{name}"] - before.get(f"faceclip_{name}", 0.0) for name in COUNTERS}
+    images = concurrency * requests_each
+    ideal_s = images * bench.steps * ROWS_PER_PICTURE / rows * statistics.mean(ideal)
+    return {
+        "images_per_s": images / seconds,
+        "over_ideal": ideal_s / seconds,
+        "mean_rows_per_tick": done["denoiser_rows_total"] / done["ticks_total"],
+        "scheduler_us_per_request_step": done["scheduler_seconds_total"] / done["request_steps_total"] * 1e6,
+        "denoiser_s": done["denoiser_seconds_total"],
+        "wall_s": seconds,
+    }
+
+
+COUNTERS = ("ticks_total", "denoiser_rows_total", "denoiser_seconds_total", "scheduler_seconds_total", "request_steps_total")
+
+
+def late_joiner(bench: Bench, repeats: int) -> float:
+    """Median time of a 4-step request that arrives midway in a 50-step one, over its time alone."""
+    solo, late = [], []
+    for i in range(repeats):
+        solo.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+        with ThreadPoolExecutor(1) as background:
+            long = background.submit(bench.generate, 2, 50)
+            time.sleep(bench.step_s * (10 + 5 * i))
+            late.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+            long.result()
+    return statistics.median(late) / statistics.median(solo)
+
+
+def rows_after_cancel(bench: Bench, repeats: int) -> int:
+    """Most denoiser rows that ran for a stream after its caller had left."""
+    most = 0
+    for i in range(repeats):
+        bench.settle()
+        stream = bench.pipe.stream("a portrait", seed=i, num_inference_steps=100, height=bench.side, width=bench.side)
+        for _ in range(3 + i):
+            next(stream)
+        seen = bench.metrics()["faceclip_denoiser_rows_total"]
+        stream.close()
+        most = max(most, int(bench.settle()["faceclip_denoiser_rows_total"] - seen))
+    return most
+
+
+def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, int]:
+    """Random cancels among other requests: how many of the others are not the pictures that they are alone."""
+    rng = random.Random(0)
+    doomed = set(rng.sample(range(requests), cancels))
+    plans = [(rng.randint(2, 8), rng.randrange(5)) for _ in range(requests)]  # steps, seed
+    alone = {plan: bench.generate(seed=plan[1], steps=plan[0]) for plan in sorted(set(plans))}
+    lock, cancelled, wrong = threading.Lock(), 0, 0
+
+    def one(i: int) -> None:
+        nonlocal cancelled, wrong
+        steps, seed = plans[i]
+        if i in doomed:
+            stream = bench.pipe.stream("a portrait", seed=seed, num_inference_steps=40, height=bench.side, width=bench.side)
+            for _ in range(steps):
+                next(stream)
+            stream.close()
+            with lock:
+                cancelled += 1
+        elif _differs(bench.generate(seed=seed, steps=steps, retries=20), alone[steps, seed]):
+            with lock:
+                wrong += 1
+
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(one, range(requests)))
+    return {"requests": requests, "cancelled": cancelled, "others_that_differ": wrong}
+
+
+def _differs(one: bytes, other: bytes) -> bool:
+    """Whether two PNG files hold pictures less than 50 dB apart; batches of other sizes round differently in the last bits."""
+    import io
+
+    from PIL import Image
+
+    from ..measure.oracle import psnr_db
+
+    left, right = (np.asarray(Image.open(io.BytesIO(file))) for file in (one, other))
+    return psnr_db(left, right) < 50
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def measure(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Everything; progress on stderr."""
+    with serving(variant, PROFILE, checkpoint) as (server, pipe):
+        bench = Bench(variant, server, pipe, steps)
+        _say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
+        bench.generate(seed=0, steps=2)
+        levels = {}
+        for concurrency in CONCURRENCY:
+            levels[str(concurrency)] = level = throughput(bench, concurrency, requests_each)
+            _say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
+        joiner = late_joiner(bench, repeats=3)
+        _say(f"late joiner: {joiner:.2f} x its solo time")
+        after_cancel = rows_after_cancel(bench, repeats=5)
+        _say(f"rows after a cancel: at most {after_cancel}")
+        crowd = cancel_among_others(bench, requests=100, cancels=30)
+        _say(f"cancels in a crowd: {crowd}")
+    return {
+        "variant": variant.name,
+        "picture": [bench.side, bench.side],
+        "steps": steps,
+        "denoiser_step_ms": round(bench.step_s * 1e3, 1),
+        "throughput_over_ideal": {key: round(level["over_ideal"], 3) for key, level in levels.items()},
+        "throughput_over_serial": round(levels[str(CONCURRENCY[-1])]["images_per_s"] / levels["1"]["images_per_s"], 3),
+        "late_joiner_over_solo": round(joiner, 2),
+        "mean_rows_per_tick": {key: round(level["mean_rows_per_tick"], 2) for key, level in levels.items()},
+        "scheduler_us_per_request_step": {k: round(level["scheduler_us_per_request_step"]) for k, level in levels.items()},
+        "rows_after_cancel_max": after_cancel,
+        "cancel_among_others": crowd,
+        "levels": levels,
+    }
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("serving", help="throughput, late joiners, cancellation", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    emit(f"serving-{args.variant}", measure(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint))
+    return 0

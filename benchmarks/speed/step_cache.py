@@ -1,0 +1,93 @@
+"""Which thresholds of `step_cache` keep pictures good enough: PSNR to the fully computed picture against the steps that are saved.
+
+Several prompts, faces and seeds; a threshold is accepted if its worst picture keeps the bound. Runs in one process, on the served
+graphs. With seeded stand-in weights the figures say that the mechanism works, and nothing of pictures of trained weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..measure import inprocess
+from ..measure.oracle import psnr_db
+from ..measure.parity import MAX_PSNR_DB, PHOTO, PROMPT
+from ..measure.report import emit
+
+PROFILE = CPU
+THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.4)
+MIN_PSNR_DB = 30.0
+"""Bound of the gate: differences that a viewer has to look for."""
+PROMPTS = (PROMPT, "a castle by the sea at dawn")
+
+
+def measure(variant: Variant, steps: int, seeds: int, bound_db: float, checkpoint: Path | None = None) -> dict[str, Any]:
+    """For every threshold the worst PSNR and the share of denoiser calls saved, and the largest threshold within the bound."""
+    run = inprocess.load(variant, PROFILE, build_repository(variant, PROFILE, checkpoint))
+    cases = [(prompt, photo, seed) for prompt in PROMPTS for photo in (PHOTO.read_bytes(), None) for seed in range(seeds)]
+
+    def picture(prompt: str, photo: bytes | None, seed: int, threshold: float) -> tuple[Array, int]:
+        arrays: dict[str, Array] = {
+            "prompt": np.array([prompt.encode()], object),
+            "seed": np.array([seed], np.int64),
+            "num_inference_steps": np.array([steps], np.int32),
+            "step_cache": np.array([threshold], np.float32),
+        }
+        if photo is not None:
+            arrays["face_images"] = np.array([photo], object)
+        file = run(arrays)["images"][0]
+        return np.asarray(Image.open(io.BytesIO(file))), run.skipped_steps
+
+    full = [picture(*case, 0.0)[0] for case in cases]
+    rows = []
+    for threshold in (t for t in THRESHOLDS if t <= variant.limits.step_cache[1]):
+        made = [picture(*case, threshold) for case in cases]
+        psnr = [min(psnr_db(one, reference), MAX_PSNR_DB) for (one, _), reference in zip(made, full, strict=True)]
+        saved = sum(skipped for _, skipped in made) / (steps * len(cases))
+        rows.append({
+            "step_cache": threshold,
+            "psnr_db_min": round(min(psnr), 2),
+            "psnr_db_mean": round(float(np.mean(psnr)), 2),
+            "calls_saved": round(saved, 3),
+            "accepted": min(psnr) >= bound_db,
+        })  # fmt: skip
+        print(f"  step_cache {threshold}: worst {min(psnr):.1f} dB, {saved:.0%} of the calls saved", file=sys.stderr)
+    accepted = [row["step_cache"] for row in rows if row["accepted"]]
+    return {
+        "variant": variant.name,
+        "steps": steps,
+        "pictures": len(cases),
+        "bound_psnr_db": bound_db,
+        "largest_accepted": max(accepted, default=0.0),
+        "thresholds": rows,
+    }
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("step-cache", help="which step_cache keeps pictures good enough", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+    parser.add_argument("--steps", type=int, default=50, help="of each picture (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="of each prompt, with and without a face (default: %(default)s)")
+    parser.add_argument("--bound", type=float, default=MIN_PSNR_DB, metavar="DB", help="least PSNR (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    emit(
+        f"step-cache-{args.variant}",
+        measure(VARIANTS[args.variant], args.steps, args.seeds, args.bound, args.checkpoint),
+    )
+    return 0

@@ -1,0 +1,1 @@
+"""Weights: fetched, read by name, stood in for, fused with LoRAs; and tokenizers."""

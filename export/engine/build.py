@@ -1,0 +1,237 @@
+"""ONNX -> `model.plan` beside it, with the record that says what it was built for, and the build log.
+
+The order: what is wanted (`Recipe`), what is there, and only then TensorRT. A plan appears complete or not at all; the record is
+written last. Knows the steps; shapes, options, records and TensorRT each have a module of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of, profiles
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, components
+from faceclip_serving.contract.tensors import Bounds
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..checkpoint.digests import sha256
+from . import options as engine_options
+from . import tensorrt as engine_tensorrt
+from .device import open_device
+from .errors import EngineError
+from .operators import check_operators
+from .options import Options
+from .progress import Progress
+from .record import LOG, PLAN, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
+from .shapes import Sizes, bounds_document, engine_bounds, parse_size, shape_ranges
+
+ONNX = "model.onnx"
+TIMING = Path("build/timing")
+"""Timing caches: how fast each kernel was, per GPU and TensorRT version, so that the next build need not measure it again."""
+
+
+def this_machine() -> Machine:
+    """TensorRT and GPU of this process. Raises `EngineError` where one of them is missing."""
+    version = engine_tensorrt.version()
+    device = open_device()
+    return Machine(version, device.name, device.compute_capability, device.driver)
+
+
+def build_engine(
+    variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options, machine: Machine
+) -> tuple[Record, bool]:
+    """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built."""
+    recipe = _recipe(variant, component, precision, folder, limits, options)
+    reasons = reasons_to_build(folder, recipe, machine)
+    if not reasons:
+        print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
+        return check_plan(folder, machine), False
+    print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
+    check_operators(folder / ONNX)
+    shapes = shape_ranges(components(variant)[component], limits)
+    cache = timing_cache(machine)
+    progress, started = Progress(component), time.monotonic()
+    with (folder / LOG).open("w") as log:
+        try:
+            known = cache.read_bytes() if cache.exists() else b""
+            built = engine_tensorrt.build(folder / ONNX, shapes, options, known, log, progress)
+        except EngineError as error:
+            log.flush()
+            raise EngineError(f"{error}{last_error(folder / LOG)}") from None
+        finally:
+            progress.close()
+    _write(cache, built.timing_cache)
+    return _finish(folder, built.plan, recipe, machine, time.monotonic() - started), True
+
+
+def refit_engine(base: Path, folder: Path, machine: Machine) -> Record:
+    """The plan of `base`, built with --refit or --stripped, with the weights of the ONNX file in `folder`, written to `folder`.
+
+    Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file.
+    """
+    record = check_plan(base, machine)
+    digests, options = onnx_digests(folder, ONNX), record.recipe.options
+    if not (options.refit or options.stripped):
+        raise EngineError(f"{base / PLAN}: expected a plan built with --refit or --stripped, to put weights into")
+    if digests[ONNX] != record.recipe.onnx.get(ONNX):
+        raise EngineError(
+            f"{folder / ONNX}: expected the very graph that {base / PLAN} was built from, with other weights; this one differs in"
+            " itself: build its plan without --refit-from"
+        )
+    if not options.refit and digests != record.recipe.onnx:
+        raise EngineError(
+            f"{folder}: {base / PLAN} was stripped of these very weights and takes no others; build it with --stripped --refit"
+        )
+    started = time.monotonic()
+    with (folder / LOG).open("w") as log:
+        plan = engine_tensorrt.refit((base / PLAN).read_bytes(), folder / ONNX, log)
+    # Its weights are in and it is a finished plan now: whether it can be refitted again differs between TensorRT's versions.
+    finished = replace(options, refit=False, stripped=False)
+    recipe = replace(record.recipe, onnx=digests, options=finished)
+    return _finish(folder, plan, recipe, machine, time.monotonic() - started)
+
+
+def timing_cache(machine: Machine) -> Path:
+    """One file per GPU model and TensorRT version: measurements of another are of no use."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{machine.gpu}-{machine.compute_capability}-tensorrt-{machine.tensorrt}")
+    return TIMING / f"{name}.cache"
+
+
+def last_error(log: Path) -> str:
+    """The last line of a build log that reports an error, for a message, with the log's place."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line.split(" ")[0]]
+    return (f"\n  {lines[-1]}" if lines else "") + f"\n  the whole log: {log}"
+
+
+def plan_components(profile: Profile) -> list[str]:
+    """Components that a profile runs from a plan. Raises `EngineError` where there is none."""
+    found = [name for name in COMPONENTS if profile.placements[name].runtime.artifact == PLAN]
+    if not found:
+        raise EngineError(
+            f"profile '{profile.name}': runs no component on TensorRT; choose one of {', '.join(plan_profiles())}"
+        )
+    return found
+
+
+def plan_profiles() -> list[str]:
+    """Names of profiles, of any variant, that run some component from a plan."""
+    found = {
+        name
+        for variant in VARIANTS.values()
+        for name, profile in profiles(variant).items()
+        if any(placement.runtime.artifact == PLAN for placement in profile.placements.values())
+    }
+    return [name for name in PROFILE_NAMES if name in found]
+
+
+def _recipe(variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options) -> Recipe:
+    return Recipe(variant.name, component, precision, onnx_digests(folder, ONNX), bounds_document(limits), options)
+
+
+def _finish(folder: Path, plan: bytes | memoryview, recipe: Recipe, machine: Machine, seconds: float) -> Record:
+    _write(folder / PLAN, plan)
+    size = (folder / PLAN).stat().st_size
+    record = Record(recipe, machine, size, sha256(folder / PLAN), round(seconds, 1))
+    record.write(folder)
+    return record
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- command
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "engine", help="build TensorRT engines from the ONNX files, on the GPU that will serve them", description=__doc__
+    )
+    add_selection(parser)
+    size = parser.add_mutually_exclusive_group()
+    metavar = "HEIGHTxWIDTH"
+    size.add_argument("--size", type=parse_size, metavar=metavar, help="only this picture size, any batch; faster")
+    size.add_argument(
+        "--static", type=parse_size, metavar=metavar, help="only this size and the usual batch; fastest, one shape"
+    )
+    size.add_argument("--largest", type=parse_size, metavar=metavar, help="upper ends of height and width; saves GPU memory")
+    parser.add_argument(
+        "--refit-from",
+        type=Path,
+        metavar="DIR",
+        help="exchange the weights of the plans in DIR/<precision>/<component>/ instead",
+    )
+    engine_options.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which plans: the arguments that `engine`, `verify` and `inspect` share."""
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+    parser.add_argument("--profile", "--placement", choices=plan_profiles(), default=plan_profiles()[-1])
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
+
+
+def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
+    """(component, precision, folder) of every chosen plan."""
+    profile = profile_of(VARIANTS[args.variant], args.profile)
+    found = plan_components(profile)
+    names: Sequence[str] = args.component or found
+    elsewhere = sorted(set(names) - set(found))
+    if elsewhere:
+        raise EngineError(
+            f"profile '{profile.name}' runs {', '.join(elsewhere)} without TensorRT; it has plans of {', '.join(found)}"
+        )
+    folders = all_folders(args)
+    return [(name, profile.placements[name].precision, folders[name]) for name in names]
+
+
+def all_folders(args: argparse.Namespace) -> dict[str, Path]:
+    """Component -> the folder of its ONNX file and plan, for every component of the profile."""
+    profile = profile_of(VARIANTS[args.variant], args.profile)
+    root: Path = args.components or Path("build/onnx") / args.variant
+    return {name: root / placement.precision / name for name, placement in profile.placements.items()}
+
+
+def run(args: argparse.Namespace) -> int:
+    profile = profile_of(VARIANTS[args.variant], args.profile)
+    variant = profile.narrowed(VARIANTS[args.variant])
+    options = engine_options.from_arguments(args)
+    sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
+    rows, tile = profile.denoiser_rows, profile.vae_tile
+    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes, tile)) for each in selected(args)]
+    for _, _, folder, _ in chosen:
+        if not (folder / ONNX).exists():
+            raise EngineError(
+                f"expected {folder / ONNX}; make it with `python -m export onnx --variant {variant.name}"
+                f" --precision {folder.parent.name}`"
+            )
+    machine = this_machine()
+    documents = []
+    for component, precision, folder, limits in chosen:
+        if args.refit_from is not None:
+            record, built = refit_engine(args.refit_from / precision / component, folder, machine), True
+        else:
+            record, built = build_engine(variant, component, precision, folder, limits, options, machine)
+        documents.append({
+            "component": component, "plan": str(folder / PLAN), "built": built, "bytes": record.plan_bytes,
+            "seconds": record.seconds, "bounds": record.recipe.bounds,
+        })  # fmt: skip
+    print(json.dumps({"variant": variant.name, "profile": args.profile, "gpu": machine.gpu,
+                      "tensorrt": machine.tensorrt, "engines": documents}))  # fmt: skip
+    return 0

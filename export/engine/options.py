@@ -1,0 +1,96 @@
+"""What may be chosen when an engine is built, as data: each option, the builder flags it means, and what excludes what.
+
+Precision is not among them. TensorRT 11 has no precision flags, and a strongly typed network of TensorRT 10 obeys the graph as
+well: what the ONNX file says is what runs. Knows names of TensorRT's flags; does not import it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import EngineError
+
+GIB = 1 << 30
+
+HARDWARE: Mapping[str, str] = {
+    "none": "NONE",
+    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
+    "ampere-plus": "AMPERE_PLUS",
+}
+"""Our name -> tensorrt.HardwareCompatibilityLevel: which other GPUs may load the plan. Wider is slower."""
+
+
+@dataclass(frozen=True)
+class Options:
+    weight_streaming: bool = False
+    """Weights may stay in host memory. Triton's TensorRT backend sets no budget for it: for in-process use."""
+    refit: bool = False
+    """Weights can be exchanged later, e.g. for a fused LoRA, in seconds instead of a build."""
+    stripped: bool = False
+    """The plan holds no weights, and takes them from the ONNX file before use."""
+    hardware: str = "none"
+    """A key of `HARDWARE`."""
+    optimization_level: int = 3
+    """0 to 5: how long the builder searches; 3 is TensorRT's default."""
+    workspace_gb: float | None = None
+    """Scratch memory that a kernel may ask for, GiB; None: what the GPU has."""
+
+    def __post_init__(self) -> None:
+        if self.hardware not in HARDWARE:
+            raise EngineError(f"hardware compatibility: expected one of {', '.join(HARDWARE)}, got '{self.hardware}'")
+        if not 0 <= self.optimization_level <= 5:
+            raise EngineError(f"optimization level: expected 0 to 5, got {self.optimization_level}")
+        if self.workspace_gb is not None and not self.workspace_gb > 0:
+            raise EngineError(f"workspace: expected more than 0 GiB, got {self.workspace_gb}")
+
+    @property
+    def for_triton(self) -> bool:
+        """Whether Triton's TensorRT backend can serve the plan: it neither refits nor sets a streaming budget."""
+        return not (self.stripped or self.weight_streaming)
+
+
+def builder_flags(options: Options) -> tuple[str, ...]:
+    """Names of tensorrt.BuilderFlag to set; all of them exist in TensorRT 10.12 and in 11.
+
+    A stripped plan needs a promise about the weights that will come: any (REFIT), or the very same ones (REFIT_IDENTICAL), which
+    lets the builder fold them into its choices.
+    """
+    flags = []
+    if options.weight_streaming:
+        flags.append("WEIGHT_STREAMING")
+    if options.refit:
+        flags.append("REFIT")
+    if options.stripped:
+        flags += ["STRIP_PLAN"] if options.refit else ["STRIP_PLAN", "REFIT_IDENTICAL"]
+    return tuple(flags)
+
+
+def workspace_bytes(options: Options) -> int | None:
+    return None if options.workspace_gb is None else int(options.workspace_gb * GIB)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options on a command line."""
+    group = parser.add_argument_group("what the plan can do")
+    group.add_argument("--refit", action="store_true", help="weights can be exchanged later (--refit-from)")
+    group.add_argument("--stripped", action="store_true", help="no weights in the plan (not for Triton)")
+    group.add_argument("--weight-streaming", action="store_true", help="weights may stay in host memory (not for Triton)")
+    group.add_argument(
+        "--hardware-compatibility", choices=tuple(HARDWARE), default="none", help="which other GPUs may load it; costs speed"
+    )
+    group = parser.add_argument_group("how it is built")
+    group.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="search effort (default: %(default)s)")
+    group.add_argument("--workspace", type=float, metavar="GIB", help="scratch memory for kernels (default: what the GPU has)")
+
+
+def from_arguments(args: argparse.Namespace) -> Options:
+    return Options(
+        weight_streaming=args.weight_streaming,
+        refit=args.refit,
+        stripped=args.stripped,
+        hardware=args.hardware_compatibility,
+        optimization_level=args.optimization_level,
+        workspace_gb=args.workspace,
+    )

@@ -1,0 +1,125 @@
+"""Every engine against ONNX Runtime on the same inputs, within the tolerance that its component declares.
+
+ONNX Runtime computes the very file that the plan was built from on the CPU, half precision as FP32, so the difference is the
+engine's alone. Cases: those of the export's parity as far as the plan takes them, and the plan's usual shape. Knows the steps;
+what a tolerance means is said in `parity`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faceclip_serving.contract.signatures import DENOISER, components
+from faceclip_serving.contract.tensors import Bounds, Signature
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from .build import ONNX, add_selection, all_folders, selected, this_machine
+from .errors import EngineError
+from .record import PLAN, check_plan, onnx_digests
+from .shapes import SIDES, bounds_from
+
+if TYPE_CHECKING:
+    from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
+
+Placed = Mapping[str, tuple[Path, bool]]
+"""Component -> the folder of its ONNX file, and whether its plan is to be used."""
+
+
+def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
+    """Parity's cases within the plan's bounds, each once, and the shape that the plan was optimised for."""
+    from ..onnx import parity
+    from ..onnx.example_inputs import example_inputs
+
+    usual = {axis: found.opt for axis, found in limits.items()}
+    found = [*parity.cases(variant, signature, limits), parity.Case(usual, example_inputs(variant, signature, usual, "usual"))]
+    return list({tuple(sorted(case.sizes.items())): case for case in found}.values())
+
+
+def verify_run(variant: Variant, component: str, precision: str, onnx: Path, limits: Bounds, run: Run) -> dict[str, Any]:
+    """Compares `run`, a function of named arrays, with ONNX Runtime on `onnx`. Raises `ParityError` beyond the tolerance."""
+    from ..networks.components import network
+    from ..onnx import parity
+
+    signature = components(variant)[component]
+    tolerance = network(variant, component).tolerance[precision]
+    reference = parity.onnx_run(onnx, signature)
+    findings = []
+    for case in verify_cases(variant, signature, limits):
+        print(f"{component}: {case.name}", file=sys.stderr, flush=True)
+        findings += parity.compare("tensorrt", run, signature, [(case, reference(case.inputs))])
+    parity.require(findings, component, precision, tolerance)
+    return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
+
+
+def verify_plan(variant: Variant, component: str, precision: str, folder: Path) -> dict[str, Any]:
+    """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
+    from .device import open_device
+    from .tensorrt import running
+
+    record = check_plan(folder, this_machine(), whole=True)
+    if record.recipe.onnx != onnx_digests(folder, ONNX):
+        raise EngineError(
+            f"{folder / PLAN} was built from another {ONNX} than the one beside it: run `python -m export engine`"
+        )
+    with running(folder / PLAN, components(variant)[component], open_device()) as run:
+        return verify_run(variant, component, precision, folder / ONNX, bounds_from(record.recipe.bounds), run)
+
+
+def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
+    """PSNR in dB between the picture by the plans in `placed`, and by ONNX Runtime on the files beside them.
+
+    Components without a plan run on ONNX Runtime both times. The size is the one that the denoiser's plan was optimised for.
+    """
+    from ..onnx import parity
+    from ..onnx.draw import draw, require_alike
+    from .device import open_device
+    from .tensorrt import running
+
+    nets = components(variant)
+
+    @contextmanager
+    def by_onnx(component: str) -> Iterator[Run]:
+        yield parity.onnx_run(placed[component][0] / ONNX, nets[component])
+
+    def by_plan(component: str) -> AbstractContextManager[Run]:
+        folder, has_plan = placed[component]
+        return running(folder / PLAN, nets[component], open_device()) if has_plan else by_onnx(component)
+
+    folder, has_plan = placed[DENOISER]
+    height, width = variant.defaults.height, variant.defaults.width
+    if has_plan:
+        limits = bounds_from(check_plan(folder, this_machine()).recipe.bounds)
+        height, width = (limits[axis].opt * variant.latent_scale for axis in SIDES)
+    pictures = [draw(variant, height, width, steps, each) for each in (by_plan, by_onnx)]
+    return require_alike(*pictures)
+
+
+# ---------------------------------------------------------------------------------------------------------------- command
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("verify", help="compare every engine with ONNX Runtime", description=__doc__)
+    add_selection(parser)
+    parser.add_argument(
+        "--picture", type=int, default=0, metavar="STEPS", help="also draw a picture both ways, in so many steps, and compare"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant, chosen = VARIANTS[args.variant], selected(args)
+    for _, _, folder in chosen:
+        check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
+    found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]
+    document: dict[str, Any] = {"variant": variant.name, "profile": args.profile, "engines": found}
+    if args.picture:
+        planned = {component for component, _, _ in chosen}
+        placed = {name: (folder, name in planned) for name, folder in all_folders(args).items()}
+        document["picture_psnr_db"] = round(verify_picture(variant, placed, args.picture), 2)
+    print(json.dumps(document))
+    return 0

@@ -1,0 +1,179 @@
+"""A variant's components as torch modules: which builder serves which architecture, and how each is exported.
+
+Rows are chosen by the type of `variant.architecture`, so a further family is a further row. Knows where weights come from
+(a checkpoint folder or seeded stand-ins) and what tolerance each component's exported form must keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.variant import Variant
+
+from ..checkpoint import lora_names
+from ..checkpoint.deferred import is_large, on_demand
+from ..checkpoint.lora import Lora, check_names, fuse, reaches
+from ..checkpoint.lora_names import Target
+from ..checkpoint.memory import require_memory
+from ..checkpoint.read import load_part
+from ..checkpoint.seeded import stand_in
+from . import flux, sdxl, vae
+
+
+class ComponentError(ValueError):
+    """A component cannot be built; the message says of what and why."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What keeps a network's INT8 or FP8 form close to it, see `quantize`."""
+
+    excluded: tuple[str, ...]
+    """Layers that stay as they are, by the start of their weights' names; `*` stands for any text."""
+    smallest_psnr_db: Mapping[str, float]
+    """Mode -> how near a picture must be to that of the graph it was made of, dB. Below the worst that nano measured on its
+    calibration prompts (int8 31.0, fp8 29.3)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """How one component of one family is built, and what its export must keep."""
+
+    build: Callable[[Variant, Callable[..., nn.Module]], nn.Module]
+    part: str
+    """Checkpoint part that its weights come from, see `parts.PARTS`."""
+    tolerance: Mapping[str, float]
+    """Precision -> largest error allowed, as a share of the reference's largest absolute value."""
+    fp32: tuple[str, ...] = ()
+    """Sub-modules and tensors, by the start of their names, that stay FP32 in `fp16` besides `precision.FP32_LAYERS`; `*`
+    stands for any text."""
+    fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
+    """Brings the network, given example inputs, into a form whose activations fit half precision."""
+    lora: Target | None = None
+    """What of a LoRA file is meant for it; None: no LoRA changes it."""
+    keep_8bit: tuple[str, ...] = ()
+    """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
+    shallow: Callable[[Variant], Variant] | None = None
+    """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
+    quantization: Quantization | None = None
+    """None: it is not quantised."""
+
+
+_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2}
+"""A few times what seeded networks of either size err by; metadata.json has the figures of each export."""
+
+NETWORKS: Mapping[type, Mapping[str, Network]] = {
+    SDXLArchitecture: {
+        FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
+        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_names.TOWERS),
+        DENOISER: Network(
+            sdxl.denoiser,
+            "unet",
+            _TOLERANCE,
+            fp32=("unet.time_embedding", "unet.add_embedding"),
+            keep_8bit=("unet.conv_in", "unet.conv_out", "*.time_emb_proj"),
+            lora=lora_names.UNET,
+            quantization=Quantization(
+                (
+                    "unet.conv_in",
+                    "unet.conv_out",
+                    "unet.time_embedding",
+                    "unet.add_embedding",
+                    "*.time_emb_proj",
+                    "*.conv_shortcut",
+                ),
+                {"int8": 28.0, "fp8": 28.0},
+            ),
+        ),
+        VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
+    },
+    FluxArchitecture: {
+        FACE_ENCODER: Network(flux.face_encoder, "face_t5_encoder", _TOLERANCE),
+        TEXT_ENCODER: Network(
+            flux.text_encoder,
+            "face_t5_encoder",
+            _TOLERANCE,
+            fp32=("no_face_", "encoder.encoder_2.t5_encoder.block.*.ff_layer.wo."),
+            shallow=flux.shallow_text_encoder,
+        ),
+        DENOISER: Network(
+            flux.denoiser,
+            "dit",
+            _TOLERANCE,
+            fp32=(
+                "transformer.pos_embed",
+                "transformer.time_text_embed",
+                "transformer.context_embedder",
+                "transformer.x_embedder",
+            ),
+            keep_8bit=("transformer.norm_out", "transformer.proj_out", "transformer.*.norm*.linear"),
+            shallow=flux.shallow_denoiser,
+        ),
+        VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
+    },
+}
+
+
+def network(variant: Variant, component: str) -> Network:
+    """The row of `NETWORKS` for a component of a variant. Raises `ComponentError`."""
+    family = NETWORKS.get(type(variant.architecture))
+    if family is None or component not in family:
+        raise ComponentError(
+            f"component '{component}' of variant '{variant.name}': no builder for {type(variant.architecture).__name__};"
+            " add a row to export/components.py"
+        )
+    return family[component]
+
+
+def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:
+    """Those that change a component. Raises `LoraError` for one with tensors for no component of the variant."""
+    family = NETWORKS.get(type(variant.architecture), {})
+    for lora in loras:
+        check_names(lora, [row.lora for row in family.values() if row.lora is not None])
+    target = network(variant, component).lora
+    return [lora for lora in loras if reaches(lora, target)]
+
+
+def build(
+    variant: Variant, component: str, checkpoint: Path | None = None, loras: Sequence[Lora] = (), subset: bool = False
+) -> nn.Module:
+    """The component in FP32 and evaluation mode, from a checkpoint folder, or with seeded weights where none is given.
+
+    `loras` are fused into its weights: those of `loras_of`.
+    Its forward takes and returns the tensors of the component's signature, by position. `notes` of the module says what was
+    found while building. Large weights are deferred: run it inside of `deferred.on_demand()`. `subset`: of a shallow variant, which
+    takes only a part of the checkpoint's tensors.
+    """
+    row = network(variant, component)
+    defer_large = row.fit_half is None  # which would change weights in place
+
+    target = network(variant, component).lora
+
+    def filled(construct: Callable[[], nn.Module], part: str, only: str = "") -> nn.Module:
+        with torch.device("meta"):  # no memory before the weights are known
+            module = construct()
+        later = {name for name, tensor in module.named_parameters() if defer_large and is_large(tensor)}
+        needed = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(only) and name not in later}
+        require_memory(f"component '{component}' of variant '{variant.name}'", needed.values())
+        if checkpoint is not None:
+            load_part(module, checkpoint, part, only, defer_large, subset)
+        else:
+            stand_in(module, only, defer_large)
+        for lora in loras:
+            assert target is not None
+            fuse(module, variant, target, lora)
+        stored = module.state_dict()
+        computed = [name for name, _ in module.named_buffers() if name not in stored]
+        if computed:
+            raise ComponentError(f"part '{part}': buffers {computed} are in no checkpoint and were never computed")
+        return module.eval().requires_grad_(False)
+
+    with on_demand():
+        return row.build(variant, filled)

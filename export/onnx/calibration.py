@@ -1,0 +1,101 @@
+"""Whole pictures from prompts and a photograph, through functions that may watch what passes: the inputs that networks meet in use.
+
+Ranges are measured, and quantised networks calibrated, on these: prompts as people write them, a real face, and for the denoiser every
+timestep of a guided sampling run. Knows the order of the components; not what runs them or what is watched.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.models.prepare import prepare
+from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.pictures import sample, start_pictures
+
+from ..checkpoint.tokenizers import write_tokenizers
+from .draw import Open, Run
+
+PROMPTS = (
+    "portrait of an astronaut, studio light",
+    "a person reading in a library, warm light",
+    "a person in a red coat walking in the snow, full body",
+    "oil painting of a person in a garden at sunset",
+)
+UNSEEN = (
+    "a person wearing a green hat, on a beach",
+    "pencil sketch of a person in a kitchen",
+    "a person laughing on a stage at night, red light",
+    "close portrait of a person in a blue suit, in an office",
+)
+"""Prompts that calibrate nothing: what was calibrated on `PROMPTS` is judged by these as well."""
+PHOTOGRAPH = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What is drawn for a calibration."""
+
+    prompts: Sequence[str] = PROMPTS
+    photograph: Path = PHOTOGRAPH
+    steps: int = 8
+    size: tuple[int, int] | None = None
+    """Height and width, pixels; None: the variant's default."""
+    checkpoint: Path | None = None
+    """Folder with the tokenizers of a variant that does not bring its own."""
+
+
+def draw_all(variant: Variant, sitting: Sitting, open_component: Open) -> list[Array]:
+    """A picture for each prompt, FP32 [1, 3, height, width] in [0, 1]; seeds are the prompts' numbers.
+
+    One component is open at a time, and sees all prompts before the next.
+    """
+    prepared = list(_prepared(variant, sitting))
+    nets = components(variant)
+
+    def through(component: str, known: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+        names = [tensor.name for tensor in nets[component].inputs]
+        with open_component(component) as run:
+            return [run({name: each[name] for name in names}) for each in known]
+
+    faces = through(FACE_ENCODER, prepared)
+    conditioning = through(TEXT_ENCODER, [{**one, **found} for one, found in zip(prepared, faces, strict=True)])
+    finished = []
+    with open_component(DENOISER) as run:
+        for one, conditions in zip(prepared, conditioning, strict=True):
+            pictures = start_pictures(variant, Job.decode(one["job"], ""), conditions)
+            finished.append({"latents": sample(pictures, lambda inputs: run(inputs)["noise_pred"], max_rows=2)})
+    return [outputs["image"] for outputs in through(VAE_DECODER, finished)]
+
+
+def _prepared(variant: Variant, sitting: Sitting) -> Iterator[Mapping[str, Array]]:
+    height, width = sitting.size or (variant.defaults.height, variant.defaults.width)
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizers(variant, sitting.checkpoint, Path(folder))
+        tokenizers = [load_tokenizer(Path(folder) / tokens.tokenizer) for tokens in variant.tokens]
+    detect, photograph = make_detector(None), sitting.photograph.read_bytes()
+    for number, prompt in enumerate(sitting.prompts):
+        yield prepare(variant, tokenizers, detect, "", {
+            "prompt": np.array([prompt.encode()], object), "face_images": np.array([photograph], object),
+            "seed": np.array([number], np.int64), "num_inference_steps": np.array([sitting.steps], np.int32),
+            "height": np.array([height], np.int32), "width": np.array([width], np.int32),
+        })  # fmt: skip
+
+
+def recorded(run: Run, kept: list[Mapping[str, Array]]) -> Run:
+    """The function, which also keeps a copy of what it was given."""
+
+    def watch(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        kept.append({name: array.copy() for name, array in arrays.items()})
+        return run(arrays)
+
+    return watch

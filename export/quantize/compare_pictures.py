@@ -1,0 +1,85 @@
+"""The same prompts drawn by two precisions of the ONNX files, from the same noise: how far apart the pictures are.
+
+Each component keeps its own tolerance when it is exported; their errors add up over the steps, and this is where that shows. ONNX
+Runtime has no FP16 products on the CPU and computes them in FP32 between casts, so there this sees the rounding of weights and of
+tensors between operators; overflow is what `ranges` is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import components
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..onnx.calibration import Sitting, draw_all
+from ..onnx.draw import SMALLEST_PSNR_DB, Open, Run, psnr_db
+from ..onnx.graph import MODEL
+from ..onnx.parity import onnx_run
+from .ranges import add_sitting, sitting_from
+
+
+class PictureError(RuntimeError):
+    """Two precisions draw different pictures, or files to draw with are missing."""
+
+
+def compare(variant: Variant, folders: Mapping[str, Path], references: Mapping[str, Path], sitting: Sitting) -> list[float]:
+    """PSNR in dB of each picture by the files in `folders` to that by `references`; both component -> folder.
+
+    Raises `PictureError` below `SMALLEST_PSNR_DB`.
+    """
+    missing = [str(folder) for folder in (*folders.values(), *references.values()) if not (folder / MODEL).exists()]
+    if missing:
+        raise PictureError(
+            f"expected {MODEL} in {', '.join(missing)}; make it with `python -m export onnx --variant {variant.name}`"
+        )
+    pictures, expected = (draw_all(variant, sitting, opener(variant, each)) for each in (folders, references))
+    found = [psnr_db(picture, reference) for picture, reference in zip(pictures, expected, strict=True)]
+    if not min(found) >= SMALLEST_PSNR_DB:  # also where it is not a number
+        raise PictureError(
+            f"the pictures are {', '.join(f'{value:.1f}' for value in found)} dB apart, expected at least {SMALLEST_PSNR_DB:.0f};"
+            " `python -m export ranges` names what does not fit half precision"
+        )
+    return found
+
+
+def opener(variant: Variant, folders: Mapping[str, Path]) -> Open:
+    """Opens the components in `folders` on ONNX Runtime."""
+
+    @contextmanager
+    def opened(component: str) -> Iterator[Run]:
+        yield onnx_run(folders[component] / MODEL, components(variant)[component])
+
+    return opened
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("picture", help="compare the pictures of two precisions", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+    parser.add_argument("--precision", default="fp16", help="the one to judge (default: %(default)s)")
+    parser.add_argument("--reference", default="fp32", help="the one to compare with (default: %(default)s)")
+    parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
+    add_sitting(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    root = args.components or Path("build/onnx") / variant.name
+    judged, reference = (
+        {name: root / precision / name for name in components(variant)} for precision in (args.precision, args.reference)
+    )
+    print(f"{variant.name}: {args.precision} against {args.reference}", file=sys.stderr)
+    found = compare(variant, judged, reference, sitting_from(args))
+    print(json.dumps({
+        "variant": variant.name, "precision": args.precision, "reference": args.reference,
+        "picture_psnr_db": [round(value, 2) for value in found], "smallest_psnr_db": SMALLEST_PSNR_DB,
+    }))  # fmt: skip
+    return 0

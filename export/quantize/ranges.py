@@ -1,0 +1,242 @@
+"""How large the values inside a network become, beside the largest that half precision holds (65504).
+
+The FP32 graph is drawn with: every floating-point tensor in it gets a largest absolute value, while whole pictures are made from
+prompts (see `calibration`). What would overflow must be in FP32 in the FP16 graph, by its operator (`precision.ONNX_ISLANDS`), by its
+layer (`Network.fp32`), or be scaled down before (`Network.fit_half`); a tensor that is none of these is named, and is an error.
+Knows ONNX graphs and names; nothing of what a layer computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, components
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..networks.components import Network, network
+from ..onnx.calibration import Sitting, draw_all
+from ..onnx.draw import Run
+from ..onnx.graph import MODEL
+from ..onnx.parity import onnx_run
+from ..onnx.precision import ONNX_ISLANDS
+
+HALF_MAX = 65504.0
+_LARGEST = "largest of "
+_SHOWN = 10
+
+
+class RangeError(RuntimeError):
+    """A tensor does not fit half precision and nothing keeps it out of it, or a graph to measure is missing."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One tensor of a graph: where it comes from."""
+
+    name: str
+    operator: str
+    layer: str
+    """The weight that the operator uses, or the last one before it on its way."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tensor and its largest absolute value over all calls."""
+
+    tensor: Watched
+    largest: float
+    kept: str
+    """What keeps it out of half precision: `operator`, a declared layer, `rescaled`, or nothing."""
+
+    @property
+    def margin(self) -> float:
+        """How many times larger it could become before half precision overflows."""
+        return HALF_MAX / self.largest if self.largest else float("inf")
+
+
+def watch(path: Path, signature_outputs: list[str]) -> tuple[Run, dict[str, float], list[Watched]]:
+    """The graph as a function, the largest values that it has seen so far, and the tensors they are of.
+
+    Each tensor ends in a maximum of its own, so no more of them are in memory at a time than without.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    watched = floating_tensors(model)
+    for number, tensor in enumerate(watched):
+        model.graph.node.append(helper.make_node("Abs", [tensor.name], [f"abs {number}"]))
+        model.graph.node.append(helper.make_node("ReduceMax", [f"abs {number}"], [f"{_LARGEST}{number}"], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info(f"{_LARGEST}{number}", TensorProto.FLOAT, []))
+    session = _session(model, path)
+    largest = dict.fromkeys((tensor.name for tensor in watched), 0.0)
+    names = [*signature_outputs, *(f"{_LARGEST}{number}" for number in range(len(watched)))]
+
+    def run(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        values = session.run(names, dict(arrays))
+        for tensor, value in zip(watched, values[len(signature_outputs) :], strict=True):
+            largest[tensor.name] = float(np.fmax(largest[tensor.name], value)) if np.isfinite(value) else float("inf")
+        return dict(zip(signature_outputs, values, strict=False))
+
+    return run, largest, watched
+
+
+def floating_tensors(model: onnx.ModelProto) -> list[Watched]:
+    """Every FP32 tensor that the graph computes, with the layer it belongs to."""
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    layer_of: dict[str, str] = {}
+    found = []
+    for node in graph.node:
+        own = [name for name in node.input if name in weights and "." in name]
+        before = [layer_of[name] for name in node.input if name in layer_of]
+        layer = own[0] if own else before[-1] if before else ""
+        for output in node.output:
+            layer_of[output] = layer
+            if types.get(output) == TensorProto.FLOAT:
+                found.append(Watched(output, node.op_type, layer))
+    return found
+
+
+def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) -> list[Span]:
+    """Each tensor with its largest value, and what keeps it out of half precision, the largest first."""
+
+    def kept(tensor: Watched) -> str:
+        if tensor.operator in ONNX_ISLANDS:
+            return "operator"
+        declared = next((start for start in row.fp32 if fnmatch.fnmatchcase(tensor.layer, f"{start}*")), "")
+        return declared or ("rescaled" if row.fit_half is not None else "")
+
+    spans = [Span(tensor, largest[tensor.name], kept(tensor)) for tensor in watched]
+    return sorted(spans, key=lambda span: -span.largest)
+
+
+def report(spans: list[Span], row: Network) -> dict[str, Any]:
+    """As JSON has it: what needs FP32 and is not kept there, what was declared and how large it is, the largest tensors."""
+    exposed = [span for span in spans if not span.kept]
+    return {
+        "tensors": len(spans),
+        "largest": _described(spans[0]),
+        "largest_in_half": _described(exposed[0]) if exposed else None,
+        "needs_fp32": [_described(span) for span in exposed if not span.largest < HALF_MAX],
+        "declared": {start: _island([s for s in spans if s.kept == start]) for start in row.fp32},
+        "rescaled": row.fit_half is not None,
+        "top": [_described(span) for span in spans[:_SHOWN]],
+    }
+
+
+def measure(
+    variant: Variant, folder: Path, names: list[str], sitting: Sitting, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Component -> its report. `folder`: <component>/model.onnx in FP32. Raises `RangeError` where a graph is missing."""
+    missing = [name for name in COMPONENTS if not (folder / name / MODEL).exists()]
+    if missing:
+        raise RangeError(
+            f"{', '.join(missing)}: expected {folder}/<component>/{MODEL} in FP32; make them with"
+            f" `python -m export onnx --variant {variant.name} --precision fp32`"
+        )
+    nets, found = components(variant), dict[str, dict[str, Any]]()
+
+    @contextmanager
+    def opened(component: str) -> Iterator[Run]:
+        path = folder / component / MODEL
+        if component not in names:
+            yield onnx_run(path, nets[component])
+            return
+        say(f"{component}: measuring")
+        run, largest, watched = watch(path, [tensor.name for tensor in nets[component].outputs])
+        yield run
+        row = network(variant, component)
+        found[component] = report(judge(watched, largest, row), row)
+
+    draw_all(variant, sitting, opened)
+    return found
+
+
+def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `RangeError` for tensors beyond half precision that nothing keeps out of it."""
+    lines = [
+        f"{component}: '{span['tensor']}' ({span['operator']}, layer {span['layer']}) reaches {span['largest']:.4g}"
+        for component, document in found.items()
+        for span in document["needs_fp32"][:_SHOWN]
+    ]
+    if lines:
+        raise RangeError(
+            "half precision ends at 65504: add these layers to Network.fp32 in export/components.py\n  " + "\n  ".join(lines)
+        )
+
+
+def _session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # a fused tensor is not there to measure
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    beside = path.with_name(f".{path.name}.watched")  # its weights are found beside it
+    beside.write_bytes(model.SerializeToString())
+    try:
+        return onnxruntime.InferenceSession(str(beside), options, providers=["CPUExecutionProvider"])
+    finally:
+        beside.unlink()
+
+
+def _described(span: Span) -> dict[str, Any]:
+    return {
+        "tensor": span.tensor.name, "operator": span.tensor.operator, "layer": span.tensor.layer,
+        "largest": float(f"{span.largest:.5g}"), "margin": float(f"{span.margin:.4g}"), "kept": span.kept,
+    }  # fmt: skip
+
+
+def _island(spans: list[Span]) -> dict[str, Any]:
+    """A declared layer. `by_range`: whether its values alone demand FP32; others stand there for their precision."""
+    top = spans[0].largest if spans else 0.0
+    return {"tensors": len(spans), "largest": float(f"{top:.5g}"), "by_range": not top < HALF_MAX}
+
+
+# ---------------------------------------------------------------------------------------------------------------- command
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("ranges", help="how large values inside the networks become, for FP16", description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--components", type=Path, metavar="DIR", help="FP32 ONNX files (default: build/onnx/<variant>/fp32)")
+    add_sitting(parser)
+    parser.set_defaults(run=run)
+
+
+def add_sitting(parser: argparse.ArgumentParser) -> None:
+    """What is drawn: the arguments that commands over calibration pictures share."""
+    parser.add_argument("--prompt", action="append", help="draw this; may be repeated (default: four of our own)")
+    parser.add_argument(
+        "--steps", type=int, default=Sitting.steps, help="denoising steps of each picture (default: %(default)s)"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the checkpoint: its tokenizers are read")
+
+
+def sitting_from(args: argparse.Namespace) -> Sitting:
+    return Sitting(prompts=tuple(args.prompt or Sitting.prompts), steps=args.steps, checkpoint=args.checkpoint)
+
+
+def run(args: argparse.Namespace) -> int:
+    variant = VARIANTS[args.variant]
+    folder = args.components or Path("build/onnx") / variant.name / "fp32"
+    found = measure(
+        variant, folder, args.component or list(COMPONENTS), sitting_from(args), lambda text: print(text, file=sys.stderr)
+    )
+    print(json.dumps({"variant": variant.name, "half_max": HALF_MAX, "components": found}))
+    require_fit(found)
+    return 0

@@ -1,0 +1,1 @@
+"""Exported components and engines become a model repository that Triton loads."""

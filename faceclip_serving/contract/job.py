@@ -1,0 +1,59 @@
+"""A job: one validated request on its way through the models, as JSON between processes.
+
+`prepare` makes it, the sampler adds what it measured, `finish` turns it into the public `details`. Times are seconds of the
+host's monotonic clock, which all processes of one server share.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..sampling.guidance import Rows
+from .parameters import GenerationRequest
+from .tensors import Array
+
+
+@dataclass
+class Job:
+    request: GenerationRequest
+    rows: Rows
+    """Which rows of the text encoder's output play which role."""
+    face_weights: list[float]
+    """Weight of each reference face, summing to 1; empty without a face."""
+    reservation: int | None
+    """Its place in the sampler, if one was reserved."""
+    deadline: float | None
+    """Monotonic seconds after which nobody waits for it any more."""
+    contract: str
+    """Digest of the shared code that made the job; models built from other code refuse it."""
+    faces: list[dict[str, Any]] = field(default_factory=list)
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    clock: dict[str, float] = field(default_factory=dict)
+    """Event -> monotonic seconds."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """What the sampler reports: steps run, denoiser rows, seconds."""
+
+    def stamp(self, event: str) -> None:
+        """Notes the time of an event."""
+        self.clock[event] = time.monotonic()
+
+    def encode(self) -> Array:
+        """The job as a BYTES tensor, object [1]."""
+        return np.array([json.dumps(asdict(self)).encode()], dtype=object)
+
+    @classmethod
+    def decode(cls, tensor: Array, contract: str) -> Job:
+        """The job of a BYTES tensor. Raises `RuntimeError` if it was made by other code than `contract`."""
+        document = json.loads(tensor.reshape(-1)[0])
+        if document["contract"] != contract:
+            raise RuntimeError(
+                "the models of this repository were assembled from different versions of the code"
+                f" (job {document['contract'][:12]}, this model {contract[:12]}): assemble the repository again"
+            )
+        return cls(**{**document, "request": GenerationRequest(**document["request"])})

@@ -1,0 +1,186 @@
+"""Signatures of every component and of every model of the repository, derived from a variant.
+
+`components` are the neural networks that `export` turns into ONNX: pure functions of tensors, the same whatever runtime runs
+them. `models` adds the Python models around them and the public ensemble.
+
+How rows and faces meet: a request brings `faces` aligned crops and needs `rows` encodings, one per (face, prompt) pair. Each
+row names its face by `face_index`; -1 means "no face", which the published network defines as an all-zero image. The features
+of that image are constants of the exported text encoder, so a face-free row costs no face encoder run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .architectures import FACE_SIZE
+from .parameters import PARAMETERS
+from .tensors import Bounds, DType, Range, Signature, Tensor
+from .variant import Variant
+
+FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
+PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
+ENSEMBLE, STREAM = "faceclip", "faceclip_stream"
+ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
+"""Components whose rows depend on what a caller may send again: their results may be remembered."""
+COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
+VAE_TILE = "vae_tile"
+"""The decoder's model where a profile has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
+
+
+def model_name(role: str, deployment: str = ENSEMBLE) -> str:
+    """What a model is called on a server that offers `deployment`: several of them, each with all roles, live side by side.
+
+    The public models bear the deployment's name in place of `faceclip`, inner ones have it in front; for the default one names
+    are roles: `sampler` and `faceclip_stream`, or `flux_sampler` and `flux_stream`.
+    """
+    if deployment == ENSEMBLE:
+        return role
+    return deployment + role.removeprefix(ENSEMBLE) if role in (ENSEMBLE, STREAM) else f"{deployment}_{role}"
+
+
+FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
+FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
+JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
+CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
+REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
+
+PREVIEW = Tensor("preview", DType.BOOL, (1,), "send a rough picture with every step", optional=True)
+PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
+PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
+
+
+def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
+    """The latent tensor, with the given name for its first axis."""
+    axes = (batch_axis, variant.latent_channels, "latent_height", "latent_width")
+    return Tensor(name, DType.FP32, axes, "VAE latents, scaled as the denoiser sees them")
+
+
+def ids(variant: Variant) -> tuple[Tensor, ...]:
+    """Token ids, one tensor per tokenizer of the variant."""
+    return tuple(Tensor(t.input, DType.INT64, ("rows", t.max_tokens), "token ids, padded") for t in variant.tokens)
+
+
+def components(variant: Variant) -> dict[str, Signature]:
+    """The four networks of a variant."""
+    return {
+        FACE_ENCODER: Signature(FACE_ENCODER, (FACE_IMAGE,), variant.face_features, "aligned face -> identity features"),
+        TEXT_ENCODER: Signature(
+            TEXT_ENCODER,
+            (*ids(variant), FACE_INDEX, *variant.fused_features),
+            variant.conditioning,
+            "prompt tokens fused with the features of a face",
+        ),
+        DENOISER: Signature(
+            DENOISER,
+            (
+                latents(variant, "rows"),
+                Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000]"),
+                *variant.conditioning,
+                *variant.extras,
+            ),
+            (replace(latents(variant, "rows", "noise_pred"), doc="predicted noise (or velocity)"),),
+            "one denoising step for rows that may belong to different requests",
+        ),
+        VAE_DECODER: Signature(
+            VAE_DECODER,
+            (latents(variant, "images"),),
+            (Tensor("image", DType.FP32, ("images", 3, "height", "width"), "RGB in [0, 1]"),),
+            "latents -> picture; undoes the latent scaling itself",
+        ),
+    }
+
+
+def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
+    """Per component, the sizes its named axes may take.
+
+    `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the decoder sees at most, one
+    picture at a time; 0: whole pictures.
+    """
+    faces = Range(1, 1, variant.limits.faces)
+    rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
+    side = variant.latent_range
+    grid = {"latent_height": side, "latent_width": side}
+    images, decoded = Range(1, 1, variant.limits.num_images_per_prompt), side
+    if vae_tile:
+        images, decoded = Range(1, 1, 1), _within_tile(side, vae_tile, variant.latent_multiple)
+    return {
+        FACE_ENCODER: {"faces": faces},
+        TEXT_ENCODER: {"faces": faces, "rows": rows},
+        DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
+        VAE_DECODER: {"images": images, "latent_height": decoded, "latent_width": decoded},
+    }
+
+
+def _within_tile(side: Range, tile: int, multiple: int) -> Range:
+    if tile < 2 or tile % multiple:
+        raise ValueError(f"vae_tile: expected a multiple of {multiple} latent cells, at least 2, or 0; got {tile}")
+    return Range(*(min(cells, tile) for cells in side))
+
+
+def multiples(variant: Variant) -> dict[str, int]:
+    """Named axes whose sizes come in multiples, and of what."""
+    return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
+
+
+MAX_FACE_FREE_ROWS = 3
+"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the ensemble: a model, and for each of its tensors the ensemble tensor it is bound to."""
+
+    model: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def vae_tile(variant: Variant) -> Signature:
+    """The decoder behind a `vae_decoder` that tiles: the same tensors, another name."""
+    return replace(components(variant)[VAE_DECODER], name=VAE_TILE)
+
+
+def models(variant: Variant) -> dict[str, Signature]:
+    """Every model of the repository, in the order of the flow."""
+    nets = components(variant)
+    prepare = Signature(
+        PREPARE,
+        PARAMETERS,
+        (FACE_IMAGE, FACE_INDEX, *ids(variant), JOB),
+        "checks the request, finds and aligns faces, tokenises",
+    )
+    sampler = Signature(
+        SAMPLER,
+        tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, variant.identity, CONTROL)),
+        (replace(latents(variant, "images"), optional=True), REPORT),
+        "runs the denoiser over the schedule; with `control`, see faceclip_serving/service.py",
+    )
+    outputs = (
+        Tensor("images", DType.BYTES, ("images",), "encoded pictures, in `output_format`"),
+        Tensor("seeds", DType.INT64, ("images",), "seed of each picture"),
+        Tensor("details", DType.BYTES, (1,), "JSON: timings_s, faces, warnings, versions and the parameters obeyed"),
+    )
+    finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
+    ensemble = Signature(ENSEMBLE, PARAMETERS, outputs, "photo and prompt -> pictures")
+    stream = Signature(
+        STREAM,
+        (*PARAMETERS, PREVIEW),
+        (PROGRESS, PREVIEW_IMAGE, *(replace(tensor, optional=True) for tensor in outputs)),
+        "the same, with a response per step before the last one, and cancellation",
+    )
+    flow = (prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER], nets[VAE_DECODER], finish)
+    return {model.name: model for model in (ensemble, stream, *flow)}
+
+
+def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
+    """The data flow of the public ensemble: every tensor keeps its name from the model that makes it."""
+    signatures = models(variant)
+    order = (PREPARE, FACE_ENCODER, TEXT_ENCODER, SAMPLER, VAE_DECODER, FINISH)
+    return tuple(
+        Step(
+            name,
+            {tensor.name: tensor.name for tensor in signatures[name].inputs if tensor.name != CONTROL.name},
+            {tensor.name: tensor.name for tensor in signatures[name].outputs},
+        )
+        for name in order
+    )

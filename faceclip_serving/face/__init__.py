@@ -1,0 +1,1 @@
+"""From a photograph to an aligned face: files, detection, geometry, several references."""

@@ -1,0 +1,42 @@
+"""Several photographs of one person: how much each counts, and whether one of them shows somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..contract.tensors import Array
+
+WEIGHTINGS = ("equal", "quality")
+"""`equal`; `quality`: by the detector's score times frontality, so that a clear frontal photograph counts more."""
+
+DIFFERENT_PERSON = 0.25
+"""Cosine of identity vectors below which two photographs hardly show one person: angular-margin recognisers place pairs of one
+person around 0.5 and above, of two people around 0. An assumption about the published face encoder, not measured on it."""
+
+
+def face_weights(reports: Sequence[Mapping[str, Any]], weighting: str) -> list[float]:
+    """One weight per reference, summing to 1. A face whose quality is unknown (an aligned crop, say) counts as a good one."""
+    raw = [1.0 if weighting == "equal" else _quality(report) for report in reports]
+    return [weight / sum(raw) for weight in raw]
+
+
+def _quality(report: Mapping[str, Any]) -> float:
+    values = [1.0 if report.get(key) is None else float(report[key]) for key in ("score", "frontality")]
+    return max(0.05, values[0] * values[1])
+
+
+def odd_ones_out(identity: Array) -> list[str]:
+    """Warnings about references unlike the others. `identity`: [faces, branches, classes], unit length per branch."""
+    count = len(identity)
+    if count < 2:
+        return []
+    vectors = identity.reshape(count, -1) / np.sqrt(identity.shape[1])
+    others = (vectors @ vectors.T - np.eye(count)).sum(axis=1) / (count - 1)
+    return [
+        f"face_images[{i}]: its mean likeness to the other references is {others[i]:.2f}; below {DIFFERENT_PERSON} it may show"
+        " a different person"
+        for i in np.flatnonzero(others < DIFFERENT_PERSON)
+    ]

@@ -1,0 +1,69 @@
+"""What the `finish` model does: decoded pictures become files, and the job becomes the public `details`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..contract.job import Job
+from ..contract.parameters import to_wire
+from ..contract.tensors import Array
+from ..contract.variant import Variant
+from ..face.photos import encode_picture
+
+STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("denoise", "conditioned", "denoised"),
+          ("decode", "denoised", "decoded"))  # fmt: skip
+"""Stage name, and the events between which it runs."""
+
+
+def finish(variant: Variant, contract: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
+    job = Job.decode(arrays["report"], contract)
+    job.stamp("decoded")
+    pixels = to_pixels(arrays["image"])
+    seeds = job.request.seeds
+    files = [
+        encode_picture(picture, job.request.output_format, provenance(variant, job, seed))
+        for picture, seed in zip(pixels, seeds, strict=True)
+    ]
+    return {
+        "images": to_wire(files, job.request.image_encoding),
+        "seeds": np.array(seeds, np.int64),
+        "details": np.array([json.dumps(details(variant, job)).encode()], dtype=object),
+    }
+
+
+def to_pixels(image: Array) -> Array:
+    """FP32 [images, 3, height, width] in [0, 1] -> uint8 [images, height, width, 3], rounded as diffusers rounds."""
+    return (image.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+
+
+def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
+    """Text stored in the picture's file: that it is generated, by what, and the seed. Never the prompt or the face."""
+    return {"Software": f"faceclip-triton ({variant.name})", "Source": "AI generated", "Seed": str(seed)}
+
+
+def details(variant: Variant, job: Job) -> dict[str, Any]:
+    """The public report of a request."""
+    request = asdict(job.request)
+    timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
+    now = time.monotonic()
+    timings["finish"] = now - job.clock["decoded"]
+    timings["total"] = now - job.clock["received"]
+    return {
+        "variant": variant.name,
+        "parameters": request,
+        "seeds": job.request.seeds,
+        "timings_s": {stage: round(seconds, 6) for stage, seconds in timings.items()},
+        "sampling": job.sampling,
+        "faces": job.faces,
+        "prompt_tokens": job.prompt_tokens,
+        "warnings": job.warnings,
+        "versions": {"contract": job.contract[:12], "python": platform.python_version(), "numpy": np.__version__},
+    }

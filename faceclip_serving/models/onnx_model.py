@@ -1,0 +1,29 @@
+"""The Triton model of a component on ONNX Runtime; `1/model.py` of every such component is this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contract.signatures import ENCODERS, bounds
+from . import adapter
+from .encoding_cache import EncodingCache
+from .onnx_component import OnnxComponent
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        setup = adapter.setup(args)
+        placement = setup.profile.placements[setup.signature.name]
+        self._signature = setup.signature
+        component = OnnxComponent(
+            setup.folder / placement.runtime.artifact,
+            setup.signature,
+            placement.runtime.providers,
+            bounds(setup.variant, setup.profile.denoiser_rows, setup.vae_tile)[setup.signature.name],
+        )
+
+        cached = setup.signature.name in ENCODERS
+        self._run = EncodingCache(component.run, setup.signature, setup.encoding_cache_bytes) if cached else component.run
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [adapter.respond(request, self._signature, self._run) for request in requests]

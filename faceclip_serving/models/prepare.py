@@ -1,0 +1,96 @@
+"""What the `prepare` model does: a raw request becomes aligned faces, token ids and a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..contract.architectures import FACE_SIZE
+from ..contract.job import Job
+from ..contract.parameters import GenerationRequest, parse_request, reference_photos
+from ..contract.tensors import Array
+from ..contract.variant import Variant
+from ..face.prepare import Detector, PreparedFace, prepare_face
+from ..face.references import face_weights
+from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, Rows, branches_needed
+from .prompts import Encoded, encode_prompt, prompt_warnings
+
+NO_FACE = -1
+
+
+def prepare(
+    variant: Variant,
+    tokenizers: Sequence[Tokenizer],
+    detect: Detector,
+    contract: str,
+    arrays: Mapping[str, Array],
+    reservation: int | None = None,
+    deadline: float | None = None,
+) -> dict[str, Array]:
+    """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
+    job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, contract)
+    job.stamp("received")
+    photos = reference_photos(variant, arrays, job.request.image_encoding)
+    faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
+    job.faces = [face.report for face in faces]
+    job.face_weights = face_weights(job.faces, job.request.face_weighting)
+    job.warnings = [warning for face in faces for warning in face.warnings]
+    plan = plan_rows(job.request, len(faces))
+    job.rows = _by_role(plan)
+    ids = {}
+    for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True):
+        encoded = _encode(job, {kind for kind, _, _ in plan}, tokenizer, tokens_of=tokens.input, variant=variant)
+        ids[tokens.input] = np.stack([encoded[kind].ids for kind, _, _ in plan])
+    job.warnings = list(dict.fromkeys(job.warnings))
+    job.stamp("prepared")
+    return {
+        "face_image": _stack(faces),
+        "face_index": np.array([[face] for _, _, face in plan], np.int64),
+        **ids,
+        "job": job.encode(),
+    }
+
+
+def plan_rows(request: GenerationRequest, faces: int) -> list[tuple[str, str, int]]:
+    """The encodings that a request needs: (text, role, face), text being `negative`, `prompt` or `prefixed`."""
+    plan: list[tuple[str, str, int]] = []
+    for branch in branches_needed(request, faces > 0):
+        if branch == UNCONDITIONAL:
+            plan.append(("negative", branch, NO_FACE))
+        elif branch == TEXT:
+            plan.append(("prompt", branch, NO_FACE))
+        else:
+            plan += [("prefixed", branch, face) for face in range(faces)]
+            if request.blend_weight < 1.0:
+                plan.append(("prefixed", PREFIXED_TEXT, NO_FACE))
+    return plan
+
+
+def _by_role(plan: list[tuple[str, str, int]]) -> Rows:
+    roles = [role for _, role, _ in plan]
+    return {role: [i for i, other in enumerate(roles) if other == role] for role in roles}
+
+
+def _encode(job: Job, kinds: set[str], tokenizer: Tokenizer, tokens_of: str, variant: Variant) -> dict[str, Encoded]:
+    tokens = next(tokens for tokens in variant.tokens if tokens.input == tokens_of)
+    request = job.request
+    texts = {
+        "negative": ("negative_prompt", request.negative_prompt, False),
+        "prompt": ("prompt", request.prompt, False),
+        "prefixed": ("prompt", request.prompt, True),
+    }
+    encoded = {}
+    for kind in sorted(kinds):
+        name, text, prefixed = texts[kind]
+        encoded[kind] = encode_prompt(tokenizer, tokens, text, prefixed)
+        job.warnings += prompt_warnings(name, encoded[kind], tokens, text)
+        job.prompt_tokens[name] = encoded[kind].used
+    return encoded
+
+
+def _stack(faces: Sequence[PreparedFace]) -> Array:
+    if not faces:  # a tensor needs a row; no row of the text encoder refers to it
+        return np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)
+    return np.stack([face.image for face in faces])

@@ -1,0 +1,44 @@
+"""What the sampler counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..contract.errors import Busy, Cancelled, DeadlineExceeded
+from ..sampling.loop import Event, Failed, Tick
+from .metrics import Metrics, requests_by_outcome
+
+_OUTCOMES: Mapping[type[Exception], str] = {Cancelled: "cancelled", DeadlineExceeded: "deadline", Busy: "rejected"}
+
+
+class SamplerMetrics:
+    """What the step loop does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics  # keeps the families alive
+        self._active = metrics.gauge("active_requests", "requests that share the denoiser's ticks")
+        self._waiting = metrics.gauge("waiting_requests", "admitted requests that wait for a place")
+        self._ticks = metrics.counter("ticks_total", "denoiser calls")
+        self._rows = metrics.counter("denoiser_rows_total", "rows of those calls")
+        self._denoiser_s = metrics.counter("denoiser_seconds_total", "seconds in those calls")
+        self._own_s = metrics.counter("scheduler_seconds_total", "seconds of the sampler's own work between calls")
+        self._request_steps = metrics.counter("request_steps_total", "requests served, summed over ticks")
+        self._ended = requests_by_outcome(metrics, "ok", "error", *_OUTCOMES.values())
+
+    def tick(self, tick: Tick) -> None:
+        """A denoiser call has ended."""
+        self._ticks.increment(1)
+        self._rows.increment(tick.rows)
+        self._denoiser_s.increment(tick.denoiser_s)
+        self._own_s.increment(tick.own_s)
+        self._request_steps.increment(tick.tasks)
+
+    def load(self, active: int, waiting: int) -> None:
+        """How many requests there are now."""
+        self._active.set(active)
+        self._waiting.set(waiting)
+
+    def ended(self, event: Event) -> None:
+        """A request has ended in the sampler."""
+        outcome = _OUTCOMES.get(type(event.error), "error") if isinstance(event, Failed) else "ok"
+        self._ended[outcome].increment(1)

@@ -1,0 +1,97 @@
+"""Decoding a picture in tiles of one size, so that the decoder's memory does not grow with the picture.
+
+Each tile is decoded by itself. Neighbours overlap and fade into each other, with weights that add up to one at every pixel, so what
+one tile alone covers is that tile to the bit. What a decoder computes over the whole picture (the statistics of its group norms,
+attention in its middle) it computes over the tile instead; that, not the seams, is how the result differs from a whole decode.
+Knows arrays and any callable decoder; nothing of servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from ..contract.tensors import Array
+
+Decode = Callable[[Array], Array]
+"""Latents [1, channels, h, w] -> RGB [1, 3, scale * h, scale * w], FP32 in [0, 1]."""
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+OVERLAP = 0.25
+"""Least share of a tile's side that it has in common with its neighbour."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis."""
+
+    start: int
+    """Latent cells from the picture's edge."""
+    weights: Array
+    """FP32 [pixels of the tile]: its share of each pixel; those of all tiles add up to one."""
+
+
+def spans(cells: int, tile: int, scale: int) -> tuple[Span, ...]:
+    """The tiles of one axis, evenly spaced: `cells` latent cells in tiles of `tile`, `scale` pixels per cell.
+
+    An axis that is no longer than the tile is one tile of its own length.
+    """
+    if tile < 2:
+        raise ValueError(f"tile: expected at least 2 latent cells, got {tile}")
+    if cells <= tile:
+        return (Span(0, np.ones(cells * scale, np.float32)),)
+    stride = tile - max(1, round(tile * OVERLAP))
+    steps = -(-(cells - tile) // stride)
+    starts = [round(i * (cells - tile) / steps) for i in range(steps + 1)]
+    raw = np.zeros((len(starts), cells * scale))
+    for i, start in enumerate(starts):
+        before = starts[i - 1] + tile - start if i else 0
+        after = start + tile - starts[i + 1] if i < steps else 0
+        raw[i, start * scale : (start + tile) * scale] = _window(tile * scale, before * scale, after * scale)
+    raw /= raw.sum(axis=0)
+    return tuple(
+        Span(start, row[start * scale : (start + tile) * scale].astype(np.float32))
+        for start, row in zip(starts, raw, strict=True)
+    )
+
+
+def decode_tiled(decode: Decode, latents: Array, tile: int, scale: int) -> Array:
+    """Latents [images, channels, height, width] -> RGB [images, 3, scale * height, scale * width], FP32 in [0, 1].
+
+    `decode` sees one tile of one picture at a time: `tile` cells a side, or the picture's side where that is shorter. So a picture
+    no larger than a tile is decoded whole. `scale`: pixels per latent cell, each way.
+    """
+    images, _, height, width = latents.shape
+    picture = np.zeros((images, 3, height * scale, width * scale), np.float32)
+    for image, down, across in product(range(images), spans(height, tile, scale), spans(width, tile, scale)):
+        cells = latents[image : image + 1, :, down.start : down.start + tile, across.start : across.start + tile]
+        decoded = decode(np.ascontiguousarray(cells))
+        top, left = down.start * scale, across.start * scale
+        place = picture[image, :, top : top + len(down.weights), left : left + len(across.weights)]
+        if decoded.shape != (1, *place.shape):
+            raise ValueError(
+                f"decoded tile: expected the shape {[1, *place.shape]} for latents {list(cells.shape)}, got {list(decoded.shape)}"
+            )
+        place += decoded[0] * (down.weights[:, None] * across.weights)
+    return picture.clip(0, 1, out=picture)  # shares of one, rounded, may add up to a trifle more
+
+
+def tiled(run: Run, tile: int, scale: int) -> Run:
+    """A VAE decoder as a function of named tensors, made of one that sees no more than a tile. Tensors as in its signature."""
+
+    def decode(latents: Array) -> Array:
+        return run({"latents": latents})["image"]
+
+    return lambda arrays: {"image": decode_tiled(decode, arrays["latents"], tile, scale)}
+
+
+def _window(size: int, before: int, after: int) -> Array:
+    """Rises over the first `before` pixels, falls over the last `after`; where both meet, the smaller holds."""
+    position = np.arange(size) + 0.5
+    rise = np.minimum(1, position / before) if before else np.ones(size)
+    fall = np.minimum(1, (size - position) / after) if after else np.ones(size)
+    return np.asarray(np.minimum(rise, fall))

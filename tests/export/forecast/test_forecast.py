@@ -1,0 +1,90 @@
+"""Memory planning: counted from graphs, held against a card, refused in words."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+from export.forecast.forecast import make_plan, refusal
+from export.forecast.shapes import concrete, find
+from export.onnx.graph import GraphError
+from faceclip_serving.contract.flux import FLUX
+from faceclip_serving.contract.placements import PROFILE_NAMES, profile_of, profiles
+from faceclip_serving.contract.sdxl import SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
+
+NOWHERE = Path("no-such-folder")
+CARDS = [name for name, profile in profiles(SDXL).items() if profile.gpu_bytes is not None]
+
+
+def test_sizes_must_be_given_and_shapes_must_follow_from_them():
+    model = find("sdxl", DENOISER, NOWHERE)
+    with pytest.raises(
+        GraphError, match=r"it has axes \['latent_height', 'latent_width', 'rows'\], sizes are given for \['faces'\]"
+    ):
+        concrete(model, {"faces": 1})
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "__import__('os').getpid()"
+    with pytest.raises(GraphError, match="does not follow"):
+        concrete(model, {"rows": 1, "latent_height": 8, "latent_width": 8})
+
+
+def test_recorded_graphs_are_those_of_the_full_size():
+    """Parameters of SDXL's UNet as published, and of its decoder with the layer that leads to it."""
+    sizes = {"rows": 1, "latent_height": 128, "latent_width": 128, "images": 1, "height": 1024, "width": 1024}
+    counted = {
+        name: sum(g.tensors[w].elements for w in g.weights if g.tensors[w].floating)
+        for name in (DENOISER, VAE_DECODER)
+        for g in [concrete(find("sdxl", name, NOWHERE), sizes)]
+    }
+    assert counted[DENOISER] == pytest.approx(2_567_463_684, rel=1e-3)
+    assert counted[VAE_DECODER] == pytest.approx(49_490_199, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_placement_of_sdxl_fits_its_card(name):
+    plan = make_plan(SDXL, profile_of(SDXL, name), NOWHERE)
+    assert plan.fits and set(plan.components) == set(COMPONENTS)
+    assert plan.gpu_bytes > plan.components[DENOISER].weights > 5e9
+
+
+@pytest.mark.parametrize("name", profiles(FLUX))
+def test_every_placement_of_flux_fits_its_card_and_takes_its_default_size(name):
+    profile = profile_of(FLUX, name)
+    assert make_plan(FLUX, profile, NOWHERE).fits
+    narrowed = profile.narrowed(FLUX)
+    assert max(narrowed.defaults.height, narrowed.defaults.width) <= narrowed.limits.size[1]
+
+
+def test_flux_is_refused_on_eight_gigabytes_because_of_its_weights(capsys):
+    assert main(["plan", "--variant", "flux", "--placement", "8gb", "--json"]) == 1
+    assert "its weights alone are more than the card" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1152, 864), None])
+def test_eight_gigabytes_hold_the_pictures_that_people_make(size):
+    plan = make_plan(SDXL, profile_of(SDXL, "8gb"), NOWHERE, size)
+    assert plan.gpu_bytes <= 7.5e9
+    assert not plan.components[TEXT_ENCODER].on_gpu and plan.host_bytes > plan.components[TEXT_ENCODER].weights
+
+
+def test_what_does_not_fit_is_refused_with_a_cure():
+    profile = replace(profile_of(SDXL, "8gb"), vae_tile=0)
+    plan = make_plan(SDXL, profile, NOWHERE)
+    assert not plan.fits
+    assert "the largest part is vae_decoder" in refusal(plan, plan.gpu_limit) and "vae_tile" in refusal(plan, plan.gpu_limit)
+
+
+def test_the_command_prints_one_document(capsys):
+    assert main(["plan", "--variant", "sdxl", "--placement", "8gb", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["fits"] and document["predicted_peak_gb"] <= 7.5 and set(document["components"]) == set(COMPONENTS)
+
+
+def test_a_narrowed_variant_refuses_what_its_engines_cannot_hold():
+    assert profile_of(SDXL, "8gb").narrowed(SDXL).limits.size == (256, 1152)
+    assert profile_of(SDXL, "cpu").narrowed(SDXL) == SDXL
+    with pytest.raises(ValueError, match="profile: 'sdxl' has no '9gb', only cpu"):
+        profile_of(SDXL, "9gb")
+    assert {"cpu", "8gb", "12gb", "16gb", "24gb", "datacenter"} <= set(PROFILE_NAMES)

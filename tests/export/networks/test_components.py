@@ -1,0 +1,117 @@
+"""Components against the networks they wrap: diffusers' own UNet and VAE, and the encoder's reference form."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from export.checkpoint.seeded import fill_seeded
+from export.networks.components import NETWORKS, ComponentError, build
+from export.networks.faceclip.encoder import FaceCLIPEncoder
+from export.networks.sdxl import FaceEncoder
+from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
+from faceclip_serving.contract.variants import VARIANTS
+from tests.export.micro import MICRO
+
+SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 9, "latent_width": 14}
+
+
+def tensors(signature, sizes=SIZES):
+    return [torch.from_numpy(array) for array in example_inputs(TINY_SDXL, signature, sizes).values()]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_takes_and_returns_its_signature(component):
+    signature = components(TINY_SDXL)[component]
+    with torch.no_grad():
+        outputs = build(TINY_SDXL, component)(*tensors(signature))
+    assert isinstance(outputs, tuple)
+    arrays = {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
+    signature.check_outputs(arrays)
+    sizes = {**SIZES, "height": 9 * TINY_SDXL.latent_scale, "width": 14 * TINY_SDXL.latent_scale}
+    assert [a.shape for a in arrays.values()] == [tensor.shape(sizes) for tensor in signature.outputs]
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_every_variant_has_a_builder_and_a_tolerance_for_every_component(variant):
+    assert NETWORKS[type(variant.architecture)].keys() == set(COMPONENTS)
+    for network in NETWORKS[type(variant.architecture)].values():
+        assert network.tolerance.keys() == {"fp32", "fp16", "int8w"}
+
+
+def test_an_architecture_without_builders_is_named():
+    with pytest.raises(ComponentError, match=r"variant 'tiny-sdxl'.*no builder for str.*export/components.py"):
+        build(replace(TINY_SDXL, architecture="unknown"), DENOISER)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 12), (9, 14), (11, 13)])
+def test_the_denoiser_is_diffusers_unet_at_every_size(size):
+    stock = UNet2DConditionModel(**MICRO.architecture.unet).eval()
+    fill_seeded(stock)
+    sizes = {"rows": 2, "latent_height": size[0], "latent_width": size[1]}
+    latents, timestep, embeddings, pooled, time_ids = tensors(components(MICRO)[DENOISER], sizes)
+    added = {"text_embeds": pooled, "time_ids": time_ids}
+    with torch.no_grad():
+        expected = stock(latents, timestep[:, 0], embeddings, added_cond_kwargs=added).sample
+        (found,) = build(MICRO, DENOISER)(latents, timestep, embeddings, pooled, time_ids)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert expected.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shift", [None, 0.25])
+def test_the_decoder_undoes_the_latent_scaling_and_ends_in_unit_range(shift):
+    architecture = replace(MICRO.architecture, vae={**MICRO.architecture.vae, "shift_factor": shift})
+    stock = AutoencoderKL(**architecture.vae).eval()
+    fill_seeded(stock)
+    (latents,) = tensors(components(MICRO)[VAE_DECODER])
+    with torch.no_grad():
+        decoded = stock.decode(latents / stock.config.scaling_factor + (shift or 0.0)).sample
+        (image,) = build(replace(MICRO, architecture=architecture), VAE_DECODER)(latents)
+    torch.testing.assert_close(image, (decoded / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-6)
+    assert 0.0 <= image.min() < 0.2 and 0.8 < image.max() <= 1.0
+
+
+def encoder() -> FaceCLIPEncoder:
+    made = FaceCLIPEncoder(MICRO.architecture, MICRO.tokens[0])
+    fill_seeded(made)
+    return made
+
+
+def test_a_row_without_a_face_equals_the_reference_without_one():
+    ids, _, class_token, patch_token = tensors(components(MICRO)[TEXT_ENCODER])
+    nobody = torch.full((3, 1), -1)
+    with torch.no_grad():
+        found = build(MICRO, TEXT_ENCODER)(ids, nobody, class_token, patch_token)
+        expected = encoder()(torch.rand(3, 3, 448, 448), torch.zeros(3, dtype=torch.bool), ids)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+
+def test_rows_find_their_faces_by_index():
+    faces = torch.rand(2, 3, 448, 448, generator=torch.Generator().manual_seed(0))
+    ids = tensors(components(MICRO)[TEXT_ENCODER])[0]
+    index = torch.tensor([[1], [-1], [0]])
+    with torch.no_grad():
+        features = build(MICRO, FACE_ENCODER)(faces)
+        found = build(MICRO, TEXT_ENCODER)(ids, index, *features)
+        expected = encoder()(faces[[1, 0, 0]], torch.tensor([True, False, True]), ids)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+
+def test_equal_face_encoders_run_once_and_different_ones_each():
+    faces = torch.rand(1, 3, 448, 448)
+    different, equal = encoder(), encoder()
+    first, second = equal.branches
+    second.face_encoder.load_state_dict(first.face_encoder.state_dict())
+    with torch.no_grad():
+        expected = equal.encode_faces(faces, shared=False)
+        one, two = FaceEncoder(equal), FaceEncoder(different)
+        found = one(faces)
+    assert one.notes == {"shared_face_encoder": True} and two.notes == {"shared_face_encoder": False}
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert 2 * sum(p.numel() for p in one.parameters()) == sum(p.numel() for p in two.parameters())

@@ -1,0 +1,204 @@
+"""FLUX's components against the networks they wrap: diffusers' own transformer and VAE, and the encoder's reference form."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxPosEmbed
+
+from export.checkpoint.seeded import fill_seeded
+from export.networks.components import NETWORKS, build, network
+from export.networks.faceclip.face_t5 import FaceT5Encoder
+from export.networks.flux import Denoiser, RotaryTables, WideLinear
+from export.onnx.example_inputs import example_inputs
+from export.onnx.export import export_component
+from export.onnx.precision import HalfArithmetic, to_half
+from faceclip_serving.contract.architectures import FluxArchitecture
+from faceclip_serving.contract.flux import FLUX, TINY_FLUX
+from faceclip_serving.contract.signatures import (
+    COMPONENTS,
+    DENOISER,
+    FACE_ENCODER,
+    TEXT_ENCODER,
+    VAE_DECODER,
+    bounds,
+    components,
+)
+from faceclip_serving.contract.tensors import TensorError
+
+SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14}
+
+MICRO = replace(
+    TINY_FLUX,
+    name="micro-flux",
+    architecture=replace(
+        TINY_FLUX.architecture, transformer={**TINY_FLUX.architecture.transformer, "num_layers": 1, "num_single_layers": 1}
+    ),
+)
+"""One block of each kind, so that an export takes seconds."""
+
+
+def tensors(component, sizes=SIZES):
+    signature = components(TINY_FLUX)[component]
+    return [torch.from_numpy(array) for array in example_inputs(TINY_FLUX, signature, sizes).values()]
+
+
+def transformer():
+    stock = FluxTransformer2DModel(**TINY_FLUX.architecture.transformer).eval().requires_grad_(False)
+    fill_seeded(stock)
+    return stock
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_takes_and_returns_its_signature(component):
+    signature = components(TINY_FLUX)[component]
+    with torch.no_grad():
+        outputs = build(TINY_FLUX, component)(*tensors(component))
+    arrays = {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
+    signature.check_outputs(arrays)
+    sizes = {**SIZES, "height": 10 * TINY_FLUX.latent_scale, "width": 14 * TINY_FLUX.latent_scale}
+    assert [a.shape for a in arrays.values()] == [tensor.shape(sizes) for tensor in signature.outputs]
+
+
+def test_both_sizes_take_the_same_paths():
+    for variant in (FLUX, TINY_FLUX):
+        assert {name: network(variant, name) for name in COMPONENTS} == NETWORKS[FluxArchitecture]
+
+
+# -------------------------------------------------------------------------------------------------------------- denoiser
+def test_the_denoiser_is_diffusers_transformer_with_the_pipelines_packing():
+    latents, timestep, embeddings, pooled, guidance = tensors(DENOISER)
+    guidance = guidance * torch.tensor([[1.0], [2.5], [4.0]])  # a scale of its own for each row
+    rows, channels, height, width = latents.shape
+    with torch.no_grad():
+        expected = transformer()(
+            hidden_states=FluxPipeline._pack_latents(latents, rows, channels, height, width),
+            encoder_hidden_states=embeddings,
+            pooled_projections=pooled,
+            timestep=timestep[:, 0] / 1000,
+            guidance=guidance[:, 0],
+            img_ids=FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, "cpu", torch.float32),
+            txt_ids=torch.zeros(embeddings.shape[1], 3),
+            return_dict=False,
+        )[0]
+        expected = FluxPipeline._unpack_latents(expected, 8 * height, 8 * width, vae_scale_factor=8)
+        (found,) = build(TINY_FLUX, DENOISER)(latents, timestep, embeddings, pooled, guidance)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_rotary_tables_are_diffusers_angles_to_the_bit():
+    places = torch.stack((torch.zeros(6, dtype=torch.int64), torch.tensor([0, 1, 2, 60, 126, 127]), torch.arange(6)), dim=1)
+    for found, expected in zip(
+        RotaryTables((16, 56, 56), 128)(places), FluxPosEmbed(10000, [16, 56, 56])(places.float()), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_tables_reach_as_far_as_the_largest_picture():
+    side = TINY_FLUX.latent_range.max
+    _, timestep, embeddings, pooled, guidance = tensors(DENOISER, {**SIZES, "rows": 1})
+    with torch.no_grad():
+        (velocity,) = build(MICRO, DENOISER)(torch.zeros(1, 16, side, 8), timestep, embeddings, pooled, guidance)
+    assert velocity.shape == (1, 16, side, 8) and velocity.isfinite().all()
+
+
+# -------------------------------------------------------------------------------------------------------- half precision
+def test_a_wide_linear_layer_gives_results_beyond_half():
+    linear = torch.nn.Linear(64, 4)
+    torch.nn.init.constant_(linear.weight, 0.5)
+    torch.nn.init.zeros_(linear.bias)
+    inputs = torch.full((2, 64), 6000.0)
+    wide = WideLinear(linear, 64.0).half()
+    with torch.no_grad(), HalfArithmetic():
+        (value,) = wide(inputs.half()).unique()
+        assert torch.nn.functional.linear(inputs.half(), linear.weight.half()).isinf().all()
+    assert value.dtype == torch.float32 and abs(value.item() - 192_000.0) < 200
+
+
+def test_streams_beyond_half_survive_fp16():
+    """With larger projections into the text's stream it leaves half's range, as FLUX's own does."""
+
+    def grown():
+        network = transformer()
+        for block in network.transformer_blocks:
+            block.ff_context.net[2].weight *= 1e5
+        return network
+
+    inputs = tensors(DENOISER)
+    largest = 0.0
+
+    def measure(_layer, _inputs, outputs):
+        nonlocal largest
+        largest = max(largest, float(outputs[0].abs().max()))
+
+    exact, half = (Denoiser(grown(), 64) for _ in range(2))
+    for block in exact.transformer.transformer_blocks:
+        block.register_forward_hook(measure)
+    with torch.no_grad():
+        (expected,) = exact(*inputs)
+        to_half(half, NETWORKS[FluxArchitecture][DENOISER].fp32)
+        (found,) = half(*inputs)
+    assert largest > 65504
+    assert (found - expected).abs().max() < 1e-2 * expected.abs().max()
+
+
+def test_t5s_output_projections_stay_fp32():
+    module = build(TINY_FLUX, TEXT_ENCODER)
+    to_half(module, NETWORKS[FluxArchitecture][TEXT_ENCODER].fp32)
+    single = {name for name, tensor in module.named_parameters() if tensor.dtype == torch.float32}
+    kept = {name for name in single if "norm" not in name}
+    assert kept == {f"encoder.encoder_2.t5_encoder.block.{i}.ff_layer.wo.weight" for i in range(2)}
+
+
+# ------------------------------------------------------------------------------------------------------------- encoders
+def encoder():
+    made = FaceT5Encoder(TINY_FLUX.architecture)
+    fill_seeded(made)
+    return made
+
+
+def test_rows_find_their_faces_and_a_row_without_one_sees_nobody():
+    faces = torch.rand(2, 3, 448, 448, generator=torch.Generator().manual_seed(0))
+    pooled_ids, input_ids = tensors(TEXT_ENCODER)[:2]
+    index = torch.tensor([[1], [-1], [0]])
+    with torch.no_grad():
+        class_token, *features = build(TINY_FLUX, FACE_ENCODER)(faces)
+        found = build(TINY_FLUX, TEXT_ENCODER)(pooled_ids, input_ids, index, *features)
+        expected = encoder()(faces[[1, 0, 0]], torch.tensor([True, False, True]), pooled_ids, input_ids)
+        swapped = build(TINY_FLUX, TEXT_ENCODER)(pooled_ids, input_ids, torch.tensor([[0], [-1], [1]]), *features)
+    torch.testing.assert_close(class_token.norm(dim=-1), torch.ones(2, 1))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-6)
+    changed = (swapped[0] - found[0]).abs().amax(dim=(1, 2))
+    assert changed[0] > 1e-3 and changed[1] == 0 and changed[2] > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------------------- decoder
+def test_the_decoder_undoes_scale_and_shift():
+    config = TINY_FLUX.architecture.vae
+    stock = AutoencoderKL(**config).eval()
+    fill_seeded(stock)
+    (latents,) = tensors(VAE_DECODER)
+    with torch.no_grad():
+        decoded = stock.decode(latents / 0.3611 + 0.1159).sample
+        (image,) = build(TINY_FLUX, VAE_DECODER)(latents)
+    torch.testing.assert_close(image, (decoded / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------- export
+def test_the_denoisers_graph_takes_every_size_of_whole_tokens(tmp_path):
+    """Both checks of parity, torch in FP16 and ONNX Runtime on the file, raise where they differ."""
+    metadata = export_component(MICRO, DENOISER, "fp16", tmp_path / "denoiser")
+    findings = metadata["parity"]["findings"]
+    assert {finding["check"] for finding in findings} == {"torch fp16", "onnxruntime", "neighbours"}
+    assert len({finding["case"] for finding in findings}) == 4
+
+
+def test_sizes_that_do_not_pack_are_refused_before_they_reach_the_graph():
+    limits = bounds(TINY_FLUX, 8)[DENOISER]
+    signature = components(TINY_FLUX)[DENOISER]
+    arrays = example_inputs(TINY_FLUX, signature, {"rows": 1, "latent_height": 8, "latent_width": 66})
+    with pytest.raises(TensorError, match="latent_width"):
+        signature.check_inputs(arrays, limits)

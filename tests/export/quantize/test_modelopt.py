@@ -1,0 +1,136 @@
+"""Quantising, as far as it is ours: what calibrates, what is excluded, what is accepted. ModelOpt itself is asked where it is there."""
+
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export.checkpoint.digests import sha256
+from export.networks.components import Quantization
+from export.onnx.calibration import Sitting
+from export.onnx.graph import MODEL
+from export.onnx.record import METADATA
+from export.quantize import modelopt as quantize
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER
+from faceclip_serving.contract.variants import VARIANTS
+
+SITTING = Sitting(prompts=("a red coat",), steps=2, size=(64, 64))
+RULES = Quantization(("net.first", "*.sensitive"), {"int8": 25.0, "fp8": 30.0})
+
+
+def product(name, left, right):
+    return helper.make_node("MatMul", [left, right], [f"{name}_out"], name=name)
+
+
+def model(nodes, weights=()):
+    tensors = [numpy_helper.from_array(np.eye(2, dtype=np.float32), name) for name in weights]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("x", nodes[-1].output[0])]
+    return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
+
+
+def test_sensitive_layers_and_attentions_products_stay_as_they_are():
+    weights = ("net.first.weight", "net.block.to_q.weight", "net.block.sensitive.weight")
+    nodes = [
+        product("entry", "x", weights[0]),
+        product("query", "entry_out", weights[1]),
+        product("scores", "query_out", "entry_out"),
+        helper.make_node("Relu", ["scores_out"], ["relu_out"], name="relu"),
+        product("late", "relu_out", weights[2]),
+    ]
+    assert quantize.excluded_nodes(model(nodes, weights), RULES) == ["entry", "scores", "late"]
+
+
+def test_pictures_must_be_near_enough_for_the_mode():
+    grey = np.full((1, 3, 8, 8), 0.5, np.float32)
+    assert quantize.require_alike([grey + 0.05], [grey], "int8", RULES) == pytest.approx([26.02], abs=0.01)
+    with pytest.raises(
+        quantize.QuantizationError, match=r"fp8: the pictures are 26\.0 dB .* expected at least 30; not accepted"
+    ):
+        quantize.require_alike([grey + 0.05], [grey], "fp8", RULES)
+    with pytest.raises(quantize.QuantizationError, match="nan dB"):
+        quantize.require_alike([grey * np.nan], [grey], "int8", RULES)
+
+
+def test_a_file_in_which_nothing_was_quantised_is_refused(tmp_path):
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    stored = numpy_helper.from_array(np.ones((2, 2), np.int8), "stored")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["x_again"]),
+        helper.make_node("DequantizeLinear", ["stored", "scale"], ["weight"]),
+        product("quantised", "x_again", "weight"),
+        product("plain", "quantised_out", "x"),
+    ]
+    made = model(nodes)
+    made.graph.initializer.extend([scale, stored])
+    onnx.save(made, tmp_path / MODEL)
+    assert quantize.quantized_products(tmp_path / MODEL, 1) == {"both_factors": 1, "one_factor": 0, "as_they_were": 1}
+    with pytest.raises(quantize.QuantizationError, match="at least 90% of the 2 products that are not excluded, found 1"):
+        quantize.quantized_products(tmp_path / MODEL, 0)
+    onnx.save(model([product("plain", "x", "x")]), tmp_path / MODEL)
+    with pytest.raises(quantize.QuantizationError, match="found 0"):
+        quantize.quantized_products(tmp_path / MODEL, 1)
+    rounded = model([nodes[2], product("weight_only", "x", "weight")])
+    rounded.graph.initializer.extend([scale, stored])
+    onnx.save(rounded, tmp_path / MODEL)
+    with pytest.raises(quantize.QuantizationError, match="in 1 only one factor is, so they would run in floating point"):
+        quantize.quantized_products(tmp_path / MODEL, 0)
+
+
+def test_calibration_keeps_rows_of_the_whole_run_and_bounds_their_number(monkeypatch):
+    def draw(_variant, _sitting, opened):
+        with opened(DENOISER) as run:
+            for time in range(10):
+                run({"timestep": np.full((2, 1), time, np.float32), "latents": np.full((2, 4), time, np.float32)})
+        return ["picture"]
+
+    def plain(*_):
+        def opened(_component):
+            return quantize.contextmanager(lambda: iter([lambda arrays: arrays]))()
+
+        return opened
+
+    monkeypatch.setattr(quantize, "draw_all", draw)
+    monkeypatch.setattr(quantize, "opener", plain)
+    rows, pictures = quantize.calibrate(TINY_SDXL, {}, SITTING, 5)
+    assert rows["timestep"][:, 0].tolist() == rows["latents"][:, 0].tolist() == [0, 2, 5, 7, 9]
+    assert pictures == ["picture"]
+    assert len(quantize.calibrate(TINY_SDXL, {}, SITTING, 1000)[0]["latents"]) == 20
+
+
+def test_without_modelopt_the_message_says_how_to_get_it():
+    with pytest.raises(quantize.QuantizationError, match=r"has no NVIDIA ModelOpt .*pip install -r requirements-quantize\.txt"):
+        quantize.modelopt_version("/bin/false")
+    with pytest.raises(quantize.QuantizationError, match="--python /no/python"):
+        quantize.modelopt_version("/no/python")
+
+
+def test_what_it_starts_from_must_be_whole_and_have_rules(tmp_path):
+    folders = {name: tmp_path / "fp32" / name for name in COMPONENTS}
+    with pytest.raises(quantize.QuantizationError, match=r"expected .*face_encoder/model\.onnx, whole; make it with"):
+        quantize.quantize(TINY_SDXL, "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
+    with pytest.raises(quantize.QuantizationError, match="variant 'tiny-flux': no rules"):
+        quantize.quantize(VARIANTS["tiny-flux"], "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
+    assert not list(tmp_path.iterdir())
+
+
+PYTHON = os.environ.get("MODELOPT_PYTHON", "")
+
+
+@pytest.mark.skipif(not PYTHON, reason="MODELOPT_PYTHON names no interpreter with NVIDIA ModelOpt (requirements-quantize.txt)")
+@pytest.mark.parametrize("mode", quantize.MODES)
+def test_modelopt_quantises_the_tiny_denoiser_and_leaves_its_source_alone(tiny_fp32, tmp_path, mode):
+    folders = {name: tiny_fp32 / name for name in COMPONENTS}
+    source = sha256(folders[DENOISER] / MODEL)
+    sitting = replace(SITTING, steps=1)
+    metadata = quantize.quantize(TINY_SDXL, mode, folders, tmp_path / mode, sitting, 4, PYTHON, ("a green hat",))
+    assert sha256(folders[DENOISER] / MODEL) == source
+    assert {part: len(values) for part, values in metadata["picture_psnr_db"].items()} == {"calibration": 1, "unseen": 1}
+    found = metadata["operators"]
+    assert found["one_factor"] == 0 and found["as_they_were"] == metadata["excluded"]["products"]
+    assert {path.name for path in (tmp_path / mode).iterdir()} == {*metadata["files"], METADATA}

@@ -1,0 +1,61 @@
+"""config.pbtxt: rendered from the signatures, consistent, and the committed ones are up to date."""
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.checkpoint.parts import PARTS
+from export.repository.from_nothing import onnx_folder
+from export.repository.render import DEFAULT_PROFILE, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, component_models, render
+from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.signatures import VAE_TILE
+from faceclip_serving.contract.variants import VARIANTS
+
+
+def parse(text):
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_the_committed_repository_is_what_the_signatures_say():
+    rendered = render(DEFAULT_VARIANT, DEFAULT_PROFILE)
+    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(rendered)
+    for name, text in rendered.items():
+        assert (SOURCE / name / "config.pbtxt").read_text() == text, f"{name}: run python -m export repository --render"
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(variant):
+    interfaces = set()
+    for profile in profiles(variant).values():
+        configs = {name: parse(text) for name, text in render(variant, profile).items()}
+        interfaces.add(
+            tuple(
+                (name, part, tensor.name, tensor.data_type, tuple(tensor.dims))
+                for name, config in configs.items()
+                if name != VAE_TILE
+                for part, tensors in (("input", config.input), ("output", config.output))
+                for tensor in tensors
+            )
+        )
+        for holder, component in component_models(profile).items():
+            runtime = profile.placements[component].runtime
+            assert (configs[holder].backend, configs[holder].platform) == (runtime.backend, runtime.platform)
+    assert len(interfaces) == 1
+
+
+def test_a_tensorrt_component_is_tritons_own_backend():
+    config = parse(render(DEFAULT_VARIANT, profiles(DEFAULT_VARIANT)["8gb"])["denoiser"])
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    [[name]] = PARTS["yunet"].files
+    (checkpoint / name).write_bytes(b"the downloaded detector")
+    components = onnx_folder(DEFAULT_VARIANT)
+    assembled = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "with", checkpoint)
+    assert (assembled / "prepare" / "1" / DETECTOR).read_bytes() == b"the downloaded detector"
+    without = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "without", tmp_path)
+    assert not (without / "prepare" / "1" / DETECTOR).exists()

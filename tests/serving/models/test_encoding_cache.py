@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import FACE_ENCODER, TEXT_ENCODER, components
+from faceclip_serving.models.encoding_cache import EncodingCache
+
+SIGNATURES = components(TINY_SDXL)
+
+
+class Encoder:
+    """Outputs that depend on every input of a row; counts the rows that it computed."""
+
+    def __init__(self, name):
+        self.signature = SIGNATURES[name]
+        self.rows = 0
+
+    def __call__(self, arrays):
+        per_row = arrays["input_ids"] if "input_ids" in arrays else arrays["face_image"].reshape(len(arrays["face_image"]), -1)
+        self.rows += len(per_row)
+        values = per_row.sum(axis=1).astype(np.float32)
+        if "face_index" in arrays:
+            faces = arrays["face_index"][:, 0]
+            features = arrays["class_token"].sum(axis=(1, 2)) + arrays["patch_token"].sum(axis=(1, 2, 3))
+            values = values + np.where(faces < 0, 1000.0, features[faces]).astype(np.float32)
+        return {
+            t.name: np.broadcast_to(
+                values.reshape(-1, *[1] * (len(t.axes) - 1)), t.shape({"rows": len(values), "faces": len(values)})
+            )
+            for t in self.signature.outputs
+        }
+
+
+def text(ids, faces, features):
+    rng = np.random.default_rng(features)
+    sizes = {"faces": 2}
+    return {
+        "input_ids": np.repeat(np.array(ids, np.int64)[:, None], 77, 1),
+        "face_index": np.array(faces, np.int64)[:, None],
+        **{t.name: rng.standard_normal(t.shape(sizes)).astype(np.float32) for t in TINY_SDXL.face_features},
+    }
+
+
+def same(left, right):
+    return all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def test_known_rows_are_not_computed_again_and_results_are_the_same():
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 10**8)
+    requests = [text([1, 2], [-1, 0], 0), text([1, 2], [-1, 0], 0), text([1, 3], [-1, 0], 0), text([2, 1], [0, -1], 0)]
+    for request in requests:
+        assert same(cache(request), Encoder(TEXT_ENCODER)(request))
+    assert encoder.rows == 3
+    assert (cache.hits, cache.misses) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [text([1], [0], 0), text([2], [0], 0), text([2], [1], 5), text([2], [-1], 5)],
+    ids=["ids+face", "ids", "face", "none"],
+)
+def test_a_row_that_differs_in_anything_is_another_row(other):
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 10**8)
+    cache(text([2], [0], 5))
+    assert same(cache(other), Encoder(TEXT_ENCODER)(other))
+    assert encoder.rows == 2
+
+
+def test_the_features_of_other_faces_do_not_matter_to_a_row():
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 10**8)
+    one, other = text([2], [-1], 0), text([2], [-1], 7)
+    assert same(cache(one), cache(other))
+    assert encoder.rows == 1
+
+
+def test_it_is_bounded_and_forgets_the_least_recently_used():
+    encoder = Encoder(FACE_ENCODER)
+    faces = np.random.default_rng(0).random((4, 3, 448, 448), np.float32)
+    bytes_per_row = sum(a[0].nbytes for a in encoder({"face_image": faces[:1]}).values())
+    encoder.rows = 0
+    cache = EncodingCache(encoder, encoder.signature, 2 * bytes_per_row)
+    for i in (0, 1, 0, 2, 0, 1):  # 2 pushes 1 out, since 0 was used later
+        assert same(cache({"face_image": faces[i : i + 1]}), Encoder(FACE_ENCODER)({"face_image": faces[i : i + 1]}))
+    assert encoder.rows == 4
+    assert same(cache({"face_image": faces}), Encoder(FACE_ENCODER)({"face_image": faces}))
+
+
+def test_zero_bytes_switch_it_off():
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 0)
+    for _ in range(2):
+        cache(text([1], [0], 0))
+    assert encoder.rows == 2
