@@ -1,7 +1,9 @@
 # `make demo` makes a picture on a fresh machine, `make test` passes the tests on one. `make help` lists the rest.
 PYTHON  ?= python3
 VARIANT ?= nano
+# PROFILE is the old spelling of PLACEMENT.
 PROFILE ?= cpu
+PLACEMENT ?= $(PROFILE)
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 
@@ -10,10 +12,11 @@ TENSORRT_STUBS ?=
 
 VENV := .venv
 RUN  := $(VENV)/bin/python
-REPOSITORY := build/$(VARIANT)-$(PROFILE)
+REPOSITORY := build/$(VARIANT)-$(PLACEMENT)
 
-# For bench-gpu: a placement of the card (python -m export plan --variant sdxl), and the official weights where VARIANT has them.
+# For bench-gpu: a placement of the card (python -m export forecast --variant sdxl), and the official weights where VARIANT has them.
 GPU_PROFILE ?= gpu-ort
+GPU_PLACEMENT ?= $(GPU_PROFILE)
 CHECKPOINT  ?=
 
 .PHONY: help setup check check-tensorrt test demo export repository serve bench bench-gpu gpu-verify clean
@@ -21,7 +24,7 @@ CHECKPOINT  ?=
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo "  variables: VARIANT=$(VARIANT) PROFILE=$(PROFILE) PYTHON=$(PYTHON)"
+	@echo "  variables: VARIANT=$(VARIANT) PLACEMENT=$(PLACEMENT) PYTHON=$(PYTHON)"
 
 setup: $(VENV)/.installed ## own virtual environment with everything
 
@@ -57,8 +60,8 @@ test: setup ## all tests, the real server included
 export: setup ## VARIANT's components to ONNX, with parity
 	$(RUN) -m export onnx --variant $(VARIANT)
 
-repository: export ## build/VARIANT-PROFILE, ready for Triton
-	$(RUN) -m export repository --variant $(VARIANT) --profile $(PROFILE)
+repository: export ## build/VARIANT-PLACEMENT, ready for Triton
+	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY)
@@ -66,12 +69,12 @@ serve: repository ## the server on loopback; Ctrl-C stops it
 bench: setup ## parity, overhead, memory, latency and peers on this machine
 	$(RUN) -m benchmarks parity --variant $(VARIANT)
 	$(RUN) -m benchmarks overhead --variant $(VARIANT)
-	$(RUN) -m benchmarks vram --variant $(VARIANT) --profile $(PROFILE)
-	$(RUN) -m benchmarks latency --variant $(VARIANT) --profile $(PROFILE)
-	$(RUN) -m benchmarks compare --variant $(VARIANT) --profile $(PROFILE)
+	$(RUN) -m benchmarks vram --variant $(VARIANT) --placement $(PLACEMENT)
+	$(RUN) -m benchmarks latency --variant $(VARIANT) --placement $(PLACEMENT)
+	$(RUN) -m benchmarks compare --variant $(VARIANT) --placement $(PLACEMENT)
 
-bench-gpu: setup ## one report file of this GPU to share: plan, memory, latency, peers
-	$(RUN) -m benchmarks report --variant $(VARIANT) --profile $(GPU_PROFILE) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+bench-gpu: setup ## one report file of this GPU to share: forecast, memory, latency, peers
+	$(RUN) -m benchmarks report --variant $(VARIANT) --placement $(GPU_PLACEMENT) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 gpu-verify: setup ## full-size networks on this GPU: parity, times, memory, an 8 GB card
 	$(RUN) -m benchmarks gpu-verify

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
-from .gpu import gpu_verify, report_file
-from .measure import parity
-from .memory import onestep, vram
-from .quality import command as quality
-from .speed import compare, latency, overhead, precision, serving, soak, step_cache
+from export.commandline import Command, run_command
 
-_COMMANDS = (
-    parity, overhead, compare, latency, vram, onestep, serving, soak, step_cache, precision, quality, report_file, gpu_verify,
-)  # fmt: skip
+COMMANDS = {
+    "parity": Command("benchmarks.measure.parity", "served pictures against diffusers' pipeline"),
+    "overhead": Command("benchmarks.speed.overhead", "served requests against one process"),
+    "compare": Command("benchmarks.speed.compare", "served against its peers, in one run"),
+    "latency": Command("benchmarks.speed.latency", "floor, stages, requests; sweeps and a chart"),
+    "vram": Command("benchmarks.memory.vram", "idle and peak memory of every stage"),
+    "onestep": Command("benchmarks.memory.onestep", "each component once, at full size"),
+    "serving": Command("benchmarks.speed.serving", "throughput, late joiners, cancellation"),
+    "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
+    "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
+    "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
+    "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
+    "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
+    "gpu-verify": Command("benchmarks.gpu.gpu_verify", "parity, times and memory on a GPU"),
+}
+
+_PURPOSE = (
+    "Measurements. `python -m benchmarks <measurement> --help` explains each; the last line on stdout is one JSON document."
+)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    subparsers = parser.add_subparsers(required=True, metavar="measurement")
-    for command in _COMMANDS:
-        command.add_command(subparsers)
-    args = parser.parse_args(argv)
-    code: int = args.run(args)
-    return code
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one measurement; returns its exit code."""
+    return run_command("python -m benchmarks", _PURPOSE, COMMANDS, argv)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from benchmarks.measure.drawing import Picture, save, sheet
 from export.checkpoint.read import CheckpointError
 from export.onnx.export import ExportError
-from export.repository.from_nothing import BUILD, build_repository
+from export.paths import BUILD
+from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import NANO
@@ -31,7 +32,7 @@ from server.process import Ports, TritonServer, interruptible
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = Path("out/demo.png")
-PROFILE = CPU
+PLACEMENT = CPU
 CELL = 224
 """Pixels per picture of the contact sheet."""
 
@@ -132,7 +133,7 @@ def show(variant_name: str, demo: Demo) -> dict[str, Any]:
         stages[stage] = round(time.monotonic() - started - sum(stages.values()), 3)
         print(f"{stage}: {stages[stage]:.1f} s", file=sys.stderr)
 
-    repository = build_repository(VARIANTS[variant_name], PROFILE)
+    repository = build_repository(VARIANTS[variant_name], PLACEMENT)
     done("build")
     with interruptible(), TritonServer(repository, Ports.free(), log=BUILD / "demo-server.log") as server:
         server.wait_ready()

@@ -24,7 +24,7 @@ class ControlError(RuntimeError):
 
 
 def ask(url: str, deployment: str = ENSEMBLE, **operation: Any) -> dict[str, Any]:
-    """Sends one operation (see faceclip_serving/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
+    """Sends one operation (see faceclip_serving/sampling/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
     wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
     wire.set_data_from_numpy(np.array([json.dumps(operation).encode()], dtype=object))
     with grpc.InferenceServerClient(url) as client:

@@ -1,6 +1,6 @@
 """One component by one way of running it, at all cases, in a process of its own: parity, times, GPU memory.
 
-`measure` starts `python -m benchmarks.gpu_process JSON` and reads the last line of its output, so that the memory of one way is
+`measure` starts `python -m benchmarks.gpu.gpu_process JSON` and reads the last line of its output, so that the memory of one way is
 gone before the next one begins. A run takes arrays from the host and gives arrays back, so that moving them costs every way alike.
 """
 

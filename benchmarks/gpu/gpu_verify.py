@@ -3,7 +3,7 @@
 What is installed; the components exported in FP16 with seeded weights, which have real shapes and so real times and bytes; each by
 torch (eager and compiled), ONNX Runtime and, where its libraries are, TensorRT, at every size and batch: error against torch in
 FP32, seconds, memory; then a small card: the rest of this one's memory is occupied, so that the limit is real. Without a GPU it
-says so and does what needs none: plans, counted work, the engines' shapes.
+says so and does what needs none: forecasts, counted work, the engines' shapes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.commandline import add_variant
 from export.engine.errors import EngineError
 from export.engine.shapes import bounds_document, engine_bounds, parse_size
 from export.engine.tensorrt import version as tensorrt_version
-from export.forecast import forecast as plan
 from export.forecast.cost import graph_cost
+from export.forecast.forecast import document, predict
 from export.forecast.shapes import concrete, find
 from export.onnx.graph import GraphError
-from export.repository.from_nothing import onnx_folder
-from faceclip_serving.contract.placements import TENSORRT, profiles
+from export.paths import onnx_folder
+from faceclip_serving.contract.placements import TENSORRT, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -73,21 +74,21 @@ def installed() -> dict[str, Any]:
 
 
 def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Sequence[int], exported: Path) -> dict[str, Any]:
-    """Plans of every profile, counted work of every case, shapes of every engine."""
-    plans, counted, engines = {}, {}, {}
-    for name, profile in profiles(variant).items():
-        plans[name] = plan.document(plan.make_plan(variant, profile, exported))
+    """Forecasts of every placement, counted work of every case, shapes of every engine."""
+    forecasts, counted, engines = {}, {}, {}
+    for name, placement in placements(variant).items():
+        forecasts[name] = document(predict(variant, placement, exported))
         engines[name] = {
             component: bounds_document(
-                engine_bounds(profile.narrowed(variant), component, profile.denoiser_rows, vae_tile=profile.vae_tile)
+                engine_bounds(placement.narrowed(variant), component, placement.denoiser_rows, vae_tile=placement.vae_tile)
             )
-            for component, placement in profile.placements.items()
-            if placement.runtime is TENSORRT
+            for component, execution in placement.components.items()
+            if execution.runtime is TENSORRT
         }
     for component in COMPONENTS:
         model = find(variant.name, component, exported)
         counted[component] = [_counted(variant, model, case) for case in cases(variant, component, sizes, batches)]
-    return {"plans": plans, "counted": counted, "engine_shapes": {name: each for name, each in engines.items() if each}}
+    return {"forecasts": forecasts, "counted": counted, "engine_shapes": {name: each for name, each in engines.items() if each}}
 
 
 def _counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, Any]:
@@ -124,19 +125,19 @@ def with_gpu(
 
 
 def on_small_card(variant: Variant, sizes: Sequence[tuple[int, int]], ways: Sequence[str], exported: Path) -> dict[str, Any]:
-    """Two guided steps and a decode within the memory of the profile `SMALL_CARD`, by the ways that run graphs."""
-    profile = profiles(variant).get(SMALL_CARD)
-    if profile is None or profile.gpu_bytes is None:
-        return {"not_run": f"'{variant.name}' has no profile '{SMALL_CARD}'"}
+    """Two guided steps and a decode within the memory of the placement `SMALL_CARD`, by the ways that run graphs."""
+    placement = placements(variant).get(SMALL_CARD)
+    if placement is None or placement.gpu_bytes is None:
+        return {"not_run": f"'{variant.name}' has no placement '{SMALL_CARD}'"}
     found: dict[str, Any] = {}
-    with small_card.hold(profile.gpu_bytes) as taken:
+    with small_card.hold(placement.gpu_bytes) as taken:
         for way in (way for way in ways if way in EXACT_WAYS):
             for height, width in sizes:
                 folder = str((exported / PRECISION).resolve())
-                job = small_card.Job(variant.name, profile.name, way, folder, height, width, steps=2)
+                job = small_card.Job(variant.name, placement.name, way, folder, height, width, steps=2)
                 found[f"{way} {height}x{width}"] = small_card.measure(job, TIMEOUT_S)
                 _say(f"{SMALL_CARD}, {way}, {height}x{width}: {found[f'{way} {height}x{width}'].get('error', 'done')}")
-    return {"limit_bytes": profile.gpu_bytes, "occupied_bytes": taken, **found}
+    return {"limit_bytes": placement.gpu_bytes, "occupied_bytes": taken, **found}
 
 
 def failures(found: Mapping[str, Any], small: Mapping[str, Any]) -> list[str]:
@@ -176,16 +177,14 @@ def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("gpu-verify", help="parity, times and memory on a GPU", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser, "sdxl")
     parser.add_argument("--size", nargs="+", type=parse_size, default=[parse_size(size) for size in SIZES], metavar="HxW")
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     parser.add_argument("--skip", choices=WAYS, action="append", default=[], help="a way to leave out; may be repeated")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each case (default: %(default)s)")
     parser.add_argument("--rehearse", action="store_true", help="take all steps on the CPU, in FP32; for a tiny variant")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
-"""One file that says how fast this machine is and what it needs: plan, memory, latency, comparison, with hardware and versions.
+"""One file that says how fast this machine is and what it needs: forecast, memory, latency, comparison, with hardware and versions.
 
-Each part is a command of its own (`export plan`, `benchmarks vram`, `latency`, `compare`) and runs in its own process, so that a part
+Each part is a command of its own (`export forecast`, `benchmarks vram`, `latency`, `compare`) and runs in its own process, so that a part
 that fails leaves the others' figures; the file then says which, and why. Nothing in it names a person or a folder.
 """
 
@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import PROFILE_NAMES
-from faceclip_serving.contract.variants import VARIANTS
+from export.commandline import add_checkpoint, add_placement, add_variant
 
 from ..measure import gpu
 from ..measure.report import stamp
@@ -26,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("build/benchmarks")
 
 
-def parts(variant: str, profile: str, checkpoint: Path | None, runs: int, skip: Sequence[str]) -> dict[str, list[str]]:
+def parts(variant: str, placement: str, checkpoint: Path | None, runs: int, skip: Sequence[str]) -> dict[str, list[str]]:
     """Name of a part -> its command after `python -m`."""
-    served = ["--variant", variant, "--profile", profile, *(["--checkpoint", str(checkpoint)] if checkpoint else [])]
+    served = ["--variant", variant, "--placement", placement, *(["--checkpoint", str(checkpoint)] if checkpoint else [])]
     found = {
-        "plan": ["export", "plan", "--variant", variant, "--placement", profile, "--json"],
+        "forecast": ["export", "forecast", "--variant", variant, "--placement", placement, "--json"],
         "vram": ["benchmarks", "vram", *served],
         "latency": ["benchmarks", "latency", *served, "--runs", str(runs)],
         "compare": ["benchmarks", "compare", *served],
@@ -61,29 +60,27 @@ def outcome(code: int, output: str, errors: str) -> dict[str, Any]:
     return document
 
 
-def file_name(variant: str, profile: str, gpus: Sequence[Mapping[str, Any]]) -> str:
+def file_name(variant: str, placement: str, gpus: Sequence[Mapping[str, Any]]) -> str:
     """`report-sdxl-8gb-nvidia-geforce-rtx-3070.json`; `cpu` where there is no GPU."""
     device = str(gpus[0]["name"]) if gpus else "cpu"
-    return f"report-{variant}-{profile}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+    return f"report-{variant}-{placement}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("report", help="plan, vram, latency and compare in one file to share", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="gpu-ort")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser, "gpu-ort")
     parser.add_argument("--runs", type=int, default=20, help="of each stage and request (default: %(default)s)")
-    parser.add_argument("--skip", choices=("plan", "vram", "latency", "compare"), action="append", default=[])
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: the variant's own)")
-    parser.set_defaults(run=run)
+    parser.add_argument("--skip", choices=("forecast", "vram", "latency", "compare"), action="append", default=[])
+    add_checkpoint(parser, "folder of the official layout (default: the variant's own)")
 
 
 def run(args: argparse.Namespace) -> int:
-    found = collected(parts(args.variant, args.profile, args.checkpoint, args.runs, args.skip))
+    found = collected(parts(args.variant, args.placement, args.checkpoint, args.runs, args.skip))
     failed = [f"{name}: {document['error']}" for name, document in found.items() if "error" in document]
     gpus = gpu.devices()
-    whole = stamp({"variant": args.variant, "profile": args.profile, "gpus": gpus, "failed": failed, **found})
+    whole = stamp({"variant": args.variant, "placement": args.placement, "gpus": gpus, "failed": failed, **found})
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / file_name(args.variant, args.profile, gpus)
+    path = FOLDER / file_name(args.variant, args.placement, gpus)
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(f"the report is {path}", file=sys.stderr)
     for line in failed:

@@ -1,7 +1,7 @@
-"""A picture's denoiser and decoder on a card that has no more memory than a profile says, whatever the card has.
+"""A picture's denoiser and decoder on a card that has no more memory than a placement says, whatever the card has.
 
 The rest of the card is occupied by the process that asks (`hold`), so the limit is real: what needs more fails. The one that draws
-is started as `python -m benchmarks.small_card JSON`: components of the profile that stand on the card, loaded together as the
+is started as `python -m benchmarks.gpu.small_card JSON`: components of the placement that stand on the card, loaded together as the
 server has them, a few guided steps row by row, a decode in tiles.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.placements import profile_of
+from faceclip_serving.contract.placements import placement_of
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER, components
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.sampling.tiling import tiled
@@ -36,7 +36,7 @@ SPARE_BYTES = 64_000_000
 @dataclass(frozen=True)
 class Job:
     variant: str
-    profile: str
+    placement: str
     way: str
     """Of `gpu_process.WAYS`."""
     folder: str
@@ -67,14 +67,14 @@ def measure(job: Job, timeout_s: float | None = None) -> dict[str, Any]:
 
 def run_here(job: Job) -> dict[str, Any]:
     variant = VARIANTS[job.variant]
-    profile = profile_of(variant, job.profile)
+    placement = placement_of(variant, job.placement)
     scale = variant.latent_scale
     grid = {"latent_height": job.height // scale, "latent_width": job.width // scale}
     step_inputs = example_inputs(variant, components(variant)[DENOISER], {"rows": 1, **grid})
     with ExitStack() as stack:
         on_gpu = stack.enter_context(gpu.Peak())
         denoise = _open(job, DENOISER, {"rows": 1, **grid}, stack)
-        tile = profile.vae_tile
+        tile = placement.vae_tile
         cells = {axis: min(size, tile) if tile else size for axis, size in grid.items()}
         decode = _open(job, VAE_DECODER, {"images": 1, **cells}, stack)
         if tile:

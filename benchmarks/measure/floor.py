@@ -1,7 +1,7 @@
 """The physical floor: what this device cannot beat, from counted work and the device's measured peaks.
 
 A run cannot be shorter than its products at the peak rate of products, nor than moving its weights, inputs and outputs once at
-the peak bandwidth. Pure arithmetic; `device_peak` measures, `export.graph_cost` counts.
+the peak bandwidth. Pure arithmetic; `device_peak` measures, `export.forecast.cost` counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from export.forecast.cost import Cost, graph_cost
 from export.forecast.shapes import concrete, find
-from faceclip_serving.contract.placements import Placement, Profile
+from faceclip_serving.contract.placements import Execution, Placement
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variant import Variant
 
@@ -59,17 +59,17 @@ def component_sizes(variant: Variant, component: str, point: Point) -> dict[str,
     return {**sizes, "rows": 2} if component == TEXT_ENCODER else sizes
 
 
-def float_bits(placement: Placement) -> int | None:
-    """Width in which a placement computes; None: as the graph says."""
-    return CPU_FLOAT_BITS if placement.runtime.instance_kind == "KIND_CPU" else None
+def float_bits(execution: Execution) -> int | None:
+    """Width in which a component computes; None: as the graph says."""
+    return CPU_FLOAT_BITS if execution.runtime.instance_kind == "KIND_CPU" else None
 
 
-def costs(variant: Variant, profile: Profile, onnx: Path, point: Point) -> dict[str, Cost]:
+def costs(variant: Variant, placement: Placement, onnx: Path, point: Point) -> dict[str, Cost]:
     """What each component costs once at `point`. `onnx`: folder of `<precision>/<component>/model.onnx`."""
     return {
         name: graph_cost(
             concrete(find(variant.name, name, onnx), component_sizes(variant, name, point)),
-            float_bits(profile.placements[name]),
+            float_bits(placement.components[name]),
         )
         for name in COMPONENTS
     }

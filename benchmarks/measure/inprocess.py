@@ -14,7 +14,7 @@ from pathlib import Path
 
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.placements import Profile, Runtime
+from faceclip_serving.contract.placements import Placement, Runtime
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
     DENOISER,
@@ -63,7 +63,7 @@ class Pipeline:
 
         known = {**prepared, **self._timed(FACE_ENCODER, inputs(FACE_ENCODER, prepared))}
         conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known))
-        job = Job.decode(prepared["job"], _CONTRACT)
+        job = Job.decode(prepared["job"], _DIGEST)
         job.stamp("conditioned")
         started = time.monotonic()
         pictures = start_pictures(self.variant, job, conditioning)
@@ -81,29 +81,29 @@ class Pipeline:
         return outputs
 
 
-_CONTRACT = package_digest(Path(__file__).resolve().parents[2] / "faceclip_serving")
+_DIGEST = package_digest(Path(__file__).resolve().parents[2] / "faceclip_serving")
 
 
-def load(variant: Variant, profile: Profile, repository: Path, threads: int = 0) -> Pipeline:
+def load(variant: Variant, placement: Placement, repository: Path, threads: int = 0) -> Pipeline:
     """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
-    nets, limits = components(variant), bounds(variant, profile.denoiser_rows, profile.vae_tile)
+    nets, limits = components(variant), bounds(variant, placement.denoiser_rows, placement.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     yunet = folder / "face_detection_yunet.onnx"
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
-        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _CONTRACT),
-        "finish": partial(finish, variant, _CONTRACT),
+        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _DIGEST),
+        "finish": partial(finish, variant, _DIGEST),
     }
     for name in COMPONENTS:
-        runtime = profile.placements[name].runtime
-        tile = profile.vae_tile if name == VAE_DECODER else 0
+        runtime = placement.components[name].runtime
+        tile = placement.vae_tile if name == VAE_DECODER else 0
         path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
         run = _component(path, nets[name], runtime, limits[name], threads)
         if tile:
             stages[name] = tiled(run, tile, variant.latent_scale)
         else:
-            stages[name] = EncodingCache(run, nets[name], profile.encoding_cache_bytes) if name in ENCODERS else run
-    return Pipeline(variant, profile.denoiser_rows, stages)
+            stages[name] = EncodingCache(run, nets[name], placement.encoding_cache_bytes) if name in ENCODERS else run
+    return Pipeline(variant, placement.denoiser_rows, stages)
 
 
 def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:

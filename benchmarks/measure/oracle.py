@@ -38,7 +38,7 @@ Encoded = tuple[torch.Tensor, torch.Tensor]
 
 
 class Encoder(Protocol):
-    """(face_image, face_exist, ids of each tokenizer in the variant's order) -> embeddings, pooled."""
+    """(aligned_faces, face_exist, ids of each tokenizer in the variant's order) -> embeddings, pooled."""
 
     def __call__(self, *inputs: torch.Tensor) -> Encoded: ...
 
@@ -62,10 +62,10 @@ class Oracle:
     """Noise [1, channels, height, width] as the pipeline takes it."""
 
     @torch.no_grad()
-    def encode(self, face_image: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
+    def encode(self, aligned_faces: Array, face_exist: Array, ids: Mapping[str, Array]) -> Encoded:
         """Embeddings and pooled rows of prompts with (or without) their faces."""
         of_tokenizers = [ids[tokens.input] for tokens in self.variant.tokens]
-        return self.encoder(*map(torch.from_numpy, (face_image, face_exist, *of_tokenizers)))
+        return self.encoder(*map(torch.from_numpy, (aligned_faces, face_exist, *of_tokenizers)))
 
     @torch.no_grad()
     def picture(self, embeddings: torch.Tensor, pooled: torch.Tensor, **options: Any) -> Array:

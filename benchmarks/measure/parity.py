@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.commandline import add_checkpoint, add_variant
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.architectures import FACE_SIZE
 from faceclip_serving.contract.placements import CPU, ORT_CPU
@@ -36,7 +37,7 @@ SCHEDULERS = (
     "FlowMatchEulerDiscreteScheduler",
 )
 """Those of them are tried that fit the variant."""
-PROFILE = CPU
+PLACEMENT = CPU
 MAX_PSNR_DB = 200.0
 """Said of equal pictures: JSON has no infinity."""
 
@@ -53,7 +54,7 @@ def sizes(variant: Variant) -> list[tuple[int, int]]:
 
 
 Rows = tuple[Array, Array, dict[str, Array]]
-"""face_image, face_exist, and the ids of every tokenizer by the name of its input."""
+"""aligned_faces, face_exist, and the ids of every tokenizer by the name of its input."""
 
 
 def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, prompt: str) -> Rows:
@@ -78,7 +79,7 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
         name: OnnxComponent(repository / name / "1" / "model.onnx", nets[name], ORT_CPU.providers, {}).run
         for name in (FACE_ENCODER, TEXT_ENCODER)
     }
-    features = run[FACE_ENCODER]({"face_image": image})
+    features = run[FACE_ENCODER]({"aligned_faces": image})
     fused = {tensor.name: features[tensor.name] for tensor in variant.fused_features}
     index = np.where(exist, np.arange(len(exist)), NO_FACE)[:, None].astype(np.int64)
     found = run[TEXT_ENCODER]({**ids, "face_index": index, **fused})
@@ -88,7 +89,7 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
 
 def measure(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
     """A server of its own for `compare`."""
-    with serving(variant, PROFILE, checkpoint) as (server, pipe):
+    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
         return compare(load_oracle(variant, checkpoint), server.repository, pipe)
 
 
@@ -125,13 +126,9 @@ def compare(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int
     }
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("parity", help="served pictures against diffusers' pipeline", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:

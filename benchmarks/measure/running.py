@@ -10,17 +10,17 @@ from pathlib import Path
 
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import Profile
+from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.variant import Variant
 from server.process import Ports, TritonServer
 
 
 @contextmanager
 def serving(
-    variant: Variant, profile: Profile, checkpoint: Path | None = None
+    variant: Variant, placement: Placement, checkpoint: Path | None = None
 ) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
     """A ready server over the variant's repository, and a client of it."""
-    repository = build_repository(variant, profile, checkpoint)
+    repository = build_repository(variant, placement, checkpoint)
     with tempfile.TemporaryDirectory() as folder, TritonServer(repository, Ports.free(), log=Path(folder) / "log") as server:
         server.wait_ready()
         print(f"serving {repository} at {server.url}", file=sys.stderr)

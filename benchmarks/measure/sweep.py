@@ -1,4 +1,4 @@
-"""What to measure: points of size, steps, pictures per request and profile; every combination of the values given."""
+"""What to measure: points of size, steps, pictures per request and placement; every combination of the values given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from faceclip_serving.contract.placements import PROFILE_NAMES, profile_of
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import PLACEMENT_NAMES, placement_of
 from faceclip_serving.contract.variant import Variant
 
 
-class SweepError(ValueError):
+class SweepError(UserError):
     """A sweep that cannot be measured; the message says which part, and what is allowed."""
 
 
@@ -22,22 +23,22 @@ class Point:
     width: int
     steps: int
     images: int
-    profile: str
+    placement: str
 
     @property
     def label(self) -> str:
-        return f"{self.height}x{self.width}, {self.steps} steps, {self.images} im., {self.profile}"
+        return f"{self.height}x{self.width}, {self.steps} steps, {self.images} im., {self.placement}"
 
 
-def usual_point(variant: Variant, profile: str = "cpu") -> Point:
+def usual_point(variant: Variant, placement: str = "cpu") -> Point:
     """The variant's default request."""
     usual = variant.defaults
-    return Point(usual.height, usual.width, usual.num_inference_steps, 1, profile)
+    return Point(usual.height, usual.width, usual.num_inference_steps, 1, placement)
 
 
 def largest_point(variant: Variant, usual: Point) -> Point:
-    """The largest pictures of the profile, as many as a request may ask for; what needs the most memory."""
-    limits = profile_of(variant, usual.profile).narrowed(variant).limits
+    """The largest pictures of the placement, as many as a request may ask for; what needs the most memory."""
+    limits = placement_of(variant, usual.placement).narrowed(variant).limits
     return replace(usual, height=limits.size[1], width=limits.size[1], images=limits.num_images_per_prompt)
 
 
@@ -55,26 +56,26 @@ def points(variant: Variant, usual: Point, words: Sequence[str]) -> list[Point]:
         "size": found.get("size", [f"{usual.height}x{usual.width}"]),
         "steps": found.get("steps", [str(usual.steps)]),
         "images": found.get("images", [str(usual.images)]),
-        "profile": found.get("profile", [usual.profile]),
+        "placement": found.get("placement", [usual.placement]),
     }
     return [_point(variant, *values) for values in itertools.product(*(chosen[axis] for axis in _AXES))]
 
 
-_AXES = ("profile", "size", "steps", "images")
-"""The slowest to change first: a server serves one profile."""
+_AXES = ("placement", "size", "steps", "images")
+"""The slowest to change first: a server serves one placement."""
 
 
-def _point(variant: Variant, profile: str, size: str, steps: str, images: str) -> Point:
+def _point(variant: Variant, placement: str, size: str, steps: str, images: str) -> Point:
     height, _, width = size.partition("x")
     limits = variant.limits
-    if profile not in PROFILE_NAMES:
-        raise SweepError(f"sweep: profile: expected one of {', '.join(PROFILE_NAMES)}, got '{profile}'")
+    if placement not in PLACEMENT_NAMES:
+        raise SweepError(f"sweep: placement: expected one of {', '.join(PLACEMENT_NAMES)}, got '{placement}'")
     return Point(
         _number("size", height, *limits.size, limits.size_multiple),
         _number("size", width, *limits.size, limits.size_multiple),
         _number("steps", steps, *limits.num_inference_steps),
         _number("images", images, 1, limits.num_images_per_prompt),
-        profile,
+        placement,
     )
 
 

@@ -1,6 +1,6 @@
 """One component in a process of its own, so that its memory is nobody else's: loaded, run, weighed.
 
-`measure` starts `python -m benchmarks.component_process JSON` and reads the last line of its output. The process imports no
+`measure` starts `python -m benchmarks.memory.component_process JSON` and reads the last line of its output. The process imports no
 torch, since that alone is half a gigabyte. Knows ONNX Runtime through the class that serves, and /proc.
 """
 
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from faceclip_serving.contract.errors import UserError
+
 from ..measure.process_memory import forget_peak, memory_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,7 @@ class Job:
     graph: str
     sizes: Mapping[str, int]
     runtime: str = "ort-cpu"
-    """Name of a runtime of `profiles`; one that runs ONNX graphs."""
+    """Name of a runtime of `placements`; one that runs ONNX graphs."""
     repeats: int = 1
     threads: int = 0
     """Of ONNX Runtime; 0: as many as there are cores."""
@@ -39,7 +41,7 @@ class Job:
     """Session configuration entries on top of what serving sets."""
 
 
-class ComponentProcessError(RuntimeError):
+class ComponentProcessError(UserError):
     """The process of a component ended without a result."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.commandline import add_variant
 from export.onnx.graph import GraphError
 from faceclip_serving.contract.placements import RUNTIMES
 from faceclip_serving.contract.signatures import COMPONENTS
@@ -65,10 +66,9 @@ def shown(found: Mapping[str, dict[str, Any]]) -> str:
     return table(["component", "TFLOP", "load s", "run s", "weights GB", "activations GB", "idle GB", "peak GB"], rows)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("onestep", help="each component once, at full size", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--components", type=Path, required=True, metavar="DIR", help="folder of <component>/model.onnx")
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="sdxl")
+    add_variant(parser, "sdxl")
     parser.add_argument("--height", type=int, default=1024)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--rows", type=int, default=1, help="rows of text encoder and denoiser (default: %(default)s)")
@@ -77,7 +77,6 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--threads", type=int, default=0, help="default: one per physical core")
     parser.add_argument("--runtime", choices=[name for name, found in RUNTIMES.items() if found.providers], default="ort-cpu")
     parser.add_argument("--session", action="append", default=[], metavar="KEY=VALUE", help="ONNX Runtime session entry")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
-"""Idle and peak memory, per profile: of every stage, loaded and run in a process of its own, and of the whole served system.
+"""Idle and peak memory, per placement: of every stage, loaded and run in a process of its own, and of the whole served system.
 
 Resident memory on the CPU; on a GPU also what processes hold there, as NVML tells (`pip install nvidia-ml-py`). Beside it what
-counting the graph predicts: weights and the most activations alive at once, and what `python -m export plan` says of the system.
+counting the graph predicts: weights and the most activations alive at once, and what `python -m export forecast` says of the system.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.forecast import forecast as plan
-from export.repository.from_nothing import onnx_folder
+from export.commandline import add_checkpoint, add_placement, add_variant
+from export.forecast.forecast import document, predict
+from export.paths import onnx_folder
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -38,23 +39,25 @@ REQUESTS = 6
 
 
 def measure(variant: Variant, chosen: Sequence[Point], repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Every component at every point, and a server per profile. Components on Triton's own backends are weighed with it only."""
+    """Every component at every point, and a server per placement. Components on Triton's own backends are weighed with it only."""
     measured = []
-    for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
-        profile = profile_of(variant, name)
-        with serving(variant, profile, checkpoint) as (server, pipe):
+    for name, group in itertools.groupby(chosen, key=lambda point: point.placement):
+        placement = placement_of(variant, name)
+        with serving(variant, placement, checkpoint) as (server, pipe):
             idle = server_memory.by_process(server)
             idle_gpu = gpu.process_bytes(server_memory.pids(server))
-            served = [(point, _served(variant, profile, server, pipe, point)) for point in group]
+            served = [(point, _served(variant, placement, server, pipe, point)) for point in group]
         for point, found in served:
             found |= {"idle": idle, "gpu_idle": idle_gpu, **totals(idle, found["after"])}
-            stages = _stages(variant, profile, point, repeats)
+            stages = _stages(variant, placement, point, repeats)
             measured.append({**asdict(point), "label": point.label, "stages": stages, "system": found})
     return {"variant": variant.name, "threads": THREADS, "gpus": gpu.devices(), "points": measured}
 
 
-def _served(variant: Variant, profile: Profile, server: TritonServer, pipe: FaceCLIPPipeline, point: Point) -> dict[str, Any]:
-    """Memory of each process of a server after requests at `point`: `now`, and its `peak` within them; and what was planned."""
+def _served(
+    variant: Variant, placement: Placement, server: TritonServer, pipe: FaceCLIPPipeline, point: Point
+) -> dict[str, Any]:
+    """Memory of each process of a server after requests at `point`: `now`, and its `peak` within them; and what was forecast."""
     server_memory.start_peak(server)
     with gpu.Peak(server_memory.pids(server)) as on_gpu:
         for seed in range(REQUESTS):
@@ -68,10 +71,10 @@ def _served(variant: Variant, profile: Profile, server: TritonServer, pipe: Face
                 num_images_per_prompt=point.images,
                 output_type="bytes",
             )
-    planned = plan.make_plan(variant, profile, onnx_folder(variant), (point.height, point.width))
+    predicted = predict(variant, placement, onnx_folder(variant), (point.height, point.width))
     after = server_memory.by_process(server)
     _say(f"{point.label}: served, {sum(each['peak'] for each in after.values()) / 1e6:.0f} MB at most")
-    return {"after": after, "gpu_peak": on_gpu.bytes, "plan": plan.document(planned)}
+    return {"after": after, "gpu_peak": on_gpu.bytes, "forecast": document(predicted)}
 
 
 def totals(idle: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
@@ -82,15 +85,15 @@ def totals(idle: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[st
     }
 
 
-def _stages(variant: Variant, profile: Profile, point: Point, repeats: int) -> dict[str, Any]:
+def _stages(variant: Variant, placement: Placement, point: Point, repeats: int) -> dict[str, Any]:
     stages = {}
     for component in COMPONENTS:
-        placement = profile.placements[component]
-        if placement.runtime.providers:
-            graph = onnx_folder(variant) / placement.precision / component / "model.onnx"
+        execution = placement.components[component]
+        if execution.runtime.providers:
+            graph = onnx_folder(variant) / execution.precision / component / "model.onnx"
             sizes = component_sizes(variant, component, point)
             stages[component] = weigh(
-                Job(variant.name, component, str(graph.resolve()), sizes, placement.runtime.name, repeats)
+                Job(variant.name, component, str(graph.resolve()), sizes, execution.runtime.name, repeats)
             )
     return stages
 
@@ -108,38 +111,36 @@ def shown(measured: Sequence[dict[str, Any]]) -> str:
 
 
 def system_shown(measured: Sequence[dict[str, Any]]) -> str:
-    """A line per process of the served system at every point, MB, and the sum beside what was planned."""
+    """A line per process of the served system at every point, MB, and the sum beside what was forecast."""
     rows: list[list[str | float | None]] = []
     for point in measured:
         system = point["system"]
         for name, after in system["after"].items():
             rows.append([f"{point['label']}: {name}", system["idle"][name]["now"] / 1e6, after["peak"] / 1e6, None])
-        planned = system["plan"]["host"]["predicted_peak_gb"] * 1e3
-        rows.append([f"{point['label']}: all", system["idle_bytes"] / 1e6, system["peak_bytes"] / 1e6, planned])
+        predicted = system["forecast"]["host"]["predicted_peak_gb"] * 1e3
+        rows.append([f"{point['label']}: all", system["idle_bytes"] / 1e6, system["peak_bytes"] / 1e6, predicted])
         on_gpu = [None if size is None else size / 1e6 for size in (system["gpu_idle"], system["gpu_peak"])]
-        rows.append([f"{point['label']}: GPU", *on_gpu, system["plan"]["gpu"]["predicted_peak_gb"] * 1e3])
-    return table(["process (MB)", "idle", "peak", "plan"], rows)
+        rows.append([f"{point['label']}: GPU", *on_gpu, system["forecast"]["gpu"]["predicted_peak_gb"] * 1e3])
+    return table(["process (MB)", "idle", "peak", "forecast"], rows)
 
 
 def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("vram", help="idle and peak memory of every stage", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser)
     parser.add_argument("--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="as of `latency`")
     parser.add_argument("--largest", action="store_true", help="the largest picture as well, as many as a request may ask for")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     try:
-        chosen = points(variant, usual_point(variant, args.profile), args.sweep)
+        chosen = points(variant, usual_point(variant, args.placement), args.sweep)
         if args.largest:
             chosen += [largest_point(variant, chosen[-1])]
         document = measure(variant, chosen, args.repeats, args.checkpoint)

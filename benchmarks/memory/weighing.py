@@ -9,13 +9,14 @@ from typing import Any
 from export.checkpoint.memory import free_bytes
 from export.forecast.cost import graph_cost
 from export.forecast.shapes import concrete, find
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import RUNTIMES
 
 from ..measure.floor import CPU_FLOAT_BITS
 from .component_process import Job, measure
 
 
-class NoRoomError(RuntimeError):
+class NoRoomError(UserError):
     """A component cannot be run here: it needs more memory than is free."""
 
 

@@ -191,11 +191,7 @@ class _Sweeps(argparse.Action):
         setattr(namespace, self.dest, names)
 
 
-def add_command(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "quality", help="identity, text alignment and quality, beside the peers", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = [name for name, variant in VARIANTS.items() if variant.weights == "committed"]
     parser.add_argument("--variant", choices=own, default=own[0], help="one that was trained on the rendered world")
     parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
@@ -212,4 +208,3 @@ def add_command(subparsers: Any) -> None:
     )
     parser.add_argument("--pictures", type=Path, help="score pictures of real people: one folder each, with reference.png")
     parser.add_argument("--recogniser", type=Path, help="ONNX face recogniser for --pictures: aligned 112x112 RGB -> a vector")
-    parser.set_defaults(run=run)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.parameters import PARAMETERS
-from faceclip_serving.contract.placements import CPU, Placement, Profile
+from faceclip_serving.contract.placements import CPU, Execution, Placement
 from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array, DType
 from faceclip_serving.contract.variant import Variant
@@ -42,20 +42,20 @@ _ROWS = 8
 """Pictures that a torch peer makes together; more only costs memory."""
 
 
-def cpu_profile(precision: str, denoiser: str | None = None) -> Profile:
-    """The `cpu` profile with all components in one precision, or the denoiser in one of its own."""
-    placed = {name: Placement(each.runtime, precision) for name, each in CPU.placements.items()}
+def cpu_placement(precision: str, denoiser: str | None = None) -> Placement:
+    """The `cpu` placement with all components in one precision, or the denoiser in one of its own."""
+    placed = {name: Execution(each.runtime, precision) for name, each in CPU.components.items()}
     name = f"{CPU.name}-{precision}"
     if denoiser not in (None, precision):
-        placed[DENOISER] = Placement(CPU.placements[DENOISER].runtime, denoiser)
+        placed[DENOISER] = Execution(CPU.components[DENOISER].runtime, denoiser)
         name += f"-{denoiser}"
-    return replace(CPU, name=name, placements=placed)
+    return replace(CPU, name=name, components=placed)
 
 
 def exported(variant: Variant, weights: Path | None, precision: str, threads: int = 0, denoiser: str | None = None) -> Maker:
     """The functions and graphs that are served, in this process, exported first if need be."""
-    profile = cpu_profile(precision, denoiser)
-    pipeline = inprocess.load(variant, profile, build_repository(variant, profile, weights), threads)
+    placement = cpu_placement(precision, denoiser)
+    pipeline = inprocess.load(variant, placement, build_repository(variant, placement, weights), threads)
 
     def make(cases: Cases, settings: Settings) -> Pictures:
         files = [_png(crop) for crop in cases.shots.crops]

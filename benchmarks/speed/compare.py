@@ -27,7 +27,8 @@ import psutil
 import torch
 from PIL import Image
 
-from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from export.commandline import add_checkpoint, add_placement, add_variant
+from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -81,14 +82,14 @@ def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float
 
 
 def measure(
-    variant: Variant, profile: Profile, work: Work, rounds: int, skip: Sequence[str], checkpoint: Path | None
+    variant: Variant, placement: Placement, work: Work, rounds: int, skip: Sequence[str], checkpoint: Path | None
 ) -> dict[str, Any]:
     """One server, and every peer that is not left out in this process."""
     torch.set_num_threads(THREADS)
-    reasons = absent(profile, [name for name in PEERS if name not in skip], skip)
-    with serving(variant, profile, checkpoint) as (server, pipe):
+    reasons = absent(placement, [name for name in PEERS if name not in skip], skip)
+    with serving(variant, placement, checkpoint) as (server, pipe):
         wanted = [name for name in PEERS if name not in reasons]
-        peers = {SERVED: served_peer(pipe, work), **make_peers(variant, profile, work, server.repository, checkpoint, wanted)}
+        peers = {SERVED: served_peer(pipe, work), **make_peers(variant, placement, work, server.repository, checkpoint, wanted)}
         pictures, first_s = {}, {}
         for name, draw in peers.items():
             started = time.perf_counter()
@@ -101,7 +102,7 @@ def measure(
     return {
         **figures(seconds, processors, first_s),
         "variant": variant.name,
-        "profile": profile.name,
+        "placement": placement.name,
         "work": asdict(work),
         "psnr_db": psnr,
         "rounds": rounds,
@@ -156,23 +157,21 @@ def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("compare", help="served against its peers, in one run", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu", help="of the server (default: %(default)s)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each peer (default: %(default)s)")
     parser.add_argument("--skip", choices=PEERS, action="append", default=[], help="a peer to leave out; may be repeated")
     parser.add_argument("--steps", type=int, help="default: the variant's; likewise --height and --width")
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
     work = Work(**{**asdict(default_work(variant)), **given})
-    document = measure(variant, profile_of(variant, args.profile), work, args.rounds, args.skip, args.checkpoint)
+    document = measure(variant, placement_of(variant, args.placement), work, args.rounds, args.skip, args.checkpoint)
     emit(f"compare-{variant.name}", document)
     return 0

@@ -18,10 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
-from export.repository.from_nothing import onnx_folder
+from export.paths import onnx_folder
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -55,11 +56,13 @@ def timed(run: Callable[[], object], runs: int, warm_ups: int = WARM_UPS, budget
     return seconds
 
 
-def stage_times(variant: Variant, profile: Profile, repository: Path, point: Point, runs: int) -> dict[str, dict[str, float]]:
+def stage_times(
+    variant: Variant, placement: Placement, repository: Path, point: Point, runs: int
+) -> dict[str, dict[str, float]]:
     """Each component that runs on ONNX Runtime, alone in this process."""
     found = {}
     for name in COMPONENTS:
-        runtime = profile.placements[name].runtime
+        runtime = placement.components[name].runtime
         if not runtime.providers:
             continue  # Triton's own backend runs it; the request's timings have it
         signature = components(variant)[name]
@@ -103,19 +106,19 @@ def request_times(server: TritonServer, pipe: FaceCLIPPipeline, point: Point, ru
 
 
 def measure(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Path | None = None) -> dict[str, Any]:
-    """The floor and the times of every point; a server per profile."""
+    """The floor and the times of every point; a server per placement."""
     peaks: dict[str, tuple[Peak, dict[str, Any]]] = {}
     measured = []
-    for name, group in itertools.groupby(chosen, key=lambda point: point.profile):
-        profile = profile_of(variant, name)
-        device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in profile.placements.values()) else "cuda"
+    for name, group in itertools.groupby(chosen, key=lambda point: point.placement):
+        placement = placement_of(variant, name)
+        device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in placement.components.values()) else "cuda"
         if device not in peaks:
             peaks[device] = device_peak.measure(device)
             _say(f"peak of {device}: {peaks[device][1]['gflop_per_s']} GFLOP/s, {peaks[device][1]['gbyte_per_s']} GB/s")
         with ExitStack() as stack:
-            server, pipe = stack.enter_context(serving(variant, profile, checkpoint))
+            server, pipe = stack.enter_context(serving(variant, placement, checkpoint))
             for point in group:
-                measured.append(_point(variant, profile, server, pipe, point, runs, peaks[device][0]))
+                measured.append(_point(variant, placement, server, pipe, point, runs, peaks[device][0]))
     return {
         "variant": variant.name,
         "peaks": {device: found for device, (_, found) in peaks.items()},
@@ -128,9 +131,9 @@ def measure(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Pa
 
 
 def _point(
-    variant: Variant, profile: Profile, server: TritonServer, pipe: FaceCLIPPipeline, point: Point, runs: int, peak: Peak
+    variant: Variant, placement: Placement, server: TritonServer, pipe: FaceCLIPPipeline, point: Point, runs: int, peak: Peak
 ) -> dict[str, Any]:
-    work = costs(variant, profile, onnx_folder(variant), point)
+    work = costs(variant, placement, onnx_folder(variant), point)
     floor = floors(work, peak)
     _say(f"{point.label}: floor\n{floor_table(floor)}")
     return {
@@ -138,7 +141,7 @@ def _point(
         "label": point.label,
         "floor": floor,
         "request_floor_s": request_floor_s(work, peak, point.steps),
-        "stages": stage_times(variant, profile, server.repository, point, runs),
+        "stages": stage_times(variant, placement, server.repository, point, runs),
         "request": request_times(server, pipe, point, runs),
     }
 
@@ -184,23 +187,21 @@ def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("latency", help="floor, stages, requests; sweeps and a chart", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser)
     parser.add_argument("--runs", type=int, default=100, help="of each stage and request (default: %(default)s)")
     parser.add_argument(
-        "--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="size=128x128,192x128 steps=4,8 images=1,2 profile=cpu"
+        "--sweep", nargs="+", default=[], metavar="AXIS=VALUES", help="size=128x128,192x128 steps=4,8 images=1,2 placement=cpu"
     )
     parser.add_argument("--chart", type=Path, metavar="PATH", help="without ending (default: build/benchmarks/latency-VARIANT)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     try:
-        chosen = points(variant, usual_point(variant, args.profile), args.sweep)
+        chosen = points(variant, usual_point(variant, args.placement), args.sweep)
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

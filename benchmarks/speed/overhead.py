@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -21,15 +22,15 @@ from ..measure.parity import PHOTO, PROMPT
 from ..measure.report import emit
 from ..measure.running import serving
 
-PROFILE = CPU
+PLACEMENT = CPU
 
 
 def measure(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both."""
     photo = PHOTO.read_bytes()
     served_s, local_s, served_stages, local_stages = [], [], [], []
-    with serving(variant, PROFILE, checkpoint) as (server, pipe):
-        local = inprocess.load(variant, PROFILE, server.repository)
+    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
+        local = inprocess.load(variant, PLACEMENT, server.repository)
         arrays: dict[str, Array] = {
             "face_images": np.array([photo], object),
             "prompt": np.array([PROMPT.encode()], object),
@@ -66,14 +67,10 @@ def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
     return {stage: round(statistics.median(each[stage] for each in stages), 4) for stage in stages[0]}
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("overhead", help="served requests against one process", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument(
-        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
-    )
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:

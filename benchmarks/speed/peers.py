@@ -16,7 +16,7 @@ from export.engine.errors import EngineError
 from export.engine.tensorrt import version as tensorrt_version
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import ORT_CUDA, Placement, Profile
+from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
 from faceclip_serving.contract.signatures import PREPARE
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -49,28 +49,28 @@ def default_work(variant: Variant) -> Work:
     return Work(usual.height, usual.width, usual.num_inference_steps, usual.guidance_scale, usual.scheduler)
 
 
-def device_of(profile: Profile) -> str:
-    """Where torch computes to be compared with a profile: "cpu" or "cuda"."""
-    on_cpu = all(placement.runtime.instance_kind == "KIND_CPU" for placement in profile.placements.values())
+def device_of(placement: Placement) -> str:
+    """Where torch computes to be compared with a placement: "cpu" or "cuda"."""
+    on_cpu = all(execution.runtime.instance_kind == "KIND_CPU" for execution in placement.components.values())
     return "cpu" if on_cpu else "cuda"
 
 
-def on_onnxruntime(profile: Profile) -> Profile:
-    """The same profile with ONNX Runtime on CUDA in place of engines, its pictures decoded whole."""
-    placements = {
-        name: placement if placement.runtime.providers else Placement(ORT_CUDA, "fp16")
-        for name, placement in profile.placements.items()
+def on_onnxruntime(placement: Placement) -> Placement:
+    """The same placement with ONNX Runtime on CUDA in place of engines, its pictures decoded whole."""
+    components = {
+        name: execution if execution.runtime.providers else Execution(ORT_CUDA, "fp16")
+        for name, execution in placement.components.items()
     }
-    changed = placements != dict(profile.placements)
-    return replace(profile, name=f"{profile.name}-ort", placements=placements, vae_tile=0) if changed else profile
+    changed = components != dict(placement.components)
+    return replace(placement, name=f"{placement.name}-ort", components=components, vae_tile=0) if changed else placement
 
 
-def absent(profile: Profile, wanted: Sequence[str], skipped: Sequence[str]) -> dict[str, str]:
+def absent(placement: Placement, wanted: Sequence[str], skipped: Sequence[str]) -> dict[str, str]:
     """Peers that do not take part -> why."""
     reasons = dict.fromkeys(skipped, "--skip")
     if TENSORRT in wanted:
-        if all(placement.runtime.providers for placement in profile.placements.values()):
-            reasons[TENSORRT] = f"profile '{profile.name}' has no engines"
+        if all(execution.runtime.providers for execution in placement.components.values()):
+            reasons[TENSORRT] = f"placement '{placement.name}' has no engines"
         else:
             try:
                 tensorrt_version()
@@ -120,17 +120,17 @@ def diffusers_peer(
 
 
 def make_peers(
-    variant: Variant, profile: Profile, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
+    variant: Variant, placement: Placement, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
 ) -> Mapping[str, Draw]:
     """The wanted peers of a server over `repository`, each ready for its first picture."""
     peers: dict[str, Draw] = {}
     if ONNXRUNTIME in wanted:
-        plain = on_onnxruntime(profile)
-        folder = repository if plain is profile else build_repository(variant, plain, checkpoint)
+        plain = on_onnxruntime(placement)
+        folder = repository if plain is placement else build_repository(variant, plain, checkpoint)
         peers[ONNXRUNTIME] = inprocess_peer(inprocess.load(variant, plain, folder), work)
     if TENSORRT in wanted:
-        peers[TENSORRT] = inprocess_peer(inprocess.load(variant, profile, repository), work)
+        peers[TENSORRT] = inprocess_peer(inprocess.load(variant, placement, repository), work)
     for name in (EAGER, COMPILED):
         if name in wanted:
-            peers[name] = diffusers_peer(variant, work, repository, checkpoint, device_of(profile), name == COMPILED)
+            peers[name] = diffusers_peer(variant, work, repository, checkpoint, device_of(placement), name == COMPILED)
     return peers

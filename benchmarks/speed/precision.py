@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from export.commandline import add_checkpoint, add_variant
 from export.onnx.export import export_component
 from export.onnx.precision import PRECISIONS
-from export.repository.from_nothing import build_repository, onnx_folder
+from export.paths import onnx_folder
+from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU, ORT_CPU
 from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array
@@ -31,14 +33,14 @@ from ..measure.oracle import psnr_db
 from ..measure.parity import MAX_PSNR_DB, PHOTO, PROMPT
 from ..measure.report import emit
 
-PROFILE = CPU
+PLACEMENT = CPU
 
 
 def measure(variant: Variant, precision: str, steps: int, seeds: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """PSNR of each picture, with and without a face, and the bytes of both denoisers."""
     folder = onnx_folder(variant) / precision / DENOISER
     metadata = export_component(variant, DENOISER, precision, folder, checkpoint)
-    pipeline = inprocess.load(variant, PROFILE, build_repository(variant, PROFILE, checkpoint))
+    pipeline = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     runs = {
         "fp32": pipeline.stages[DENOISER],
         precision: OnnxComponent(folder / ORT_CPU.artifact, components(variant)[DENOISER], ORT_CPU.providers, {}).run,
@@ -78,14 +80,12 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{ORT_CPU.artifact}*"))
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("precision", help="pictures of a narrower denoiser against FP32", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--precision", choices=PRECISIONS[1:], default="int8w", help="of the denoiser (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=8, help="of each picture (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="with and without a face (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from export.commandline import add_checkpoint, add_variant
 from export.onnx.example_inputs import example_inputs
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.placements import CPU
@@ -32,7 +33,7 @@ from server.process import TritonServer
 from ..measure.report import emit
 from ..measure.running import serving
 
-PROFILE = CPU
+PLACEMENT = CPU
 ROWS_PER_PICTURE = 2
 MIN_STEP_S = 0.03
 CONCURRENCY = (1, 2, 4, 8)
@@ -46,8 +47,8 @@ class Bench:
         self.denoiser = OnnxComponent(
             server.repository / DENOISER / "1" / "model.onnx",
             components(variant)[DENOISER],
-            PROFILE.placements[DENOISER].runtime.providers,
-            bounds(variant, PROFILE.denoiser_rows)[DENOISER],
+            PLACEMENT.components[DENOISER].runtime.providers,
+            bounds(variant, PLACEMENT.denoiser_rows)[DENOISER],
         )
         self.side, self.step_s = self._size()
 
@@ -100,7 +101,7 @@ class Bench:
 
 def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, float]:
     """Requests of `concurrency` clients at once, against the ideal measured right before and after."""
-    rows = min(ROWS_PER_PICTURE * concurrency, PROFILE.denoiser_rows)
+    rows = min(ROWS_PER_PICTURE * concurrency, PLACEMENT.denoiser_rows)
     ideal = [bench.denoise_s(rows, bench.side, repeats=10)]
     before = bench.settle()
 
@@ -204,7 +205,7 @@ def _seconds(function: Callable[[], object]) -> float:
 
 def measure(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """Everything; progress on stderr."""
-    with serving(variant, PROFILE, checkpoint) as (server, pipe):
+    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
         bench = Bench(variant, server, pipe, steps)
         _say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         bench.generate(seed=0, steps=2)
@@ -238,15 +239,11 @@ def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("serving", help="throughput, late joiners, cancellation", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="folder of the official layout (default: the variant's own or seeded weights)"
-    )
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from export.commandline import add_variant
 from faceclip import FaceCLIPPipeline, InvalidRequestError
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variant import Variant
@@ -21,7 +22,7 @@ from ..measure.parity import PHOTO
 from ..measure.report import emit
 from ..measure.running import serving
 
-PROFILE = CPU
+PLACEMENT = CPU
 
 
 def usage(server: TritonServer) -> dict[str, float]:
@@ -69,7 +70,7 @@ def one(pipe: FaceCLIPPipeline, rng: random.Random) -> str:
 
 def measure(variant: Variant, requests: int, concurrency: int = 6) -> dict[str, Any]:
     """Usage after a warm-up of the same mixture, and after `requests` more."""
-    with serving(variant, PROFILE) as (server, pipe), ThreadPoolExecutor(concurrency) as clients:
+    with serving(variant, PLACEMENT) as (server, pipe), ThreadPoolExecutor(concurrency) as clients:
 
         def run(count: int, salt: int) -> dict[str, float]:
             list(clients.map(lambda i: one(pipe, random.Random(salt + i)), range(count)))
@@ -91,11 +92,9 @@ def measure(variant: Variant, requests: int, concurrency: int = 6) -> dict[str, 
     }
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("soak", help="leaks under mixed load", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--requests", type=int, default=500)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from export.commandline import add_checkpoint, add_variant
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.tensors import Array
@@ -26,7 +27,7 @@ from ..measure.oracle import psnr_db
 from ..measure.parity import MAX_PSNR_DB, PHOTO, PROMPT
 from ..measure.report import emit
 
-PROFILE = CPU
+PLACEMENT = CPU
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.4)
 MIN_PSNR_DB = 30.0
 """Bound of the gate: differences that a viewer has to look for."""
@@ -35,7 +36,7 @@ PROMPTS = (PROMPT, "a castle by the sea at dawn")
 
 def measure(variant: Variant, steps: int, seeds: int, bound_db: float, checkpoint: Path | None = None) -> dict[str, Any]:
     """For every threshold the worst PSNR and the share of denoiser calls saved, and the largest threshold within the bound."""
-    run = inprocess.load(variant, PROFILE, build_repository(variant, PROFILE, checkpoint))
+    run = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     cases = [(prompt, photo, seed) for prompt in PROMPTS for photo in (PHOTO.read_bytes(), None) for seed in range(seeds)]
 
     def picture(prompt: str, photo: bytes | None, seed: int, threshold: float) -> tuple[Array, int]:
@@ -75,14 +76,12 @@ def measure(variant: Variant, steps: int, seeds: int, bound_db: float, checkpoin
     }
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("step-cache", help="which step_cache keeps pictures good enough", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="tiny-sdxl")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--steps", type=int, default=50, help="of each picture (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="of each prompt, with and without a face (default: %(default)s)")
     parser.add_argument("--bound", type=float, default=MIN_PSNR_DB, metavar="DB", help="least PSNR (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of the official layout (default: seeded weights)")
-    parser.set_defaults(run=run)
+    add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:

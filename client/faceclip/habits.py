@@ -15,7 +15,7 @@ _SCHEDULER = (
 )
 
 
-def warn_not_here(call: str, why: str = "device, precision and memory are the server's choice: its profile") -> None:
+def warn_not_here(call: str, why: str = "device, precision and memory are the server's choice: its placement") -> None:
     """Warns the caller of the method that calls this."""
     warnings.warn(f"{call} has no effect on a remote pipeline; {why}", UserWarning, stacklevel=3)
 
@@ -24,28 +24,28 @@ class DiffusersHabits:
     """No-ops with a warning."""
 
     def to(self: _Self, *args: Any, **kwargs: Any) -> _Self:
-        """No effect, with a warning: the server's profile places the model."""
+        """No effect, with a warning: the server's placement places the model."""
         warn_not_here("to()")
         return self
 
     def enable_attention_slicing(self, slice_size: Any = None) -> None:
-        """No effect, with a warning: the server's profile decides about memory."""
+        """No effect, with a warning: the server's placement decides about memory."""
         warn_not_here("enable_attention_slicing()")
 
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """No effect, with a warning: the server's profile decides about memory."""
+        """No effect, with a warning: the server's placement decides about memory."""
         warn_not_here("enable_model_cpu_offload()")
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """No effect, with a warning: the server's profile decides about memory."""
+        """No effect, with a warning: the server's placement decides about memory."""
         warn_not_here("enable_sequential_cpu_offload()")
 
     def enable_vae_tiling(self) -> None:
-        """No effect, with a warning: the server's profile decides about memory."""
+        """No effect, with a warning: the server's placement decides about memory."""
         warn_not_here("enable_vae_tiling()")
 
     def enable_vae_slicing(self) -> None:
-        """No effect, with a warning: the server's profile decides about memory."""
+        """No effect, with a warning: the server's placement decides about memory."""
         warn_not_here("enable_vae_slicing()")
 
     def enable_xformers_memory_efficient_attention(self, *args: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """Fetching the official files, after their licences have been shown and accepted.
 
 Knows what may be fetched from whom (`parts.PARTS`), how a known checksum is verified, and the hub's client. Needs no torch.
-Files keep their repository's paths under one folder, which is the layout that `export.checkpoint` reads.
+Files keep their repository's paths under one folder, which is the layout that `export.checkpoint.read` reads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from faceclip_serving.contract.errors import UserError
+
 from .digests import sha256
 from .parts import NEEDED, PARTS, Digest, Part
 
@@ -18,7 +20,7 @@ Fetch = Callable[[str, str, Path], Path]
 """(repository, file, destination folder) -> where the file now lies. Raises `DownloadError`."""
 
 
-class DownloadError(RuntimeError):
+class DownloadError(UserError):
     """Nothing usable was fetched; the message says why and what to do."""
 
 
@@ -108,9 +110,8 @@ def _verify(path: Path, digest: Digest) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ command
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Registers `download` on the package's command line."""
-    parser = subparsers.add_parser("download", help="fetch the official weights", description="Fetches the official files.")
     parser.add_argument(
         "--to", type=Path, default=Path("checkpoint"), metavar="DIR", help="folder to fill (default: checkpoint)"
     )
@@ -119,7 +120,6 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--accept-license", action="store_true", help="I have read the licences that are printed, and accept them"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.variant import Variant
 
 from .deferred import Fetch, defer, fetch_of, is_deferred
@@ -39,7 +40,7 @@ _PROCESSOR = re.compile(r"\.processor\.(to_[a-z]+)_lora\.(down|up)\.weight$")
 _SHOWN = 5
 
 
-class LoraError(ValueError):
+class LoraError(UserError):
     """A LoRA file cannot be fused; the message names its keys and says why."""
 
 

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from faceclip_serving.contract.errors import UserError
+
 _MEMINFO = Path("/proc/meminfo")
 FP32_BYTES = 4
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(UserError):
     """A network needs more memory than there is."""
 
 
-class OutOfDiskError(RuntimeError):
+class OutOfDiskError(UserError):
     """A file needs more room than there is."""
 
 

@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from faceclip_serving.contract.errors import UserError
+
 from . import tensor_files
 from .deferred import Fetch, fill
 from .digests import sha256
@@ -34,7 +36,7 @@ _NAMES_SHOWN = 5
 _DOWNLOAD_AGAIN = "download it again: python -m export download --only {part}"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A file of the checkpoint is missing, damaged or another network's. The message names it and the cure."""
 
 

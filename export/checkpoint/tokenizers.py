@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.variant import Tokens, Variant
 
 from .committed import own_folder
@@ -18,7 +19,7 @@ from .committed import own_folder
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
-class TokenizerError(RuntimeError):
+class TokenizerError(UserError):
     """Tokenizer files are missing or do not fit the variant."""
 
 

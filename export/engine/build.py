@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from faceclip_serving.contract.placements import PROFILE_NAMES, Profile, profile_of, profiles
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.placements import PLACEMENT_NAMES, Placement, placement_of, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..checkpoint.digests import sha256
+from ..commandline import add_components, add_variant
+from ..paths import onnx_folder
 from . import options as engine_options
 from . import tensorrt as engine_tensorrt
 from .device import open_device
@@ -112,25 +113,25 @@ def last_error(log: Path) -> str:
     return (f"\n  {lines[-1]}" if lines else "") + f"\n  the whole log: {log}"
 
 
-def plan_components(profile: Profile) -> list[str]:
-    """Components that a profile runs from a plan. Raises `EngineError` where there is none."""
-    found = [name for name in COMPONENTS if profile.placements[name].runtime.artifact == PLAN]
+def plan_components(placement: Placement) -> list[str]:
+    """Components that a placement runs from a plan. Raises `EngineError` where there is none."""
+    found = [name for name in COMPONENTS if placement.components[name].runtime.artifact == PLAN]
     if not found:
         raise EngineError(
-            f"profile '{profile.name}': runs no component on TensorRT; choose one of {', '.join(plan_profiles())}"
+            f"placement '{placement.name}': runs no component on TensorRT; choose one of {', '.join(plan_placements())}"
         )
     return found
 
 
-def plan_profiles() -> list[str]:
-    """Names of profiles, of any variant, that run some component from a plan."""
+def plan_placements() -> list[str]:
+    """Names of placements, of any variant, that run some component from a plan."""
     found = {
         name
         for variant in VARIANTS.values()
-        for name, profile in profiles(variant).items()
-        if any(placement.runtime.artifact == PLAN for placement in profile.placements.values())
+        for name, placement in placements(variant).items()
+        if any(execution.runtime.artifact == PLAN for execution in placement.components.values())
     }
-    return [name for name in PROFILE_NAMES if name in found]
+    return [name for name in PLACEMENT_NAMES if name in found]
 
 
 def _recipe(variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options) -> Recipe:
@@ -157,10 +158,7 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser(
-        "engine", help="build TensorRT engines from the ONNX files, on the GPU that will serve them", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     size = parser.add_mutually_exclusive_group()
     metavar = "HEIGHTxWIDTH"
@@ -176,44 +174,43 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         help="exchange the weights of the plans in DIR/<precision>/<component>/ instead",
     )
     engine_options.add_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which plans: the arguments that `engine`, `verify` and `inspect` share."""
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
-    parser.add_argument("--profile", "--placement", choices=plan_profiles(), default=plan_profiles()[-1])
+    add_variant(parser)
+    parser.add_argument("--placement", "--profile", choices=plan_placements(), default=plan_placements()[-1])
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
+    add_components(parser, "root of the ONNX files")
 
 
 def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     """(component, precision, folder) of every chosen plan."""
-    profile = profile_of(VARIANTS[args.variant], args.profile)
-    found = plan_components(profile)
+    placement = placement_of(VARIANTS[args.variant], args.placement)
+    found = plan_components(placement)
     names: Sequence[str] = args.component or found
     elsewhere = sorted(set(names) - set(found))
     if elsewhere:
         raise EngineError(
-            f"profile '{profile.name}' runs {', '.join(elsewhere)} without TensorRT; it has plans of {', '.join(found)}"
+            f"placement '{placement.name}' runs {', '.join(elsewhere)} without TensorRT; it has plans of {', '.join(found)}"
         )
     folders = all_folders(args)
-    return [(name, profile.placements[name].precision, folders[name]) for name in names]
+    return [(name, placement.components[name].precision, folders[name]) for name in names]
 
 
 def all_folders(args: argparse.Namespace) -> dict[str, Path]:
-    """Component -> the folder of its ONNX file and plan, for every component of the profile."""
-    profile = profile_of(VARIANTS[args.variant], args.profile)
-    root: Path = args.components or Path("build/onnx") / args.variant
-    return {name: root / placement.precision / name for name, placement in profile.placements.items()}
+    """Component -> the folder of its ONNX file and plan, for every component of the placement."""
+    placement = placement_of(VARIANTS[args.variant], args.placement)
+    root: Path = args.components or onnx_folder(VARIANTS[args.variant])
+    return {name: root / execution.precision / name for name, execution in placement.components.items()}
 
 
 def run(args: argparse.Namespace) -> int:
-    profile = profile_of(VARIANTS[args.variant], args.profile)
-    variant = profile.narrowed(VARIANTS[args.variant])
+    placement = placement_of(VARIANTS[args.variant], args.placement)
+    variant = placement.narrowed(VARIANTS[args.variant])
     options = engine_options.from_arguments(args)
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
-    rows, tile = profile.denoiser_rows, profile.vae_tile
+    rows, tile = placement.denoiser_rows, placement.vae_tile
     chosen = [(*each, engine_bounds(variant, each[0], rows, sizes, tile)) for each in selected(args)]
     for _, _, folder, _ in chosen:
         if not (folder / ONNX).exists():
@@ -232,6 +229,6 @@ def run(args: argparse.Namespace) -> int:
             "component": component, "plan": str(folder / PLAN), "built": built, "bytes": record.plan_bytes,
             "seconds": record.seconds, "bounds": record.recipe.bounds,
         })  # fmt: skip
-    print(json.dumps({"variant": variant.name, "profile": args.profile, "gpu": machine.gpu,
+    print(json.dumps({"variant": variant.name, "placement": args.placement, "gpu": machine.gpu,
                       "tensorrt": machine.tensorrt, "engines": documents}))  # fmt: skip
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from faceclip_serving.contract.errors import UserError
 
-class EngineError(RuntimeError):
+
+class EngineError(UserError):
     """An engine cannot be built, loaded or trusted; the message says why and what to do."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import profile_of
+from faceclip_serving.contract.placements import placement_of
 from faceclip_serving.contract.signatures import bounds
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants import VARIANTS
@@ -164,10 +164,9 @@ def check_repository(repository: Path) -> list[Record]:
     return [check_plan(folder, machine, for_triton=True) for folder in folders]
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     from .build import add_selection
 
-    parser = subparsers.add_parser("inspect", help="the precision of every layer of the engines", description=__doc__)
     add_selection(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--json", type=Path, metavar="FILE", help="a document of the engine inspector, instead of the plans")
@@ -175,7 +174,6 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "--repository", type=Path, metavar="DIR", help="only check that the plans of an assembled repository load here"
     )
     parser.add_argument("--layers", action="store_true", help="every layer, not only the counts")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -191,10 +189,10 @@ def run(args: argparse.Namespace) -> int:
     from .build import selected, this_machine
     from .tensorrt import information
 
-    profile = profile_of(VARIANTS[args.variant], args.profile)
-    variant = profile.narrowed(VARIANTS[args.variant])
+    placement = placement_of(VARIANTS[args.variant], args.placement)
+    variant = placement.narrowed(VARIANTS[args.variant])
     chosen = selected(args)
-    needed = bounds(variant, profile.denoiser_rows, profile.vae_tile)
+    needed = bounds(variant, placement.denoiser_rows, placement.vae_tile)
     records = [check_plan(folder) for _, _, folder in chosen]
     machine = this_machine()
     documents = []
@@ -205,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         documents.append({**describe(record, needed[component]), "layers": summary(found)})
         print(f"{component}: {documents[-1]['layers']}", file=sys.stderr)
         check_precision(found, precision)
-    print(json.dumps({"variant": variant.name, "profile": profile.name, "engines": documents}))
+    print(json.dumps({"variant": variant.name, "placement": placement.name, "engines": documents}))
     return 0
 
 

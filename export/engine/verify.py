@@ -102,13 +102,11 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("verify", help="compare every engine with ONNX Runtime", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument(
         "--picture", type=int, default=0, metavar="STEPS", help="also draw a picture both ways, in so many steps, and compare"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     for _, _, folder in chosen:
         check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
     found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]
-    document: dict[str, Any] = {"variant": variant.name, "profile": args.profile, "engines": found}
+    document: dict[str, Any] = {"variant": variant.name, "placement": args.placement, "engines": found}
     if args.picture:
         planned = {component for component, _, _ in chosen}
         placed = {name: (folder, name in planned) for name, folder in all_folders(args).items()}

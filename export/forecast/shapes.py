@@ -1,6 +1,6 @@
 """An exported graph at one concrete size: which operators run on which shapes. Weights are never read, only their shapes.
 
-A graph is read from the exported file where there is one, else from `assets/graphs/`, which `python -m export plan --record` wrote
+A graph is read from the exported file where there is one, else from `assets/graphs/`, which `python -m export forecast --record` wrote
 from exported files: without its weights the largest takes some 50 KB. Knows ONNX; nothing of machines or of how memory is used.
 """
 

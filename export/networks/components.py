@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variant import Variant
 
@@ -27,7 +28,7 @@ from ..checkpoint.seeded import stand_in
 from . import flux, sdxl, vae
 
 
-class ComponentError(ValueError):
+class ComponentError(UserError):
     """A component cannot be built; the message says of what and why."""
 
 
@@ -127,7 +128,7 @@ def network(variant: Variant, component: str) -> Network:
     if family is None or component not in family:
         raise ComponentError(
             f"component '{component}' of variant '{variant.name}': no builder for {type(variant.architecture).__name__};"
-            " add a row to export/components.py"
+            " add a row to export/networks/components.py"
         )
     return family[component]
 

@@ -40,8 +40,8 @@ class FaceEncoder(nn.Module):
         self.notes: dict[str, object] = {}
         self.face_encoder = encoder.encoder_2.face_encoder
 
-    def forward(self, face_image: Tensor) -> tuple[Tensor, Tensor]:
-        return face_features(self.face_encoder, face_image)
+    def forward(self, aligned_faces: Tensor) -> tuple[Tensor, Tensor]:
+        return face_features(self.face_encoder, aligned_faces)
 
 
 class TextEncoder(nn.Module):

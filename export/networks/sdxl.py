@@ -35,8 +35,8 @@ class FaceEncoder(nn.Module):
             _keep_only(branch, {"face_encoder"} if branch in used else set())
         self.encoder = encoder
 
-    def forward(self, face_image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.encode_faces(face_image, self.shared)
+    def forward(self, aligned_faces: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.encode_faces(aligned_faces, self.shared)
 
 
 class TextEncoder(nn.Module):

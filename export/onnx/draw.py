@@ -38,7 +38,7 @@ def draw(variant: Variant, height: int, width: int, steps: int, open_component: 
         "prompt": np.array([b"verify"], object), "seed": np.array([0], np.int64), "height": np.array([height], np.int32),
         "width": np.array([width], np.int32), "num_inference_steps": np.array([steps], np.int32),
     })  # fmt: skip
-    job = Job(request, {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, contract="")
+    job = Job(request, {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, digest="")
 
     def once(component: str, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         with open_component(component) as run:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from faceclip_serving.contract.signatures import FACE_IMAGE, FACE_INDEX
+from faceclip_serving.contract.signatures import ALIGNED_FACES, FACE_INDEX
 from faceclip_serving.contract.tensors import Array, Signature, Tensor
 from faceclip_serving.contract.variant import Tokens, Variant
 
@@ -65,7 +65,7 @@ def _face_choices(shape: tuple[int, ...], sizes: Sizes, _generator: np.random.Ge
 
 
 _RULES: Mapping[str, Callable[[tuple[int, ...], Sizes, np.random.Generator], Array]] = {
-    FACE_IMAGE.name: _uniform,
+    ALIGNED_FACES.name: _uniform,
     FACE_INDEX.name: _face_choices,
     "timestep": _times,
     "class_token": _unit_vectors,

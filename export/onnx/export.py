@@ -28,7 +28,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import bounds, components, multiples
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
 from faceclip_serving.contract.variant import Variant
@@ -58,7 +59,7 @@ _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError):
     """A component cannot be exported; the message says why and what to do."""
 
 
@@ -334,9 +335,9 @@ def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor,
 
 
 def traced_bounds(variant: Variant) -> dict[str, Bounds]:
-    """The widest bounds of any profile: the graph serves them all. An axis that requests give one size only is traced, and proven,
+    """The widest bounds of any placement: the graph serves them all. An axis that requests give one size only is traced, and proven,
     over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
-    widest = bounds(variant, max(profile.denoiser_rows for profile in profiles(variant).values()))
+    widest = bounds(variant, max(placement.denoiser_rows for placement in placements(variant).values()))
 
     def traceable(size: Range) -> Range:
         return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)

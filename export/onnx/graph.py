@@ -15,6 +15,7 @@ import onnx_ir.passes.common as passes
 import torch
 from onnxscript import optimizer, rewriter
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 
 from ..checkpoint.deferred import LARGE, values
@@ -30,7 +31,7 @@ _ELEMENTS = {
 }
 
 
-class GraphError(RuntimeError):
+class GraphError(UserError):
     """An exported graph is not what its signature declares."""
 
 

@@ -16,6 +16,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, multiples
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
@@ -42,7 +43,7 @@ _STEPS: Mapping[str, tuple[Sizes, ...]] = {
 """Component -> cases, as steps above the smallest size of every named axis: batches of 1 to 3, odd sides, both orientations."""
 
 
-class ParityError(RuntimeError):
+class ParityError(UserError):
     """An exported component differs from its reference by more than its tolerance."""
 
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from faceclip_serving.contract.errors import UserError
+
 from ..checkpoint.deferred import cast
 
 PRECISIONS = ("fp32", "fp16", "int8w")
@@ -44,7 +46,7 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset({
 """Functions of (input, weight or second factor, ...) that run in the type of the second, whatever the first is."""
 
 
-class PrecisionError(RuntimeError):
+class PrecisionError(UserError):
     """An exported graph computes something in another precision than it should."""
 
 

@@ -14,19 +14,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
+from ..commandline import add_components, add_variant
 from ..onnx.calibration import Sitting, draw_all
 from ..onnx.draw import SMALLEST_PSNR_DB, Open, Run, psnr_db
 from ..onnx.graph import MODEL
 from ..onnx.parity import onnx_run
+from ..paths import onnx_folder
 from .ranges import add_sitting, sitting_from
 
 
-class PictureError(RuntimeError):
+class PictureError(UserError):
     """Two precisions draw different pictures, or files to draw with are missing."""
 
 
@@ -60,19 +62,17 @@ def opener(variant: Variant, folders: Mapping[str, Path]) -> Open:
     return opened
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("picture", help="compare the pictures of two precisions", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--precision", default="fp16", help="the one to judge (default: %(default)s)")
     parser.add_argument("--reference", default="fp32", help="the one to compare with (default: %(default)s)")
-    parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
+    add_components(parser, "root of the ONNX files")
     add_sitting(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    root = args.components or Path("build/onnx") / variant.name
+    root = args.components or onnx_folder(variant)
     judged, reference = (
         {name: root / precision / name for name in components(variant)} for precision in (args.precision, args.reference)
     )

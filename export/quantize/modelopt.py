@@ -27,18 +27,20 @@ from typing import Any
 import numpy as np
 import onnx
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
+from ..commandline import add_components, add_variant
 from ..networks.components import Quantization, network
 from ..onnx.calibration import UNSEEN, Sitting, draw_all, recorded
 from ..onnx.draw import Run, psnr_db
 from ..onnx.graph import MODEL, verify_file
 from ..onnx.precision import ONNX_PRODUCTS
 from ..onnx.record import METADATA, describe_files, is_whole, move_into_place, read_metadata
+from ..paths import onnx_folder
 from .compare_pictures import opener
 from .modelopt_graph import NAME_END, prepare, restore
 from .ranges import add_sitting, sitting_from
@@ -53,7 +55,7 @@ SMALLEST_SHARE = 0.9
 """Of the products that may be quantised, how many must be. ModelOpt leaves out those too small to gain: 16 channels or fewer."""
 
 
-class QuantizationError(RuntimeError):
+class QuantizationError(UserError):
     """A network cannot be quantised, or draws other pictures when it is; the message says why and what to do."""
 
 
@@ -101,7 +103,7 @@ def require_alike(pictures: Sequence[Array], references: Sequence[Array], mode: 
     if not min(found) >= bound:  # also where it is not a number
         raise QuantizationError(
             f"{mode}: the pictures are {', '.join(f'{value:.1f}' for value in found)} dB from those of the graph it was made of,"
-            f" expected at least {bound:.0f}; not accepted. Exclude more layers (Network.quantization in export/components.py), or"
+            f" expected at least {bound:.0f}; not accepted. Exclude more layers (Network.quantization in export/networks/components.py), or"
             " calibrate on more prompts and steps"
         )
     return found
@@ -182,7 +184,7 @@ def quantized_products(path: Path, excluded: int) -> dict[str, int]:
         raise QuantizationError(
             f"{path.name}: expected two quantised factors in at least {SMALLEST_SHARE:.0%} of the {wanted} products that are not"
             f" excluded, found {both}; in {one} only one factor is, so they would run in floating point: not accepted. ModelOpt says"
-            ' "failed to infer the type of tensor" where an operator is missing in UNTYPED of export/modelopt_graph.py'
+            ' "failed to infer the type of tensor" where an operator is missing in UNTYPED of export/quantize/modelopt_graph.py'
         )
     return {"both_factors": both, "one_factor": one, "as_they_were": none}
 
@@ -252,14 +254,13 @@ def _base(variant: Variant, folders: Mapping[str, Path]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("quantize", help="an INT8 or FP8 denoiser, through NVIDIA ModelOpt", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument(
         "--precision", choices=("fp32", "fp16"), default="fp32", help="of the file to start from (default: fp32)"
     )
-    parser.add_argument("--components", type=Path, metavar="DIR", help="root of the ONNX files (default: build/onnx/<variant>)")
+    add_components(parser, "root of the ONNX files")
     parser.add_argument(
         "--rows", type=int, default=64, metavar="N", help="denoiser rows to calibrate on (default: %(default)s)"
     )
@@ -269,12 +270,11 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "--unseen", action="append", metavar="PROMPT",
         help="draw this to judge by, and calibrate nothing on it; may be repeated (default: four of our own)",
     )  # fmt: skip
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    root = args.components or Path("build/onnx") / variant.name
+    root = args.components or onnx_folder(variant)
     folders = {name: root / args.precision / name for name in components(variant)}
     destination = root / args.mode / DENOISER
     unseen = args.unseen or UNSEEN

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
+from faceclip_serving.contract.errors import UserError
+
 UNTYPED = frozenset({"GroupNormalization"})
 """Operators whose output onnx 1.21 gives no type, in opset 21."""
 
@@ -23,7 +25,7 @@ NAME_END = ";"
 _TYPED = ".typed"
 
 
-class ModelOptGraphError(RuntimeError):
+class ModelOptGraphError(UserError):
     """A graph does not say the type of a tensor."""
 
 

@@ -23,25 +23,27 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
+from ..commandline import add_checkpoint, add_variant
 from ..networks.components import Network, network
 from ..onnx.calibration import Sitting, draw_all
 from ..onnx.draw import Run
 from ..onnx.graph import MODEL
 from ..onnx.parity import onnx_run
 from ..onnx.precision import ONNX_ISLANDS
+from ..paths import onnx_folder
 
 HALF_MAX = 65504.0
 _LARGEST = "largest of "
 _SHOWN = 10
 
 
-class RangeError(RuntimeError):
+class RangeError(UserError):
     """A tensor does not fit half precision and nothing keeps it out of it, or a graph to measure is missing."""
 
 
@@ -176,7 +178,8 @@ def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     if lines:
         raise RangeError(
-            "half precision ends at 65504: add these layers to Network.fp32 in export/components.py\n  " + "\n  ".join(lines)
+            "half precision ends at 65504: add these layers to Network.fp32 in export/networks/components.py\n  "
+            + "\n  ".join(lines)
         )
 
 
@@ -209,13 +212,11 @@ def _island(spans: list[Span]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("ranges", help="how large values inside the networks become, for FP16", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=TINY_SDXL.name)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     parser.add_argument("--components", type=Path, metavar="DIR", help="FP32 ONNX files (default: build/onnx/<variant>/fp32)")
     add_sitting(parser)
-    parser.set_defaults(run=run)
 
 
 def add_sitting(parser: argparse.ArgumentParser) -> None:
@@ -224,7 +225,7 @@ def add_sitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, default=Sitting.steps, help="denoising steps of each picture (default: %(default)s)"
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the checkpoint: its tokenizers are read")
+    add_checkpoint(parser, "folder of the checkpoint: its tokenizers are read")
 
 
 def sitting_from(args: argparse.Namespace) -> Sitting:
@@ -233,7 +234,7 @@ def sitting_from(args: argparse.Namespace) -> Sitting:
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    folder = args.components or Path("build/onnx") / variant.name / "fp32"
+    folder = args.components or onnx_folder(variant) / "fp32"
     found = measure(
         variant, folder, args.component or list(COMPONENTS), sitting_from(args), lambda text: print(text, file=sys.stderr)
     )

@@ -11,13 +11,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from faceclip_serving.contract.errors import UserError
+
 RECORD = "deployments.json"
 """File at the top of an assembled repository, which Triton ignores: deployment -> its identity and its model folders."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class DeploymentError(RuntimeError):
+class DeploymentError(UserError):
     """A deployment cannot be put into a repository; the message says why."""
 
 

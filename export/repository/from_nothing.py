@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faceclip_serving.contract.placements import Profile
+from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
 from ..onnx.export import export_component
+from ..paths import onnx_folder, repository_folder
 from .render import assemble
-
-BUILD = Path("build")
-
-
-def onnx_folder(variant: Variant) -> Path:
-    """Where the components of a variant are exported to."""
-    return BUILD / "onnx" / variant.name
 
 
 def build_repository(
     variant: Variant,
-    profile: Profile,
+    placement: Placement,
     checkpoint: Path | None = None,
     deployment: str = ENSEMBLE,
     destination: Path | None = None,
 ) -> Path:
-    """The assembled repository of `variant` on `profile`; components that are up to date are not exported again.
+    """The assembled repository of `variant` on `placement`; components that are up to date are not exported again.
 
     `deployment` in a `destination` of other deployments joins them.
     """
     for component in COMPONENTS:
-        precision = profile.placements[component].precision
+        precision = placement.components[component].precision
         export_component(variant, component, precision, onnx_folder(variant) / precision / component, checkpoint)
-    destination = destination or BUILD / f"{variant.name}-{profile.name}"
-    return assemble(variant, profile, onnx_folder(variant), destination, checkpoint, deployment)
+    destination = destination or repository_folder(variant, placement)
+    return assemble(variant, placement, onnx_folder(variant), destination, checkpoint, deployment)

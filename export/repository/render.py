@@ -1,7 +1,7 @@
-"""Variant and profile -> a Triton model repository.
+"""Variant and placement -> a Triton model repository.
 
 `render` writes every config.pbtxt through Triton's own protobuf from the signatures; the result for the default variant and
-profile is committed in `model_repository/`, so that it can be read as it stands. `assemble` makes a repository that a server
+placement is committed in `model_repository/`, so that it can be read as it stands. `assemble` makes a repository that a server
 can load: configs, the Python models, a copy of the shared code (each model folder may be fetched alone, from object storage),
 tokenizers, the face detector and the components' artifacts.
 """
@@ -24,7 +24,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
-from faceclip_serving.contract.placements import CPU, ORT_CPU, PROFILE_NAMES, Profile, profile_of
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import CPU, ORT_CPU, Placement, placement_of
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
@@ -48,17 +49,19 @@ from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 from ..checkpoint.committed import own_folder
 from ..checkpoint.parts import PARTS
 from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
+from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import PLAN, check_plan
+from ..paths import onnx_folder
 from .deployments import check_name, install, is_current
 
 SOURCE = Path(__file__).resolve().parents[2] / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
-DEFAULT_VARIANT, DEFAULT_PROFILE = TINY_SDXL, CPU
+DEFAULT_VARIANT, DEFAULT_PLACEMENT = TINY_SDXL, CPU
 DETECTOR = "face_detection_yunet.onnx"
 HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
 
 
-class RepositoryError(RuntimeError):
+class RepositoryError(UserError):
     """A repository cannot be assembled; the message says what is missing and how to make it."""
 
 
@@ -68,23 +71,23 @@ def interface(variant: Variant) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-def component_models(profile: Profile) -> dict[str, str]:
+def component_models(placement: Placement) -> dict[str, str]:
     """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
-    decoder = VAE_TILE if profile.vae_tile else VAE_DECODER
+    decoder = VAE_TILE if placement.vae_tile else VAE_DECODER
     return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
 
 
-def model_source(name: str, profile: Profile) -> Path:
+def model_source(name: str, placement: Placement) -> Path:
     """The code of a Python model. A component's model has the component's, whatever its name."""
-    if name == VAE_DECODER and profile.vae_tile:
+    if name == VAE_DECODER and placement.vae_tile:
         return SOURCE / VAE_DECODER / "1" / "tiled.py"
-    return SOURCE / component_models(profile).get(name, name) / "1" / "model.py"
+    return SOURCE / component_models(placement).get(name, name) / "1" / "model.py"
 
 
-def render(variant: Variant, profile: Profile, deployment: str = ENSEMBLE) -> dict[str, str]:
+def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -> dict[str, str]:
     """Role -> text of the config.pbtxt of that model in `deployment`."""
-    variant = profile.narrowed(variant)
-    configs, holders = {}, component_models(profile)
+    variant = placement.narrowed(variant)
+    configs, holders = {}, component_models(placement)
     served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
     for name, signature in served.items():
         config = pb.ModelConfig(
@@ -105,7 +108,7 @@ def render(variant: Variant, profile: Profile, deployment: str = ENSEMBLE) -> di
                     output_map=step.outputs,
                 )
         elif name in holders:
-            runtime = profile.placements[holders[name]].runtime
+            runtime = placement.components[holders[name]].runtime
             config.backend, config.platform = runtime.backend, runtime.platform
             config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
             config.instance_group.add(count=1, kind=runtime.instance_kind)
@@ -115,13 +118,13 @@ def render(variant: Variant, profile: Profile, deployment: str = ENSEMBLE) -> di
             if name == STREAM:
                 config.model_transaction_policy.decoupled = True
         if config.backend == "python":
-            _parameter(config, "profile", profile.name)
+            _parameter(config, "placement", placement.name)
             _parameter(config, "role", holders.get(name, name))
-            if profile.vae_tile and name in (VAE_DECODER, VAE_TILE):
-                _parameter(config, "vae_tile", str(profile.vae_tile))
+            if placement.vae_tile and name in (VAE_DECODER, VAE_TILE):
+                _parameter(config, "vae_tile", str(placement.vae_tile))
             _parameter(config, "deployment", deployment)
             if name in ENCODERS:
-                _parameter(config, "encoding_cache_bytes", str(profile.encoding_cache_bytes))
+                _parameter(config, "encoding_cache_bytes", str(placement.encoding_cache_bytes))
         configs[name] = HEADER + text_format.MessageToString(config)
     return configs
 
@@ -136,13 +139,13 @@ def _parameter(config: pb.ModelConfig, key: str, value: str) -> None:
 
 def assemble(
     variant: Variant,
-    profile: Profile,
+    placement: Placement,
     components: Path,
     destination: Path,
     checkpoint: Path | None = None,
     deployment: str = ENSEMBLE,
 ) -> Path:
-    """Writes the models of `variant` on `profile` to the repository `destination`, unless the very same are there already.
+    """Writes the models of `variant` on `placement` to the repository `destination`, unless the very same are there already.
 
     A repository may hold several deployments: models of others are left as they are. `components` holds
     `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
@@ -150,8 +153,8 @@ def assemble(
     Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
     """
     check_name(deployment)
-    configs = render(variant, profile, deployment)
-    identity = _identity(variant, configs, components, profile, checkpoint)
+    configs = render(variant, placement, deployment)
+    identity = _identity(variant, configs, components, placement, checkpoint)
     if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
     scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
@@ -162,13 +165,13 @@ def assemble(
         version.mkdir(parents=True)
         (model / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
-            shutil.copy(model_source(name, profile), version / "model.py")
+            shutil.copy(model_source(name, placement), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == STREAM:
-            np.save(version / PREVIEW_FILE, _preview_factors(variant, components, profile))
-        if name in component_models(profile):
-            _link_artifact(components, component_models(profile)[name], profile, version)
+            np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
+        if name in component_models(placement):
+            _link_artifact(components, component_models(placement)[name], placement, version)
     prepare = scratch / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare)
     detector = _detector(checkpoint)
@@ -178,14 +181,18 @@ def assemble(
     return destination
 
 
-def _identity(variant: Variant, configs: dict[str, str], components: Path, profile: Profile, checkpoint: Path | None) -> str:
+def _identity(
+    variant: Variant, configs: dict[str, str], components: Path, placement: Placement, checkpoint: Path | None
+) -> str:
     """Digest of all that an assembled repository follows from; artifacts by size and time."""
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
         digest.update(text.encode())
-        model = model_source(name, profile)
+        model = model_source(name, placement)
         digest.update(model.read_bytes() if model.exists() else b"")
-    files = [path for name in COMPONENTS for path in sorted((components / profile.placements[name].precision / name).glob("*"))]
+    files = [
+        path for name in COMPONENTS for path in sorted((components / placement.components[name].precision / name).glob("*"))
+    ]
     files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]
     files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
     detector = _detector(checkpoint)
@@ -204,28 +211,28 @@ def _detector(checkpoint: Path | None) -> Path | None:
     return next((checkpoint / name for name in names if (checkpoint / name).exists()), None)
 
 
-def _preview_factors(variant: Variant, components: Path, profile: Profile) -> Array:
-    """Fitted to the ONNX decoder, whatever runtime the profile gives it."""
-    placement = profile.placements[VAE_DECODER]
-    path = components / placement.precision / VAE_DECODER / ORT_CPU.artifact
+def _preview_factors(variant: Variant, components: Path, placement: Placement) -> Array:
+    """Fitted to the ONNX decoder, whatever runtime the placement gives it."""
+    execution = placement.components[VAE_DECODER]
+    path = components / execution.precision / VAE_DECODER / ORT_CPU.artifact
     if not path.exists():
         raise RepositoryError(f"{VAE_DECODER}: expected {path}; make it with `python -m export onnx`")
     decoder = OnnxComponent(path, signatures.components(variant)[VAE_DECODER], ORT_CPU.providers, {})
     return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
 
 
-def _link_artifact(components: Path, name: str, profile: Profile, version: Path) -> None:
-    placement = profile.placements[name]
-    source = components / placement.precision / name
-    if not (source / placement.runtime.artifact).exists():
-        command = "engine" if placement.runtime.artifact == PLAN else "onnx"
+def _link_artifact(components: Path, name: str, placement: Placement, version: Path) -> None:
+    execution = placement.components[name]
+    source = components / execution.precision / name
+    if not (source / execution.runtime.artifact).exists():
+        command = "engine" if execution.runtime.artifact == PLAN else "onnx"
         raise RepositoryError(
-            f"{name}: expected {source / placement.runtime.artifact}; make it with"
-            f" `python -m export {command} --precision {placement.precision}`"
+            f"{name}: expected {source / execution.runtime.artifact}; make it with"
+            f" `python -m export {command} --precision {execution.precision}`"
         )
-    if placement.runtime.artifact == PLAN:
+    if execution.runtime.artifact == PLAN:
         check_plan(source, for_triton=True)
-    for path in source.glob(placement.runtime.artifact + "*"):
+    for path in source.glob(execution.runtime.artifact + "*"):
         _link(path, version / path.name)
 
 
@@ -236,13 +243,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("repository", help="assemble a model repository that Triton can load", description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT.name)
-    parser.add_argument("--profile", "--placement", choices=PROFILE_NAMES, default=DEFAULT_PROFILE.name)
-    parser.add_argument("--components", type=Path, help="folder of exported components (default: build/onnx/<variant>)")
-    parser.add_argument("--checkpoint", type=Path, help="folder of tokenizers and detector (default: the variant's own)")
-    parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<profile>)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser)
+    add_components(parser, "folder of exported components")
+    add_checkpoint(parser, "folder of tokenizers and detector (default: the variant's own)")
+    parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<placement>)")
     parser.add_argument(
         "--name",
         default=ENSEMBLE,
@@ -252,19 +258,20 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.render:
-        for name, text in render(DEFAULT_VARIANT, DEFAULT_PROFILE).items():
+        for name, text in render(DEFAULT_VARIANT, DEFAULT_PLACEMENT).items():
             (SOURCE / name / "config.pbtxt").write_text(text)
         return 0
     variant = VARIANTS[args.variant]
-    profile = profile_of(variant, args.profile)
-    components = args.components or Path("build/onnx") / variant.name
-    destination = args.output or Path("build") / f"{variant.name}-{profile.name}"
-    assemble(variant, profile, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"), args.name)
+    placement = placement_of(variant, args.placement)
+    components = args.components or onnx_folder(variant)
+    destination = args.output or Path("build") / f"{variant.name}-{placement.name}"
+    assemble(
+        variant, placement, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"), args.name
+    )
     print(f"assembled {destination}", file=sys.stderr)
-    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "profile": profile.name}))
+    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.name}))
     return 0

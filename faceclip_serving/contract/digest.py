@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-DIGEST_FILE = "contract.sha256"
+DIGEST_FILE = "code.sha256"
 """Beside the copied package in a model's version folder: the digest it had when the repository was assembled."""
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 
-class InvalidRequest(ValueError):
+class UserError(Exception):
+    """What somebody can mend who calls a command or the service. The message says what was expected, what came, and the cure."""
+
+
+class InvalidRequest(UserError):
     """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
 
 

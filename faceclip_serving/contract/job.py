@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..sampling.guidance import Rows
 from .parameters import GenerationRequest
 from .tensors import Array
+
+Rows = Mapping[str, list[int]]
+"""Role (a branch of guidance, or its `PREFIXED_TEXT`) -> rows of the text encoder's output."""
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Job:
     """Its place in the sampler, if one was reserved."""
     deadline: float | None
     """Monotonic seconds after which nobody waits for it any more."""
-    contract: str
+    digest: str
     """Digest of the shared code that made the job; models built from other code refuse it."""
     faces: list[dict[str, Any]] = field(default_factory=list)
     prompt_tokens: dict[str, int] = field(default_factory=dict)
@@ -48,12 +51,12 @@ class Job:
         return np.array([json.dumps(asdict(self)).encode()], dtype=object)
 
     @classmethod
-    def decode(cls, tensor: Array, contract: str) -> Job:
-        """The job of a BYTES tensor. Raises `RuntimeError` if it was made by other code than `contract`."""
+    def decode(cls, tensor: Array, digest: str) -> Job:
+        """The job of a BYTES tensor. Raises `RuntimeError` if it was made by other code than `digest`."""
         document = json.loads(tensor.reshape(-1)[0])
-        if document["contract"] != contract:
+        if document["digest"] != digest:
             raise RuntimeError(
                 "the models of this repository were assembled from different versions of the code"
-                f" (job {document['contract'][:12]}, this model {contract[:12]}): assemble the repository again"
+                f" (job {document['digest'][:12]}, this model {digest[:12]}): assemble the repository again"
             )
         return cls(**{**document, "request": GenerationRequest(**document["request"])})

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..face.references import WEIGHTINGS
-from ..sampling.admission import PRIORITIES
 from .errors import InvalidRequest
 from .schedules import check_options, resolve_scheduler
 from .tensors import Array, DType, Tensor, TensorError
@@ -26,6 +24,8 @@ MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 10_000
 OUTPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 IMAGE_ENCODINGS = ("binary", "base64")
+WEIGHTINGS = ("equal", "quality")
+PRIORITIES = ("interactive", "batch")
 
 
 def _scalar(name: str, dtype: DType, doc: str) -> Tensor:
@@ -148,7 +148,7 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
         face_weighting=_choice("face_weighting", values.get("face_weighting", "equal").lower(), WEIGHTINGS),
         output_format=_choice("output_format", values.get("output_format", "PNG").upper(), OUTPUT_FORMATS),
         image_encoding=_choice("image_encoding", values.get("image_encoding", "binary").lower(), IMAGE_ENCODINGS),
-        priority=_choice("priority", values.get("priority", "interactive").lower(), tuple(PRIORITIES)),
+        priority=_choice("priority", values.get("priority", "interactive").lower(), PRIORITIES),
     )
 
 

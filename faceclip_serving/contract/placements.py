@@ -1,7 +1,7 @@
-"""Where each component runs, as data. A profile maps components to runtimes; it never changes a signature.
+"""Where each component runs, as data. A placement maps components to runtimes; it never changes a signature.
 
 A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, or a plan in
-Triton's own TensorRT backend. `python -m export plan` says what memory a profile needs.
+Triton's own TensorRT backend. `python -m export forecast` says what memory a placement needs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .architectures import FluxArchitecture, SDXLArchitecture
+from .errors import UserError
 from .signatures import COMPONENTS, ENCODERS
 from .variant import Variant
 
@@ -37,23 +38,23 @@ RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU
 
 
 @dataclass(frozen=True)
-class Placement:
+class Execution:
     runtime: Runtime
     precision: str
     """Precision written into the graph, by the name of its folder; boundaries are FP32 in all of them."""
 
 
 @dataclass(frozen=True)
-class Profile:
+class Placement:
     """A placement of all components on one kind of machine."""
 
     name: str
-    placements: Mapping[str, Placement]
+    components: Mapping[str, Execution]
     denoiser_rows: int
     """Largest batch of one denoiser call. Datacenter cards gain from large ones, small cards hardly."""
     doc: str
     gpu_bytes: int | None = None
-    """Memory of the card that may be used, a display's share left out; what `export plan` holds its prediction against."""
+    """Memory of the card that may be used, a display's share left out; what `export forecast` holds its prediction against."""
     largest_side: int | None = None
     """Pixels; larger pictures are refused. An engine reserves memory for the largest picture. None: as the variant allows."""
     max_active: int = 8
@@ -66,7 +67,7 @@ class Profile:
     """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
 
     def narrowed(self, variant: Variant) -> Variant:
-        """The variant with the sizes that this profile leaves it, its default size among them."""
+        """The variant with the sizes that this placement leaves it, its default size among them."""
         low, high = variant.limits.size
         side = min(high, self.largest_side or high)
         usual = variant.defaults
@@ -74,24 +75,24 @@ class Profile:
         return replace(variant, defaults=defaults, limits=replace(variant.limits, size=(low, side)))
 
 
-class ProfileError(ValueError):
-    """A variant has no profile of the name that was asked for."""
+class PlacementError(UserError):
+    """A variant has no placement of the name that was asked for."""
 
 
-def _placed(runtime: Runtime, precision: str, **others: Placement) -> Mapping[str, Placement]:
+def _placed(runtime: Runtime, precision: str, **others: Execution) -> Mapping[str, Execution]:
     """Every component on one runtime, but those named."""
-    return {name: others.get(name, Placement(runtime, precision)) for name in COMPONENTS}
+    return {name: others.get(name, Execution(runtime, precision)) for name in COMPONENTS}
 
 
-_ON_CPU = Placement(ORT_CPU, "fp32")
+_ON_CPU = Execution(ORT_CPU, "fp32")
 _ENCODERS_ON_CPU = dict.fromkeys(ENCODERS, _ON_CPU)
 _GB = 10**9
 
-CPU = Profile("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
-GPU_ORT = Profile(
+CPU = Placement("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
+GPU_ORT = Placement(
     "gpu-ort", _placed(ORT_CUDA, "fp16"), denoiser_rows=8, doc="ONNX Runtime on CUDA, IO binding", gpu_bytes=79 * _GB
 )
-GPU_TRITON_ORT = Profile(
+GPU_TRITON_ORT = Placement(
     "gpu-triton-ort", _placed(TRITON_ORT, "fp16"), denoiser_rows=8, doc="Triton's own ONNX Runtime backend", gpu_bytes=79 * _GB
 )
 
@@ -99,7 +100,7 @@ _SDXL = (
     CPU,
     GPU_ORT,
     GPU_TRITON_ORT,
-    Profile(
+    Placement(
         "8gb",
         _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU),
         denoiser_rows=1,
@@ -108,7 +109,7 @@ _SDXL = (
         largest_side=1152,
         vae_tile=64,
     ),
-    Profile(
+    Placement(
         "12gb",
         _placed(TENSORRT, "fp16"),
         denoiser_rows=1,
@@ -117,7 +118,7 @@ _SDXL = (
         largest_side=1152,
         vae_tile=64,
     ),
-    Profile(
+    Placement(
         "16gb",
         _placed(TENSORRT, "fp16"),
         denoiser_rows=4,
@@ -126,7 +127,7 @@ _SDXL = (
         largest_side=1152,
         vae_tile=64,
     ),
-    Profile(
+    Placement(
         "24gb",
         _placed(TENSORRT, "fp16"),
         denoiser_rows=8,
@@ -135,7 +136,7 @@ _SDXL = (
         largest_side=1152,
         vae_tile=96,
     ),
-    Profile(
+    Placement(
         "datacenter",
         _placed(TENSORRT, "fp16"),
         denoiser_rows=16,
@@ -145,13 +146,13 @@ _SDXL = (
     ),
 )
 
-_FP8 = Placement(TENSORRT, "fp8")
+_FP8 = Execution(TENSORRT, "fp8")
 
 _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Profile(
+    Placement(
         "16gb",
         _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
         denoiser_rows=1,
@@ -160,7 +161,7 @@ _FLUX = (
         largest_side=992,
         vae_tile=48,
     ),
-    Profile(
+    Placement(
         "24gb",
         _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
         denoiser_rows=2,
@@ -169,7 +170,7 @@ _FLUX = (
         largest_side=1152,
         vae_tile=64,
     ),
-    Profile(
+    Placement(
         "datacenter",
         _placed(TENSORRT, "fp16"),
         denoiser_rows=4,
@@ -179,20 +180,20 @@ _FLUX = (
     ),
 )
 
-_PROFILES: Mapping[type, tuple[Profile, ...]] = {SDXLArchitecture: _SDXL, FluxArchitecture: _FLUX}
+_PLACEMENTS: Mapping[type, tuple[Placement, ...]] = {SDXLArchitecture: _SDXL, FluxArchitecture: _FLUX}
 """By family, since families differ in what fits where."""
 
-PROFILE_NAMES = tuple(dict.fromkeys(profile.name for table in _PROFILES.values() for profile in table))
+PLACEMENT_NAMES = tuple(dict.fromkeys(placement.name for table in _PLACEMENTS.values() for placement in table))
 
 
-def profiles(variant: Variant) -> Mapping[str, Profile]:
-    """The profiles that serve a variant, by name."""
-    return {profile.name: profile for profile in _PROFILES[type(variant.architecture)]}
+def placements(variant: Variant) -> Mapping[str, Placement]:
+    """The placements that serve a variant, by name."""
+    return {placement.name: placement for placement in _PLACEMENTS[type(variant.architecture)]}
 
 
-def profile_of(variant: Variant, name: str) -> Profile:
-    """Raises `ProfileError` where the variant cannot be served so."""
-    known = profiles(variant)
+def placement_of(variant: Variant, name: str) -> Placement:
+    """Raises `PlacementError` where the variant cannot be served so."""
+    known = placements(variant)
     if name not in known:
-        raise ProfileError(f"profile: '{variant.name}' has no '{name}', only {', '.join(known)}")
+        raise PlacementError(f"placement: '{variant.name}' has no '{name}', only {', '.join(known)}")
     return known[name]

@@ -24,7 +24,7 @@ ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
 VAE_TILE = "vae_tile"
-"""The decoder's model where a profile has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
+"""The decoder's model where a placement has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
 
 
 def model_name(role: str, deployment: str = ENSEMBLE) -> str:
@@ -38,8 +38,10 @@ def model_name(role: str, deployment: str = ENSEMBLE) -> str:
     return deployment + role.removeprefix(ENSEMBLE) if role in (ENSEMBLE, STREAM) else f"{deployment}_{role}"
 
 
-FACE_IMAGE = Tensor("face_image", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face")
-FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of face_image that this prompt belongs to; -1: no face")
+ALIGNED_FACES = Tensor(
+    "aligned_faces", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face"
+)
+FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of aligned_faces that this prompt belongs to; -1: no face")
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
 CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
@@ -63,7 +65,7 @@ def ids(variant: Variant) -> tuple[Tensor, ...]:
 def components(variant: Variant) -> dict[str, Signature]:
     """The four networks of a variant."""
     return {
-        FACE_ENCODER: Signature(FACE_ENCODER, (FACE_IMAGE,), variant.face_features, "aligned face -> identity features"),
+        FACE_ENCODER: Signature(FACE_ENCODER, (ALIGNED_FACES,), variant.face_features, "aligned face -> identity features"),
         TEXT_ENCODER: Signature(
             TEXT_ENCODER,
             (*ids(variant), FACE_INDEX, *variant.fused_features),
@@ -146,14 +148,14 @@ def models(variant: Variant) -> dict[str, Signature]:
     prepare = Signature(
         PREPARE,
         PARAMETERS,
-        (FACE_IMAGE, FACE_INDEX, *ids(variant), JOB),
+        (ALIGNED_FACES, FACE_INDEX, *ids(variant), JOB),
         "checks the request, finds and aligns faces, tokenises",
     )
     sampler = Signature(
         SAMPLER,
         tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, variant.identity, CONTROL)),
         (replace(latents(variant, "images"), optional=True), REPORT),
-        "runs the denoiser over the schedule; with `control`, see faceclip_serving/service.py",
+        "runs the denoiser over the schedule; with `control`, see faceclip_serving/sampling/service.py",
     )
     outputs = (
         Tensor("images", DType.BYTES, ("images",), "encoded pictures, in `output_format`"),

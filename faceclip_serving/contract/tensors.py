@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UserError
+
 Array = NDArray[Any]
 
 
@@ -51,7 +53,7 @@ class Range(NamedTuple):
 Bounds = Mapping[str, Range]
 
 
-class TensorError(ValueError):
+class TensorError(UserError):
     """A tensor does not match its declaration."""
 
 

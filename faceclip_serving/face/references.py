@@ -9,16 +9,14 @@ import numpy as np
 
 from ..contract.tensors import Array
 
-WEIGHTINGS = ("equal", "quality")
-"""`equal`; `quality`: by the detector's score times frontality, so that a clear frontal photograph counts more."""
-
 DIFFERENT_PERSON = 0.25
 """Cosine of identity vectors below which two photographs hardly show one person: angular-margin recognisers place pairs of one
 person around 0.5 and above, of two people around 0. An assumption about the published face encoder, not measured on it."""
 
 
 def face_weights(reports: Sequence[Mapping[str, Any]], weighting: str) -> list[float]:
-    """One weight per reference, summing to 1. A face whose quality is unknown (an aligned crop, say) counts as a good one."""
+    """One weight per reference, summing to 1. `weighting`: `equal`, or `quality`: by the detector's score times frontality, so
+    that a clear frontal photograph counts more. A face whose quality is unknown (an aligned crop, say) counts as a good one."""
     raw = [1.0 if weighting == "equal" else _quality(report) for report in reports]
     return [weight / sum(raw) for weight in raw]
 

@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 
 from ..contract.digest import DIGEST_FILE, package_digest
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
-from ..contract.placements import Profile, profile_of
+from ..contract.placements import Placement, placement_of
 from ..contract.signatures import model_name, models
 from ..contract.tensors import Array, Signature, Tensor
 from ..contract.variant import Variant
@@ -33,11 +33,11 @@ class Setup:
     """What a Python model knows of itself when it starts."""
 
     variant: Variant
-    profile: Profile
+    placement: Placement
     signature: Signature
     folder: Path
     """The model's version folder."""
-    contract: str
+    digest: str
     encoding_cache_bytes: int
     vae_tile: int
     """Latent cells per side of the decoder's tiles; 0: none."""
@@ -58,22 +58,22 @@ def setup(args: Mapping[str, str]) -> Setup:
     parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
     folder = Path(args["model_repository"]) / args["model_version"]
     package = Path(__file__).resolve().parents[1]
-    contract = package_digest(package)
+    digest = package_digest(package)
     recorded = folder / DIGEST_FILE
-    if package.parent != folder.resolve() or not recorded.exists() or recorded.read_text().strip() != contract:
+    if package.parent != folder.resolve() or not recorded.exists() or recorded.read_text().strip() != digest:
         raise RuntimeError(
             f"{args['model_name']}: expected the assembled code in {folder}, got {package} with another digest;"
             " assemble the repository again (python -m export repository)"
         )
-    profile = profile_of(VARIANTS[parameters["variant"]], parameters["profile"])
-    variant = profile.narrowed(VARIANTS[parameters["variant"]])
+    placement = placement_of(VARIANTS[parameters["variant"]], parameters["placement"])
+    variant = placement.narrowed(VARIANTS[parameters["variant"]])
     signatures = models(variant)
     return Setup(
         variant,
-        profile,
+        placement,
         signatures[parameters["role"]],
         folder,
-        contract,
+        digest,
         int(parameters.get("encoding_cache_bytes", 0)),
         int(parameters.get("vae_tile", 0)),
         parameters["deployment"],

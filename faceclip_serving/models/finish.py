@@ -22,9 +22,9 @@ STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "condition
 """Stage name, and the events between which it runs."""
 
 
-def finish(variant: Variant, contract: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def finish(variant: Variant, digest: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
-    job = Job.decode(arrays["report"], contract)
+    job = Job.decode(arrays["report"], digest)
     job.stamp("decoded")
     pixels = to_pixels(arrays["image"])
     seeds = job.request.seeds
@@ -65,5 +65,5 @@ def details(variant: Variant, job: Job) -> dict[str, Any]:
         "faces": job.faces,
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,
-        "versions": {"contract": job.contract[:12], "python": platform.python_version(), "numpy": np.__version__},
+        "versions": {"digest": job.digest[:12], "python": platform.python_version(), "numpy": np.__version__},
     }

@@ -41,7 +41,7 @@ class OnnxComponent:
         if missing:
             raise RuntimeError(
                 f"{signature.name}: expected {providers[0]}, but ONNX Runtime offers {self._session.get_providers()};"
-                " install onnxruntime-gpu with its CUDA libraries, or use the cpu profile"
+                " install onnxruntime-gpu with its CUDA libraries, or use the cpu placement"
             )
         self._bound = providers[0] != "CPUExecutionProvider"
         self._signature = signature

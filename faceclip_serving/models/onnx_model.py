@@ -13,13 +13,13 @@ from .onnx_component import OnnxComponent
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
-        placement = setup.profile.placements[setup.signature.name]
+        execution = setup.placement.components[setup.signature.name]
         self._signature = setup.signature
         component = OnnxComponent(
-            setup.folder / placement.runtime.artifact,
+            setup.folder / execution.runtime.artifact,
             setup.signature,
-            placement.runtime.providers,
-            bounds(setup.variant, setup.profile.denoiser_rows, setup.vae_tile)[setup.signature.name],
+            execution.runtime.providers,
+            bounds(setup.variant, setup.placement.denoiser_rows, setup.vae_tile)[setup.signature.name],
         )
 
         cached = setup.signature.name in ENCODERS

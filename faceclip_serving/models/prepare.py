@@ -8,13 +8,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..contract.architectures import FACE_SIZE
-from ..contract.job import Job
+from ..contract.job import Job, Rows
 from ..contract.parameters import GenerationRequest, parse_request, reference_photos
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.prepare import Detector, PreparedFace, prepare_face
 from ..face.references import face_weights
-from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, Rows, branches_needed
+from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -24,13 +24,13 @@ def prepare(
     variant: Variant,
     tokenizers: Sequence[Tokenizer],
     detect: Detector,
-    contract: str,
+    digest: str,
     arrays: Mapping[str, Array],
     reservation: int | None = None,
     deadline: float | None = None,
 ) -> dict[str, Array]:
     """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
-    job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, contract)
+    job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, digest)
     job.stamp("received")
     photos = reference_photos(variant, arrays, job.request.image_encoding)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
@@ -46,7 +46,7 @@ def prepare(
     job.warnings = list(dict.fromkeys(job.warnings))
     job.stamp("prepared")
     return {
-        "face_image": _stack(faces),
+        "aligned_faces": _stack(faces),
         "face_index": np.array([[face] for _, _, face in plan], np.int64),
         **ids,
         "job": job.encode(),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ..contract.errors import Busy
 
-PRIORITIES = {"interactive": 0.0, "batch": 30.0}
+HEAD_START_S = {"interactive": 0.0, "batch": 30.0}
 """Priority -> the head start, in seconds of waiting, that others have over it. Finite, so nothing starves."""
 
 RESERVATION_S = 120.0
@@ -88,4 +88,4 @@ class Admission:
 
 def urgency(priority: str, waiting_since: float) -> float:
     """Sort key of waiting requests: the smallest goes first."""
-    return waiting_since + PRIORITIES[priority]
+    return waiting_since + HEAD_START_S[priority]

@@ -13,7 +13,7 @@ does not name are not computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,3 @@ def weighted_sum(rows: Sequence[Any], weights: Sequence[float]) -> Any:
     for weight, row in zip(weights[1:], rows[1:], strict=True):
         total = total + weight * row
     return total
-
-
-Rows = Mapping[str, list[int]]
-"""Role (a branch, or PREFIXED_TEXT) -> rows of the text encoder's output."""

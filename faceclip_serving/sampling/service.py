@@ -66,13 +66,13 @@ class Service:
     def __init__(
         self,
         variant: Variant,
-        contract: str,
+        digest: str,
         loop: StepLoop,
         admission: Admission,
         on_end: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self._variant = variant
-        self._contract = contract
+        self._digest = digest
         self._loop = loop
         self._admission = admission
         self._on_end = on_end
@@ -188,7 +188,7 @@ class Service:
         reply.send({"report": _document({"in_flight": self._admission.in_flight})})
 
     def _job(self, arrays: Mapping[str, Array]) -> Job:
-        job = Job.decode(arrays["job"], self._contract)
+        job = Job.decode(arrays["job"], self._digest)
         job.stamp("conditioned")
         return job
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from export.repository.from_nothing import onnx_folder
+from export.paths import onnx_folder
 from faceclip_serving.contract.sdxl import TINY_SDXL
 
 ROOT = Path(__file__).resolve().parents[2]

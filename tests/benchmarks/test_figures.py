@@ -19,7 +19,7 @@ from benchmarks.speed.compare import agreement, figures, ratios, take_turns
 from benchmarks.speed.latency import times_table
 from benchmarks.speed.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
 from export.forecast.cost import Cost
-from faceclip_serving.contract.placements import CPU, GPU_ORT, profile_of
+from faceclip_serving.contract.placements import CPU, GPU_ORT, placement_of
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 
 WORK = Cost(
@@ -109,11 +109,11 @@ def test_pictures_of_other_work_end_the_comparison():
 
 
 def test_a_peer_is_compared_where_the_server_computes():
-    eight = profile_of(SDXL, "8gb")
-    assert [device_of(profile) for profile in (CPU, GPU_ORT, eight)] == ["cpu", "cuda", "cuda"]
+    eight = placement_of(SDXL, "8gb")
+    assert [device_of(placement) for placement in (CPU, GPU_ORT, eight)] == ["cpu", "cuda", "cuda"]
     assert on_onnxruntime(CPU) is CPU
     plain = on_onnxruntime(eight)
-    assert {name: placement.runtime.name for name, placement in plain.placements.items()} == {
+    assert {name: execution.runtime.name for name, execution in plain.components.items()} == {
         "face_encoder": "ort-cpu",
         "text_encoder": "ort-cpu",
         "denoiser": "ort-cuda",
@@ -124,7 +124,7 @@ def test_a_peer_is_compared_where_the_server_computes():
 
 def test_absent_peers_have_a_reason():
     wanted = [name for name in PEERS if name != ONNXRUNTIME]
-    assert absent(CPU, wanted, [ONNXRUNTIME]) == {ONNXRUNTIME: "--skip", TENSORRT: "profile 'cpu' has no engines"}
+    assert absent(CPU, wanted, [ONNXRUNTIME]) == {ONNXRUNTIME: "--skip", TENSORRT: "placement 'cpu' has no engines"}
 
 
 # ------------------------------------------------------------------------------------------------------------------- sweep
@@ -141,13 +141,13 @@ def test_no_sweep_is_the_usual_request():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["batch=2"], "expected profile|size|steps|images"),
+        (["batch=2"], "expected placement|size|steps|images"),
         (["size="], "size="),
         (["size=64"], "HEIGHTxWIDTH"),
         (["size=60x64"], "multiple of 8, got '60'"),
         (["steps=0"], "from 1 to 200, got '0'"),
         (["images=9"], "from 1 to 4"),
-        (["profile=moon"], "got 'moon'"),
+        (["placement=moon"], "got 'moon'"),
         (["steps=4", "steps=8"], "given twice"),
     ],
 )

@@ -74,7 +74,7 @@ def test_without_a_gpu_it_says_so_counts_and_ends_well(monkeypatch, capsys):
     assert "no GPU here" in printed.err
     document = json.loads(printed.out.splitlines()[-1])
     assert document["gpu"] is False and document["components"] == {} and document["failures"] == []
-    assert document["plans"]["8gb"]["fits"] is True
+    assert document["forecasts"]["8gb"]["fits"] is True
     (denoiser,) = document["counted"]["denoiser"]
     assert denoiser["flops"] / 1e12 == pytest.approx(6.76, rel=0.01)
     assert document["engine_shapes"]["8gb"]["denoiser"]["rows"] == [1, 1, 1]
@@ -112,12 +112,12 @@ def test_a_picture_on_a_small_card_is_decoded_in_tiles(tiny_repository_graphs):
 
 
 # ------------------------------------------------------------------------------------------------- the report to share
-def test_a_report_has_every_part_with_its_profile_and_weights(tmp_path):
+def test_a_report_has_every_part_with_its_placement_and_weights(tmp_path):
     found = parts("sdxl", "8gb", tmp_path, 20, ["compare"])
-    assert list(found) == ["plan", "vram", "latency"]
-    assert found["plan"][-3:] == ["--placement", "8gb", "--json"]
+    assert list(found) == ["forecast", "vram", "latency"]
+    assert found["forecast"][-3:] == ["--placement", "8gb", "--json"]
     assert found["latency"][2:] == [
-        "--variant", "sdxl", "--profile", "8gb", "--checkpoint", str(tmp_path), "--runs", "20",
+        "--variant", "sdxl", "--placement", "8gb", "--checkpoint", str(tmp_path), "--runs", "20",
     ]  # fmt: skip
 
 

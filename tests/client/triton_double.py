@@ -1,6 +1,6 @@
 """A small gRPC server that speaks Triton's protocol, in the test's own process.
 
-It checks requests with the project's own contract (`faceclip_serving.requests`) and draws noise instead of people. Statuses and
+It checks requests with the project's own contract (`faceclip_serving.contract.parameters`) and draws noise instead of people. Statuses and
 messages of its failures are those that a Triton 2.51 server gave for the same failure. The prompt chooses the behaviour.
 """
 

@@ -11,9 +11,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.engine.shapes import Sizes, engine_bounds
-from export.repository.from_nothing import onnx_folder
+from export.paths import onnx_folder
 from export.repository.render import assemble, render
-from faceclip_serving.contract.placements import CPU, ORT_CPU, profiles
+from faceclip_serving.contract.placements import CPU, ORT_CPU, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import VAE_DECODER, VAE_TILE, components
 from faceclip_serving.contract.tensors import Range
@@ -93,14 +93,15 @@ def test_the_component_behind_takes_no_more_than_a_tile(client):
         infer(client, VAE_TILE, latents(1, 24, 16))
 
 
-@pytest.mark.parametrize("name", profiles(TINY_SDXL))
+@pytest.mark.parametrize("name", placements(TINY_SDXL))
 def test_a_tile_adds_a_model_and_changes_no_tensor(name):
-    profile = profiles(TINY_SDXL)[name]
+    placement = placements(TINY_SDXL)[name]
     whole, cut = (
-        {model: parse(text) for model, text in render(TINY_SDXL, replace(profile, vae_tile=tile)).items()} for tile in (0, TILE)
+        {model: parse(text) for model, text in render(TINY_SDXL, replace(placement, vae_tile=tile)).items()}
+        for tile in (0, TILE)
     )
     assert cut.keys() - whole.keys() == {VAE_TILE}
-    runtime = profile.placements[VAE_DECODER].runtime
+    runtime = placement.components[VAE_DECODER].runtime
     assert (cut[VAE_TILE].backend, cut[VAE_TILE].platform) == (runtime.backend, runtime.platform)
     assert cut[VAE_DECODER].backend == "python"
     for config in (cut[VAE_TILE], cut[VAE_DECODER]):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.onnx.export import export_component
-from export.repository.from_nothing import onnx_folder
+from export.paths import onnx_folder
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER
 

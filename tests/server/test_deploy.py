@@ -1,6 +1,5 @@
 """The container's files, as far as they can be checked without a container engine, and what Triton's own backends are given."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -16,9 +15,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from deploy.tensorrt_version import version
+from export.__main__ import COMMANDS
 from export.engine.shapes import engine_bounds, shape_ranges
+from export.onnx.sources import reached
 from export.repository.render import component_models, render
-from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.probe import probe
@@ -31,20 +32,20 @@ OLDEST_TAG = (26, 5)
 KEY = "0123abc"
 
 EVERY_CONFIGURATION = pytest.mark.parametrize(
-    ("variant", "profile"),
-    [(variant, profile) for variant in VARIANTS.values() for profile in profiles(variant).values()],
+    ("variant", "placement"),
+    [(variant, placement) for variant in VARIANTS.values() for placement in placements(variant).values()],
     ids=lambda each: each.name,
 )
 
 
-def configurations(variant, profile):
-    return {name: text_format.Parse(text, pb.ModelConfig()) for name, text in render(variant, profile).items()}
+def configurations(variant, placement):
+    return {name: text_format.Parse(text, pb.ModelConfig()) for name, text in render(variant, placement).items()}
 
 
 # --------------------------------------------------------------------------------------------------------- Triton's models
 @EVERY_CONFIGURATION
-def test_every_ensemble_tensor_keeps_its_dtype_and_shape_from_the_model_that_makes_it(variant, profile):
-    configs = configurations(variant, profile)
+def test_every_ensemble_tensor_keeps_its_dtype_and_shape_from_the_model_that_makes_it(variant, placement):
+    configs = configurations(variant, placement)
     ensemble = configs[ENSEMBLE]
     known = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
     made = set()
@@ -63,9 +64,9 @@ def test_every_ensemble_tensor_keeps_its_dtype_and_shape_from_the_model_that_mak
 
 
 @EVERY_CONFIGURATION
-def test_batching_rules(variant, profile):
+def test_batching_rules(variant, placement):
     """An ensemble's max_batch_size may not exceed any step's; at 0 every dimension is declared, so the first is the batch."""
-    configs = configurations(variant, profile)
+    configs = configurations(variant, placement)
     steps = [configs[step.model_name] for step in configs[ENSEMBLE].ensemble_scheduling.step]
     assert configs[ENSEMBLE].max_batch_size <= min(config.max_batch_size for config in steps)
     assert not any(config.model_transaction_policy.decoupled for config in steps), "one decoupled step decouples the ensemble"
@@ -76,10 +77,10 @@ def test_batching_rules(variant, profile):
 
 
 @EVERY_CONFIGURATION
-def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, profile):
-    configs = configurations(variant, profile)
-    for holder, name in component_models(profile).items():
-        config, runtime = configs[holder], profile.placements[name].runtime
+def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, placement):
+    configs = configurations(variant, placement)
+    for holder, name in component_models(placement).items():
+        config, runtime = configs[holder], placement.components[name].runtime
         if runtime.backend == "python":
             assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
             continue
@@ -88,7 +89,7 @@ def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, profile)
             ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
         )
         assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_GPU}
-        limits = engine_bounds(profile.narrowed(variant), name, profile.denoiser_rows, vae_tile=profile.vae_tile)
+        limits = engine_bounds(placement.narrowed(variant), name, placement.denoiser_rows, vae_tile=placement.vae_tile)
         shapes = shape_ranges(components(variant)[name], limits)
         assert [tensor.name for tensor in config.input] == list(shapes)
         for tensor in config.input:
@@ -164,26 +165,16 @@ def third_party(path):
 
 
 def used_by_the_steps_in_the_image():
-    """Modules of `export` that the image's own commands import, directly or not."""
-    seen, todo = set(), [ROOT / "export" / f"{name}.py" for name in ("engine", "verify", "inspect_engine", "repository")]
-    while todo:
-        path = todo.pop()
-        if path in seen or not path.exists():
-            continue
-        seen.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                folder = path.parents[node.level - 1]
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-                todo += [folder.joinpath(*name.split(".")).with_suffix(".py") for name in names]
-    return seen
+    """Modules of ours that the image's own commands import, directly or not."""
+    modules = ["export.__main__", *(COMMANDS[name].module for name in ("engine", "verify", "inspect", "repository"))]
+    return {path for module in modules for path in reached(module)}
 
 
 def test_the_image_has_every_package_that_its_models_and_commands_import():
     ours = pins(DEPLOY / "requirements.txt")
     files = [path for folder in ("faceclip_serving", "model_repository", "server") for path in (ROOT / folder).rglob("*.py")]
     commands = used_by_the_steps_in_the_image()
-    assert {"engine_tensorrt.py", "components.py", "encoder.py"} <= {path.name for path in commands}
+    assert {"tensorrt.py", "components.py", "encoder.py"} <= {path.name for path in commands}
     for path in (*files, *commands):
         for name in third_party(path):
             assert IMPORTED_AS.get(name, name) in ours, f"{path.relative_to(ROOT)} imports {name}"

@@ -18,7 +18,7 @@ from benchmarks.quality import metrics
 from benchmarks.quality import sweeps as quality_sweeps
 from benchmarks.quality.command import headline, smallest_psnr_db
 from benchmarks.quality.judges import Jury
-from benchmarks.quality.makers import Maker, Settings, cpu_profile, guidance_of, request_of
+from benchmarks.quality.makers import Maker, Settings, cpu_placement, guidance_of, request_of
 from benchmarks.quality.report import write_page
 from benchmarks.quality.sweeps import NAMES, SWEEPS, mean_and_error, spread
 from benchmarks.quality.world import Cases, World, make_world
@@ -92,10 +92,10 @@ def test_precisions_are_compared_with_the_first(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_one_precision_of_the_denoiser_leaves_the_others_alone() -> None:
-    profile = cpu_profile("fp32", "int8w")
-    found = {name: each.precision for name, each in profile.placements.items()}
+    placement = cpu_placement("fp32", "int8w")
+    found = {name: each.precision for name, each in placement.components.items()}
     assert found.pop("denoiser") == "int8w" and set(found.values()) == {"fp32"}
-    assert profile.name != cpu_profile("fp32").name == cpu_profile("fp32", "fp32").name
+    assert placement.name != cpu_placement("fp32").name == cpu_placement("fp32", "fp32").name
 
 
 def test_a_request_brings_its_crops_as_aligned_ones() -> None:
@@ -192,17 +192,17 @@ def test_the_page_shows_absent_peers_and_every_figure(tmp_path: Path) -> None:
 
 def test_sweeps_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    quality.add_command(parser.add_subparsers())
-    assert parser.parse_args(["quality", "--sweeps", "all"]).sweeps == list(NAMES)
-    assert parser.parse_args(["quality", "--sweeps", "references"]).sweeps == ["references"]
+    quality.add_arguments(parser)
+    assert parser.parse_args(["--sweeps", "all"]).sweeps == list(NAMES)
+    assert parser.parse_args(["--sweeps", "references"]).sweeps == ["references"]
     with pytest.raises(SystemExit):
-        parser.parse_args(["quality", "--sweeps", "colour"])
+        parser.parse_args(["--sweeps", "colour"])
     assert "--sweeps: expected all, or some of" in capsys.readouterr().err
 
 
 def test_the_command_is_registered_and_photographs_need_a_recogniser(tmp_path: object) -> None:
     parser = argparse.ArgumentParser()
-    quality.add_command(parser.add_subparsers())
-    arguments = parser.parse_args(["quality", "--pictures", str(tmp_path)])
+    quality.add_arguments(parser)
+    arguments = parser.parse_args(["--pictures", str(tmp_path)])
     with pytest.raises(ValueError, match="--recogniser"):
-        arguments.run(arguments)
+        quality.run(arguments)

@@ -35,14 +35,14 @@ class FaceCLIPEncoder(nn.Module):
         """The branches in the order of concatenation."""
         return [getattr(self, name) for name in self.branch_names]
 
-    def encode_faces(self, face_image: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
+    def encode_faces(self, aligned_faces: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
         """Aligned faces [faces, 3, height, width], RGB in [0, 1] -> the features that prompts are fused with.
 
         class_token [faces, branches, classes], unit length; patch_token [faces, branches, patches, width]. With `shared`, the
         first branch's face encoder answers for all: right only where `face_encoders_equal`.
         """
         running = self.branches[:1] if shared else self.branches
-        features = [branch.face_encoder(face_image) for branch in running]
+        features = [branch.face_encoder(aligned_faces) for branch in running]
         class_token = torch.stack([unit_length(of_class) for of_class, _ in features], dim=1)
         patch_token = torch.stack([of_patches for _, of_patches in features], dim=1)
         if shared:
@@ -71,15 +71,15 @@ class FaceCLIPEncoder(nn.Module):
         outputs = [branch(input_ids, has_face, row_class[:, i], row_patches[:, i]) for i, branch in enumerate(self.branches)]
         return torch.cat([fused for fused, _ in outputs], dim=-1), outputs[-1][1]
 
-    def forward(self, face_image: Tensor, face_exist: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, aligned_faces: Tensor, face_exist: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The reference form, one image per row: (embeddings, pooled) as `encode_rows`.
 
-        face_image [rows, 3, height, width], RGB in [0, 1]; face_exist bool [rows]: where false the image counts as all zeros;
+        aligned_faces [rows, 3, height, width], RGB in [0, 1]; face_exist bool [rows]: where false the image counts as all zeros;
         input_ids int64 [rows, tokens].
         """
-        class_token, patch_token = self.encode_faces(face_image, shared=False)
-        no_face = self.encode_faces(torch.zeros_like(face_image[:1]), shared=False)
-        rows = torch.arange(face_image.shape[0], device=face_image.device)
+        class_token, patch_token = self.encode_faces(aligned_faces, shared=False)
+        no_face = self.encode_faces(torch.zeros_like(aligned_faces[:1]), shared=False)
+        rows = torch.arange(aligned_faces.shape[0], device=aligned_faces.device)
         face_index = torch.where(face_exist, rows, -1).unsqueeze(1)
         return self.encode_rows(input_ids, face_index, class_token, patch_token, *no_face)
 

@@ -40,24 +40,26 @@ class FaceT5Encoder(nn.Module):
         row_patches = torch.cat((no_face_patch_token, patch_token)).index_select(0, chosen)
         return self.encoder_2(input_ids, row_patches), self.encoder_1(pooled_ids)
 
-    def forward(self, face_image: Tensor, face_exist: Tensor, pooled_ids: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, aligned_faces: Tensor, face_exist: Tensor, pooled_ids: Tensor, input_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The reference form, one image per row: (embeddings, pooled) as `encode_rows`.
 
-        face_image [rows, 3, height, width], RGB in [0, 1]; face_exist bool [rows]: where false the image counts as all zeros.
+        aligned_faces [rows, 3, height, width], RGB in [0, 1]; face_exist bool [rows]: where false the image counts as all zeros.
         """
-        _, patch_token = face_features(self.encoder_2.face_encoder, face_image)
-        _, no_face = face_features(self.encoder_2.face_encoder, torch.zeros_like(face_image[:1]))
-        rows = torch.arange(face_image.shape[0], device=face_image.device)
+        _, patch_token = face_features(self.encoder_2.face_encoder, aligned_faces)
+        _, no_face = face_features(self.encoder_2.face_encoder, torch.zeros_like(aligned_faces[:1]))
+        rows = torch.arange(aligned_faces.shape[0], device=aligned_faces.device)
         face_index = torch.where(face_exist, rows, -1).unsqueeze(1)
         return self.encode_rows(pooled_ids, input_ids, face_index, patch_token, no_face)
 
 
-def face_features(face_encoder: FaceTransformer, face_image: Tensor) -> tuple[Tensor, Tensor]:
+def face_features(face_encoder: FaceTransformer, aligned_faces: Tensor) -> tuple[Tensor, Tensor]:
     """Aligned faces [faces, 3, height, width], RGB in [0, 1] -> class_token and patch_token.
 
     class_token [faces, 1, classes], unit length, says who it is; patch_token [faces, patches, width] is what texts are fused with.
     """
-    class_token, patch_token = face_encoder(face_image)
+    class_token, patch_token = face_encoder(aligned_faces)
     return unit_length(class_token).unsqueeze(1), patch_token
 
 

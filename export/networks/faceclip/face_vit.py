@@ -37,14 +37,14 @@ class FaceTransformer(nn.Module):
             nn.BatchNorm1d(sizes.classes, eps=_BATCH_NORM_EPS),
         )
 
-    def forward(self, face_image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, aligned_faces: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned faces [faces, 3, height, width], RGB in [0, 1] -> class_token and patch_token.
 
         class_token [faces, classes], not normalised yet; patch_token [faces, patches, width].
         """
         # The published network was fed by a plain bilinear resize; antialiasing would change every number.
         size = (self.image_size, self.image_size)
-        image = functional.interpolate(face_image, size=size, mode="bilinear", align_corners=False, antialias=False)
+        image = functional.interpolate(aligned_faces, size=size, mode="bilinear", align_corners=False, antialias=False)
         tokens: Tensor = self.patch_embed(image) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)

@@ -24,7 +24,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._variant, self._signature = setup.variant, setup.signature
         self._call = setup.call
-        in_flight = setup.profile.max_active + setup.profile.max_waiting
+        in_flight = setup.placement.max_active + setup.placement.max_waiting
         self._factors = np.load(setup.folder / PREVIEW_FILE)
         self._threads = ThreadPoolExecutor(in_flight + SPARE_THREADS, thread_name_prefix="stream")
 

@@ -16,7 +16,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._finish = partial(finish, setup.variant, setup.contract)
+        self._finish = partial(finish, setup.variant, setup.digest)
         self._stages = StageMetrics(Metrics(setup.variant.name, setup.deployment))
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -32,7 +32,7 @@ class TritonPythonModel:
         detect = make_detector(yunet if yunet.exists() else None)
         self._metrics = Metrics(setup.variant.name, setup.deployment)
         self._invalid = requests_by_outcome(self._metrics, "invalid")["invalid"]
-        self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.contract)
+        self._prepare = partial(prepare, setup.variant, tokenizers, detect, setup.digest)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, partial(self._one, request.timeout())) for request in requests]

@@ -42,16 +42,16 @@ class TritonPythonModel:
         make_scheduler(
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
-        profile = setup.profile
-        admission = Admission(profile.max_active, profile.max_waiting)
+        placement = setup.placement
+        admission = Admission(placement.max_active, placement.max_waiting)
         metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment))
         self._loop = StepLoop(
             lambda inputs: setup.call(DENOISER, inputs)["noise_pred"],
-            profile.denoiser_rows,
-            profile.max_active,
+            placement.denoiser_rows,
+            placement.max_active,
             metrics,
         )
-        self._service = Service(setup.variant, setup.contract, self._loop, admission, metrics.ended)
+        self._service = Service(setup.variant, setup.digest, self._loop, admission, metrics.ended)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -1,4 +1,4 @@
-"""Runs `vae_decoder` on ONNX Runtime. A TensorRT profile has model.plan here instead, and needs no Python."""
+"""Runs `vae_decoder` on ONNX Runtime. A TensorRT placement has model.plan here instead, and needs no Python."""
 
 from faceclip_serving.models.onnx_model import TritonPythonModel
 

@@ -1,4 +1,4 @@
-"""What stands here as model.py where the profile has a tile: pictures are decoded tile by tile, over the model `vae_tile`.
+"""What stands here as model.py where the placement has a tile: pictures are decoded tile by tile, over the model `vae_tile`.
 
 `vae_tile` holds the component's artifact, whatever runtime that is for; this model only cuts, calls and blends.
 """

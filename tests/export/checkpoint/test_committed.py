@@ -16,7 +16,7 @@ from export.checkpoint import committed
 from export.checkpoint.committed import own_folder, weights_folder
 from export.checkpoint.read import CheckpointError, load_part
 from export.checkpoint.tensor_files import read_tensors, write_tensors
-from export.checkpoint.tokenizers import tokenizer_folders, write_tokenizers
+from export.checkpoint.tokenizers import TokenizerError, tokenizer_folders, write_tokenizers
 from export.onnx.export import export_component, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.parameters import parse_request
@@ -103,5 +103,5 @@ def test_nano_draws_one_size_and_reads_56_tokens(tmp_path: Path) -> None:
 
 
 def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="expects the id"):
+    with pytest.raises(TokenizerError, match="expects the id"):
         write_tokenizers(replace(NANO, tokens=(replace(NANO.tokens[0], identity_token=5),)), None, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import subprocess
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from export.__main__ import main
 from export.checkpoint import download as downloading
-from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, add_command, download, fetch_from_hub
+from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, download, fetch_from_hub
 from export.checkpoint.parts import NEEDED, PARTS, Digest
 
 CONTENT = b"a detector, say"
@@ -183,19 +183,9 @@ def test_files_that_the_hub_does_not_give(tmp_path: Path, hub_url: str, part: st
 
 
 # ------------------------------------------------------------------------------------------------------------ command
-COMMAND = """
-import argparse, sys
-from export.download import add_command
-parser = argparse.ArgumentParser()
-add_command(parser.add_subparsers())
-args = parser.parse_args()
-sys.exit(args.run(args))
-"""
-
-
 def test_offline_is_one_clear_line(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", COMMAND, "download", "--only", "yunet", "--to", str(tmp_path)],
+        [sys.executable, "-m", "export", "download", "--only", "yunet", "--to", str(tmp_path)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -208,9 +198,5 @@ def test_offline_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_command_refuses_without_consent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_command(parser.add_subparsers())
-    args = parser.parse_args(["download", "--to", str(tmp_path)])
-    assert args.variant == "sdxl" and args.only is None
-    assert args.run(args) == 1
+    assert main(["download", "--to", str(tmp_path)]) == 1
     assert "error: parts face_clip_encoder, unet" in capsys.readouterr().err

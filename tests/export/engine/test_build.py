@@ -9,13 +9,13 @@ import pytest
 
 from export.__main__ import main
 from export.engine import tensorrt as engine_tensorrt
-from export.engine.build import last_error, plan_components, plan_profiles, refit_engine, timing_cache
+from export.engine.build import last_error, plan_components, plan_placements, refit_engine, timing_cache
 from export.engine.device import driver_version, open_device
 from export.engine.errors import EngineError
 from export.engine.options import Options
 from export.engine.record import PLAN, Machine, Recipe, Record, onnx_digests
 from export.engine.tensorrt import check_version, version
-from faceclip_serving.contract.placements import CPU, profiles
+from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import FACE_ENCODER
 
@@ -59,12 +59,12 @@ def test_both_majors_are_taken(found):
 
 def test_only_one_module_imports_tensorrt_and_none_when_it_is_imported():
     importing = [
-        path.name
+        path.relative_to(ROOT).as_posix()
         for path in (ROOT / "export").rglob("*.py")
         if any(line.strip() == "import tensorrt as trt" for line in path.read_text().splitlines())
     ]
-    assert importing == ["engine_tensorrt.py"]
-    lines = [line for line in (ROOT / "export/engine_tensorrt.py").read_text().splitlines() if "import tensorrt" in line]
+    assert importing == ["export/engine/tensorrt.py"]
+    lines = [line for line in (ROOT / "export/engine/tensorrt.py").read_text().splitlines() if "import tensorrt" in line]
     assert lines and all(line.startswith("    ") for line in lines)
     assert engine_tensorrt.PACKAGE == "tensorrt"
 
@@ -92,9 +92,9 @@ def test_a_failed_build_ends_with_the_logs_last_error(tmp_path):
     assert last_error(log) == f"\n  the whole log: {log}"
 
 
-def test_the_profiles_say_what_gets_a_plan():
-    assert plan_profiles() and all(plan_components(profiles(SDXL)[name]) for name in plan_profiles())
-    with pytest.raises(EngineError, match="profile 'cpu': runs no component on TensorRT; choose one of 8gb, 12gb"):
+def test_the_placements_say_what_gets_a_plan():
+    assert plan_placements() and all(plan_components(placements(SDXL)[name]) for name in plan_placements())
+    with pytest.raises(EngineError, match="placement 'cpu': runs no component on TensorRT; choose one of 8gb, 12gb"):
         plan_components(CPU)
 
 

@@ -1,4 +1,4 @@
-"""Optimisation profiles follow from the signatures, in every variant, and keep TensorRT's rules."""
+"""Optimisation placements follow from the signatures, in every variant, and keep TensorRT's rules."""
 
 import math
 
@@ -15,7 +15,7 @@ from export.engine.shapes import (
     parse_size,
     shape_ranges,
 )
-from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
@@ -37,8 +37,8 @@ def ranges(variant, component, rows=8, sizes=Sizes()):  # noqa: B008 - frozen
 
 
 @EVERY
-@pytest.mark.parametrize("rows", sorted({1, *(profile.denoiser_rows for profile in profiles(SDXL).values())}))
-def test_every_input_has_a_profile_and_an_axis_has_one_size_in_all_of_them(variant, rows):
+@pytest.mark.parametrize("rows", sorted({1, *(placement.denoiser_rows for placement in placements(SDXL).values())}))
+def test_every_input_has_a_placement_and_an_axis_has_one_size_in_all_of_them(variant, rows):
     for component in COMPONENTS:
         signature, limits = components(variant)[component], engine_bounds(variant, component, rows)
         found = shape_ranges(signature, limits)
@@ -61,7 +61,7 @@ def test_the_usual_picture_is_the_variants_default_one():
     assert found["latents"] == ((1, 4, 32, 32), (2, 4, 144, 108), (8, 4, 256, 256))
     assert found["timestep"] == ((1, 1), (2, 1), (8, 1))
     assert found["embeddings"] == ((1, 77, 2048), (2, 77, 2048), (8, 77, 2048))
-    assert ranges(SDXL, FACE_ENCODER)["face_image"] == ((1, 3, 448, 448), (1, 3, 448, 448), (4, 3, 448, 448))
+    assert ranges(SDXL, FACE_ENCODER)["aligned_faces"] == ((1, 3, 448, 448), (1, 3, 448, 448), (4, 3, 448, 448))
     assert ranges(SDXL, TEXT_ENCODER)["input_ids"] == ((1, 77), (2, 77), (7, 77))
 
 

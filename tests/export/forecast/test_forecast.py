@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.forecast.forecast import make_plan, refusal
+from export.forecast.forecast import predict, refusal
 from export.forecast.shapes import concrete, find
 from export.onnx.graph import GraphError
 from faceclip_serving.contract.flux import FLUX
-from faceclip_serving.contract.placements import PROFILE_NAMES, profile_of, profiles
+from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 
 NOWHERE = Path("no-such-folder")
-CARDS = [name for name, profile in profiles(SDXL).items() if profile.gpu_bytes is not None]
+CARDS = [name for name, placement in placements(SDXL).items() if placement.gpu_bytes is not None]
 
 
 def test_sizes_must_be_given_and_shapes_must_follow_from_them():
@@ -44,16 +44,16 @@ def test_recorded_graphs_are_those_of_the_full_size():
 
 @pytest.mark.parametrize("name", CARDS)
 def test_every_placement_of_sdxl_fits_its_card(name):
-    plan = make_plan(SDXL, profile_of(SDXL, name), NOWHERE)
-    assert plan.fits and set(plan.components) == set(COMPONENTS)
-    assert plan.gpu_bytes > plan.components[DENOISER].weights > 5e9
+    found = predict(SDXL, placement_of(SDXL, name), NOWHERE)
+    assert found.fits and set(found.components) == set(COMPONENTS)
+    assert found.gpu_bytes > found.components[DENOISER].weights > 5e9
 
 
-@pytest.mark.parametrize("name", profiles(FLUX))
+@pytest.mark.parametrize("name", placements(FLUX))
 def test_every_placement_of_flux_fits_its_card_and_takes_its_default_size(name):
-    profile = profile_of(FLUX, name)
-    assert make_plan(FLUX, profile, NOWHERE).fits
-    narrowed = profile.narrowed(FLUX)
+    placement = placement_of(FLUX, name)
+    assert predict(FLUX, placement, NOWHERE).fits
+    narrowed = placement.narrowed(FLUX)
     assert max(narrowed.defaults.height, narrowed.defaults.width) <= narrowed.limits.size[1]
 
 
@@ -64,16 +64,18 @@ def test_flux_is_refused_on_eight_gigabytes_because_of_its_weights(capsys):
 
 @pytest.mark.parametrize("size", [(1024, 1024), (1152, 864), None])
 def test_eight_gigabytes_hold_the_pictures_that_people_make(size):
-    plan = make_plan(SDXL, profile_of(SDXL, "8gb"), NOWHERE, size)
-    assert plan.gpu_bytes <= 7.5e9
-    assert not plan.components[TEXT_ENCODER].on_gpu and plan.host_bytes > plan.components[TEXT_ENCODER].weights
+    found = predict(SDXL, placement_of(SDXL, "8gb"), NOWHERE, size)
+    assert found.gpu_bytes <= 7.5e9
+    assert not found.components[TEXT_ENCODER].on_gpu and found.host_bytes > found.components[TEXT_ENCODER].weights
 
 
 def test_what_does_not_fit_is_refused_with_a_cure():
-    profile = replace(profile_of(SDXL, "8gb"), vae_tile=0)
-    plan = make_plan(SDXL, profile, NOWHERE)
-    assert not plan.fits
-    assert "the largest part is vae_decoder" in refusal(plan, plan.gpu_limit) and "vae_tile" in refusal(plan, plan.gpu_limit)
+    placement = replace(placement_of(SDXL, "8gb"), vae_tile=0)
+    found = predict(SDXL, placement, NOWHERE)
+    assert not found.fits
+    assert "the largest part is vae_decoder" in refusal(found, found.gpu_limit) and "vae_tile" in refusal(
+        found, found.gpu_limit
+    )
 
 
 def test_the_command_prints_one_document(capsys):
@@ -83,8 +85,8 @@ def test_the_command_prints_one_document(capsys):
 
 
 def test_a_narrowed_variant_refuses_what_its_engines_cannot_hold():
-    assert profile_of(SDXL, "8gb").narrowed(SDXL).limits.size == (256, 1152)
-    assert profile_of(SDXL, "cpu").narrowed(SDXL) == SDXL
-    with pytest.raises(ValueError, match="profile: 'sdxl' has no '9gb', only cpu"):
-        profile_of(SDXL, "9gb")
-    assert {"cpu", "8gb", "12gb", "16gb", "24gb", "datacenter"} <= set(PROFILE_NAMES)
+    assert placement_of(SDXL, "8gb").narrowed(SDXL).limits.size == (256, 1152)
+    assert placement_of(SDXL, "cpu").narrowed(SDXL) == SDXL
+    with pytest.raises(PlacementError, match="placement: 'sdxl' has no '9gb', only cpu"):
+        placement_of(SDXL, "9gb")
+    assert {"cpu", "8gb", "12gb", "16gb", "24gb", "datacenter"} <= set(PLACEMENT_NAMES)

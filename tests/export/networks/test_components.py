@@ -43,7 +43,7 @@ def test_every_variant_has_a_builder_and_a_tolerance_for_every_component(variant
 
 
 def test_an_architecture_without_builders_is_named():
-    with pytest.raises(ComponentError, match=r"variant 'tiny-sdxl'.*no builder for str.*export/components.py"):
+    with pytest.raises(ComponentError, match=r"variant 'tiny-sdxl'.*no builder for str.*export/networks/components.py"):
         build(replace(TINY_SDXL, architecture="unknown"), DENOISER)
 
 

@@ -1,7 +1,7 @@
 """FaceCLIP's networks against the published checkpoint's names and against numbers of the original network.
 
 `tests/data/face_clip_*.state_dict.json`: tensor name -> shape; `{n}` in a name stands for the indices 0 to n-1.
-`tests/data/face_clip_tiny.npz`: inputs and outputs of the original network at tiny widths, filled by `export.weights`; of the
+`tests/data/face_clip_tiny.npz`: inputs and outputs of the original network at tiny widths, filled by `export.checkpoint.seeded`; of the
 144 patches every 13th is kept.
 """
 

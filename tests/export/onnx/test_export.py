@@ -169,7 +169,7 @@ def test_the_command_exports_and_ends_in_json(tmp_path, capsys):
     (shown,) = document["components"]
     assert (document["variant"], document["precision"], shown["component"]) == (TINY_SDXL.name, "fp32", FACE_ENCODER)
     session = onnxruntime.InferenceSession(str(Path(shown["folder"]) / MODEL), providers=["CPUExecutionProvider"])
-    (class_token, _) = session.run(None, {"face_image": np.zeros((1, 3, 448, 448), np.float32)})
+    (class_token, _) = session.run(None, {"aligned_faces": np.zeros((1, 3, 448, 448), np.float32)})
     np.testing.assert_allclose(np.linalg.norm(class_token, axis=-1), 1.0, rtol=1e-5)
     # Another process finds nothing to do: the identity holds nothing of the process that wrote it.
     stamp = (Path(shown["folder"]) / MODEL).stat().st_mtime_ns

@@ -31,7 +31,7 @@ from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, promp
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from tests.serving.contract.test_parameters import raw
 
-CONTRACT = package_digest(Path(__file__).resolve().parents[3] / "faceclip_serving")
+DIGEST = package_digest(Path(__file__).resolve().parents[3] / "faceclip_serving")
 STEPS = 4
 
 
@@ -46,8 +46,8 @@ def folder(tmp_path_factory):
 def pipeline(folder):
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_FLUX.tokens]
     stages = {
-        "prepare": partial(prepare, TINY_FLUX, tokenizers, make_detector(None), CONTRACT),
-        "finish": partial(finish, TINY_FLUX, CONTRACT),
+        "prepare": partial(prepare, TINY_FLUX, tokenizers, make_detector(None), DIGEST),
+        "finish": partial(finish, TINY_FLUX, DIGEST),
     }
     for name, signature in components(TINY_FLUX).items():
         stages[name] = torch_run(build(TINY_FLUX, name), signature)

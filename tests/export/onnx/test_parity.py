@@ -24,12 +24,12 @@ FACES = SIGNATURES[FACE_ENCODER]
 def face_case(faces=3):
     inputs = example_inputs(TINY_SDXL, FACES, {"faces": faces})
     brightness = np.linspace(0.2, 1.0, faces, dtype=np.float32).reshape(-1, 1, 1, 1)
-    return Case({"faces": faces}, {"face_image": inputs["face_image"] * brightness})
+    return Case({"faces": faces}, {"aligned_faces": inputs["aligned_faces"] * brightness})
 
 
 def echo(arrays):
     """A stand-in for a face encoder: outputs of the declared shapes that depend on each picture alone."""
-    means = arrays["face_image"].mean((1, 2, 3))
+    means = arrays["aligned_faces"].mean((1, 2, 3))
     scale = np.arange(1, 33, dtype=np.float32)
     shapes = {tensor.name: tensor.shape({"faces": len(means)}) for tensor in FACES.outputs}
     return {name: np.resize(scale, shape) * means.reshape(-1, *[1] * (len(shape) - 1)) for name, shape in shapes.items()}
@@ -106,7 +106,7 @@ def test_an_error_that_is_not_a_number_does_not_pass():
 
 def test_a_row_that_sees_its_neighbours_is_found():
     def leaking(arrays):
-        return echo({"face_image": arrays["face_image"] + 0.01 * arrays["face_image"].mean(0)})
+        return echo({"aligned_faces": arrays["aligned_faces"] + 0.01 * arrays["aligned_faces"].mean(0)})
 
     assert max(f.error for f in compare_alone(echo, FACES, face_case())) < 1e-6
     assert max(f.error for f in compare_alone(leaking, FACES, face_case())) > 1e-4

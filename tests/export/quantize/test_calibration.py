@@ -48,7 +48,7 @@ def test_networks_meet_prompts_a_face_and_every_step_of_a_guided_run():
     assert {name: len(calls) for name, calls in kept.items()} == {
         FACE_ENCODER: 2, TEXT_ENCODER: 2, DENOISER: 2 * SITTING.steps, VAE_DECODER: 2,
     }  # fmt: skip
-    face = kept[FACE_ENCODER][0]["face_image"]
+    face = kept[FACE_ENCODER][0]["aligned_faces"]
     assert face.shape[0] == 1 and face.std() > 0.1
     texts = [call["input_ids"] for call in kept[TEXT_ENCODER]]
     assert not np.array_equal(*texts) and all(TINY_SDXL.tokens[0].identity_token in ids for ids in texts)

@@ -5,9 +5,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.checkpoint.parts import PARTS
-from export.repository.from_nothing import onnx_folder
-from export.repository.render import DEFAULT_PROFILE, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, component_models, render
-from faceclip_serving.contract.placements import profiles
+from export.paths import onnx_folder
+from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, component_models, render
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
 
@@ -17,17 +17,17 @@ def parse(text):
 
 
 def test_the_committed_repository_is_what_the_signatures_say():
-    rendered = render(DEFAULT_VARIANT, DEFAULT_PROFILE)
+    rendered = render(DEFAULT_VARIANT, DEFAULT_PLACEMENT)
     assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(rendered)
     for name, text in rendered.items():
         assert (SOURCE / name / "config.pbtxt").read_text() == text, f"{name}: run python -m export repository --render"
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(variant):
+def test_a_placement_changes_where_components_run_and_nothing_that_they_exchange(variant):
     interfaces = set()
-    for profile in profiles(variant).values():
-        configs = {name: parse(text) for name, text in render(variant, profile).items()}
+    for placement in placements(variant).values():
+        configs = {name: parse(text) for name, text in render(variant, placement).items()}
         interfaces.add(
             tuple(
                 (name, part, tensor.name, tensor.data_type, tuple(tensor.dims))
@@ -37,14 +37,14 @@ def test_a_profile_changes_where_components_run_and_nothing_that_they_exchange(v
                 for tensor in tensors
             )
         )
-        for holder, component in component_models(profile).items():
-            runtime = profile.placements[component].runtime
+        for holder, component in component_models(placement).items():
+            runtime = placement.components[component].runtime
             assert (configs[holder].backend, configs[holder].platform) == (runtime.backend, runtime.platform)
     assert len(interfaces) == 1
 
 
 def test_a_tensorrt_component_is_tritons_own_backend():
-    config = parse(render(DEFAULT_VARIANT, profiles(DEFAULT_VARIANT)["8gb"])["denoiser"])
+    config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
@@ -55,7 +55,7 @@ def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
     [[name]] = PARTS["yunet"].files
     (checkpoint / name).write_bytes(b"the downloaded detector")
     components = onnx_folder(DEFAULT_VARIANT)
-    assembled = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "with", checkpoint)
+    assembled = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "with", checkpoint)
     assert (assembled / "prepare" / "1" / DETECTOR).read_bytes() == b"the downloaded detector"
-    without = assemble(DEFAULT_VARIANT, DEFAULT_PROFILE, components, tmp_path / "without", tmp_path)
+    without = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "without", tmp_path)
     assert not (without / "prepare" / "1" / DETECTOR).exists()

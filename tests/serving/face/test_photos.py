@@ -185,7 +185,7 @@ def test_no_pixels_and_too_many_are_refused():
 def test_a_decompression_bomb_is_refused_before_memory_is_taken():
     """In a process that may take 150 MB more than it has: decoding would take 202 and 1,200 MB."""
     code = (
-        "import resource, sys; from faceclip_serving.photos import decode_photo;"
+        "import resource, sys; from faceclip_serving.face.photos import decode_photo;"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000,) * 2);"
         "decode_photo(sys.stdin.buffer.read())"

@@ -16,7 +16,9 @@ class Encoder:
         self.rows = 0
 
     def __call__(self, arrays):
-        per_row = arrays["input_ids"] if "input_ids" in arrays else arrays["face_image"].reshape(len(arrays["face_image"]), -1)
+        per_row = (
+            arrays["input_ids"] if "input_ids" in arrays else arrays["aligned_faces"].reshape(len(arrays["aligned_faces"]), -1)
+        )
         self.rows += len(per_row)
         values = per_row.sum(axis=1).astype(np.float32)
         if "face_index" in arrays:
@@ -79,13 +81,13 @@ def test_the_features_of_other_faces_do_not_matter_to_a_row():
 def test_it_is_bounded_and_forgets_the_least_recently_used():
     encoder = Encoder(FACE_ENCODER)
     faces = np.random.default_rng(0).random((4, 3, 448, 448), np.float32)
-    bytes_per_row = sum(a[0].nbytes for a in encoder({"face_image": faces[:1]}).values())
+    bytes_per_row = sum(a[0].nbytes for a in encoder({"aligned_faces": faces[:1]}).values())
     encoder.rows = 0
     cache = EncodingCache(encoder, encoder.signature, 2 * bytes_per_row)
     for i in (0, 1, 0, 2, 0, 1):  # 2 pushes 1 out, since 0 was used later
-        assert same(cache({"face_image": faces[i : i + 1]}), Encoder(FACE_ENCODER)({"face_image": faces[i : i + 1]}))
+        assert same(cache({"aligned_faces": faces[i : i + 1]}), Encoder(FACE_ENCODER)({"aligned_faces": faces[i : i + 1]}))
     assert encoder.rows == 4
-    assert same(cache({"face_image": faces}), Encoder(FACE_ENCODER)({"face_image": faces}))
+    assert same(cache({"aligned_faces": faces}), Encoder(FACE_ENCODER)({"aligned_faces": faces}))
 
 
 def test_zero_bytes_switch_it_off():

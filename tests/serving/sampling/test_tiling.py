@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceclip_serving.contract.placements import profiles
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER, bounds
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants import VARIANTS
@@ -115,7 +115,7 @@ def test_a_tile_bounds_the_decoder_and_nothing_else(variant):
         bounds(variant, 8, tile + 1 if variant.latent_multiple > 1 else 1)
 
 
-def test_every_profile_has_a_tile_that_every_variant_can_use():
+def test_every_placement_has_a_tile_that_every_variant_can_use():
     for variant in VARIANTS.values():
-        for profile in profiles(variant).values():
-            bounds(profile.narrowed(variant), profile.denoiser_rows, profile.vae_tile)
+        for placement in placements(variant).values():
+            bounds(placement.narrowed(variant), placement.denoiser_rows, placement.vae_tile)

@@ -1,0 +1,85 @@
+"""What command lines of this project share: a table of commands, the options that many of them take, and how errors are told.
+
+A table maps a command to its module, which is imported for the command that runs and for no other: torch takes seconds. The module
+has `add_arguments(parser)` and `run(args)`; its docstring is the command's `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import PLACEMENT_NAMES
+from faceclip_serving.contract.variants import VARIANTS
+
+
+class Command(NamedTuple):
+    module: str
+    help: str
+
+
+def run_command(
+    program: str,
+    purpose: str,
+    commands: Mapping[str, Command],
+    argv: Sequence[str] | None = None,
+    *,
+    epilog: str = "",
+    aliases: Mapping[str, str] | None = None,
+) -> int:
+    """Runs the command that `argv` begins with; returns its exit code.
+
+    What a user can mend (`UserError`, and the system's errors about files) is one line on stderr, and code 1. `aliases`: old
+    spelling -> command.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    name = (aliases or {}).get(argv[0], argv[0]) if argv else ""
+    if name not in commands:
+        _overview(program, purpose, commands, epilog).parse_args(argv)  # ends the program: with its help, or its error
+    module = importlib.import_module(commands[name].module)
+    parser = argparse.ArgumentParser(
+        f"{program} {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(parser)
+    try:
+        code: int = module.run(parser.parse_args(argv[1:]))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _overview(program: str, purpose: str, commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        program, description=purpose, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="command")
+    for name, command in commands.items():
+        subparsers.add_parser(name, help=command.help)
+    return parser
+
+
+def add_variant(parser: argparse.ArgumentParser, default: str = "tiny-sdxl") -> None:
+    """`--variant`."""
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=default, help="what is served (default: %(default)s)")
+
+
+def add_placement(parser: argparse.ArgumentParser, default: str | None = "cpu", text: str = "where its components run") -> None:
+    """`--placement`, also spelt `--profile` as it once was. Whether the variant has it, `placement_of` says."""
+    shown = text if default is None else f"{text} (default: %(default)s)"
+    parser.add_argument("--placement", "--profile", choices=PLACEMENT_NAMES, default=default, help=shown)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup, text: str) -> None:
+    """`--checkpoint`, a folder of the official layout."""
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=text)
+
+
+def add_components(parser: argparse.ArgumentParser, text: str = "root of <precision>/<component>/") -> None:
+    """`--components`, where exported components lie."""
+    parser.add_argument("--components", type=Path, metavar="DIR", help=f"{text} (default: build/onnx/<variant>)")

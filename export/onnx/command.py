@@ -1,0 +1,71 @@
+"""Exports components to ONNX.
+
+Each component is traced with symbolic batch and size, written with its precision in the graph, and compared with the FP32 network on
+several batches and sizes; one that differs too much is not written. Inputs and outputs are FP32 in every precision. What is up to
+date is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from faceclip_serving.contract.signatures import COMPONENTS
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..commandline import add_checkpoint, add_variant
+from ..paths import BUILD
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8w"),
+        default="fp32",
+        help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
+    )
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
+    weights = parser.add_mutually_exclusive_group()
+    add_checkpoint(weights, "folder of official weights, as `download` fills it")
+    weights.add_argument("--seeded", action="store_true", help="deterministic stand-in weights, to try the export itself")
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="fuse a LoRA (kohya's or diffusers' safetensors) into the weights; may be repeated",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=BUILD / "onnx", metavar="DIR", help="root of <variant>/<precision>/<component>/"
+    )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="components at a time; each holds its weights")
+    parser.add_argument(
+        "--parity-depth",
+        choices=("full", "shallow"),
+        default="full",
+        help="shallow: compare a form of the same widths and fewer blocks, where the whole one would take hours; recorded",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..checkpoint.lora import parse_lora  # here, since torch takes seconds to import
+    from .export import export_components
+
+    loras = [parse_lora(text) for text in args.lora]
+    variant = VARIANTS[args.variant]
+    folder = args.output / variant.name / args.precision
+    names = args.component or COMPONENTS
+    exported = [
+        {"component": metadata["component"], "folder": str(folder / metadata["component"]), **_shown(metadata)}
+        for metadata in export_components(
+            variant, names, args.precision, folder, args.checkpoint, args.seeded, args.processes, loras, args.parity_depth
+        )
+    ]
+    print(json.dumps({"variant": variant.name, "precision": args.precision, "components": exported}))
+    return 0
+
+
+def _shown(metadata: dict[str, object]) -> dict[str, object]:
+    return {key: metadata[key] for key in ("weights", "loras", "parameters", "files", "parity", "seconds", "peak_memory_bytes")}

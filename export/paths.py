@@ -1,0 +1,29 @@
+"""Where things lie: what comes with the project, and what is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faceclip_serving.contract.placements import Placement
+from faceclip_serving.contract.variant import Variant
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
+ASSETS = ROOT / "export" / "assets"
+PHOTOGRAPH = ROOT / "examples" / "astronaut.jpg"
+"""A person looking at the camera."""
+
+BUILD = Path("build")
+"""What is made here; in the folder that a command is called in."""
+CHECKPOINT = Path("checkpoint")
+"""Where `export download` puts weights unless told otherwise."""
+
+
+def onnx_folder(variant: Variant) -> Path:
+    """Root of the components of a variant: `<precision>/<component>/`."""
+    return BUILD / "onnx" / variant.name
+
+
+def repository_folder(variant: Variant, placement: Placement) -> Path:
+    """Where a repository is assembled unless told otherwise."""
+    return BUILD / f"{variant.name}-{placement.name}"
