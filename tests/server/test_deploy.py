@@ -1,5 +1,6 @@
 """The container's files, as far as they can be checked without a container engine, and what Triton's own backends are given."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -160,8 +161,13 @@ NOT_INSTALLED = {"triton_python_backend_utils", "tensorrt"}
 
 
 def third_party(path):
-    names = re.findall(r"^\s*(?:import|from) ([a-zA-Z_]\w*)", path.read_text(), re.MULTILINE)
-    return set(names) - set(sys.stdlib_module_names) - {"faceclip_serving", "server", "export"} - NOT_INSTALLED
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"faceclip_serving", "server", "export"} - NOT_INSTALLED
 
 
 def used_by_the_steps_in_the_image():
