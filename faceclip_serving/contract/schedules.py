@@ -27,7 +27,8 @@ EPSILON_SCHEDULERS: Mapping[str, str] = {
 FLOW_SCHEDULERS: Mapping[str, str] = {"FlowMatchEulerDiscreteScheduler": "flow_euler"}
 """diffusers class -> short name, for denoisers that predict the velocity of a straight flow from noise to picture."""
 
-_SHORT_NAMES: Mapping[str, str] = {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}
+SCHEDULER_SPELLINGS: Mapping[str, str] = {short: name for name, short in {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}.items()}
+"""Short name -> diffusers class."""
 
 SCHEDULER_OPTIONS: Mapping[str, tuple[Any, ...] | type] = {
     "use_karras_sigmas": bool,
@@ -66,13 +67,6 @@ def check_options(text: str) -> dict[str, Any]:
         if not fits:
             raise InvalidRequest(f"scheduler_options: {name} must be {expected}, got {value!r}")
     return options
-
-
-def resolve_scheduler(name: str) -> str | None:
-    """The diffusers class name for a class name or a short name; None if unknown."""
-    if name in _SHORT_NAMES:
-        return name
-    return next((full for full, short in _SHORT_NAMES.items() if short == name.lower()), None)
 
 
 SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]

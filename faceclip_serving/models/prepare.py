@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 
 from ..contract.architectures import FACE_SIZE
 from ..contract.job import Job, Rows
-from ..contract.parameters import GenerationRequest, parse_request, reference_photos
+from ..contract.parameters import GenerationRequest
+from ..contract.request import parse_request, reference_photos
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.prepare import Detector, PreparedFace, prepare_face
