@@ -29,7 +29,7 @@ from faceclip_serving.contract.signatures import (
 )
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models.encoding_cache import EncodingCache
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent

@@ -61,10 +61,11 @@ def _face(file: Path) -> NDArray[np.float32] | None:
     import cv2
 
     from faceclip_serving.contract.errors import InvalidRequest
-    from faceclip_serving.face.prepare import make_detector, prepare_face
+    from faceclip_serving.face.detectors import make_detector
+    from faceclip_serving.face.prepare import prepare_face
 
     try:
-        crop = prepare_face(file.read_bytes(), 0, False, make_detector(None)).image
+        crop = prepare_face(file.read_bytes(), 0, False, make_detector(None)).crop
     except InvalidRequest:
         return None
     small = cv2.resize(crop.transpose(1, 2, 0), (112, 112), interpolation=cv2.INTER_AREA)

@@ -78,6 +78,10 @@ def spaced_by_scheduler(config: Mapping[str, Any], steps: int, height: int, widt
     return {"num_inference_steps": steps}
 
 
+_TOKEN_PIXELS = 16
+"""Side of an image token of FLUX: 2 x 2 latent cells of 8 x 8 pixels."""
+
+
 def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: int) -> dict[str, Any]:
     """Even noise levels, which the scheduler shifts towards noise by `mu`: the more, the larger the picture.
 
@@ -87,10 +91,6 @@ def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: i
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
     return {"sigmas": np.linspace(1.0, 1.0 / steps, steps), "mu": tokens * slope + config["base_shift"] - slope * few}
-
-
-_TOKEN_PIXELS = 16
-"""Side of an image token of FLUX: 2 x 2 latent cells of 8 x 8 pixels."""
 
 
 def make_scheduler(name: str, config: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Any:

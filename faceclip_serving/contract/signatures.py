@@ -91,6 +91,10 @@ def components(variant: Variant) -> dict[str, Signature]:
     }
 
 
+MAX_FACE_FREE_ROWS = 3
+"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
 def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
     """Per component, the sizes its named axes may take.
 
@@ -121,10 +125,6 @@ def _within_tile(side: Range, tile: int, multiple: int) -> Range:
 def multiples(variant: Variant) -> dict[str, int]:
     """Named axes whose sizes come in multiples, and of what."""
     return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
-
-
-MAX_FACE_FREE_ROWS = 3
-"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
 
 
 @dataclass(frozen=True)

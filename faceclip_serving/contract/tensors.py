@@ -21,6 +21,9 @@ from .errors import UserError
 Array = NDArray[Any]
 
 
+_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "BYTES": "object"}
+
+
 class DType(Enum):
     """Element types allowed at a boundary. Triton's names; 16-bit floats stay inside the components."""
 
@@ -38,9 +41,6 @@ class DType(Enum):
     def config(self) -> str:
         """The name used in config.pbtxt, e.g. `TYPE_FP32`."""
         return "TYPE_STRING" if self is DType.BYTES else f"TYPE_{self.value}"
-
-
-_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "BYTES": "object"}
 
 
 class Range(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.signatures import SAMPLER
 from faceclip_serving.contract.tensors import Array, json_tensor
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models import adapter
 from faceclip_serving.models.metrics import Metrics, requests_by_outcome
 from faceclip_serving.models.prepare import prepare

@@ -24,7 +24,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, prompt_warnings
