@@ -20,7 +20,7 @@ import numpy as np
 from ..contract.errors import Cancelled, DeadlineExceeded, Stopping
 from ..contract.tensors import Array
 from .admission import urgency
-from .pictures import Batch, Denoise, Picture, advance, select
+from .pictures import Batch, Denoise, Picture, advance, in_calls, select
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Tick:
-    """What one denoiser call did, for metrics."""
+    """What one round of the denoiser did, for metrics; it is one call, or several where a picture has more rows than a call."""
 
     rows: int
     tasks: int
@@ -129,7 +129,7 @@ class StepLoop:
     """Runs tasks until `stop`. `max_rows`: largest batch of a denoiser call; `max_active`: tasks that share the ticks."""
 
     def __init__(self, denoise: Denoise, max_rows: int, max_active: int, observer: Observer | None = None) -> None:
-        self._denoise = denoise
+        self._denoise = in_calls(denoise, max_rows)
         self._max_rows = max_rows
         self._max_active = max_active
         self._observer = observer

@@ -127,7 +127,7 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
 
 
 def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
-    """The pictures of the next tick: the one that has waited longest, and others of its size while their rows fit.
+    """The pictures of the next tick: the one that has waited longest, whole, and others of its size while their rows fit.
 
     Pictures that were served go to the back of the order, so sizes alternate and none starves.
     """
@@ -181,8 +181,25 @@ def advance(pictures: Sequence[Picture], noise_pred: Array, tick: int) -> None:
         first = last
 
 
+def in_calls(denoise: Denoise, max_rows: int) -> Denoise:
+    """A denoiser of any number of rows, by calls of at most `max_rows`.
+
+    One picture may need more rows than a call may have: two with guidance, three with split guidance.
+    """
+
+    def denoise_all(inputs: Mapping[str, Array]) -> Array:
+        rows = len(inputs["timestep"])
+        if rows <= max_rows:
+            return denoise(inputs)
+        parts = ({name: array[i : i + max_rows] for name, array in inputs.items()} for i in range(0, rows, max_rows))
+        return np.concatenate([denoise(part) for part in parts])
+
+    return denoise_all
+
+
 def sample(pictures: Sequence[Picture], denoise: Denoise, max_rows: int) -> Array:
     """Runs pictures of one size to their end in this thread; latents [pictures, channels, height, width]."""
+    denoise = in_calls(denoise, max_rows)
     batch, tick = Batch(), 0
     while chosen := select(pictures, max_rows):
         advance(chosen, denoise(batch.inputs(chosen)), tick)
