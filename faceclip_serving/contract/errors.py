@@ -11,6 +11,10 @@ class InvalidRequest(UserError):
     """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
 
 
+class NotANumber(RuntimeError):
+    """What was computed holds values that are not finite; the message says what to try."""
+
+
 class Busy(RuntimeError):
     """The server takes no more work now; the message carries a retry hint."""
 

@@ -49,7 +49,7 @@ def check_options(text: str) -> dict[str, Any]:
     """The options of a request from their JSON. Raises `InvalidRequest`."""
     try:
         options = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"scheduler_options: expected JSON, got text that is not ({error})") from None
     if not isinstance(options, dict):
         raise InvalidRequest(f"scheduler_options: expected a JSON object, got {type(options).__name__}")
@@ -58,7 +58,8 @@ def check_options(text: str) -> dict[str, Any]:
         if allowed is None:
             raise InvalidRequest(f"scheduler_options: expected some of {', '.join(SCHEDULER_OPTIONS)}, got '{name}'")
         if isinstance(allowed, tuple):
-            fits, expected = value in allowed and not isinstance(value, bool), f"one of {', '.join(map(str, allowed))}"
+            fits = any(value == may and type(value) is type(may) for may in allowed)
+            expected = f"one of {', '.join(map(str, allowed))}"
         elif allowed is float:
             fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 100
             expected = "a number above 0, at most 100"

@@ -18,7 +18,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ..contract.digest import DIGEST_FILE, package_digest
-from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
+from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
 from ..contract.placements import Placement, placement_of
 from ..contract.signatures import model_name, models
 from ..contract.tensors import Array, Signature, Tensor
@@ -96,12 +96,13 @@ def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
 
 _CODES: Mapping[type[Exception], str] = {
     InvalidRequest: "INVALID_ARG",
+    NotANumber: "INTERNAL",
     Busy: "UNAVAILABLE",
     Stopping: "UNAVAILABLE",
     Cancelled: "CANCELLED",
     DeadlineExceeded: "CANCELLED",
 }
-"""Errors that are part of the service, and Triton's code for them. Anything else is a fault of the server."""
+"""Errors that speak to a caller in words of their own, and Triton's code for them."""
 
 _KINDS = {kind.__name__: kind for kind in _CODES}
 _FROM_MODEL = "faceclip_from_model"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.errors import NotANumber
 from ..contract.job import Job
 from ..contract.request import to_wire
 from ..contract.tensors import Array, json_tensor
@@ -39,7 +40,15 @@ def finish(variant: Variant, digest: str, arrays: Mapping[str, Array]) -> dict[s
 
 
 def to_pixels(image: Array) -> Array:
-    """FP32 [images, 3, height, width] in [0, 1] -> uint8 [images, height, width, 3], rounded as diffusers rounds."""
+    """FP32 [images, 3, height, width] in [0, 1] -> uint8 [images, height, width, 3], rounded as diffusers rounds.
+
+    Raises `NotANumber`.
+    """
+    if not np.isfinite(image).all():
+        raise NotANumber(
+            "images: the decoded picture holds values that are not numbers; on a GPU try a decoder of a wider precision (fp32), else"
+            " other scheduler options or less guidance"
+        )
     return (image.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..contract.errors import Busy, Cancelled, DeadlineExceeded
+from ..contract.errors import Busy, Cancelled, DeadlineExceeded, NotANumber
 from ..sampling.loop import Event, Failed, Tick
 from .metrics import Metrics, requests_by_outcome
 
-_OUTCOMES: Mapping[type[Exception], str] = {Cancelled: "cancelled", DeadlineExceeded: "deadline", Busy: "rejected"}
+_OUTCOMES: Mapping[type[Exception], str] = {
+    Cancelled: "cancelled",
+    DeadlineExceeded: "deadline",
+    Busy: "rejected",
+    NotANumber: "not_a_number",
+}
 
 
 class SamplerMetrics:

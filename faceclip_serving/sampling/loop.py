@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..contract.errors import Cancelled, DeadlineExceeded, Stopping
+from ..contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
 from ..contract.tensors import Array
 from .admission import urgency
 from .pictures import Batch, Denoise, Picture, advance, in_calls, select
@@ -104,6 +104,18 @@ class Task:
     def latents(self) -> Array:
         """Latents of all pictures, copied."""
         return np.concatenate([picture.latents.numpy() for picture in self.pictures])
+
+    def result(self) -> Finished | Failed:
+        """What becomes of a task whose pictures are done."""
+        latents = self.latents()
+        if np.isfinite(latents).all():
+            return Finished(latents, self.usage)
+        return Failed(
+            NotANumber(
+                "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
+                " guidance, or a denoiser of a wider precision"
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ class StepLoop:
             if task.done:
                 self._active.remove(task)
                 self._batch.forget()
-                self._tell(task, Finished(task.latents(), task.usage))
+                self._tell(task, task.result())
         if self._observer is not None:
             tick, observer = Tick(rows, len(served), ended - called, called - own_since), self._observer
             self._outgoing.put(lambda: observer.tick(tick))

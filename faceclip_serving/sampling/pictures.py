@@ -7,7 +7,6 @@ and guidance share every call, and may join and leave between ticks. The denoise
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..contract.errors import InvalidRequest
 from ..contract.job import Job
-from ..contract.schedules import make_scheduler
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine, weighted_sum
+from .schedule import start_schedule, step_arguments
 from .step_cache import StepCache
 
 Denoise = Callable[[Mapping[str, Array]], Array]
@@ -102,26 +100,18 @@ def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str
 
 
 def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]) -> list[Picture]:
-    """The pictures of a job, at pure noise. Raises `InvalidRequest` where the scheduler refuses the number of steps."""
+    """The pictures of a job, at pure noise. Raises `InvalidRequest` where the schedule cannot be run."""
     request = job.request
     extras = variant.extras_for(request.height, request.width)
     constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
     chains = tuple(chain_at(request, bool(job.face_weights), step) for step in range(request.num_inference_steps))
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
-    timesteps = variant.timesteps_for(variant.scheduler_config, request.num_inference_steps, request.height, request.width)
     pictures = []
     for seed in request.seeds:
-        scheduler = make_scheduler(request.scheduler, variant.scheduler_config, request.scheduler_options)
-        try:
-            scheduler.set_timesteps(**timesteps)
-        except ValueError as error:
-            raise InvalidRequest(
-                f"num_inference_steps: {request.scheduler} refuses {request.num_inference_steps}: {error}"
-            ) from None
+        scheduler = start_schedule(variant, request)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(shape, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        arguments = {"generator": generator} if takes_generator else {}
+        arguments = step_arguments(scheduler, generator)
         pictures.append(Picture(noise, scheduler, arguments, chains, constants, StepCache(request.step_cache)))
     return pictures
 

@@ -6,10 +6,11 @@ import json
 from functools import partial
 from typing import Any
 
+from faceclip_serving.contract.errors import NotANumber
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.models import adapter
 from faceclip_serving.models.finish import finish
-from faceclip_serving.models.metrics import Metrics, StageMetrics
+from faceclip_serving.models.metrics import Metrics, StageMetrics, requests_by_outcome
 
 
 class TritonPythonModel:
@@ -17,12 +18,18 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._signature = setup.signature
         self._finish = partial(finish, setup.variant, setup.digest)
-        self._stages = StageMetrics(Metrics(setup.variant.name, setup.deployment))
+        metrics = Metrics(setup.variant.name, setup.deployment)
+        self._stages = StageMetrics(metrics)
+        self._not_a_number = requests_by_outcome(metrics, "not_a_number")["not_a_number"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._one) for request in requests]
 
     def _one(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        outputs = self._finish(arrays)
+        try:
+            outputs = self._finish(arrays)
+        except NotANumber:
+            self._not_a_number.increment(1)
+            raise
         self._stages.add(json.loads(outputs["details"][0])["timings_s"])
         return outputs

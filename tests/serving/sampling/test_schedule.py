@@ -1,0 +1,73 @@
+"""Scheduler options: whatever a request combines, it runs and gives numbers, or is refused as the caller's own."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.schedules import SCHEDULER_OPTIONS
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.sampling.pictures import sample, start_pictures
+
+from .test_pictures import conditioning, denoise, job
+
+VALUES = [
+    (name, value)
+    for name, may in SCHEDULER_OPTIONS.items()
+    for value in (may if isinstance(may, tuple) else (True,) if may is bool else (3.0,))
+]
+COMBINATIONS = [dict(pair) for pair in itertools.combinations(VALUES, 2) if pair[0][0] != pair[1][0]]
+
+
+@pytest.mark.parametrize("steps", [4, 49])
+@pytest.mark.parametrize("scheduler", TINY_SDXL.schedulers)
+def test_any_two_options_run_to_finite_latents_or_are_refused(scheduler, steps):
+    for options in ({}, *COMBINATIONS):
+        one = job(seed=1, scheduler=scheduler, num_inference_steps=steps, scheduler_options=json.dumps(options))
+        try:
+            pictures = start_pictures(TINY_SDXL, one, conditioning(1))
+        except InvalidRequest as error:
+            assert options or scheduler == "LCMScheduler", f"refused without options: {error}"
+            assert "scheduler_options" in str(error) or "num_inference_steps" in str(error)
+        else:
+            assert np.isfinite(sample(pictures, denoise, 8)).all(), options
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "options"),
+    [
+        ("dpmpp_2m", 49, {"use_karras_sigmas": True, "rescale_betas_zero_snr": True}),
+        ("unipc", 49, {"use_karras_sigmas": True, "rescale_betas_zero_snr": True}),
+        ("ddim", 10, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+        ("lcm", 4, {"rescale_betas_zero_snr": True}),
+    ],
+)
+def test_what_fails_in_the_middle_or_divides_by_zero_is_refused_before_it_begins(scheduler, steps, options):
+    one = job(scheduler=scheduler, num_inference_steps=steps, scheduler_options=json.dumps(options))
+    with pytest.raises(InvalidRequest, match=r"^scheduler_options: \w+ with .*; leave out an option"):
+        start_pictures(TINY_SDXL, one, conditioning(1))
+
+
+def test_values_of_another_type_are_refused_although_they_are_equal():
+    for options in ({"solver_order": 2.0}, {"solver_order": True}, {"use_karras_sigmas": 1}):
+        with pytest.raises(InvalidRequest, match="scheduler_options"):
+            job(scheduler_options=json.dumps(options))
+
+
+def test_json_too_deep_to_read_is_the_callers_error():
+    with pytest.raises(InvalidRequest, match="scheduler_options: expected JSON"):
+        job(scheduler_options="[" * 5000 + "]" * 5000)
+
+
+def test_every_option_that_is_offered_works_with_some_scheduler():
+    for name, value in VALUES:
+        works = []
+        for scheduler in TINY_SDXL.schedulers:
+            one = job(scheduler=scheduler, num_inference_steps=4, scheduler_options=json.dumps({name: value}))
+            try:
+                works.append(np.isfinite(sample(start_pictures(TINY_SDXL, one, conditioning(1)), denoise, 8)).all())
+            except InvalidRequest:
+                continue
+        assert any(works) or name == "shift", f"{name}: {value} can never be had"
