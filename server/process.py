@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
 _ERROR_LINE = re.compile(r"E\d{4} |ERROR |error: ")
 """How errors begin in the log: Triton's own, those of our models, and Triton's last words."""
+_PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LIBC = ctypes.CDLL(None)
 
 
@@ -53,6 +56,30 @@ class Ports:
             return cls(*(each.getsockname()[1] for each in sockets))
 
 
+class _PlainPaths:
+    """Names for folders that a shell reads as one word: Triton starts its Python models through a command line without quotes.
+
+    A folder whose path has other characters is reached through a link in a temporary folder.
+    """
+
+    def __init__(self) -> None:
+        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._count = itertools.count()
+
+    def path(self, folder: Path) -> Path:
+        if _PLAIN.fullmatch(str(folder)):
+            return folder
+        if self._links is None:
+            self._links = tempfile.TemporaryDirectory(prefix="faceclip-")
+        link = Path(self._links.name) / str(next(self._count))
+        link.symlink_to(folder)
+        return link
+
+    def close(self) -> None:
+        if self._links is not None:
+            self._links.cleanup()
+
+
 class TritonServer:
     """A running server; stop it with `stop` or by leaving the `with` block."""
 
@@ -69,12 +96,14 @@ class TritonServer:
         self.ports = ports or Ports()
         self.log = log
         self._check_free(address)
-        found = installation.find(repository.resolve().parent / ".tritonserver")
+        self._plain = _PlainPaths()
+        folder = self._plain.path(repository.resolve())
+        found = installation.find(self._plain.path(repository.resolve().parent) / ".tritonserver")
         self.python = found.python
         self._prefix = f"faceclip_{uuid.uuid4().hex[:8]}_"
         command = [
             str(found.binary),
-            f"--model-repository={repository.resolve()}",
+            f"--model-repository={folder}",
             f"--backend-directory={found.backends}",
             f"--cache-directory={found.caches}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
@@ -142,6 +171,7 @@ class TritonServer:
         self._process.wait()
         for region in self.shared_memory():
             region.unlink(missing_ok=True)
+        self._plain.close()
 
     def __enter__(self) -> TritonServer:
         return self
