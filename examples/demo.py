@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.measure.drawing import Picture, save, sheet
+from benchmarks.measure.drawing import save, sheet
+from benchmarks.measure.pictures import Picture
 from export.checkpoint.read import CheckpointError
 from export.onnx.export import ExportError
 from export.paths import BUILD

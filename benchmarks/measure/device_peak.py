@@ -26,7 +26,7 @@ CPU_COPY_BYTES, GPU_COPY_BYTES = 2**28, 2**31
 REPEATS = 5
 
 
-def measure(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
+def measure_peak(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
     """The peak of `device` ("cpu" or "cuda"), and how it was found."""
     found = _cuda_products() if device == "cuda" else _cpu_products()
     best = max(found, key=lambda name: found[name])

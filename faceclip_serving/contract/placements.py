@@ -29,6 +29,7 @@ class Runtime:
     """ONNX Runtime execution providers, for the Python backend."""
 
 
+ONNX_FILE = "model.onnx"
 ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", "model.onnx", "KIND_GPU")

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from .alignment import TEMPLATE, Points, apply, fit_similarity
 from .photos import Pixels
 
+DETECTOR_FILE = "face_detection_yunet.onnx"
+"""YuNet's, in the folder of `prepare`."""
+
 
 class Box(NamedTuple):
     """Left, top, width and height in pixels."""

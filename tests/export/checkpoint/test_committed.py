@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.measure.parity import sizes
+from benchmarks.quality.parity import sizes
 from export.checkpoint import committed
 from export.checkpoint.committed import own_folder, weights_folder
 from export.checkpoint.read import CheckpointError, load_part
