@@ -25,6 +25,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.sampling.tiling import tiled
 
 from ..measure import gpu
+from ..measure.timing import seconds_of
 from .ways import Run, WayTrial, opened
 
 SPARE_BYTES = 64_000_000
@@ -74,7 +75,7 @@ def run_here(trial: SmallCardTrial) -> dict[str, Any]:
         decode = _open(trial, VAE_DECODER, {"images": 1, **cells}, stack)
         if tile:
             decode = tiled(decode, tile, scale)
-        steps_s = [_seconds(lambda: [denoise(step_inputs) for _ in range(2)]) for _ in range(trial.steps)]
+        steps_s = [seconds_of(lambda: [denoise(step_inputs) for _ in range(2)]) for _ in range(trial.steps)]
         started = time.perf_counter()
         image = decode({"latents": step_inputs["latents"]})["image"]
         decode_s = time.perf_counter() - started
@@ -93,12 +94,6 @@ def _open(trial: SmallCardTrial, component: str, sizes: Mapping[str, int], stack
     folder = str(Path(trial.folder) / component)
     single = WayTrial(trial.variant, component, trial.way, folder, "", (sizes,), 1, trial.device)
     return opened(single, variant, components(variant)[component], stack)
-
-
-def _seconds(run: Any) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

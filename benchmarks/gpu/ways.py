@@ -27,6 +27,7 @@ from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure import gpu
+from ..measure.timing import seconds_of
 
 REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT = "torch_fp32", "torch_eager", "torch_compile", "onnxruntime", "tensorrt"
 WAYS = (REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT)
@@ -77,11 +78,7 @@ def _case(trial: WayTrial, run: Run, variant: Variant, signature: Signature, siz
             started = time.perf_counter()
             outputs = run(inputs)
             first_s = time.perf_counter() - started
-            seconds = []
-            for _ in range(trial.repeats):
-                started = time.perf_counter()
-                run(inputs)
-                seconds.append(time.perf_counter() - started)
+            seconds = [seconds_of(lambda: run(inputs)) for _ in range(trial.repeats)]
     except Exception as error:  # noqa: BLE001  each way has errors of its own for memory that is not there
         return {"sizes": dict(sizes), "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     return {

@@ -15,8 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import RUNTIMES
+from faceclip_serving.contract.signatures import components
+from faceclip_serving.contract.variants import VARIANTS
 
+from ..measure import gpu
 from ..measure.host_memory import forget_peak, memory_bytes
 from ..measure.own_process import run_module
 
@@ -53,13 +58,7 @@ def weighed(job: ComponentRun) -> dict[str, Any]:
 def run_here(job: ComponentRun) -> dict[str, Any]:
     """Loads and runs in this process. Bytes are resident memory: `before` anything is loaded, `load_peak`, `idle` after
     loading, `run_peak`; `runs_s` has the seconds of each run, the first of which allocates."""
-    from export.onnx.example_inputs import example_inputs
-    from faceclip_serving.contract.placements import RUNTIMES
-    from faceclip_serving.contract.signatures import components
-    from faceclip_serving.contract.variants import VARIANTS
     from faceclip_serving.models.onnx_component import OnnxComponent
-
-    from ..measure import gpu
 
     variant = VARIANTS[job.variant]
     signature = components(variant)[job.component]

@@ -29,6 +29,7 @@ from ..measure import gpu, host_memory
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import THREADS, emit, say
 from ..measure.running import serving
+from ..measure.timing import seconds_of
 from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
 
 SMALLEST_PSNR_DB = 35.0
@@ -55,9 +56,8 @@ def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Ca
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             time.sleep(REST_S)
-            spent, started = cpu_s(), time.perf_counter()
-            peers[name]()
-            seconds[name].append(time.perf_counter() - started)
+            spent = cpu_s()
+            seconds[name].append(seconds_of(peers[name]))
             processors[name].append(cpu_s() - spent)
         say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
     return seconds, processors

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +34,8 @@ from ..measure.report import RESULTS, emit, say
 from ..measure.running import serving
 from ..measure.sweep import Point, points, usual_point
 from ..measure.table import table
+from ..measure.timing import seconds_of
+from .peers import device_of
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -53,9 +54,7 @@ def timed(run: Callable[[], object], runs: int, warm_ups: int = WARM_UPS, budget
         run()
     seconds: list[float] = []
     while len(seconds) < runs and (len(seconds) < LEAST_RUNS or sum(seconds) < budget_s):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(seconds_of(run))
     return seconds
 
 
@@ -115,7 +114,7 @@ def measure_latency(variant: Variant, chosen: Sequence[Point], runs: int, checkp
     measured = []
     for name, group in itertools.groupby(chosen, key=lambda point: point.placement):
         placement = placement_of(variant, name)
-        device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in placement.components.values()) else "cuda"
+        device = device_of(placement)
         if device not in peaks:
             peaks[device] = measure_peak(device)
             say(f"peak of {device}: {peaks[device][1]['gflop_per_s']} GFLOP/s, {peaks[device][1]['gbyte_per_s']} GB/s")

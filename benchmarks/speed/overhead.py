@@ -22,8 +22,10 @@ PLACEMENT = CPU
 
 
 def measure_overhead(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both. Raises
-    `DifferentWork`."""
+    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both.
+
+    Raises `DifferentWork` where the two pictures differ.
+    """
     from ..measure import inprocess
 
     photo = PHOTO.read_bytes()

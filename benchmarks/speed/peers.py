@@ -54,7 +54,7 @@ def default_work(variant: Variant) -> Work:
 
 
 def device_of(placement: Placement) -> str:
-    """Where torch computes to be compared with a placement: "cpu" or "cuda"."""
+    """What a placement computes on: "cpu", or "cuda" where any component does."""
     on_cpu = all(execution.runtime.instance_kind == "KIND_CPU" for execution in placement.components.values())
     return "cpu" if on_cpu else "cuda"
 

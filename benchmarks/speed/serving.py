@@ -11,7 +11,6 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from server.metrics import read_metrics
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, say
 from ..measure.running import serving
+from ..measure.timing import seconds_of
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -70,12 +70,7 @@ class Bench:
         signature = components(self.variant)[DENOISER]
         inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
         self.denoiser.run(inputs)
-        times = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            self.denoiser.run(inputs)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times)
+        return statistics.median(seconds_of(lambda: self.denoiser.run(inputs)) for _ in range(repeats))
 
     def generate(self, seed: int, steps: int | None = None, **options: Any) -> bytes:
         result = self.pipe(
@@ -113,10 +108,8 @@ def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, 
         for i in range(requests_each):
             bench.generate(seed=number * 100 + i)
 
-    started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as clients:
-        list(clients.map(client, range(concurrency)))
-    seconds = time.perf_counter() - started
+        seconds = seconds_of(lambda: list(clients.map(client, range(concurrency))))
     after = bench.settle()
     ideal.append(bench.denoise_s(rows, bench.side, repeats=10))
     done = {name: after[f"faceclip_{name}"] - before.get(f"faceclip_{name}", 0.0) for name in COUNTERS}
@@ -136,11 +129,11 @@ def late_joiner(bench: Bench, repeats: int) -> float:
     """Median time of a 4-step request that arrives midway in a 50-step one, over its time alone."""
     solo, late = [], []
     for i in range(repeats):
-        solo.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+        solo.append(seconds_of(lambda: bench.generate(seed=1, steps=4)))
         with ThreadPoolExecutor(1) as background:
             long = background.submit(bench.generate, 2, 50)
             time.sleep(bench.step_s * (10 + 5 * i))
-            late.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+            late.append(seconds_of(lambda: bench.generate(seed=1, steps=4)))
             long.result()
     return statistics.median(late) / statistics.median(solo)
 
@@ -186,12 +179,6 @@ def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, 
     with ThreadPoolExecutor(6) as clients:
         list(clients.map(one, range(requests)))
     return {"requests": requests, "cancelled": cancelled, "others_that_differ": wrong}
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def measure_serving(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
