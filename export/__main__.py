@@ -17,6 +17,7 @@ COMMANDS = {
     "ranges": Command("export.quantize.ranges", "how large values inside the networks become, for FP16"),
     "picture": Command("export.quantize.compare_pictures", "compare the pictures of two precisions"),
     "quantize": Command("export.quantize.modelopt", "an INT8 or FP8 denoiser, through NVIDIA ModelOpt"),
+    "interface": Command("export.repository.interface", "write what follows from the declarations: configs, client, docs"),
     "repository": Command("export.repository.render", "assemble a model repository that Triton can load"),
 }
 ALIASES = {"plan": "forecast"}

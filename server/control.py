@@ -10,11 +10,11 @@ import json
 import time
 from typing import Any
 
-import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
+from faceclip_serving.contract.tensors import json_tensor
 
 from .probe import deployments
 
@@ -26,7 +26,7 @@ class ControlError(RuntimeError):
 def ask(url: str, deployment: str = ENSEMBLE, **operation: Any) -> dict[str, Any]:
     """Sends one operation (see faceclip_serving/sampling/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
     wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
-    wire.set_data_from_numpy(np.array([json.dumps(operation).encode()], dtype=object))
+    wire.set_data_from_numpy(json_tensor(operation))
     with grpc.InferenceServerClient(url) as client:
         try:
             answer = client.infer(

@@ -31,8 +31,8 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, A
             raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
         try:
             config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
-            limits = json.loads(config["parameters"]["interface"]["string_value"])["limits"]
-            side = limits["size"][0]
+            interface = json.loads(config["parameters"]["interface"]["string_value"])
+            side = interface["parameters"]["height"]["min"]
             values = {
                 "prompt": b"probe",
                 "num_inference_steps": 1,

@@ -1,4 +1,4 @@
-"""The project's rooms, its folders of Python files, and which imports which: `python -m tests.rooms` prints both.
+"""The project's rooms, its folders of Python files, and which imports which: `python -m tests.rooms [CHECKOUT]` prints both.
 
 Read from the source: every import statement, wherever in a file it stands, is followed to the file that it names.
 """
@@ -13,17 +13,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("faceclip_serving", "export", "server", "faceclip", "training", "benchmarks", "examples", "deploy")
-FOLDERS = {name: ROOT / name for name in PACKAGES} | {"faceclip": ROOT / "client" / "faceclip"}
 
 
-def modules(folders: dict[str, Path] = FOLDERS) -> dict[str, Path]:
-    """Dotted name -> file, of every module of the packages, and of the models of `model_repository`."""
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Dotted name -> file, of every module of the packages below `root`, and of the models of `model_repository`."""
     found = {}
-    for package, folder in folders.items():
+    for package in PACKAGES:
+        folder = root / ("client/faceclip" if package == "faceclip" else package)
         for path in sorted(folder.rglob("*.py")):
             name = ".".join((package, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
             found[name] = path
-    models = ROOT / "model_repository"
+    models = root / "model_repository"
     return found | {f"model_repository.{path.parent.parent.name}.{path.stem}": path for path in sorted(models.rglob("*.py"))}
 
 
@@ -58,20 +58,23 @@ def arrows(known: dict[str, Path]) -> dict[tuple[str, str], list[tuple[str, str]
     return dict(found)
 
 
-def main() -> int:
-    known = modules()
+def main(root: Path = ROOT) -> int:
+    known = modules(root)
     found = arrows(known)
     for name in sorted({room(module, path) for module, path in known.items()}):
         files = [path for module, path in known.items() if room(module, path) == name]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
         uses = sorted(target for source, target in found if source == name)
         print(f"{name:28} {len(files):3} files {lines:6} lines   imports {', '.join(uses) or 'nothing'}")
-    edges = {(module, target) for module, path in known.items() for target in imported(module, path, known)}
-    print(
-        f"{len(known)} files, {len(edges)} imports among them; {len({a for a, _ in found} | {b for _, b in found})} rooms, {len(found)}"
-    )
+    print("\ninside a package:      files, imports among them   rooms, imports among them")
+    for package in PACKAGES:
+        inside = {module: path for module, path in known.items() if module.split(".")[0] == package and path.stem != "__init__"}
+        edges = {(module, target) for module, path in inside.items() for target in imported(module, path, inside)}
+        rooms = {room(module, path) for module, path in inside.items() if path.stem != "__main__"} - {package}
+        pairs = [pair for pair in found if set(pair) <= rooms]
+        print(f"{package:22} {len(inside):5} {len(edges):8} {len(rooms) or 1:24} {len(pairs):8}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:])))

@@ -1,72 +1,113 @@
-"""Data flows one way: a package imports only from those to its left."""
+"""Data flows one way: a room imports only from rooms before it. Declarations import no behaviour, light commands nothing heavy."""
 
-import ast
-from pathlib import Path
+import subprocess
+import sys
+from functools import cache
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-ORDER = ["faceclip_serving", "export", "server", "faceclip", "benchmarks", "examples"]
-FOLDERS = {name: ROOT / name for name in ORDER} | {"faceclip": ROOT / "client" / "faceclip"}
-ALONE = {"faceclip": set(), "server": {"faceclip_serving"}}
-"""The client imports nothing of ours; the server launcher only the contract."""
+from tests.rooms import ROOT, arrows, imported, modules, room
+
+ORDER = (
+    "faceclip_serving",
+    "faceclip_serving.contract",
+    "faceclip_serving.face",
+    "faceclip_serving.sampling",
+    "faceclip_serving.models",
+    "model_repository",
+    "export",  # the paths and the command line that its rooms share
+    "export.checkpoint",
+    "export.networks.faceclip",
+    "export.networks",
+    "export.onnx",
+    "export.quantize",
+    "export.engine",
+    "export.forecast",
+    "export.repository",
+    "server",
+    "faceclip",
+    "training.world",
+    "training",
+    "benchmarks.measure",
+    "benchmarks.memory",
+    "benchmarks.speed",
+    "benchmarks.quality",
+    "benchmarks.gpu",
+    "benchmarks",
+    "examples",
+    "deploy",
+)
+ALONE = {
+    "faceclip": set(),
+    "deploy": set(),
+    "training.world": set(),
+    "server": {"faceclip_serving.contract"},
+    "faceclip_serving.contract": set(),
+}
+"""Rooms that import nothing of ours but these."""
+STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
+"""Where programs start: they may name any room of their package."""
+
+KNOWN = modules()
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+@cache
+def found():
+    return arrows({name: path for name, path in KNOWN.items() if name not in STARTS})
 
 
-@pytest.mark.parametrize("package", ORDER)
-def test_imports_point_left(package):
-    files = list(FOLDERS[package].rglob("*.py"))
-    assert files
-    allowed = ALONE.get(package, set(ORDER[: ORDER.index(package)])) | {package}
-    for path in files:
-        assert imported(path) & set(ORDER) <= allowed, path
+def test_every_room_has_its_place_in_the_order():
+    assert {room(name, path) for name, path in KNOWN.items()} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_room_imports_only_from_rooms_before_it(name):
+    allowed = ALONE.get(name, set(ORDER[: ORDER.index(name)]))
+    wrong = {pair: files for pair, files in found().items() if pair[0] == name and pair[1] not in allowed}
+    assert not wrong, f"these imports run back: {wrong}"
+
+
+def test_no_module_imports_itself_through_others():
+    def reach(module, seen):
+        for target in set(imported(module, KNOWN[module], KNOWN)) - {module}:
+            assert target not in seen, f"a circle: {' -> '.join((*seen, target))}"
+            if target not in done:
+                reach(target, (*seen, target))
+        done.add(module)
+
+    done = set()
+    for module in KNOWN:
+        if module not in done:
+            reach(module, (module,))
 
 
 def test_the_models_of_the_repository_import_only_the_shared_code():
-    for path in (ROOT / "model_repository").rglob("model.py"):
-        assert imported(path) & set(ORDER) == {"faceclip_serving"}, path
+    for (source, target), files in found().items():
+        if source == "model_repository":
+            assert target.startswith("faceclip_serving"), files
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "contract.tensors",
-        "contract.variants",
-        "contract.signatures",
-        "contract.placements",
-        "contract.parameters",
-        "models.prompts",
-        "models.prepare",
-        "models.finish",
-        "models.onnx_model",
-        "models.streaming",
-        "models.metrics",
-    ],
-)
-def test_torch_is_needed_by_the_sampler_alone(module):
-    """Every other model of the server starts without its weight."""
-    seen, todo = set(), [module]
-    while todo:
-        name = todo.pop()
-        path = ROOT / "faceclip_serving" / f"{name}.py"
-        if name in seen or not path.exists():
-            continue
-        seen.add(name)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
-        top = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-        top |= {
-            node.module.split(".")[0]
-            for node in tree.body
-            if isinstance(node, ast.ImportFrom) and not node.level and node.module
-        }
-        assert not top & {"torch", "diffusers"}, path
+def loaded(statement):
+    """Top-level packages that a fresh interpreter has after a statement."""
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_declarations_need_numpy_alone():
+    names = [name for name, path in KNOWN.items() if room(name, path) == "faceclip_serving.contract"]
+    assert len(names) > 10
+    heavy = loaded("import " + ", ".join(names)) - loaded("import numpy") - set(sys.stdlib_module_names)
+    assert heavy == {"faceclip_serving"}
+
+
+def test_torch_is_needed_by_the_sampler_alone():
+    """Every other model of the server starts without its weight. Metrics and the adapter live in Triton's process alone."""
+    names = ["prepare", "finish", "streaming", "prompts", "onnx_component", "encoding_cache"]
+    assert not loaded("import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {"torch", "diffusers"}
+    stub = "sys.modules['triton_python_backend_utils'] = type(sys)('stub'); "
+    names = ["adapter", "onnx_model"]
+    assert not loaded(stub + "import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {
+        "torch",
+        "diffusers",
+    }

@@ -196,7 +196,7 @@ def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, 
     """What the oracle encodes: the (negative, positive) rows, as the published inference makes them."""
     image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
     if photo is not None:
-        image[1] = prepare_face(photo, 0, False, detector_in(prepare_folder)).image
+        image[1] = prepare_face(photo, 0, False, detector_in(prepare_folder)).crop
     texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
     ids = {}
     for tokens in variant.tokens:

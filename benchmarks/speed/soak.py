@@ -42,7 +42,7 @@ def one(pipe: FaceCLIPPipeline, rng: random.Random) -> str:
     """A random request; how it ended."""
     from faceclip import InvalidRequestError
 
-    low = pipe.config.limits["size"][0]
+    low = pipe.config.limits["height"]["min"]
     options: dict[str, Any] = {
         "seed": rng.randrange(2**32),
         "num_inference_steps": rng.randint(1, 8),

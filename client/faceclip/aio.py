@@ -17,7 +17,7 @@ from .errors import FaceCLIPError, ModelNotFoundError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
 from .pipeline import RemotePipeline
-from .request import Call, GenerateOptions
+from .request import Call, GenerateOptions, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
 from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, ServedModel, choose_model, describe
@@ -66,8 +66,9 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
                 await transport.close()
             raise
 
+    @with_parameters
     async def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
-        """As `FaceCLIPPipeline.__call__`. The callback may be a coroutine function."""
+        """As `FaceCLIPPipeline.__call__`. The callback may be a coroutine function. The server's parameters:"""
         if options.get("callback_on_step_end") is not None:
             last = None
             async with aclosing(self.stream(prompt, **options)) as events:

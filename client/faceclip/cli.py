@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .errors import FaceCLIPError, InvalidRequestError
 from .grpc_transport import GrpcTransport
+from .parameters import OPTIONS, Option
 from .pipeline import FaceCLIPPipeline
 from .progress_line import ProgressLine
 from .request import from_text
@@ -41,20 +42,7 @@ Ctrl-C cancels; a server that streams its progress then stops working on the req
 
 _STATUS = "Is the server there, what does it serve, and what does it use where a request says nothing."
 
-# Command line name -> parameter of the call.
-_PARAMETERS = {
-    "negative": "negative_prompt",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "id_guidance": "id_guidance_scale",
-    "text_guidance": "text_guidance_scale",
-    "height": "height",
-    "width": "width",
-    "seed": "seed",
-    "images": "num_images_per_prompt",
-    "scheduler": "scheduler",
-    "aligned": "face_aligned",
-}
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def console() -> NoReturn:
@@ -84,7 +72,7 @@ def generate(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if not os.access(output.parent, os.W_OK):  # before minutes are spent
         raise InvalidRequestError(f"{output}: expected a folder that exists and may be written to, got {output.parent}")
-    options: dict[str, Any] = {name: getattr(arguments, argument) for argument, name in _PARAMETERS.items()}
+    options: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in OPTIONS if option.flags}
     options["output_format"] = format_of(output)
     options["retries"] = arguments.retries
     for path in arguments.face:
@@ -145,30 +133,30 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--prompt", required=True, help="what the picture shows, in English")
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
     add("-o", "--output", required=True, type=_output, metavar="FILE", help=f"{', '.join(FORMATS)}; it decides the format")
-    add("--negative", metavar="TEXT", help="what the picture should not show")
-    add("--steps", type=int, metavar="N", help="denoising steps")
-    add("--guidance", type=float, metavar="X", help="how closely to follow the prompt")
-    add("--id-guidance", type=float, metavar="X", help="split guidance: weight of the face")
-    add("--text-guidance", type=float, metavar="X", help="split guidance: weight of the text")
-    add("--height", type=int, metavar="PX")
-    add("--width", type=int, metavar="PX")
-    add("--seed", type=int, metavar="N", help="repeats a picture; default: random, and printed")
-    add("-n", "--images", type=int, metavar="N", help="number of pictures")
-    add("--scheduler", metavar="NAME", help="see faceclip status")
-    add("--aligned", action="store_true", default=None, help="the photos are already aligned square face crops")
     add(
         "--set",
         action="append",
         default=[],
         type=_setting,
         metavar="NAME=VALUE",
-        help="any other parameter that the server takes; faceclip status lists them",
+        help="a parameter that only the server knows; faceclip status lists them",
     )
+    for option in OPTIONS:
+        if option.flags:
+            _add_option(parser, option)
     add("--model", metavar="NAME", help="model on a server that has several")
     add("--timeout", type=float, default=600.0, metavar="S", help="seconds to wait for the pictures (default 600)")
     add("--retries", type=int, default=0, metavar="N", help="ask a busy server again, up to N times (default 0)")
     add("--quiet", action="store_true", help="no progress")
     parser.set_defaults(command=generate)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    text = option.doc.replace("%", "%%")
+    if option.type is bool:
+        parser.add_argument(*option.flags, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        parser.add_argument(*option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text)
 
 
 def _run(pipe: FaceCLIPPipeline, prompt: str, options: dict[str, Any], visible: bool) -> FaceCLIPOutput:
@@ -208,11 +196,23 @@ def _status_text(found: ServerStatus) -> str:
     if not found.offered:
         lines.append("no FaceCLIP model is ready there")
     for served in found.offered:
-        lines.append(f"{served.model} uses, unless told otherwise:")
-        lines.extend(f"  {name:<24} {value}" for name, value in served.defaults.items())
-        lines.append(f"  {'schedulers':<24} {', '.join(served.schedulers)}")
-        lines.append(f"  {'parameters':<24} {', '.join(served.inputs)}")
+        lines.append(f"{served.model} takes, and uses unless told otherwise:")
+        lines.extend(
+            f"  {name:<24} {_range(served.limits.get(name, {})):<28} {served.defaults.get(name, '')}".rstrip()
+            for name in served.inputs
+        )
     return "\n".join(lines)
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    """What a parameter may be, in words."""
+    if "choices" in limits:
+        return ", ".join(limits["choices"])
+    if "entries" in limits:
+        return f"JSON of {', '.join(limits['entries'])}"
+    if "min" in limits:
+        return f"{limits['min']} to {limits['max']}" + (f", by {limits['multiple']}" if "multiple" in limits else "")
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in limits.items())
 
 
 def _fail(arguments: argparse.Namespace, message: str, kind: str, code: int) -> int:

@@ -12,7 +12,7 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
-from .request import Call, GenerateOptions, check_timeout, prepare_call
+from .request import Call, GenerateOptions, check_timeout, prepare_call, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
 from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
@@ -123,13 +123,12 @@ class FaceCLIPPipeline(RemotePipeline):
                 transport.close()
             raise
 
+    @with_parameters
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
-        """One request. `prompt`: what the picture shows. Further keywords, each optional (`GenerateOptions` tells more):
+        """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image | face_images, negative_prompt, num_inference_steps, guidance_scale, id_guidance_scale, text_guidance_scale,
-        blend_weight, guidance_start, guidance_end, id_start, id_end, height, width, seed | generator, num_images_per_prompt,
-        scheduler, face_aligned, priority, output_format="PNG" | "JPEG" | "WEBP", output_type="pil" | "np" | "bytes",
-        callback_on_step_end, timeout_s, retries, and whatever else the server's model takes (`pipe.config.inputs`).
+        face_image or face_images, generator, output_type="pil" | "np" | "bytes", callback_on_step_end, timeout_s, retries, and the
+        server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may be given as well.
 
         Raises `InvalidRequestError`, `ServerUnavailableError`, `ServerBusyError`, `DeadlineExceededError`, `ServerError`.
         """

@@ -7,16 +7,18 @@ server's alone. Refused here is only what the wire cannot carry, or what is no p
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from .errors import InvalidRequestError, ProtocolError
+from .parameters import OPTIONS, Parameters
 from .photos import Photo, collect_photos
 from .transport import Array
 
@@ -24,53 +26,15 @@ MAX_SEED = 2**63 - 1
 OutputType = Literal["pil", "np", "bytes"]
 
 
-class GenerateOptions(TypedDict, total=False):
-    """Keywords of a call besides `prompt`. What is left out, or None, the server decides (`pipe.defaults`)."""
+class GenerateOptions(Parameters, total=False):
+    """Keywords of a call besides `prompt`: the server's parameters, and the client's own."""
 
     face_image: Photo | None
     """The person: a path, file bytes, an open file, a PIL image, or an array [height, width, 3], uint8 or float in [0, 1]."""
     face_images: Iterable[Photo] | None
     """Several photographs of the same person, instead of `face_image`."""
-    negative_prompt: str | None
-    num_inference_steps: int | None
-    guidance_scale: float | None
-    id_guidance_scale: float | None
-    """Split guidance: weight of the face."""
-    text_guidance_scale: float | None
-    """Split guidance: weight of the text."""
-    blend_weight: float | None
-    """0 to 1: from the prompt without the face to the prompt with it."""
-    guidance_start: float | None
-    """Fraction of the steps where guidance begins; `guidance_end`: where it ends."""
-    guidance_end: float | None
-    id_start: float | None
-    """Fraction of the steps where the face begins to act; `id_end`: where it stops."""
-    id_end: float | None
-    height: int | None
-    """Pixels."""
-    width: int | None
-    """Pixels."""
-    seed: int | None
-    """0 to 2^63-1; picture i uses seed + i. Left out: random, and reported."""
     generator: Any
     """Instead of `seed`: a torch.Generator (its initial seed counts), a numpy Generator (draws a seed), or an int."""
-    num_images_per_prompt: int | None
-    scheduler: str | None
-    """One of `pipe.config.schedulers`, or its short name."""
-    scheduler_options: Mapping[str, Any] | str | None
-    """Entries of the scheduler's configuration, as in diffusers: {"use_karras_sigmas": True}."""
-    step_cache: float | None
-    """0: every step is computed. Above: steps whose input has hardly changed use the last prediction again; faster, and another picture."""
-    face_aligned: bool | None
-    """The photographs are already aligned square crops."""
-    face_weighting: str | None
-    """Several references: `equal`, or `quality`: a clear, frontal photograph counts more."""
-    output_format: str | None
-    """File format the server encodes in: PNG (lossless), JPEG or WEBP."""
-    priority: str | None
-    """`interactive`, or `batch`: may wait while others are served."""
-    preview: bool | None
-    """Streaming only: send a small picture with each step."""
     output_type: OutputType
     """Form of `.images`: PIL images, one float32 array [images, height, width, 3] in [0, 1], or encoded files."""
     callback_on_step_end: Callable[..., Any] | None
@@ -79,6 +43,16 @@ class GenerateOptions(TypedDict, total=False):
     """Seconds until `DeadlineExceededError`; None: no limit. Left out: the pipeline's."""
     retries: int
     """How often to ask again a server that is too busy. Default 0."""
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def with_parameters(function: _Function) -> _Function:
+    """Adds the server's parameters, a line each, to a docstring."""
+    lines = (f"{option.name}: {option.doc}" for option in OPTIONS)
+    function.__doc__ = "\n".join((inspect.cleandoc(function.__doc__ or ""), "", *lines))
+    return function
 
 
 _CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries")

@@ -1,7 +1,7 @@
 """What a server says about the models it offers to clients, and which of them a caller means.
 
-A model is offered if its configuration carries the parameters `variant` (a name) and `interface` (a JSON document with
-`defaults`, `limits` and `schedulers`). Its streaming twin, if any, is named `<model>_stream`. No variant's name is known here.
+A model is offered if its configuration carries the parameters `variant` (a name) and `interface` (a JSON document: per parameter of
+a request its default, range and meaning). Its streaming twin, if any, is named `<model>_stream`. No variant's name is known here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .transport import ModelConfig
 
 DEFAULT_MODEL = "faceclip"
 STREAM_SUFFIX = "_stream"
+_RANGES = ("min", "max", "multiple", "choices", "max_characters", "max_items", "entries")
 CONTROL_TIMEOUT_S = 10.0
 """Limit of each question about the server, which computes nothing, in seconds."""
 
@@ -30,7 +31,8 @@ class ServedModel:
     """Parameter name -> datatype: what a request may carry."""
     defaults: Mapping[str, Any]
     """Parameter name -> what the server uses where a request says nothing."""
-    limits: Mapping[str, Any]
+    limits: Mapping[str, Mapping[str, Any]]
+    """Parameter name -> what it may be: `min`, `max`, `multiple`, `choices`, `max_characters`, `max_items`, `entries`."""
     schedulers: Sequence[str]
 
 
@@ -46,11 +48,12 @@ def describe(config: ModelConfig) -> ServedModel:
     if text is None:
         raise InvalidRequestError(f"{what}: missing: not a model for clients; leave model= out to use '{DEFAULT_MODEL}'")
     try:
-        interface = json.loads(text)
-        defaults, limits = dict(interface.get("defaults", {})), dict(interface.get("limits", {}))
-        schedulers = list(interface.get("schedulers", []))
+        told = dict(json.loads(text).get("parameters", {}))
+        defaults = {name: each["default"] for name, each in told.items() if "default" in each}
+        limits = {name: {key: each[key] for key in each if key in _RANGES} for name, each in told.items()}
+        schedulers = list(told.get("scheduler", {}).get("choices", []))
     except (ValueError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"{what}: expected a JSON object of defaults, limits, schedulers, got {text[:80]!r}") from error
+        raise ProtocolError(f"{what}: expected a JSON object of parameters, got {text[:80]!r}") from error
     return ServedModel(config.name, config.parameters.get("variant", ""), config.inputs, defaults, limits, schedulers)
 
 

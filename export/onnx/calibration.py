@@ -17,7 +17,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 from faceclip_serving.sampling.pictures import sample, start_pictures

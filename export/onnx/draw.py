@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.parameters import parse_request
+from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, FACE_INDEX, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.parameters import interface
 from faceclip_serving.contract.placements import CPU, ORT_CPU, Placement, placement_of
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import (
@@ -52,23 +52,18 @@ from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import PLAN, check_plan
 from ..paths import onnx_folder
+from . import interface as interface_command
 from .deployments import check_name, install, is_current
 
 SOURCE = Path(__file__).resolve().parents[2] / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
 DEFAULT_VARIANT, DEFAULT_PLACEMENT = TINY_SDXL, CPU
 DETECTOR = "face_detection_yunet.onnx"
-HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
+HEADER = "# Rendered by `python -m export interface`: change the signatures, not this file.\n"
 
 
 class RepositoryError(UserError):
     """A repository cannot be assembled; the message says what is missing and how to make it."""
-
-
-def interface(variant: Variant) -> str:
-    """What clients want to know of a variant, as JSON: defaults, limits and the names that parameters may take."""
-    document = {"defaults": asdict(variant.defaults), "limits": asdict(variant.limits), "schedulers": variant.schedulers}
-    return json.dumps(document, sort_keys=True)
 
 
 def component_models(placement: Placement) -> dict[str, str]:
@@ -99,7 +94,7 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
         _parameter(config, "variant", variant.name)
         if name == ENSEMBLE:
             config.platform = "ensemble"
-            _parameter(config, "interface", interface(variant))
+            _parameter(config, "interface", json.dumps(interface(variant), sort_keys=True))
             for step in ensemble_steps(variant):
                 config.ensemble_scheduling.step.add(
                     model_name=model_name(step.model, deployment),
@@ -255,16 +250,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
-    parser.add_argument(
-        "--render", action="store_true", help="only rewrite model_repository/*/config.pbtxt, for the default variant"
-    )
+    parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
 
 
 def run(args: argparse.Namespace) -> int:
     if args.render:
-        for name, text in render(DEFAULT_VARIANT, DEFAULT_PLACEMENT).items():
-            (SOURCE / name / "config.pbtxt").write_text(text)
-        return 0
+        return interface_command.run(argparse.Namespace(check=False))
     variant = VARIANTS[args.variant]
     placement = placement_of(variant, args.placement)
     components = args.components or onnx_folder(variant)

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from .parameters import GenerationRequest
-from .tensors import Array
+from .tensors import Array, json_tensor
 
 Rows = Mapping[str, list[int]]
 """Role (a branch of guidance, or its `PREFIXED_TEXT`) -> rows of the text encoder's output."""
@@ -48,7 +46,7 @@ class Job:
 
     def encode(self) -> Array:
         """The job as a BYTES tensor, object [1]."""
-        return np.array([json.dumps(asdict(self)).encode()], dtype=object)
+        return json_tensor(asdict(self))
 
     @classmethod
     def decode(cls, tensor: Array, digest: str) -> Job:

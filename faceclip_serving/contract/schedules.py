@@ -27,7 +27,8 @@ EPSILON_SCHEDULERS: Mapping[str, str] = {
 FLOW_SCHEDULERS: Mapping[str, str] = {"FlowMatchEulerDiscreteScheduler": "flow_euler"}
 """diffusers class -> short name, for denoisers that predict the velocity of a straight flow from noise to picture."""
 
-_SHORT_NAMES: Mapping[str, str] = {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}
+SCHEDULER_SPELLINGS: Mapping[str, str] = {short: name for name, short in {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}.items()}
+"""Short name -> diffusers class."""
 
 SCHEDULER_OPTIONS: Mapping[str, tuple[Any, ...] | type] = {
     "use_karras_sigmas": bool,
@@ -68,13 +69,6 @@ def check_options(text: str) -> dict[str, Any]:
     return options
 
 
-def resolve_scheduler(name: str) -> str | None:
-    """The diffusers class name for a class name or a short name; None if unknown."""
-    if name in _SHORT_NAMES:
-        return name
-    return next((full for full, short in _SHORT_NAMES.items() if short == name.lower()), None)
-
-
 SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]
 """(scheduler configuration, steps, height, width in pixels) -> arguments of the scheduler's `set_timesteps`."""
 
@@ -82,6 +76,10 @@ SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]
 def spaced_by_scheduler(config: Mapping[str, Any], steps: int, height: int, width: int) -> dict[str, Any]:
     """The scheduler spaces the timesteps by itself, whatever the size."""
     return {"num_inference_steps": steps}
+
+
+_TOKEN_PIXELS = 16
+"""Side of an image token of FLUX: 2 x 2 latent cells of 8 x 8 pixels."""
 
 
 def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: int) -> dict[str, Any]:
@@ -93,10 +91,6 @@ def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: i
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
     return {"sigmas": np.linspace(1.0, 1.0 / steps, steps), "mu": tokens * slope + config["base_shift"] - slope * few}
-
-
-_TOKEN_PIXELS = 16
-"""Side of an image token of FLUX: 2 x 2 latent cells of 8 x 8 pixels."""
 
 
 def make_scheduler(name: str, config: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .architectures import FACE_SIZE
-from .parameters import PARAMETERS
+from .parameters import PARAMETERS, PREVIEW
 from .tensors import Bounds, DType, Range, Signature, Tensor
 from .variant import Variant
 
@@ -46,7 +46,6 @@ JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is 
 CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
 
-PREVIEW = Tensor("preview", DType.BOOL, (1,), "send a rough picture with every step", optional=True)
 PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
 PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
 
@@ -92,6 +91,10 @@ def components(variant: Variant) -> dict[str, Signature]:
     }
 
 
+MAX_FACE_FREE_ROWS = 3
+"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
 def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
     """Per component, the sizes its named axes may take.
 
@@ -124,10 +127,6 @@ def multiples(variant: Variant) -> dict[str, int]:
     return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
 
 
-MAX_FACE_FREE_ROWS = 3
-"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
-
-
 @dataclass(frozen=True)
 class Step:
     """One step of the ensemble: a model, and for each of its tensors the ensemble tensor it is bound to."""
@@ -145,9 +144,10 @@ def vae_tile(variant: Variant) -> Signature:
 def models(variant: Variant) -> dict[str, Signature]:
     """Every model of the repository, in the order of the flow."""
     nets = components(variant)
+    public = tuple(parameter.tensor for parameter in PARAMETERS)
     prepare = Signature(
         PREPARE,
-        PARAMETERS,
+        public,
         (ALIGNED_FACES, FACE_INDEX, *ids(variant), JOB),
         "checks the request, finds and aligns faces, tokenises",
     )
@@ -163,10 +163,10 @@ def models(variant: Variant) -> dict[str, Signature]:
         Tensor("details", DType.BYTES, (1,), "JSON: timings_s, faces, warnings, versions and the parameters obeyed"),
     )
     finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
-    ensemble = Signature(ENSEMBLE, PARAMETERS, outputs, "photo and prompt -> pictures")
+    ensemble = Signature(ENSEMBLE, public, outputs, "photo and prompt -> pictures")
     stream = Signature(
         STREAM,
-        (*PARAMETERS, PREVIEW),
+        (*public, PREVIEW.tensor),
         (PROGRESS, PREVIEW_IMAGE, *(replace(tensor, optional=True) for tensor in outputs)),
         "the same, with a response per step before the last one, and cancellation",
     )

@@ -7,7 +7,8 @@ signature. How large a named axis may become is not known here: that is a `Bound
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from .errors import UserError
 
 Array = NDArray[Any]
+
+
+_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "BYTES": "object"}
 
 
 class DType(Enum):
@@ -39,9 +43,6 @@ class DType(Enum):
         return "TYPE_STRING" if self is DType.BYTES else f"TYPE_{self.value}"
 
 
-_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "BYTES": "object"}
-
-
 class Range(NamedTuple):
     """Smallest, usual and largest size of a named axis."""
 
@@ -51,6 +52,18 @@ class Range(NamedTuple):
 
 
 Bounds = Mapping[str, Range]
+
+
+def bytes_tensor(items: Sequence[bytes]) -> Array:
+    """A BYTES tensor, object [n]."""
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def json_tensor(content: Any) -> Array:
+    """A BYTES tensor, object [1], of a JSON document."""
+    return bytes_tensor([json.dumps(content).encode()])
 
 
 class TensorError(UserError):

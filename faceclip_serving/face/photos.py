@@ -65,6 +65,10 @@ class Photo:
     """Size as sent, in pixels, upright."""
 
 
+_SMALLER = "make the photograph smaller, or crop it to the person"
+_SAVE_AGAIN = "send the whole file, saved as JPEG or PNG (HEIC, AVIF and raw files are not read)"
+
+
 def decode_photo(data: bytes, index: int = 0) -> Photo:
     """Reads one encoded photograph. `index`: its place in `face_images`, for messages. Raises `InvalidRequest` alone."""
     name = f"face_images[{index}]"
@@ -86,10 +90,6 @@ def decode_photo(data: bytes, index: int = 0) -> Photo:
         except Exception as error:  # noqa: BLE001  decoders of damaged files raise almost any class
             reason = f"damaged or incomplete ({error or type(error).__name__})"
             raise InvalidRequest(f"{name}: the photograph of {len(data)} bytes is {reason}; {_SAVE_AGAIN}") from None
-
-
-_SMALLER = "make the photograph smaller, or crop it to the person"
-_SAVE_AGAIN = "send the whole file, saved as JPEG or PNG (HEIC, AVIF and raw files are not read)"
 
 
 def _decode(data: bytes, name: str) -> Photo:

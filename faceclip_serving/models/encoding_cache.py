@@ -29,8 +29,6 @@ class EncodingCache:
         self._axis = signature.outputs[0].axes[0]
         self._rows: OrderedDict[bytes, Row] = OrderedDict()
         self._bytes = 0
-        self.hits = 0
-        self.misses = 0
 
     def __call__(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The component's outputs; only rows that are not known are computed."""
@@ -39,8 +37,6 @@ class EncodingCache:
         self._signature.check_inputs(arrays)
         keys = self._keys(arrays)
         missing = [i for i, key in enumerate(keys) if key not in self._rows]
-        self.hits += len(keys) - len(missing)
-        self.misses += len(missing)
         fresh: dict[bytes, Row] = {}
         if missing:
             outputs = self._run({name: a[missing] if self._is_per_row(name) else a for name, a in arrays.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..contract.job import Job
-from ..contract.parameters import to_wire
-from ..contract.tensors import Array
+from ..contract.request import to_wire
+from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
 
@@ -35,7 +34,7 @@ def finish(variant: Variant, digest: str, arrays: Mapping[str, Array]) -> dict[s
     return {
         "images": to_wire(files, job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
-        "details": np.array([json.dumps(details(variant, job)).encode()], dtype=object),
+        "details": json_tensor(details(variant, job)),
     }
 
 

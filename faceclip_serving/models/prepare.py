@@ -9,10 +9,12 @@ from tokenizers import Tokenizer
 
 from ..contract.architectures import FACE_SIZE
 from ..contract.job import Job, Rows
-from ..contract.parameters import GenerationRequest, parse_request, reference_photos
+from ..contract.parameters import GenerationRequest
+from ..contract.request import parse_request, reference_photos
 from ..contract.tensors import Array
 from ..contract.variant import Variant
-from ..face.prepare import Detector, PreparedFace, prepare_face
+from ..face.detectors import Detector
+from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed
 from .prompts import Encoded, encode_prompt, prompt_warnings
@@ -93,4 +95,4 @@ def _encode(job: Job, kinds: set[str], tokenizer: Tokenizer, tokens_of: str, var
 def _stack(faces: Sequence[PreparedFace]) -> Array:
     if not faces:  # a tensor needs a row; no row of the text encoder refers to it
         return np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)
-    return np.stack([face.image for face in faces])
+    return np.stack([face.crop for face in faces])

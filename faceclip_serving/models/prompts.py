@@ -15,6 +15,9 @@ from tokenizers import Tokenizer
 from ..contract.tensors import Array
 from ..contract.variant import Tokens
 
+_LAST_LATIN = 0x24F
+"""End of Unicode's Latin Extended-B block."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -65,7 +68,3 @@ def prompt_warnings(name: str, encoded: Encoded, tokens: Tokens, prompt: str) ->
     if letters and foreign > len(letters) / 5:
         warnings.append(f"{name}: the text encoder was trained on English; other scripts are hardly understood")
     return warnings
-
-
-_LAST_LATIN = 0x24F
-"""End of Unicode's Latin Extended-B block."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..contract.errors import Cancelled
-from ..contract.parameters import to_wire
+from ..contract.request import to_wire
 from ..contract.signatures import FACE_ENCODER, FINISH, PREPARE, SAMPLER, TEXT_ENCODER, VAE_DECODER, Step, ensemble_steps
-from ..contract.tensors import Array
+from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..sampling.previews import preview
 
@@ -35,18 +33,18 @@ def stream(
         known |= call(model, _inputs(steps[model], known))
         _check(is_cancelled)
     encoding = json.loads(known["job"][0])["request"]["image_encoding"]
-    control = _document({"op": "start", "previews": previews})
+    control = json_tensor({"op": "start", "previews": previews})
     run = json.loads(call(SAMPLER, {**_inputs(steps[SAMPLER], known), "control": control})["report"][0])["run"]
     try:
         while True:
-            answer = call(SAMPLER, {"control": _document({"op": "watch", "run": run})})
+            answer = call(SAMPLER, {"control": json_tensor({"op": "watch", "run": run})})
             progress = json.loads(answer["report"][0])
             if "step" not in progress:
                 break
             _check(is_cancelled)
             yield {"progress": answer["report"], **_preview(factors, answer.get("latents"), encoding)}
     except BaseException:  # whatever ends the following ends the run
-        call(SAMPLER, {"control": _document({"op": "cancel", "run": run})})
+        call(SAMPLER, {"control": json_tensor({"op": "cancel", "run": run})})
         raise
     known |= answer
     for model in (VAE_DECODER, FINISH):
@@ -62,10 +60,6 @@ def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
 def _check(is_cancelled: Callable[[], bool]) -> None:
     if is_cancelled():
         raise Cancelled("the caller is gone")
-
-
-def _document(content: Mapping[str, Any]) -> Array:
-    return np.array([json.dumps(content).encode()], dtype=object)
 
 
 def _preview(factors: Array, latents: Array | None, image_encoding: str) -> dict[str, Array]:

@@ -22,11 +22,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from ..contract.errors import Busy, InvalidRequest
 from ..contract.job import Job
-from ..contract.tensors import Array
+from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out
 from .admission import Admission
@@ -130,7 +128,7 @@ class Service:
         with self._lock:
             self._runs[identity] = Run(task, job)
         self._loop.submit(task)
-        reply.send({"report": _document({"run": identity})})
+        reply.send({"report": json_tensor({"run": identity})})
 
     def _watch(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
         with self._lock:
@@ -155,7 +153,7 @@ class Service:
         if isinstance(event, Stepped):
             progress = {"step": event.step, "total": event.total, "timestep": event.timestep}
             latents = {} if event.latents is None else {"latents": event.latents}
-            reply.send({"report": _document(progress), **latents})
+            reply.send({"report": json_tensor(progress), **latents})
         elif isinstance(event, Finished):
             reply.send(_result(run.job, event))
         else:
@@ -166,7 +164,7 @@ class Service:
             run = self._runs.get(control["run"])
         if run is not None:
             run.task.cancelled = True
-        reply.send({"report": _document({"cancelled": run is not None})})
+        reply.send({"report": json_tensor({"cancelled": run is not None})})
 
     def _admit(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
         try:
@@ -174,18 +172,18 @@ class Service:
         except Busy as error:
             self._on_end(Failed(error))
             raise
-        reply.send({"report": _document({"reservation": reservation})})
+        reply.send({"report": json_tensor({"reservation": reservation})})
 
     def _release(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
         self._admission.cancel_reservation(control["reservation"])
-        reply.send({"report": _document({})})
+        reply.send({"report": json_tensor({})})
 
     def _drain(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
         self._admission.drain(bool(control.get("on", True)))
         self._status(control, arrays, reply)
 
     def _status(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        reply.send({"report": _document({"in_flight": self._admission.in_flight})})
+        reply.send({"report": json_tensor({"in_flight": self._admission.in_flight})})
 
     def _job(self, arrays: Mapping[str, Array]) -> Job:
         job = Job.decode(arrays["job"], self._digest)
@@ -228,7 +226,3 @@ class Service:
 def _result(job: Job, event: Finished) -> dict[str, Array]:
     job.sampling = event.usage.report()
     return {"latents": event.latents, "report": job.encode()}
-
-
-def _document(content: Mapping[str, Any]) -> Array:
-    return np.array([json.dumps(content).encode()], dtype=object)

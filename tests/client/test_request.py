@@ -11,8 +11,8 @@ import torch
 from faceclip import InvalidRequestError, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
-from faceclip_serving.contract import parameters as requests
-from faceclip_serving.contract.parameters import PARAMETERS, parse_request
+from faceclip_serving.contract.parameters import PARAMETERS
+from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
 
 DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS if tensor.name != IMAGE_ENCODING}
@@ -56,7 +56,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     assert (wanted.guidance_scale, wanted.height, wanted.width, wanted.num_images_per_prompt) == (2.5, 64, 128, 2)
     assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
     assert {name: getattr(wanted, name) for name in others} == others
-    assert requests.reference_photos(TINY_SDXL, inputs) == [photo, photo]
+    assert reference_photos(TINY_SDXL, inputs) == [photo, photo]
 
 
 def test_every_declared_parameter_is_documented_for_editors() -> None:

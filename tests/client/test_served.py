@@ -7,7 +7,20 @@ import pytest
 from faceclip import InvalidRequestError, ModelConfig, ModelNotFoundError, ProtocolError
 from faceclip.served import choose_model, describe
 
-INTERFACE = json.dumps({"defaults": {"height": 192}, "limits": {"size": [64, 512]}, "schedulers": ["EulerDiscreteScheduler"]})
+INTERFACE = json.dumps(
+    {
+        "parameters": {
+            "height": {"dtype": "INT32", "default": 192, "min": 64, "max": 512, "multiple": 8, "doc": "pixels"},
+            "prompt": {"dtype": "BYTES", "required": True, "max_characters": 10000, "doc": "what the picture shows"},
+            "scheduler": {
+                "dtype": "BYTES",
+                "default": "EulerDiscreteScheduler",
+                "choices": ["EulerDiscreteScheduler"],
+                "doc": "",
+            },
+        }
+    }
+)
 
 
 def _config(name: str, variant: str | None, interface: str = INTERFACE) -> ModelConfig:
@@ -25,11 +38,13 @@ SEVERAL = [
 def test_the_interface_document_is_read() -> None:
     served = describe(_config("faceclip", "tiny-sdxl"))
     assert (served.model, served.variant, served.inputs) == ("faceclip", "tiny-sdxl", {"prompt": "BYTES"})
-    assert (served.defaults, served.limits) == ({"height": 192}, {"size": [64, 512]})
+    assert served.defaults == {"height": 192, "scheduler": "EulerDiscreteScheduler"}
+    assert served.limits["height"] == {"min": 64, "max": 512, "multiple": 8}
+    assert served.limits["prompt"] == {"max_characters": 10000}
     assert served.schedulers == ["EulerDiscreteScheduler"]
 
 
-@pytest.mark.parametrize("interface", ["", "[]", "{", '{"defaults": 3}'])
+@pytest.mark.parametrize("interface", ["", "[]", "{", '{"parameters": 3}', '{"parameters": {"height": 3}}'])
 def test_a_broken_interface_document_is_a_protocol_error(interface: str) -> None:
     with pytest.raises(ProtocolError, match="model 'faceclip', parameter 'interface'"):
         describe(_config("faceclip", "tiny-sdxl", interface))

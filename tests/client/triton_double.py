@@ -24,10 +24,11 @@ from tritonclient.utils import serialize_byte_tensor
 
 from export.repository.render import render
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import GenerationRequest, parse_request, reference_photos
+from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import ENSEMBLE, PREVIEW, PREVIEW_IMAGE, PROGRESS, STREAM
+from faceclip_serving.contract.signatures import ENSEMBLE, PREVIEW_IMAGE, PROGRESS, STREAM
 
 VARIANT = TINY_SDXL
 BUSY = "server busy: 4 requests in flight; retry after 0.2 s"

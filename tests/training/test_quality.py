@@ -25,7 +25,7 @@ from benchmarks.quality.report import write_page
 from benchmarks.quality.sweeps import NAMES, SWEEPS, mean_and_error, spread
 from benchmarks.quality.world import Cases, World, make_world
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.parameters import parse_request
+from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import NANO
 from training.diffusion import Guidance
 from training.judges import ATTRIBUTES

@@ -18,6 +18,9 @@ from faceclip_serving.models import adapter
 from faceclip_serving.models.streaming import stream
 from faceclip_serving.sampling.previews import PREVIEW_FILE
 
+SPARE_THREADS = 8
+"""Beyond what may be in flight: for requests that are about to be refused."""
+
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
@@ -50,7 +53,3 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-SPARE_THREADS = 8
-"""Beyond what may be in flight: for requests that are about to be refused."""

@@ -10,12 +10,10 @@ import time
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.signatures import SAMPLER
-from faceclip_serving.contract.tensors import Array
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.contract.tensors import Array, json_tensor
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models import adapter
 from faceclip_serving.models.metrics import Metrics, requests_by_outcome
 from faceclip_serving.models.prepare import prepare
@@ -49,5 +47,4 @@ class TritonPythonModel:
             raise
 
     def _control(self, **operation: Any) -> Any:
-        tensor = np.array([json.dumps(operation).encode()], dtype=object)
-        return json.loads(self._call(SAMPLER, {"control": tensor})["report"][0])
+        return json.loads(self._call(SAMPLER, {"control": json_tensor(operation)})["report"][0])

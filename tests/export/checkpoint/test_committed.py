@@ -19,7 +19,7 @@ from export.checkpoint.tensor_files import read_tensors, write_tensors
 from export.checkpoint.tokenizers import TokenizerError, tokenizer_folders, write_tokenizers
 from export.onnx.export import export_component, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import parse_request
+from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer

@@ -23,10 +23,10 @@ from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.parameters import parse_request
-from faceclip_serving.contract.schedules import make_scheduler, resolve_scheduler
+from faceclip_serving.contract.request import parse_request
+from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import make_detector
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, prompt_warnings
@@ -114,7 +114,7 @@ def test_timesteps_are_those_of_diffusers_pipeline(height, width, steps):
 def test_defaults_limits_and_names():
     request = parse_request(FLUX, raw())
     assert (request.height, request.width, request.num_inference_steps, request.guidance_scale) == (1152, 864, 50, 3.5)
-    assert request.scheduler == resolve_scheduler("flow_euler") == "FlowMatchEulerDiscreteScheduler"
+    assert request.scheduler == "FlowMatchEulerDiscreteScheduler"
     assert FLUX.extras_for(64, 64)["guidance"].tolist() == [[1.0]]
     with pytest.raises(InvalidRequest, match="multiple of 16"):
         parse_request(FLUX, raw(height=1144))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS, parse_request, reference_photos
+from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS
+from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import DType
 

@@ -13,14 +13,8 @@ from PIL import Image, ImageFilter
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.face.alignment import TEMPLATE, align_face
 from faceclip_serving.face.detectors import Box, Face, make_detector
-from faceclip_serving.face.prepare import (
-    aligned_crop,
-    check_face,
-    choose_face,
-    measure_frontality,
-    measure_sharpness,
-    prepare_face,
-)
+from faceclip_serving.face.judgement import check_face, measure_frontality, measure_sharpness
+from faceclip_serving.face.prepare import aligned_crop, choose_face, prepare_face
 
 from .test_detectors import ASTRONAUT, EYES_NOSE_MOUTH
 
@@ -49,8 +43,8 @@ def refusal(data: bytes, index: int = 0, aligned: bool = False) -> str:
 
 def test_a_photograph_gives_crop_report_and_the_detectors_caution():
     prepared = prepare_face(ASTRONAUT.read_bytes(), 2, False, DETECT)
-    assert prepared.image.shape == (3, 448, 448) and prepared.image.dtype == np.float32
-    assert 0 <= prepared.image.min() < 0.1 and 0.9 < prepared.image.max() <= 1
+    assert prepared.crop.shape == (3, 448, 448) and prepared.crop.dtype == np.float32
+    assert 0 <= prepared.crop.min() < 0.1 and 0.9 < prepared.crop.max() <= 1
     report = prepared.report
     assert json.loads(json.dumps(report)) == report
     assert report["photo"] == {"width": 512, "height": 512} and report["detector"] == "haar" and report["aligned"] is False
@@ -65,7 +59,7 @@ def test_a_photograph_gives_crop_report_and_the_detectors_caution():
 
 def test_the_crop_shows_the_face_in_its_place():
     """It is most like the crop made from the points known for this photograph, less like crops 30 pixels away from that one."""
-    crop = prepare_face(ASTRONAUT.read_bytes(), 0, False, DETECT).image
+    crop = prepare_face(ASTRONAUT.read_bytes(), 0, False, DETECT).crop
     known = align_face(np.array(portrait()), EYES_NOSE_MOUTH)
 
     def correlation(other: np.ndarray) -> float:
@@ -84,7 +78,7 @@ def test_orientation_and_size_do_not_change_the_crop_and_boxes_are_in_the_photog
     exif[0x0112] = 6
     on_its_side = portrait().transpose(Image.Transpose.ROTATE_90)
     turned = prepare_face(encoded(on_its_side, exif=exif), 0, False, DETECT)
-    assert turned.report == plain.report and np.array_equal(turned.image, plain.image)
+    assert turned.report == plain.report and np.array_equal(turned.crop, plain.crop)
 
     large = portrait().resize((4608, 4608), Image.Resampling.BICUBIC)
     reduced = prepare_face(encoded(large, "JPEG", quality=90), 0, False, DETECT)
@@ -104,9 +98,9 @@ def test_of_two_people_the_larger_is_used_and_the_choice_reported():
 
 
 def test_the_choice_is_the_largest_and_small_faces_are_no_doubt():
-    chosen, warnings = choose_face([face(50), face(100), face(79)])
+    chosen, warnings = choose_face("face_images[0]", [face(50), face(100), face(79)])
     assert chosen.box.width == 100 and warnings == []
-    chosen, (warning,) = choose_face([face(100), face(81), face(90)], index=1)
+    chosen, (warning,) = choose_face("face_images[1]", [face(100), face(81), face(90)])
     assert chosen.box.width == 100 and warning.startswith("face_images[1]: 3 faces")
 
 
@@ -159,14 +153,14 @@ def test_frontality_falls_as_the_nose_leaves_the_middle_and_ignores_tilt_and_siz
 
 
 def test_an_aligned_crop_is_used_as_it_is():
-    crop = prepare_face(ASTRONAUT.read_bytes(), 0, False, DETECT).image
+    crop = prepare_face(ASTRONAUT.read_bytes(), 0, False, DETECT).crop
     pixels = np.rint(crop * 255).astype(np.uint8).transpose(1, 2, 0)
     again = prepare_face(encoded(Image.fromarray(pixels)), 0, True, DETECT)
-    assert np.array_equal(again.image, crop)
+    assert np.array_equal(again.crop, crop)
     assert again.report["aligned"] is True and again.report["score"] > 0.6
     assert len(again.warnings) == 1 and "embedded detector" in again.warnings[0]
     doubled = prepare_face(encoded(Image.fromarray(pixels).resize((896, 896), Image.Resampling.BICUBIC)), 0, True, DETECT)
-    assert np.abs(doubled.image - crop).mean() < 0.01
+    assert np.abs(doubled.crop - crop).mean() < 0.01
     assert np.array(doubled.report["landmarks"]) == pytest.approx(2 * np.array(again.report["landmarks"]), abs=20)
 
 
@@ -181,6 +175,6 @@ def test_a_crop_said_to_be_aligned_is_checked():
 
 def test_an_aligned_crop_is_reduced_without_aliasing():
     checks = (np.indices((2240, 2240)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
-    crop = aligned_crop(checks)
+    crop = aligned_crop("face_images[0]", checks)
     assert crop.shape == (3, 448, 448) and np.abs(crop - 0.5).max() < 0.05
-    assert aligned_crop(np.full((440, 448, 3), 255, np.uint8)).min() == 1
+    assert aligned_crop("face_images[0]", np.full((440, 448, 3), 255, np.uint8)).min() == 1

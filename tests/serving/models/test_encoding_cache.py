@@ -54,7 +54,6 @@ def test_known_rows_are_not_computed_again_and_results_are_the_same():
     for request in requests:
         assert same(cache(request), Encoder(TEXT_ENCODER)(request))
     assert encoder.rows == 3
-    assert (cache.hits, cache.misses) == (5, 3)
 
 
 @pytest.mark.parametrize(

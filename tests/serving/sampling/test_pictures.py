@@ -8,7 +8,7 @@ import torch
 
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.parameters import parse_request
+from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, select, start_pictures

@@ -1,0 +1,124 @@
+"""The parameters of a request, as the server declares them.
+
+Rendered by `python -m export interface`: change faceclip_serving/contract/parameters.py, not this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict
+
+
+class Parameters(TypedDict, total=False):
+    """Keywords that become tensors of the request. What is left out, or None, the server decides."""
+
+    negative_prompt: str | None
+    """What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."""
+    seed: int | None
+    """Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported)."""
+    num_inference_steps: int | None
+    """Denoising steps (default: the variant's)."""
+    guidance_scale: float | None
+    """How closely to follow the prompt; at or below 1 only the conditional branch runs (default: the variant's)."""
+    id_guidance_scale: float | None
+    """Split guidance: weight of the face; 3.0 where only text_guidance_scale is given (0 to 5; default: none)."""
+    text_guidance_scale: float | None
+    """Split guidance: weight of the text; guidance_scale where only id_guidance_scale is given (0 to 20; default:
+    none)."""
+    blend_weight: float | None
+    """Conditioning between the prompt without (0) and with (1) the face (0 to 1; default: 1.0)."""
+    guidance_start: float | None
+    """Share of the steps where guidance begins (0 to 1; default: 0.0)."""
+    guidance_end: float | None
+    """Share of the steps where guidance ends (0 to 1; default: 1.0)."""
+    id_start: float | None
+    """Share of the steps where the face begins to act (0 to 1; default: 0.0)."""
+    id_end: float | None
+    """Share of the steps where the face stops to act (0 to 1; default: 1.0)."""
+    height: int | None
+    """Height of the picture in pixels (default: the variant's)."""
+    width: int | None
+    """Width of the picture in pixels (default: the variant's)."""
+    num_images_per_prompt: int | None
+    """Pictures of one request (default: 1)."""
+    scheduler: str | None
+    """A diffusers scheduler class, or its short name such as euler (default: the variant's)."""
+    scheduler_options: Mapping[str, Any] | str | None
+    """Entries of the scheduler's configuration, as JSON (a JSON object of use_karras_sigmas, use_exponential_sigmas,
+    use_beta_sigmas, timestep_spacing, rescale_betas_zero_snr, algorithm_type, solver_order, final_sigmas_type,
+    shift; default: {})."""
+    step_cache: float | None
+    """Above 0: a step whose input changed less than this takes the last prediction; faster, and another picture
+    (default: 0.0)."""
+    face_aligned: bool | None
+    """The photographs are aligned square face crops already (default: false)."""
+    face_weighting: str | None
+    """Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."""
+    output_format: str | None
+    """File format of the pictures (PNG, JPEG, WEBP; default: PNG)."""
+    priority: str | None
+    """Interactive goes before batch when requests wait (interactive, batch; default: interactive)."""
+    preview: bool | None
+    """Send a rough picture with every step; streaming only (default: false)."""
+
+
+class Option(NamedTuple):
+    """A parameter on a command line."""
+
+    name: str
+    type: type
+    flags: tuple[str, ...]
+    doc: str
+
+
+# fmt: off
+OPTIONS = (
+    Option("negative_prompt", str, ("--negative-prompt", "--negative"),
+           "What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."),
+    Option("seed", int, ("--seed",),
+           "Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported)."),
+    Option("num_inference_steps", int, ("--num-inference-steps", "--steps"),
+           "Denoising steps (default: the variant's)."),
+    Option("guidance_scale", float, ("--guidance-scale", "--guidance"),
+           "How closely to follow the prompt; at or below 1 only the conditional branch runs (default: the variant's)."),
+    Option("id_guidance_scale", float, ("--id-guidance-scale", "--id-guidance"),
+           "Split guidance: weight of the face; 3.0 where only text_guidance_scale is given (0 to 5; default: none)."),
+    Option("text_guidance_scale", float, ("--text-guidance-scale", "--text-guidance"),
+           "Split guidance: weight of the text; guidance_scale where only id_guidance_scale is given (0 to 20; default: "
+           "none)."),
+    Option("blend_weight", float, ("--blend-weight",),
+           "Conditioning between the prompt without (0) and with (1) the face (0 to 1; default: 1.0)."),
+    Option("guidance_start", float, ("--guidance-start",),
+           "Share of the steps where guidance begins (0 to 1; default: 0.0)."),
+    Option("guidance_end", float, ("--guidance-end",),
+           "Share of the steps where guidance ends (0 to 1; default: 1.0)."),
+    Option("id_start", float, ("--id-start",),
+           "Share of the steps where the face begins to act (0 to 1; default: 0.0)."),
+    Option("id_end", float, ("--id-end",),
+           "Share of the steps where the face stops to act (0 to 1; default: 1.0)."),
+    Option("height", int, ("--height",),
+           "Height of the picture in pixels (default: the variant's)."),
+    Option("width", int, ("--width",),
+           "Width of the picture in pixels (default: the variant's)."),
+    Option("num_images_per_prompt", int, ("--num-images-per-prompt", "--images", "-n"),
+           "Pictures of one request (default: 1)."),
+    Option("scheduler", str, ("--scheduler",),
+           "A diffusers scheduler class, or its short name such as euler (default: the variant's)."),
+    Option("scheduler_options", str, ("--scheduler-options",),
+           "Entries of the scheduler's configuration, as JSON (a JSON object of use_karras_sigmas, use_exponential_sigmas, "
+           "use_beta_sigmas, timestep_spacing, rescale_betas_zero_snr, algorithm_type, solver_order, final_sigmas_type, "
+           "shift; default: {})."),
+    Option("step_cache", float, ("--step-cache",),
+           "Above 0: a step whose input changed less than this takes the last prediction; faster, and another picture "
+           "(default: 0.0)."),
+    Option("face_aligned", bool, ("--face-aligned", "--aligned"),
+           "The photographs are aligned square face crops already (default: false)."),
+    Option("face_weighting", str, ("--face-weighting",),
+           "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."),
+    Option("output_format", str, (),
+           "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
+    Option("priority", str, ("--priority",),
+           "Interactive goes before batch when requests wait (interactive, batch; default: interactive)."),
+    Option("preview", bool, (),
+           "Send a rough picture with every step; streaming only (default: false)."),
+)

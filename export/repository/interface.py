@@ -1,0 +1,191 @@
+"""Writes what follows from the declarations in faceclip_serving/contract: the committed config.pbtxt files, the client's keywords and
+flags, and the table of parameters in the docs. A test says that writing them again changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from faceclip_serving.contract.allowed import JsonObject
+from faceclip_serving.contract.parameters import FACE_IMAGES, PARAMETERS, PREVIEW, Default, Parameter
+from faceclip_serving.contract.tensors import DType
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+
+from ..paths import ROOT
+
+CLIENT = ROOT / "client" / "faceclip" / "parameters.py"
+DOCUMENT = ROOT / "docs" / "parameters.md"
+
+_TYPES = {DType.BYTES: "str", DType.INT32: "int", DType.INT64: "int", DType.FP32: "float", DType.BOOL: "bool"}
+_SHOWN = ("sdxl", "flux", "nano")
+"""Variants whose defaults and ranges the docs show."""
+_NOT_THE_CALLERS = ("prompt", FACE_IMAGES.name, "image_encoding")
+"""What the client gives in a way of its own: an argument, photographs of many kinds, and how its transport carries pictures."""
+
+_NEWLINE, _NEXT_STRING = "\n    ", ' "\n           "'
+
+_CLIENT = '''"""The parameters of a request, as the server declares them.
+
+Rendered by `python -m export interface`: change faceclip_serving/contract/parameters.py, not this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict
+
+
+class Parameters(TypedDict, total=False):
+    """Keywords that become tensors of the request. What is left out, or None, the server decides."""
+
+{keywords}
+
+
+class Option(NamedTuple):
+    """A parameter on a command line."""
+
+    name: str
+    type: type
+    flags: tuple[str, ...]
+    doc: str
+
+
+# fmt: off
+OPTIONS = (
+{options}
+)
+'''
+
+_DOCUMENT = """# Parameters of a request
+
+Rendered by `python -m export interface` from
+[faceclip_serving/contract/parameters.py](../faceclip_serving/contract/parameters.py). Every parameter is a tensor of the models
+`faceclip` and `faceclip_stream`, a keyword of the Python client, and, where a flag is shown, an option of `faceclip generate`.
+Only `prompt` is required. A value outside its range is refused with a message that names the parameter, the range and the value.
+
+| parameter | tensor | default | allowed | flags | meaning |
+|---|---|---|---|---|---|
+{rows}
+
+Two intervals must not be empty: `guidance_start` is at most `guidance_end`, `id_start` at most `id_end`.
+
+## What the variant decides
+
+| parameter | {names} |
+|---|{dashes}
+{variants}
+
+A placement may narrow the sizes ([placements](placements.md)). The server tells what it accepts: `faceclip status`, or the parameter
+`interface` in the configuration of the model `faceclip`.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file would change")
+
+
+def run(args: argparse.Namespace) -> int:
+    outdated = [path for path, text in rendered().items() if not path.exists() or path.read_text() != text]
+    if not args.check:
+        for path in outdated:
+            path.write_text(rendered()[path])
+    print(json.dumps({"outdated" if args.check else "written": [str(path.relative_to(ROOT)) for path in outdated]}))
+    return 1 if args.check and outdated else 0
+
+
+def rendered() -> dict[Path, str]:
+    """Every file that follows from the declarations -> its text."""
+    from .render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, SOURCE, render
+
+    configs = render(DEFAULT_VARIANT, DEFAULT_PLACEMENT)
+    return {
+        **{SOURCE / name / "config.pbtxt": text for name, text in configs.items()},
+        CLIENT: client(),
+        DOCUMENT: document(),
+    }
+
+
+def client() -> str:
+    """client/faceclip/parameters.py."""
+    own = [each for each in (*PARAMETERS, PREVIEW) if each.name not in _NOT_THE_CALLERS]
+    keywords = [f'    {each.name}: {_type(each)} | None\n    """{_wrapped(_sentence(each), _NEWLINE)}"""' for each in own]
+    options = [
+        f'    Option("{each.name}", {_TYPES[each.dtype]}, {_tuple(_flags(each))},\n'
+        f'           "{_wrapped(_sentence(each), _NEXT_STRING)}"),'
+        for each in own
+    ]
+    return _CLIENT.format(keywords="\n".join(keywords), options="\n".join(options))
+
+
+def document() -> str:
+    """docs/parameters.md."""
+    rows = [
+        f"| `{each.name}` | {each.tensor.describe().replace('[1]', '').strip()} | {_default(each)} | {_allowed(each)}"
+        f" | {' '.join(f'`{flag}`' for flag in _flags(each))} | {each.doc} |"
+        for each in (*PARAMETERS, PREVIEW)
+    ]
+    shown = [VARIANTS[name] for name in _SHOWN]
+    return _DOCUMENT.format(
+        rows="\n".join(rows),
+        names=" | ".join(f"`{variant.name}`" for variant in shown),
+        dashes="---|" * len(shown),
+        variants="\n".join(_of_variants(shown)),
+    )
+
+
+def _of_variants(shown: list[Variant]) -> Iterator[str]:
+    for each in PARAMETERS:
+        if callable(each.default):
+            yield f"| `{each.name}`, default | {' | '.join(_value(each.default_of(variant)) for variant in shown)} |"
+        if callable(each.allowed):
+            yield f"| `{each.name}`, allowed | {' | '.join(each.allowed_of(variant).describe() for variant in shown)} |"
+
+
+def _flags(parameter: Parameter) -> tuple[str, ...]:
+    """`--seed`; shorter ones after it. None where the command has another way, or no use for it."""
+    if parameter.name in ("output_format", "image_encoding", PREVIEW.name):
+        return ()
+    if parameter is FACE_IMAGES:
+        return ("--face",)
+    short = tuple(f"-{name}" if len(name) == 1 else f"--{name}" for name in parameter.short)
+    return (f"--{parameter.name.replace('_', '-')}", *short)
+
+
+def _default(parameter: Parameter) -> str:
+    if isinstance(parameter.default, Default):
+        return parameter.default.value
+    return "the variant's" if callable(parameter.default) else _value(parameter.default)
+
+
+def _allowed(parameter: Parameter) -> str:
+    return "the variant's" if callable(parameter.allowed) else parameter.allowed.describe()
+
+
+def _value(value: object) -> str:
+    if value == "":
+        return "empty"
+    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _sentence(parameter: Parameter) -> str:
+    """Meaning, range and default, for the client; what the variant decides is told by the server."""
+    told = [] if callable(parameter.allowed) or parameter.dtype is DType.BOOL else [parameter.allowed.describe()]
+    text = f"{parameter.doc[0].upper()}{parameter.doc[1:]} ({'; '.join([*told, f'default: {_default(parameter)}'])})."
+    return text.replace("`", "")
+
+
+def _wrapped(text: str, between: str) -> str:
+    return between.join(textwrap.wrap(text, 112))
+
+
+def _type(parameter: Parameter) -> str:
+    return "Mapping[str, Any] | str" if isinstance(parameter.allowed, JsonObject) else _TYPES[parameter.dtype]
+
+
+def _tuple(items: tuple[str, ...]) -> str:
+    return "(" + ", ".join(f'"{item}"' for item in items) + ("," if len(items) == 1 else "") + ")"

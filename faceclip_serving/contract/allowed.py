@@ -1,0 +1,150 @@
+"""What a parameter may be: each kind reads a value or refuses it in words, and tells clients its range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .errors import InvalidRequest
+
+
+class Allowed(Protocol):
+    def read(self, name: str, value: Any) -> Any:
+        """The value as the request keeps it. Raises `InvalidRequest`, in whose message the parameter is called `name`."""
+
+    def describe(self) -> str:
+        """The range in words, for documentation."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The range for programs."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number from `low` to `high`, both included, and a multiple of `multiple`."""
+
+    low: float
+    high: float
+    multiple: int = 1
+    unit: str = ""
+
+    def read(self, name: str, value: Any) -> Any:
+        whole = not isinstance(value, float)
+        if (not whole and not math.isfinite(value)) or not self.low <= value <= self.high or (whole and value % self.multiple):
+            raise InvalidRequest(f"{name}: expected {self._expected()}, got {value}{self._nearest(value)}")
+        return value
+
+    def describe(self) -> str:
+        return f"{_range(self.low, self.high)}{f' {self.unit}' if self.unit else ''}" + (
+            f", multiples of {self.multiple}" if self.multiple > 1 else ""
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {"min": self.low, "max": self.high, **({"multiple": self.multiple} if self.multiple > 1 else {})}
+
+    def _expected(self) -> str:
+        kind = "a value" if self.multiple == 1 else f"a multiple of {self.multiple}"
+        return f"{kind} from {self.low} to {self.high}{f' {self.unit}' if self.unit else ''}"
+
+    def _nearest(self, value: Any) -> str:
+        if self.multiple == 1:
+            return ""
+        near = min(max(round(value / self.multiple) * self.multiple, self.low), self.high)
+        return f"; try {near}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some names, whatever their case; `spellings`: further spelling, in lower case -> name."""
+
+    names: tuple[str, ...]
+    spellings: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, value: Any) -> str:
+        meant = self.spellings.get(value.lower(), value)
+        found = next((known for known in self.names if known.lower() == meant.lower()), None)
+        if found is None:
+            raise InvalidRequest(f"{name}: expected one of {', '.join(self.names)}, got '{value}'")
+        return found
+
+    def describe(self) -> str:
+        return ", ".join(f"`{name}`" for name in self.names)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"choices": list(self.names)}
+
+
+@dataclass(frozen=True)
+class Text:
+    """UTF-8 text of a limited length; `example`: shown to whoever sends an empty one, where one is needed."""
+
+    longest: int
+    example: str = ""
+
+    def read(self, name: str, value: Any) -> str:
+        if self.example and not value.strip():
+            raise InvalidRequest(f"{name}: a text is required, got nothing; describe the scene, e.g. '{self.example}'")
+        if len(value) > self.longest:
+            raise InvalidRequest(f"{name}: at most {self.longest} characters are read, got {len(value)}; shorten it")
+        return str(value)
+
+    def describe(self) -> str:
+        return f"at most {self.longest} characters"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"max_characters": self.longest}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def read(self, name: str, value: Any) -> bool:
+        return bool(value)
+
+    def describe(self) -> str:
+        return "true, false"
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class JsonObject:
+    """A JSON object; `parse` reads its text, and `entries` says what it may hold: a type, or the values of an entry."""
+
+    parse: Callable[[str], dict[str, Any]]
+    entries: Mapping[str, tuple[Any, ...] | type]
+
+    def read(self, name: str, value: Any) -> dict[str, Any]:
+        return self.parse(value)
+
+    def describe(self) -> str:
+        return "a JSON object of " + ", ".join(f"`{name}`" for name in self.entries)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"entries": {name: list(may) if isinstance(may, tuple) else may.__name__ for name, may in self.entries.items()}}
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Files of photographs: at most `most` together."""
+
+    most: int
+
+    def read(self, name: str, value: Any) -> Any:
+        if len(value) > self.most:
+            raise InvalidRequest(f"{name}: at most {self.most} photographs are used together, got {len(value)}")
+        return value
+
+    def describe(self) -> str:
+        return f"at most {self.most} files"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"max_items": self.most}
+
+
+def _range(low: float, high: float) -> str:
+    return f"0 to 2^{high.bit_length()}-1" if isinstance(high, int) and high >= 2**31 else f"{low:g} to {high:g}"
