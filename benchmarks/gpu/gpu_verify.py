@@ -22,7 +22,7 @@ from export.engine.tensorrt import version as tensorrt_version
 from export.forecast.cost import graph_cost
 from export.forecast.forecast import document, predict
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from export.paths import onnx_folder
 from faceclip_serving.contract.placements import TENSORRT, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
