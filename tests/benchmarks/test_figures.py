@@ -27,7 +27,6 @@ from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 
 WORK = Cost(
     flops=1000,
-    flops_by_operator={"MatMul": 1000},
     parameters=25,
     weight_bytes=100,
     boundary_bytes=20,

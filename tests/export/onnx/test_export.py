@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from onnx import helper
 
 from export.__main__ import main
 from export.checkpoint.digests import sha256
@@ -25,6 +27,7 @@ from faceclip_serving.contract.architectures import SDXLArchitecture
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
+from tests.benchmarks.graphs import model, value
 from tests.export.micro import MICRO
 
 
@@ -160,6 +163,24 @@ def test_an_axis_that_was_traced_as_a_number_is_found():
     renamed = replace(declared, inputs=(replace(declared.inputs[0], name="z"),))
     with pytest.raises(GraphError, match=r"expected inputs \['z'\], the graph has \['x'\]"):
         conform(program.model, renamed)
+
+
+def test_sizes_within_a_graph_are_told_in_the_signatures_axes():
+    """Under whatever names the exporter gives them, and where an axis comes in multiples."""
+    found = model(
+        [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Flatten", ["a"], ["y"])],
+        [value("x", ["s1", 4, "2*s12"])],
+        [value("y", ["s1", "8*s12"])],
+        inner=[value("a", ["s1", 4, "2*s12 + s1"])],
+    )
+    found.ir_version = 10
+    declared = (Tensor("x", DType.FP32, ("rows", 4, "side"), ""), Tensor("y", DType.FP32, ("rows", "cells"), ""))
+    graph = ir.from_proto(found)
+    conform(graph, Signature("net", declared[:1], declared[1:], ""))
+    assert [[str(dim) for dim in node.outputs[0].shape] for node in graph.graph] == [
+        ["rows", "4", "2*(side//2) + rows"],
+        ["rows", "cells"],
+    ]
 
 
 def test_the_command_exports_and_ends_in_json(tmp_path, capsys):
