@@ -6,12 +6,59 @@ chin near y = 1.3. Clothes are drawn in the upright frame of the body, hair and 
 
 from __future__ import annotations
 
-from .canvas import Canvas, Colour, Frame, darker, lighter, mirrored, oval, points, smooth
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .canvas import Canvas, Colour, Frame, Points, darker, lighter, mirrored, oval, points, smooth
 from .people import COLOURS, HAIR_COLOURS, Identity, Scene
 
 _DARK: Colour = (52, 50, 60)
 _GOLD: Colour = (242, 196, 70)
 _STRAW: Colour = (232, 200, 128)
+
+
+@dataclass(frozen=True)
+class _Cap:
+    """Hair that covers the skull down to an edge. Head units, for an average face."""
+
+    edge: tuple[tuple[float, float], ...]
+    """The hairline from right to left; it follows a turn of the head."""
+    top: float = -1.46
+    side: float = 1.1
+
+    def outline(self, w: float, drift: float) -> Points:
+        """For a face of width `w`."""
+        x = self.side * w
+        skull = [(-x, 0.02), (-x, -0.62), (-0.78 * w, -1.2), (0, self.top), (0.78 * w, -1.2), (x, -0.62), (x, 0.02)]
+        return smooth(points(*skull, *[(x * w + drift, y) for x, y in self.edge]), per_segment=6)
+
+
+_LONG = _Cap(((1.0, 0.3), (0.88, -0.4), (0.12, -1.02), (-0.5, -0.66), (-0.9, -0.3), (-1.0, 0.3)), top=-1.54, side=1.16)
+_CAPS: Mapping[str, _Cap] = {
+    "short": _Cap(((0.97, -0.25), (0.84, -0.66), (0.4, -0.84), (-0.4, -0.84), (-0.84, -0.66), (-0.97, -0.25)), side=1.05),
+    "parted": _Cap(((0.98, -0.1), (0.86, -0.5), (0.3, -0.7), (-0.42, -0.98), (-0.8, -0.6), (-0.98, -0.1)), top=-1.56),
+    "long": _LONG,
+    "wavy": _LONG,
+    "bob": _Cap(((0.98, 0.4), (0.86, -0.3), (0.5, -0.62), (-0.3, -0.86), (-0.86, -0.3), (-0.98, 0.4)), top=-1.56, side=1.2),
+    "fringe": _Cap(
+        ((0.98, 0.3), (0.9, -0.34), (0.45, -0.4), (0.0, -0.36), (-0.45, -0.4), (-0.9, -0.34), (-0.98, 0.3)),
+        top=-1.56,
+        side=1.16,
+    ),
+    "bun": _Cap(
+        ((0.98, -0.2), (0.82, -0.72), (0.3, -0.98), (-0.3, -0.98), (-0.82, -0.72), (-0.98, -0.2)), top=-1.44, side=1.04
+    ),
+    "afro": _Cap(((0.98, -0.1), (0.86, -0.6), (0.4, -0.8), (-0.4, -0.8), (-0.86, -0.6), (-0.98, -0.1)), top=-1.6, side=1.16),
+}
+"""Style -> its shape over the forehead."""
+_CURLS = (
+    (-1.0, -0.45), (-0.86, -0.9), (-0.5, -1.2), (0.0, -1.32), (0.5, -1.2), (0.86, -0.9), (1.0, -0.45), (-0.36, -0.94), (0.3, -0.96),
+)  # fmt: skip
+_SPIKES = (
+    (-1.04, -0.1), (-1.2, -0.8), (-0.86, -0.92), (-0.9, -1.56), (-0.44, -1.28), (-0.2, -1.86), (0.12, -1.34), (0.52, -1.76),
+    (0.6, -1.2), (1.06, -1.34), (0.94, -0.84), (1.22, -0.72), (1.04, -0.1),
+)  # fmt: skip
+_UNDER_SPIKES = ((0.86, -0.62), (0.5, -0.66), (0.3, -0.86), (0.0, -0.7), (-0.3, -0.88), (-0.56, -0.66), (-0.86, -0.62))
 
 
 def body(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame) -> None:
@@ -114,70 +161,17 @@ def hair_behind(canvas: Canvas, identity: Identity, frame: Frame) -> None:
 
 def hair_in_front(canvas: Canvas, identity: Identity, frame: Frame, drift: float) -> None:
     """The hair over the forehead. `drift`: how far it follows a turn of the head, head units."""
+    style, w = identity.hair_style, identity.face_width
     base = HAIR_COLOURS[identity.hair_colour]
-    w, style = identity.face_width, identity.hair_style
-    shine = lighter(base, 0.28)
-
-    def cap(edge: list[tuple[float, float]], top: float = -1.46, side: float = 1.1) -> None:
-        outline = [
-            (-side * w, 0.02),
-            (-side * w, -0.62),
-            (-0.78 * w, -1.2),
-            (0, top),
-            (0.78 * w, -1.2),
-            (side * w, -0.62),
-            (side * w, 0.02),
-        ]
-        canvas.fill(smooth(points(*outline, *[(x * w + drift, y) for x, y in edge]), per_segment=6), base, frame)
-        canvas.soft(oval(-0.32 + drift, -1.16, 0.36, 0.1), shine, 0.12, frame, 0.55)
-
-    if style == "short":
-        cap([(0.97, -0.25), (0.84, -0.66), (0.4, -0.84), (-0.4, -0.84), (-0.84, -0.66), (-0.97, -0.25)], side=1.05)
-    elif style == "parted":
-        cap([(0.98, -0.1), (0.86, -0.5), (0.3, -0.7), (-0.42, -0.98), (-0.8, -0.6), (-0.98, -0.1)], top=-1.56)
-    elif style in ("long", "wavy"):
-        cap([(1.0, 0.3), (0.88, -0.4), (0.12, -1.02), (-0.5, -0.66), (-0.9, -0.3), (-1.0, 0.3)], top=-1.54, side=1.16)
-    elif style == "bob":
-        cap([(0.98, 0.4), (0.86, -0.3), (0.5, -0.62), (-0.3, -0.86), (-0.86, -0.3), (-0.98, 0.4)], top=-1.56, side=1.2)
-    elif style == "fringe":
-        cap(
-            [(0.98, 0.3), (0.9, -0.34), (0.45, -0.4), (0.0, -0.36), (-0.45, -0.4), (-0.9, -0.34), (-0.98, 0.3)],
-            top=-1.56,
-            side=1.16,
-        )
-    elif style == "bun":
-        cap([(0.98, -0.2), (0.82, -0.72), (0.3, -0.98), (-0.3, -0.98), (-0.82, -0.72), (-0.98, -0.2)], top=-1.44, side=1.04)
-    elif style == "afro":
-        cap([(0.98, -0.1), (0.86, -0.6), (0.4, -0.8), (-0.4, -0.8), (-0.86, -0.6), (-0.98, -0.1)], top=-1.6, side=1.16)
+    if style in _CAPS:
+        canvas.fill(_CAPS[style].outline(w, drift), base, frame)
+        canvas.soft(oval(-0.32 + drift, -1.16, 0.36, 0.1), lighter(base, 0.28), 0.12, frame, 0.55)
     elif style == "curly":
-        for x, y in (
-            (-1.0, -0.45),
-            (-0.86, -0.9),
-            (-0.5, -1.2),
-            (0.0, -1.32),
-            (0.5, -1.2),
-            (0.86, -0.9),
-            (1.0, -0.45),
-            (-0.36, -0.94),
-            (0.3, -0.96),
-        ):
+        for x, y in _CURLS:
             canvas.fill(oval(x * w + drift * 0.5, y, 0.36, 0.34), base, frame)
-            canvas.stroke(oval(x * w + drift * 0.5, y, 0.2, 0.18, 180, 320), shine, 0.045, frame)
+            canvas.stroke(oval(x * w + drift * 0.5, y, 0.2, 0.18, 180, 320), lighter(base, 0.28), 0.045, frame)
     elif style == "spiky":
-        spikes = [
-            (-1.04, -0.1),
-            (-1.2, -0.8),
-            (-0.86, -0.92),
-            (-0.9, -1.56),
-            (-0.44, -1.28),
-            (-0.2, -1.86),
-            (0.12, -1.34),
-            (0.52, -1.76),
-            (0.6, -1.2),
-        ]
-        spikes += [(1.06, -1.34), (0.94, -0.84), (1.22, -0.72), (1.04, -0.1)]
-        inner = [(0.86, -0.62), (0.5, -0.66), (0.3, -0.86), (0.0, -0.7), (-0.3, -0.88), (-0.56, -0.66), (-0.86, -0.62)]
-        canvas.fill(points(*[(x * w, y) for x, y in spikes], *[(x * w + drift, y) for x, y in inner]), base, frame)
+        canvas.fill(points(*[(x * w, y) for x, y in _SPIKES], *[(x * w + drift, y) for x, y in _UNDER_SPIKES]), base, frame)
     elif style == "bald":
         canvas.soft(oval(-0.34 + drift, -0.98, 0.26, 0.12), lighter(identity.skin_colour, 0.5), 0.14, frame, 0.55)
 
