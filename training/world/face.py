@@ -14,6 +14,8 @@ from .people import EYE_COLOURS, HAIR_COLOURS, Identity, Scene, generator
 
 EYES_Y, MOUTH_Y = 0.0, 0.84
 _THROAT: Colour = (112, 30, 40)
+_SKULL = ((0, -1.3), (0.6, -1.16), (0.96, -0.6), (1.0, 0.0), (0.97, 0.42))
+_BEARD_EDGE = ((-0.74, 0.52), (-0.4, 0.66), (0, 0.62), (0.4, 0.66), (0.74, 0.52))
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,7 @@ def face(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame) -> None
         canvas.fill(oval(x, 0.16 * h, r * 0.8, r * 1.35), darker(skin, 0.08), frame)
         canvas.fill(oval(x, 0.16 * h, r * 0.4, r * 0.8), darker(skin, 0.26), frame)
     jaw, chin = 0.74 * identity.jaw, 0.36 * identity.chin
-    half = points(
-        (0, -1.3),
-        (0.6, -1.16),
-        (0.96, -0.6),
-        (1.0, 0.0),
-        (0.97, 0.42),
-        (min(jaw, 0.96), 0.86),
-        (min(chin, jaw), 1.22),
-        (0, 1.28),
-    )
+    half = points(*_SKULL, (min(jaw, 0.96), 0.86), (min(chin, jaw), 1.22), (0, 1.28))
     outline = smooth(mirrored(half * [w, h]))
     canvas.fill(outline, skin, frame)
     _shade(canvas, identity, scene, frame)
@@ -108,13 +101,7 @@ def _beard(canvas: Canvas, identity: Identity, outline: Points, turn: Turn, fram
     right, left = lower[lower[:, 0] >= 0], lower[lower[:, 0] < 0]
     ring = np.concatenate([right[np.argsort(right[:, 1])], left[np.argsort(-left[:, 1])]])
     drift = turn.place(0.0, 0.0)[0] * 0.6
-    inner = points(
-        (-0.74 * w + drift, 0.52 * h),
-        (-0.4 * w + drift, 0.66 * h),
-        (drift, 0.62 * h),
-        (0.4 * w + drift, 0.66 * h),
-        (0.74 * w + drift, 0.52 * h),
-    )
+    inner = points(*((x * w + drift, y * h) for x, y in _BEARD_EDGE))
     shape = np.concatenate([ring, inner])
     if identity.beard == "full":
         longer = shape.copy()
@@ -191,18 +178,9 @@ def _eye(canvas: Canvas, identity: Identity, scene: Scene, mark: Points, side: i
     rx, ry = 0.225 * identity.eye_size * narrow, 0.165 * identity.eye_size * wide
     slant = side * identity.eye_slant
     local = Frame(x, y, 1.0, -slant)
-    white = smooth(
-        points(
-            (-rx, 0.02),
-            (-rx * 0.5, -ry * 0.86),
-            (0, -ry),
-            (rx * 0.5, -ry * 0.86),
-            (rx, 0.02),
-            (rx * 0.5, ry * 0.8),
-            (0, ry),
-            (-rx * 0.5, ry * 0.8),
-        )
-    )
+    upper = ((-rx, 0.02), (-rx * 0.5, -ry * 0.86), (0, -ry), (rx * 0.5, -ry * 0.86))
+    lower = ((rx, 0.02), (rx * 0.5, ry * 0.8), (0, ry), (-rx * 0.5, ry * 0.8))
+    white = smooth(points(*upper, *lower))
     canvas.fill(local(white), (252, 250, 246), frame)
     iris, r = EYE_COLOURS[identity.eye_colour], 0.125 * identity.eye_size
     gaze = 0.05 * np.sin(scene.yaw)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .canvas import Canvas, Colour, Frame, Points, darker, lighter, mirrored, oval, points, smooth
+from .canvas import Canvas, Colour, Frame, Points, darker, lighter, mirrored, oval, points, smooth, symmetric
 from .people import COLOURS, HAIR_COLOURS, Identity, Scene
 
 _DARK: Colour = (52, 50, 60)
@@ -51,6 +51,7 @@ _CAPS: Mapping[str, _Cap] = {
     "afro": _Cap(((0.98, -0.1), (0.86, -0.6), (0.4, -0.8), (-0.4, -0.8), (-0.86, -0.6), (-0.98, -0.1)), top=-1.6, side=1.16),
 }
 """Style -> its shape over the forehead."""
+_WAVES = ((1.0, -1.2), (1.36, -0.5), (1.22, 0.1), (1.5, 0.6), (1.3, 1.1), (1.5, 1.65))
 _CURLS = (
     (-1.0, -0.45), (-0.86, -0.9), (-0.5, -1.2), (0.0, -1.32), (0.5, -1.2), (0.86, -0.9), (1.0, -0.45), (-0.36, -0.94), (0.3, -0.96),
 )  # fmt: skip
@@ -58,6 +59,7 @@ _SPIKES = (
     (-1.04, -0.1), (-1.2, -0.8), (-0.86, -0.92), (-0.9, -1.56), (-0.44, -1.28), (-0.2, -1.86), (0.12, -1.34), (0.52, -1.76),
     (0.6, -1.2), (1.06, -1.34), (0.94, -0.84), (1.22, -0.72), (1.04, -0.1),
 )  # fmt: skip
+_CROWN = ((-0.96, -0.78), (-1.06, -1.7), (-0.55, -1.26), (0, -1.9), (0.55, -1.26), (1.06, -1.7), (0.96, -0.78), (0, -0.9))
 _UNDER_SPIKES = ((0.86, -0.62), (0.5, -0.66), (0.3, -0.86), (0.0, -0.7), (-0.3, -0.88), (-0.56, -0.66), (-0.86, -0.62))
 
 
@@ -69,9 +71,9 @@ def body(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame) -> None
     shoulders = mirrored(points((0, 1.52), (0.5, 1.56), (wide * 0.75, 1.85), (wide, 2.4), (wide + 0.1, 3.6), (0, 3.6)))
     garment = scene.garment
     if garment == "hoodie":
-        canvas.fill(smooth(mirrored(points((0, 1.0), (0.85, 1.12), (1.18, 1.62), (0.7, 2.2), (0, 2.3)))), shade, frame)
+        canvas.fill(symmetric((0, 1.0), (0.85, 1.12), (1.18, 1.62), (0.7, 2.2), (0, 2.3)), shade, frame)
     if garment == "coat":
-        canvas.fill(smooth(mirrored(points((0, 1.0), (0.8, 1.16), (0.95, 1.7), (0, 2.1)))), shade, frame)
+        canvas.fill(symmetric((0, 1.0), (0.8, 1.16), (0.95, 1.7), (0, 2.1)), shade, frame)
     canvas.fill(smooth(shoulders), colour, frame)
     canvas.soft(points((-wide - 0.2, 2.3), (-wide * 0.55, 2.2), (-wide * 0.7, 3.8), (-wide - 0.4, 3.8)), shade, 0.3, frame, 0.7)
     if garment == "striped sweater":
@@ -80,7 +82,7 @@ def body(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame) -> None
             canvas.stroke(line, (248, 244, 236) if scene.garment_colour != "white" else (120, 130, 160), 0.13, frame)
     open_neck = {"t-shirt": 1.74, "shirt": 1.95, "suit": 1.8, "coat": 1.7}.get(garment, 1.64)
     neck = 0.52 if identity.noun == "man" else 0.43
-    canvas.fill(smooth(mirrored(points((0, 0.7), (neck, 0.8), (neck, 1.45), (neck + 0.04, 1.56), (0, open_neck)))), skin, frame)
+    canvas.fill(symmetric((0, 0.7), (neck, 0.8), (neck, 1.45), (neck + 0.04, 1.56), (0, open_neck)), skin, frame)
     canvas.soft(oval(0, 1.3, neck, 0.26), darker(skin, 0.45), 0.16, frame, 0.75)
     if garment in ("shirt", "suit"):
         cloth = colour if garment == "shirt" else (246, 246, 248)
@@ -117,31 +119,14 @@ def hair_behind(canvas: Canvas, identity: Identity, frame: Frame) -> None:
     """The hair that the head and shoulders cover."""
     colour = darker(HAIR_COLOURS[identity.hair_colour], 0.14)
     w, style = identity.face_width, identity.hair_style
-    if style == "long":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.5), (0.95 * w, -1.2), (1.25 * w, -0.2), (1.3 * w, 1.2), (1.12 * w, 2.2), (0, 2.0)))),
-            colour,
-            frame,
-        )
-    elif style == "wavy":
-        half = points(
-            (0, -1.5),
-            (1.0 * w, -1.2),
-            (1.36 * w, -0.5),
-            (1.22 * w, 0.1),
-            (1.5 * w, 0.6),
-            (1.3 * w, 1.1),
-            (1.5 * w, 1.65),
-            (0.9, 2.0),
-            (0, 1.7),
-        )
-        canvas.fill(smooth(mirrored(half)), colour, frame)
-    elif style == "bob":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.5), (1.0 * w, -1.2), (1.34 * w, -0.2), (1.36 * w, 0.9), (0.9 * w, 1.16), (0, 1.0)))),
-            colour,
-            frame,
-        )
+    halves = {
+        "long": ((0.95 * w, -1.2), (1.25 * w, -0.2), (1.3 * w, 1.2), (1.12 * w, 2.2), (0, 2.0)),
+        "wavy": (*((x * w, y) for x, y in _WAVES), (0.9, 2.0), (0, 1.7)),
+        "bob": ((1.0 * w, -1.2), (1.34 * w, -0.2), (1.36 * w, 0.9), (0.9 * w, 1.16), (0, 1.0)),
+        "fringe": ((0.95 * w, -1.25), (1.22 * w, -0.3), (1.2 * w, 0.7), (1.05 * w, 1.5), (0, 1.3)),
+    }
+    if style in halves:
+        canvas.fill(symmetric((0, -1.5), *halves[style]), colour, frame)
     elif style == "bun":
         canvas.fill(oval(0, -1.66, 0.46, 0.42), colour, frame)
         canvas.fill(oval(0.02, -1.7, 0.3, 0.26), lighter(colour, 0.12), frame)
@@ -151,12 +136,6 @@ def hair_behind(canvas: Canvas, identity: Identity, frame: Frame) -> None:
     elif style == "curly":
         for x, y in ((-1.1, -0.3), (1.1, -0.3), (-1.2, 0.2), (1.2, 0.2), (-1.05, 0.62), (1.05, 0.62)):
             canvas.fill(oval(x * w, y, 0.36, 0.36), colour, frame)
-    elif style == "fringe":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.5), (0.95 * w, -1.25), (1.22 * w, -0.3), (1.2 * w, 0.7), (1.05 * w, 1.5), (0, 1.3)))),
-            colour,
-            frame,
-        )
 
 
 def hair_in_front(canvas: Canvas, identity: Identity, frame: Frame, drift: float) -> None:
@@ -180,48 +159,23 @@ def hat(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame, drift: f
     colour = COLOURS[scene.hat_colour]
     shade, w = darker(colour, 0.25), identity.face_width * (1.16 if identity.hair_style in ("afro", "curly", "spiky") else 1.04)
     if scene.hat == "cap":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.86), (0.72 * w, -1.66), (1.12 * w, -1.0), (1.08 * w, -0.62), (0, -0.74)))),
-            colour,
-            frame,
-        )
-        brim = points(
-            (-0.95 * w + drift * 2, -0.72),
-            (0, -0.9),
-            (0.95 * w + drift * 2, -0.72),
-            (0.7 * w + drift * 3, -0.46),
-            (0, -0.54),
-            (-0.7 * w + drift * 3, -0.46),
-        )
+        canvas.fill(symmetric((0, -1.86), (0.72 * w, -1.66), (1.12 * w, -1.0), (1.08 * w, -0.62), (0, -0.74)), colour, frame)
+        near, far = drift * 2, drift * 3
+        front = ((far + 0.7 * w, -0.46), (0, -0.54), (far - 0.7 * w, -0.46))
+        brim = points((near - 0.95 * w, -0.72), (0, -0.9), (near + 0.95 * w, -0.72), *front)
         canvas.fill(smooth(brim), shade, frame)
         canvas.fill(oval(0, -1.84, 0.1, 0.07), shade, frame)
     elif scene.hat == "beanie":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.98), (0.72 * w, -1.76), (1.14 * w, -1.1), (1.12 * w, -0.66), (0, -0.8)))),
-            colour,
-            frame,
-        )
-        canvas.fill(smooth(mirrored(points((0, -1.0), (1.16 * w, -0.92), (1.17 * w, -0.52), (0, -0.62)))), shade, frame)
+        canvas.fill(symmetric((0, -1.98), (0.72 * w, -1.76), (1.14 * w, -1.1), (1.12 * w, -0.66), (0, -0.8)), colour, frame)
+        canvas.fill(symmetric((0, -1.0), (1.16 * w, -0.92), (1.17 * w, -0.52), (0, -0.62)), shade, frame)
         canvas.fill(oval(0, -2.02, 0.26, 0.24), lighter(colour, 0.5), frame)
     elif scene.hat == "straw hat":
-        canvas.fill(
-            smooth(mirrored(points((0, -1.96), (0.66 * w, -1.84), (0.98 * w, -1.2), (1.0 * w, -0.8), (0, -0.8)))), _STRAW, frame
-        )
+        canvas.fill(symmetric((0, -1.96), (0.66 * w, -1.84), (0.98 * w, -1.2), (1.0 * w, -0.8), (0, -0.8)), _STRAW, frame)
         canvas.fill(points((-1.0 * w, -1.12), (1.0 * w, -1.12), (1.03 * w, -0.8), (-1.03 * w, -0.8)), colour, frame)
         canvas.fill(oval(0, -0.76, 1.86, 0.25), darker(_STRAW, 0.1), frame)
         canvas.stroke(oval(0, -0.76, 1.8, 0.22), lighter(_STRAW, 0.4), 0.05, frame, closed=True)
     elif scene.hat == "crown":
-        spikes = [
-            (-0.96, -0.78),
-            (-1.06, -1.7),
-            (-0.55, -1.26),
-            (0.0, -1.9),
-            (0.55, -1.26),
-            (1.06, -1.7),
-            (0.96, -0.78),
-            (0.0, -0.9),
-        ]
-        canvas.fill(points(*[(x * w, y) for x, y in spikes]), _GOLD, frame)
+        canvas.fill(points(*[(x * w, y) for x, y in _CROWN]), _GOLD, frame)
         canvas.stroke(points((-0.96 * w, -0.84), (0, -0.96), (0.96 * w, -0.84)), darker(_GOLD, 0.3), 0.08, frame)
         for x, y in ((-1.06, -1.7), (0.0, -1.9), (1.06, -1.7), (0.0, -1.22)):
             canvas.fill(oval(x * w, y, 0.13, 0.13), colour, frame)
