@@ -25,10 +25,9 @@ from export.engine.options import Options
 from export.engine.tensorrt import running
 from export.networks.components import build, network
 from export.onnx.example_inputs import example_inputs
-from export.onnx.graph import MODEL
 from export.onnx.parity import Case
 from export.onnx.parity import compare as compare_outputs
-from faceclip_serving.contract.placements import ORT_CPU, ORT_CUDA
+from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA, PLAN_FILE
 from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.tensors import Array, Range, Signature
 from faceclip_serving.contract.variant import Variant
@@ -147,14 +146,14 @@ def _torch(job: Job, variant: Variant, signature: Signature, _: ExitStack) -> Ru
 
 def _onnxruntime(job: Job, _: Variant, signature: Signature, __: ExitStack) -> Run:
     runtime = ORT_CPU if job.device == "cpu" else ORT_CUDA
-    return OnnxComponent(Path(job.folder) / MODEL, signature, runtime.providers, {}).run
+    return OnnxComponent(Path(job.folder) / ONNX_FILE, signature, runtime.providers, {}).run
 
 
 def _tensorrt(job: Job, variant: Variant, signature: Signature, stack: ExitStack) -> Run:
     """A plan for all cases, optimised for the first, built unless it is there."""
     folder = Path(job.folder)
     build_engine(variant, job.component, PRECISION, folder, case_bounds(job.cases), Options(), this_machine())
-    return stack.enter_context(running(folder / "model.plan", signature, open_device()))
+    return stack.enter_context(running(folder / PLAN_FILE, signature, open_device()))
 
 
 _OPEN: Mapping[str, Callable[[Job, Variant, Signature, ExitStack], Run]] = {

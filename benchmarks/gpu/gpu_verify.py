@@ -22,7 +22,7 @@ from export.engine.tensorrt import version as tensorrt_version
 from export.forecast.cost import graph_cost
 from export.forecast.forecast import document, predict
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from export.paths import onnx_folder
 from faceclip_serving.contract.placements import TENSORRT, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
@@ -108,9 +108,11 @@ def with_gpu(
 ) -> dict[str, Any]:
     """Exports what is missing, then every component by every way."""
     from export.onnx.export import export_components  # torch
+    from export.onnx.wanted import Export
 
     folder = exported / PRECISION
-    for metadata in export_components(variant, list(chosen), PRECISION, folder, seeded=True):
+    wanted = [Export(variant, component, PRECISION, seeded=True) for component in chosen]
+    for metadata in export_components(wanted, exported):
         _say(f"{metadata['component']}: exported")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as references:

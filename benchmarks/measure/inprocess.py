@@ -29,7 +29,7 @@ from faceclip_serving.contract.signatures import (
 )
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.prepare import make_detector
+from faceclip_serving.face.detectors import detector_in
 from faceclip_serving.models.encoding_cache import EncodingCache
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
@@ -89,9 +89,8 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     nets, limits = components(variant), bounds(variant, placement.denoiser_rows, placement.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
-    yunet = folder / "face_detection_yunet.onnx"
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
-        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _DIGEST),
+        PREPARE: partial(prepare, variant, tokenizers, detector_in(folder), _DIGEST),
         "finish": partial(finish, variant, _DIGEST),
     }
     for name in COMPONENTS:

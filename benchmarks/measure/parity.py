@@ -19,7 +19,8 @@ from faceclip_serving.contract.signatures import FACE_ENCODER, PREPARE, TEXT_ENC
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.face.prepare import make_detector, prepare_face
+from faceclip_serving.face.detectors import detector_in
+from faceclip_serving.face.prepare import prepare_face
 from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.models.prepare import NO_FACE
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
@@ -61,8 +62,7 @@ def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, 
     """The (negative, positive) rows, as the published inference makes them."""
     image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
     if photo is not None:
-        yunet = prepare_folder / "face_detection_yunet.onnx"
-        image[1] = prepare_face(photo, 0, False, make_detector(yunet if yunet.exists() else None)).image
+        image[1] = prepare_face(photo, 0, False, detector_in(prepare_folder)).image
     texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
     ids = {}
     for tokens in variant.tokens:
@@ -76,7 +76,7 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
     image, exist, ids = rows
     nets = components(variant)
     run = {
-        name: OnnxComponent(repository / name / "1" / "model.onnx", nets[name], ORT_CPU.providers, {}).run
+        name: OnnxComponent(repository / name / "1" / ORT_CPU.artifact, nets[name], ORT_CPU.providers, {}).run
         for name in (FACE_ENCODER, TEXT_ENCODER)
     }
     features = run[FACE_ENCODER]({"aligned_faces": image})

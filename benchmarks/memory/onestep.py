@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from faceclip_serving.contract.placements import RUNTIMES
 from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variants import VARIANTS

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from export.checkpoint.committed import weights_folder
-from export.checkpoint.read import CheckpointError
+from export.checkpoint.errors import CheckpointError
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from training.weights import ADAPTER, JOINT, TEXT_ONLY, available_peers

@@ -18,7 +18,7 @@ from PIL import Image
 
 from export.commandline import add_checkpoint, add_variant
 from export.onnx.export import export_component
-from export.onnx.precision import PRECISIONS
+from export.onnx.wanted import PRECISIONS, Export
 from export.paths import onnx_folder
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU, ORT_CPU
@@ -39,7 +39,7 @@ PLACEMENT = CPU
 def measure(variant: Variant, precision: str, steps: int, seeds: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """PSNR of each picture, with and without a face, and the bytes of both denoisers."""
     folder = onnx_folder(variant) / precision / DENOISER
-    metadata = export_component(variant, DENOISER, precision, folder, checkpoint)
+    metadata = export_component(Export(variant, DENOISER, precision, checkpoint), folder)
     pipeline = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     runs = {
         "fp32": pipeline.stages[DENOISER],

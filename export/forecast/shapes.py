@@ -16,7 +16,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ..onnx.graph import MODEL, GraphError
+from faceclip_serving.contract.placements import ONNX_FILE
+
+from ..onnx.errors import GraphError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "graphs"
 _SUFFIX = ".onnx.xz"
@@ -93,7 +95,7 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
 
     `exported`: root of `<precision>/<component>/`. Raises `GraphError` where there is none.
     """
-    recorded, path = ASSETS / variant / f"{component}{_SUFFIX}", exported / "fp16" / component / MODEL
+    recorded, path = ASSETS / variant / f"{component}{_SUFFIX}", exported / "fp16" / component / ONNX_FILE
     if recorded.exists():
         return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
     if path.exists():
@@ -106,7 +108,7 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
 
 def record(variant: str, component: str, exported: Path) -> Path:
     """Keeps the graph of a component that was exported in FP16, without its weights. Raises `GraphError`."""
-    path = exported / "fp16" / component / MODEL
+    path = exported / "fp16" / component / ONNX_FILE
     if not path.exists():
         raise GraphError(f"{component} of '{variant}': expected {path}; export it: python -m export onnx --precision fp16")
     model = read(path)

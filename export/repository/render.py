@@ -25,7 +25,7 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import CPU, ORT_CPU, Placement, placement_of
+from faceclip_serving.contract.placements import CPU, ORT_CPU, PLAN_FILE, Placement, placement_of
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
@@ -43,21 +43,20 @@ from faceclip_serving.contract.signatures import (
 from faceclip_serving.contract.tensors import Array, Tensor
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.onnx_component import OnnxComponent
+from faceclip_serving.face.detectors import DETECTOR_FILE
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.committed import own_folder
 from ..checkpoint.parts import PARTS
 from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
-from ..engine.record import PLAN, check_plan
-from ..paths import onnx_folder
+from ..engine.record import check_plan
+from ..paths import CHECKPOINT, MODEL_REPOSITORY, onnx_folder, repository_folder
 from .deployments import check_name, install, is_current
 
-SOURCE = Path(__file__).resolve().parents[2] / "model_repository"
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
-DEFAULT_VARIANT, DEFAULT_PLACEMENT = TINY_SDXL, CPU
-DETECTOR = "face_detection_yunet.onnx"
+DEFAULT_VARIANT = TINY_SDXL
+DEFAULT_PLACEMENT = CPU
 HEADER = "# Rendered by `python -m export repository --render`: change the signatures, not this file.\n"
 
 
@@ -80,14 +79,15 @@ def component_models(placement: Placement) -> dict[str, str]:
 def model_source(name: str, placement: Placement) -> Path:
     """The code of a Python model. A component's model has the component's, whatever its name."""
     if name == VAE_DECODER and placement.vae_tile:
-        return SOURCE / VAE_DECODER / "1" / "tiled.py"
-    return SOURCE / component_models(placement).get(name, name) / "1" / "model.py"
+        return MODEL_REPOSITORY / VAE_DECODER / "1" / "tiled.py"
+    return MODEL_REPOSITORY / component_models(placement).get(name, name) / "1" / "model.py"
 
 
 def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -> dict[str, str]:
     """Role -> text of the config.pbtxt of that model in `deployment`."""
     variant = placement.narrowed(variant)
-    configs, holders = {}, component_models(placement)
+    configs = {}
+    holders = component_models(placement)
     served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
     for name, signature in served.items():
         config = pb.ModelConfig(
@@ -176,7 +176,7 @@ def assemble(
     write_tokenizers(variant, checkpoint, prepare)
     detector = _detector(checkpoint)
     if detector is not None:
-        _link(detector, prepare / DETECTOR)
+        _link(detector, prepare / DETECTOR_FILE)
     install(scratch, destination, deployment, identity)
     return destination
 
@@ -190,10 +190,9 @@ def _identity(
         digest.update(text.encode())
         model = model_source(name, placement)
         digest.update(model.read_bytes() if model.exists() else b"")
-    files = [
-        path for name in COMPONENTS for path in sorted((components / placement.components[name].precision / name).glob("*"))
-    ]
-    files += [path for folder in tokenizer_folders(variant, checkpoint) for path in sorted(folder.glob("*"))]
+    folders = [components / placement.components[name].precision / name for name in COMPONENTS]
+    folders += tokenizer_folders(variant, checkpoint)
+    files = [path for folder in folders for path in sorted(folder.glob("*"))]
     files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
     detector = _detector(checkpoint)
     files += [detector] if detector else []
@@ -213,6 +212,8 @@ def _detector(checkpoint: Path | None) -> Path | None:
 
 def _preview_factors(variant: Variant, components: Path, placement: Placement) -> Array:
     """Fitted to the ONNX decoder, whatever runtime the placement gives it."""
+    from faceclip_serving.models.onnx_component import OnnxComponent  # here, since ONNX Runtime takes a second to import
+
     execution = placement.components[VAE_DECODER]
     path = components / execution.precision / VAE_DECODER / ORT_CPU.artifact
     if not path.exists():
@@ -225,12 +226,12 @@ def _link_artifact(components: Path, name: str, placement: Placement, version: P
     execution = placement.components[name]
     source = components / execution.precision / name
     if not (source / execution.runtime.artifact).exists():
-        command = "engine" if execution.runtime.artifact == PLAN else "onnx"
+        command = "engine" if execution.runtime.artifact == PLAN_FILE else "onnx"
         raise RepositoryError(
             f"{name}: expected {source / execution.runtime.artifact}; make it with"
             f" `python -m export {command} --precision {execution.precision}`"
         )
-    if execution.runtime.artifact == PLAN:
+    if execution.runtime.artifact == PLAN_FILE:
         check_plan(source, for_triton=True)
     for path in source.glob(execution.runtime.artifact + "*"):
         _link(path, version / path.name)
@@ -263,15 +264,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.render:
         for name, text in render(DEFAULT_VARIANT, DEFAULT_PLACEMENT).items():
-            (SOURCE / name / "config.pbtxt").write_text(text)
+            (MODEL_REPOSITORY / name / "config.pbtxt").write_text(text)
         return 0
     variant = VARIANTS[args.variant]
     placement = placement_of(variant, args.placement)
     components = args.components or onnx_folder(variant)
-    destination = args.output or Path("build") / f"{variant.name}-{placement.name}"
-    assemble(
-        variant, placement, components, destination, args.checkpoint or own_folder(variant) or Path("checkpoint"), args.name
-    )
+    destination = args.output or repository_folder(variant, placement)
+    checkpoint = args.checkpoint or own_folder(variant) or CHECKPOINT
+    assemble(variant, placement, components, destination, checkpoint, args.name)
     print(f"assembled {destination}", file=sys.stderr)
     print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.name}))
     return 0

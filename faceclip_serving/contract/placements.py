@@ -14,6 +14,10 @@ from .errors import UserError
 from .signatures import COMPONENTS, ENCODERS
 from .variant import Variant
 
+ONNX_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
+"""A TensorRT engine, serialised."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -29,11 +33,11 @@ class Runtime:
     """ONNX Runtime execution providers, for the Python backend."""
 
 
-ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
-ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
-TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", "model.onnx", "KIND_GPU")
+ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
+ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
-TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", "model.plan", "KIND_GPU")
+TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU")
 RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT)}
 
 

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from export.forecast.cost import graph_cost
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from tests.benchmarks.graphs import chain, model, value, weight
 
 NOWHERE = Path("nowhere")

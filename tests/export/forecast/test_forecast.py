@@ -9,7 +9,7 @@ import pytest
 from export.__main__ import main
 from export.forecast.forecast import predict, refusal
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
 from faceclip_serving.contract.sdxl import SDXL

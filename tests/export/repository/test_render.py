@@ -5,11 +5,12 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.checkpoint.parts import PARTS
-from export.paths import onnx_folder
-from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, component_models, render
-from faceclip_serving.contract.placements import placements
+from export.paths import MODEL_REPOSITORY, onnx_folder
+from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, assemble, component_models, render
+from faceclip_serving.contract.placements import PLAN_FILE, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.face.detectors import DETECTOR_FILE
 
 
 def parse(text):
@@ -18,9 +19,11 @@ def parse(text):
 
 def test_the_committed_repository_is_what_the_signatures_say():
     rendered = render(DEFAULT_VARIANT, DEFAULT_PLACEMENT)
-    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(rendered)
+    assert {path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt")} == set(rendered)
     for name, text in rendered.items():
-        assert (SOURCE / name / "config.pbtxt").read_text() == text, f"{name}: run python -m export repository --render"
+        assert (MODEL_REPOSITORY / name / "config.pbtxt").read_text() == text, (
+            f"{name}: run python -m export repository --render"
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
@@ -45,7 +48,7 @@ def test_a_placement_changes_where_components_run_and_nothing_that_they_exchange
 
 def test_a_tensorrt_component_is_tritons_own_backend():
     config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
-    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", PLAN_FILE)
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
@@ -56,6 +59,6 @@ def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
     (checkpoint / name).write_bytes(b"the downloaded detector")
     components = onnx_folder(DEFAULT_VARIANT)
     assembled = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "with", checkpoint)
-    assert (assembled / "prepare" / "1" / DETECTOR).read_bytes() == b"the downloaded detector"
+    assert (assembled / "prepare" / "1" / DETECTOR_FILE).read_bytes() == b"the downloaded detector"
     without = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "without", tmp_path)
-    assert not (without / "prepare" / "1" / DETECTOR).exists()
+    assert not (without / "prepare" / "1" / DETECTOR_FILE).exists()
