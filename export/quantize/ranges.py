@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ..networks.components import Network
 
-HALF_MAX = 65504.0
+HALF_MAX = float(np.finfo(np.float16).max)
 _LARGEST = "largest of "
 _SHOWN = 10
 

@@ -60,7 +60,8 @@ def test_an_overview_names_every_command(program, capsys):
     with pytest.raises(SystemExit) as ended:
         MAINS[program].main(["--help"])
     shown = capsys.readouterr().out
-    assert ended.value.code == 0 and all(f"  {command} " in shown for command in MAINS[program].COMMANDS)
+    first_words = {line.split()[0] for line in shown.splitlines() if line.strip()}
+    assert ended.value.code == 0 and MAINS[program].COMMANDS.keys() <= first_words
 
 
 @pytest.mark.parametrize("program", MAINS)
