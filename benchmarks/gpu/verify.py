@@ -115,9 +115,11 @@ def with_gpu(
 ) -> dict[str, Any]:
     """Exports what is missing, then every component by every way."""
     from export.onnx.export import export_components  # torch
+    from export.onnx.wanted import Export
 
     folder = exported / PRECISION
-    for metadata in export_components(variant, list(chosen), PRECISION, folder, seeded=True):
+    exports = [Export(variant, component, PRECISION, seeded=True) for component in chosen]
+    for metadata in export_components(exports, exported):
         say(f"{metadata['component']}: exported")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as references:

@@ -30,7 +30,7 @@ from faceclip_serving.contract.signatures import (
 )
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.detectors import DETECTOR_FILE, Detector, make_detector
+from faceclip_serving.face.detectors import detector_in
 from faceclip_serving.models.encoding_cache import EncodingCache
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
@@ -104,12 +104,6 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
         else:
             stages[name] = EncodingCache(run, nets[name], placement.encoding_cache_bytes) if name in ENCODERS else run
     return Pipeline(variant, placement.denoiser_rows, stages)
-
-
-def detector_in(prepare_folder: Path) -> Detector:
-    """The one that `prepare` of a repository finds faces with."""
-    model = prepare_folder / DETECTOR_FILE
-    return make_detector(model if model.exists() else None)
 
 
 def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:

@@ -32,10 +32,9 @@ from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
+from faceclip_serving.face.detectors import detector_in
 from faceclip_serving.face.prepare import prepare_face
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
-
-from .inprocess import detector_in
 
 _ENCODERS = ("face_clip_encoder", "face_t5_encoder")
 """Parts of a checkpoint that are run once, where they are loaded."""

@@ -31,13 +31,14 @@ def measure_precision(
 ) -> dict[str, Any]:
     """PSNR of each picture, with and without a face, and the bytes of both denoisers."""
     from export.onnx.export import export_component
+    from export.onnx.wanted import Export
     from export.repository.from_nothing import build_repository
     from faceclip_serving.models.onnx_component import OnnxComponent
 
     from ..measure import inprocess
 
     folder = onnx_folder(variant) / precision / DENOISER
-    metadata = export_component(variant, DENOISER, precision, folder, checkpoint)
+    metadata = export_component(Export(variant, DENOISER, precision, checkpoint), folder)
     pipeline = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     runs = {
         "fp32": pipeline.stages[DENOISER],

@@ -10,7 +10,7 @@ from benchmarks.gpu.report_file import file_name, outcome, parts
 from benchmarks.gpu.verify import cases, failures, shown
 from benchmarks.measure.host_memory import model_of
 from benchmarks.memory.vram import totals
-from export.onnx.parity import ParityError
+from export.onnx.errors import ParityError
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.tensors import Range
