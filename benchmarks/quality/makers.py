@@ -17,6 +17,7 @@ from PIL import Image
 
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU, Execution, Placement
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -29,7 +30,6 @@ from training.identity import face_features
 from training.weights import read_generator, read_vae
 
 from ..measure import inprocess
-from ..measure.example import request_tensors
 from ..measure.pictures import decoded
 from .judges import Pictures
 from .world import Cases
@@ -69,7 +69,8 @@ def exported(variant: Variant, weights: Path | None, precision: str, threads: in
 
 def request_of(prompt: str, aligned: list[bytes], settings: Settings) -> dict[str, Array]:
     """The tensors of a public request. `aligned`: encoded crops."""
-    return request_tensors(prompt, aligned, **settings, **({"face_aligned": True} if aligned else {}))
+    faces = {"face_images": aligned, "face_aligned": True} if aligned else {}
+    return request_tensors(prompt=prompt, **faces, **settings)
 
 
 def trained(folder: Path, peer: str, usual: Settings) -> Maker:

@@ -10,10 +10,11 @@ from typing import Any
 
 from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure.example import PHOTO, PROMPT, request_tensors
+from ..measure.example import PHOTO, PROMPT
 from ..measure.report import emit
 from ..measure.running import serving
 from .compare import DifferentWork
@@ -32,7 +33,7 @@ def measure_overhead(variant: Variant, repeats: int, checkpoint: Path | None = N
     served_s, local_s, served_stages, local_stages = [], [], [], []
     with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
         local = inprocess.load(variant, PLACEMENT, server.repository)
-        arrays = request_tensors(PROMPT, [photo], seed=1)
+        arrays = request_tensors(prompt=PROMPT, face_images=[photo], seed=1)
         for repeat in range(repeats + 1):
             started = time.perf_counter()
             result = pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from export.engine.errors import EngineError
 from export.engine.tensorrt import version as tensorrt_version
 from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import PREPARE
 from faceclip_serving.contract.variant import Variant
 
-from ..measure.example import PROMPT, request_tensors
+from ..measure.example import PROMPT
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -90,7 +91,7 @@ def served_peer(pipe: FaceCLIPPipeline, work: Work) -> Draw:
 
 def inprocess_peer(pipeline: Pipeline, work: Work) -> Draw:
     """The same request to graphs (or engines) and functions in this process."""
-    arrays = request_tensors(PROMPT, **work.settings)
+    arrays = request_tensors(prompt=PROMPT, **work.settings)
     return lambda: bytes(pipeline(arrays)["images"][0])
 
 

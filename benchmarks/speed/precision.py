@@ -14,11 +14,12 @@ from typing import Any
 from export.commandline import add_checkpoint, add_variant
 from export.paths import onnx_folder
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure.example import PHOTO, PROMPT, request_tensors
+from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, decoded, picture_psnr_db
 from ..measure.report import emit, say
 
@@ -48,7 +49,9 @@ def measure_precision(
     def picture(name: str, photo: bytes | None, seed: int) -> Picture:
         pipeline.stages[DENOISER] = runs[name]
         photos = [] if photo is None else [photo]
-        return decoded(pipeline(request_tensors(PROMPT, photos, seed=seed, num_inference_steps=steps))["images"][0])
+        return decoded(
+            pipeline(request_tensors(prompt=PROMPT, face_images=photos, seed=seed, num_inference_steps=steps))["images"][0]
+        )
 
     cases = []
     for photo in (PHOTO.read_bytes(), None):

@@ -14,10 +14,11 @@ import numpy as np
 
 from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure.example import PHOTO, PROMPT, request_tensors
+from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, decoded, picture_psnr_db
 from ..measure.report import emit, say
 
@@ -41,7 +42,7 @@ def measure_step_cache(
 
     def picture(prompt: str, photo: bytes | None, seed: int, threshold: float) -> tuple[Picture, int]:
         photos = [] if photo is None else [photo]
-        arrays = request_tensors(prompt, photos, seed=seed, num_inference_steps=steps, step_cache=threshold)
+        arrays = request_tensors(prompt=prompt, face_images=photos, seed=seed, num_inference_steps=steps, step_cache=threshold)
         return decoded(run(arrays)["images"][0]), run.skipped_steps
 
     full = [picture(*case, 0.0)[0] for case in cases]

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.request import parse_request
+from faceclip_serving.contract.request import parse_request, request_tensors
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, FACE_INDEX, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -34,13 +34,7 @@ def draw(variant: Variant, height: int, width: int, steps: int, open_component: 
     from faceclip_serving.sampling.pictures import sample, start_pictures  # here, since torch takes seconds to import
 
     nets = components(variant)
-    asked = {
-        "prompt": np.array([b"verify"], object),
-        "seed": np.array([0], np.int64),
-        "height": np.array([height], np.int32),
-        "width": np.array([width], np.int32),
-        "num_inference_steps": np.array([steps], np.int32),
-    }
+    asked = request_tensors(prompt="verify", seed=0, height=height, width=width, num_inference_steps=steps)
     job = Job(
         parse_request(variant, asked), {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, digest=""
     )

@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -57,14 +56,14 @@ def _prepared(variant: Variant, sitting: Sitting) -> Iterator[Mapping[str, Array
     photograph = sitting.photograph.read_bytes()
     detect = make_detector(None)
     for number, prompt in enumerate(sitting.prompts):
-        request = {
-            "prompt": np.array([prompt.encode()], object),
-            "face_images": np.array([photograph], object),
-            "seed": np.array([number], np.int64),
-            "num_inference_steps": np.array([sitting.steps], np.int32),
-            "height": np.array([height], np.int32),
-            "width": np.array([width], np.int32),
-        }
+        request = request_tensors(
+            prompt=prompt,
+            face_images=[photograph],
+            seed=number,
+            num_inference_steps=sitting.steps,
+            height=height,
+            width=width,
+        )
         yield prepare(variant, tokenizers, detect, "", request)
 
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.measure.chart import Bar, bar_chart, save_figure
-from benchmarks.measure.example import request_tensors
 from benchmarks.measure.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
 from benchmarks.measure.report import RESULTS
 from benchmarks.measure.sweep import SweepError, points, usual_point
@@ -220,13 +219,3 @@ def test_the_chart_that_is_kept_is_drawn_from_the_figures_beside_it(tmp_path: Pa
 def test_a_chart_of_nothing_is_refused(bars):
     with pytest.raises(ValueError, match="finite values from 0 on"):
         bar_chart("title", "ms", bars)
-
-
-# ----------------------------------------------------------------------------------------------------------------- example
-def test_a_request_is_put_into_the_declared_tensors():
-    arrays = request_tensors("words", [b"one", b"two"], seed=1, scheduler="euler", guidance_scale=2.0)
-    assert list(arrays["prompt"]) == [b"words"] and list(arrays["face_images"]) == [b"one", b"two"]
-    assert {name: array.dtype.name for name, array in arrays.items()} == {
-        "prompt": "object", "face_images": "object", "seed": "int64", "scheduler": "object", "guidance_scale": "float32",
-    }  # fmt: skip
-    assert "face_images" not in request_tensors("words")

@@ -72,7 +72,7 @@ def test_every_sweep_is_of_a_parameter_that_requests_have() -> None:
     for name, values in SWEEPS.items():
         requests = [parse_request(NANO, request_of("a man", [], {name: value})) for value in values]
         assert len({getattr(request, name) for request in requests}) == len(values)
-    with pytest.raises(ValueError, match="expected a parameter of the request, got 'guidance'"):
+    with pytest.raises(UserError, match="guidance: expected a parameter of a request"):
         request_of("a man", [], {"guidance": 1.0})
 
 
