@@ -25,8 +25,9 @@ from .transport import Arrays, AsyncTransport
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 _Result = TypeVar("_Result")
 
