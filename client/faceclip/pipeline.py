@@ -20,9 +20,7 @@ from .transport import Arrays, ModelConfig, Transport
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
-
-    from typing_extensions import Unpack
+    from typing import Self, Unpack
 
 _Result = TypeVar("_Result")
 
