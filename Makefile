@@ -29,10 +29,11 @@ help: ## this list
 setup: $(VENV)/.installed ## own virtual environment with everything
 
 $(VENV)/.installed: requirements.txt client/pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed (PYTHON=...)" if not (3, 10) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit(f"CPython 3.11 or 3.12 is needed, for which the pinned packages exist; this is {sys.version.split()[0]}: make setup PYTHON=python3.12" if sys.version_info[:2] not in ((3, 11), (3, 12)) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
-	$(RUN) -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	# Without --no-compile this takes twice as long: bytecode of what is imported is written when it is imported.
+	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt
+	$(RUN) -m pip install --quiet --no-compile --no-deps nvidia-pytriton==0.7.0
 	$(RUN) -m pip install --quiet --no-deps --editable client
 	touch $@
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from export.commandline import Command, run_command
 
 COMMANDS = {
-    "parity": Command("benchmarks.measure.parity", "served pictures against diffusers' pipeline"),
+    "parity": Command("benchmarks.quality.parity", "served pictures against diffusers' pipeline"),
     "overhead": Command("benchmarks.speed.overhead", "served requests against one process"),
     "compare": Command("benchmarks.speed.compare", "served against its peers, in one run"),
     "latency": Command("benchmarks.speed.latency", "floor, stages, requests; sweeps and a chart"),
-    "vram": Command("benchmarks.memory.vram", "idle and peak memory of every stage"),
+    "vram": Command("benchmarks.memory.vram", "idle and peak memory of the host, and of a GPU if there is one"),
     "onestep": Command("benchmarks.memory.onestep", "each component once, at full size"),
     "serving": Command("benchmarks.speed.serving", "throughput, late joiners, cancellation"),
     "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
@@ -20,7 +20,7 @@ COMMANDS = {
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
-    "gpu-verify": Command("benchmarks.gpu.gpu_verify", "parity, times and memory on a GPU"),
+    "gpu-verify": Command("benchmarks.gpu.verify", "parity, times and memory on a GPU"),
 }
 
 _PURPOSE = (

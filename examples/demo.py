@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.measure.drawing import Picture, save, sheet
-from export.checkpoint.read import CheckpointError
-from export.onnx.export import ExportError
+from benchmarks.measure.drawing import save, sheet
+from benchmarks.measure.pictures import Picture
 from export.paths import BUILD
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import NANO
 from faceclip_serving.contract.variants import VARIANTS
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         document = show(arguments.variant, choose(arguments))
-    except (CheckpointError, ExportError, FaceCLIPError, OSError) as error:
+    except (UserError, FaceCLIPError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(document))

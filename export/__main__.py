@@ -18,7 +18,7 @@ COMMANDS = {
     "picture": Command("export.quantize.compare_pictures", "compare the pictures of two precisions"),
     "quantize": Command("export.quantize.modelopt", "an INT8 or FP8 denoiser, through NVIDIA ModelOpt"),
     "interface": Command("export.repository.interface", "write what follows from the declarations: configs, client, docs"),
-    "repository": Command("export.repository.render", "assemble a model repository that Triton can load"),
+    "repository": Command("export.repository.assemble", "assemble a model repository that Triton can load"),
 }
 ALIASES = {"plan": "forecast"}
 """Old spellings, which go on working."""

@@ -10,11 +10,17 @@ from faceclip_serving.contract.variant import Variant
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
 ASSETS = ROOT / "export" / "assets"
+MODEL_REPOSITORY = ROOT / "model_repository"
+"""The Python models, and the default configurations."""
+WEIGHTS = ROOT / "weights"
+"""Of the variants that the project trains itself."""
 PHOTOGRAPH = ROOT / "examples" / "astronaut.jpg"
 """A person looking at the camera."""
 
 BUILD = Path("build")
 """What is made here; in the folder that a command is called in."""
+TIMING = BUILD / "timing"
+"""TensorRT's timing caches: how fast each kernel was, per GPU and version, so that the next build need not measure it again."""
 CHECKPOINT = Path("checkpoint")
 """Where `export download` puts weights unless told otherwise."""
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import urllib.request
 
-_SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
+from prometheus_client.parser import text_string_to_metric_families
+
+KEPT_LABELS = ("outcome", "stage")
 
 
 def read_metrics(address: str) -> dict[str, float]:
     """Metric name, with its labels `outcome` and `stage`, e.g. `faceclip_requests_total{outcome="ok"}` -> value, summed over
-    what other labels tell apart."""
+    what other labels tell apart. A counter's name ends in `_total`, whether the server writes that or not."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
         text = response.read().decode()
     found: dict[str, float] = {}
-    for line in text.splitlines():
-        match = _SAMPLE.match(line)
-        if match is None:
-            continue
-        labels = [
-            label for label in (match["labels"] or "").split(",") if label and label.split("=")[0] in ("outcome", "stage")
-        ]
-        name = match["name"] + (f"{{{','.join(sorted(labels))}}}" if labels else "")
-        found[name] = found.get(name, 0.0) + float(match["value"])
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{label}="{sample.labels[label]}"' for label in KEPT_LABELS if label in sample.labels)
+            name = f"{sample.name}{{{labels}}}" if labels else sample.name
+            found[name] = found.get(name, 0.0) + sample.value
     return found

@@ -1,44 +1,74 @@
-"""`python -m training <stage> --work <folder>`: trains one stage, or all of them, from where they stopped.
-
-python -m training all --work /data/nano                  the whole recipe
-python -m training unet --work /data/nano --seconds 600   ten more minutes of the denoiser
-python -m training weights --work /data/nano              the committed files from the checkpoints
-"""
+"""`python -m training <stage> --work <folder>`: trains one stage, or all of them, from where they stopped."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from .errors import TrainingError, exit_code
+from .recipe import STAGES, Recipe, small, with_steps
 
-from . import device
-from .recipe import STAGES, Recipe, Work, small, train, with_steps
-from .weights import write_weights
+_EXAMPLES = """examples:
+  python -m training all --work /data/nano                    the whole recipe
+  python -m training unet --work /data/nano --seconds 600     ten more minutes of the denoiser
+  python -m training weights --work /data/nano                the committed files from the checkpoints
+  python -m training all --work /data/us --photographs /data/photographs
+
+also:
+  python -m training.resumability --work /tmp/resume          does a training that was stopped end with the same weights?
+  python -m training.contact_sheet --output sheet.png         what the weights can do, in one picture"""
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one stage, all of them, or writes the weights; returns the exit code."""
+    stages = "\n".join(f"  {name:12}{learns}" for name, learns in STAGES.items())
     parser = argparse.ArgumentParser(
-        prog="python -m training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m training",
+        description=f"Trains one stage, or all of them, from where they stopped.\n\nstages, in order, and what they learn:\n{stages}",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=[*STAGES, "all", "weights"])
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.steps is not None and arguments.stage not in STAGES:
+        parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
+    if arguments.photographs is not None and arguments.stage == "attributes":
+        parser.error("attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only")
+    return exit_code(lambda: run(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "stage", choices=[*STAGES, "all", "weights"], metavar="stage", help="one of those above, `all`, or `weights`"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and loss curves")
     parser.add_argument("--photographs", type=Path, help="a folder of real pictures and captions instead of the rendered world")
     parser.add_argument("--seconds", type=float, help="stop after so many seconds, with a checkpoint")
     parser.add_argument("--share", type=float, default=1.0, help="share of the recipe's steps, for trials")
     parser.add_argument("--steps", type=int, help="steps of this stage, instead of the recipe's")
-    parser.add_argument("--device", choices=device.PRESENT, default=device.PRESENT[-1], help="(default here: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="(default: cuda where there is a GPU)")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser: minutes of waiting, then faster steps")
-    parser.add_argument("--output", type=Path, default=Path("weights/nano"), help="for `weights`")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output", type=Path, default=Path("weights/nano"), help="where `weights` writes (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import torch  # here, since it takes seconds
+
+    from .stages import train
+    from .weights import write_weights
+    from .work import Work
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device: expected a device that this machine has, got 'cuda'; give 'cpu'")
+    torch.set_default_device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(arguments.threads)
-    torch.set_default_device(arguments.device)
-    recipe = small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe()
-    recipe = replace(recipe, compiled=arguments.compile)
-    if arguments.steps is not None and arguments.stage not in STAGES:
-        parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
+    recipe = replace(small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe(), compiled=arguments.compile)
     if arguments.steps is not None:
         recipe = with_steps(recipe, arguments.stage, arguments.steps)
     work = Work(arguments.work, recipe, arguments.photographs)
@@ -46,17 +76,11 @@ def main() -> int:
         for file, size in write_weights(work, arguments.output).items():
             print(f"{size / 1e6:6.2f} MB  {file}")
         return 0
-    stages = [stage for stage in STAGES if arguments.stage in (stage, "all")]
-    if arguments.photographs is not None and "attributes" in stages:
-        if stages == ["attributes"]:
-            parser.error(
-                "attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only"
-            )
-        stages.remove("attributes")
-    for stage in stages:
+    unknown = () if arguments.photographs is None else ("attributes",)  # nobody knows those of photographs
+    for stage in [name for name in STAGES if name not in unknown] if arguments.stage == "all" else [arguments.stage]:
         train(work, stage, arguments.seconds)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

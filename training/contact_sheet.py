@@ -6,6 +6,7 @@ python -m training.contact_sheet --weights weights/nano --output weights/nano/co
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from .conditioning import Faces
 from .crops import aligned_crop, encoder_view
 from .dataset import SPLITS, VIEW
 from .diffusion import Guidance, generate
+from .errors import TrainingError, exit_code
 from .identity import face_features
 from .weights import read_generator, read_vae
 from .world.canvas import Image
@@ -58,8 +60,10 @@ def contact_sheet(weights: Path, people: Sequence[int], guidance: Guidance) -> I
     return np.asarray(np.concatenate(rows), np.uint8)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.contact_sheet", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.contact_sheet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, default=Path("weights/nano"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[0, 1, 2], help="numbers of test people")
@@ -68,14 +72,23 @@ def main() -> None:
     parser.add_argument(
         "--portrait", type=Path, help="also write the first person's aligned crop: a reference for `face_aligned`"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    return exit_code(lambda: _write(arguments))
+
+
+def _write(arguments: argparse.Namespace) -> int:
     scale: float = arguments.guidance_scale
     sheet = contact_sheet(arguments.weights, arguments.people, Guidance(text=scale, identity=scale, steps=arguments.steps))
-    larger = cv2.resize(sheet, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(arguments.output), larger[:, :, ::-1])
+    _save(arguments.output, cv2.resize(sheet, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC))
     if arguments.portrait is not None:
-        cv2.imwrite(str(arguments.portrait), portrait(arguments.people[0])[1][:, :, ::-1])
+        _save(arguments.portrait, portrait(arguments.people[0])[1])
+    return 0
+
+
+def _save(file: Path, picture: Image) -> None:
+    if not cv2.imwrite(str(file), picture[:, :, ::-1]):
+        raise TrainingError(f"{file}: expected a file of a folder that exists")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""The aligned face crop that the encoder sees, made from known landmarks: a least-squares similarity to the five-point template.
+"""The aligned face crop that the encoder sees, made from known landmarks.
 
-The template is the contract of the face encoder (112 x 112, left eye first); crops have `FACE_SIZE` pixels per side. Finding
-landmarks in photographs is the server's part, not this module's.
+Where the points must lie is the face encoder's contract, `faceclip_serving.face.alignment`. Finding landmarks in photographs is
+the server's part, not this module's.
 """
 
 from __future__ import annotations
@@ -11,28 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclip_serving.contract.architectures import FACE_SIZE
+from faceclip_serving.face.alignment import TEMPLATE, fit_similarity
 
 from .world.canvas import Image
 
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
-)
-TEMPLATE_SIDE = 112
 
+def aligned_crop(image: Image, landmarks: NDArray[np.float32]) -> Image:
+    """RGB [FACE_SIZE, FACE_SIZE, 3], 0-255; beyond the picture's edge the edge repeats. `landmarks`: [5, 2], order of `TEMPLATE`.
 
-def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The 2 x 3 matrix of the scaled rotation that brings points [n, 2] closest to others."""
-    x, y = source[:, 0], source[:, 1]
-    one, nil = np.ones_like(x), np.zeros_like(x)
-    system = np.concatenate([np.stack([x, -y, one, nil], 1), np.stack([y, x, nil, one], 1)])
-    a, b, tx, ty = np.linalg.lstsq(system, np.concatenate([target[:, 0], target[:, 1]]), rcond=None)[0]
-    return np.array([[a, -b, tx], [b, a, ty]], np.float32)
-
-
-def aligned_crop(image: Image, landmarks: NDArray[np.float32], size: int = FACE_SIZE) -> Image:
-    """RGB [size, size, 3], 0-255; beyond the picture's edge the edge repeats."""
-    matrix = similarity(landmarks, TEMPLATE * (size / TEMPLATE_SIDE))
-    warped = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    Raises `ValueError` where landmarks fix no similarity.
+    """
+    matrix = fit_similarity(landmarks.astype(np.float64), TEMPLATE)
+    size = (FACE_SIZE, FACE_SIZE)
+    warped = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(warped, np.uint8)
 
 

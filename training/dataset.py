@@ -7,7 +7,6 @@ batch is drawn, so that one picture is described in many ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .crops import aligned_crop, encoder_view
+from .errors import TrainingError
 from .world.canvas import Image
 from .world.captions import caption
 from .world.people import Identity, Scene, sample_identity, sample_scene
@@ -49,6 +49,11 @@ class Pictures:
     @property
     def identities(self) -> int:
         return len(self.pictures) // PICTURES
+
+    def require(self, stage: str, people: int) -> None:
+        """Raises `TrainingError` where there are fewer people than fill a batch of a stage."""
+        if self.identities < people:
+            raise TrainingError(f"stage '{stage}': expected at least {people} people, a batch; got {self.identities}; add more")
 
     def person(self, row: int) -> Identity:
         return sample_identity(SPLITS[self.split] + row // PICTURES)
@@ -86,11 +91,3 @@ def build(folder: Path, split: str, identities: int, size: int, processes: int =
         partial_file.rename(target)
     with np.load(target) as arrays:
         return Pictures(split, arrays["pictures"], arrays["crops"])
-
-
-def batches(rows: int, size: int, seed: int, start: int = 0) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Endless (step, rows of a batch), each a function of seed and step alone: training resumes exactly where it stopped."""
-    step = start
-    while True:
-        yield step, np.random.default_rng([seed, step]).choice(rows, size, replace=size > rows)
-        step += 1

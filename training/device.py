@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-PRESENT = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-"""What this machine can compute on, the fastest last."""
-
 
 def tensor(values: NDArray[Any]) -> Tensor:
     """Of the same shape and type, on the device."""

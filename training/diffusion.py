@@ -8,9 +8,8 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,10 @@ from .loop import Losses, Stage
 SIZE = NANO.defaults.height
 LATENT_SIDE = SIZE // NANO.latent_scale
 
+_LEARNING_RATE = 1e-3
+_CRITIC_WEIGHT = 1.0
+"""Against the squared error of the velocity."""
+
 
 @dataclass(frozen=True)
 class Drops:
@@ -42,9 +45,23 @@ class Drops:
     both: float = 0.1
 
 
-_CRITIC_WEIGHT = 1.0
-"""Against the squared error of the velocity."""
 JOINT, TEXT_ONLY = Drops(), Drops(face=0.9, text=0.0, both=0.1)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a denoiser learns from."""
+
+    data: Pictures
+    latents: Latents
+    """Of `data`, row by row."""
+    faces: Faces
+    """Of `data`, row by row."""
+    drops: Drops
+    batch: int
+    critic: Critic | None = None
+    """Compares the clean latents that a prediction means with the true ones, the more the less noise there was: a guess from noise is
+    a mean of many pictures, and looks like none."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +72,10 @@ class Batch:
     prefixed: list[bool]
 
 
-def draw(data: Pictures, latents: Latents, drops: Drops, batch: int, r: np.random.Generator) -> Batch:
+def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
     """A training batch."""
-    rows = r.choice(len(latents), batch, replace=batch > len(latents))
+    drops, data = lesson.drops, lesson.data
+    rows = r.choice(len(lesson.latents), lesson.batch, replace=lesson.batch > len(lesson.latents))
     prompts, index, prefixed = [], [], []
     for row in rows:
         other = row - row % PICTURES + int(r.choice([k for k in range(PICTURES) if k != row % PICTURES]))
@@ -73,7 +91,7 @@ def draw(data: Pictures, latents: Latents, drops: Drops, batch: int, r: np.rando
         prompts.append(text)
         index.append(face)
         prefixed.append(prefix)
-    return Batch(latents[rows], prompts, index, prefixed)
+    return Batch(lesson.latents[rows], prompts, index, prefixed)
 
 
 def size_ids(rows: int, size: int = SIZE) -> Tensor:
@@ -103,35 +121,26 @@ def unet_stage(
     name: str,
     unet: UNet2DConditionModel,
     conditioner: Conditioner,
-    data: Pictures,
-    latents: Latents,
-    faces: Faces,
-    drops: Drops,
+    lesson: Lesson,
     steps: int,
-    batch: int,
     seed: int,
-    learning_rate: float = 1e-3,
     compiled: bool = False,
-    critic: Critic | None = None,
 ) -> Stage:
-    """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time.
-
-    `critic` compares the clean latents that a prediction means with the true ones, the more the less noise there was: a guess from
-    noise is a mean of many pictures, and looks like none.
-    """
+    """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
+    batch, critic = lesson.batch, lesson.critic
     weight = person_weight(LATENT_SIDE)
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
     def losses(step: int) -> Losses:
-        drawn = draw(data, latents, drops, batch, np.random.default_rng([seed, step]))
+        drawn = draw(lesson, np.random.default_rng([seed, step]))
         # One time per row, spread evenly over the range, so that steps differ less from each other.
         time = ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long().clamp(max=999)[torch.randperm(batch)]
         noise = torch.randn_like(drawn.latents)
         share = alphas[time][:, None, None, None]
         noisy = share.sqrt() * drawn.latents + (1 - share).sqrt() * noise
         with device.autocast(), device.attention():
-            embeddings, pooled = conditioner(drawn.prompts, faces, drawn.index, drawn.prefixed)
+            embeddings, pooled = conditioner(drawn.prompts, lesson.faces, drawn.index, drawn.prefixed)
             predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
         terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
@@ -143,7 +152,7 @@ def unet_stage(
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=0.99, seed=seed)
+    return Stage(name, modules, losses, steps, _LEARNING_RATE, warm_up=100, average=0.99, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,6 @@ def generate(
     faces: Faces,
     references: Sequence[Sequence[int]],
     guidance: Guidance = Guidance(),
-    scheduler_config: Mapping[str, Any] = NANO.scheduler_config,
     seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
@@ -193,7 +201,7 @@ def generate(
     scales = [guidance.text] if standard else [guidance.text, guidance.identity]
     embeddings = torch.cat([part[0] for part in chain])
     pooled = torch.cat([part[1] for part in chain])
-    scheduler = make_scheduler(guidance.scheduler, scheduler_config)
+    scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
     scheduler.set_timesteps(guidance.steps)
     channels = unet.config.in_channels
     starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds

@@ -76,6 +76,7 @@ def margin_loss(feature: Tensor, centres: Tensor, identity: Tensor) -> Tensor:
 
 def face_stage(vit: FaceTransformer, sizes: FaceViT, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
     """Trains `vit` on the crops of the training identities."""
+    data.require("face", -(-batch // PICTURES))
     torch.manual_seed(seed)
     head = nn.Linear(sizes.width + sizes.classes, FACTORS)
     centres = nn.Embedding(data.identities, sizes.classes)
@@ -109,18 +110,3 @@ def face_features(vit: FaceTransformer, crops: NDArray[np.uint8], batch: int = 6
         classes.append(F.normalize(feature))
         patches.append(tokens.half())
     return torch.cat(classes), torch.cat(patches)
-
-
-def verification_auc(features: Tensor, who: NDArray[np.int64]) -> float:
-    """Area under the curve of "same person?" by cosine, over all pairs of rows: [n, d], [n]."""
-    similarity = device.array(F.normalize(features.float()) @ F.normalize(features.float()).T)
-    upper = np.triu_indices(len(who), 1)
-    return auc(similarity[upper], (who[:, None] == who[None])[upper])
-
-
-def auc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
-    """Probability that a positive scores above a negative, by ranks."""
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    p = int(positive.sum())
-    return float((ranks[positive].sum() - p * (p + 1) / 2) / (p * (len(scores) - p)))

@@ -111,6 +111,7 @@ def labels(data: Pictures) -> dict[str, Tensor]:
 
 
 def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
+    data.require("recogniser", -(-batch // PICTURES))
     torch.manual_seed(seed)
     centres, head = nn.Embedding(data.identities, FEATURES), nn.Linear(FEATURES, FACTORS)
     wanted = factors_of(data)
@@ -131,6 +132,7 @@ def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: 
 
 
 def attribute_stage(classifier: AttributeClassifier, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
+    data.require("attributes", -(-batch // PICTURES))
     known = labels(data)
 
     def losses(step: int) -> Losses:

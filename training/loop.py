@@ -7,19 +7,17 @@ that stopped and resumed makes the same weights as one that did not. Knows nothi
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import device
+from .errors import TrainingError
 
 Losses = Mapping[str, Tensor]
 _SAVE_EVERY_S = 60.0
@@ -51,91 +49,123 @@ def run(
     call goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{stage.name}.pt"
-    parameters = [p for p in stage.modules.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    averages = {name: value.detach().clone() for name, value in stage.modules.state_dict().items()}
-    history: list[dict[str, float]] = []
-    first = 0
-    if file.exists():
-        saved = device.load(file)
-        stage.modules.load_state_dict(saved["modules"])
-        optimiser.load_state_dict(saved["optimiser"])
-        averages, history, first = saved["averages"], saved["history"], saved["step"]
-
-    def save(step: int) -> None:
-        state = {"modules": stage.modules.state_dict(), "optimiser": optimiser.state_dict(), "averages": averages}
-        torch.save({**state, "history": history, "step": step}, file.with_suffix(".part"))
-        file.with_suffix(".part").rename(file)
-        if history:
-            plot(history, folder / f"{stage.name}.png")
-
-    frozen = {name for name, parameter in stage.modules.named_parameters() if not parameter.requires_grad}
-    changing = [(averages[name], value) for name, value in stage.modules.state_dict().items() if name not in frozen]
+    training = _Training(stage, folder)
+    recent: list[dict[str, float]] = []
     started = saved_at = time.monotonic()
-    terms: dict[str, float] = {}
-    stage.modules.train()
-    step = first
-    while step < stage.steps:
-        torch.manual_seed(stage.seed * 1_000_003 + step)
-        for group in optimiser.param_groups:
-            group["lr"] = stage.learning_rate * _rate(step, stage)
-        losses = stage.losses(step)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"{stage.name}: step {step}: the loss is {float(total.detach())}; lower the learning rate")
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        decay = min(stage.average, (1 + step) / (10 + step))
-        for average, value in changing:
-            if value.is_floating_point():
-                average.lerp_(value, 1 - decay)
-            else:
-                average.copy_(value)
-        for name, loss in losses.items():
-            terms[name] = terms.get(name, 0.0) + float(loss.detach())
-        step += 1
+    while training.step < stage.steps:
+        recent.append(training.advance())
         now = time.monotonic()
-        if step % report_every == 0 or step == stage.steps:
-            count = (step - 1) % report_every + 1
-            history.append({"step": step, **{name: value / count for name, value in terms.items()}})
-            terms = {}
-            print(json.dumps({"stage": stage.name, "elapsed_s": round(now - started, 1), **_rounded(history[-1])}), flush=True)
-        late = (stop_after_s is not None and now - started > stop_after_s) or step == stop_at
-        if now - saved_at > _SAVE_EVERY_S or late:
-            save(step)
-            saved_at = now
-        if late:
+        if training.step % report_every == 0 or training.step == stage.steps:
+            training.report(recent, now - started)
+            recent = []
+        if (stop_after_s is not None and now - started > stop_after_s) or training.step == stop_at:
             break
-    save(step)
-    stage.modules.load_state_dict(averages)
+        if now - saved_at > _SAVE_EVERY_S:
+            training.save()
+            saved_at = now
+    training.save()
+    stage.modules.load_state_dict(training.averages.module.state_dict())
     return stage.modules.eval()
 
 
+class _Training:
+    """A stage under way: all that its checkpoint, `<stage>.pt`, holds."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self.stage, self.file = stage, folder / f"{stage.name}.pt"
+        self.parameters = [p for p in stage.modules.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+        self.averages = AveragedModel(stage.modules, multi_avg_fn=_average(stage.average), use_buffers=True)
+        self.history: list[dict[str, float]] = []
+        self.step = 0
+        if self.file.exists():
+            self._resume()
+        self.averages.n_averaged.fill_(self.step + 1)  # the weights it started from are the first of the average
+        stage.modules.train()
+
+    def _resume(self) -> None:
+        saved = device.load(self.file)
+        try:
+            self.stage.modules.load_state_dict(saved["modules"])
+            self.averages.module.load_state_dict(saved["averages"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"stage '{self.stage.name}': {self.file} is of other networks or of another number of people; give another folder,"
+                f" or delete it and train the stage anew ({str(error).splitlines()[-1].strip()})"
+            ) from error
+        self.history, self.step = saved["history"], saved["step"]
+
+    def save(self) -> None:
+        state = {
+            "modules": self.stage.modules.state_dict(),
+            "averages": self.averages.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save({**state, "history": self.history, "step": self.step}, self.file.with_suffix(".part"))
+        self.file.with_suffix(".part").rename(self.file)
+        if self.history:
+            plot(self.history, self.file.with_suffix(".png"))
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns its loss terms."""
+        torch.manual_seed(self.stage.seed * 1_000_003 + self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.stage.learning_rate * _rate(self.step, self.stage)
+        losses = self.stage.losses(self.step)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"{self.stage.name}: step {self.step}: the loss is {float(total.detach())}; lower the learning rate"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.averages.update_parameters(self.stage.modules)
+        self.step += 1
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def report(self, recent: Sequence[Mapping[str, float]], elapsed_s: float) -> None:
+        """The mean of each loss term over the `recent` steps, to the history and to stdout."""
+        means = {name: sum(terms[name] for terms in recent) / len(recent) for name in recent[-1]}
+        self.history.append({"step": self.step, **means})
+        rounded = {name: round(value, 5) for name, value in self.history[-1].items()}
+        print(json.dumps({"stage": self.stage.name, "elapsed_s": round(elapsed_s, 1), **rounded}), flush=True)
+
+
 def _rate(step: int, stage: Stage) -> float:
+    """The learning rate of a step, as a share of the stage's."""
     remaining = (stage.steps - step) / max(1.0, stage.steps * stage.cool_down)
     return min(1.0, (step + 1) / stage.warm_up) * (0.02 + 0.98 * min(1.0, remaining))
 
 
-def _rounded(row: Mapping[str, float]) -> dict[str, Any]:
-    return {name: round(value, 5) for name, value in row.items()}
+def _average(decay: float) -> Callable[..., None]:
+    """The moving average of `AveragedModel`, whose decay rises to `decay`: early weights are soon forgotten."""
+
+    def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        if averages[0].is_floating_point():
+            step = get_ema_multi_avg_fn(min(decay, int(count) / (int(count) + 9)))  # type: ignore[no-untyped-call]
+            step(averages, values, count)
+        else:
+            torch._foreach_copy_(averages, values)  # counts and indices, which an average would round down
+
+    return update
 
 
-def plot(history: list[dict[str, float]], file: Path) -> None:
-    """Loss curves over steps, each term scaled to its own range (logarithmic), as a PNG."""
-    picture = np.full((360, 720, 3), 255, np.uint8)
-    colours = [(180, 90, 40), (60, 60, 200), (60, 150, 60), (160, 60, 150), (40, 150, 200), (90, 90, 90)]
-    steps = np.array([row["step"] for row in history])
-    x = 50 + 640 * steps / max(1.0, steps.max())
-    for i, name in enumerate(name for name in history[-1] if name != "step"):
-        values = np.array([row.get(name, math.nan) for row in history])
-        level = np.log(np.maximum(np.abs(values), 1e-6))
-        span = max(1e-6, float(np.nanmax(level) - np.nanmin(level)))
-        y = 320 - 280 * (level - np.nanmin(level)) / span
-        cv2.polylines(picture, [np.stack([x, y], 1).astype(np.int32)], False, colours[i % 6], 2, cv2.LINE_AA)
-        label = f"{name} {values[-1]:.4g} (best {np.nanmin(values):.4g})"
-        cv2.putText(picture, label, (330, 30 + 18 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colours[i % 6], 1, cv2.LINE_AA)
-    cv2.putText(picture, f"steps: {int(steps[-1])}", (50, 345), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    cv2.imwrite(str(file), picture)
+def plot(history: Sequence[Mapping[str, float]], file: Path) -> None:
+    """Loss curves over steps, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted(history[-1].keys() - {"step"}):
+        rows = [row for row in history if name in row]
+        values = [row[name] for row in rows]
+        label = f"{name} {values[-1]:.4g} (best {min(values):.4g})"
+        axes.plot([row["step"] for row in rows], values, label=label)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend(fontsize="small")
+    figure.savefig(file)

@@ -16,20 +16,24 @@ from numpy.typing import NDArray
 
 from .crops import aligned_crop, encoder_view
 from .dataset import PICTURES, VIEW, Pictures
+from .errors import TrainingError
 from .world.canvas import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_LAYOUT = "<person>/<picture>.png and .txt"
 
 
 def read_folder(folder: Path, size: int) -> Pictures:
-    """Pictures, crops and captions of every person in `folder`. Raises `ValueError` where a person is incomplete."""
+    """Pictures, crops and captions of every person in `folder`. Raises `TrainingError` where one is incomplete."""
+    if not folder.is_dir():
+        raise TrainingError(f"photographs: {folder} is no folder; expected {_LAYOUT}")
     pictures: list[Image] = []
     crops: list[Image] = []
     captions: list[str] = []
     for person in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(file for file in person.iterdir() if file.suffix.lower() in _SUFFIXES)
         if len(files) < 2:
-            raise ValueError(f"photographs: {person} needs two pictures of the person at least, got {len(files)}; add some")
+            raise TrainingError(f"photographs: {person} needs two pictures of the person at least, got {len(files)}; add some")
         for k in range(PICTURES):
             file = files[k % len(files)]
             image = _read(file)
@@ -37,14 +41,14 @@ def read_folder(folder: Path, size: int) -> Pictures:
             pictures.append(_square(image, size))
             captions.append(_caption(file))
     if not pictures:
-        raise ValueError(f"photographs: {folder} holds no folders of persons; expected <person>/<picture>.png and .txt")
+        raise TrainingError(f"photographs: {folder} holds no folders of persons; expected {_LAYOUT}")
     return Pictures("photographs", np.stack(pictures), np.stack(crops), tuple(captions))
 
 
 def _read(file: Path) -> Image:
     image = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"photographs: {file} is not a picture that can be read; convert it to PNG")
+        raise TrainingError(f"photographs: {file} is not a picture that can be read; convert it to PNG")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -59,14 +63,15 @@ def _crop(file: Path, image: Image) -> Image:
     marks = file.with_suffix(".json")
     if not marks.exists():
         return _square(image, VIEW * 4)
-    landmarks: NDArray[np.float32] = np.array(json.loads(marks.read_text(encoding="utf-8")), np.float32)
-    if landmarks.shape != (5, 2):
-        raise ValueError(f"photographs: {marks} must hold five [x, y] pairs, got shape {list(landmarks.shape)}")
-    return aligned_crop(image, landmarks)
+    try:
+        landmarks: NDArray[np.float32] = np.array(json.loads(marks.read_text(encoding="utf-8")), np.float32)
+        return aligned_crop(image, landmarks)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"photographs: {marks} must hold five [x, y] pairs of pixels: {error}") from error
 
 
 def _caption(file: Path) -> str:
     text = file.with_suffix(".txt")
     if not text.exists():
-        raise ValueError(f"photographs: {file} has no caption; write one sentence into {text}")
+        raise TrainingError(f"photographs: {file} has no caption; write one sentence into {text}")
     return text.read_text(encoding="utf-8").strip()

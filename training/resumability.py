@@ -19,8 +19,11 @@ from typing import Any
 
 import torch
 
+from .errors import TrainingError, exit_code
 from .loop import run
-from .recipe import STAGES, Recipe, Work, train, with_steps
+from .recipe import STAGES, Recipe, with_steps
+from .stages import make_stage, train
+from .work import Work
 
 _CONDITIONED = ("face", "vae", "align")
 _NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -39,11 +42,11 @@ def check(folder: Path, stage: str, steps: int, recipe: Recipe) -> dict[str, Any
     for needed in _NEEDED.get(stage, ()):
         train(Work(folder, recipe), needed)
     started = time.monotonic()
-    whole = run(STAGES[stage](Work(folder, recipe)), folder / "whole")
+    whole = run(make_stage(Work(folder, recipe), stage), folder / "whole")
     seconds = time.monotonic() - started
-    run(STAGES[stage](Work(folder, recipe)), folder / "parts", stop_at=steps // 2)
+    run(make_stage(Work(folder, recipe), stage), folder / "parts", stop_at=steps // 2)
     stopped_at = torch.load(folder / "parts" / f"{stage}.pt", weights_only=True, map_location="cpu")["step"]
-    parts = run(STAGES[stage](Work(folder, recipe)), folder / "parts")
+    parts = run(make_stage(Work(folder, recipe), stage), folder / "parts")
     resumed = parts.state_dict()
     differing = [name for name, value in whole.state_dict().items() if not torch.equal(value, resumed[name])]
     return {
@@ -67,16 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--people", type=int, default=64, help="rendered identities (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
+    return exit_code(lambda: _try(arguments))
+
+
+def _try(arguments: argparse.Namespace) -> int:
     if (arguments.work / "whole").exists() or (arguments.work / "parts").exists():
-        print(f"error: --work: {arguments.work} holds an earlier trial; give an empty folder", file=sys.stderr)
-        return 1
-    torch.set_num_threads(arguments.threads)
+        raise TrainingError(f"--work: {arguments.work} holds an earlier trial; give an empty folder")
     few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10, text_only_steps=20)
     if arguments.people < few.align_batch:
-        print(
-            f"error: --people: expected at least {few.align_batch}, a batch of people, got {arguments.people}", file=sys.stderr
-        )
-        return 1
+        raise TrainingError(f"--people: expected at least {few.align_batch}, a batch of people, got {arguments.people}")
+    torch.set_num_threads(arguments.threads)
     document = check(arguments.work, arguments.stage, arguments.steps, few)
     print(json.dumps(document))
     return 0 if document["equal"] else 1

@@ -20,11 +20,12 @@ from export.checkpoint.tensor_files import read_tensors, write_tensors
 
 from . import nano
 from .adapter import Adapter
-from .alignment import AlignmentHeads
 from .conditioning import Conditioner
+from .contrastive import AlignmentHeads
+from .errors import TrainingError
 from .judges import AttributeClassifier, Recogniser
-from .recipe import Work
 from .texts import read_tokenizer
+from .work import Work, make_heads
 
 Module = TypeVar("Module", bound=nn.Module)
 JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
@@ -69,7 +70,7 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
             module.load_state_dict(work.averaged(stage, name))
             _save(folder / f"{name}.safetensors", module)
     if trained("align"):
-        heads, encoder = _heads(), work.conditioner("align").encoder
+        heads, encoder = make_heads(0), work.conditioner("align").encoder
         heads.load_state_dict(work.averaged("align", "heads"))
         _save(folder / "alignment_heads.safetensors", heads)
         _save(folder / "alignment_encoder.safetensors", encoder)
@@ -81,7 +82,7 @@ def read_vae(folder: Path) -> AutoencoderKL:
 
 
 def read_generator(folder: Path, peer: str = JOINT) -> tuple[UNet2DConditionModel, Conditioner]:
-    """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `FileNotFoundError`."""
+    """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `TrainingError`."""
     denoiser, aligned, *more = (folder / f"{name}.safetensors" for name in _FILES[peer])
     unet, encoder = _load(denoiser, nano.make_unet(0)), _load(aligned, nano.make_encoder(0))
     tokens = None
@@ -100,19 +101,13 @@ def read_alignment(folder: Path) -> tuple[Conditioner, AlignmentHeads]:
     """The aligned text and image towers that the CLIP-style score compares."""
     encoder = _load(folder / "alignment_encoder.safetensors", nano.make_encoder(0))
     conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"))
-    return conditioner.eval(), _load(folder / "alignment_heads.safetensors", _heads())
+    return conditioner.eval(), _load(folder / "alignment_heads.safetensors", make_heads(0))
 
 
 def read_judges(folder: Path) -> tuple[Recogniser, AttributeClassifier]:
     return _load(folder / "recogniser.safetensors", Recogniser()), _load(
         folder / "classifier.safetensors", AttributeClassifier()
     )
-
-
-def _heads() -> AlignmentHeads:
-    architecture = nano.ARCHITECTURE
-    pooled = list(architecture.towers.values())[-1].width
-    return AlignmentHeads(architecture.unet["cross_attention_dim"], pooled, architecture.face.classes)
 
 
 def _adapter(unet: UNet2DConditionModel) -> Adapter:
@@ -125,11 +120,11 @@ def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _require_equal(work: Work, stage: str, earlier: str, module: str) -> None:
-    """Raises `ValueError` where a module of `_TAKEN` is another one by now."""
+    """Raises `TrainingError` where a module of `_TAKEN` is another one by now."""
     found = work.averaged(stage, module)
     differing = [name for name, value in work.averaged(earlier, module).items() if not torch.equal(value, found[name])]
     if differing:
-        raise ValueError(
+        raise TrainingError(
             f"stage '{stage}': expected the {module} of stage '{earlier}', which it leaves as it was; {len(differing)} tensors"
             f" differ, the first is {differing[0]}: '{earlier}' was trained again since; delete {stage}.pt and train that again"
         )
@@ -139,13 +134,13 @@ def _save(file: Path, module: nn.Module) -> None:
     tensors = half(module.state_dict())
     spoilt = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if spoilt:
-        raise ValueError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
+        raise TrainingError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
     write_tensors(tensors, file)
 
 
 def _load(file: Path, module: Module) -> Module:
     if not file.exists():
-        raise FileNotFoundError(f"expected {file}; write it: python -m training weights --work <folder of the training>")
+        raise TrainingError(f"expected {file}; write it: python -m training weights --work <folder of the training>")
     tensors = read_tensors(file)
     module.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
     return module.eval().requires_grad_(False)

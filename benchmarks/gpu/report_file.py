@@ -1,7 +1,7 @@
 """One file that says how fast this machine is and what it needs: forecast, memory, latency, comparison, with hardware and versions.
 
-Each part is a command of its own (`export forecast`, `benchmarks vram`, `latency`, `compare`) and runs in its own process, so that a part
-that fails leaves the others' figures; the file then says which, and why. Nothing in it names a person or a folder.
+Each part is a command of its own in a process of its own. If one fails, the file says why, and has the others' figures. Nothing in it
+names a person or a folder.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_checkpoint, add_placement, add_variant
+from export.paths import ROOT
 
 from ..measure import gpu
 from ..measure.report import stamp
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("build/benchmarks")
 
 

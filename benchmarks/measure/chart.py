@@ -1,132 +1,95 @@
-"""A bar chart as SVG and PNG, without a plotting library: one bar per case, with a mark and a whisker.
-
-The layout is a list of rectangles, lines and texts, made once and drawn twice. Knows nothing of what is measured.
-"""
+"""Charts: times as bars beside their floor, and what a parameter does as curves. matplotlib is imported where one is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-WIDTH, LABEL_WIDTH, VALUE_WIDTH, ROW, BAR, TOP = 960, 330, 110, 34, 18, 62
-INK, BAR_COLOUR, MARK_COLOUR, GRID = (40, 40, 40), (70, 120, 180), (210, 80, 40), (220, 220, 220)
-Colour = tuple[int, int, int]
-"""Red, green, blue, 0 to 255."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, PALE, GREY, RED, BLUE = "#22252b", "#dee1e6", "#8c929c", "#cc3e44", "#2c62be"
+DOTS_PER_INCH = 100
+LINES = (("id_similarity", "identity similarity", RED), ("text_accuracy", "text accuracy", BLUE))
+"""Of a curve: key of a point, its name, its colour."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One case. `value` is the bar's length; `mark` a line across it (the floor), `whisker` how far it may go (a percentile)."""
+    """One case. `value` is the bar's length; `floor` a line across it, `whisker` how far it may go (a percentile)."""
 
     label: str
     value: float
-    mark: float | None = None
+    floor: float | None = None
     whisker: float | None = None
 
 
-@dataclass(frozen=True)
-class Box:
-    x: float
-    y: float
-    width: float
-    height: float
-    colour: Colour
-
-
-@dataclass(frozen=True)
-class Text:
-    x: float
-    """Left end; right end where `right`."""
-    y: float
-    """Baseline."""
-    text: str
-    size: int = 13
-    right: bool = False
-
-
-def layout(title: str, unit: str, bars: Sequence[Bar]) -> list[Box | Text]:
-    """Everything to draw. Raises `ValueError` where there is nothing, or a value is not a finite number from 0 on."""
-    values = [value for bar in bars for value in (bar.value, bar.mark, bar.whisker) if value is not None]
+def bar_chart(title: str, unit: str, bars: Sequence[Bar]) -> Figure:
+    """A bar per case, from the top. Raises `ValueError` where there is nothing, or a value is not a finite number from 0 on."""
+    values = [value for bar in bars for value in (bar.value, bar.floor, bar.whisker) if value is not None]
     if not bars or not all(0 <= value < float("inf") for value in values):
         raise ValueError(f"chart: expected bars of finite values from 0 on, got {list(bars)}")
-    longest = max(values) or 1.0
-    scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
-    drawn: list[Box | Text] = [
-        Text(12, 24, title, 16),
-        Text(12, 46, f"bar: median, {unit}; thin line: p99; red: physical floor", 12),
-    ]
-    for i, bar in enumerate(bars):
-        y = TOP + i * ROW
-        middle = y + BAR / 2
-        drawn += [
-            Box(LABEL_WIDTH, y + BAR + 7, WIDTH - LABEL_WIDTH, 1, GRID),
-            Text(LABEL_WIDTH - 10, y + BAR - 4, bar.label, right=True),
-            Box(LABEL_WIDTH, y, max(bar.value * scale, 1), BAR, BAR_COLOUR),
-        ]
-        end = bar.value
-        if bar.whisker is not None and bar.whisker > bar.value:
-            end = bar.whisker
-            drawn += [
-                Box(LABEL_WIDTH + bar.value * scale, middle - 1, (end - bar.value) * scale, 2, INK),
-                Box(LABEL_WIDTH + end * scale - 1, y + 3, 2, BAR - 6, INK),
-            ]
-        if bar.mark is not None:
-            drawn.append(Box(LABEL_WIDTH + bar.mark * scale - 1, y - 3, 3, BAR + 6, MARK_COLOUR))
-        drawn.append(Text(LABEL_WIDTH + end * scale + 8, y + BAR - 4, f"{bar.value:.4g}"))
-    return drawn
+    figure = _figure(960, 110 + 34 * len(bars))
+    axes = figure.add_subplot(title=title, xlabel=f"{unit}; bar: median, thin line: 99th percentile, red: physical floor")
+    axes.barh(range(len(bars)), [bar.value for bar in bars], 0.55, color=BLUE)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1 * max(values) or 1.0)
+    for row, bar in enumerate(bars):
+        end = max(bar.value, bar.whisker or 0)
+        axes.errorbar(bar.value, row, xerr=np.array([[0], [end - bar.value]]), color=INK, capsize=4)
+        axes.annotate(f"{bar.value:.4g}", (end, row), (8, 0), textcoords="offset points", va="center")
+        if bar.floor is not None:
+            axes.vlines(bar.floor, row - 0.4, row + 0.4, RED, linewidth=3)
+    return figure
 
 
-def height_of(bars: int) -> int:
-    return TOP + bars * ROW + 12
+def curve(points: Sequence[Mapping[str, Any]], name: str, usual: Any = None) -> Figure:
+    """Identity similarity with its standard error, and text accuracy, over the values of a parameter; below, as bars, seconds
+    per picture. `usual`: the value that is the default, marked."""
+    figure = _figure(560, 370)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+    for key, label, colour in LINES:
+        values = [float(point[key]) for point in points]
+        errors = [float(point.get(f"{key}_error", 0.0)) for point in points]
+        upper.errorbar(range(len(points)), values, errors, color=colour, label=label, marker="o", linewidth=2)
+        for row, value in enumerate(values):
+            others = [float(points[row][other]) for other, *_ in LINES if other != key]
+            away = 6 if value > max(others) else -14  # the lower of two figures stands below its point
+            upper.annotate(f"{value:.2f}", (row, value), (5, away), textcoords="offset points", color=colour, fontsize=8)
+    upper.set_title(name, loc="left")
+    upper.set_ylim(-0.3 if min(float(point[key]) for point in points for key, *_ in LINES) < 0 else 0, 1.1)
+    upper.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
+    bars = lower.bar(range(len(points)), [float(point["seconds_per_picture"]) for point in points], 0.4, color=PALE)
+    lower.bar_label(bars, fmt="%.2f s", fontsize=8, color=GREY)
+    lower.set_ylabel("seconds", fontsize=8, color=GREY)
+    lower.set_yticks([])
+    lower.margins(x=0.1, y=0.5)
+    lower.set_xticks(range(len(points)), [_tick(point["value"], usual) for point in points])
+    return figure
 
 
-def svg(shapes: Sequence[Box | Text], height: int) -> str:
-    """The layout as an SVG document."""
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
-        ' font-family="sans-serif">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-    ]
-    for shape in shapes:
-        if isinstance(shape, Box):
-            fill = "#{:02x}{:02x}{:02x}".format(*shape.colour)
-            lines.append(
-                f'<rect x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.width:.1f}" height="{shape.height:.1f}" fill="{fill}"/>'
-            )
-        else:
-            anchor = ' text-anchor="end"' if shape.right else ""
-            lines.append(
-                f'<text x="{shape.x:.1f}" y="{shape.y:.1f}" font-size="{shape.size}"{anchor}>{escape(shape.text)}</text>'
-            )
-    return "\n".join([*lines, "</svg>", ""])
+def save_figure(figure: Figure, file: Path) -> Path:
+    """As the ending of `file` says, .svg or .png; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    return file
 
 
-def png(shapes: Sequence[Box | Text], height: int) -> bytes:
-    """The layout as a PNG file."""
-    canvas = np.full((height, WIDTH, 3), 255, np.uint8)
-    for shape in shapes:
-        if isinstance(shape, Box):
-            corner = (round(shape.x), round(shape.y))
-            opposite = (round(shape.x + shape.width), round(shape.y + shape.height) - 1)
-            cv2.rectangle(canvas, corner, opposite, shape.colour[::-1], cv2.FILLED)
-        else:
-            scale = shape.size / 30
-            (width, _), _ = cv2.getTextSize(shape.text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-            left = round(shape.x - width if shape.right else shape.x)
-            cv2.putText(canvas, shape.text, (left, round(shape.y)), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
-    return bytes(cv2.imencode(".png", canvas)[1])
+def _figure(width: int, height: int) -> Figure:
+    """An empty one in pixels. Without pyplot it needs no screen: Agg draws it."""
+    from matplotlib.figure import Figure
+
+    return Figure((width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def write(path: Path, title: str, unit: str, bars: Sequence[Bar]) -> tuple[Path, Path]:
-    """`path` with the endings .svg and .png."""
-    shapes, height = layout(title, unit, bars), height_of(len(bars))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = path.with_name(path.name + ".svg"), path.with_name(path.name + ".png")
-    found[0].write_text(svg(shapes, height), encoding="utf-8")
-    found[1].write_bytes(png(shapes, height))
-    return found
+def _tick(value: Any, usual: Any) -> str:
+    label = str(value).removesuffix("Scheduler").removesuffix("Multistep").removesuffix("Discrete")
+    return f"{label}\n(default)" if value == usual else label

@@ -6,7 +6,6 @@ measure; what follows from it is `floor`'s.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from onnx import TensorProto, helper
 
 from .floor import Peak
 from .report import THREADS
+from .timing import seconds_of
 
 CPU_SIDES, GPU_SIDES = (512, 1024, 1536), (4096, 8192)
 """Sides of the square matrices tried."""
@@ -26,7 +26,7 @@ CPU_COPY_BYTES, GPU_COPY_BYTES = 2**28, 2**31
 REPEATS = 5
 
 
-def measure(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
+def measure_peak(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
     """The peak of `device` ("cpu" or "cuda"), and how it was found."""
     found = _cuda_products() if device == "cuda" else _cpu_products()
     best = max(found, key=lambda name: found[name])
@@ -45,12 +45,7 @@ def measure(device: str = "cpu") -> tuple[Peak, dict[str, Any]]:
 def best_s(run: Callable[[], object], repeats: int = REPEATS) -> float:
     """Seconds of the fastest of several runs, after one that does not count: what the device can do, not what it usually does."""
     run()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(seconds_of(run) for _ in range(repeats))
 
 
 def _cpu_products() -> dict[str, float]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from export.forecast.cost import Cost, graph_cost
-from export.forecast.shapes import concrete, find
-from faceclip_serving.contract.placements import Execution, Placement
+from faceclip_serving.contract.placements import Placement, Runtime
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variant import Variant
 
 from .sweep import Point
+
+if TYPE_CHECKING:
+    from export.forecast.cost import Cost
 
 CPU_FLOAT_BITS = 32
 """ONNX Runtime's CPU kernels compute half precision in this."""
@@ -43,33 +44,35 @@ def unfused_s(work: Cost, peak: Peak) -> float:
     return max(work.flops / peak.flops_per_s, work.traffic_bytes / peak.bytes_per_s)
 
 
-def stage_sizes(variant: Variant, point: Point) -> dict[str, int]:
-    """Named axes of every component for one request: guided, so two rows per picture; one face."""
-    cells = {
-        "latent_height": point.height // variant.latent_scale,
-        "latent_width": point.width // variant.latent_scale,
-    }
-    pixels = {"height": point.height, "width": point.width}
-    return {"rows": 2 * point.images, "images": point.images, "faces": 1, **cells, **pixels}
-
-
 def component_sizes(variant: Variant, component: str, point: Point) -> dict[str, int]:
-    """The same for one component; the text encoder sees two rows whatever the number of pictures."""
-    sizes = stage_sizes(variant, point)
-    return {**sizes, "rows": 2} if component == TEXT_ENCODER else sizes
+    """Named axes of a component's inputs for one request: guided, so two rows per picture, and one face; the text encoder sees
+    two rows whatever the number of pictures."""
+    scale = variant.latent_scale
+    return {
+        "rows": 2 if component == TEXT_ENCODER else 2 * point.images,
+        "images": point.images,
+        "faces": 1,
+        "latent_height": point.height // scale,
+        "latent_width": point.width // scale,
+        "height": point.height,
+        "width": point.width,
+    }
 
 
-def float_bits(execution: Execution) -> int | None:
+def float_bits(runtime: Runtime) -> int | None:
     """Width in which a component computes; None: as the graph says."""
-    return CPU_FLOAT_BITS if execution.runtime.instance_kind == "KIND_CPU" else None
+    return CPU_FLOAT_BITS if runtime.instance_kind == "KIND_CPU" else None
 
 
 def costs(variant: Variant, placement: Placement, onnx: Path, point: Point) -> dict[str, Cost]:
     """What each component costs once at `point`. `onnx`: folder of `<precision>/<component>/model.onnx`."""
+    from export.forecast.cost import graph_cost  # torch
+    from export.forecast.shapes import concrete, find
+
     return {
         name: graph_cost(
             concrete(find(variant.name, name, onnx), component_sizes(variant, name, point)),
-            float_bits(placement.components[name]),
+            float_bits(placement.components[name].runtime),
         )
         for name in COMPONENTS
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from export.paths import ROOT
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.placements import Placement, Runtime
@@ -29,7 +30,7 @@ from faceclip_serving.contract.signatures import (
 )
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.detectors import make_detector
+from faceclip_serving.face.detectors import detector_in
 from faceclip_serving.models.encoding_cache import EncodingCache
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
@@ -39,6 +40,9 @@ from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.tiling import Run, tiled
 
 Arrays = dict[str, Array]
+_DIGEST = package_digest(ROOT / "faceclip_serving")
+_OPEN = ExitStack()
+"""Of engines."""
 
 
 @dataclass
@@ -81,17 +85,13 @@ class Pipeline:
         return outputs
 
 
-_DIGEST = package_digest(Path(__file__).resolve().parents[2] / "faceclip_serving")
-
-
 def load(variant: Variant, placement: Placement, repository: Path, threads: int = 0) -> Pipeline:
     """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
     nets, limits = components(variant), bounds(variant, placement.denoiser_rows, placement.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
-    yunet = folder / "face_detection_yunet.onnx"
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
-        PREPARE: partial(prepare, variant, tokenizers, make_detector(yunet if yunet.exists() else None), _DIGEST),
+        PREPARE: partial(prepare, variant, tokenizers, detector_in(folder), _DIGEST),
         "finish": partial(finish, variant, _DIGEST),
     }
     for name in COMPONENTS:
@@ -114,6 +114,3 @@ def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bound
     from export.engine.tensorrt import running
 
     return _OPEN.enter_context(running(path, signature, open_device()))
-
-
-_OPEN = ExitStack()

@@ -26,15 +26,23 @@ from export.checkpoint.read import load_part
 from export.checkpoint.seeded import fill_seeded
 from export.networks.faceclip.encoder import FaceCLIPEncoder
 from export.networks.faceclip.face_t5 import FaceT5Encoder
-from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.architectures import FACE_SIZE, FluxArchitecture, SDXLArchitecture
 from faceclip_serving.contract.flux import DISTILLED_GUIDANCE
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
+from faceclip_serving.face.detectors import detector_in
+from faceclip_serving.face.prepare import prepare_face
+from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
+
+_ENCODERS = ("face_clip_encoder", "face_t5_encoder")
+"""Parts of a checkpoint that are run once, where they are loaded."""
 
 Encoded = tuple[torch.Tensor, torch.Tensor]
 """embeddings and pooled, a row per prompt."""
+Rows = tuple[Array, Array, dict[str, Array]]
+"""aligned_faces, face_exist, and the ids of every tokenizer by the name of its input."""
 
 
 class Encoder(Protocol):
@@ -170,7 +178,6 @@ def load_oracle(variant: Variant, checkpoint: Path | None = None, device: str = 
     `device`: where pictures are made, in half precision if it is not the CPU; diffusers lets the decoder compute in FP32 where
     half precision is too narrow for it.
     """
-
     folder = weights_folder(variant, checkpoint)
 
     def filled(module: nn.Module, part: str) -> nn.Module:
@@ -184,11 +191,14 @@ def load_oracle(variant: Variant, checkpoint: Path | None = None, device: str = 
     return replace(ORACLES[type(variant.architecture)](variant, filled), device=device)
 
 
-_ENCODERS = ("face_clip_encoder", "face_t5_encoder")
-"""Parts of a checkpoint that are run once, where they are loaded."""
-
-
-def psnr_db(a: Array, b: Array) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures; infinite if equal."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, prompt: str) -> Rows:
+    """What the oracle encodes: the (negative, positive) rows, as the published inference makes them."""
+    image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
+    if photo is not None:
+        image[1] = prepare_face(photo, 0, False, detector_in(prepare_folder)).crop
+    texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
+    ids = {}
+    for tokens in variant.tokens:
+        tokenizer = load_tokenizer(prepare_folder / tokens.tokenizer)
+        ids[tokens.input] = np.stack([encode_prompt(tokenizer, tokens, text, prefixed).ids for text, prefixed in texts])
+    return image, np.array([False, photo is not None]), ids

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,10 +14,17 @@ from typing import Any
 
 import psutil
 
+from export.paths import ROOT
+
 PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 THREADS: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
 """One per physical core, as ONNX Runtime takes when it is not told: for every peer of a measurement."""
+
+
+def say(line: str) -> None:
+    """A line of progress, on stderr."""
+    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def emit(name: str, document: Mapping[str, Any]) -> None:
@@ -34,12 +42,9 @@ def stamp(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    cpu = "unknown"
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next(
-            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu
-        )
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     return {"cpu": cpu, "cores": os.cpu_count(), "load_1_min": round(os.getloadavg()[0], 2), "system": platform.platform()}
 
 
@@ -54,6 +59,5 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"

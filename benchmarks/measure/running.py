@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.repository.from_nothing import build_repository
-from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.variant import Variant
-from server.process import Ports, TritonServer
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+    from server.process import TritonServer
 
 
 @contextmanager
@@ -20,6 +22,10 @@ def serving(
     variant: Variant, placement: Placement, checkpoint: Path | None = None
 ) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
     """A ready server over the variant's repository, and a client of it."""
+    from export.repository.from_nothing import build_repository  # torch
+    from faceclip import FaceCLIPPipeline
+    from server.process import Ports, TritonServer
+
     repository = build_repository(variant, placement, checkpoint)
     with tempfile.TemporaryDirectory() as folder, TritonServer(repository, Ports.free(), log=Path(folder) / "log") as server:
         server.wait_ready()

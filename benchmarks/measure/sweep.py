@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, placement_of
 from faceclip_serving.contract.variant import Variant
+
+_AXES = ("placement", "size", "steps", "images")
+"""The slowest to change first: a server serves one placement."""
+_OLD_AXES = {"profile": "placement"}
+"""Old spellings, which go on working."""
 
 
 class SweepError(UserError):
@@ -29,6 +35,12 @@ class Point:
     def label(self) -> str:
         return f"{self.height}x{self.width}, {self.steps} steps, {self.images} im., {self.placement}"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As parameters of the request."""
+        sizes = {"height": self.height, "width": self.width}
+        return {**sizes, "num_inference_steps": self.steps, "num_images_per_prompt": self.images}
+
 
 def usual_point(variant: Variant, placement: str = "cpu") -> Point:
     """The variant's default request."""
@@ -47,6 +59,7 @@ def points(variant: Variant, usual: Point, words: Sequence[str]) -> list[Point]:
     found: dict[str, list[str]] = {}
     for word in words:
         axis, equals, values = word.partition("=")
+        axis = _OLD_AXES.get(axis, axis)
         if not equals or axis not in _AXES or not all(values.split(",")):
             raise SweepError(f"sweep: expected {'|'.join(_AXES)}=VALUE,VALUE…, got '{word}'")
         if axis in found:
@@ -59,10 +72,6 @@ def points(variant: Variant, usual: Point, words: Sequence[str]) -> list[Point]:
         "placement": found.get("placement", [usual.placement]),
     }
     return [_point(variant, *values) for values in itertools.product(*(chosen[axis] for axis in _AXES))]
-
-
-_AXES = ("placement", "size", "steps", "images")
-"""The slowest to change first: a server serves one placement."""
 
 
 def _point(variant: Variant, placement: str, size: str, steps: str, images: str) -> Point:

@@ -1,32 +1,34 @@
 """One component in a process of its own, so that its memory is nobody else's: loaded, run, weighed.
 
-`measure` starts `python -m benchmarks.memory.component_process JSON` and reads the last line of its output. The process imports no
-torch, since that alone is half a gigabyte. Knows ONNX Runtime through the class that serves, and /proc.
+The process imports no torch, since that alone is half a gigabyte. It runs graphs by the class that serves them.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import RUNTIMES
+from faceclip_serving.contract.signatures import components
+from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure.process_memory import forget_peak, memory_bytes
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..measure import gpu
+from ..measure.host_memory import forget_peak, memory_bytes
+from ..measure.own_process import run_module
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to run: `graph` is a `model.onnx`; `sizes` gives every named axis of the component's inputs."""
+class ComponentRun:
+    """What to weigh: `graph` is a `model.onnx`; `sizes` gives every named axis of the component's inputs."""
 
     variant: str
     component: str
@@ -45,27 +47,18 @@ class ComponentProcessError(UserError):
     """The process of a component ended without a result."""
 
 
-def measure(job: Job, timeout_s: float | None = None) -> dict[str, Any]:
+def weighed(job: ComponentRun) -> dict[str, Any]:
     """Seconds and memory of `job`, see `run_here`. Raises `ComponentProcessError`."""
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(job))]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=timeout_s)
-    if done.returncode:
-        cause = "killed; most likely it needed more memory than there is" if done.returncode == -9 else "see its output above"
-        raise ComponentProcessError(f"{job.component} of {job.graph}: ended with code {done.returncode} ({cause})")
-    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return document
+    found = run_module(__name__, job)
+    if "error" in found:
+        raise ComponentProcessError(f"{job.component} of {job.graph}: {found['error']}")
+    return found
 
 
-def run_here(job: Job) -> dict[str, Any]:
+def run_here(job: ComponentRun) -> dict[str, Any]:
     """Loads and runs in this process. Bytes are resident memory: `before` anything is loaded, `load_peak`, `idle` after
     loading, `run_peak`; `runs_s` has the seconds of each run, the first of which allocates."""
-    from export.onnx.example_inputs import example_inputs
-    from faceclip_serving.contract.placements import RUNTIMES
-    from faceclip_serving.contract.signatures import components
-    from faceclip_serving.contract.variants import VARIANTS
     from faceclip_serving.models.onnx_component import OnnxComponent
-
-    from ..measure import gpu
 
     variant = VARIANTS[job.variant]
     signature = components(variant)[job.component]
@@ -110,4 +103,4 @@ def run_here(job: Job) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_here(Job(**json.loads(sys.argv[1])))))
+    print(json.dumps(run_here(ComponentRun(**json.loads(sys.argv[1])))))

@@ -13,28 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
-from export.onnx.graph import GraphError
-from faceclip_serving.contract.placements import RUNTIMES
+from faceclip_serving.contract.placements import ONNX_FILE, RUNTIMES
 from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.floor import component_sizes
 from ..measure.report import THREADS, emit
-from ..measure.sweep import SweepError, points, usual_point
+from ..measure.sweep import points, usual_point
 from ..measure.table import table
-from .component_process import ComponentProcessError, Job
-from .weighing import NoRoomError, weigh
+from .component_process import ComponentRun
 
 
-def jobs(args: argparse.Namespace) -> list[Job]:
+def jobs(args: argparse.Namespace) -> list[ComponentRun]:
     """A job per component. Raises `SweepError` for a size that the variant does not allow."""
     variant = VARIANTS[args.variant]
     (point,) = points(variant, usual_point(variant), [f"size={args.height}x{args.width}"])
     return [
-        Job(
+        ComponentRun(
             variant.name,
             name,
-            str((args.components / name / "model.onnx").resolve()),
+            str((args.components / name / ONNX_FILE).resolve()),
             {**component_sizes(variant, name, point), "rows": args.rows},
             args.runtime,
             args.repeats,
@@ -80,11 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        found = {job.component: weigh(job) for job in jobs(args)}
-    except (SweepError, NoRoomError, ComponentProcessError, GraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    from .weighing import weigh  # torch
+
+    found = {job.component: weigh(job) for job in jobs(args)}
     print(shown(found), file=sys.stderr)
     emit(f"onestep-{args.variant}-{args.components.name}", document(args.variant, args.height, args.width, found))
     return 0

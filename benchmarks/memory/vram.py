@@ -1,7 +1,7 @@
 """Idle and peak memory, per placement: of every stage, loaded and run in a process of its own, and of the whole served system.
 
-Resident memory on the CPU; on a GPU also what processes hold there, as NVML tells (`pip install nvidia-ml-py`). Beside it what
-counting the graph predicts: weights and the most activations alive at once, and what `python -m export forecast` says of the system.
+On every machine this is the host's memory, resident as Linux counts it; of a GPU also what processes hold there, where NVML tells
+(`pip install nvidia-ml-py`). Beside it stands what was predicted: of a stage by counting its graph, of the system by the forecast.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export.commandline import add_checkpoint, add_placement, add_variant
-from export.forecast.forecast import document, predict
 from export.paths import onnx_folder
-from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import Placement, placement_of
+from faceclip_serving.contract.placements import ONNX_FILE, Placement, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from server.process import TritonServer
 
-from ..measure import gpu, server_memory
+from ..measure import gpu, host_memory
+from ..measure.example import PHOTO, PROMPT
 from ..measure.floor import component_sizes
-from ..measure.parity import PHOTO, PROMPT
-from ..measure.report import THREADS, emit
+from ..measure.report import THREADS, emit, say
 from ..measure.running import serving
-from ..measure.sweep import Point, SweepError, largest_point, points, usual_point
+from ..measure.sweep import Point, largest_point, points, usual_point
 from ..measure.table import table
-from .component_process import ComponentProcessError, Job
-from .weighing import NoRoomError, weigh
+from .component_process import ComponentRun
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+    from server.process import TritonServer
 
 REQUESTS = 6
 """At each point: the first allocates, and arenas grow a little with those after it."""
 
 
-def measure(variant: Variant, chosen: Sequence[Point], repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_memory(variant: Variant, chosen: Sequence[Point], repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """Every component at every point, and a server per placement. Components on Triton's own backends are weighed with it only."""
     measured = []
     for name, group in itertools.groupby(chosen, key=lambda point: point.placement):
         placement = placement_of(variant, name)
         with serving(variant, placement, checkpoint) as (server, pipe):
-            idle = server_memory.by_process(server)
-            idle_gpu = gpu.process_bytes(server_memory.pids(server))
+            idle = host_memory.by_process(server)
+            idle_gpu = gpu.process_bytes(host_memory.pids(server))
             served = [(point, _served(variant, placement, server, pipe, point)) for point in group]
         for point, found in served:
             found |= {"idle": idle, "gpu_idle": idle_gpu, **totals(idle, found["after"])}
@@ -58,22 +58,15 @@ def _served(
     variant: Variant, placement: Placement, server: TritonServer, pipe: FaceCLIPPipeline, point: Point
 ) -> dict[str, Any]:
     """Memory of each process of a server after requests at `point`: `now`, and its `peak` within them; and what was forecast."""
-    server_memory.start_peak(server)
-    with gpu.Peak(server_memory.pids(server)) as on_gpu:
+    from export.forecast.forecast import document, predict  # torch
+
+    host_memory.start_peak(server)
+    with gpu.Peak(host_memory.pids(server)) as on_gpu:
         for seed in range(REQUESTS):
-            pipe(
-                PROMPT,
-                face_image=PHOTO.read_bytes(),
-                seed=seed,
-                num_inference_steps=point.steps,
-                height=point.height,
-                width=point.width,
-                num_images_per_prompt=point.images,
-                output_type="bytes",
-            )
+            pipe(PROMPT, face_image=PHOTO.read_bytes(), seed=seed, **point.settings, output_type="bytes")
     predicted = predict(variant, placement, onnx_folder(variant), (point.height, point.width))
-    after = server_memory.by_process(server)
-    _say(f"{point.label}: served, {sum(each['peak'] for each in after.values()) / 1e6:.0f} MB at most")
+    after = host_memory.by_process(server)
+    say(f"{point.label}: served, {sum(each['peak'] for each in after.values()) / 1e6:.0f} MB at most")
     return {"after": after, "gpu_peak": on_gpu.bytes, "forecast": document(predicted)}
 
 
@@ -86,15 +79,16 @@ def totals(idle: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[st
 
 
 def _stages(variant: Variant, placement: Placement, point: Point, repeats: int) -> dict[str, Any]:
+    from .weighing import weigh  # torch
+
     stages = {}
     for component in COMPONENTS:
         execution = placement.components[component]
         if execution.runtime.providers:
-            graph = onnx_folder(variant) / execution.precision / component / "model.onnx"
+            graph = onnx_folder(variant) / execution.precision / component / ONNX_FILE
             sizes = component_sizes(variant, component, point)
-            stages[component] = weigh(
-                Job(variant.name, component, str(graph.resolve()), sizes, execution.runtime.name, repeats)
-            )
+            job = ComponentRun(variant.name, component, str(graph.resolve()), sizes, execution.runtime.name, repeats)
+            stages[component] = weigh(job)
     return stages
 
 
@@ -124,10 +118,6 @@ def system_shown(measured: Sequence[dict[str, Any]]) -> str:
     return table(["process (MB)", "idle", "peak", "forecast"], rows)
 
 
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     add_placement(parser)
@@ -139,14 +129,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    try:
-        chosen = points(variant, usual_point(variant, args.placement), args.sweep)
-        if args.largest:
-            chosen += [largest_point(variant, chosen[-1])]
-        document = measure(variant, chosen, args.repeats, args.checkpoint)
-    except (SweepError, NoRoomError, ComponentProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    chosen = points(variant, usual_point(variant, args.placement), args.sweep)
+    if args.largest:
+        chosen += [largest_point(variant, chosen[-1])]
+    document = measure_memory(variant, chosen, args.repeats, args.checkpoint)
     print(shown(document["points"]), file=sys.stderr)
     print(system_shown(document["points"]), file=sys.stderr)
     emit(f"vram-{variant.name}", document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,19 @@ from export.forecast.shapes import concrete, find
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import RUNTIMES
 
-from ..measure.floor import CPU_FLOAT_BITS
-from .component_process import Job, measure
+from ..measure.floor import float_bits
+from ..measure.report import say
+from .component_process import ComponentRun, weighed
 
 
 class NoRoomError(UserError):
     """A component cannot be run here: it needs more memory than is free."""
 
 
-def predicted(job: Job) -> dict[str, int]:
+def predicted(job: ComponentRun) -> dict[str, int]:
     """Counted from the graph: FLOPs, the weights as stored and as computed with, and the most bytes of activations at once."""
-    on_cpu = RUNTIMES[job.runtime].instance_kind == "KIND_CPU"
     graph = concrete(find(job.variant, job.component, Path(job.graph).parents[2]), job.sizes)
-    stored, computed = (graph_cost(graph, bits) for bits in (None, CPU_FLOAT_BITS if on_cpu else None))
+    stored, computed = (graph_cost(graph, bits) for bits in (None, float_bits(RUNTIMES[job.runtime])))
     return {
         "flops": stored.flops,
         "parameters": stored.parameters,
@@ -34,7 +33,7 @@ def predicted(job: Job) -> dict[str, int]:
     }
 
 
-def weigh(job: Job) -> dict[str, Any]:
+def weigh(job: ComponentRun) -> dict[str, Any]:
     """Measured seconds and bytes beside the predicted ones. Raises `NoRoomError`, `ComponentProcessError`, `GraphError`."""
     counted = predicted(job)
     needed, free = counted["weight_bytes"] + counted["activation_peak_bytes"], free_bytes()
@@ -43,10 +42,8 @@ def weigh(job: Job) -> dict[str, Any]:
             f"{job.component}: weights and activations take {needed / 1e9:.1f} GB at {dict(job.sizes)}, {free / 1e9:.1f} GB are free;"
             " end other programs, choose a smaller size, or a larger machine"
         )
-    print(
-        f"  {job.component}: {needed / 1e9:.2f} GB predicted, {counted['flops'] / 1e9:.3g} GFLOP", file=sys.stderr, flush=True
-    )
-    found = measure(job)
+    say(f"{job.component}: {needed / 1e9:.2f} GB predicted, {counted['flops'] / 1e9:.3g} GFLOP")
+    found = weighed(job)
     run_s, peak = found["runs_s"][-1], found["bytes"]["run_peak"]
-    print(f"  {job.component}: {peak / 1e9:.2f} GB at most, {run_s:.2f} s a run", file=sys.stderr, flush=True)
+    say(f"{job.component}: {peak / 1e9:.2f} GB at most, {run_s:.2f} s a run")
     return {**found, "predicted": counted, "sizes": dict(job.sizes), "threads": job.threads}

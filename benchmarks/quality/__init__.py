@@ -1,1 +1,1 @@
-"""Whether pictures show the person and the prompt, judged by networks that never saw either."""
+"""Whether pictures are what they should be: the reference's, and of the person and the prompt."""

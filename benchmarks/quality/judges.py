@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from training import nano
-from training.alignment import AlignmentHeads, clip_score
 from training.autoencoder import as_tensor
 from training.conditioning import Conditioner, Faces
+from training.contrastive import AlignmentHeads, clip_score
 from training.judges import FACE, FEATURES, AttributeClassifier, Recogniser, classify, recognise
 from training.weights import read_alignment, read_judges
 
@@ -72,7 +72,7 @@ class Jury:
 
 
 def read_jury(folder: Path, kept: Shots, people: int) -> Jury:
-    """The judges of a folder of weights; `kept`: as many pictures of each person, in their order. Raises `FileNotFoundError`."""
+    """The judges of a folder of weights; `kept`: as many pictures of each person, in their order. Raises `TrainingError`."""
     recogniser, classifier = read_judges(folder)
     identity = recognise(recogniser, kept.pictures).numpy().reshape(people, -1, FEATURES)
     return Jury(

@@ -6,8 +6,6 @@ Settings are parameters of the public request by their names; a maker turns case
 from __future__ import annotations
 
 import io
-import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +16,10 @@ import torch
 from PIL import Image
 
 from export.repository.from_nothing import build_repository
-from faceclip_serving.contract.parameters import PARAMETERS
 from faceclip_serving.contract.placements import CPU, Execution, Placement
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER
-from faceclip_serving.contract.tensors import Array, DType
+from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from training.autoencoder import decode_pictures
 from training.conditioning import Faces
@@ -32,12 +30,12 @@ from training.identity import face_features
 from training.weights import read_generator, read_vae
 
 from ..measure import inprocess
+from ..measure.pictures import decoded
 from .judges import Pictures
 from .world import Cases
 
 Settings = Mapping[str, Any]
 Maker = Callable[[Cases, Settings], Pictures]
-_DECLARED = {tensor.name: tensor for tensor in PARAMETERS}
 _ROWS = 8
 """Pictures that a torch peer makes together; more only costs memory."""
 
@@ -63,7 +61,7 @@ def exported(variant: Variant, weights: Path | None, precision: str, threads: in
         for i, prompt in enumerate(cases.prompts):
             photos = [files[row] for row in cases.references[i]]
             request = request_of(prompt, photos, {**settings, "seed": cases.seeds[i]})
-            made.append(np.asarray(Image.open(io.BytesIO(pipeline(request)["images"][0])), np.uint8))
+            made.append(decoded(pipeline(request)["images"][0]))
         return np.stack(made)
 
     return make
@@ -71,16 +69,8 @@ def exported(variant: Variant, weights: Path | None, precision: str, threads: in
 
 def request_of(prompt: str, aligned: list[bytes], settings: Settings) -> dict[str, Array]:
     """The tensors of a public request. `aligned`: encoded crops."""
-    values = {"prompt": prompt, **settings, **({"face_aligned": True} if aligned else {})}
-    arrays: dict[str, Array] = {}
-    for name, value in values.items():
-        if name not in _DECLARED:
-            raise ValueError(f"setting: expected a parameter of the request, got '{name}'; known: {', '.join(_DECLARED)}")
-        is_text = _DECLARED[name].dtype is DType.BYTES
-        arrays[name] = np.array([value.encode()], object) if is_text else np.array([value], _DECLARED[name].dtype.numpy)
-    if aligned:
-        arrays["face_images"] = np.array(aligned, object)
-    return arrays
+    faces = {"face_images": aligned, "face_aligned": True} if aligned else {}
+    return request_tensors(prompt=prompt, **faces, **settings)
 
 
 def trained(folder: Path, peer: str, usual: Settings) -> Maker:
@@ -88,6 +78,7 @@ def trained(folder: Path, peer: str, usual: Settings) -> Maker:
     unet, conditioner = read_generator(folder, peer)
     vae = read_vae(folder)
 
+    @torch.no_grad()
     def make(cases: Cases, settings: Settings) -> Pictures:
         views = np.stack([encoder_view(crop, VIEW) for crop in cases.shots.crops])
         faces = Faces(*face_features(conditioner.encoder.branches[0].face_encoder, views))
@@ -109,16 +100,6 @@ def guidance_of(settings: Settings) -> Guidance:
         raise ValueError(f"setting: peers in torch know {', '.join(sorted(known))}, got {sorted(set(settings) - known)}")
     scale = float(settings["guidance_scale"])
     return Guidance(scale, scale, steps=int(settings["num_inference_steps"]), scheduler=str(settings["scheduler"]))
-
-
-def timed(maker: Maker, cases: Cases, settings: Settings, label: str) -> tuple[Pictures, float]:
-    """Pictures and the seconds that each took; says so on stderr."""
-    started = time.perf_counter()
-    with torch.no_grad():
-        pictures = maker(cases, settings)
-    seconds = (time.perf_counter() - started) / len(cases)
-    print(f"  {label}: {len(cases)} pictures, {seconds:.2f} s each", file=sys.stderr, flush=True)
-    return pictures, round(seconds, 3)
 
 
 def _png(picture: Array) -> bytes:

@@ -60,9 +60,3 @@ def kernel_distance(a: Floats, b: Floats) -> float:
     aa, bb, n, m = kernel(a, a), kernel(b, b), len(a), len(b)
     within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
     return float(within - 2 * kernel(a, b).mean())
-
-
-def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of two sets of pictures, dB; infinite where they are equal."""
-    error = float(np.square(a.astype(np.float64) - b).mean())
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))

@@ -9,19 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+from faceclip_serving.contract.errors import InvalidRequest, UserError
+from faceclip_serving.face.detectors import make_detector
+from faceclip_serving.face.prepare import prepare_face
 
 from .metrics import identity_scores, unit, verification_auc
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
+class PhotographsError(UserError):
+    """A folder of photographs that cannot be scored; the message says what is missing."""
+
+
 def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
-    """Identity columns over all persons in `folder`. Raises `ValueError` where something is missing."""
+    """Identity columns over all persons in `folder`. Raises `PhotographsError`."""
     if recogniser is None:
-        raise ValueError(
+        raise PhotographsError(
             "recogniser: --pictures needs --recogniser MODEL.onnx, a face recogniser that the conditioner does not use"
         )
     session = onnxruntime.InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
@@ -33,10 +42,12 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
         files = sorted(file for file in person.iterdir() if file.suffix.lower() in _SUFFIXES)
         references = [file for file in files if file.stem == "reference"]
         if not references:
-            raise ValueError(f"pictures: {person} has no reference.png; add the photograph that the pictures were made from")
+            raise PhotographsError(
+                f"pictures: {person} has no reference.png; add the photograph that the pictures were made from"
+            )
         face = _face(references[0])
         if face is None:
-            raise ValueError(f"pictures: no face is found in {references[0]}; use another photograph")
+            raise PhotographsError(f"pictures: no face is found in {references[0]}; use another photograph")
         for file in files:
             found = None if file in references else _face(file)
             missing += found is None and file not in references
@@ -45,7 +56,7 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
                 who.append(len(people))
         people.append(_features(session, face))
     if len(people) < 2 or not generated:
-        raise ValueError(f"pictures: two persons with generated pictures are needed in {folder}, got {len(people)}")
+        raise PhotographsError(f"pictures: two persons with generated pictures are needed in {folder}, got {len(people)}")
     same, other = identity_scores(np.stack(generated), np.stack(people), np.array(who))
     return {
         "id_similarity": round(float(same.mean()), 4),
@@ -58,12 +69,6 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
 
 def _face(file: Path) -> NDArray[np.float32] | None:
     """The aligned face at 112 pixels, [3, 112, 112] RGB in [-1, 1]; None where the server's detector finds none."""
-    import cv2
-
-    from faceclip_serving.contract.errors import InvalidRequest
-    from faceclip_serving.face.detectors import make_detector
-    from faceclip_serving.face.prepare import prepare_face
-
     try:
         crop = prepare_face(file.read_bytes(), 0, False, make_detector(None)).crop
     except InvalidRequest:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..measure.drawing import Picture, curve, save, sheet
+from ..measure.chart import curve, save_figure
+from ..measure.drawing import sheet
+from ..measure.pictures import Picture
 from .judges import Pictures
 from .world import Cases
 
@@ -50,7 +52,7 @@ def strip(cases: Cases, pictures: Pictures, values: Sequence[Any], shown: int = 
 def write_page(folder: Path, document: Mapping[str, Any], usual: Mapping[str, Any]) -> Path:
     """`index.html`, `sweep-*.png` and `results.json` in `folder`; the sheets `samples.png` and `strip-*.png` are there already."""
     for name, points in document.get("sweeps", {}).items():
-        save(curve(points, name, usual.get(name)), folder / f"sweep-{name}.png")
+        save_figure(curve(points, name, usual.get(name)), folder / f"sweep-{name}.png")
     figures = "".join(
         f"<h2>{html.escape(name)}</h2><div class='pair'><img src='sweep-{name}.png' width='560'></div>"
         f"<img src='strip-{name}.png'>{_gain(points)}"

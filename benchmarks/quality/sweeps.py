@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..measure.oracle import psnr_db
-from ..measure.parity import MAX_PSNR_DB
-from .judges import Jury, Pictures
-from .makers import Maker, Settings, timed
-from .metrics import Floats
-from .world import Cases, World
+from ..measure.pictures import picture_psnr_db
+from ..measure.report import say
+
+if TYPE_CHECKING:
+    from .judges import Jury, Pictures
+    from .makers import Maker, Settings
+    from .metrics import Floats
+    from .world import Cases, World
 
 SWEEPS: Mapping[str, Sequence[float | int | str]] = {
     "id_guidance_scale": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
@@ -31,6 +34,15 @@ PRECISION = "precision"
 """A sweep over what the denoiser's graph computes in; everything else stays fp32."""
 PRECISIONS = ("fp32", "fp16", "int8w")
 NAMES = (*SWEEPS, REFERENCES, PRECISION)
+
+
+def timed(maker: Maker, cases: Cases, settings: Settings, label: str) -> tuple[Pictures, float]:
+    """Pictures and the seconds that each took."""
+    started = time.perf_counter()
+    pictures = maker(cases, settings)
+    seconds = (time.perf_counter() - started) / len(cases)
+    say(f"{label}: {len(cases)} pictures, {seconds:.2f} s each")
+    return pictures, round(seconds, 3)
 
 
 def sweep(maker: Maker, jury: Jury, cases: Cases, settings: Settings, name: str) -> tuple[list[dict[str, Any]], Pictures]:
@@ -68,7 +80,7 @@ def precisions(
     for name in PRECISIONS:
         pictures, seconds = timed(maker_of(name), cases, settings, f"precision {name}")
         rows.append(pictures)
-        near = [min(MAX_PSNR_DB, psnr_db(a, b)) for a, b in zip(pictures, rows[0], strict=True)]
+        near = [picture_psnr_db(a, b) for a, b in zip(pictures, rows[0], strict=True)]
         psnr = {"mean": round(float(np.mean(near)), 2), "least": round(min(near), 2)}
         points.append({"value": name, **point(jury, pictures, cases), "psnr_db": psnr, "seconds_per_picture": seconds})
     return points, np.stack(rows)

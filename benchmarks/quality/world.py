@@ -1,7 +1,7 @@
 """The test set of the rendered world: people that no training saw, in scenes that were never drawn for them.
 
 A case is a prompt, what it asks for, and references of one person. Some pictures of each person are kept from the model: they are
-who the person is, to the judges. Real photographs are evaluated by `quality_photographs`.
+who the person is, to the judges. Real photographs are evaluated by `photographs`.
 """
 
 from __future__ import annotations

@@ -1,43 +1,35 @@
-"""Ours against its peers, in one run, on equal work: the same weights, encoder outputs, noise, schedule and guidance.
+"""Ours against its peers, in one run, on equal work: the same weights, encoder outputs, noise, schedule, guidance and threads.
 
-Peers take turns, and the order turns as well, so that whatever else the machine does meets them all. Every peer uses as many
-threads as there are physical cores. Equal work is checked: pictures must agree with diffusers'. Peers begin at the encoder's
-output and end with pixels; served and in-process requests tokenise and write a PNG as well, and have their encodings
-remembered from the warm-up. `ours_over` is a peer's time over the served one: above 1, ours is faster. `ours_over_cpu` is the same
-in processor seconds, all processes counted, for a machine that others use too: Linux shares its cores between sessions, and the
-server is a session of its own, so that clocks say as much of the neighbours as of the peers. On such a machine set
-OMP_WAIT_POLICY=PASSIVE, or torch's threads burn their turns waiting for each other; ONNX Runtime's are told not to in serving.
+Peers take turns, and the order turns as well. Served and in-process requests also tokenise and write a PNG, which diffusers does
+not. `ours_over` is a peer's time over the served one: above 1, ours is faster; `ours_over_cpu` the same in processor seconds, which
+say more on a machine that others use too. There, set OMP_WAIT_POLICY=PASSIVE: torch's threads otherwise spin while they wait.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import torch
-from PIL import Image
 
 from export.commandline import add_checkpoint, add_placement, add_variant
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure import gpu, server_memory
-from ..measure.oracle import psnr_db
-from ..measure.parity import MAX_PSNR_DB
-from ..measure.report import THREADS, emit
+from ..measure import gpu, host_memory
+from ..measure.pictures import decoded, picture_psnr_db
+from ..measure.report import THREADS, emit, say
 from ..measure.running import serving
+from ..measure.timing import seconds_of
 from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
 
 SMALLEST_PSNR_DB = 35.0
@@ -45,9 +37,12 @@ SMALLEST_PSNR_DB = 35.0
 REST_S = 0.1
 """Between turns: threads of the last peer that still spin go to sleep."""
 
-
 Spent = dict[str, list[float]]
 """Peer -> seconds of each round."""
+
+
+class DifferentWork(UserError):
+    """Pictures that should agree do not, so that times say nothing."""
 
 
 def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Callable[[], float]) -> tuple[Spent, Spent]:
@@ -61,11 +56,10 @@ def take_turns(peers: Mapping[str, Callable[[], object]], rounds: int, cpu_s: Ca
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             time.sleep(REST_S)
-            spent, started = cpu_s(), time.perf_counter()
-            peers[name]()
-            seconds[name].append(time.perf_counter() - started)
+            spent = cpu_s()
+            seconds[name].append(seconds_of(peers[name]))
             processors[name].append(cpu_s() - spent)
-        _say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
+        say(f"round {turn + 1} of {rounds}: " + ", ".join(f"{name} {each[-1]:.3f} s" for name, each in seconds.items()))
     return seconds, processors
 
 
@@ -81,10 +75,12 @@ def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, float
     return {name: round(statistics.median(each) / mine, 3) for name, each in seconds.items() if name != ours}
 
 
-def measure(
+def compare_peers(
     variant: Variant, placement: Placement, work: Work, rounds: int, skip: Sequence[str], checkpoint: Path | None
 ) -> dict[str, Any]:
     """One server, and every peer that is not left out in this process."""
+    import torch
+
     torch.set_num_threads(THREADS)
     reasons = absent(placement, [name for name in PEERS if name not in skip], skip)
     with serving(variant, placement, checkpoint) as (server, pipe):
@@ -95,9 +91,9 @@ def measure(
             started = time.perf_counter()
             pictures[name] = _pixels(draw())
             first_s[name] = time.perf_counter() - started
-            _say(f"first picture of {name}: {first_s[name]:.1f} s")
+            say(f"first picture of {name}: {first_s[name]:.1f} s")
         psnr = agreement(pictures)
-        pids = server_memory.pids(server)
+        pids = host_memory.pids(server)
         seconds, processors = take_turns(peers, rounds, lambda: cpu_seconds(pids))
     return {
         **figures(seconds, processors, first_s),
@@ -107,9 +103,7 @@ def measure(
         "psnr_db": psnr,
         "rounds": rounds,
         "threads": THREADS,
-        "environment": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(("OMP_", "GOMP_", "MKL_"))
-        },
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("OMP_", "GOMP_", "MKL_"))},
         "gpus": gpu.devices(),
         "absent": reasons,
     }
@@ -133,16 +127,14 @@ def figures(
 
 
 def agreement(pictures: Mapping[str, Array]) -> dict[str, float]:
-    """PSNR of every picture to diffusers' own, or else to the served one. Raises `SystemExit` where the work was not the same."""
+    """PSNR of every picture to diffusers' own, or else to the served one. Raises `DifferentWork`."""
     reference = EAGER if EAGER in pictures else SERVED
     found = {
-        name: round(min(psnr_db(picture, pictures[reference]), MAX_PSNR_DB), 1)
-        for name, picture in pictures.items()
-        if name != reference
+        name: round(picture_psnr_db(picture, pictures[reference]), 1) for name, picture in pictures.items() if name != reference
     }
     for name, psnr in found.items():
         if psnr < SMALLEST_PSNR_DB:
-            raise SystemExit(
+            raise DifferentWork(
                 f"the picture of {name} is {psnr} dB from that of {reference}, expected at least {SMALLEST_PSNR_DB}: not the same"
                 " work, so their times say nothing; see `python -m benchmarks parity`"
             )
@@ -150,11 +142,7 @@ def agreement(pictures: Mapping[str, Array]) -> dict[str, float]:
 
 
 def _pixels(picture: bytes | Array) -> Array:
-    return np.asarray(Image.open(io.BytesIO(picture))) if isinstance(picture, bytes) else picture
-
-
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
+    return decoded(picture) if isinstance(picture, bytes) else picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +160,6 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     given = {name: getattr(args, name) for name in ("steps", "height", "width") if getattr(args, name)}
     work = Work(**{**asdict(default_work(variant)), **given})
-    document = measure(variant, placement_of(variant, args.placement), work, args.rounds, args.skip, args.checkpoint)
+    document = compare_peers(variant, placement_of(variant, args.placement), work, args.rounds, args.skip, args.checkpoint)
     emit(f"compare-{variant.name}", document)
     return 0

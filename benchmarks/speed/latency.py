@@ -11,37 +11,41 @@ import argparse
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
 from export.paths import onnx_folder
-from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.onnx_component import OnnxComponent
-from server.process import TritonServer
 
-from ..measure import chart, device_peak, gpu, server_memory
-from ..measure.distribution import summary
+from ..measure import gpu, host_memory
+from ..measure.chart import Bar, bar_chart, save_figure
+from ..measure.example import PROMPT
 from ..measure.floor import Peak, component_sizes, costs, floors, request_floor_s
-from ..measure.parity import PROMPT
-from ..measure.report import RESULTS, emit
+from ..measure.report import RESULTS, emit, say
 from ..measure.running import serving
-from ..measure.sweep import Point, SweepError, points, usual_point
+from ..measure.sweep import Point, points, usual_point
 from ..measure.table import table
+from ..measure.timing import seconds_of
+from .peers import device_of
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+    from server.process import TritonServer
 
 WARM_UPS = 2
 BUDGET_S = 30.0
 """Runs of one stage end when they have taken so long, but never before `LEAST_RUNS`."""
 LEAST_RUNS = 3
+PERCENTILES = (50, 90, 99)
 
 
 def timed(run: Callable[[], object], runs: int, warm_ups: int = WARM_UPS, budget_s: float = BUDGET_S) -> list[float]:
@@ -50,16 +54,21 @@ def timed(run: Callable[[], object], runs: int, warm_ups: int = WARM_UPS, budget
         run()
     seconds: list[float] = []
     while len(seconds) < runs and (len(seconds) < LEAST_RUNS or sum(seconds) < budget_s):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(seconds_of(run))
     return seconds
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p90 and p99 in seconds, and how many runs they stand for. With fewer than 100 runs, p99 is close to the slowest."""
+    return {**{f"p{each}_s": round(float(np.percentile(seconds, each)), 6) for each in PERCENTILES}, "runs": len(seconds)}
 
 
 def stage_times(
     variant: Variant, placement: Placement, repository: Path, point: Point, runs: int
 ) -> dict[str, dict[str, float]]:
     """Each component that runs on ONNX Runtime, alone in this process."""
+    from faceclip_serving.models.onnx_component import OnnxComponent
+
     found = {}
     for name in COMPONENTS:
         runtime = placement.components[name].runtime
@@ -69,7 +78,7 @@ def stage_times(
         component = OnnxComponent(repository / name / "1" / runtime.artifact, signature, runtime.providers, {})
         inputs = example_inputs(variant, signature, component_sizes(variant, name, point))
         found[name] = summary(timed(lambda c=component, i=inputs: c.run(i), runs))  # type: ignore[misc]
-        _say(f"{point.label}: {name}: {found[name]['p50_s'] * 1e3:.1f} ms")
+        say(f"{point.label}: {name}: {found[name]['p50_s'] * 1e3:.1f} ms")
     return found
 
 
@@ -78,47 +87,39 @@ def request_times(server: TritonServer, pipe: FaceCLIPPipeline, point: Point, ru
     seeds = itertools.count()
 
     def request() -> None:
-        pipe(
-            PROMPT,
-            seed=next(seeds),
-            num_inference_steps=point.steps,
-            height=point.height,
-            width=point.width,
-            num_images_per_prompt=point.images,
-            output_type="bytes",
-        )
+        pipe(PROMPT, seed=next(seeds), **point.settings, output_type="bytes")
 
-    idle = server_memory.usage(server)
-    server_memory.start_peak(server)
-    with gpu.Peak(server_memory.pids(server)) as on_gpu:
+    idle = host_memory.usage(server)
+    host_memory.start_peak(server)
+    with gpu.Peak(host_memory.pids(server)) as on_gpu:
         for _ in range(WARM_UPS):
             request()
         joules = gpu.energy_j()
         seconds = timed(request, runs, warm_ups=0)
         after = gpu.energy_j()
-    memory = {"idle_bytes": idle["now"], "peak_bytes": server_memory.usage(server)["peak"]}
+    memory = {"idle_bytes": idle["now"], "peak_bytes": host_memory.usage(server)["peak"]}
     if on_gpu.bytes is not None:
         memory |= {"gpu_idle_bytes": idle["gpu"], "gpu_peak_bytes": on_gpu.bytes}
     energy = {} if joules is None or after is None else {"joules_per_image": (after - joules) / (len(seconds) * point.images)}
     rate = len(seconds) * point.images / sum(seconds)
-    _say(f"{point.label}: {rate:.3g} images/s")
+    say(f"{point.label}: {rate:.3g} images/s")
     return {**summary(seconds), "images_per_s": round(rate, 4), **memory, **energy, "seconds": [round(s, 5) for s in seconds]}
 
 
-def measure(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_latency(variant: Variant, chosen: Sequence[Point], runs: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """The floor and the times of every point; a server per placement."""
+    from ..measure.device_peak import measure_peak  # torch
+
     peaks: dict[str, tuple[Peak, dict[str, Any]]] = {}
     measured = []
     for name, group in itertools.groupby(chosen, key=lambda point: point.placement):
         placement = placement_of(variant, name)
-        device = "cpu" if all(p.runtime.instance_kind == "KIND_CPU" for p in placement.components.values()) else "cuda"
+        device = device_of(placement)
         if device not in peaks:
-            peaks[device] = device_peak.measure(device)
-            _say(f"peak of {device}: {peaks[device][1]['gflop_per_s']} GFLOP/s, {peaks[device][1]['gbyte_per_s']} GB/s")
-        with ExitStack() as stack:
-            server, pipe = stack.enter_context(serving(variant, placement, checkpoint))
-            for point in group:
-                measured.append(_point(variant, placement, server, pipe, point, runs, peaks[device][0]))
+            peaks[device] = measure_peak(device)
+            say(f"peak of {device}: {peaks[device][1]['gflop_per_s']} GFLOP/s, {peaks[device][1]['gbyte_per_s']} GB/s")
+        with serving(variant, placement, checkpoint) as (server, pipe):
+            measured += [_point(variant, placement, server, pipe, point, runs, peaks[device][0]) for point in group]
     return {
         "variant": variant.name,
         "peaks": {device: found for device, (_, found) in peaks.items()},
@@ -135,7 +136,7 @@ def _point(
 ) -> dict[str, Any]:
     work = costs(variant, placement, onnx_folder(variant), point)
     floor = floors(work, peak)
-    _say(f"{point.label}: floor\n{floor_table(floor)}")
+    say(f"{point.label}: floor\n{floor_table(floor)}")
     return {
         **asdict(point),
         "label": point.label,
@@ -167,10 +168,10 @@ def times_table(measured: Sequence[dict[str, Any]]) -> str:
 
 
 def _times(times: dict[str, Any], floor_s: float) -> list[float]:
-    return [*(times[f"p{percent}_s"] * 1e3 for percent in (50, 90, 99)), floor_s * 1e3, times["p50_s"] / floor_s]
+    return [*(times[f"p{percent}_s"] * 1e3 for percent in PERCENTILES), floor_s * 1e3, times["p50_s"] / floor_s]
 
 
-def bars(measured: Sequence[dict[str, Any]]) -> list[chart.Bar]:
+def bars(measured: Sequence[dict[str, Any]]) -> list[Bar]:
     """Of one point its stages and the request; of several their requests."""
     if len(measured) > 1:
         return [_bar(point["label"], point["request"], point["request_floor_s"]) for point in measured]
@@ -179,12 +180,8 @@ def bars(measured: Sequence[dict[str, Any]]) -> list[chart.Bar]:
     return [*stages, _bar("request, end to end", point["request"], point["request_floor_s"])]
 
 
-def _bar(label: str, times: dict[str, Any], floor_s: float) -> chart.Bar:
-    return chart.Bar(label, times["p50_s"] * 1e3, floor_s * 1e3, times["p99_s"] * 1e3)
-
-
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
+def _bar(label: str, times: dict[str, Any], floor_s: float) -> Bar:
+    return Bar(label, times["p50_s"] * 1e3, floor_s * 1e3, times["p99_s"] * 1e3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,16 +197,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    try:
-        chosen = points(variant, usual_point(variant, args.placement), args.sweep)
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    document = measure(variant, chosen, args.runs, args.checkpoint)
+    chosen = points(variant, usual_point(variant, args.placement), args.sweep)
+    document = measure_latency(variant, chosen, args.runs, args.checkpoint)
     print(times_table(document["points"]), file=sys.stderr)
     kept = RESULTS if os.environ.get("FACECLIP_SAVE_RESULTS") else Path("build/benchmarks")
     path = args.chart or kept / f"latency-{variant.name}"
-    files = chart.write(path, f"{variant.name}: milliseconds against the floor", "ms", bars(document["points"]))
-    print(f"chart: {files[0]} {files[1]}", file=sys.stderr)
+    figure = bar_chart(f"{variant.name}: milliseconds against the floor", "ms", bars(document["points"]))
+    files = [save_figure(figure, path.with_name(path.name + ending)) for ending in (".svg", ".png")]
+    print("chart:", *files, file=sys.stderr)
     emit(f"latency-{variant.name}", document)
     return 0

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure import inprocess
-from ..measure.parity import PHOTO, PROMPT
+from ..measure.example import PHOTO, PROMPT
 from ..measure.report import emit
 from ..measure.running import serving
+from .compare import DifferentWork
 
 PLACEMENT = CPU
 
 
-def measure(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both."""
+def measure_overhead(variant: Variant, repeats: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both.
+
+    Raises `DifferentWork` where the two pictures differ.
+    """
+    from ..measure import inprocess
+
     photo = PHOTO.read_bytes()
     served_s, local_s, served_stages, local_stages = [], [], [], []
     with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
         local = inprocess.load(variant, PLACEMENT, server.repository)
-        arrays: dict[str, Array] = {
-            "face_images": np.array([photo], object),
-            "prompt": np.array([PROMPT.encode()], object),
-            "seed": np.array([1], np.int64),
-        }
+        arrays = request_tensors(prompt=PROMPT, face_images=[photo], seed=1)
         for repeat in range(repeats + 1):
             started = time.perf_counter()
             result = pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
@@ -43,8 +41,7 @@ def measure(variant: Variant, repeats: int, checkpoint: Path | None = None) -> d
             expected = local(arrays)
             ended = time.perf_counter()
             if result.images[0] != expected["images"][0]:
-                print("the two pictures differ", file=sys.stderr)
-                raise SystemExit(1)
+                raise DifferentWork("the served picture differs from that of the same graphs in this process")
             if repeat:  # the first of each is a warm-up
                 served_s.append(between - started)
                 local_s.append(ended - between)
@@ -74,5 +71,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    emit(f"overhead-{args.variant}", measure(VARIANTS[args.variant], args.repeats, args.checkpoint))
+    emit(f"overhead-{args.variant}", measure_overhead(VARIANTS[args.variant], args.repeats, args.checkpoint))
     return 0

@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from export.engine.errors import EngineError
 from export.engine.tensorrt import version as tensorrt_version
-from export.repository.from_nothing import build_repository
-from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import PREPARE
-from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 
-from ..measure import inprocess
-from ..measure.oracle import load_oracle
-from ..measure.parity import PROMPT, reference_rows
+from ..measure.example import PROMPT
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+
+    from ..measure.inprocess import Pipeline
 
 SERVED, ONNXRUNTIME, EAGER, COMPILED, TENSORRT = "served", "onnxruntime", "diffusers_eager", "torch_compile", "tensorrt"
 PEERS = (ONNXRUNTIME, EAGER, COMPILED, TENSORRT)
@@ -43,6 +42,12 @@ class Work:
     scheduler: str
     seed: int = 1
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As parameters of the request."""
+        found = asdict(self)
+        return {"num_inference_steps": found.pop("steps"), **found}
+
 
 def default_work(variant: Variant) -> Work:
     usual = variant.defaults
@@ -50,7 +55,7 @@ def default_work(variant: Variant) -> Work:
 
 
 def device_of(placement: Placement) -> str:
-    """Where torch computes to be compared with a placement: "cpu" or "cuda"."""
+    """What a placement computes on: "cpu", or "cuda" where any component does."""
     on_cpu = all(execution.runtime.instance_kind == "KIND_CPU" for execution in placement.components.values())
     return "cpu" if on_cpu else "cuda"
 
@@ -81,28 +86,12 @@ def absent(placement: Placement, wanted: Sequence[str], skipped: Sequence[str]) 
 
 def served_peer(pipe: FaceCLIPPipeline, work: Work) -> Draw:
     """A request to the server; a PNG file comes back."""
-    options: dict[str, Any] = {
-        "seed": work.seed,
-        "num_inference_steps": work.steps,
-        "guidance_scale": work.guidance_scale,
-        "height": work.height,
-        "width": work.width,
-        "scheduler": work.scheduler,
-    }
-    return lambda: bytes(pipe(PROMPT, output_type="bytes", **options).images[0])
+    return lambda: bytes(pipe(PROMPT, output_type="bytes", **work.settings).images[0])
 
 
-def inprocess_peer(pipeline: inprocess.Pipeline, work: Work) -> Draw:
+def inprocess_peer(pipeline: Pipeline, work: Work) -> Draw:
     """The same request to graphs (or engines) and functions in this process."""
-    arrays: dict[str, Array] = {
-        "prompt": np.array([PROMPT.encode()], object),
-        "seed": np.array([work.seed], np.int64),
-        "num_inference_steps": np.array([work.steps], np.int32),
-        "guidance_scale": np.array([work.guidance_scale], np.float32),
-        "height": np.array([work.height], np.int32),
-        "width": np.array([work.width], np.int32),
-        "scheduler": np.array([work.scheduler.encode()], object),
-    }
+    arrays = request_tensors(prompt=PROMPT, **work.settings)
     return lambda: bytes(pipeline(arrays)["images"][0])
 
 
@@ -110,6 +99,8 @@ def diffusers_peer(
     variant: Variant, work: Work, repository: Path, checkpoint: Path | None, device: str, compiled: bool
 ) -> Draw:
     """diffusers' own pipeline from the torch encoder's outputs; `compiled`: denoiser and decoder by torch.compile."""
+    from ..measure.oracle import load_oracle, reference_rows  # torch and diffusers
+
     oracle = load_oracle(variant, checkpoint, device)
     encoded = oracle.encode(*reference_rows(variant, repository / PREPARE / "1", None, PROMPT))
     if compiled:
@@ -123,6 +114,10 @@ def make_peers(
     variant: Variant, placement: Placement, work: Work, repository: Path, checkpoint: Path | None, wanted: Sequence[str]
 ) -> Mapping[str, Draw]:
     """The wanted peers of a server over `repository`, each ready for its first picture."""
+    from export.repository.from_nothing import build_repository
+
+    from ..measure import inprocess
+
     peers: dict[str, Draw] = {}
     if ONNXRUNTIME in wanted:
         plain = on_onnxruntime(placement)

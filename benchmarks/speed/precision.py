@@ -8,61 +8,57 @@ precisions with each other; for trained weights measure again with --checkpoint.
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from export.commandline import add_checkpoint, add_variant
-from export.onnx.export import export_component
-from export.onnx.precision import PRECISIONS
 from export.paths import onnx_folder
-from export.repository.from_nothing import build_repository
-from faceclip_serving.contract.placements import CPU, ORT_CPU
+from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER, components
-from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.onnx_component import OnnxComponent
 
-from ..measure import inprocess
-from ..measure.oracle import psnr_db
-from ..measure.parity import MAX_PSNR_DB, PHOTO, PROMPT
-from ..measure.report import emit
+from ..measure.example import PHOTO, PROMPT
+from ..measure.pictures import Picture, decoded, picture_psnr_db
+from ..measure.report import emit, say
 
 PLACEMENT = CPU
+NARROWER = ("fp16", "int8w")
 
 
-def measure(variant: Variant, precision: str, steps: int, seeds: int, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_precision(
+    variant: Variant, precision: str, steps: int, seeds: int, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """PSNR of each picture, with and without a face, and the bytes of both denoisers."""
+    from export.onnx.export import export_component
+    from export.onnx.wanted import Export
+    from export.repository.from_nothing import build_repository
+    from faceclip_serving.models.onnx_component import OnnxComponent
+
+    from ..measure import inprocess
+
     folder = onnx_folder(variant) / precision / DENOISER
-    metadata = export_component(variant, DENOISER, precision, folder, checkpoint)
+    metadata = export_component(Export(variant, DENOISER, precision, checkpoint), folder)
     pipeline = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     runs = {
         "fp32": pipeline.stages[DENOISER],
-        precision: OnnxComponent(folder / ORT_CPU.artifact, components(variant)[DENOISER], ORT_CPU.providers, {}).run,
+        precision: OnnxComponent(folder / ONNX_FILE, components(variant)[DENOISER], ORT_CPU.providers, {}).run,
     }
 
-    def picture(name: str, photo: bytes | None, seed: int) -> Array:
-        arrays: dict[str, Array] = {
-            "prompt": np.array([PROMPT.encode()], object),
-            "seed": np.array([seed], np.int64),
-            "num_inference_steps": np.array([steps], np.int32),
-        }
-        if photo is not None:
-            arrays["face_images"] = np.array([photo], object)
+    def picture(name: str, photo: bytes | None, seed: int) -> Picture:
         pipeline.stages[DENOISER] = runs[name]
-        return np.asarray(Image.open(io.BytesIO(pipeline(arrays)["images"][0])))
+        photos = [] if photo is None else [photo]
+        return decoded(
+            pipeline(request_tensors(prompt=PROMPT, face_images=photos, seed=seed, num_inference_steps=steps))["images"][0]
+        )
 
     cases = []
     for photo in (PHOTO.read_bytes(), None):
         for seed in range(seeds):
-            psnr = min(psnr_db(*(picture(name, photo, seed) for name in runs)), MAX_PSNR_DB)
+            psnr = picture_psnr_db(*(picture(name, photo, seed) for name in runs))
             cases.append({"face": photo is not None, "seed": seed, "psnr_db": round(psnr, 2)})
-            print(f"  {'face' if photo else 'no face'}, seed {seed}: {psnr:.1f} dB", file=sys.stderr)
+            say(f"{'face' if photo else 'no face'}, seed {seed}: {psnr:.1f} dB")
     reference = onnx_folder(variant) / "fp32" / DENOISER
     return {
         "variant": variant.name,
@@ -77,18 +73,18 @@ def measure(variant: Variant, precision: str, steps: int, seeds: int, checkpoint
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob(f"{ORT_CPU.artifact}*"))
+    return sum(path.stat().st_size for path in folder.glob(f"{ONNX_FILE}*"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
-    parser.add_argument("--precision", choices=PRECISIONS[1:], default="int8w", help="of the denoiser (default: %(default)s)")
+    parser.add_argument("--precision", choices=NARROWER, default="int8w", help="of the denoiser (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=8, help="of each picture (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="with and without a face (default: %(default)s)")
     add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    document = measure(VARIANTS[args.variant], args.precision, args.steps, args.seeds, args.checkpoint)
+    document = measure_precision(VARIANTS[args.variant], args.precision, args.steps, args.seeds, args.checkpoint)
     emit(f"precision-{args.precision}-{args.variant}", document)
     return 0

@@ -9,43 +9,47 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from export.commandline import add_checkpoint, add_variant
 from export.onnx.example_inputs import example_inputs
-from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.placements import CPU, ONNX_FILE
 from faceclip_serving.contract.signatures import DENOISER, bounds, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.onnx_component import OnnxComponent
 from server.metrics import read_metrics
-from server.process import TritonServer
 
-from ..measure.report import emit
+from ..measure.pictures import decoded, picture_psnr_db
+from ..measure.report import emit, say
 from ..measure.running import serving
+from ..measure.timing import seconds_of
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+    from server.process import TritonServer
 
 PLACEMENT = CPU
 ROWS_PER_PICTURE = 2
 MIN_STEP_S = 0.03
 CONCURRENCY = (1, 2, 4, 8)
+COUNTERS = ("ticks_total", "denoiser_rows_total", "denoiser_seconds_total", "scheduler_seconds_total", "request_steps_total")
+SAME_DB = 50
+"""Batches of other sizes round differently in the last bits: above this it is the same picture."""
 
 
 class Bench:
     """One server, one client, one size, and the denoiser in this process."""
 
     def __init__(self, variant: Variant, server: TritonServer, pipe: FaceCLIPPipeline, steps: int) -> None:
+        from faceclip_serving.models.onnx_component import OnnxComponent
+
         self.variant, self.server, self.pipe, self.steps = variant, server, pipe, steps
         self.denoiser = OnnxComponent(
-            server.repository / DENOISER / "1" / "model.onnx",
+            server.repository / DENOISER / "1" / ONNX_FILE,
             components(variant)[DENOISER],
             PLACEMENT.components[DENOISER].runtime.providers,
             bounds(variant, PLACEMENT.denoiser_rows)[DENOISER],
@@ -66,12 +70,7 @@ class Bench:
         signature = components(self.variant)[DENOISER]
         inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
         self.denoiser.run(inputs)
-        times = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            self.denoiser.run(inputs)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times)
+        return statistics.median(seconds_of(lambda: self.denoiser.run(inputs)) for _ in range(repeats))
 
     def generate(self, seed: int, steps: int | None = None, **options: Any) -> bytes:
         result = self.pipe(
@@ -109,10 +108,8 @@ def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, 
         for i in range(requests_each):
             bench.generate(seed=number * 100 + i)
 
-    started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as clients:
-        list(clients.map(client, range(concurrency)))
-    seconds = time.perf_counter() - started
+        seconds = seconds_of(lambda: list(clients.map(client, range(concurrency))))
     after = bench.settle()
     ideal.append(bench.denoise_s(rows, bench.side, repeats=10))
     done = {name: after[f"faceclip_{name}"] - before.get(f"faceclip_{name}", 0.0) for name in COUNTERS}
@@ -128,18 +125,15 @@ def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, 
     }
 
 
-COUNTERS = ("ticks_total", "denoiser_rows_total", "denoiser_seconds_total", "scheduler_seconds_total", "request_steps_total")
-
-
 def late_joiner(bench: Bench, repeats: int) -> float:
     """Median time of a 4-step request that arrives midway in a 50-step one, over its time alone."""
     solo, late = [], []
     for i in range(repeats):
-        solo.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+        solo.append(seconds_of(lambda: bench.generate(seed=1, steps=4)))
         with ThreadPoolExecutor(1) as background:
             long = background.submit(bench.generate, 2, 50)
             time.sleep(bench.step_s * (10 + 5 * i))
-            late.append(_seconds(lambda: bench.generate(seed=1, steps=4)))
+            late.append(seconds_of(lambda: bench.generate(seed=1, steps=4)))
             long.result()
     return statistics.median(late) / statistics.median(solo)
 
@@ -176,7 +170,9 @@ def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, 
             stream.close()
             with lock:
                 cancelled += 1
-        elif _differs(bench.generate(seed=seed, steps=steps, retries=20), alone[steps, seed]):
+        elif (
+            picture_psnr_db(decoded(bench.generate(seed=seed, steps=steps, retries=20)), decoded(alone[steps, seed])) < SAME_DB
+        ):
             with lock:
                 wrong += 1
 
@@ -185,40 +181,22 @@ def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, 
     return {"requests": requests, "cancelled": cancelled, "others_that_differ": wrong}
 
 
-def _differs(one: bytes, other: bytes) -> bool:
-    """Whether two PNG files hold pictures less than 50 dB apart; batches of other sizes round differently in the last bits."""
-    import io
-
-    from PIL import Image
-
-    from ..measure.oracle import psnr_db
-
-    left, right = (np.asarray(Image.open(io.BytesIO(file))) for file in (one, other))
-    return psnr_db(left, right) < 50
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def measure(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_serving(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
     """Everything; progress on stderr."""
     with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
         bench = Bench(variant, server, pipe, steps)
-        _say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
+        say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         bench.generate(seed=0, steps=2)
         levels = {}
         for concurrency in CONCURRENCY:
             levels[str(concurrency)] = level = throughput(bench, concurrency, requests_each)
-            _say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
+            say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
         joiner = late_joiner(bench, repeats=3)
-        _say(f"late joiner: {joiner:.2f} x its solo time")
+        say(f"late joiner: {joiner:.2f} x its solo time")
         after_cancel = rows_after_cancel(bench, repeats=5)
-        _say(f"rows after a cancel: at most {after_cancel}")
+        say(f"rows after a cancel: at most {after_cancel}")
         crowd = cancel_among_others(bench, requests=100, cancels=30)
-        _say(f"cancels in a crowd: {crowd}")
+        say(f"cancels in a crowd: {crowd}")
     return {
         "variant": variant.name,
         "picture": [bench.side, bench.side],
@@ -235,10 +213,6 @@ def measure(variant: Variant, steps: int, requests_each: int, checkpoint: Path |
     }
 
 
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
@@ -247,5 +221,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    emit(f"serving-{args.variant}", measure(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint))
+    emit(f"serving-{args.variant}", measure_serving(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint))
     return 0

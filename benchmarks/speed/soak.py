@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from export.commandline import add_variant
-from faceclip import FaceCLIPPipeline, InvalidRequestError
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from server.process import TritonServer
 
-from ..measure.parity import PHOTO
-from ..measure.report import emit
+from ..measure.example import PHOTO
+from ..measure.report import emit, say
 from ..measure.running import serving
+
+if TYPE_CHECKING:
+    from faceclip import FaceCLIPPipeline
+    from server.process import TritonServer
 
 PLACEMENT = CPU
 
@@ -39,6 +40,8 @@ def usage(server: TritonServer) -> dict[str, float]:
 
 def one(pipe: FaceCLIPPipeline, rng: random.Random) -> str:
     """A random request; how it ended."""
+    from faceclip import InvalidRequestError
+
     low = pipe.config.limits["height"]["min"]
     options: dict[str, Any] = {
         "seed": rng.randrange(2**32),
@@ -68,7 +71,7 @@ def one(pipe: FaceCLIPPipeline, rng: random.Random) -> str:
     return kind
 
 
-def measure(variant: Variant, requests: int, concurrency: int = 6) -> dict[str, Any]:
+def soak(variant: Variant, requests: int, concurrency: int = 6) -> dict[str, Any]:
     """Usage after a warm-up of the same mixture, and after `requests` more."""
     with serving(variant, PLACEMENT) as (server, pipe), ThreadPoolExecutor(concurrency) as clients:
 
@@ -80,7 +83,7 @@ def measure(variant: Variant, requests: int, concurrency: int = 6) -> dict[str, 
         points = [run(max(100, requests // 5), 10**6)]
         for part in range(5):
             points.append(run(requests // 5, part * 10**4))
-            print(f"  {(part + 1) * (requests // 5)} requests: {points[-1]}", file=sys.stderr)
+            say(f"{(part + 1) * (requests // 5)} requests: {points[-1]}")
     first, last = points[0], points[-1]
     return {
         "variant": variant.name,
@@ -98,5 +101,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    emit(f"soak-{args.variant}", measure(VARIANTS[args.variant], args.requests))
+    emit(f"soak-{args.variant}", soak(VARIANTS[args.variant], args.requests))
     return 0

@@ -7,25 +7,20 @@ graphs. With seeded stand-in weights the figures say that the mechanism works, a
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from export.commandline import add_checkpoint, add_variant
-from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure import inprocess
-from ..measure.oracle import psnr_db
-from ..measure.parity import MAX_PSNR_DB, PHOTO, PROMPT
-from ..measure.report import emit
+from ..measure.example import PHOTO, PROMPT
+from ..measure.pictures import Picture, decoded, picture_psnr_db
+from ..measure.report import emit, say
 
 PLACEMENT = CPU
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.4)
@@ -34,28 +29,27 @@ MIN_PSNR_DB = 30.0
 PROMPTS = (PROMPT, "a castle by the sea at dawn")
 
 
-def measure(variant: Variant, steps: int, seeds: int, bound_db: float, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_step_cache(
+    variant: Variant, steps: int, seeds: int, bound_db: float, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """For every threshold the worst PSNR and the share of denoiser calls saved, and the largest threshold within the bound."""
+    from export.repository.from_nothing import build_repository
+
+    from ..measure import inprocess
+
     run = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     cases = [(prompt, photo, seed) for prompt in PROMPTS for photo in (PHOTO.read_bytes(), None) for seed in range(seeds)]
 
-    def picture(prompt: str, photo: bytes | None, seed: int, threshold: float) -> tuple[Array, int]:
-        arrays: dict[str, Array] = {
-            "prompt": np.array([prompt.encode()], object),
-            "seed": np.array([seed], np.int64),
-            "num_inference_steps": np.array([steps], np.int32),
-            "step_cache": np.array([threshold], np.float32),
-        }
-        if photo is not None:
-            arrays["face_images"] = np.array([photo], object)
-        file = run(arrays)["images"][0]
-        return np.asarray(Image.open(io.BytesIO(file))), run.skipped_steps
+    def picture(prompt: str, photo: bytes | None, seed: int, threshold: float) -> tuple[Picture, int]:
+        photos = [] if photo is None else [photo]
+        arrays = request_tensors(prompt=prompt, face_images=photos, seed=seed, num_inference_steps=steps, step_cache=threshold)
+        return decoded(run(arrays)["images"][0]), run.skipped_steps
 
     full = [picture(*case, 0.0)[0] for case in cases]
     rows = []
     for threshold in (t for t in THRESHOLDS if t <= variant.limits.step_cache[1]):
         made = [picture(*case, threshold) for case in cases]
-        psnr = [min(psnr_db(one, reference), MAX_PSNR_DB) for (one, _), reference in zip(made, full, strict=True)]
+        psnr = [picture_psnr_db(one, reference) for (one, _), reference in zip(made, full, strict=True)]
         saved = sum(skipped for _, skipped in made) / (steps * len(cases))
         rows.append({
             "step_cache": threshold,
@@ -64,7 +58,7 @@ def measure(variant: Variant, steps: int, seeds: int, bound_db: float, checkpoin
             "calls_saved": round(saved, 3),
             "accepted": min(psnr) >= bound_db,
         })  # fmt: skip
-        print(f"  step_cache {threshold}: worst {min(psnr):.1f} dB, {saved:.0%} of the calls saved", file=sys.stderr)
+        say(f"step_cache {threshold}: worst {min(psnr):.1f} dB, {saved:.0%} of the calls saved")
     accepted = [row["step_cache"] for row in rows if row["accepted"]]
     return {
         "variant": variant.name,
@@ -87,6 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     emit(
         f"step-cache-{args.variant}",
-        measure(VARIANTS[args.variant], args.steps, args.seeds, args.bound, args.checkpoint),
+        measure_step_cache(VARIANTS[args.variant], args.steps, args.seeds, args.bound, args.checkpoint),
     )
     return 0

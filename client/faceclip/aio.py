@@ -25,8 +25,7 @@ from .transport import Arrays, AsyncTransport
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self, Unpack
+    from typing import Self, Unpack
 
 _Result = TypeVar("_Result")
 

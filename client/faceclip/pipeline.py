@@ -20,8 +20,7 @@ from .transport import Arrays, ModelConfig, Transport
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self, Unpack
+    from typing import Self, Unpack
 
 _Result = TypeVar("_Result")
 

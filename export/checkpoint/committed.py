@@ -6,9 +6,8 @@ from pathlib import Path
 
 from faceclip_serving.contract.variant import Variant
 
-from .read import CheckpointError
-
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+from ..paths import WEIGHTS
+from .errors import CheckpointError
 
 
 def own_folder(variant: Variant) -> Path | None:

@@ -7,12 +7,12 @@ Files keep their repository's paths under one folder, which is the layout that `
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
 
+from ..paths import CHECKPOINT
 from .digests import sha256
 from .parts import NEEDED, PARTS, Digest, Part
 
@@ -111,10 +111,7 @@ def _verify(path: Path, digest: Digest) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ command
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Registers `download` on the package's command line."""
-    parser.add_argument(
-        "--to", type=Path, default=Path("checkpoint"), metavar="DIR", help="folder to fill (default: checkpoint)"
-    )
+    parser.add_argument("--to", type=Path, default=CHECKPOINT, metavar="DIR", help="folder to fill (default: %(default)s)")
     parser.add_argument("--variant", choices=list(NEEDED), default="sdxl", help="whose parts to fetch (default: sdxl)")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=f"these instead: {', '.join(PARTS)}")
     parser.add_argument(
@@ -123,12 +120,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the parsed command; returns its exit code."""
-    try:
-        paths = download(args.to, args.only or NEEDED[args.variant], args.accept_license)
-    except DownloadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for path in paths:
+    for path in download(args.to, args.only or NEEDED[args.variant], args.accept_license):
         print(path)
     return 0

@@ -20,7 +20,7 @@ State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Matrix:
     """A matrix, or the part of one, that a LoRA may change."""
 
     tensor: str
@@ -35,7 +35,7 @@ class Target:
 
     prefixes: tuple[str, ...]
     """Beginnings of its names."""
-    layers: Callable[[Variant, State], dict[str, Layer]]
+    layers: Callable[[Variant, State], dict[str, Matrix]]
     """The variant and the network's tensors -> every spelling of each layer, and what it means."""
 
 
@@ -44,12 +44,12 @@ def _matrices(state: State) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------------- UNet
-def _unet_layers(variant: Variant, state: State) -> dict[str, Layer]:
+def _unet_layers(variant: Variant, state: State) -> dict[str, Matrix]:
     architecture = variant.architecture
     assert isinstance(architecture, SDXLArchitecture)
-    found: dict[str, Layer] = {}
+    found: dict[str, Matrix] = {}
     for name in _matrices(state):
-        layer = Layer(f"{name}.weight")
+        layer = Matrix(f"{name}.weight")
         kohya = (name, stability_name(name, architecture.unet))
         found |= dict.fromkeys((f"unet.{name}", *(f"lora_unet_{each.replace('.', '_')}" for each in kohya)), layer)
     return found
@@ -81,7 +81,8 @@ def stability_name(name: str, unet: Mapping[str, Any]) -> str:
         place = f"middle_block.{2 * int(index) if kind == 'resnets' else 1}"
     else:
         blocks, block, kind, index, *rest = name.split(".")
-        down, at = blocks == "down_blocks", int(block)
+        down = blocks == "down_blocks"
+        at = int(block)
         in_block = resnets if down else resnets + 1
         number = at * (resnets + 1) + (in_block if kind == "downsamplers" else resnets if kind == "upsamplers" else int(index))
         has_attention = "CrossAttn" in unet["down_block_types" if down else "up_block_types"][at]
@@ -108,15 +109,15 @@ _TOWERS = (("text_encoder.", "lora_te1_"), ("text_encoder_2.", "lora_te2_"))
 """The n-th text encoder in such files is the n-th tower."""
 
 
-def _tower_layers(variant: Variant, state: State) -> dict[str, Layer]:
+def _tower_layers(variant: Variant, state: State) -> dict[str, Matrix]:
     architecture = variant.architecture
     assert isinstance(architecture, SDXLArchitecture)
-    found: dict[str, Layer] = {}
+    found: dict[str, Matrix] = {}
     for (dotted, kohya), (tower, sizes) in zip(_TOWERS, architecture.towers.items(), strict=True):
         for number in range(sizes.layers):
             for clip, (ours, part) in _IN_TOWER.items():
                 name = f"text_model.encoder.layers.{number}.{clip}"
-                layer = Layer(f"{tower}.transformer.resblocks.{number}.{ours}", part)
+                layer = Matrix(f"{tower}.transformer.resblocks.{number}.{ours}", part)
                 assert layer.tensor in state, layer.tensor
                 found |= dict.fromkeys((f"{dotted}{name}", f"{kohya}{name.replace('.', '_')}"), layer)
     return found

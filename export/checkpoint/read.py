@@ -22,28 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from faceclip_serving.contract.errors import UserError
-
 from . import tensor_files
 from .deferred import Fetch, fill
 from .digests import sha256
+from .errors import CheckpointError
 from .parts import PARTS, Part
 
 CONVERTED = "converted"
 """Folder, in the checkpoint folder, of the safetensors copies and their records."""
 
-_NAMES_SHOWN = 5
+_NAMES_SHOWN = 6
 _DOWNLOAD_AGAIN = "download it again: python -m export download --only {part}"
-
-
-class CheckpointError(UserError):
-    """A file of the checkpoint is missing, damaged or another network's. The message names it and the cure."""
-
-
-def part_files(checkpoint_dir: Path, part: str) -> list[Path]:
-    """The files of `part`, in the order of its table row. Raises `CheckpointError` where one is missing."""
-    row = _row(part)
-    return [_existing(checkpoint_dir / row.folder, part, names) for names in row.files]
 
 
 def load_part(

@@ -34,11 +34,6 @@ def seeded_tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     return values
 
 
-def seeded_input(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Uniform values in [0, 1), float32, that follow from `name` and `shape`."""
-    return _generator(name).random(shape, dtype=np.float32)
-
-
 def fill_seeded(module: nn.Module, prefix: str = "") -> None:
     """Overwrites every tensor of `module`, in place, by its stand-in, named `prefix` + its state-dict name."""
     for name, tensor in module.state_dict().items():
@@ -46,7 +41,8 @@ def fill_seeded(module: nn.Module, prefix: str = "") -> None:
             raise ValueError(
                 f"tensor '{name}': expected memory to fill, got the meta device; call module.to_empty(device='cpu')"
             )
-        full_name, shape = prefix + name, tuple(tensor.shape)
+        full_name = prefix + name
+        shape = tuple(tensor.shape)
         if tensor.dtype == torch.float32 and tensor.is_contiguous() and tensor.device.type == "cpu":
             _fill(full_name, shape, tensor.detach().numpy().reshape(-1))
         else:

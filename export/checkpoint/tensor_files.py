@@ -10,37 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, contiguous_format
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes `tensors` to `path`; the first of several equal ones is stored."""
+    """Writes `tensors` to `path`; the first of several equal ones is stored. The library's own `save_model` finds those that share
+    memory, not those that are equal, and writes the metadata in an order that differs from process to process."""
     first: dict[tuple[object, ...], str] = {}
-    kept: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
-        values = (tensor.dtype, tensor.shape, tensor.flatten().numpy().tobytes())
-        if values in first:
-            shared[name] = first[values]
-        else:
-            first[values] = name
-            kept[name] = tensor.clone()  # safetensors refuses tensors that share memory
-    save_file(kept, path, metadata=shared)
-    _sort_metadata(path)
-    path.chmod(0o644)  # the writer's own mode lets nobody else read it
-
-
-def _sort_metadata(path: Path) -> None:
-    """The library writes the metadata in an order that differs from process to process."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-            file.seek(8)
-            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
+    holders = {name: first.setdefault((t.dtype, t.shape, t.detach().numpy().tobytes()), name) for name, t in tensors.items()}
+    shared = {name: holder for name, holder in holders.items() if name != holder}
+    kept = {name: t.detach().clone(memory_format=contiguous_format) for name, t in tensors.items() if name not in shared}
+    content = save(kept, metadata=shared)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    if shared:
+        header["__metadata__"] = dict(sorted(shared.items()))
+    sorted_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(start - 8)
+    path.write_bytes(content[:8] + sorted_header + content[start:])
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

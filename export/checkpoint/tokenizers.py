@@ -14,9 +14,8 @@ from tokenizers import Tokenizer
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.variant import Tokens, Variant
 
+from ..paths import ASSETS, CHECKPOINT
 from .committed import own_folder
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 class TokenizerError(UserError):
@@ -33,7 +32,7 @@ def write_tokenizers(variant: Variant, checkpoint: Path | None, destination: Pat
 
 def tokenizer_folders(variant: Variant, checkpoint: Path | None) -> list[Path]:
     """Where the files of each tokenizer of the variant lie."""
-    root = ASSETS if variant.weights == "seeded" else checkpoint or own_folder(variant) or Path("checkpoint")
+    root = ASSETS if variant.weights == "seeded" else checkpoint or own_folder(variant) or CHECKPOINT
     return [root / tokens.source for tokens in variant.tokens]
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from faceclip_serving.contract.placements import PLACEMENT_NAMES, Placement, placement_of, placements
+from faceclip_serving.contract.placements import ONNX_FILE, PLACEMENT_NAMES, PLAN_FILE, Placement, placement_of, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
@@ -24,7 +24,7 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..checkpoint.digests import sha256
 from ..commandline import add_components, add_variant
-from ..paths import onnx_folder
+from ..paths import TIMING, onnx_folder
 from . import options as engine_options
 from . import tensorrt as engine_tensorrt
 from .device import open_device
@@ -32,12 +32,8 @@ from .errors import EngineError
 from .operators import check_operators
 from .options import Options
 from .progress import Progress
-from .record import LOG, PLAN, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
+from .record import LOG, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
 from .shapes import Sizes, bounds_document, engine_bounds, parse_size, shape_ranges
-
-ONNX = "model.onnx"
-TIMING = Path("build/timing")
-"""Timing caches: how fast each kernel was, per GPU and TensorRT version, so that the next build need not measure it again."""
 
 
 def this_machine() -> Machine:
@@ -57,14 +53,15 @@ def build_engine(
         print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return check_plan(folder, machine), False
     print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
-    check_operators(folder / ONNX)
+    check_operators(folder / ONNX_FILE)
     shapes = shape_ranges(components(variant)[component], limits)
     cache = timing_cache(machine)
-    progress, started = Progress(component), time.monotonic()
+    progress = Progress(component)
+    started = time.monotonic()
     with (folder / LOG).open("w") as log:
         try:
             known = cache.read_bytes() if cache.exists() else b""
-            built = engine_tensorrt.build(folder / ONNX, shapes, options, known, log, progress)
+            built = engine_tensorrt.build(folder / ONNX_FILE, shapes, options, known, log, progress)
         except EngineError as error:
             log.flush()
             raise EngineError(f"{error}{last_error(folder / LOG)}") from None
@@ -80,21 +77,22 @@ def refit_engine(base: Path, folder: Path, machine: Machine) -> Record:
     Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file.
     """
     record = check_plan(base, machine)
-    digests, options = onnx_digests(folder, ONNX), record.recipe.options
+    digests = onnx_digests(folder)
+    options = record.recipe.options
     if not (options.refit or options.stripped):
-        raise EngineError(f"{base / PLAN}: expected a plan built with --refit or --stripped, to put weights into")
-    if digests[ONNX] != record.recipe.onnx.get(ONNX):
+        raise EngineError(f"{base / PLAN_FILE}: expected a plan built with --refit or --stripped, to put weights into")
+    if digests[ONNX_FILE] != record.recipe.onnx.get(ONNX_FILE):
         raise EngineError(
-            f"{folder / ONNX}: expected the very graph that {base / PLAN} was built from, with other weights; this one differs in"
+            f"{folder / ONNX_FILE}: expected the very graph that {base / PLAN_FILE} was built from, with other weights; this one differs in"
             " itself: build its plan without --refit-from"
         )
     if not options.refit and digests != record.recipe.onnx:
         raise EngineError(
-            f"{folder}: {base / PLAN} was stripped of these very weights and takes no others; build it with --stripped --refit"
+            f"{folder}: {base / PLAN_FILE} was stripped of these very weights and takes no others; build it with --stripped --refit"
         )
     started = time.monotonic()
     with (folder / LOG).open("w") as log:
-        plan = engine_tensorrt.refit((base / PLAN).read_bytes(), folder / ONNX, log)
+        plan = engine_tensorrt.refit((base / PLAN_FILE).read_bytes(), folder / ONNX_FILE, log)
     # Its weights are in and it is a finished plan now: whether it can be refitted again differs between TensorRT's versions.
     finished = replace(options, refit=False, stripped=False)
     recipe = replace(record.recipe, onnx=digests, options=finished)
@@ -115,7 +113,7 @@ def last_error(log: Path) -> str:
 
 def plan_components(placement: Placement) -> list[str]:
     """Components that a placement runs from a plan. Raises `EngineError` where there is none."""
-    found = [name for name in COMPONENTS if placement.components[name].runtime.artifact == PLAN]
+    found = [name for name in COMPONENTS if placement.components[name].runtime.artifact == PLAN_FILE]
     if not found:
         raise EngineError(
             f"placement '{placement.name}': runs no component on TensorRT; choose one of {', '.join(plan_placements())}"
@@ -129,19 +127,19 @@ def plan_placements() -> list[str]:
         name
         for variant in VARIANTS.values()
         for name, placement in placements(variant).items()
-        if any(execution.runtime.artifact == PLAN for execution in placement.components.values())
+        if any(execution.runtime.artifact == PLAN_FILE for execution in placement.components.values())
     }
     return [name for name in PLACEMENT_NAMES if name in found]
 
 
 def _recipe(variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options) -> Recipe:
-    return Recipe(variant.name, component, precision, onnx_digests(folder, ONNX), bounds_document(limits), options)
+    return Recipe(variant.name, component, precision, onnx_digests(folder), bounds_document(limits), options)
 
 
 def _finish(folder: Path, plan: bytes | memoryview, recipe: Recipe, machine: Machine, seconds: float) -> Record:
-    _write(folder / PLAN, plan)
-    size = (folder / PLAN).stat().st_size
-    record = Record(recipe, machine, size, sha256(folder / PLAN), round(seconds, 1))
+    _write(folder / PLAN_FILE, plan)
+    size = (folder / PLAN_FILE).stat().st_size
+    record = Record(recipe, machine, size, sha256(folder / PLAN_FILE), round(seconds, 1))
     record.write(folder)
     return record
 
@@ -210,25 +208,32 @@ def run(args: argparse.Namespace) -> int:
     variant = placement.narrowed(VARIANTS[args.variant])
     options = engine_options.from_arguments(args)
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
-    rows, tile = placement.denoiser_rows, placement.vae_tile
-    chosen = [(*each, engine_bounds(variant, each[0], rows, sizes, tile)) for each in selected(args)]
-    for _, _, folder, _ in chosen:
-        if not (folder / ONNX).exists():
+    chosen = selected(args)
+    limits = {name: engine_bounds(variant, name, placement.denoiser_rows, sizes, placement.vae_tile) for name, _, _ in chosen}
+    for _, _, folder in chosen:
+        if not (folder / ONNX_FILE).exists():
             raise EngineError(
-                f"expected {folder / ONNX}; make it with `python -m export onnx --variant {variant.name}"
+                f"expected {folder / ONNX_FILE}; make it with `python -m export onnx --variant {variant.name}"
                 f" --precision {folder.parent.name}`"
             )
     machine = this_machine()
     documents = []
-    for component, precision, folder, limits in chosen:
+    for component, precision, folder in chosen:
+        built = True
         if args.refit_from is not None:
-            record, built = refit_engine(args.refit_from / precision / component, folder, machine), True
+            record = refit_engine(args.refit_from / precision / component, folder, machine)
         else:
-            record, built = build_engine(variant, component, precision, folder, limits, options, machine)
-        documents.append({
-            "component": component, "plan": str(folder / PLAN), "built": built, "bytes": record.plan_bytes,
-            "seconds": record.seconds, "bounds": record.recipe.bounds,
-        })  # fmt: skip
-    print(json.dumps({"variant": variant.name, "placement": args.placement, "gpu": machine.gpu,
-                      "tensorrt": machine.tensorrt, "engines": documents}))  # fmt: skip
+            record, built = build_engine(variant, component, precision, folder, limits[component], options, machine)
+        documents.append(
+            {
+                "component": component,
+                "plan": str(folder / PLAN_FILE),
+                "built": built,
+                "bytes": record.plan_bytes,
+                "seconds": record.seconds,
+                "bounds": record.recipe.bounds,
+            }
+        )
+    found = {"variant": variant.name, "placement": args.placement, "gpu": machine.gpu, "tensorrt": machine.tensorrt}
+    print(json.dumps({**found, "engines": documents}))
     return 0

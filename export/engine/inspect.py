@@ -17,17 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import placement_of
+from faceclip_serving.contract.placements import PLAN_FILE, placement_of
 from faceclip_serving.contract.signatures import bounds
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants import VARIANTS
 
+from .build import add_selection, selected, this_machine
 from .errors import EngineError
-from .record import PLAN, Record, check_plan
+from .record import Record, check_plan
 from .shapes import bounds_from, narrower
+from .tensorrt import information
 
 UNKNOWN = "unknown"
 
+# What we call a type, narrowest first -> how the inspector's versions write it within a longer text, as `Channel major FP16 format
+# where channel % 8 == 0`.
 _TYPES = (
     ("FP4", r"\bFP4\b|\bE2M1\b"),
     ("FP8", r"\bFP8\b|\bE4M3\b|\bFP8E4M3\b"),
@@ -40,8 +44,7 @@ _TYPES = (
     ("BOOL", r"\bBOOL\b"),
 )
 _INDICES = ("INT64", "INT32", "BOOL")
-"""Types that are counted with, not computed in. `_TYPES`: our name, narrowest first -> how the inspector's versions write it
-within a longer text, as `Channel major FP16 format where channel % 8 == 0`."""
+"""Types that are counted with, not computed in."""
 
 _KERNELS = (
     ("FP8", r"e4m3|fp8"),
@@ -86,7 +89,7 @@ def summary(found: Iterable[Layer]) -> dict[str, dict[str, int]]:
     return {group: dict(sorted(counter.items())) for group, counter in counts.items()}
 
 
-def check_precision(found: Iterable[Layer], precision: str, largest_fp32_share: float = 0.1) -> None:
+def check_layers(found: Iterable[Layer], precision: str, largest_fp32_share: float = 0.1) -> None:
     """Raises `EngineError` for an engine that does not compute in `precision`, fp32 or fp16, by the number of its products.
 
     A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly.
@@ -107,7 +110,8 @@ def check_precision(found: Iterable[Layer], precision: str, largest_fp32_share: 
 
 
 def _layer(layer: Mapping[str, Any]) -> Layer:
-    name, kind = str(layer.get("Name", "?")), str(layer.get("LayerType", "?"))
+    name = str(layer.get("Name", "?"))
+    kind = str(layer.get("LayerType", "?"))
     return Layer(name, kind, _precision(layer), _is_product(name, kind, str(layer.get("ParameterType", "")), layer))
 
 
@@ -148,25 +152,26 @@ def _type(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- command
 def describe(record: Record, needed: Bounds) -> dict[str, Any]:
     """What a plan is and serves, for people and for JSON."""
-    recipe, machine = record.recipe, record.machine
+    recipe = record.recipe
     return {
-        "component": recipe.component, "precision": recipe.precision, "tensorrt": machine.tensorrt, "gpu": machine.gpu,
-        "bytes": record.plan_bytes, "bounds": recipe.bounds, "narrower_than_server": narrower(bounds_from(recipe.bounds), needed),
-    }  # fmt: skip
+        "component": recipe.component,
+        "precision": recipe.precision,
+        "tensorrt": record.machine.tensorrt,
+        "gpu": record.machine.gpu,
+        "bytes": record.plan_bytes,
+        "bounds": recipe.bounds,
+        "narrower_than_server": narrower(bounds_from(recipe.bounds), needed),
+    }
 
 
 def check_repository(repository: Path) -> list[Record]:
     """The records of all plans of an assembled repository, each fit for this machine and for Triton. Raises `EngineError`."""
-    from .build import this_machine
-
-    folders = sorted(path.parent for path in repository.glob(f"*/*/{PLAN}"))
+    folders = sorted(path.parent for path in repository.glob(f"*/*/{PLAN_FILE}"))
     machine = this_machine() if folders else None
     return [check_plan(folder, machine, for_triton=True) for folder in folders]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from .build import add_selection
-
     add_selection(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--json", type=Path, metavar="FILE", help="a document of the engine inspector, instead of the plans")
@@ -186,9 +191,11 @@ def run(args: argparse.Namespace) -> int:
         _print_layers(found if args.layers else [])
         print(json.dumps({"document": str(args.json), "layers": summary(found)}))
         return 0
-    from .build import selected, this_machine
-    from .tensorrt import information
+    return inspect_plans(args)
 
+
+def inspect_plans(args: argparse.Namespace) -> int:
+    """Every chosen plan's layers, counted and checked."""
     placement = placement_of(VARIANTS[args.variant], args.placement)
     variant = placement.narrowed(VARIANTS[args.variant])
     chosen = selected(args)
@@ -198,11 +205,11 @@ def run(args: argparse.Namespace) -> int:
     documents = []
     for (component, precision, folder), record in zip(chosen, records, strict=True):
         check_plan(folder, machine)
-        found = layers(information(folder / PLAN))
+        found = layers(information(folder / PLAN_FILE))
         _print_layers(found if args.layers else [])
         documents.append({**describe(record, needed[component]), "layers": summary(found)})
         print(f"{component}: {documents[-1]['layers']}", file=sys.stderr)
-        check_precision(found, precision)
+        check_layers(found, precision)
     print(json.dumps({"variant": variant.name, "placement": placement.name, "engines": documents}))
     return 0
 

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
+
 from ..checkpoint.digests import sha256
 from .errors import EngineError
 from .options import Options
 
-PLAN = "model.plan"
-RECORD = "model.plan.json"
+RECORD = f"{PLAN_FILE}.json"
 """Begins with the plan's name, so that it goes where the plan goes."""
 LOG = "build.log"
 _FORMAT = 1
@@ -64,11 +65,11 @@ class Record:
         (folder / RECORD).write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n")
 
 
-def onnx_digests(folder: Path, model: str) -> dict[str, str]:
+def onnx_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the graph and of its weights' file. Raises `EngineError` where there is no graph."""
-    if not (folder / model).exists():
-        raise EngineError(f"expected {folder / model}; make it with `python -m export onnx`")
-    return {path.name: sha256(path) for path in sorted(folder.glob(model + "*"))}
+    if not (folder / ONNX_FILE).exists():
+        raise EngineError(f"expected {folder / ONNX_FILE}; make it with `python -m export onnx`")
+    return {path.name: sha256(path) for path in sorted(folder.glob(f"{ONNX_FILE}*"))}
 
 
 def read_record(folder: Path) -> Record | None:
@@ -88,10 +89,10 @@ def read_record(folder: Path) -> Record | None:
 def reasons_to_build(folder: Path, recipe: Recipe, machine: Machine) -> list[str]:
     """Why the plan of `folder` must be built (again), in words; empty where it is up to date."""
     record = read_record(folder)
-    if record is None or not (folder / PLAN).exists():
+    if record is None or not (folder / PLAN_FILE).exists():
         return ["there is no plan yet"]
-    if (folder / PLAN).stat().st_size != record.plan_bytes:
-        return [f"{PLAN} is incomplete"]
+    if (folder / PLAN_FILE).stat().st_size != record.plan_bytes:
+        return [f"{PLAN_FILE} is incomplete"]
     before, after = asdict(record.recipe), asdict(recipe)
     reasons = [f"{key} changed from {before[key]} to {after[key]}" for key in after if before[key] != after[key]]
     reasons += [
@@ -112,7 +113,7 @@ def check_plan(folder: Path, machine: Machine | None = None, for_triton: bool = 
     `machine`: where it is about to be loaded; None where that is not known, and then only files are checked. `for_triton`: by
     Triton's own backend. `whole`: also read all of the plan and compare its checksum.
     """
-    path = folder / PLAN
+    path = folder / PLAN_FILE
     record = read_record(folder)
     rebuild = "build it here with `python -m export engine`"
     if not path.exists():

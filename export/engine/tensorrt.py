@@ -91,14 +91,8 @@ def build(
         profile.set_shape(name, *(trt.Dims(list(shape)) for shape in found))
     if config.add_optimization_profile(profile) < 0:
         raise EngineError(f"{onnx}: TensorRT refused the shapes {dict(shapes)}; see the build log")
-    known = {
-        "REFIT": trt.BuilderFlag.REFIT,
-        "REFIT_IDENTICAL": trt.BuilderFlag.REFIT_IDENTICAL,
-        "STRIP_PLAN": trt.BuilderFlag.STRIP_PLAN,
-        "WEIGHT_STREAMING": trt.BuilderFlag.WEIGHT_STREAMING,
-    }
     for flag in builder_flags(options):
-        config.set_flag(known[flag])
+        config.set_flag(trt.BuilderFlag.__members__[flag])
     config.clear_flag(trt.BuilderFlag.TF32)
     config.builder_optimization_level = options.optimization_level
     config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[HARDWARE[options.hardware]]

@@ -15,15 +15,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
 from faceclip_serving.contract.signatures import DENOISER, components
-from faceclip_serving.contract.tensors import Bounds, Signature
+from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from .build import ONNX, add_selection, all_folders, selected, this_machine
+from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db
+from ..onnx.example_inputs import example_inputs
+from .build import add_selection, all_folders, selected, this_machine
+from .device import open_device
 from .errors import EngineError
-from .record import PLAN, check_plan, onnx_digests
+from .record import check_plan, onnx_digests
 from .shapes import SIDES, bounds_from
+from .tensorrt import running
 
 if TYPE_CHECKING:
     from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
@@ -35,7 +40,6 @@ Placed = Mapping[str, tuple[Path, bool]]
 def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
     """Parity's cases within the plan's bounds, each once, and the shape that the plan was optimised for."""
     from ..onnx import parity
-    from ..onnx.example_inputs import example_inputs
 
     usual = {axis: found.opt for axis, found in limits.items()}
     found = [*parity.cases(variant, signature, limits), parity.Case(usual, example_inputs(variant, signature, usual, "usual"))]
@@ -60,16 +64,13 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
 
 def verify_plan(variant: Variant, component: str, precision: str, folder: Path) -> dict[str, Any]:
     """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
-    from .device import open_device
-    from .tensorrt import running
-
     record = check_plan(folder, this_machine(), whole=True)
-    if record.recipe.onnx != onnx_digests(folder, ONNX):
+    if record.recipe.onnx != onnx_digests(folder):
         raise EngineError(
-            f"{folder / PLAN} was built from another {ONNX} than the one beside it: run `python -m export engine`"
+            f"{folder / PLAN_FILE} was built from another {ONNX_FILE} than the one beside it: run `python -m export engine`"
         )
-    with running(folder / PLAN, components(variant)[component], open_device()) as run:
-        return verify_run(variant, component, precision, folder / ONNX, bounds_from(record.recipe.bounds), run)
+    with running(folder / PLAN_FILE, components(variant)[component], open_device()) as run:
+        return verify_run(variant, component, precision, folder / ONNX_FILE, bounds_from(record.recipe.bounds), run)
 
 
 def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
@@ -78,19 +79,16 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
     Components without a plan run on ONNX Runtime both times. The size is the one that the denoiser's plan was optimised for.
     """
     from ..onnx import parity
-    from ..onnx.draw import draw, require_alike
-    from .device import open_device
-    from .tensorrt import running
 
     nets = components(variant)
 
     @contextmanager
     def by_onnx(component: str) -> Iterator[Run]:
-        yield parity.onnx_run(placed[component][0] / ONNX, nets[component])
+        yield parity.onnx_run(placed[component][0] / ONNX_FILE, nets[component])
 
     def by_plan(component: str) -> AbstractContextManager[Run]:
         folder, has_plan = placed[component]
-        return running(folder / PLAN, nets[component], open_device()) if has_plan else by_onnx(component)
+        return running(folder / PLAN_FILE, nets[component], open_device()) if has_plan else by_onnx(component)
 
     folder, has_plan = placed[DENOISER]
     height, width = variant.defaults.height, variant.defaults.width
@@ -99,6 +97,17 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
         height, width = (limits[axis].opt * variant.latent_scale for axis in SIDES)
     pictures = [draw(variant, height, width, steps, each) for each in (by_plan, by_onnx)]
     return require_alike(*pictures)
+
+
+def require_alike(picture: Array, reference: Array) -> float:
+    """Their PSNR in dB. Raises `EngineError` below `SMALLEST_PSNR_DB`, and for a picture that is not finite."""
+    found = psnr_db(picture, reference)
+    if not found >= SMALLEST_PSNR_DB:  # also where it is not a number
+        raise EngineError(
+            f"the engines' picture is {found:.1f} dB from ONNX Runtime's, expected at least {SMALLEST_PSNR_DB:.0f}: their errors add up"
+            " over the steps; look for the component with the largest error above"
+        )
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
@@ -110,7 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    variant, chosen = VARIANTS[args.variant], selected(args)
+    variant = VARIANTS[args.variant]
+    chosen = selected(args)
     for _, _, folder in chosen:
         check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
     found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]

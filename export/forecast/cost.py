@@ -7,7 +7,6 @@ commonly quoted; all else is memory traffic. Knows operators; nothing of machine
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,6 @@ class Cost:
 
     flops: int
     """Of products; a multiply-add is two."""
-    flops_by_operator: Mapping[str, int]
     parameters: int
     """Elements of stored floating-point tensors."""
     weight_bytes: int
@@ -36,37 +34,6 @@ class Cost:
     def least_bytes(self) -> int:
         """What cannot but move in every run: weights, inputs, outputs."""
         return self.weight_bytes + self.boundary_bytes
-
-
-def graph_cost(graph: Graph, float_bits: int | None = None) -> Cost:
-    """The cost of a concrete graph; `float_bits`: as if numbers were that wide."""
-    rules = replace(ONNX_RUNTIME, half_bits=float_bits, single_bits=float_bits) if float_bits else ONNX_RUNTIME
-    by_operator: Counter[str] = Counter()
-    traffic = 0
-    for node in graph.nodes:
-        by_operator[node.operator] += node_flops(graph, node)
-        if node.operator not in VIEWS:
-            traffic += sum(graph.tensors[name].bytes(float_bits) for name in (*node.inputs, *node.outputs) if name)
-    numbers = [graph.tensors[name] for name in graph.weights if graph.tensors[name].floating]
-    return Cost(
-        flops=by_operator.total(),
-        flops_by_operator={operator: flops for operator, flops in by_operator.most_common() if flops},
-        parameters=sum(tensor.elements for tensor in numbers),
-        weight_bytes=graph.bytes(graph.weights, float_bits),
-        boundary_bytes=graph.bytes((*graph.inputs, *graph.outputs), float_bits),
-        traffic_bytes=traffic,
-        activation_peak_bytes=peak_bytes(graph, rules),
-    )
-
-
-def node_flops(graph: Graph, node: Node) -> int:
-    """FLOPs of one operator; 0 for what multiplies no matrices."""
-    count = _PRODUCTS.get(node.operator)
-    return (
-        0
-        if count is None
-        else count(node, [graph.tensors[name] for name in node.inputs if name], graph.tensors[node.outputs[0]])
-    )
 
 
 def _matrix_product(_: Node, inputs: list[Shaped], output: Shaped) -> int:
@@ -100,3 +67,28 @@ _PRODUCTS: Mapping[str, Callable[[Node, list[Shaped], Shaped], int]] = {
     "ConvTranspose": _transposed_convolution,
     "Attention": _attention,
 }
+
+
+def graph_cost(graph: Graph, float_bits: int | None = None) -> Cost:
+    """The cost of a concrete graph; `float_bits`: as if numbers were that wide."""
+    rules = replace(ONNX_RUNTIME, half_bits=float_bits, single_bits=float_bits) if float_bits else ONNX_RUNTIME
+    moving = [node for node in graph.nodes if node.operator not in VIEWS]
+    numbers = [graph.tensors[name] for name in graph.weights if graph.tensors[name].floating]
+    return Cost(
+        flops=sum(_flops(graph, node) for node in graph.nodes),
+        parameters=sum(tensor.elements for tensor in numbers),
+        weight_bytes=graph.bytes(graph.weights, float_bits),
+        boundary_bytes=graph.bytes((*graph.inputs, *graph.outputs), float_bits),
+        traffic_bytes=sum(
+            graph.tensors[name].bytes(float_bits) for node in moving for name in (*node.inputs, *node.outputs) if name
+        ),
+        activation_peak_bytes=peak_bytes(graph, rules),
+    )
+
+
+def _flops(graph: Graph, node: Node) -> int:
+    """FLOPs of one operator; 0 for what multiplies no matrices."""
+    if node.operator not in _PRODUCTS:
+        return 0
+    inputs = [graph.tensors[name] for name in node.inputs if name]
+    return _PRODUCTS[node.operator](node, inputs, graph.tensors[node.outputs[0]])

@@ -1,41 +1,42 @@
 """An exported graph at one concrete size: which operators run on which shapes. Weights are never read, only their shapes.
 
 A graph is read from the exported file where there is one, else from `assets/graphs/`, which `python -m export forecast --record` wrote
-from exported files: without its weights the largest takes some 50 KB. Knows ONNX; nothing of machines or of how memory is used.
+from exported files: without weights the largest takes 76 KB. Knows ONNX; nothing of machines or of how memory is used.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import lzma
 import math
-import re
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from ..onnx.graph import MODEL, GraphError
+from faceclip_serving.contract.placements import ONNX_FILE
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "graphs"
-_SUFFIX = ".onnx.xz"
-_SAME_SHAPE = ("Cast", "Identity", "Div", "Mul", "Add", "Sub")
-_SYMBOL = re.compile(r"[A-Za-z_]\w*")
-_FLOATING: dict[int, int] = {
-    TensorProto.FLOAT: 32,
-    TensorProto.DOUBLE: 64,
-    TensorProto.FLOAT16: 16,
-    TensorProto.BFLOAT16: 16,
-    TensorProto.FLOAT8E4M3FN: 8,
+from ..onnx.errors import GraphError
+from ..paths import ASSETS
+
+GRAPHS = ASSETS / "graphs"
+_OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
 }
-_OTHER: dict[int, int] = {
-    TensorProto.INT64: 64,
-    TensorProto.INT32: 32,
-    TensorProto.INT8: 8,
-    TensorProto.UINT8: 8,
-    TensorProto.BOOL: 8,
-}
+_FLOATING = (
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.FLOAT8E4M3FN,
+)
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,16 @@ class Graph:
         return sum(self.tensors[name].bytes(float_bits) for name in names)
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """An exported file, its weights left where they are."""
-    return onnx.load(str(path), load_external_data=False)
-
-
 def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
     """The graph of a component in FP16, whose shapes are those of every precision: the recorded one, else an exported one.
 
     `exported`: root of `<precision>/<component>/`. Raises `GraphError` where there is none.
     """
-    recorded, path = ASSETS / variant / f"{component}{_SUFFIX}", exported / "fp16" / component / MODEL
+    recorded, path = _recorded(variant, component), exported / "fp16" / component / ONNX_FILE
     if recorded.exists():
         return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
     if path.exists():
-        return read(path)
+        return onnx.load(path, load_external_data=False)
     raise GraphError(
         f"{component} of '{variant}': expected {recorded} or {path};"
         f" export it: python -m export onnx --variant {variant} --component {component} --precision fp16"
@@ -106,30 +102,38 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
 
 def record(variant: str, component: str, exported: Path) -> Path:
     """Keeps the graph of a component that was exported in FP16, without its weights. Raises `GraphError`."""
-    path = exported / "fp16" / component / MODEL
+    path = exported / "fp16" / component / ONNX_FILE
     if not path.exists():
         raise GraphError(f"{component} of '{variant}': expected {path}; export it: python -m export onnx --precision fp16")
-    model = read(path)
+    model = onnx.load(path, load_external_data=False)
     for weight in model.graph.initializer:
-        for field in ("raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data"):
-            weight.ClearField(field)
-    target = ASSETS / variant / f"{component}{_SUFFIX}"
+        weight.CopyFrom(onnx.TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type))
+    target = _recorded(variant, component)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(lzma.compress(model.SerializeToString(deterministic=True), preset=9))
     return target
+
+
+def _recorded(variant: str, component: str) -> Path:
+    return GRAPHS / variant / f"{component}.onnx.xz"
 
 
 def concrete(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Graph:
     """The graph with its signature's axes at `sizes`. Raises `GraphError` for an axis not given, or a shape that stays open."""
     graph = model.graph
     infos = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.input, *graph.output)}
-    known = _symbols(model, infos, sizes)
-    open_dims = {name for name, found in infos.items() if "" in _dims(found)}
-    tensors = {name: _shaped(name, found, known) for name, found in infos.items() if name not in open_dims}
-    tensors.update({weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer})
+    axes = {dim for info in graph.input for dim in _dims(info.type.tensor_type) if isinstance(dim, str)}
+    if axes - sizes.keys():
+        raise GraphError(f"graph: it has axes {sorted(axes - sizes.keys())}, sizes are given for {sorted(sizes)}")
+    size = functools.cache(lambda dim: dim if isinstance(dim, int) else _evaluate(dim, sizes))
+    known = {name: found for name, found in infos.items() if "" not in _dims(found)}
+    tensors = {name: _tensor(name, tuple(map(size, _dims(found))), found.elem_type) for name, found in known.items()}
+    tensors |= {weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer}
     for node in graph.node:
-        if node.op_type in ("Reshape", "Transpose") and node.output[0] in open_dims and node.input[0] in tensors:
-            tensors[node.output[0]] = _flat(node.output[0], tensors[node.input[0]])
+        # Of these the exporter may not know the dims; the number of elements follows, and is all that is needed.
+        if node.op_type in ("Reshape", "Transpose") and node.output[0] not in tensors and node.input[0] in tensors:
+            source = tensors[node.input[0]]
+            tensors[node.output[0]] = replace(source, name=node.output[0], dims=(source.elements,))
     missing = sorted({name for node in graph.node for name in (*node.input, *node.output) if name} - tensors.keys())
     if missing:
         raise GraphError(f"graph: tensors {missing[:5]} have no shape; export it again")
@@ -148,72 +152,30 @@ def _node(node: onnx.NodeProto) -> Node:
 
 
 def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
-    """Numbers, expressions, and `` for what the exporter did not know."""
+    """Numbers, expressions of axes, and `` for what the exporter did not know."""
     return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
 
 
-def _symbols(model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of every symbol in the graph's shapes, from those of the signature's axes.
-
-    The exporter names sizes anew inside the graph (`s13` for `rows`). What is made of an input in one step tells which is which: the
-    one symbol in a dim belongs to the input's axis at that place. Outputs may have axes of their own (`height`).
-    """
-    inputs = {info.name: _dims(info.type.tensor_type) for info in model.graph.input}
-    absent = sorted({dim for dims in inputs.values() for dim in dims if isinstance(dim, str)} - sizes.keys())
-    if absent:
-        raise GraphError(f"graph: it has axes {absent}, sizes are given for {sorted(sizes)}")
-    known = dict(sizes)
-    for outer, inner in _neighbours(model, infos, inputs):
-        for axis, dim in zip(outer, inner, strict=True):
-            found = set(_SYMBOL.findall(str(dim))) if isinstance(axis, str) and axis in sizes else set()
-            if len(found) == 1:
-                symbol = found.pop()
-                # A multiple where sizes come in multiples: `2*s34` for a latent side.
-                factor = re.fullmatch(rf"(\d+)\*{symbol}", str(dim))
-                known.setdefault(symbol, sizes[str(axis)] // (int(factor[1]) if factor else 1))
-    outputs = {info.name for info in model.graph.output}
-    used = {s for name, info in infos.items() if name not in outputs for dim in _dims(info) for s in _SYMBOL.findall(str(dim))}
-    if used - known.keys():
-        raise GraphError(f"graph: sizes of {sorted(used - known.keys())} do not follow from {dict(sizes)}; export it again")
-    return known
-
-
-def _neighbours(
-    model: onnx.ModelProto, infos: Mapping[str, onnx.TypeProto.Tensor], inputs: Mapping[str, list[int | str]]
-) -> Iterator[tuple[list[int | str], list[int | str]]]:
-    """Dims of an input or output of the graph, and of a tensor of equal rank one step away; first where the step keeps shapes."""
-    outputs = {info.name: _dims(info.type.tensor_type) for info in model.graph.output}
-    for keeps in (True, False):
-        for node in model.graph.node:
-            if (node.op_type in _SAME_SHAPE) != keeps or not node.output:
-                continue
-            made = node.output[0]
-            pairs = [(inputs[name], made) for name in node.input if name in inputs]
-            pairs += [(outputs[made], name) for name in node.input if made in outputs and keeps]
-            for outer, inner in pairs:
-                if inner in infos and len(outer) == len(_dims(infos[inner])):
-                    yield outer, _dims(infos[inner])
-
-
-def _shaped(name: str, tensor: onnx.TypeProto.Tensor, known: Mapping[str, int]) -> Shaped:
-    return _tensor(name, tuple(_size(name, dim, known) for dim in _dims(tensor)), tensor.elem_type)
-
-
 def _tensor(name: str, dims: tuple[int, ...], element: int) -> Shaped:
-    return Shaped(name, dims, _FLOATING.get(element) or _OTHER.get(element, 64), element in _FLOATING)
+    return Shaped(name, dims, 8 * onnx.helper.tensor_dtype_to_np_dtype(element).itemsize, element in _FLOATING)
 
 
-def _flat(name: str, source: Shaped) -> Shaped:
-    """A reshaped tensor of which only the number of elements is known, and needed."""
-    return replace(source, name=name, dims=(source.elements,))
+def _evaluate(dim: str, sizes: Mapping[str, int]) -> int:
+    """A dim's value: sums, products and whole quotients of axes, as `4*rows` or `(latent_height - 1)//2 + 1`."""
 
+    unknown = GraphError(f"graph: the size '{dim}' does not follow from {dict(sizes)}; export it again")
 
-def _size(name: str, dim: int | str, known: Mapping[str, int]) -> int:
-    """A dim's value. Expressions are sums and products of symbols, as the exporter writes them."""
-    if isinstance(dim, int):
-        return dim
-    if dim in known:
-        return known[dim]
-    if not re.fullmatch(r"[\w\s()+*/-]+", dim) or any(s not in known for s in _SYMBOL.findall(dim)):
-        raise GraphError(f"graph: tensor '{name}': the size '{dim}' does not follow from {dict(known)}")
-    return int(eval(dim, {"__builtins__": {}}, dict(known)))
+    def value(node: ast.AST) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=axis) if axis in sizes:
+                return sizes[axis]
+            case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATIONS:
+                return _OPERATIONS[type(operation)](value(left), value(right))
+        raise unknown
+
+    try:
+        return value(ast.parse(dim, mode="eval").body)
+    except SyntaxError as error:
+        raise unknown from error

@@ -155,8 +155,6 @@ def build(
     row = network(variant, component)
     defer_large = row.fit_half is None  # which would change weights in place
 
-    target = network(variant, component).lora
-
     def filled(construct: Callable[[], nn.Module], part: str, only: str = "") -> nn.Module:
         with torch.device("meta"):  # no memory before the weights are known
             module = construct()
@@ -168,8 +166,8 @@ def build(
         else:
             stand_in(module, only, defer_large)
         for lora in loras:
-            assert target is not None
-            fuse(module, variant, target, lora)
+            assert row.lora is not None
+            fuse(module, variant, row.lora, lora)
         stored = module.state_dict()
         computed = [name for name, _ in module.named_buffers() if name not in stored]
         if computed:

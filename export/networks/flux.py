@@ -181,7 +181,8 @@ def shallow_denoiser(variant: Variant) -> Variant:
 def shallow_text_encoder(variant: Variant) -> Variant:
     """Two blocks of T5 and two rounds of the fuser; CLIP, which is small, as it is."""
     architecture = _architecture(variant)
-    text, fuser = replace(architecture.text, layers=2), replace(architecture.fuser, rounds=2)
+    text = replace(architecture.text, layers=2)
+    fuser = replace(architecture.fuser, rounds=2)
     return replace(
         variant,
         name=f"{variant.name}, 2 T5 blocks, 2 fuser rounds",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from faceclip_serving.contract.architectures import FACE_SIZE, SDXLArchitecture
@@ -17,7 +17,7 @@ from faceclip_serving.contract.variant import Variant
 
 from .faceclip.encoder import FaceCLIPEncoder, face_encoders_equal
 from .resampling import replace_upsampling
-from .vae import VAEDecoder, vae_decoder
+from .vae import VAEDecoder
 
 Filled = Callable[[Callable[[], nn.Module], str], nn.Module]
 """(constructor, checkpoint part) -> the network with its weights, in FP32 and evaluation mode."""
@@ -93,7 +93,8 @@ def denoiser(variant: Variant, filled: Filled) -> Denoiser:
 
 
 def decoder(variant: Variant, filled: Filled) -> VAEDecoder:
-    return vae_decoder(_architecture(variant).vae, filled)
+    config = _architecture(variant).vae
+    return VAEDecoder(filled(lambda: AutoencoderKL(**config), "vae"), config)
 
 
 def _encoder(variant: Variant, filled: Filled) -> FaceCLIPEncoder:

@@ -6,18 +6,16 @@ Knows diffusers' `AutoencoderKL`, which all families share; nothing of what made
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from .resampling import NearestUpsample, replace_upsampling
 
-_HALF_MAX = 65504.0
 _HEADROOM = 16.0
 """How much larger than the measured activations those of other pictures may be."""
 
@@ -40,11 +38,6 @@ class VAEDecoder(nn.Module):
         return ((decoded.float() / 2 + 0.5).clamp(0, 1),)
 
 
-def vae_decoder(config: Mapping[str, Any], filled: Callable[[Callable[[], nn.Module], str], nn.Module]) -> VAEDecoder:
-    """Builds the decoder; `filled` makes a network with weights from its constructor and the name of its checkpoint part."""
-    return VAEDecoder(filled(lambda: AutoencoderKL(**config), "vae"), config)
-
-
 def fit_half_range(module: nn.Module, examples: list[tuple[Tensor, ...]]) -> None:
     """Rescales a decoder in place, without changing what it computes, so that its activations fit half precision.
 
@@ -56,7 +49,7 @@ def fit_half_range(module: nn.Module, examples: list[tuple[Tensor, ...]]) -> Non
     if not isinstance(module, VAEDecoder):
         raise TypeError(f"module: expected a VAEDecoder, got {type(module).__name__}")
     largest = largest_activation(module.decoder, module, examples)
-    needed = largest * _HEADROOM / _HALF_MAX
+    needed = largest * _HEADROOM / torch.finfo(torch.float16).max
     scale = 2.0 ** -max(0, math.ceil(math.log2(needed))) if needed > 0 else 1.0
     shrink_activations(module.decoder, scale)
     module.notes.update(largest_activation=largest, activation_scale=scale)

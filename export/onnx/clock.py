@@ -12,7 +12,8 @@ class Clock:
     """Tells what is going on, with the time since the start, and keeps how long each phase took."""
 
     def __init__(self, owner: str) -> None:
-        self.owner, self.seconds = owner, dict[str, float]()
+        self.owner = owner
+        self.seconds: dict[str, float] = {}
         self._start = time.monotonic()
 
     @contextmanager

@@ -16,14 +16,15 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..commandline import add_checkpoint, add_variant
 from ..paths import BUILD
+from .wanted import DEPTHS, PRECISIONS, Export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8w"),
-        default="fp32",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
         help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
     )
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="components at a time; each holds its weights")
     parser.add_argument(
         "--parity-depth",
-        choices=("full", "shallow"),
-        default="full",
+        choices=DEPTHS,
+        default=DEPTHS[0],
         help="shallow: compare a form of the same widths and fewer blocks, where the whole one would take hours; recorded",
     )
 
@@ -53,15 +54,16 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoint.lora import parse_lora  # here, since torch takes seconds to import
     from .export import export_components
 
-    loras = [parse_lora(text) for text in args.lora]
     variant = VARIANTS[args.variant]
-    folder = args.output / variant.name / args.precision
-    names = args.component or COMPONENTS
+    loras = tuple(parse_lora(text) for text in args.lora)
+    wanted = [
+        Export(variant, component, args.precision, args.checkpoint, loras, args.parity_depth, args.seeded)
+        for component in args.component or COMPONENTS
+    ]
+    root = args.output / variant.name
     exported = [
-        {"component": metadata["component"], "folder": str(folder / metadata["component"]), **_shown(metadata)}
-        for metadata in export_components(
-            variant, names, args.precision, folder, args.checkpoint, args.seeded, args.processes, loras, args.parity_depth
-        )
+        {"component": made["component"], "folder": str(root / args.precision / made["component"]), **_shown(made)}
+        for made in export_components(wanted, root, args.processes)
     ]
     print(json.dumps({"variant": variant.name, "precision": args.precision, "components": exported}))
     return 0

@@ -1,7 +1,7 @@
-"""One picture drawn twice, by engines and by ONNX Runtime, from the same request and noise: how far apart they are in the end.
+"""A picture through whatever runs the components, always from the same request and noise, and how far two pictures are apart.
 
-Each component alone may be within its tolerance while the steps between noise and picture add their errors up; this is what
-sees it. Knows the order of the components; not what runs them.
+Each component alone may be within its tolerance while the steps between noise and picture add their errors up; a picture drawn
+twice shows it. Knows the order of the components; not what runs them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.request import parse_request
+from faceclip_serving.contract.request import parse_request, request_tensors
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, FACE_INDEX, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.sampling.guidance import IDENTITY, UNCONDITIONAL
-from faceclip_serving.sampling.pictures import sample, start_pictures
 
-from ..engine.errors import EngineError
 from .example_inputs import example_inputs
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -28,17 +26,18 @@ Open = Callable[[str], AbstractContextManager[Run]]
 """Component -> its function, held only while it is needed: not all of them fit a small card at once."""
 
 SMALLEST_PSNR_DB = 35.0
-"""Below this, engines draw another picture."""
+"""Below this it is another picture."""
 
 
 def draw(variant: Variant, height: int, width: int, steps: int, open_component: Open) -> Array:
     """A guided picture with a face, FP32 [1, 3, height, width] in [0, 1]; face, prompts and noise are always the same."""
+    from faceclip_serving.sampling.pictures import sample, start_pictures  # here, since torch takes seconds to import
+
     nets = components(variant)
-    request = parse_request(variant, {
-        "prompt": np.array([b"verify"], object), "seed": np.array([0], np.int64), "height": np.array([height], np.int32),
-        "width": np.array([width], np.int32), "num_inference_steps": np.array([steps], np.int32),
-    })  # fmt: skip
-    job = Job(request, {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, digest="")
+    asked = request_tensors(prompt="verify", seed=0, height=height, width=width, num_inference_steps=steps)
+    job = Job(
+        parse_request(variant, asked), {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, digest=""
+    )
 
     def once(component: str, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         with open_component(component) as run:
@@ -55,17 +54,6 @@ def draw(variant: Variant, height: int, width: int, steps: int, open_component: 
 
 
 def psnr_db(picture: Array, reference: Array) -> float:
-    """Peak signal to noise ratio of values in [0, 1], dB; infinite for equal pictures."""
+    """Peak signal to noise ratio of two pictures of values in [0, 1] and of one shape, dB; infinite for equal ones."""
     squared = float(np.square(picture.astype(np.float64) - reference.astype(np.float64)).mean())
     return math.inf if squared == 0 else -10 * math.log10(squared)
-
-
-def require_alike(picture: Array, reference: Array) -> float:
-    """Their PSNR in dB. Raises `EngineError` below `SMALLEST_PSNR_DB`, and for a picture that is not finite."""
-    found = psnr_db(picture, reference)
-    if not found >= SMALLEST_PSNR_DB:  # also where it is not a number
-        raise EngineError(
-            f"the engines' picture is {found:.1f} dB from ONNX Runtime's, expected at least {SMALLEST_PSNR_DB:.0f}: their errors add up"
-            " over the steps; look for the component with the largest error above"
-        )
-    return found

@@ -13,14 +13,12 @@ import gc
 import json
 import os
 import resource
-import shutil
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,144 +26,101 @@ from typing import Any
 import torch
 from torch import nn
 
-from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import bounds, components, multiples
-from faceclip_serving.contract.tensors import Bounds, Range, Signature
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.placements import ONNX_FILE
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.deferred import deferred_parameters
-from ..checkpoint.lora import Lora
 from ..checkpoint.memory import require_disk
 from ..checkpoint.read import readable_file
-from ..networks.components import build, loras_of, network
+from ..networks.components import Network, build, loras_of, network
 from . import graph, parity
 from .clock import Clock
-from .example_inputs import example_inputs
+from .errors import ExportError
+from .graph_precision import check_precision, precision_report
 from .int8_weights import quantize
-from .precision import BYTES, PRECISIONS, check_precision, fp32_products, precision_report, to_half
-from .record import METADATA, describe_files, identity, is_whole, move_into_place, read_metadata, versions, weights_source
-
-OPSET = 21
-"""The first with a GroupNormalization that scales channels, which TensorRT's parser reads since 10.9 and ONNX Runtime runs; it
-also has LayerNormalization (17), Gelu and GridSample (20) as single operators. Later opsets add operators that TensorRT's parser
-does not know, as RMSNormalization (23)."""
-
-DEPTHS = ("full", "shallow")
-"""On what parity is proven: the component itself, or its form of fewer blocks."""
+from .precision import BYTES, fp32_products, to_half
+from .record import METADATA, appearing, describe_files, identity, kept, versions, weights_source
+from .trace import OPSET, trace
+from .wanted import DEPTHS, PRECISIONS, Export
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
 
+References = Sequence[tuple[parity.Case, parity.Arrays]]
+"""What the FP32 network answers to each case."""
 
-class ExportError(UserError):
-    """A component cannot be exported; the message says why and what to do."""
 
+def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
+    """Writes a component to the folder `destination` and returns its metadata.
 
-def export_component(
-    variant: Variant,
-    component: str,
-    precision: str,
-    destination: Path,
-    checkpoint: Path | None = None,
-    seeded: bool = False,
-    loras: Sequence[Lora] = (),
-    depth: str = "full",
-) -> dict[str, Any]:
-    """Writes one component to the folder `destination` and returns its metadata.
-
-    `seeded` allows deterministic stand-ins for the weights of a variant that has a checkpoint. `loras` are fused into the weights.
     What is there already is kept if it was made from the same definition, weights, LoRAs, code and libraries. Raises `ExportError`,
     `LoraError`, `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
-    if not seeded:
-        checkpoint = weights_folder(variant, checkpoint)
-    if checkpoint is None and not seeded and variant.weights != "seeded":
-        raise ExportError(
-            f"checkpoint: variant '{variant.name}' has published weights; give the folder that `python -m export download` filled"
-            " (--checkpoint), or allow stand-ins that make no pictures (--seeded)"
-        )
-    if depth not in DEPTHS:
-        raise ExportError(f"parity depth: expected one of {', '.join(DEPTHS)}, got '{depth}'")
-    row, limits = network(variant, component), traced_bounds(variant)[component]
-    weights = None if checkpoint is None else readable_file(checkpoint, row.part)
-    fused = loras_of(variant, component, loras)
-    applied = [lora.describe() for lora in fused]  # none: the identity is that of an export without the option
-    definition = (
-        variant.architecture,
-        variant.tokens,
-        components(variant)[component],
-        limits,
-        precision,
-        depth,
-        OPSET,
-        *applied,
-    )
+    export = _settled(wanted)
+    row = _row(export)
+    weights = None if export.checkpoint is None else readable_file(export.checkpoint, row.part)
+    loras = [lora.describe() for lora in export.loras]
+    architecture = (export.variant.architecture, export.variant.tokens)
+    definition = (*architecture, export.signature, export.limits, export.precision, export.depth, OPSET, *loras)
     key = identity(definition, weights)
-    existing = read_metadata(destination)
-    if existing is not None and existing["identity"] == key and is_whole(destination, existing):
-        print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
+    existing = kept(destination, key)
+    if existing is not None:
+        print(f"{export.component} {export.precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return existing
-
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        clock = Clock(f"{component} {precision}")
-        measured = _export(variant, component, precision, partial, checkpoint, fused, clock, depth)
+    with appearing(destination) as folder:
+        clock = Clock(f"{export.component} {export.precision}")
+        made = _make(export, folder, clock)
         metadata = {
-            "variant": variant.name,
-            "component": component,
-            "precision": precision,
+            "variant": export.variant.name,
+            "component": export.component,
+            "precision": export.precision,
             "opset": OPSET,
             "identity": key,
             "weights": weights_source(weights),
-            "loras": applied,
-            **measured,
+            "loras": loras,
+            **made,
             "versions": versions(),
-            "files": describe_files(partial),
+            "files": describe_files(folder),
             "seconds": clock.seconds,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-        (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-        move_into_place(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     return metadata
 
 
-def export_components(
-    variant: Variant,
-    names: Sequence[str],
-    precision: str,
-    folder: Path,
-    checkpoint: Path | None = None,
-    seeded: bool = False,
-    processes: int = 1,
-    loras: Sequence[Lora] = (),
-    depth: str = "full",
-) -> Iterator[dict[str, Any]]:
-    """Exports components to `folder`/<component>/, each in a process of its own, and yields their metadata in the given order.
+def _settled(wanted: Export) -> Export:
+    """The export with the checkpoint folder that will be read and the LoRAs that change it. Raises `ExportError`."""
+    if wanted.precision not in PRECISIONS:
+        raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{wanted.precision}'")
+    checkpoint = wanted.checkpoint if wanted.seeded else weights_folder(wanted.variant, wanted.checkpoint)
+    if checkpoint is None and not wanted.seeded and wanted.variant.weights != "seeded":
+        raise ExportError(
+            f"checkpoint: variant '{wanted.variant.name}' has published weights; give the folder that `python -m export download`"
+            " filled (--checkpoint), or allow stand-ins that make no pictures (--seeded)"
+        )
+    if wanted.depth not in DEPTHS:
+        raise ExportError(f"parity depth: expected one of {', '.join(DEPTHS)}, got '{wanted.depth}'")
+    loras = loras_of(wanted.variant, wanted.component, wanted.loras)
+    return replace(wanted, checkpoint=checkpoint, loras=tuple(loras))
+
+
+# ------------------------------------------------------------------------------------------------------------- processes
+def export_components(exports: Sequence[Export], root: Path, processes: int = 1) -> Iterator[dict[str, Any]]:
+    """Exports to `root`/<precision>/<component>/, each in a process of its own; yields their metadata in the given order.
 
     A process's memory goes back whole, so the peak is that of one component, or of `processes` at a time.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    arguments = (checkpoint, seeded, tuple(loras), depth)
     with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
-        futures = [
-            pool.submit(_export_in_process, threads, variant, name, precision, folder / name, *arguments) for name in names
-        ]
-        for name, future in zip(names, futures, strict=True):
+        futures = [pool.submit(_export_in_process, threads, each, root / each.precision / each.component) for each in exports]
+        for export, future in zip(exports, futures, strict=True):
             try:
                 yield future.result()
             except BrokenProcessPool as error:
                 raise ExportError(
-                    f"{name}: its process was killed, most likely for want of memory; with --processes several"
+                    f"{export.component}: its process was killed, most likely for want of memory; with --processes several"
                     " components are in memory at once"
                 ) from error
             finally:
@@ -173,10 +128,10 @@ def export_components(
                     pool.shutdown(cancel_futures=True)
 
 
-def _export_in_process(threads: int, *arguments: Any) -> dict[str, Any]:
+def _export_in_process(threads: int, export: Export, destination: Path) -> dict[str, Any]:
     torch.set_num_threads(threads)
     _give_back_large_buffers()
-    return export_component(*arguments)
+    return export_component(export, destination)
 
 
 def _give_back_large_buffers() -> None:
@@ -190,164 +145,117 @@ def _give_back_large_buffers() -> None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-# ------------------------------------------------------------------------------------------------------------- the steps
-def _export(
-    variant: Variant,
-    component: str,
-    precision: str,
-    folder: Path,
-    checkpoint: Path | None,
-    loras: Sequence[Lora],
-    clock: Clock,
-    depth: str,
-) -> dict[str, Any]:
-    """Everything between the weights and the files, proven at the given depth. Returns what was found on the way."""
-    if depth == "full":
-        return _make(variant, component, precision, folder, checkpoint, loras, clock)
-    shallow = network(variant, component).shallow
+# ----------------------------------------------------------------------------------------------------------------- steps
+@dataclass(frozen=True)
+class _Written:
+    """What is known once the files are written, and nothing of torch is left in memory."""
+
+    parameters: int
+    notes: dict[str, object]
+    operators: dict[str, dict[str, int]]
+    references: References
+    findings: list[parity.Finding]
+
+
+def _make(export: Export, folder: Path, clock: Clock) -> dict[str, Any]:
+    """Everything between the weights and the files, proven at the depth that is wanted. Returns what was found on the way."""
+    if export.depth == "full":
+        written = _write(export, folder, clock, _cases(export))
+        proof = _prove(export, folder, clock, written)
+    else:
+        shallow = _shallow(export)
+        with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as scratch:
+            proven = _write(shallow, Path(scratch), clock, _cases(shallow), subset=True)
+            proof = {**_prove(shallow, Path(scratch), clock, proven), "proven_on": shallow.variant.name}
+        written = _write(export, folder, clock, [])
+    return {
+        "parameters": written.parameters,
+        "notes": written.notes,
+        "operators": written.operators,
+        "parity": proof,
+    }
+
+
+def _shallow(export: Export) -> Export:
+    """The export of the same widths and fewer blocks that parity is proven on. Raises `ExportError`."""
+    shallow = _row(export).shallow
     if shallow is None:
         raise ExportError(
-            f"parity depth: '{component}' of variant '{variant.name}' has no shallow form; leave out --parity-depth"
+            f"parity depth: '{export.component}' of variant '{export.variant.name}' has no shallow form; leave out --parity-depth"
         )
-    proven = shallow(variant)
-    with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as scratch:
-        proof = _make(proven, component, precision, Path(scratch), checkpoint, (), clock, subset=True)
-    made = _make(variant, component, precision, folder, checkpoint, loras, clock, prove=False)
-    return {**made, "parity": {**proof["parity"], "proven_on": proven.name}}
+    return replace(export, variant=shallow(export.variant), loras=())
 
 
-def _make(
-    variant: Variant,
-    component: str,
-    precision: str,
-    folder: Path,
-    checkpoint: Path | None,
-    loras: Sequence[Lora],
-    clock: Clock,
-    prove: bool = True,
-    subset: bool = False,
-) -> dict[str, Any]:
-    signature = components(variant)[component]
-    limits = traced_bounds(variant)[component]
-    row = network(variant, component)
-    cases = parity.cases(variant, signature, limits) if prove else []
+def _row(export: Export) -> Network:
+    return network(export.variant, export.component)
 
+
+def _cases(export: Export) -> list[parity.Case]:
+    return parity.cases(export.variant, export.signature, export.limits)
+
+
+def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case], subset: bool = False) -> _Written:
+    """Weights -> `model.onnx`. Half precision is compared here, on `cases`; `subset`: the checkpoint has more than the network."""
     with clock.phase("weights"):
-        module = build(variant, component, checkpoint, loras, subset)
+        module = build(export.variant, export.component, export.checkpoint, export.loras, subset)
     parameters = sum(tensor.numel() for tensor in module.state_dict().values())
-    what = f"component '{component}' of variant '{variant.name}'"
-    require_disk(what, parameters * BYTES[precision], folder)
+    what = f"component '{export.component}' of variant '{export.variant.name}'"
+    require_disk(what, parameters * BYTES[export.precision], folder)
+    run = parity.torch_run(module, export.signature)
     with clock.phase("reference"):
-        run = parity.torch_run(module, signature)
         references = [(case, run(case.inputs)) for case in cases]
-    findings: list[parity.Finding] = []
-    if precision != "fp32":
+    findings = []
+    if export.precision != "fp32":
         with clock.phase("conversion"):
-            if row.fit_half is not None:
-                row.fit_half(module, [_tensors(signature, case.inputs) for case in cases])
-            to_half(module, row.fp32)
-            # ONNX Runtime's CPU provider computes FP16 graphs in FP32, so overflow and rounding show only here.
-            findings += parity.compare("torch fp16", run, signature, references)
-            if prove:
-                parity.require(findings, component, "fp16", row.tolerance["fp16"])
-    fp32_count = fp32_products(module)
+            findings = _convert(export, module, run, references)
     notes: Any = module.notes
+    operators = _write_graph(export, module, folder, clock)
+    return _Written(parameters, notes, operators, references, findings)
 
+
+def _convert(export: Export, module: nn.Module, run: parity.Run, references: References) -> list[parity.Finding]:
+    """Half precision, in place. ONNX Runtime's CPU provider computes FP16 graphs in FP32, so overflow and rounding show only here."""
+    row = _row(export)
+    if row.fit_half is not None:
+        row.fit_half(module, [parity.by_position(export.signature, case.inputs) for case, _ in references])
+    to_half(module, row.fp32)
+    findings = parity.compare("torch fp16", run, export.signature, references)
+    if findings:
+        parity.require(findings, export.component, "fp16", row.tolerance["fp16"])
+    return findings
+
+
+def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) -> dict[str, dict[str, int]]:
+    """The module as files in `folder`; what precision their operators have, see `precision_report`."""
+    signature = export.signature
     with clock.phase("trace"):
-        model = trace(module, variant, signature, limits)
+        model = trace(module, export)
         traced = list(model.graph.initializers.values())
     with clock.phase("graph"):
         graph.defer_weights(model, deferred_parameters(module))
         graph.clean(model)
-        if precision == "int8w":
-            notes["int8"] = quantize(model, row.keep_8bit)
+        if export.precision == "int8w":
+            notes: Any = module.notes
+            notes["int8"] = quantize(model, _row(export).keep_8bit)
         graph.conform(model, signature)
     with clock.phase("files"):
         graph.save(model, folder)
-        graph.verify_file(folder / graph.MODEL, signature)
-        report = precision_report(folder / graph.MODEL)
-        check_precision(report, precision, fp32_count)
+        graph.verify_file(folder / ONNX_FILE, signature)
+        operators = precision_report(folder / ONNX_FILE)
+        check_precision(operators, export.precision, fp32_products(module))
     # torch's exporter keeps what it last traced, and with it the weights.
     for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None
-    del module, model, run
-    gc.collect()
-
-    if prove:
-        with clock.phase("parity"):
-            run = parity.onnx_run(folder / graph.MODEL, signature)
-            findings += parity.compare("onnxruntime", run, signature, references)
-            findings += parity.compare_alone(run, signature, cases[-1])
-            parity.require(findings, component, precision, row.tolerance[precision])
-    return {
-        "parameters": parameters,
-        "notes": notes,
-        "operators": report,
-        "parity": {"tolerance": row.tolerance[precision], "findings": parity.summary(findings)},
-    }
+    return operators
 
 
-def trace(module: nn.Module, variant: Variant, signature: Signature, limits: Bounds) -> Any:
-    """The module as an ONNX IR model, every named axis symbolic within its bounds."""
-    of = multiples(variant)
-    sizes = _trace_sizes(limits, of)
-    example = _tensors(signature, example_inputs(variant, signature, sizes, salt="trace"))
-    axes = {axis: _dimension(axis, bound, of.get(axis, 1)) for axis, bound in limits.items()}
-    shapes = tuple({i: axes[axis] for i, axis in tensor.dynamic_axes.items()} for tensor in signature.inputs)
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[tensor.name for tensor in signature.inputs],
-            output_names=[tensor.name for tensor in signature.outputs],
-            optimize=False,  # graph.clean does it, in an order that takes seconds instead of minutes
-            verbose=False,
-        )
-    assert exported is not None
-    return exported.model
-
-
-def _dimension(axis: str, bound: Range, multiple: int) -> Any:
-    """A symbolic size within its bounds; one that comes in multiples is a product, so that halves of it are whole."""
-    if multiple == 1:
-        return torch.export.Dim(axis, min=bound.min, max=bound.max)
-    return multiple * torch.export.Dim(f"{axis}_part", min=bound.min // multiple, max=bound.max // multiple)
-
-
-def _trace_sizes(limits: Bounds, multiples: Mapping[str, int]) -> dict[str, int]:
-    """A size for every axis, each of its own and none of them 1, so that no two axes are taken for one and none for broadcasting."""
-    sizes: dict[str, int] = {}
-    for axis, (low, _, high) in limits.items():
-        multiple = multiples.get(axis, 1)
-        size = max(low, 2 * multiple)
-        while size in sizes.values():
-            size += multiple
-        if size > high:
-            raise ExportError(f"axis '{axis}': no size from {low} to {high} is left that no other axis of the trace has")
-        sizes[axis] = size
-    return sizes
-
-
-def _tensors(signature: Signature, arrays: parity.Arrays) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in signature.inputs)
-
-
-def traced_bounds(variant: Variant) -> dict[str, Bounds]:
-    """The widest bounds of any placement: the graph serves them all. An axis that requests give one size only is traced, and proven,
-    over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
-    widest = bounds(variant, max(placement.denoiser_rows for placement in placements(variant).values()))
-
-    def traceable(size: Range) -> Range:
-        return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)
-
-    return {component: {axis: traceable(size) for axis, size in axes.items()} for component, axes in widest.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the exporter's remarks about operators that no network here uses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _prove(export: Export, folder: Path, clock: Clock, written: _Written) -> dict[str, Any]:
+    """Compares the written file with the references. Raises `ParityError`."""
+    gc.collect()  # modules refer to themselves: their weights would stay beside ONNX Runtime's
+    tolerance = _row(export).tolerance[export.precision]
+    with clock.phase("parity"):
+        run = parity.onnx_run(folder / ONNX_FILE, export.signature)
+        findings = [*written.findings, *parity.compare("onnxruntime", run, export.signature, written.references)]
+        findings += parity.compare_alone(run, export.signature, written.references[-1][0])
+        parity.require(findings, export.component, export.precision, tolerance)
+    return {"tolerance": tolerance, "findings": parity.summary(findings)}

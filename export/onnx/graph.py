@@ -5,6 +5,7 @@ Knows ONNX; nothing of networks or precision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,13 +16,16 @@ import onnx_ir.passes.common as passes
 import torch
 from onnxscript import optimizer, rewriter
 
-from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 
 from ..checkpoint.deferred import LARGE, values
+from .errors import GraphError
 
-MODEL = "model.onnx"
-WEIGHTS = "model.onnx.data"
+WEIGHTS_FILE = f"{ONNX_FILE}.data"
+
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+_MULTIPLE = re.compile(r"((?P<factor>\d+)\*)?(?P<symbol>[A-Za-z_]\w*)")
 
 _ELEMENTS = {
     DType.FP32: ir.DataType.FLOAT,
@@ -29,10 +33,6 @@ _ELEMENTS = {
     DType.INT64: ir.DataType.INT64,
     DType.BOOL: ir.DataType.BOOL,
 }
-
-
-class GraphError(UserError):
-    """An exported graph is not what its signature declares."""
 
 
 def clean(model: ir.Model) -> None:
@@ -84,7 +84,7 @@ def _fetched(parameter: torch.Tensor, traced: ir.TensorProtocol, name: str) -> i
 
 
 def conform(model: ir.Model, signature: Signature) -> None:
-    """Checks inputs and outputs against the signature, and writes its axis names into them. Raises `GraphError`."""
+    """Checks inputs and outputs against the signature, and writes its axis names into all shapes. Raises `GraphError`."""
     graph = model.graph
     for kind, declared, found in (("input", signature.inputs, graph.inputs), ("output", signature.outputs, graph.outputs)):
         names = [value.name for value in found]
@@ -94,7 +94,31 @@ def conform(model: ir.Model, signature: Signature) -> None:
             )
         for tensor, value in zip(declared, found, strict=True):
             _check_value(signature.name, kind, tensor, value)
-            value.shape = ir.Shape(tensor.axes)
+    _name_axes(model, signature)
+    for tensor, value in zip((*signature.inputs, *signature.outputs), (*graph.inputs, *graph.outputs), strict=True):
+        value.shape = ir.Shape(tensor.axes)
+
+
+def _name_axes(model: ir.Model, signature: Signature) -> None:
+    """Writes sizes within the graph in the signature's axes, for which the exporter made up names: `s13` for `rows`.
+
+    An axis that comes in multiples is a product there, as `2*s34`: then `s34` becomes `(latent_height//2)`.
+    """
+    names: dict[str, str] = {}
+    for tensor, value in zip(signature.inputs, model.graph.inputs, strict=True):
+        for i, axis in tensor.dynamic_axes.items():
+            found = _MULTIPLE.fullmatch(str(value.shape[i])) if value.shape else None
+            if found is not None:
+                names[found["symbol"]] = f"({axis}//{found['factor']})" if found["factor"] else axis
+
+    def named(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim | str:
+        if isinstance(dim, int) or dim.value is None:
+            return dim
+        return _SYMBOL.sub(lambda found: names.get(found[0], found[0]), dim.value)
+
+    for value in (output for node in model.graph for output in node.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([named(dim) for dim in value.shape])
 
 
 def _check_value(owner: str, kind: str, tensor: Tensor, value: ir.Value) -> None:
@@ -111,7 +135,7 @@ def _check_value(owner: str, kind: str, tensor: Tensor, value: ir.Value) -> None
 
 def save(model: ir.Model, folder: Path) -> None:
     """Writes `model.onnx` and, beside it, the weights as `model.onnx.data`, whatever their size."""
-    ir.save(model, folder / MODEL, external_data=WEIGHTS, alignment=4096)
+    ir.save(model, folder / ONNX_FILE, external_data=WEIGHTS_FILE, alignment=4096)
 
 
 def verify_file(path: Path, signature: Signature) -> None:

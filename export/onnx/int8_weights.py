@@ -72,7 +72,8 @@ def _channel_axis(node: ir.Node, position: int) -> int | None:
 
 
 def _replace(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
-    name, shape = str(weight.name), ir.Shape(sizes(tensor))
+    name = str(weight.name)
+    shape = ir.Shape(sizes(tensor))
     channels = ir.Shape([sizes(tensor)[axis]])
     pair = _Once(lambda: rounded(tensor.numpy(), axis))
     int8 = ir.LazyTensor(lambda: ir.Tensor(pair.take(0)), ir.DataType.INT8, shape, name=f"{name}.int8")

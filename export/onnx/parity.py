@@ -16,12 +16,12 @@ import onnxruntime
 import torch
 from torch import nn
 
-from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, multiples
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.deferred import on_demand
+from .errors import ParityError
 from .example_inputs import Sizes, example_inputs
 
 Arrays = Mapping[str, Array]
@@ -41,10 +41,6 @@ _STEPS: Mapping[str, tuple[Sizes, ...]] = {
     ),
 }
 """Component -> cases, as steps above the smallest size of every named axis: batches of 1 to 3, odd sides, both orientations."""
-
-
-class ParityError(UserError):
-    """An exported component differs from its reference by more than its tolerance."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,17 @@ class Finding:
 
 def cases(variant: Variant, signature: Signature, bounds: Bounds) -> list[Case]:
     """The cases of a component, in the sizes that its bounds allow."""
-    found, of = [], multiples(variant)
+    of = multiples(variant)
+    found = []
     for steps in _STEPS[signature.name]:
         sizes = {axis: min(bounds[axis].min + step * of.get(axis, 1), bounds[axis].max) for axis, step in steps.items()}
         found.append(Case(sizes, example_inputs(variant, signature, sizes, salt="parity")))
     return found
+
+
+def by_position(signature: Signature, arrays: Arrays) -> tuple[torch.Tensor, ...]:
+    """Named arrays as a module takes them."""
+    return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in signature.inputs)
 
 
 def torch_run(module: nn.Module, signature: Signature) -> Run:
@@ -84,7 +86,7 @@ def torch_run(module: nn.Module, signature: Signature) -> Run:
 
     def run(arrays: Arrays) -> dict[str, Array]:
         with torch.no_grad(), on_demand():
-            outputs = module(*(torch.from_numpy(arrays[tensor.name]) for tensor in signature.inputs))
+            outputs = module(*by_position(signature, arrays))
         return {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
 
     return run
@@ -151,7 +153,6 @@ def _finding(check: str, case: str, tensor: str, output: Array, reference: Array
     if not np.isfinite(output).all():
         return Finding(check, case, tensor, math.inf, math.inf)
     difference = output - reference
-    largest, size = np.abs(reference).max(), math.sqrt(np.square(reference).mean())
-    return Finding(
-        check, case, tensor, float(np.abs(difference).max() / largest), math.sqrt(np.square(difference).mean()) / size
-    )
+    error = float(np.abs(difference).max() / np.abs(reference).max())
+    rms_error = math.sqrt(np.square(difference).mean()) / math.sqrt(np.square(reference).mean())
+    return Finding(check, case, tensor, error, rms_error)

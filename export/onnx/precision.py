@@ -1,31 +1,22 @@
 """Half precision, written into the network: weights and products in FP16, islands of FP32 where FP16 would break.
 
-TensorRT 11 has no precision flags: what the graph says is what runs. So a module is converted (`to_half`) before it is traced,
-and `precision_report` reads the types back from the exported graph, so that a graph which is FP32 by accident, or which
-normalises in FP16, is noticed. Knows layers and functions of torch, not networks; inputs and outputs of a component stay FP32.
+TensorRT 11 has no precision flags: what the graph says is what runs. So a module is converted (`to_half`) before it is traced.
+Knows layers and functions of torch, not networks; inputs and outputs of a component stay FP32.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from faceclip_serving.contract.errors import UserError
-
 from ..checkpoint.deferred import cast
-
-PRECISIONS = ("fp32", "fp16", "int8w")
-"""`int8w`: FP16 as in `fp16`, but large weights are stored as INT8, see `int8_weights`."""
 
 BYTES = {"fp32": 4, "fp16": 2, "int8w": 1}
 """Bytes of most weights in a file."""
@@ -46,11 +37,6 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset({
 """Functions of (input, weight or second factor, ...) that run in the type of the second, whatever the first is."""
 
 
-class PrecisionError(UserError):
-    """An exported graph computes something in another precision than it should."""
-
-
-# ---------------------------------------------------------------------------------------------------------------- torch
 def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
     """Makes `module` compute in FP16, in place: FP32 tensors go in and come out, islands stay FP32.
 
@@ -147,50 +133,3 @@ def _widened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], 
         return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return [widen(arg) for arg in args], {name: widen(value) for name, value in kwargs.items()}
-
-
-# ----------------------------------------------------------------------------------------------------------------- ONNX
-ONNX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
-ONNX_ISLANDS = frozenset({
-    "LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization", "RMSNormalization",
-    "LpNormalization", "Softmax", "LogSoftmax", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "Sqrt", "Exp",
-    "Sin", "Cos", "Pow", "GridSample",
-})  # fmt: skip
-"""Normalisations, softmax, sinusoids and sampling, and the pieces that exporters decompose them into."""
-
-
-def precision_report(path: Path) -> dict[str, dict[str, int]]:
-    """Operator -> element type -> number of nodes, for the products and islands of an ONNX file. Weights are not read."""
-    graph = onnx.load(str(path), load_external_data=False).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
-    counts: dict[str, Counter[str]] = {}
-    for node in graph.node:
-        if node.op_type not in ONNX_PRODUCTS | ONNX_ISLANDS:
-            continue
-        element = types.get(node.output[0], onnx.TensorProto.UNDEFINED)
-        if element == onnx.TensorProto.UNDEFINED:
-            raise PrecisionError(f"{path.name}: the type of '{node.output[0]}', output of a {node.op_type}, is not recorded")
-        counts.setdefault(node.op_type, Counter())[onnx.TensorProto.DataType.Name(element)] += 1
-    return {operator: dict(found) for operator, found in sorted(counts.items())}
-
-
-def check_precision(report: Mapping[str, Mapping[str, int]], precision: str, fp32_products: int = 0) -> None:
-    """Raises `PrecisionError` unless the graph of `report` is in `precision`: in `fp16` all products but `fp32_products` are FP16."""
-    by_type: Counter[str] = Counter()
-    for operator in ONNX_PRODUCTS:
-        by_type.update(report.get(operator, {}))
-    wrong = {
-        operator: dict(found)
-        for operator, found in report.items()
-        if operator in ONNX_ISLANDS and set(found) - {"FLOAT", "INT64"}
-    }
-    if wrong:
-        raise PrecisionError(f"expected FP32 for normalisations, softmax, sinusoids and sampling, got {wrong}")
-    expected = {"FLOAT"} if precision == "fp32" else {"FLOAT16"}
-    strays = sum(count for element, count in by_type.items() if element not in expected)
-    allowed = 0 if precision == "fp32" else fp32_products
-    if not by_type or strays != allowed:
-        raise PrecisionError(
-            f"{precision}: expected all products in {expected.pop()} but {allowed}, got {dict(by_type)}; was the module converted"
-            " before it was traced?"
-        )

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,36 @@ def describe_files(folder: Path) -> dict[str, dict[str, object]]:
     return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
 
 
+def kept(folder: Path, identity: str) -> dict[str, Any] | None:
+    """The metadata of the component in `folder`, if it is whole and made from what `identity` sums up."""
+    found = read_metadata(folder)
+    return found if found is not None and found["identity"] == identity and is_whole(folder, found) else None
+
+
 def is_whole(folder: Path, metadata: Mapping[str, Any]) -> bool:
     """Whether every file that `metadata` names is there in its full size."""
     files = ((folder / name, entry["bytes"]) for name, entry in metadata["files"].items())
     return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
 
-def move_into_place(partial: Path, destination: Path) -> None:
-    """Moves a finished folder to its place; the one that was there goes only when the new one is complete."""
-    old = destination.with_name(f".{destination.name}.{os.getpid()}.old")
-    if destination.exists():
-        destination.replace(old)
-    partial.replace(destination)
-    shutil.rmtree(old, ignore_errors=True)
+@contextmanager
+def appearing(destination: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `destination` at the end; after an error nothing of it is left.
+
+    What was there before goes only when the new one is complete.
+    """
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        old = destination.with_name(f".{destination.name}.{os.getpid()}.old")
+        if destination.exists():
+            destination.replace(old)
+        partial.replace(destination)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _file_state(path: Path) -> tuple[str, int, int]:

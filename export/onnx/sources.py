@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..paths import ROOT
+
 PACKAGES = ("export", "faceclip_serving")
 """Only these can be reached: data flows one way."""
 

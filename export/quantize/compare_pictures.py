@@ -15,17 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..commandline import add_components, add_variant
-from ..onnx.calibration import Sitting, draw_all
 from ..onnx.draw import SMALLEST_PSNR_DB, Open, Run, psnr_db
-from ..onnx.graph import MODEL
-from ..onnx.parity import onnx_run
 from ..paths import onnx_folder
-from .ranges import add_sitting, sitting_from
+from .sitting import Sitting, add_sitting, sitting_from
 
 
 class PictureError(UserError):
@@ -37,12 +35,15 @@ def compare(variant: Variant, folders: Mapping[str, Path], references: Mapping[s
 
     Raises `PictureError` below `SMALLEST_PSNR_DB`.
     """
-    missing = [str(folder) for folder in (*folders.values(), *references.values()) if not (folder / MODEL).exists()]
+    from .calibration import draw_all  # here, since torch takes seconds to import
+
+    missing = [str(folder) for folder in (*folders.values(), *references.values()) if not (folder / ONNX_FILE).exists()]
     if missing:
         raise PictureError(
-            f"expected {MODEL} in {', '.join(missing)}; make it with `python -m export onnx --variant {variant.name}`"
+            f"expected {ONNX_FILE} in {', '.join(missing)}; make it with `python -m export onnx --variant {variant.name}`"
         )
-    pictures, expected = (draw_all(variant, sitting, opener(variant, each)) for each in (folders, references))
+    pictures = draw_all(variant, sitting, opener(variant, folders))
+    expected = draw_all(variant, sitting, opener(variant, references))
     found = [psnr_db(picture, reference) for picture, reference in zip(pictures, expected, strict=True)]
     if not min(found) >= SMALLEST_PSNR_DB:  # also where it is not a number
         raise PictureError(
@@ -55,9 +56,11 @@ def compare(variant: Variant, folders: Mapping[str, Path], references: Mapping[s
 def opener(variant: Variant, folders: Mapping[str, Path]) -> Open:
     """Opens the components in `folders` on ONNX Runtime."""
 
+    from ..onnx.parity import onnx_run  # here, since torch takes seconds to import
+
     @contextmanager
     def opened(component: str) -> Iterator[Run]:
-        yield onnx_run(folders[component] / MODEL, components(variant)[component])
+        yield onnx_run(folders[component] / ONNX_FILE, components(variant)[component])
 
     return opened
 
@@ -73,13 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     root = args.components or onnx_folder(variant)
-    judged, reference = (
-        {name: root / precision / name for name in components(variant)} for precision in (args.precision, args.reference)
-    )
+    judged = {name: root / args.precision / name for name in components(variant)}
+    reference = {name: root / args.reference / name for name in components(variant)}
     print(f"{variant.name}: {args.precision} against {args.reference}", file=sys.stderr)
     found = compare(variant, judged, reference, sitting_from(args))
-    print(json.dumps({
-        "variant": variant.name, "precision": args.precision, "reference": args.reference,
-        "picture_psnr_db": [round(value, 2) for value in found], "smallest_psnr_db": SMALLEST_PSNR_DB,
-    }))  # fmt: skip
+    document = {
+        "variant": variant.name,
+        "precision": args.precision,
+        "reference": args.reference,
+        "picture_psnr_db": [round(value, 2) for value in found],
+        "smallest_psnr_db": SMALLEST_PSNR_DB,
+    }
+    print(json.dumps(document))
     return 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,28 +21,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..commandline import add_components, add_variant
-from ..networks.components import Quantization, network
-from ..onnx.calibration import UNSEEN, Sitting, draw_all, recorded
 from ..onnx.draw import Run, psnr_db
-from ..onnx.graph import MODEL, verify_file
-from ..onnx.precision import ONNX_PRODUCTS
-from ..onnx.record import METADATA, describe_files, is_whole, move_into_place, read_metadata
+from ..onnx.graph_precision import ONNX_PRODUCTS
+from ..onnx.record import METADATA, appearing, describe_files, is_whole, read_metadata
 from ..paths import onnx_folder
 from .compare_pictures import opener
-from .modelopt_graph import NAME_END, prepare, restore
-from .ranges import add_sitting, sitting_from
+from .modelopt_graph import NAME_END, annotate, restore
+from .sitting import UNSEEN, Sitting, add_sitting, sitting_from
+
+if TYPE_CHECKING:
+    from ..networks.components import Quantization
 
 MODES = ("int8", "fp8")
 MODULE = "modelopt.onnx.quantization"
@@ -67,6 +67,8 @@ def calibrate(
     `folders`: component -> the folder of its ONNX file. Of more rows than `most_rows`, evenly spaced ones are kept, so that every
     part of the runs is there.
     """
+    from .calibration import draw_all, recorded  # here, since torch takes seconds to import
+
     kept: list[Mapping[str, Array]] = []
     plain = opener(variant, folders)
 
@@ -96,7 +98,7 @@ def excluded_nodes(model: onnx.ModelProto, rules: Quantization) -> list[str]:
     return found
 
 
-def require_alike(pictures: Sequence[Array], references: Sequence[Array], mode: str, rules: Quantization) -> list[float]:
+def require_near(pictures: Sequence[Array], references: Sequence[Array], mode: str, rules: Quantization) -> list[float]:
     """PSNR of each picture, dB. Raises `QuantizationError` where one is below the component's bound."""
     bound = rules.smallest_psnr_db[mode]
     found = [psnr_db(picture, reference) for picture, reference in zip(pictures, references, strict=True)]
@@ -123,42 +125,46 @@ def quantize(
 
     `sitting` calibrates; its prompts and the `unseen` ones are what it must draw as before.
     """
+    from ..networks.components import network  # here, since torch takes seconds to import
+    from ..onnx.graph import verify_file
+    from .calibration import draw_all
+
     rules = network(variant, DENOISER).quantization
     if rules is None:
         raise QuantizationError(f"variant '{variant.name}': no rules for quantising its denoiser; see Network.quantization")
     base = _base(variant, folders)
     version = modelopt_version(python)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with appearing(destination) as partial:
         print("drawing the calibration pictures", file=sys.stderr, flush=True)
         rows, references = calibrate(variant, folders, sitting, most_rows)
         others = replace(sitting, prompts=tuple(unseen))
         references += draw_all(variant, others, opener(variant, folders))
-        source = folders[DENOISER] / MODEL
+        source = folders[DENOISER] / ONNX_FILE
         excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), rules)
         _run_modelopt(python, source, partial, mode, rows, excluded)
-        verify_file(partial / MODEL, components(variant)[DENOISER])
-        operators = quantized_products(partial / MODEL, len(excluded))
+        verify_file(partial / ONNX_FILE, components(variant)[DENOISER])
+        operators = quantized_products(partial / ONNX_FILE, len(excluded))
         print("drawing them again, quantised", file=sys.stderr, flush=True)
-        quantized = {**folders, DENOISER: partial}
-        pictures = [p for each in (sitting, others) for p in draw_all(variant, each, opener(variant, quantized))]
-        found = [round(value, 2) for value in require_alike(pictures, references, mode, rules)]
+        quantized = opener(variant, {**folders, DENOISER: partial})
+        pictures = [*draw_all(variant, sitting, quantized), *draw_all(variant, others, quantized)]
+        found = [round(value, 2) for value in require_near(pictures, references, mode, rules)]
         known = len(sitting.prompts)
         metadata = {
-            "variant": variant.name, "component": DENOISER, "precision": mode, "identity": f"{mode} of {base['identity']}",
-            "base": {"precision": base["precision"], "identity": base["identity"]}, "modelopt": version,
+            "variant": variant.name,
+            "component": DENOISER,
+            "precision": mode,
+            "identity": f"{mode} of {base['identity']}",
+            "base": {"precision": base["precision"], "identity": base["identity"]},
+            "modelopt": version,
             "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
-            "excluded": {"layers": list(rules.excluded), "products": len(excluded)}, "operators": operators,
+            "excluded": {"layers": list(rules.excluded), "products": len(excluded)},
+            "operators": operators,
             "picture_psnr_db": {"calibration": found[:known], "unseen": found[known:]},
-            "unseen_prompts": list(unseen), "smallest_psnr_db": rules.smallest_psnr_db[mode],
+            "unseen_prompts": list(unseen),
+            "smallest_psnr_db": rules.smallest_psnr_db[mode],
             "files": describe_files(partial),
-        }  # fmt: skip
+        }
         (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-        move_into_place(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return metadata
 
 
@@ -211,17 +217,17 @@ def _run_modelopt(
 ) -> None:
     work = partial / "work"
     work.mkdir()
-    for path in source.parent.glob(f"{MODEL}?*"):
+    for path in source.parent.glob(f"{ONNX_FILE}?*"):
         shutil.copy(path, work)  # ModelOpt rewrites what it is given, and onnx refuses weights with two hard links
     model = onnx.load(str(source), load_external_data=False)
-    prepare(model)
-    onnx.save(model, str(work / MODEL))
+    annotate(model)
+    onnx.save(model, str(work / ONNX_FILE))
     data = work / "calibration.npz"
     np.savez(data, **dict(rows))
     log = partial.with_name(f"{partial.name}.log")
     command = [
-        python, "-m", MODULE, f"--quantize_mode={mode}", f"--onnx_path={(work / MODEL).resolve()}",
-        f"--calibration_data_path={data.resolve()}", f"--output_path={(partial / MODEL).resolve()}", "--calibration_eps", "cpu",
+        python, "-m", MODULE, f"--quantize_mode={mode}", f"--onnx_path={(work / ONNX_FILE).resolve()}",
+        f"--calibration_data_path={data.resolve()}", f"--output_path={(partial / ONNX_FILE).resolve()}", "--calibration_eps", "cpu",
         f"--calibration_method={CALIBRATION_METHOD}", "--dq_only", "--disable_mha_qdq", "--use_external_data_format",
         "--high_precision_dtype=fp32",  # converts nothing: the graph says its precision
         "--op_types_to_quantize", *sorted(ONNX_PRODUCTS & {"Conv", "MatMul", "Gemm"}),
@@ -231,12 +237,12 @@ def _run_modelopt(
     with log.open("w") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     shutil.rmtree(work)
-    if done.returncode != 0 or not (partial / MODEL).exists():
+    if done.returncode != 0 or not (partial / ONNX_FILE).exists():
         tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-5:])
         raise QuantizationError(f"ModelOpt ended with code {done.returncode}:\n  {tail}\n  the whole log: {log}")
-    quantized = onnx.load(str(partial / MODEL), load_external_data=False)
+    quantized = onnx.load(str(partial / ONNX_FILE), load_external_data=False)
     restore(quantized)
-    onnx.save(quantized, str(partial / MODEL))
+    onnx.save(quantized, str(partial / ONNX_FILE))
     log.unlink()
 
 
@@ -245,7 +251,7 @@ def _base(variant: Variant, folders: Mapping[str, Path]) -> dict[str, Any]:
         metadata = read_metadata(folder)
         if metadata is None or not is_whole(folder, metadata):
             raise QuantizationError(
-                f"{component}: expected {folder / MODEL}, whole; make it with `python -m export onnx --variant {variant.name}"
+                f"{component}: expected {folder / ONNX_FILE}, whole; make it with `python -m export onnx --variant {variant.name}"
                 f" --precision {folder.parent.name}`"
             )
     found = read_metadata(folders[DENOISER])
@@ -267,9 +273,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter that has NVIDIA ModelOpt (default: this one)")
     add_sitting(parser)
     parser.add_argument(
-        "--unseen", action="append", metavar="PROMPT",
+        "--unseen",
+        action="append",
+        metavar="PROMPT",
         help="draw this to judge by, and calibrate nothing on it; may be repeated (default: four of our own)",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:

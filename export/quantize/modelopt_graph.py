@@ -1,4 +1,4 @@
-"""What ModelOpt 0.47 needs of a graph so that it quantises all of it, put in before (`prepare`) and taken out after (`restore`).
+"""What ModelOpt 0.47 needs of a graph so that it quantises all of it, put in before (`annotate`) and taken out after (`restore`).
 
 - **Types.** It forgets a graph's declared types and infers them again with onnx, whose inference gives some operators' outputs none;
   everything behind the first of them keeps its weights quantised and its activations not. So a `Cast` to the type that the tensor
@@ -29,7 +29,7 @@ class ModelOptGraphError(UserError):
     """A graph does not say the type of a tensor."""
 
 
-def prepare(model: onnx.ModelProto) -> int:
+def annotate(model: onnx.ModelProto) -> int:
     """Adds types and ends of names, in place; the number of Casts added."""
     graph = model.graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
@@ -53,7 +53,7 @@ def prepare(model: onnx.ModelProto) -> int:
 
 
 def restore(model: onnx.ModelProto) -> int:
-    """Takes out, in place, what `prepare` added; the number of Casts that were there."""
+    """Takes out, in place, what `annotate` added; the number of Casts that were there."""
     graph = model.graph
     casts = {
         node.output[0]: node.input[0]

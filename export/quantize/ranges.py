@@ -12,33 +12,35 @@ import argparse
 import fnmatch
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..commandline import add_checkpoint, add_variant
-from ..networks.components import Network, network
-from ..onnx.calibration import Sitting, draw_all
+from ..commandline import add_variant
 from ..onnx.draw import Run
-from ..onnx.graph import MODEL
-from ..onnx.parity import onnx_run
-from ..onnx.precision import ONNX_ISLANDS
+from ..onnx.graph_precision import ONNX_ISLANDS
 from ..paths import onnx_folder
+from .sitting import Sitting, add_sitting, sitting_from
 
-HALF_MAX = 65504.0
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from ..networks.components import Network
+
+HALF_MAX = float(np.finfo(np.float16).max)
 _LARGEST = "largest of "
 _SHOWN = 10
 
@@ -58,7 +60,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Span:
+class Extreme:
     """A tensor and its largest absolute value over all calls."""
 
     tensor: Watched
@@ -114,7 +116,7 @@ def floating_tensors(model: onnx.ModelProto) -> list[Watched]:
     return found
 
 
-def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) -> list[Span]:
+def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) -> list[Extreme]:
     """Each tensor with its largest value, and what keeps it out of half precision, the largest first."""
 
     def kept(tensor: Watched) -> str:
@@ -123,43 +125,46 @@ def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) ->
         declared = next((start for start in row.fp32 if fnmatch.fnmatchcase(tensor.layer, f"{start}*")), "")
         return declared or ("rescaled" if row.fit_half is not None else "")
 
-    spans = [Span(tensor, largest[tensor.name], kept(tensor)) for tensor in watched]
-    return sorted(spans, key=lambda span: -span.largest)
+    found = [Extreme(tensor, largest[tensor.name], kept(tensor)) for tensor in watched]
+    return sorted(found, key=lambda extreme: -extreme.largest)
 
 
-def report(spans: list[Span], row: Network) -> dict[str, Any]:
+def report(extremes: list[Extreme], row: Network) -> dict[str, Any]:
     """As JSON has it: what needs FP32 and is not kept there, what was declared and how large it is, the largest tensors."""
-    exposed = [span for span in spans if not span.kept]
+    exposed = [extreme for extreme in extremes if not extreme.kept]
     return {
-        "tensors": len(spans),
-        "largest": _described(spans[0]),
+        "tensors": len(extremes),
+        "largest": _described(extremes[0]),
         "largest_in_half": _described(exposed[0]) if exposed else None,
-        "needs_fp32": [_described(span) for span in exposed if not span.largest < HALF_MAX],
-        "declared": {start: _island([s for s in spans if s.kept == start]) for start in row.fp32},
+        "needs_fp32": [_described(extreme) for extreme in exposed if not extreme.largest < HALF_MAX],
+        "declared": {start: _island([each for each in extremes if each.kept == start]) for start in row.fp32},
         "rescaled": row.fit_half is not None,
-        "top": [_described(span) for span in spans[:_SHOWN]],
+        "top": [_described(extreme) for extreme in extremes[:_SHOWN]],
     }
 
 
-def measure(
-    variant: Variant, folder: Path, names: list[str], sitting: Sitting, say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
+def measure(variant: Variant, folder: Path, names: list[str], sitting: Sitting) -> dict[str, dict[str, Any]]:
     """Component -> its report. `folder`: <component>/model.onnx in FP32. Raises `RangeError` where a graph is missing."""
-    missing = [name for name in COMPONENTS if not (folder / name / MODEL).exists()]
+    missing = [name for name in COMPONENTS if not (folder / name / ONNX_FILE).exists()]
     if missing:
         raise RangeError(
-            f"{', '.join(missing)}: expected {folder}/<component>/{MODEL} in FP32; make them with"
+            f"{', '.join(missing)}: expected {folder}/<component>/{ONNX_FILE} in FP32; make them with"
             f" `python -m export onnx --variant {variant.name} --precision fp32`"
         )
-    nets, found = components(variant), dict[str, dict[str, Any]]()
+    from ..networks.components import network  # here, since torch takes seconds to import
+    from ..onnx.parity import onnx_run
+    from .calibration import draw_all
+
+    nets = components(variant)
+    found: dict[str, dict[str, Any]] = {}
 
     @contextmanager
     def opened(component: str) -> Iterator[Run]:
-        path = folder / component / MODEL
+        path = folder / component / ONNX_FILE
         if component not in names:
             yield onnx_run(path, nets[component])
             return
-        say(f"{component}: measuring")
+        print(f"{component}: measuring", file=sys.stderr)
         run, largest, watched = watch(path, [tensor.name for tensor in nets[component].outputs])
         yield run
         row = network(variant, component)
@@ -172,9 +177,9 @@ def measure(
 def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises `RangeError` for tensors beyond half precision that nothing keeps out of it."""
     lines = [
-        f"{component}: '{span['tensor']}' ({span['operator']}, layer {span['layer']}) reaches {span['largest']:.4g}"
+        f"{component}: '{tensor['tensor']}' ({tensor['operator']}, layer {tensor['layer']}) reaches {tensor['largest']:.4g}"
         for component, document in found.items()
-        for span in document["needs_fp32"][:_SHOWN]
+        for tensor in document["needs_fp32"][:_SHOWN]
     ]
     if lines:
         raise RangeError(
@@ -184,10 +189,11 @@ def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime  # here, as it takes a second
+
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )  # a fused tensor is not there to measure
+    # A fused tensor is not there to measure.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     beside = path.with_name(f".{path.name}.watched")  # its weights are found beside it
@@ -198,17 +204,21 @@ def _session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession
         beside.unlink()
 
 
-def _described(span: Span) -> dict[str, Any]:
+def _described(extreme: Extreme) -> dict[str, Any]:
     return {
-        "tensor": span.tensor.name, "operator": span.tensor.operator, "layer": span.tensor.layer,
-        "largest": float(f"{span.largest:.5g}"), "margin": float(f"{span.margin:.4g}"), "kept": span.kept,
-    }  # fmt: skip
+        "tensor": extreme.tensor.name,
+        "operator": extreme.tensor.operator,
+        "layer": extreme.tensor.layer,
+        "largest": float(f"{extreme.largest:.5g}"),
+        "margin": float(f"{extreme.margin:.4g}"),
+        "kept": extreme.kept,
+    }
 
 
-def _island(spans: list[Span]) -> dict[str, Any]:
+def _island(extremes: list[Extreme]) -> dict[str, Any]:
     """A declared layer. `by_range`: whether its values alone demand FP32; others stand there for their precision."""
-    top = spans[0].largest if spans else 0.0
-    return {"tensors": len(spans), "largest": float(f"{top:.5g}"), "by_range": not top < HALF_MAX}
+    top = extremes[0].largest if extremes else 0.0
+    return {"tensors": len(extremes), "largest": float(f"{top:.5g}"), "by_range": not top < HALF_MAX}
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
@@ -219,25 +229,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sitting(parser)
 
 
-def add_sitting(parser: argparse.ArgumentParser) -> None:
-    """What is drawn: the arguments that commands over calibration pictures share."""
-    parser.add_argument("--prompt", action="append", help="draw this; may be repeated (default: four of our own)")
-    parser.add_argument(
-        "--steps", type=int, default=Sitting.steps, help="denoising steps of each picture (default: %(default)s)"
-    )
-    add_checkpoint(parser, "folder of the checkpoint: its tokenizers are read")
-
-
-def sitting_from(args: argparse.Namespace) -> Sitting:
-    return Sitting(prompts=tuple(args.prompt or Sitting.prompts), steps=args.steps, checkpoint=args.checkpoint)
-
-
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     folder = args.components or onnx_folder(variant) / "fp32"
-    found = measure(
-        variant, folder, args.component or list(COMPONENTS), sitting_from(args), lambda text: print(text, file=sys.stderr)
-    )
+    found = measure(variant, folder, args.component or list(COMPONENTS), sitting_from(args))
     print(json.dumps({"variant": variant.name, "half_max": HALF_MAX, "components": found}))
     require_fit(found)
     return 0

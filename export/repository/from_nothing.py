@@ -9,8 +9,9 @@ from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
 from ..onnx.export import export_component
+from ..onnx.wanted import Export
 from ..paths import onnx_folder, repository_folder
-from .render import assemble
+from .assemble import assemble
 
 
 def build_repository(
@@ -24,8 +25,8 @@ def build_repository(
 
     `deployment` in a `destination` of other deployments joins them.
     """
+    exported = onnx_folder(variant)
     for component in COMPONENTS:
         precision = placement.components[component].precision
-        export_component(variant, component, precision, onnx_folder(variant) / precision / component, checkpoint)
-    destination = destination or repository_folder(variant, placement)
-    return assemble(variant, placement, onnx_folder(variant), destination, checkpoint, deployment)
+        export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
+    return assemble(variant, placement, exported, destination or repository_folder(variant, placement), checkpoint, deployment)

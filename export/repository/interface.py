@@ -16,7 +16,7 @@ from faceclip_serving.contract.tensors import DType
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..paths import ROOT
+from ..paths import MODEL_REPOSITORY, ROOT
 
 CLIENT = ROOT / "client" / "faceclip" / "parameters.py"
 DOCUMENT = ROOT / "docs" / "parameters.md"
@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> int:
 
 def rendered() -> dict[Path, str]:
     """Every file that follows from the declarations -> its text."""
-    from .render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, SOURCE, render
+    from .render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, render
 
     configs = render(DEFAULT_VARIANT, DEFAULT_PLACEMENT)
     return {
-        **{SOURCE / name / "config.pbtxt": text for name, text in configs.items()},
+        **{MODEL_REPOSITORY / name / "config.pbtxt": text for name, text in configs.items()},
         CLIENT: client(),
         DOCUMENT: document(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,78 @@ from .variant import Defaults, Limits, Tokens, Variant
 
 DISTILLED_GUIDANCE = 1.0
 """FLUX.1-dev's guidance input. The published pipeline keeps it at 1 and guides by a negative prompt, as SDXL is guided."""
+
+
+FLUX_SCHEDULER: Mapping[str, Any] = {
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
+
+_FLUX_TRANSFORMER: Mapping[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": (16, 56, 56),
+}
+
+_FLUX_VAE: Mapping[str, Any] = {
+    **SDXL_VAE,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+_ARCHITECTURE = FluxArchitecture(
+    face=FaceViT(width=768, depth=24, heads=8, classes=512),
+    text=T5Tower(width=4096, ffn=10240, heads=64, head_width=64, layers=24),
+    pooled=TextTower(width=768, heads=12, layers=12, activation="quick_gelu"),
+    fuser=Fuser(),
+    transformer=_FLUX_TRANSFORMER,
+    vae=_FLUX_VAE,
+)
+
+_POOLED_TOKENS = Tokens(
+    input="pooled_ids",
+    reader="CLIP",
+    tokenizer="pooled_tokenizer.json",
+    source="flux/tokenizer",
+    max_tokens=77,
+    begin=49406,
+    end=49407,
+    padding=49407,
+)
+
+_TEXT_TOKENS = Tokens(
+    input="input_ids",
+    reader="T5",
+    tokenizer="tokenizer.json",
+    source="flux/tokenizer_2",
+    max_tokens=512,
+    begin=None,
+    end=1,
+    padding=0,
+    words=(3, 32099),
+)
+
+_DEFAULTS = Defaults(
+    height=1152, width=864, num_inference_steps=50, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
+)
+
+_TINY_T5_VOCABULARY = 384
+"""Size of export/assets/tiny-t5-tokenizer."""
 
 
 def flux_guidance(height: int, width: int) -> dict[str, Array]:
@@ -57,86 +130,17 @@ def _flux(
     )
 
 
-FLUX_SCHEDULER: Mapping[str, Any] = {
-    "num_train_timesteps": 1000,
-    "shift": 3.0,
-    "use_dynamic_shifting": True,
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-}
-
-_FLUX_TRANSFORMER: Mapping[str, Any] = {
-    "patch_size": 1,
-    "in_channels": 64,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "axes_dims_rope": (16, 56, 56),
-}
-
-_FLUX_VAE: Mapping[str, Any] = {
-    **SDXL_VAE,
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-
 FLUX = _flux(
-    "flux",
-    FluxArchitecture(
-        face=FaceViT(width=768, depth=24, heads=8, classes=512),
-        text=T5Tower(width=4096, ffn=10240, heads=64, head_width=64, layers=24),
-        pooled=TextTower(width=768, heads=12, layers=12, activation="quick_gelu"),
-        fuser=Fuser(),
-        transformer=_FLUX_TRANSFORMER,
-        vae=_FLUX_VAE,
-    ),
-    weights="checkpoint",
-    pooled_tokens=Tokens(
-        input="pooled_ids",
-        reader="CLIP",
-        tokenizer="pooled_tokenizer.json",
-        source="flux/tokenizer",
-        max_tokens=77,
-        begin=49406,
-        end=49407,
-        padding=49407,
-    ),
-    text_tokens=Tokens(
-        input="input_ids",
-        reader="T5",
-        tokenizer="tokenizer.json",
-        source="flux/tokenizer_2",
-        max_tokens=512,
-        begin=None,
-        end=1,
-        padding=0,
-        words=(3, 32099),
-    ),
-    defaults=Defaults(
-        height=1152, width=864, num_inference_steps=50, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
-    ),
-    limits=Limits(size=(256, 2048), size_multiple=16),
+    "flux", _ARCHITECTURE, "checkpoint", _POOLED_TOKENS, _TEXT_TOKENS, _DEFAULTS, Limits(size=(256, 2048), size_multiple=16)
 )
-
-_TINY_T5_VOCABULARY = 384
-"""Size of export/assets/tiny-t5-tokenizer."""
 
 TINY_FLUX = _flux(
     "tiny-flux",
-    FluxArchitecture(
+    replace(
+        _ARCHITECTURE,
         face=FaceViT(width=48, depth=2, heads=4, classes=32),
         text=T5Tower(width=64, ffn=128, heads=4, head_width=16, layers=2, vocabulary=_TINY_T5_VOCABULARY, max_tokens=128),
         pooled=TextTower(48, heads=4, layers=2, activation="quick_gelu", vocabulary=TINY_VOCABULARY),
-        fuser=Fuser(),
         transformer={
             **_FLUX_TRANSFORMER,
             "num_layers": 2,
@@ -149,30 +153,15 @@ TINY_FLUX = _flux(
         },
         vae={**_FLUX_VAE, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8, "sample_size": 128},
     ),
-    weights="seeded",
-    pooled_tokens=Tokens(
-        input="pooled_ids",
-        reader="CLIP",
-        tokenizer="pooled_tokenizer.json",
+    "seeded",
+    replace(
+        _POOLED_TOKENS,
         source="tiny-tokenizer",
-        max_tokens=77,
         begin=TINY_VOCABULARY - 2,
         end=TINY_VOCABULARY - 1,
         padding=TINY_VOCABULARY - 1,
     ),
-    text_tokens=Tokens(
-        input="input_ids",
-        reader="T5",
-        tokenizer="tokenizer.json",
-        source="tiny-t5-tokenizer",
-        max_tokens=128,
-        begin=None,
-        end=1,
-        padding=0,
-        words=(3, _TINY_T5_VOCABULARY - 1),
-    ),
-    defaults=Defaults(
-        height=192, width=128, num_inference_steps=8, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
-    ),
-    limits=Limits(size=(64, 512), size_multiple=16),
+    replace(_TEXT_TOKENS, source="tiny-t5-tokenizer", max_tokens=128, words=(3, _TINY_T5_VOCABULARY - 1)),
+    replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
+    Limits(size=(64, 512), size_multiple=16),
 )

@@ -14,6 +14,10 @@ from .errors import UserError
 from .signatures import COMPONENTS, ENCODERS
 from .variant import Variant
 
+ONNX_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
+"""A TensorRT engine, serialised."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -29,11 +33,11 @@ class Runtime:
     """ONNX Runtime execution providers, for the Python backend."""
 
 
-ORT_CPU = Runtime("ort-cpu", "python", "", "model.onnx", "KIND_CPU", ("CPUExecutionProvider",))
-ORT_CUDA = Runtime("ort-cuda", "python", "", "model.onnx", "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
-TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", "model.onnx", "KIND_GPU")
+ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
+ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
-TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", "model.plan", "KIND_GPU")
+TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU")
 RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT)}
 
 
@@ -89,96 +93,37 @@ _ENCODERS_ON_CPU = dict.fromkeys(ENCODERS, _ON_CPU)
 _GB = 10**9
 
 CPU = Placement("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
-GPU_ORT = Placement(
-    "gpu-ort", _placed(ORT_CUDA, "fp16"), denoiser_rows=8, doc="ONNX Runtime on CUDA, IO binding", gpu_bytes=79 * _GB
-)
-GPU_TRITON_ORT = Placement(
-    "gpu-triton-ort", _placed(TRITON_ORT, "fp16"), denoiser_rows=8, doc="Triton's own ONNX Runtime backend", gpu_bytes=79 * _GB
-)
+GPU_ORT = Placement("gpu-ort", _placed(ORT_CUDA, "fp16"), 8, "ONNX Runtime on CUDA, IO binding", 79 * _GB)
+GPU_TRITON_ORT = Placement("gpu-triton-ort", _placed(TRITON_ORT, "fp16"), 8, "Triton's own ONNX Runtime backend", 79 * _GB)
 
+_FP16 = _placed(TENSORRT, "fp16")
+_FP16_ENCODERS_ON_CPU = _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU)
+_FP8_ENCODERS_ON_CPU = _placed(TENSORRT, "fp16", denoiser=Execution(TENSORRT, "fp8"), **_ENCODERS_ON_CPU)
+
+# fmt: off
 _SDXL = (
     CPU,
     GPU_ORT,
     GPU_TRITON_ORT,
-    Placement(
-        "8gb",
-        _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU),
-        denoiser_rows=1,
-        doc="encoders on the CPU; the two halves of guidance one after the other, which a small card is busy with anyway",
-        gpu_bytes=7_500_000_000,
-        largest_side=1152,
-        vae_tile=64,
-    ),
-    Placement(
-        "12gb",
-        _placed(TENSORRT, "fp16"),
-        denoiser_rows=1,
-        doc="everything on the card",
-        gpu_bytes=11_300_000_000,
-        largest_side=1152,
-        vae_tile=64,
-    ),
-    Placement(
-        "16gb",
-        _placed(TENSORRT, "fp16"),
-        denoiser_rows=4,
-        doc="everything on the card, two requests a tick",
-        gpu_bytes=15_300_000_000,
-        largest_side=1152,
-        vae_tile=64,
-    ),
-    Placement(
-        "24gb",
-        _placed(TENSORRT, "fp16"),
-        denoiser_rows=8,
-        doc="everything on the card, four requests a tick",
-        gpu_bytes=23_300_000_000,
-        largest_side=1152,
-        vae_tile=96,
-    ),
-    Placement(
-        "datacenter",
-        _placed(TENSORRT, "fp16"),
-        denoiser_rows=16,
-        doc="everything on a card of 80 GB, eight requests a tick",
-        gpu_bytes=79 * _GB,
-        largest_side=1344,
-    ),
+    Placement("8gb", _FP16_ENCODERS_ON_CPU, 1, "encoders on the CPU; the two halves of guidance one after the other, which a small"
+              " card is busy with anyway", 7_500_000_000, largest_side=1152, vae_tile=64),
+    Placement("12gb", _FP16, 1, "everything on the card", 11_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("16gb", _FP16, 4, "everything on the card, two requests a tick", 15_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("24gb", _FP16, 8, "everything on the card, four requests a tick", 23_300_000_000, largest_side=1152, vae_tile=96),
+    Placement("datacenter", _FP16, 16, "everything on a card of 80 GB, eight requests a tick", 79 * _GB, largest_side=1344),
 )
-
-_FP8 = Execution(TENSORRT, "fp8")
 
 _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Placement(
-        "16gb",
-        _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
-        denoiser_rows=1,
-        doc="the transformer in FP8, encoders on the CPU",
-        gpu_bytes=15_300_000_000,
-        largest_side=992,
-        vae_tile=48,
-    ),
-    Placement(
-        "24gb",
-        _placed(TENSORRT, "fp16", denoiser=_FP8, **_ENCODERS_ON_CPU),
-        denoiser_rows=2,
-        doc="the transformer in FP8, encoders on the CPU",
-        gpu_bytes=23_300_000_000,
-        largest_side=1152,
-        vae_tile=64,
-    ),
-    Placement(
-        "datacenter",
-        _placed(TENSORRT, "fp16"),
-        denoiser_rows=4,
-        doc="everything on a card of 80 GB, two requests a tick",
-        gpu_bytes=79 * _GB,
-        largest_side=1152,
-    ),
+    Placement("16gb", _FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=992,
+              vae_tile=48),
+    Placement("24gb", _FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU", 23_300_000_000, largest_side=1152,
+              vae_tile=64),
+    Placement("datacenter", _FP16, 4, "everything on a card of 80 GB, two requests a tick", 79 * _GB, largest_side=1152),
 )
+# fmt: on
 
 _PLACEMENTS: Mapping[type, tuple[Placement, ...]] = {SDXLArchitecture: _SDXL, FluxArchitecture: _FLUX}
 """By family, since families differ in what fits where."""

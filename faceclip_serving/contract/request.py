@@ -27,7 +27,7 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
 
 
 def request_tensors(**values: Any) -> dict[str, Array]:
-    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, text as `str`."""
+    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none."""
     tensors = {}
     for name, value in values.items():
         declared = next((parameter for parameter in PARAMETERS if parameter.name == name), None)
@@ -35,6 +35,8 @@ def request_tensors(**values: Any) -> dict[str, Array]:
             known = ", ".join(parameter.name for parameter in PARAMETERS)
             raise InvalidRequest(f"{name}: expected a parameter of a request, one of {known}")
         items = value if declared is FACE_IMAGES else [value]
+        if not items:
+            continue
         if declared.dtype is DType.BYTES:
             tensors[name] = bytes_tensor([item.encode() if isinstance(item, str) else item for item in items])
         else:

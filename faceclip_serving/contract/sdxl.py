@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,54 +12,6 @@ from .architectures import FaceViT, Fuser, SDXLArchitecture, TextTower
 from .schedules import EPSILON_SCHEDULERS, spaced_by_scheduler
 from .tensors import Array, DType, Tensor
 from .variant import Defaults, Limits, Tokens, Variant
-
-
-def sdxl_time_ids(height: int, width: int) -> dict[str, Array]:
-    """SDXL's size micro-conditioning: original size, crop corner, target size."""
-    return {"time_ids": np.array([[height, width, 0, 0, height, width]], np.float32)}
-
-
-def _sdxl(
-    name: str,
-    architecture: SDXLArchitecture,
-    weights: str,
-    tokens: Tokens,
-    defaults: Defaults,
-    limits: Limits,
-    scheduler_config: Mapping[str, Any],
-) -> Variant:
-    face, towers = architecture.face, list(architecture.towers.values())
-    features = (
-        Tensor("class_token", DType.FP32, ("faces", len(towers), face.classes), "identity vector per branch, unit length"),
-        Tensor("patch_token", DType.FP32, ("faces", len(towers), face.patches, face.width), "face patches per branch"),
-    )
-    return Variant(
-        name=name,
-        architecture=architecture,
-        weights=weights,
-        tokens=(tokens,),
-        face_features=features,
-        fused_features=features,
-        conditioning=(
-            Tensor(
-                "embeddings",
-                DType.FP32,
-                ("rows", tokens.max_tokens, sum(tower.width for tower in towers)),
-                "fused face-text tokens of both branches, concatenated",
-            ),
-            Tensor("pooled", DType.FP32, ("rows", towers[-1].width), "text row at the end token, before projection"),
-        ),
-        extras=(Tensor("time_ids", DType.FP32, ("rows", 6), "height, width, 0, 0, height, width in pixels"),),
-        extras_for=sdxl_time_ids,
-        latent_channels=architecture.vae["latent_channels"],
-        latent_scale=2 ** (len(architecture.vae["block_out_channels"]) - 1),
-        schedulers=tuple(EPSILON_SCHEDULERS),
-        scheduler_config=scheduler_config,
-        timesteps_for=spaced_by_scheduler,
-        defaults=defaults,
-        limits=limits,
-    )
-
 
 SDXL_SCHEDULER: Mapping[str, Any] = {
     "num_train_timesteps": 1000,
@@ -102,46 +55,97 @@ SDXL_VAE: Mapping[str, Any] = {
     "scaling_factor": 0.13025,
 }
 
-SDXL = _sdxl(
-    "sdxl",
-    SDXLArchitecture(
-        face=FaceViT(width=768, depth=24, heads=8, classes=512),
-        towers={
-            "face_clip_l": TextTower(width=768, heads=12, layers=12, activation="quick_gelu"),
-            "face_clip_g": TextTower(width=1280, heads=20, layers=32, activation="gelu"),
-        },
-        fuser=Fuser(),
-        unet=_SDXL_UNET,
-        vae=SDXL_VAE,
-    ),
-    weights="checkpoint",
-    tokens=Tokens(
-        input="input_ids",
-        tokenizer="tokenizer.json",
-        max_tokens=77,
-        begin=49406,
-        end=49407,
-        padding=0,
-        face_prefix="Photo of a id person. ",
-        identity_token=1014,
-    ),
-    defaults=Defaults(height=1152, width=864, num_inference_steps=50, guidance_scale=5.0),
-    limits=Limits(size=(256, 2048)),
-    scheduler_config=SDXL_SCHEDULER,
+_ARCHITECTURE = SDXLArchitecture(
+    face=FaceViT(width=768, depth=24, heads=8, classes=512),
+    towers={
+        "face_clip_l": TextTower(width=768, heads=12, layers=12, activation="quick_gelu"),
+        "face_clip_g": TextTower(width=1280, heads=20, layers=32, activation="gelu"),
+    },
+    fuser=Fuser(),
+    unet=_SDXL_UNET,
+    vae=SDXL_VAE,
 )
+
+_TOKENS = Tokens(
+    input="input_ids",
+    tokenizer="tokenizer.json",
+    max_tokens=77,
+    begin=49406,
+    end=49407,
+    padding=0,
+    face_prefix="Photo of a id person. ",
+    identity_token=1014,
+)
+
+_DEFAULTS = Defaults(height=1152, width=864, num_inference_steps=50, guidance_scale=5.0)
 
 TINY_VOCABULARY = 926
 """Size of export/assets/tiny-tokenizer."""
 
+NANO_VOCABULARY = 926
+"""Size of weights/nano/tokenizer, learnt from the captions of `training`."""
+
+_NANO_TOKENS = 56
+
+
+def sdxl_time_ids(height: int, width: int) -> dict[str, Array]:
+    """SDXL's size micro-conditioning: original size, crop corner, target size."""
+    return {"time_ids": np.array([[height, width, 0, 0, height, width]], np.float32)}
+
+
+def _sdxl(
+    name: str,
+    architecture: SDXLArchitecture,
+    weights: str,
+    tokens: Tokens,
+    defaults: Defaults,
+    limits: Limits,
+    scheduler_config: Mapping[str, Any] = SDXL_SCHEDULER,
+) -> Variant:
+    face, towers = architecture.face, list(architecture.towers.values())
+    features = (
+        Tensor("class_token", DType.FP32, ("faces", len(towers), face.classes), "identity vector per branch, unit length"),
+        Tensor("patch_token", DType.FP32, ("faces", len(towers), face.patches, face.width), "face patches per branch"),
+    )
+    return Variant(
+        name=name,
+        architecture=architecture,
+        weights=weights,
+        tokens=(tokens,),
+        face_features=features,
+        fused_features=features,
+        conditioning=(
+            Tensor(
+                "embeddings",
+                DType.FP32,
+                ("rows", tokens.max_tokens, sum(tower.width for tower in towers)),
+                "fused face-text tokens of both branches, concatenated",
+            ),
+            Tensor("pooled", DType.FP32, ("rows", towers[-1].width), "text row at the end token, before projection"),
+        ),
+        extras=(Tensor("time_ids", DType.FP32, ("rows", 6), "height, width, 0, 0, height, width in pixels"),),
+        extras_for=sdxl_time_ids,
+        latent_channels=architecture.vae["latent_channels"],
+        latent_scale=2 ** (len(architecture.vae["block_out_channels"]) - 1),
+        schedulers=tuple(EPSILON_SCHEDULERS),
+        scheduler_config=scheduler_config,
+        timesteps_for=spaced_by_scheduler,
+        defaults=defaults,
+        limits=limits,
+    )
+
+
+SDXL = _sdxl("sdxl", _ARCHITECTURE, "checkpoint", _TOKENS, _DEFAULTS, Limits(size=(256, 2048)))
+
 TINY_SDXL = _sdxl(
     "tiny-sdxl",
-    SDXLArchitecture(
+    replace(
+        _ARCHITECTURE,
         face=FaceViT(width=48, depth=2, heads=4, classes=32),
         towers={
             "face_clip_l": TextTower(64, heads=4, layers=2, activation="quick_gelu", vocabulary=TINY_VOCABULARY),
             "face_clip_g": TextTower(96, heads=6, layers=3, activation="gelu", vocabulary=TINY_VOCABULARY),
         },
-        fuser=Fuser(),
         unet={
             **_SDXL_UNET,
             "sample_size": 16,
@@ -155,31 +159,16 @@ TINY_SDXL = _sdxl(
         },
         vae={**SDXL_VAE, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 8, "sample_size": 128},
     ),
-    weights="seeded",
-    tokens=Tokens(
-        input="input_ids",
-        tokenizer="tokenizer.json",
-        source="tiny-tokenizer",
-        max_tokens=77,
-        begin=TINY_VOCABULARY - 2,
-        end=TINY_VOCABULARY - 1,
-        padding=0,
-        face_prefix="Photo of a id person. ",
-        identity_token=512,
-    ),
-    defaults=Defaults(height=192, width=128, num_inference_steps=8, guidance_scale=5.0),
-    limits=Limits(size=(64, 512)),
-    scheduler_config=SDXL_SCHEDULER,
+    "seeded",
+    replace(_TOKENS, source="tiny-tokenizer", begin=TINY_VOCABULARY - 2, end=TINY_VOCABULARY - 1, identity_token=512),
+    replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
+    Limits(size=(64, 512)),
 )
-
-NANO_VOCABULARY = 926
-"""Size of weights/nano/tokenizer, learnt from the captions of `training`."""
-
-_NANO_TOKENS = 56
 
 NANO = _sdxl(
     "nano",
-    SDXLArchitecture(
+    replace(
+        _ARCHITECTURE,
         face=FaceViT(width=96, depth=4, heads=4, classes=128, image_size=112, patch_size=14),
         towers={
             "face_clip_l": TextTower(
@@ -216,27 +205,11 @@ NANO = _sdxl(
             "scaling_factor": 1.0,
         },
     ),
-    weights="committed",
-    tokens=Tokens(
-        input="input_ids",
-        tokenizer="tokenizer.json",
-        max_tokens=_NANO_TOKENS,
-        begin=NANO_VOCABULARY - 2,
-        end=NANO_VOCABULARY - 1,
-        padding=0,
-        face_prefix="Photo of a id person. ",
-        identity_token=571,
-    ),
-    defaults=Defaults(
-        height=128,
-        width=128,
-        num_inference_steps=20,
-        guidance_scale=4.0,
-        scheduler="DPMSolverMultistepScheduler",
-        negative_prompt="",
-    ),
-    limits=Limits(size=(128, 128)),
+    "committed",
+    replace(_TOKENS, max_tokens=_NANO_TOKENS, begin=NANO_VOCABULARY - 2, end=NANO_VOCABULARY - 1, identity_token=571),
+    Defaults(128, 128, num_inference_steps=20, guidance_scale=4.0, scheduler="DPMSolverMultistepScheduler", negative_prompt=""),
+    Limits(size=(128, 128)),
     # It predicts velocity, which learns composition much sooner than predicted noise does.
-    scheduler_config={**SDXL_SCHEDULER, "prediction_type": "v_prediction"},
+    {**SDXL_SCHEDULER, "prediction_type": "v_prediction"},
 )
 """FaceCLIP in small, trained by this project on pictures that it draws itself: weights/nano."""

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from .alignment import TEMPLATE, Points, apply, fit_similarity
 from .photos import Pixels
 
+DETECTOR_FILE = "face_detection_yunet.onnx"
+"""OpenCV's YuNet in the folder of the `prepare` model."""
+
 
 class Box(NamedTuple):
     """Left, top, width and height in pixels."""
@@ -53,6 +56,12 @@ class Detector(Protocol):
 def make_detector(model: Path | None = None) -> Detector:
     """YuNet with the given model file, or the embedded detector. Raises ValueError if the file cannot be used."""
     return Haar() if model is None else YuNet(model)
+
+
+def detector_in(folder: Path) -> Detector:
+    """YuNet where its file is in the folder of the `prepare` model, else the embedded detector."""
+    model = folder / DETECTOR_FILE
+    return make_detector(model if model.exists() else None)
 
 
 class YuNet:

@@ -1,30 +1,31 @@
 """The arithmetic of the measurements: percentiles, floors, ratios, sweeps, tables and charts. Nothing is timed here."""
 
 import itertools
+import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.measure import chart
-from benchmarks.measure.distribution import percentile, summary
+from benchmarks.measure.chart import Bar, bar_chart, save_figure
 from benchmarks.measure.floor import Peak, component_sizes, floor_s, request_floor_s, unfused_s
+from benchmarks.measure.report import RESULTS
 from benchmarks.measure.sweep import SweepError, points, usual_point
 from benchmarks.measure.table import table
 from benchmarks.speed import compare
 from benchmarks.speed.compare import agreement, figures, ratios, take_turns
-from benchmarks.speed.latency import times_table
+from benchmarks.speed.latency import bars, summary, times_table
 from benchmarks.speed.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
 from export.forecast.cost import Cost
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU, GPU_ORT, placement_of
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 
 WORK = Cost(
     flops=1000,
-    flops_by_operator={"MatMul": 1000},
     parameters=25,
     weight_bytes=100,
     boundary_bytes=20,
@@ -33,21 +34,13 @@ WORK = Cost(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------ distribution
-@pytest.mark.parametrize(("percent", "expected"), [(0, 1.0), (50, 2.5), (90, 3.7), (100, 4.0)])
-def test_percentiles_lie_on_lines_between_neighbours(percent, expected):
-    assert percentile([4.0, 1.0, 3.0, 2.0], percent) == pytest.approx(expected)
-
-
-def test_a_percentile_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least one value"):
-        percentile([], 50)
-    with pytest.raises(ValueError, match="percentage from 0 to 100"):
-        percentile([1.0], 101)
-
-
+# --------------------------------------------------------------------------------------------------------------- latency
 def test_a_summary_counts_its_runs():
     assert summary([0.2] * 7) == {"p50_s": 0.2, "p90_s": 0.2, "p99_s": 0.2, "runs": 7}
+
+
+def test_percentiles_lie_on_lines_between_neighbours():
+    assert summary([4.0, 1.0, 3.0, 2.0]) == {"p50_s": 2.5, "p90_s": 3.7, "p99_s": 3.97, "runs": 4}
 
 
 # ------------------------------------------------------------------------------------------------------------------- floor
@@ -104,7 +97,7 @@ def test_pictures_of_other_work_end_the_comparison():
     almost[0, 0, 0] += 1
     assert agreement({"served": almost, "diffusers_eager": picture})["served"] > 60
     assert agreement({"served": picture, "onnxruntime": picture}) == {"onnxruntime": 200.0}
-    with pytest.raises(SystemExit, match="the picture of served"):
+    with pytest.raises(UserError, match="the picture of served"):
         agreement({"served": other, "diffusers_eager": picture})
 
 
@@ -132,6 +125,13 @@ def test_a_sweep_is_every_combination_and_keeps_what_is_not_named():
     found = points(TINY_SDXL, usual_point(TINY_SDXL), ["size=128x64,64x64", "images=1,2"])
     assert [(p.height, p.width, p.images) for p in found] == [(128, 64, 1), (128, 64, 2), (64, 64, 1), (64, 64, 2)]
     assert {p.steps for p in found} == {TINY_SDXL.defaults.num_inference_steps}
+
+
+def test_a_placement_was_once_called_a_profile():
+    usual = usual_point(SDXL)
+    assert points(SDXL, usual, ["profile=8gb,cpu"]) == points(SDXL, usual, ["placement=8gb,cpu"])
+    with pytest.raises(SweepError, match="given twice"):
+        points(SDXL, usual, ["profile=8gb", "placement=cpu"])
 
 
 def test_no_sweep_is_the_usual_request():
@@ -179,36 +179,43 @@ def test_times_stand_beside_the_floor():
     assert request.split() == ["here:", "request", "4", "5", "6", "2", "2", "250", "2"]
 
 
-BARS = [chart.Bar("short <& sharp>", 10.0, mark=5.0, whisker=20.0), chart.Bar("long", 40.0)]
+BARS = [Bar("short <& sharp>", 10.0, floor=5.0, whisker=20.0), Bar("long", 40.0)]
 
 
 def test_bars_are_as_long_as_their_values():
-    boxes = [shape for shape in chart.layout("title", "ms", BARS) if isinstance(shape, chart.Box)]
-    short, long = (box for box in boxes if box.colour == chart.BAR_COLOUR)
-    assert long.width == pytest.approx(4 * short.width)
-    (floor,) = (box for box in boxes if box.colour == chart.MARK_COLOUR)
-    assert floor.x + 1 == pytest.approx(short.x + short.width / 2)
+    (axes,) = bar_chart("title", "ms", BARS).axes
+    assert [patch.get_width() for patch in axes.patches] == [10.0, 40.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["short <& sharp>", "long"]
+    assert axes.yaxis.get_inverted()  # the first one is at the top
 
 
 def test_nothing_is_drawn_outside_of_the_picture():
-    bars = [replace(bar, whisker=55.0) for bar in BARS]
-    for shape in chart.layout("title", "ms", bars):
-        assert 0 <= shape.x <= chart.WIDTH and 0 <= shape.y <= chart.height_of(len(bars))
-        if isinstance(shape, chart.Box):
-            assert shape.x + shape.width <= chart.WIDTH
+    figure = bar_chart("a title", "ms", [replace(bar, label=60 * "w", whisker=55.0) for bar in BARS])
+    figure.draw_without_rendering()
+    frame, texts = figure.bbox, [*figure.axes[0].texts, *figure.axes[0].get_yticklabels(), figure.axes[0].title]
+    for box in (text.get_window_extent() for text in texts):
+        assert frame.x0 <= box.x0 <= box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
 
 
-def test_both_files_are_pictures_of_the_same_size(tmp_path: Path):
-    drawn, painted = chart.write(tmp_path / "new" / "chart", "title", "ms", BARS)
+def test_both_files_are_the_same_picture(tmp_path: Path):
+    drawn, painted = (save_figure(bar_chart("title", "ms", BARS), tmp_path / "new" / f"chart{end}") for end in (".svg", ".png"))
     root = ElementTree.parse(drawn).getroot()
-    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "short <& sharp>" in texts and "title" in texts
-    pixels = cv2.imread(str(painted))
-    assert pixels.shape == (int(root.get("height")), int(root.get("width")), 3)
-    assert (pixels == np.array(chart.BAR_COLOUR[::-1])).all(axis=2).any()
+    width, height = (float(value) for value in root.get("viewBox").split()[2:])
+    pixels = Image.open(painted)
+    assert pixels.width / pixels.height == pytest.approx(width / height, rel=0.01)
+    assert len(pixels.convert("RGB").getcolors(1 << 16)) > 3
 
 
-@pytest.mark.parametrize("bars", [[], [chart.Bar("a", float("nan"))], [chart.Bar("a", -1.0)]])
+def test_the_chart_that_is_kept_is_drawn_from_the_figures_beside_it(tmp_path: Path):
+    document = json.loads((RESULTS / "latency-tiny-sdxl.json").read_text())
+    figure = bar_chart("tiny-sdxl: milliseconds against the floor", "ms", bars(document["points"]))
+    kept = RESULTS / "latency-tiny-sdxl.svg"
+    assert save_figure(figure, tmp_path / kept.name).read_text() == kept.read_text()
+
+
+@pytest.mark.parametrize("bars", [[], [Bar("a", float("nan"))], [Bar("a", -1.0)]])
 def test_a_chart_of_nothing_is_refused(bars):
     with pytest.raises(ValueError, match="finite values from 0 on"):
-        chart.layout("title", "ms", bars)
+        bar_chart("title", "ms", bars)

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.gpu import gpu_process, small_card
-from benchmarks.gpu.gpu_verify import cases, failures, shown
+from benchmarks.gpu import small_card, ways
 from benchmarks.gpu.report_file import file_name, outcome, parts
-from benchmarks.measure.server_memory import model_of
+from benchmarks.gpu.verify import cases, failures, shown
+from benchmarks.measure.host_memory import model_of
 from benchmarks.memory.vram import totals
-from export.onnx.parity import ParityError
+from export.onnx.errors import ParityError
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.tensors import Range
@@ -31,7 +31,7 @@ def test_a_component_without_a_size_meets_each_batch_once():
 
 
 def test_one_plan_takes_all_cases_and_is_best_at_the_first():
-    limits = gpu_process.case_bounds(tuple(cases(SDXL, DENOISER, SIZES, [2, 1, 4])))
+    limits = ways.case_bounds(tuple(cases(SDXL, DENOISER, SIZES, [2, 1, 4])))
     assert limits == {"rows": Range(1, 2, 4), "latent_height": Range(128, 128, 144), "latent_width": Range(108, 128, 128)}
 
 
@@ -85,11 +85,11 @@ def test_ways_agree_and_the_reference_comes_first(tiny_repository_graphs, tmp_pa
 
     def job(way):
         folder, case = str(tiny_repository_graphs / FACE_ENCODER), ({"faces": 2},)
-        return gpu_process.Job(TINY_SDXL.name, FACE_ENCODER, way, folder, str(tmp_path), case, 1, "cpu")
+        return ways.WayTrial(TINY_SDXL.name, FACE_ENCODER, way, folder, str(tmp_path), case, 1, "cpu")
 
-    assert gpu_process.run_here(job("onnxruntime"))["cases"][0]["error_of_largest"] is None
-    gpu_process.run_here(job("torch_fp32"))
-    (case,) = gpu_process.run_here(job("onnxruntime"))["cases"]
+    assert ways.run_here(job("onnxruntime"))["cases"][0]["error_of_largest"] is None
+    ways.run_here(job("torch_fp32"))
+    (case,) = ways.run_here(job("onnxruntime"))["cases"]
     assert case["error_of_largest"] <= 5e-5 and case["sizes"] == {"faces": 2}
     assert case["median_s"] >= case["fastest_s"] > 0
 
@@ -98,15 +98,13 @@ def test_a_case_that_fails_leaves_the_others(tiny_repository_graphs, tmp_path, m
     def none(*_):
         raise ParityError("too small\na card")
 
-    monkeypatch.setitem(gpu_process._OPEN, "onnxruntime", lambda *_: none)
-    job = gpu_process.Job(
-        TINY_SDXL.name, FACE_ENCODER, "onnxruntime", "", str(tmp_path), ({"faces": 1}, {"faces": 2}), 1, "cpu"
-    )
-    assert [case["error"] for case in gpu_process.run_here(job)["cases"]] == ["ParityError: too small"] * 2
+    monkeypatch.setitem(ways._OPEN, "onnxruntime", lambda *_: none)
+    job = ways.WayTrial(TINY_SDXL.name, FACE_ENCODER, "onnxruntime", "", str(tmp_path), ({"faces": 1}, {"faces": 2}), 1, "cpu")
+    assert [case["error"] for case in ways.run_here(job)["cases"]] == ["ParityError: too small"] * 2
 
 
 def test_a_picture_on_a_small_card_is_decoded_in_tiles(tiny_repository_graphs):
-    job = small_card.Job(TINY_SDXL.name, "8gb", "onnxruntime", str(tiny_repository_graphs), 128, 64, 1, "cpu")
+    job = small_card.SmallCardTrial(TINY_SDXL.name, "8gb", "onnxruntime", str(tiny_repository_graphs), 128, 64, 1, "cpu")
     found = small_card.run_here(job)
     assert found["image"] == [1, 3, 128, 64] and found["finite"] is True and len(found["step_s"]) == 1
 

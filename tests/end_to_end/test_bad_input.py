@@ -11,7 +11,7 @@ import tritonclient.grpc as grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from benchmarks.measure.parity import PHOTO
+from benchmarks.measure.example import PHOTO
 
 PHOTO_BYTES = PHOTO.read_bytes()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.measure.example import PHOTO
 from benchmarks.measure.inprocess import load
-from benchmarks.measure.oracle import psnr_db
-from benchmarks.measure.parity import PHOTO
+from benchmarks.measure.pictures import picture_psnr_db
 from export.repository.deployments import DeploymentError, check_name, install, is_current
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
@@ -53,13 +53,13 @@ def test_each_answers_at_the_same_time_as_it_does_alone(both, pipe):
         *_, streamed = flux.stream("a portrait", face_image=PHOTO, **CALL)
     assert np.array_equal(pictures[1], np.asarray(streamed.images[0]))
     alone = np.asarray(pipe("a portrait", face_image=PHOTO, **CALL).images[0])
-    assert psnr_db(pictures[0], alone) >= 60
+    assert picture_psnr_db(pictures[0], alone) >= 60
     arrays = raw(**CALL, prompt="a portrait")
     arrays["face_images"] = np.array([PHOTO.read_bytes()], dtype=object)
     single = build_repository(TINY_FLUX, CPU)
     in_process = load(TINY_FLUX, CPU, single)(arrays)["images"][0]
-    assert psnr_db(pictures[1], np.asarray(Image.open(io.BytesIO(in_process)))) >= 60
-    assert psnr_db(pictures[0], pictures[1]) < 45
+    assert picture_psnr_db(pictures[1], np.asarray(Image.open(io.BytesIO(in_process)))) >= 60
+    assert picture_psnr_db(pictures[0], pictures[1]) < 45
 
 
 def test_orders_reach_every_sampler_and_clients_see_both(both):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.measure.oracle import load_oracle, psnr_db
-from benchmarks.measure.parity import PHOTO, compare
+from benchmarks.measure.example import PHOTO
+from benchmarks.measure.oracle import load_oracle
+from benchmarks.measure.pictures import picture_psnr_db
+from benchmarks.quality.parity import parity_of
 from faceclip_serving.contract.sdxl import TINY_SDXL
 
 
@@ -17,7 +19,7 @@ def pixels(result, i=0):
 
 
 def test_served_pictures_are_those_of_diffusers_own_pipeline(server, pipe):
-    found = compare(load_oracle(TINY_SDXL), server.repository, pipe)
+    found = parity_of(load_oracle(TINY_SDXL), server.repository, pipe)
     assert len(found["cases"]) == 12
     assert found["psnr_db_min"] >= 45
     assert found["encoder_max_abs_error"] <= 1e-4
@@ -32,14 +34,14 @@ def test_the_face_and_the_prompt_change_the_picture_and_the_seed_repeats_it(pipe
         pipe("a castle", face_image=PHOTO, **base),
         pipe("a portrait", face_image=PHOTO, **{**base, "seed": 4}),
     ):
-        assert psnr_db(pixels(face), pixels(other)) < 45
+        assert picture_psnr_db(pixels(face), pixels(other)) < 45
 
 
 def test_several_images_are_the_pictures_of_consecutive_seeds(pipe):
     four = pipe("a portrait", seed=10, num_inference_steps=3, num_images_per_prompt=4)
     assert four.seeds == [10, 11, 12, 13]
     alone = pipe("a portrait", seed=12, num_inference_steps=3)
-    assert psnr_db(pixels(four, 2), pixels(alone)) >= 50
+    assert picture_psnr_db(pixels(four, 2), pixels(alone)) >= 50
 
 
 @pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP"])
@@ -83,7 +85,7 @@ def test_guidance_modes_meet_where_they_must(pipe):
     standard = pixels(pipe("a portrait", guidance_scale=4.0, **base))
     assert np.array_equal(standard, pixels(pipe("a portrait", id_guidance_scale=4.0, text_guidance_scale=4.0, **base)))
     free = pixels(pipe("a portrait", guidance_scale=4.0, seed=8, num_inference_steps=4))
-    assert psnr_db(free, pixels(pipe("a portrait", id_guidance_scale=0.0, text_guidance_scale=4.0, **base))) >= 50
+    assert picture_psnr_db(free, pixels(pipe("a portrait", id_guidance_scale=0.0, text_guidance_scale=4.0, **base))) >= 50
     split = pipe("a portrait", id_guidance_scale=2.0, text_guidance_scale=4.0, **base)
     assert split.details["sampling"]["rows"] == 12
     assert pipe("a portrait", guidance_scale=1.0, **base).details["sampling"]["rows"] == 4
@@ -93,7 +95,7 @@ def test_guidance_modes_meet_where_they_must(pipe):
 def test_two_references_are_averaged(pipe):
     twice = pipe("a portrait", face_images=[PHOTO, PHOTO], seed=8, num_inference_steps=3)
     once = pipe("a portrait", face_image=PHOTO, seed=8, num_inference_steps=3)
-    assert psnr_db(pixels(twice), pixels(once)) >= 50
+    assert picture_psnr_db(pixels(twice), pixels(once)) >= 50
     assert len(twice.details["faces"]) == 2
 
 

@@ -112,10 +112,10 @@ def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
     assert pipe("a portrait", num_inference_steps=1).images
 
 
-def test_the_readmes_plain_client_works(server, tmp_path):
+def test_the_documented_plain_client_works(server, tmp_path):
     """Any KServe-v2 client can call the server: the example is run as it stands, but for address and folder."""
-    readme = (ROOT / "README.md").read_text()
-    [example] = re.findall(r"```python\n(# plain tritonclient\n.*?)```", readme, re.DOTALL)
+    page = (ROOT / "docs" / "try.md").read_text()
+    [example] = re.findall(r"```python\n(# plain tritonclient\n.*?)```", page, re.DOTALL)
     assert len(example.strip().splitlines()) <= 16
     program = example.replace("localhost:8001", server.url).replace(
         "examples/astronaut.jpg", str(ROOT / "examples/astronaut.jpg")

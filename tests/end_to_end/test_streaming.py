@@ -14,7 +14,7 @@ import tritonclient.grpc as grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.measure.parity import PHOTO
+from benchmarks.measure.example import PHOTO
 from faceclip import DeadlineExceededError, InvalidRequestError, Progress
 from server.metrics import read_metrics
 from server.probe import tensor_input

@@ -12,7 +12,8 @@ from tritonclient.grpc import model_config_pb2
 
 from export.engine.shapes import Sizes, engine_bounds
 from export.paths import onnx_folder
-from export.repository.render import assemble, render
+from export.repository.assemble import assemble
+from export.repository.render import render
 from faceclip_serving.contract.placements import CPU, ORT_CPU, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import VAE_DECODER, VAE_TILE, components

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.onnx.export import export_component
+from export.onnx.wanted import Export
 from export.paths import onnx_folder
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER
@@ -27,5 +28,5 @@ def micro_fp16(tmp_path_factory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for component in (FACE_ENCODER, DENOISER):
-            export_component(MICRO, component, "fp16", folder / component)
+            export_component(Export(MICRO, component, "fp16"), folder / component)
     return folder

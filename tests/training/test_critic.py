@@ -14,7 +14,7 @@ from training.autoencoder import Latents, decoder_stage, encode_all
 from training.critic import critic_stage
 from training.dataset import Pictures, build
 from training.loop import run
-from training.recipe import make_critic
+from training.work import make_critic
 
 
 @pytest.fixture(scope="module")

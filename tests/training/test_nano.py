@@ -25,6 +25,7 @@ from training.conditioning import Faces
 from training.crops import encoder_view
 from training.dataset import PICTURES, SPLITS, VIEW, scene_of
 from training.diffusion import Guidance, generate
+from training.errors import TrainingError
 from training.identity import face_features
 from training.judges import classify
 from training.texts import read_tokenizer
@@ -139,6 +140,6 @@ def test_the_face_acts_only_where_its_scale_is_above_zero(cases: Cases) -> None:
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"vae\.safetensors"):
+    with pytest.raises(TrainingError, match=r"vae\.safetensors"):
         read_vae(tmp_path)
     assert available_peers(tmp_path) == []

@@ -12,27 +12,30 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from training import device, nano, recipe
+import training.work
+from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
 from training.dataset import Pictures
 from training.diffusion import predict
+from training.errors import TrainingError
 from training.judges import AttributeClassifier, Recogniser
-from training.recipe import STAGES, TOKENIZER, Recipe, Work, make_critic, with_steps
+from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
+from training.stages import make_stage
 from training.texts import read_tokenizer
 from training.weights import (
     ADAPTER,
     JOINT,
     TEXT_ONLY,
-    _heads,
     available_peers,
     read_alignment,
     read_generator,
     read_judges,
     write_weights,
 )
+from training.work import TOKENIZER, Work, make_critic, make_heads
 
 
 def conditioner(seed: int, adapter: bool = False) -> Conditioner:
@@ -67,7 +70,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "decoder": {"decoder": nano.make_vae(0).decoder},
         "critic": {"critic": make_critic(2)},
         "base": {"unet": nano.make_unet(2), "conditioner": conditioner(1, adapter=True)},
-        "align": {"conditioner": aligned, "heads": _heads()},
+        "align": {"conditioner": aligned, "heads": make_heads(0)},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
@@ -109,7 +112,7 @@ def test_an_adapter_on_another_encoder_or_denoiser_is_refused(
     other.__dict__["data"] = work.data
     modules = nn.ModuleDict({"unet": decoupled(unet), "conditioner": conditioner(encoder, adapter=True)})
     torch.save({"averages": modules.state_dict()}, other.results / "adapter.pt")
-    with pytest.raises(ValueError, match=rf"'{cause}' was trained again since; delete adapter\.pt"):
+    with pytest.raises(TrainingError, match=rf"'{cause}' was trained again since; delete adapter\.pt"):
         write_weights(other, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
@@ -154,14 +157,14 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     small = Work(work.folder, Recipe(**sizes))
     known = Latents(nano.make_vae(0), work.data.pictures)
     known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
-    monkeypatch.setattr(recipe, "normalise_latents", lambda vae, pictures: None)
+    monkeypatch.setattr(training.work, "normalise_latents", lambda vae, pictures: None)
     monkeypatch.setattr(device, "autocast", nullcontext)
     torch.set_default_device("meta")
     try:
         face = nano.ARCHITECTURE.face
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
         small.__dict__.update(data=work.data, latents=known, faces=faces)
-        made = STAGES[stage](small)
+        made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()
     finally:

@@ -10,18 +10,21 @@ from typing import cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from benchmarks.measure.drawing import curve, sheet
-from benchmarks.measure.parity import MAX_PSNR_DB
+from benchmarks.measure.chart import curve, save_figure
+from benchmarks.measure.drawing import sheet
+from benchmarks.measure.pictures import MAX_PSNR_DB, picture_psnr_db
 from benchmarks.quality import command as quality
 from benchmarks.quality import metrics
 from benchmarks.quality import sweeps as quality_sweeps
-from benchmarks.quality.command import headline, smallest_psnr_db
+from benchmarks.quality.evaluation import headline, smallest_psnr_db
 from benchmarks.quality.judges import Jury
 from benchmarks.quality.makers import Maker, Settings, cpu_placement, guidance_of, request_of
 from benchmarks.quality.report import write_page
 from benchmarks.quality.sweeps import NAMES, SWEEPS, mean_and_error, spread
 from benchmarks.quality.world import Cases, World, make_world
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import NANO
 from training.diffusion import Guidance
@@ -61,15 +64,15 @@ def test_kernel_distance_tells_distributions_apart() -> None:
 
 def test_psnr_of_known_error() -> None:
     black, grey = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 51, np.uint8)
-    assert metrics.psnr_db(black, grey) == pytest.approx(13.979, abs=1e-3)
-    assert metrics.psnr_db(grey, grey) == float("inf")
+    assert picture_psnr_db(black, grey) == pytest.approx(13.979, abs=1e-3)
+    assert picture_psnr_db(grey, grey) == MAX_PSNR_DB == 200.0
 
 
 def test_every_sweep_is_of_a_parameter_that_requests_have() -> None:
     for name, values in SWEEPS.items():
         requests = [parse_request(NANO, request_of("a man", [], {name: value})) for value in values]
         assert len({getattr(request, name) for request in requests}) == len(values)
-    with pytest.raises(ValueError, match="expected a parameter of the request, got 'guidance'"):
+    with pytest.raises(UserError, match="guidance: expected a parameter of a request"):
         request_of("a man", [], {"guidance": 1.0})
 
 
@@ -162,7 +165,7 @@ def test_the_smallest_psnr_counts_and_json_can_carry_it() -> None:
     assert smallest_psnr_db(np.stack([black]), np.stack([black])) == 200.0
 
 
-def test_sheets_and_curves_have_the_form_they_promise() -> None:
+def test_sheets_and_curves_have_the_form_they_promise(tmp_path: Path) -> None:
     picture = np.full((128, 128, 3), 90, np.uint8)
     made = sheet([[picture] * 3] * 2, ["reference", "one", "two"], 64, ["a long prompt that is broken into lines"] * 2)
     assert made.shape[1] == 12 + (64 + 12) * 4 and made.shape[0] > 2 * (64 + 12)
@@ -173,8 +176,15 @@ def test_sheets_and_curves_have_the_form_they_promise() -> None:
         {"value": v, "id_similarity": s, "text_accuracy": 0.8, "seconds_per_picture": 1.0} for v, s in ((0, -0.1), (5, 0.6))
     ]
     flat = [{**point, "id_similarity": 0.6} for point in points]
-    assert curve(points, "id_guidance_scale", 5).shape == (370, 560, 3)
-    assert not np.array_equal(curve(points, "id_guidance_scale"), curve(flat, "id_guidance_scale"))
+
+    def drawn(points: list[dict[str, float]], usual: int | None = None) -> NDArray[np.uint8]:
+        return np.asarray(
+            Image.open(save_figure(curve(points, "id_guidance_scale", usual), tmp_path / "curve.png")).convert("RGB")
+        )
+
+    assert drawn(points, 5).shape == (370, 560, 3)
+    assert np.array_equal(drawn(points), drawn(points))
+    assert not np.array_equal(drawn(points), drawn(points, 5)) and not np.array_equal(drawn(points), drawn(flat))
 
 
 def test_the_page_shows_absent_peers_and_every_figure(tmp_path: Path) -> None:
@@ -204,5 +214,5 @@ def test_the_command_is_registered_and_photographs_need_a_recogniser(tmp_path: o
     parser = argparse.ArgumentParser()
     quality.add_arguments(parser)
     arguments = parser.parse_args(["--pictures", str(tmp_path)])
-    with pytest.raises(ValueError, match="--recogniser"):
+    with pytest.raises(UserError, match="--recogniser"):
         quality.run(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,11 +14,13 @@ from faceclip_serving.contract.sdxl import NANO
 from training import nano
 from training.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.dataset import PICTURES, Pictures, build
-from training.identity import auc, margin_loss
+from training.errors import TrainingError
+from training.identity import margin_loss
 from training.judges import ATTRIBUTES, faceless
 from training.loop import Losses, Stage, run
 from training.photographs import read_folder
-from training.vocabulary import BEGIN, END, learn, words, write
+from training.texts import read_tokenizer
+from training.vocabulary import BEGIN, END, learn
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,27 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) 
     parts = run(line_stage(60), tmp_path / "parts")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name])
-    assert (tmp_path / "parts" / "line.png").exists()
+    assert cv2.imread(str(tmp_path / "parts" / "line.png")) is not None
+
+
+def test_a_checkpoint_of_other_networks_is_named(tmp_path: Path) -> None:
+    run(line_stage(2), tmp_path)
+    other = Stage("line", nn.ModuleDict({"line": nn.Linear(5, 1)}), line_stage(2).losses, 2, learning_rate=0.05)
+    with pytest.raises(TrainingError, match=r"stage 'line': .*line\.pt is of other networks"):
+        run(other, tmp_path)
+
+
+def test_a_report_is_the_mean_of_its_steps_after_a_stop_too(tmp_path: Path) -> None:
+    constant = nn.Linear(1, 1, bias=False)
+
+    def losses(step: int) -> Losses:
+        return {"error": 0 * constant.weight.sum() + 4.0}
+
+    stage = Stage("constant", nn.ModuleDict({"line": constant}), losses, 10, learning_rate=0.1)
+    run(stage, tmp_path, report_every=5, stop_at=3)
+    run(stage, tmp_path, report_every=5)
+    history = torch.load(tmp_path / "constant.pt", weights_only=True)["history"]
+    assert [(row["step"], row["error"]) for row in history] == [(5, 4.0), (10, 4.0)]
 
 
 def test_the_loop_learns_and_refuses_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
@@ -54,7 +77,7 @@ def test_the_loop_learns_and_refuses_a_loss_that_is_not_a_number(tmp_path: Path)
     stage = Stage(
         "broken", broken.modules, lambda step: {"error": next(broken.modules.parameters()).sum() * float("nan")}, 3, 0.1
     )
-    with pytest.raises(FloatingPointError, match="broken: step 0"):
+    with pytest.raises(TrainingError, match="broken: step 0"):
         run(stage, tmp_path)
 
 
@@ -85,11 +108,6 @@ def test_latents_do_not_depend_on_what_else_is_asked_for(data: Pictures) -> None
     assert equal
 
 
-def test_auc_is_the_share_of_right_orders() -> None:
-    scores, positive = np.array([0.9, 0.4, 0.5, 0.1], np.float32), np.array([True, True, False, False])
-    assert auc(scores, positive) == 0.75
-
-
 def test_the_margin_makes_the_right_class_harder() -> None:
     centres = torch.eye(3)
     feature = torch.tensor([[1.0, 0.2, 0.0]])
@@ -106,21 +124,28 @@ def test_faceless_pictures_keep_their_colours_but_not_their_places() -> None:
 
 
 def test_the_vocabulary_makes_known_words_one_token(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer  # noqa: F401  (the file format is read by the served tokenizer)
-
-    from training.texts import read_tokenizer
-
-    vocabulary, merges = learn(["Photo of a id person. A red hat, it's red."] * 3, 100)
-    write(tmp_path, vocabulary, merges)
+    learn(["Photo of a id person. A red hat, it's RED, 12"] * 3, 100, tmp_path)
     tokenizer = read_tokenizer(tmp_path)
+    vocabulary = tokenizer.get_vocab()
     assert vocabulary[END] == len(vocabulary) - 1 and vocabulary[BEGIN] == len(vocabulary) - 2
     assert tokenizer.encode("id red person", add_special_tokens=False).tokens == ["id</w>", "red</w>", "person</w>"]
-    assert words("It's RED, 12") == ["it", "'s", "red", ",", "1", "2"]
+    pieces = ["it</w>", "'s</w>", "red</w>", ",</w>", "1</w>", "2</w>"]  # as CLIP splits
+    assert tokenizer.encode("It's RED, 12", add_special_tokens=False).tokens == pieces
+
+
+def test_the_vocabulary_is_the_same_each_time_and_knows_every_byte(tmp_path: Path) -> None:
+    texts = ["a red hat and a blue hat", "ab ba ab ba", "Zoë's café"]
+    for folder in ("once", "again"):
+        learn(texts, 10, tmp_path / folder)
+    for file in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    tokenizer = read_tokenizer(tmp_path / "once")
+    assert tokenizer.get_vocab_size() == 512 + 10 + 2
+    ids = tokenizer.encode("漢字 \t🙂", add_special_tokens=False).ids
+    assert tokenizer.decode(ids) == "漢字 🙂"
 
 
 def test_a_folder_of_photographs_is_read(tmp_path: Path, data: Pictures) -> None:
-    import cv2
-
     person = tmp_path / "photos" / "someone"
     person.mkdir(parents=True)
     for k in range(2):
@@ -130,5 +155,17 @@ def test_a_folder_of_photographs_is_read(tmp_path: Path, data: Pictures) -> None
     assert read.identities == 1 and np.array_equal(read.pictures[0], data.pictures[0])
     assert read.caption(1, np.random.default_rng(0)) == "sentence 1"
     (person / "1.txt").unlink()
-    with pytest.raises(ValueError, match="has no caption"):
+    with pytest.raises(TrainingError, match="has no caption"):
+        read_folder(tmp_path / "photos", 128)
+
+
+@pytest.mark.parametrize("landmarks", ["no JSON", "[[1, 2], [3, 4]]", "[[1, 2], [3]]", "{}", str([[5, 5]] * 5)])
+def test_landmarks_that_are_no_five_points_are_named(tmp_path: Path, data: Pictures, landmarks: str) -> None:
+    person = tmp_path / "photos" / "someone"
+    person.mkdir(parents=True)
+    for k in range(2):
+        cv2.imwrite(str(person / f"{k}.png"), data.pictures[k][:, :, ::-1])
+        (person / f"{k}.txt").write_text(f"sentence {k}")
+    (person / "1.json").write_text(landmarks)
+    with pytest.raises(TrainingError, match=r"1\.json must hold five \[x, y\] pairs"):
         read_folder(tmp_path / "photos", 128)

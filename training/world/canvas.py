@@ -54,6 +54,11 @@ def smooth(control: Points, closed: bool = True, per_segment: int = 8) -> Points
     return flat if closed else np.concatenate([flat, control[-1:]])
 
 
+def symmetric(*half: tuple[float, float]) -> Points:
+    """A smooth outline from the points of its right half, as `mirrored` takes them."""
+    return smooth(mirrored(points(*half)))
+
+
 def oval(x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0) -> Points:
     """Arc of an ellipse, degrees clockwise from the right; the whole ellipse by default."""
     angle = np.radians(start + (end - start) * _STEPS)

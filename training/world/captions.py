@@ -127,10 +127,3 @@ def _sentence(template: str, **parts: str) -> str:
     pieces = [" ".join(piece.split()) for piece in template.format(**parts).split(",")]
     text = ", ".join(piece for piece in pieces if piece)
     return text[0].upper() + text[1:] + "."
-
-
-def every_phrase() -> list[str]:
-    """All words that captions can contain, for the tokenizer's vocabulary."""
-    tables = (PLACE_PHRASES, TIME_PHRASES, LIGHT_PHRASES, EXPRESSION_PHRASES)
-    phrases = [phrase for table in tables for options in table.values() for phrase in options]
-    return [*phrases, *(p.replace("{}", "") for p in (*HAIR_PHRASES.values(), *BEARD_PHRASES.values()))]

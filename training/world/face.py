@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .canvas import Canvas, Frame, Points, darker, lighter, mirrored, mix, oval, points, smooth
+from .canvas import Canvas, Colour, Frame, Points, darker, lighter, mirrored, mix, oval, points, smooth
 from .people import EYE_COLOURS, HAIR_COLOURS, Identity, Scene, generator
 
 EYES_Y, MOUTH_Y = 0.0, 0.84
+_THROAT: Colour = (112, 30, 40)
+_SKULL = ((0, -1.3), (0.6, -1.16), (0.96, -0.6), (1.0, 0.0), (0.97, 0.42))
+_BEARD_EDGE = ((-0.74, 0.52), (-0.4, 0.66), (0, 0.62), (0.4, 0.66), (0.74, 0.52))
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,7 @@ def face(canvas: Canvas, identity: Identity, scene: Scene, frame: Frame) -> None
         canvas.fill(oval(x, 0.16 * h, r * 0.8, r * 1.35), darker(skin, 0.08), frame)
         canvas.fill(oval(x, 0.16 * h, r * 0.4, r * 0.8), darker(skin, 0.26), frame)
     jaw, chin = 0.74 * identity.jaw, 0.36 * identity.chin
-    half = points(
-        (0, -1.3),
-        (0.6, -1.16),
-        (0.96, -0.6),
-        (1.0, 0.0),
-        (0.97, 0.42),
-        (min(jaw, 0.96), 0.86),
-        (min(chin, jaw), 1.22),
-        (0, 1.28),
-    )
+    half = points(*_SKULL, (min(jaw, 0.96), 0.86), (min(chin, jaw), 1.22), (0, 1.28))
     outline = smooth(mirrored(half * [w, h]))
     canvas.fill(outline, skin, frame)
     _shade(canvas, identity, scene, frame)
@@ -107,13 +101,7 @@ def _beard(canvas: Canvas, identity: Identity, outline: Points, turn: Turn, fram
     right, left = lower[lower[:, 0] >= 0], lower[lower[:, 0] < 0]
     ring = np.concatenate([right[np.argsort(right[:, 1])], left[np.argsort(-left[:, 1])]])
     drift = turn.place(0.0, 0.0)[0] * 0.6
-    inner = points(
-        (-0.74 * w + drift, 0.52 * h),
-        (-0.4 * w + drift, 0.66 * h),
-        (drift, 0.62 * h),
-        (0.4 * w + drift, 0.66 * h),
-        (0.74 * w + drift, 0.52 * h),
-    )
+    inner = points(*((x * w + drift, y * h) for x, y in _BEARD_EDGE))
     shape = np.concatenate([ring, inner])
     if identity.beard == "full":
         longer = shape.copy()
@@ -135,76 +123,51 @@ def _nose(canvas: Canvas, identity: Identity, marks: Points, frame: Frame) -> No
 
 
 def _mouth(canvas: Canvas, identity: Identity, scene: Scene, marks: Points, frame: Frame) -> None:
-    skin = identity.skin_colour
-    (x0, y0), (x1, _) = marks[3], marks[4]
-    x, half, lips = (x0 + x1) / 2, (x1 - x0) / 2, 0.075 * identity.lip_fullness
-    lip = mix(darker(skin, 0.2), (198, 62, 74), 0.62 if identity.noun == "woman" else 0.34)
+    """The mouth between its corners, with what beard lies around it."""
+    (x0, y), (x1, _) = marks[3], marks[4]
+    x, half = (x0 + x1) / 2, (x1 - x0) / 2
+    lips = 0.075 * identity.lip_fullness
+    lip = mix(darker(identity.skin_colour, 0.2), (198, 62, 74), 0.62 if identity.noun == "woman" else 0.34)
     if identity.beard in ("moustache", "goatee", "full"):
-        hair = HAIR_COLOURS[identity.hair_colour]
-        if identity.beard == "goatee":
-            canvas.fill(
-                smooth(
-                    points(
-                        (x - 0.3, y0 + 0.1),
-                        (x, y0 + 0.12),
-                        (x + 0.3, y0 + 0.1),
-                        (x + 0.22, y0 + 0.5),
-                        (x, y0 + 0.62),
-                        (x - 0.22, y0 + 0.5),
-                    )
-                ),
-                hair,
-                frame,
-            )
-        wing = points(
-            (x, y0 - 0.2),
-            (x + half * 0.8, y0 - 0.14),
-            (x + half * 1.25, y0 + 0.06),
-            (x + half * 0.5, y0 - 0.04),
-            (x, y0 - 0.06),
-        )
-        canvas.fill(smooth(np.concatenate([wing, (wing[-2:0:-1] - [x, 0]) * [-1, 1] + [x, 0]])), hair, frame)
-    mouth = scene.expression
-    if mouth == "laughing":
-        shape = smooth(
-            points(
-                (x - half * 1.2, y0 - 0.06),
-                (x, y0 - 0.01),
-                (x + half * 1.2, y0 - 0.06),
-                (x + half * 0.7, y0 + 0.22),
-                (x, y0 + 0.3),
-                (x - half * 0.7, y0 + 0.22),
-            )
-        )
-        canvas.fill(shape, (112, 30, 40), frame)
-        teeth = points(
-            (x - half, y0 - 0.03),
-            (x, y0 + 0.01),
-            (x + half, y0 - 0.03),
-            (x + half * 0.8, y0 + 0.09),
-            (x - half * 0.8, y0 + 0.09),
-        )
-        canvas.fill(teeth, (255, 252, 246), frame)
-        canvas.fill(oval(x, y0 + 0.23, half * 0.45, 0.07), (222, 104, 106), frame)
-        canvas.stroke(shape, lip, lips * 0.8, frame, closed=True)
-    elif mouth == "surprised":
-        canvas.fill(oval(x, y0 + 0.06, half * 0.56 + lips, 0.2 + lips), lip, frame)
-        canvas.fill(oval(x, y0 + 0.06, half * 0.56, 0.2), (112, 30, 40), frame)
+        _moustache(canvas, identity, x, y, half, frame)
+    if scene.expression == "laughing":
+        _laugh(canvas, x, y, half, lip, lips, frame)
+    elif scene.expression == "surprised":
+        canvas.fill(oval(x, y + 0.06, half * 0.56 + lips, 0.2 + lips), lip, frame)
+        canvas.fill(oval(x, y + 0.06, half * 0.56, 0.2), _THROAT, frame)
     else:
-        bend = {"smiling": 0.2, "sad": -0.17}.get(mouth, 0.015)
-        reach = half * (1.12 if mouth == "smiling" else 0.94)
-        line = smooth(
-            points(
-                (x - reach, y0 - bend * 0.5),
-                (x - reach * 0.5, y0 + bend * 0.3),
-                (x, y0 + bend * 0.55),
-                (x + reach * 0.5, y0 + bend * 0.3),
-                (x + reach, y0 - bend * 0.5),
-            ),
-            closed=False,
-        )
+        bend = {"smiling": 0.2, "sad": -0.17}.get(scene.expression, 0.015)
+        reach = half * (1.12 if scene.expression == "smiling" else 0.94)
+        corner, inner = -bend * 0.5, bend * 0.3
+        spots = _around(x, y, reach, (-1, corner), (-0.5, inner), (0, bend * 0.55), (0.5, inner), (1, corner))
+        line = smooth(spots, closed=False)
         canvas.stroke(line + np.array([0, lips * 0.6]), lip, lips * 2, frame)
         canvas.stroke(line, darker(lip, 0.55), 0.05, frame)
+
+
+def _around(x: float, y: float, reach: float, *offsets: tuple[float, float]) -> Points:
+    """Points around (x, y): sideways in units of `reach`, up and down in head units."""
+    return points(*((x + reach * dx, y + dy) for dx, dy in offsets))
+
+
+def _moustache(canvas: Canvas, identity: Identity, x: float, y: float, half: float, frame: Frame) -> None:
+    """And the goatee below it. `x`, `y`, `half`: the mouth's middle and half its width."""
+    hair = HAIR_COLOURS[identity.hair_colour]
+    if identity.beard == "goatee":
+        chin = _around(x, y, 1.0, (-0.3, 0.1), (0, 0.12), (0.3, 0.1), (0.22, 0.5), (0, 0.62), (-0.22, 0.5))
+        canvas.fill(smooth(chin), hair, frame)
+    wing = _around(x, y, half, (0, -0.2), (0.8, -0.14), (1.25, 0.06), (0.5, -0.04), (0, -0.06))
+    canvas.fill(smooth(np.concatenate([wing, (wing[-2:0:-1] - [x, 0]) * [-1, 1] + [x, 0]])), hair, frame)
+
+
+def _laugh(canvas: Canvas, x: float, y: float, half: float, lip: Colour, lips: float, frame: Frame) -> None:
+    """An open mouth with teeth and tongue. `lips`: how thick they are, head units."""
+    shape = smooth(_around(x, y, half, (-1.2, -0.06), (0, -0.01), (1.2, -0.06), (0.7, 0.22), (0, 0.3), (-0.7, 0.22)))
+    canvas.fill(shape, _THROAT, frame)
+    teeth = _around(x, y, half, (-1, -0.03), (0, 0.01), (1, -0.03), (0.8, 0.09), (-0.8, 0.09))
+    canvas.fill(teeth, (255, 252, 246), frame)
+    canvas.fill(oval(x, y + 0.23, half * 0.45, 0.07), (222, 104, 106), frame)
+    canvas.stroke(shape, lip, lips * 0.8, frame, closed=True)
 
 
 def _eye(canvas: Canvas, identity: Identity, scene: Scene, mark: Points, side: int, turn: Turn, frame: Frame) -> None:
@@ -215,18 +178,9 @@ def _eye(canvas: Canvas, identity: Identity, scene: Scene, mark: Points, side: i
     rx, ry = 0.225 * identity.eye_size * narrow, 0.165 * identity.eye_size * wide
     slant = side * identity.eye_slant
     local = Frame(x, y, 1.0, -slant)
-    white = smooth(
-        points(
-            (-rx, 0.02),
-            (-rx * 0.5, -ry * 0.86),
-            (0, -ry),
-            (rx * 0.5, -ry * 0.86),
-            (rx, 0.02),
-            (rx * 0.5, ry * 0.8),
-            (0, ry),
-            (-rx * 0.5, ry * 0.8),
-        )
-    )
+    upper = ((-rx, 0.02), (-rx * 0.5, -ry * 0.86), (0, -ry), (rx * 0.5, -ry * 0.86))
+    lower = ((rx, 0.02), (rx * 0.5, ry * 0.8), (0, ry), (-rx * 0.5, ry * 0.8))
+    white = smooth(points(*upper, *lower))
     canvas.fill(local(white), (252, 250, 246), frame)
     iris, r = EYE_COLOURS[identity.eye_colour], 0.125 * identity.eye_size
     gaze = 0.05 * np.sin(scene.yaw)

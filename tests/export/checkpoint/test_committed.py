@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.measure.parity import sizes
+from benchmarks.quality.parity import sizes
 from export.checkpoint import committed
 from export.checkpoint.committed import own_folder, weights_folder
-from export.checkpoint.read import CheckpointError, load_part
+from export.checkpoint.errors import CheckpointError
+from export.checkpoint.read import load_part
 from export.checkpoint.tensor_files import read_tensors, write_tensors
 from export.checkpoint.tokenizers import TokenizerError, tokenizer_folders, write_tokenizers
-from export.onnx.export import export_component, traced_bounds
+from export.onnx.export import export_component
+from export.onnx.wanted import Export, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
@@ -36,7 +38,7 @@ def test_a_variant_says_where_its_weights_are(tmp_path: Path) -> None:
 def test_missing_weights_are_missed_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committed, "WEIGHTS", tmp_path)
     with pytest.raises(CheckpointError, match=r"variant 'nano' expects its own, \*\.safetensors, .*git checkout.*training all"):
-        export_component(NANO, FACE_ENCODER, "fp32", tmp_path / "never")
+        export_component(Export(NANO, FACE_ENCODER, "fp32"), tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 

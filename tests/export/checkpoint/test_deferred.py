@@ -1,6 +1,7 @@
 """Deferred weights: computed with where they are used, traced without, written one at a time, the same bytes in the end."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -28,8 +29,10 @@ from export.networks.faceclip.face_t5 import FaceT5Encoder
 from export.networks.sdxl import FaceEncoder
 from export.onnx import export as to_onnx
 from export.onnx import graph
-from export.onnx.export import ExportError, export_component
-from export.onnx.graph import WEIGHTS, GraphError, defer_weights
+from export.onnx.errors import ExportError, GraphError
+from export.onnx.export import export_component
+from export.onnx.graph import WEIGHTS_FILE, defer_weights
+from export.onnx.wanted import Export
 from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
@@ -125,8 +128,8 @@ def test_a_placeholder_never_reaches_a_file(everything_is_large):
 
 
 def test_the_file_is_that_of_weights_in_memory_to_the_bit(everything_is_large, micro_fp16, tmp_path):
-    made = export_component(MICRO, FACE_ENCODER, "fp16", tmp_path / FACE_ENCODER)
-    assert (tmp_path / FACE_ENCODER / WEIGHTS).read_bytes() == (micro_fp16 / FACE_ENCODER / WEIGHTS).read_bytes()
+    made = export_component(Export(MICRO, FACE_ENCODER, "fp16"), tmp_path / FACE_ENCODER)
+    assert (tmp_path / FACE_ENCODER / WEIGHTS_FILE).read_bytes() == (micro_fp16 / FACE_ENCODER / WEIGHTS_FILE).read_bytes()
     assert "proven_on" not in made["parity"]
 
 
@@ -134,12 +137,13 @@ def test_the_file_is_that_of_weights_in_memory_to_the_bit(everything_is_large, m
 def test_parity_may_be_proven_on_fewer_blocks_and_says_so(monkeypatch, tmp_path):
     made = []
 
-    def make(variant, component, precision, folder: Path, *_others, prove=True, subset=False):
-        made.append((variant.name, prove, subset, folder.is_dir()))
-        return {"parameters": 1, "notes": {}, "operators": {}, "parity": {"tolerance": 0.5, "findings": [variant.name]}}
+    def write(export, folder: Path, _clock, cases, subset=False):
+        made.append((export.variant.name, bool(cases), subset, folder.is_dir()))
+        return SimpleNamespace(parameters=1, notes={}, operators={})
 
-    monkeypatch.setattr(to_onnx, "_make", make)
-    metadata = export_component(FLUX, DENOISER, "fp16", tmp_path / "denoiser", seeded=True, depth="shallow")
+    monkeypatch.setattr(to_onnx, "_write", write)
+    monkeypatch.setattr(to_onnx, "_prove", lambda export, *_: {"tolerance": 0.5, "findings": [export.variant.name]})
+    metadata = export_component(Export(FLUX, DENOISER, "fp16", seeded=True, depth="shallow"), tmp_path / "denoiser")
     shallow = "flux, 1 + 1 blocks"
     assert made == [(shallow, True, True, True), ("flux", False, False, True)]
     assert metadata["parity"] == {"tolerance": 0.5, "findings": [shallow], "proven_on": shallow}
@@ -149,7 +153,7 @@ def test_parity_may_be_proven_on_fewer_blocks_and_says_so(monkeypatch, tmp_path)
 @pytest.mark.parametrize(("depth", "message"), [("deep", "expected one of full, shallow"), ("shallow", "has no shallow form")])
 def test_a_depth_that_there_is_not(tmp_path, depth, message):
     with pytest.raises(ExportError, match=message):
-        export_component(MICRO, DENOISER, "fp16", tmp_path / "x", depth=depth)
+        export_component(Export(MICRO, DENOISER, "fp16", depth=depth), tmp_path / "x")
 
 
 def test_a_shallow_form_has_the_same_widths_and_names():

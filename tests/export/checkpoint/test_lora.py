@@ -16,6 +16,7 @@ from export.networks.components import build, loras_of
 from export.onnx import export as to_onnx
 from export.onnx import parity
 from export.onnx.export import export_component
+from export.onnx.wanted import Export
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, bounds, components
 from faceclip_serving.contract.variants import VARIANTS
@@ -157,7 +158,7 @@ def test_text_encoders_names_reach_the_towers_and_their_packed_projections(tmp_p
 def test_the_exported_graph_computes_with_the_lora_and_is_made_again_for_another_scale(unet, tmp_path, monkeypatch):
     tensors, changes = in_diffusers(unet)
     given, folder = lora(tmp_path, in_kohya(tensors, 6.0), 0.7), tmp_path / "denoiser"
-    metadata = export_component(MICRO, DENOISER, "fp32", folder, loras=[given])
+    metadata = export_component(Export(MICRO, DENOISER, "fp32", loras=(given,)), folder)
     assert metadata["loras"] == [{**given.describe(), "scale": 0.7}]
     signature = components(MICRO)[DENOISER]
     case = parity.cases(MICRO, signature, bounds(MICRO, 8)[DENOISER])[1]
@@ -169,10 +170,11 @@ def test_the_exported_graph_computes_with_the_lora_and_is_made_again_for_another
     expected = parity.torch_run(by_hand, signature)(case.inputs)["noise_pred"]
     found = parity.onnx_run(folder / "model.onnx", signature)(case.inputs)["noise_pred"]
     assert np.abs(found - expected).max() < 5e-5 * np.abs(expected).max() < np.abs(plain - expected).max()
-    assert export_component(MICRO, DENOISER, "fp32", folder, loras=[given]) == metadata
-    monkeypatch.setattr(to_onnx, "_export", lambda *_: {})
+    assert export_component(Export(MICRO, DENOISER, "fp32", loras=(given,)), folder) == metadata
+    monkeypatch.setattr(to_onnx, "_make", lambda *_: {})
     assert (
-        export_component(MICRO, DENOISER, "fp32", folder, loras=[replace(given, scale=0.8)])["identity"] != metadata["identity"]
+        export_component(Export(MICRO, DENOISER, "fp32", loras=(replace(given, scale=0.8),)), folder)["identity"]
+        != metadata["identity"]
     )
 
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.checkpoint.seeded import fill_seeded, seeded_input, seeded_tensor
+from export.checkpoint.seeded import fill_seeded, seeded_tensor
+from tests.export.inputs import seeded_input
 
 RECORDED = [
     ("face_clip_l.logit_scale", (), "690921804fc24822"),

@@ -13,9 +13,9 @@ from export.engine.build import last_error, plan_components, plan_placements, re
 from export.engine.device import driver_version, open_device
 from export.engine.errors import EngineError
 from export.engine.options import Options
-from export.engine.record import PLAN, Machine, Recipe, Record, onnx_digests
+from export.engine.record import Machine, Recipe, Record, onnx_digests
 from export.engine.tensorrt import check_version, version
-from faceclip_serving.contract.placements import CPU, placements
+from faceclip_serving.contract.placements import CPU, PLAN_FILE, placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import FACE_ENCODER
 
@@ -128,8 +128,8 @@ def plan_folder(folder, options, graph="graph", weights="weights"):
     folder.mkdir()
     (folder / "model.onnx").write_text(graph)
     (folder / "model.onnx.data").write_text(weights)
-    (folder / PLAN).write_text("plan")
-    recipe = Recipe("tiny-sdxl", FACE_ENCODER, "fp16", onnx_digests(folder, "model.onnx"), {"faces": [1, 1, 4]}, options)
+    (folder / PLAN_FILE).write_text("plan")
+    recipe = Recipe("tiny-sdxl", FACE_ENCODER, "fp16", onnx_digests(folder), {"faces": [1, 1, 4]}, options)
     Record(recipe, H200, 4, "", 1.0).write(folder)
     return folder
 
@@ -147,7 +147,7 @@ def test_weights_that_a_plan_cannot_take_are_refused(tmp_path, options, graph, w
     other = plan_folder(tmp_path / "other", Options(), graph, weights)
     with pytest.raises(EngineError, match=words):
         refit_engine(base, other, H200)
-    assert (other / PLAN).read_text() == "plan"
+    assert (other / PLAN_FILE).read_text() == "plan"
 
 
 # -------------------------------------------------------------------------------------------------------------------- GPU
@@ -168,8 +168,9 @@ def test_a_real_engine_is_built_kept_verified_and_half(tiny_fp16_components, cap
 @pytest.fixture(scope="module")
 def tiny_fp16_components(tmp_path_factory):
     from export.onnx.export import export_component
+    from export.onnx.wanted import Export
     from faceclip_serving.contract.sdxl import TINY_SDXL
 
     root = tmp_path_factory.mktemp("components")
-    export_component(TINY_SDXL, FACE_ENCODER, "fp16", root / "fp16" / FACE_ENCODER)
+    export_component(Export(TINY_SDXL, FACE_ENCODER, "fp16"), root / "fp16" / FACE_ENCODER)
     return root

@@ -6,7 +6,7 @@ import pytest
 
 from export.__main__ import main
 from export.engine.errors import EngineError
-from export.engine.inspect import Layer, check_precision, describe, layers, summary
+from export.engine.inspect import Layer, check_layers, describe, layers, summary
 from export.engine.record import Machine, Recipe, Record
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import DENOISER, bounds
@@ -77,25 +77,25 @@ def test_the_precision_of_each_layer_and_which_are_products():
         (False, "INT64"),
     ]
     assert summary(found) == {"products": {"BF16": 1, "FP16": 4}, "others": {"FP16": 1, "FP32": 1, "INT64": 1}}
-    check_precision(found, "fp16")
+    check_layers(found, "fp16")
 
 
 def test_an_engine_that_is_silently_fp32_is_noticed_and_its_layers_named():
     with pytest.raises(EngineError, match=r"30 of 35 products run in FP32, e.g. /blocks.0/MatMul, .*expected fp16"):
-        check_precision(layers({"Layers": HALF_DOCUMENT["Layers"] + floats(30)}), "fp16")
+        check_layers(layers({"Layers": HALF_DOCUMENT["Layers"] + floats(30)}), "fp16")
 
 
 def test_a_tenth_may_stay_fp32():
     half = [Layer(f"h{i}", "gemm", "FP16", True) for i in range(18)]
-    check_precision([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(2))], "fp16")
+    check_layers([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(2))], "fp16")
     with pytest.raises(EngineError):
-        check_precision([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(3))], "fp16")
+        check_layers([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(3))], "fp16")
 
 
 def test_fp32_means_all_products():
-    check_precision(layers({"Layers": floats(3)}), "fp32")
+    check_layers(layers({"Layers": floats(3)}), "fp32")
     with pytest.raises(EngineError, match=r"expected all products in FP32, got .*'FP16': 4"):
-        check_precision(layers(HALF_DOCUMENT), "fp32")
+        check_layers(layers(HALF_DOCUMENT), "fp32")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_other_precisions_and_what_cannot_be_told(inputs, more, precision):
 
 def test_what_cannot_be_told_is_not_taken_for_half():
     with pytest.raises(EngineError, match="of 1 products no precision can be told"):
-        check_precision(layers({"Layers": [layer("gemm", "product", [NOT_TOLD])]}), "fp16")
+        check_layers(layers({"Layers": [layer("gemm", "product", [NOT_TOLD])]}), "fp16")
 
 
 @pytest.mark.parametrize(

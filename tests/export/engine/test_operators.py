@@ -6,18 +6,18 @@ from onnx import TensorProto, helper
 
 from export.engine.errors import EngineError
 from export.engine.operators import check_operators, unsupported
-from export.onnx.graph import MODEL
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_exported_component_is_taken(tiny_fp32, component):
-    check_operators(tiny_fp32 / component / MODEL)
+    check_operators(tiny_fp32 / component / ONNX_FILE)
 
 
 @pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
 def test_in_half_precision_too(micro_fp16, component):
-    check_operators(micro_fp16 / component / MODEL)
+    check_operators(micro_fp16 / component / ONNX_FILE)
 
 
 def graph(node, opset=21, initializers=()):
@@ -62,6 +62,6 @@ def test_what_it_takes_is_not(node):
 def test_a_refused_file_is_one_error_with_the_first_nodes(tmp_path):
     model = graph(helper.make_node("Bernoulli", ["x"], ["y"]))
     model.graph.node.extend(helper.make_node("Bernoulli", ["x"], [f"y{i}"]) for i in range(6))
-    onnx.save(model, tmp_path / MODEL)
+    onnx.save(model, tmp_path / ONNX_FILE)
     with pytest.raises(EngineError, match=r"does not take: Bernoulli 'y'; Bernoulli 'y0'; .*, and 2 more"):
-        check_operators(tmp_path / MODEL)
+        check_operators(tmp_path / ONNX_FILE)

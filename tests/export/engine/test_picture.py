@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from export.engine.errors import EngineError
-from export.engine.verify import verify_picture
+from export.engine.verify import require_alike, verify_picture
 from export.onnx import parity
-from export.onnx.draw import draw, psnr_db, require_alike
-from export.onnx.graph import MODEL
+from export.onnx.draw import draw, psnr_db
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
 
@@ -18,7 +18,7 @@ from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, component
 def opener(folder, spoil=lambda component, outputs: outputs):
     @contextmanager
     def open_component(component):
-        run = parity.onnx_run(folder / component / MODEL, components(TINY_SDXL)[component])
+        run = parity.onnx_run(folder / component / ONNX_FILE, components(TINY_SDXL)[component])
         yield lambda arrays: spoil(component, run(arrays))
 
     return open_component

@@ -8,7 +8,6 @@ from export.checkpoint.digests import sha256
 from export.engine.errors import EngineError
 from export.engine.options import Options
 from export.engine.record import (
-    PLAN,
     RECORD,
     Machine,
     Recipe,
@@ -19,6 +18,7 @@ from export.engine.record import (
     read_record,
     reasons_to_build,
 )
+from faceclip_serving.contract.placements import PLAN_FILE
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
 RECIPE = Recipe("sdxl", "denoiser", "fp16", {"model.onnx": "aa", "model.onnx.data": "bb"}, {"rows": [1, 2, 8]}, Options())
@@ -27,8 +27,8 @@ RECIPE = Recipe("sdxl", "denoiser", "fp16", {"model.onnx": "aa", "model.onnx.dat
 @pytest.fixture
 def folder(tmp_path):
     """A folder with a file in the place of a plan, and its record."""
-    (tmp_path / PLAN).write_bytes(b"native code")
-    Record(RECIPE, H200, 11, sha256(tmp_path / PLAN), 12.5).write(tmp_path)
+    (tmp_path / PLAN_FILE).write_bytes(b"native code")
+    Record(RECIPE, H200, 11, sha256(tmp_path / PLAN_FILE), 12.5).write(tmp_path)
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def rewrite(folder, **changes):
 
 
 def test_a_record_is_read_back_as_written(folder):
-    assert read_record(folder) == Record(RECIPE, H200, 11, sha256(folder / PLAN), 12.5)
+    assert read_record(folder) == Record(RECIPE, H200, 11, sha256(folder / PLAN_FILE), 12.5)
 
 
 def test_what_is_up_to_date_is_kept_and_a_new_driver_changes_nothing(folder):
@@ -76,14 +76,14 @@ def test_a_record_that_cannot_be_read_means_no_plan(folder, text):
 def test_an_absent_and_a_truncated_plan(folder, tmp_path_factory):
     with pytest.raises(EngineError, match=r"expected .*model.plan; build it here with `python -m export engine`"):
         check_plan(tmp_path_factory.mktemp("empty"))
-    (folder / PLAN).write_bytes(b"native")
+    (folder / PLAN_FILE).write_bytes(b"native")
     assert reasons_to_build(folder, RECIPE, H200) == ["model.plan is incomplete"]
     with pytest.raises(EngineError, match="expected 11 bytes, got 6"):
         check_plan(folder)
 
 
 def test_a_changed_plan_of_the_same_size_is_found_when_it_is_read_whole(folder):
-    (folder / PLAN).write_bytes(b"native CODE")
+    (folder / PLAN_FILE).write_bytes(b"native CODE")
     check_plan(folder)
     with pytest.raises(EngineError, match="SHA-256 is not the one"):
         check_plan(folder, whole=True)
@@ -118,7 +118,7 @@ def test_another_gpu_or_version_is_refused_in_words(folder, hardware, machine, w
         return
     with pytest.raises(EngineError) as caught:
         check_plan(folder, machine)
-    assert words in str(caught.value) and str(folder / PLAN) in str(caught.value) and "export engine" in str(caught.value)
+    assert words in str(caught.value) and str(folder / PLAN_FILE) in str(caught.value) and "export engine" in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [Options(stripped=True), Options(weight_streaming=True)])
@@ -131,7 +131,7 @@ def test_a_plan_that_triton_cannot_serve_is_refused_before_it_tries(folder, opti
 
 def test_the_digests_cover_the_graph_and_its_weights(tmp_path):
     with pytest.raises(EngineError, match=r"expected .*model.onnx; make it with `python -m export onnx`"):
-        onnx_digests(tmp_path, "model.onnx")
-    for name in ("model.onnx", "model.onnx.data", "metadata.json", PLAN):
+        onnx_digests(tmp_path)
+    for name in ("model.onnx", "model.onnx.data", "metadata.json", PLAN_FILE):
         (tmp_path / name).write_text(name)
-    assert list(onnx_digests(tmp_path, "model.onnx")) == ["model.onnx", "model.onnx.data"]
+    assert list(onnx_digests(tmp_path)) == ["model.onnx", "model.onnx.data"]

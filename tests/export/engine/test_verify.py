@@ -6,7 +6,7 @@ from export.engine.shapes import Sizes, engine_bounds
 from export.engine.verify import verify_cases, verify_run
 from export.networks.components import network
 from export.onnx import parity
-from export.onnx.graph import MODEL
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.variants import VARIANTS
@@ -37,7 +37,7 @@ def test_a_static_plan_has_one_case():
 
 
 def test_the_same_graph_agrees_and_the_findings_say_where_they_come_from(tiny_fp32):
-    path = tiny_fp32 / FACE_ENCODER / MODEL
+    path = tiny_fp32 / FACE_ENCODER / ONNX_FILE
     found = verify_run(TINY_SDXL, FACE_ENCODER, "fp32", path, LIMITS, parity.onnx_run(path, SIGNATURE))
     assert {finding["check"] for finding in found["findings"]} == {"tensorrt"}
     assert {finding["tensor"] for finding in found["findings"]} == {"class_token", "patch_token"}
@@ -53,7 +53,7 @@ def test_the_same_graph_agrees_and_the_findings_say_where_they_come_from(tiny_fp
     ],
 )
 def test_an_engine_that_differs_is_refused(tiny_fp32, spoil, words):
-    path = tiny_fp32 / FACE_ENCODER / MODEL
+    path = tiny_fp32 / FACE_ENCODER / ONNX_FILE
     run = parity.onnx_run(path, SIGNATURE)
     with pytest.raises(parity.ParityError, match=words):
         verify_run(TINY_SDXL, FACE_ENCODER, "fp32", path, LIMITS, lambda arrays: spoil(run(arrays)))

@@ -7,7 +7,6 @@ from onnx import TensorProto, helper
 
 from export.forecast.cost import graph_cost
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
 from tests.benchmarks.graphs import chain, model, value, weight
 
 NOWHERE = Path("nowhere")
@@ -82,20 +81,3 @@ def test_sdxl_at_1024_is_the_work_that_is_published():
     assert denoiser.flops / 1e12 == pytest.approx(6.76, rel=0.01)
     assert denoiser.parameters / 1e9 == pytest.approx(2.567, rel=0.002)
     assert decoder.flops / 1e12 == pytest.approx(10.5, rel=0.02)
-
-
-def test_a_size_that_is_not_given_is_named():
-    with pytest.raises(GraphError, match="'n'"):
-        concrete(chain(), {"m": 3})
-
-
-def test_a_graph_that_is_nowhere_says_how_to_make_it():
-    with pytest.raises(GraphError, match="python -m export onnx --variant another --component denoiser"):
-        find("another", "denoiser", NOWHERE)
-
-
-def test_sizes_of_inner_tensors_follow_from_the_axes():
-    renamed = chain()
-    for info in renamed.graph.value_info:
-        info.type.tensor_type.shape.dim[0].dim_param = "s0"
-    assert concrete(renamed, {"n": 5}).tensors["b"].dims == (5, 16)

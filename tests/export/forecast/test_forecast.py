@@ -9,7 +9,7 @@ import pytest
 from export.__main__ import main
 from export.forecast.forecast import predict, refusal
 from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
+from export.onnx.errors import GraphError
 from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
 from faceclip_serving.contract.sdxl import SDXL
@@ -73,9 +73,7 @@ def test_what_does_not_fit_is_refused_with_a_cure():
     placement = replace(placement_of(SDXL, "8gb"), vae_tile=0)
     found = predict(SDXL, placement, NOWHERE)
     assert not found.fits
-    assert "the largest part is vae_decoder" in refusal(found, found.gpu_limit) and "vae_tile" in refusal(
-        found, found.gpu_limit
-    )
+    assert "the largest part is vae_decoder" in refusal(found) and "vae_tile" in refusal(found)
 
 
 def test_the_command_prints_one_document(capsys):

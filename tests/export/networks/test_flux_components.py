@@ -14,6 +14,7 @@ from export.networks.flux import Denoiser, RotaryTables, WideLinear
 from export.onnx.example_inputs import example_inputs
 from export.onnx.export import export_component
 from export.onnx.precision import HalfArithmetic, to_half
+from export.onnx.wanted import Export
 from faceclip_serving.contract.architectures import FluxArchitecture
 from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.signatures import (
@@ -190,7 +191,7 @@ def test_the_decoder_undoes_scale_and_shift():
 # --------------------------------------------------------------------------------------------------------------- export
 def test_the_denoisers_graph_takes_every_size_of_whole_tokens(tmp_path):
     """Both checks of parity, torch in FP16 and ONNX Runtime on the file, raise where they differ."""
-    metadata = export_component(MICRO, DENOISER, "fp16", tmp_path / "denoiser")
+    metadata = export_component(Export(MICRO, DENOISER, "fp16"), tmp_path / "denoiser")
     findings = metadata["parity"]["findings"]
     assert {finding["check"] for finding in findings} == {"torch fp16", "onnxruntime", "neighbours"}
     assert len({finding["case"] for finding in findings}) == 4

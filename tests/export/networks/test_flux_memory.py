@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from export.checkpoint import memory
+from export.checkpoint.errors import CheckpointError
 from export.checkpoint.memory import OutOfDiskError, OutOfMemoryError, free_bytes, require_memory
-from export.checkpoint.read import CheckpointError, load_part
+from export.checkpoint.read import load_part
 from export.checkpoint.seeded import fill_seeded
 from export.networks.components import build
 from export.networks.faceclip.face_t5 import FaceT5Encoder
 from export.onnx.export import export_component
+from export.onnx.wanted import Export
 from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
 
@@ -36,7 +38,7 @@ def test_what_is_held_whole_says_what_it_needs(monkeypatch):
 def test_a_file_that_will_not_fit_is_refused_before_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(OutOfDiskError, match=r"component 'face_encoder' of variant 'tiny-flux': its file takes 0.0 GB"):
-        export_component(TINY_FLUX, FACE_ENCODER, "fp16", tmp_path / "x")
+        export_component(Export(TINY_FLUX, FACE_ENCODER, "fp16"), tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 

@@ -8,29 +8,34 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from onnx import helper
 
 from export.__main__ import main
 from export.checkpoint.digests import sha256
 from export.networks import components as component_table
 from export.onnx import export as to_onnx
 from export.onnx import parity
-from export.onnx.export import ExportError, export_component, export_components
-from export.onnx.graph import MODEL, WEIGHTS, GraphError, conform, verify_file
-from export.onnx.parity import ParityError
+from export.onnx.errors import ExportError, GraphError, ParityError
+from export.onnx.export import export_component, export_components
+from export.onnx.graph import WEIGHTS_FILE, conform, verify_file
 from export.onnx.record import METADATA, read_metadata
+from export.onnx.wanted import Export
 from faceclip_serving.contract.architectures import SDXLArchitecture
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
+from tests.benchmarks.graphs import model, value
 from tests.export.micro import MICRO
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_session_shows_the_signature(tiny_fp32, component):
-    session = onnxruntime.InferenceSession(str(tiny_fp32 / component / MODEL), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(tiny_fp32 / component / ONNX_FILE), providers=["CPUExecutionProvider"])
     signature = components(TINY_SDXL)[component]
     types = {DType.FP32: "tensor(float)", DType.INT64: "tensor(int64)"}
     for declared, found in ((signature.inputs, session.get_inputs()), (signature.outputs, session.get_outputs())):
@@ -39,14 +44,14 @@ def test_a_session_shows_the_signature(tiny_fp32, component):
 
 @pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
 def test_fp16_stays_inside(micro_fp16, component):
-    verify_file(micro_fp16 / component / MODEL, components(MICRO)[component])
-    proto = onnx.load(str(micro_fp16 / component / MODEL), load_external_data=False)
+    verify_file(micro_fp16 / component / ONNX_FILE, components(MICRO)[component])
+    proto = onnx.load(str(micro_fp16 / component / ONNX_FILE), load_external_data=False)
     assert {value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)} == {onnx.TensorProto.FLOAT}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_graphs_say_nothing_of_the_machine_that_made_them(tiny_fp32, component):
-    path = tiny_fp32 / component / MODEL
+    path = tiny_fp32 / component / ONNX_FILE
     proto = onnx.load(str(path), load_external_data=False)
     notes = [*proto.metadata_props, *proto.graph.metadata_props]
     for item in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
@@ -57,10 +62,10 @@ def test_graphs_say_nothing_of_the_machine_that_made_them(tiny_fp32, component):
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_weights_lie_beside_the_graph_in_the_order_of_their_use(tiny_fp32, component):
-    proto = onnx.load(str(tiny_fp32 / component / MODEL), load_external_data=False)
+    proto = onnx.load(str(tiny_fp32 / component / ONNX_FILE), load_external_data=False)
     outside = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    assert outside and {e.value for t in outside for e in t.external_data if e.key == "location"} == {WEIGHTS}
-    assert (tiny_fp32 / component / MODEL).stat().st_size < 2e6
+    assert outside and {e.value for t in outside for e in t.external_data if e.key == "location"} == {WEIGHTS_FILE}
+    assert (tiny_fp32 / component / ONNX_FILE).stat().st_size < 2e6
     constant = {tensor.name for tensor in proto.graph.initializer}
     assert not [node.name for node in proto.graph.node if node.op_type == "Transpose" and node.input[0] in constant]
 
@@ -70,30 +75,30 @@ def test_metadata_describes_the_files(micro_fp16):
     metadata = json.loads((folder / METADATA).read_text())
     assert {"variant": "micro-sdxl", "component": DENOISER, "precision": "fp16", "opset": 21}.items() <= metadata.items()
     assert metadata["weights"] == {"source": "seeded"} and metadata["parameters"] > 100_000
-    assert metadata["files"].keys() == {MODEL, WEIGHTS}
+    assert metadata["files"].keys() == {ONNX_FILE, WEIGHTS_FILE}
     for name, entry in metadata["files"].items():
         assert entry == {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
     checks = {finding["check"] for finding in metadata["parity"]["findings"]}
     assert checks == {"torch fp16", "onnxruntime", "neighbours"}
     assert all(finding["error"] <= metadata["parity"]["tolerance"] for finding in metadata["parity"]["findings"])
     assert metadata["peak_memory_bytes"] > 1e8 and set(metadata["seconds"]) >= {"weights", "trace", "files", "parity"}
-    assert onnx.load(str(folder / MODEL), load_external_data=False).opset_import[0].version == 21
+    assert onnx.load(str(folder / ONNX_FILE), load_external_data=False).opset_import[0].version == 21
 
 
 def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_path):
     folder = tmp_path / FACE_ENCODER
-    made = export_component(MICRO, FACE_ENCODER, "fp32", folder)
-    stamp = (folder / MODEL).stat().st_mtime_ns
-    assert export_component(MICRO, FACE_ENCODER, "fp32", folder) == made
-    assert (folder / MODEL).stat().st_mtime_ns == stamp
+    made = export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
+    stamp = (folder / ONNX_FILE).stat().st_mtime_ns
+    assert export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder) == made
+    assert (folder / ONNX_FILE).stat().st_mtime_ns == stamp
 
-    with (folder / WEIGHTS).open("r+b") as file:
+    with (folder / WEIGHTS_FILE).open("r+b") as file:
         file.truncate(100)
-    export_component(MICRO, FACE_ENCODER, "fp32", folder)
-    assert (folder / WEIGHTS).stat().st_size == made["files"][WEIGHTS]["bytes"]
+    export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
+    assert (folder / WEIGHTS_FILE).stat().st_size == made["files"][WEIGHTS_FILE]["bytes"]
 
     deeper = replace(MICRO, architecture=replace(MICRO.architecture, face=replace(MICRO.architecture.face, depth=2)))
-    assert export_component(deeper, FACE_ENCODER, "fp32", folder)["identity"] != made["identity"]
+    assert export_component(Export(deeper, FACE_ENCODER, "fp32"), folder)["identity"] != made["identity"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [FACE_ENCODER]
 
 
@@ -105,7 +110,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     strict = {**component_table.NETWORKS[SDXLArchitecture], FACE_ENCODER: replace(row, tolerance={"fp32": 1e-12})}
     monkeypatch.setattr(component_table, "NETWORKS", {SDXLArchitecture: strict})
     with pytest.raises(ParityError, match=r"face_encoder in fp32: tensor .* tolerance 1e-12"):
-        export_component(MICRO, FACE_ENCODER, "fp32", folder)
+        export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [FACE_ENCODER, f"{FACE_ENCODER}/kept"]
 
 
@@ -123,20 +128,20 @@ def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monke
 
     monkeypatch.setattr(to_onnx, "build", build)
     monkeypatch.setattr(to_onnx, "parity", SimpleNamespace(**{**vars(parity), "onnx_run": onnx_run}))
-    made = export_component(MICRO, FACE_ENCODER, "fp16", tmp_path / FACE_ENCODER)
+    made = export_component(Export(MICRO, FACE_ENCODER, "fp16"), tmp_path / FACE_ENCODER)
     # Parameters that no output needs may stay, as the mask token of the training does.
-    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][WEIGHTS]["bytes"]
+    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][WEIGHTS_FILE]["bytes"]
 
 
 def test_published_weights_are_asked_for():
     with pytest.raises(ExportError, match=r"checkpoint: variant 'sdxl' has published weights; .*--seeded"):
-        export_component(SDXL, FACE_ENCODER, "fp32", Path("never/written"))
+        export_component(Export(SDXL, FACE_ENCODER, "fp32"), Path("never/written"))
     assert not Path("never").exists()
 
 
 def test_an_unknown_precision_is_named():
     with pytest.raises(ExportError, match="precision: expected one of fp32, fp16, int8w, got 'int8'"):
-        export_component(MICRO, FACE_ENCODER, "int8", Path("never/written"))
+        export_component(Export(MICRO, FACE_ENCODER, "int8"), Path("never/written"))
 
 
 def test_metadata_that_cannot_be_read_counts_as_none(tmp_path):
@@ -147,7 +152,7 @@ def test_metadata_that_cannot_be_read_counts_as_none(tmp_path):
 
 def test_an_error_in_a_components_process_comes_back(tmp_path):
     with pytest.raises(ExportError, match="published weights"):
-        list(export_components(SDXL, [FACE_ENCODER], "fp32", tmp_path))
+        list(export_components([Export(SDXL, FACE_ENCODER)], tmp_path))
 
 
 def test_an_axis_that_was_traced_as_a_number_is_found():
@@ -162,19 +167,37 @@ def test_an_axis_that_was_traced_as_a_number_is_found():
         conform(program.model, renamed)
 
 
+def test_sizes_within_a_graph_are_told_in_the_signatures_axes():
+    """Under whatever names the exporter gives them, and where an axis comes in multiples."""
+    found = model(
+        [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Flatten", ["a"], ["y"])],
+        [value("x", ["s1", 4, "2*s12"])],
+        [value("y", ["s1", "8*s12"])],
+        inner=[value("a", ["s1", 4, "2*s12 + s1"])],
+    )
+    found.ir_version = 10
+    declared = (Tensor("x", DType.FP32, ("rows", 4, "side"), ""), Tensor("y", DType.FP32, ("rows", "cells"), ""))
+    graph = ir.from_proto(found)
+    conform(graph, Signature("net", declared[:1], declared[1:], ""))
+    assert [[str(dim) for dim in node.outputs[0].shape] for node in graph.graph] == [
+        ["rows", "4", "2*(side//2) + rows"],
+        ["rows", "cells"],
+    ]
+
+
 def test_the_command_exports_and_ends_in_json(tmp_path, capsys):
     arguments = ["onnx", "--variant", TINY_SDXL.name, "--component", FACE_ENCODER, "--output", str(tmp_path)]
     assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     (shown,) = document["components"]
     assert (document["variant"], document["precision"], shown["component"]) == (TINY_SDXL.name, "fp32", FACE_ENCODER)
-    session = onnxruntime.InferenceSession(str(Path(shown["folder"]) / MODEL), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(Path(shown["folder"]) / ONNX_FILE), providers=["CPUExecutionProvider"])
     (class_token, _) = session.run(None, {"aligned_faces": np.zeros((1, 3, 448, 448), np.float32)})
     np.testing.assert_allclose(np.linalg.norm(class_token, axis=-1), 1.0, rtol=1e-5)
     # Another process finds nothing to do: the identity holds nothing of the process that wrote it.
-    stamp = (Path(shown["folder"]) / MODEL).stat().st_mtime_ns
-    export_component(TINY_SDXL, FACE_ENCODER, "fp32", Path(shown["folder"]))
-    assert (Path(shown["folder"]) / MODEL).stat().st_mtime_ns == stamp
+    stamp = (Path(shown["folder"]) / ONNX_FILE).stat().st_mtime_ns
+    export_component(Export(TINY_SDXL, FACE_ENCODER, "fp32"), Path(shown["folder"]))
+    assert (Path(shown["folder"]) / ONNX_FILE).stat().st_mtime_ns == stamp
 
 
 def test_the_command_reports_errors_in_one_line(tmp_path, capsys):

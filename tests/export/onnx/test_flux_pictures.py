@@ -11,9 +11,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 from PIL import Image
 
+from benchmarks.measure.example import PHOTO, PROMPT
 from benchmarks.measure.inprocess import Pipeline
-from benchmarks.measure.oracle import load_oracle, psnr_db
-from benchmarks.measure.parity import PHOTO, PROMPT, reference_rows, sizes
+from benchmarks.measure.oracle import load_oracle, reference_rows
+from benchmarks.measure.pictures import picture_psnr_db
+from benchmarks.quality.parity import sizes
 from export.checkpoint.tokenizers import write_tokenizers
 from export.networks.components import build
 from export.onnx.parity import torch_run
@@ -70,7 +72,7 @@ def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
                 *encoded, steps=STEPS, guidance_scale=guidance_scale, scheduler="FlowMatchEulerDiscreteScheduler", **options
             )
             assert picture.shape == expected.shape == (height, width, 3)
-            assert psnr_db(picture, expected) >= 45
+            assert picture_psnr_db(picture, expected) >= 45
 
 
 def job(key, rows=2, **values):

@@ -8,10 +8,9 @@ import pytest
 
 from export.networks.components import build
 from export.onnx.example_inputs import example_inputs
-from export.onnx.export import traced_bounds
-from export.onnx.graph import MODEL
 from export.onnx.parity import Case, Finding, ParityError, cases, compare, compare_alone, onnx_run, require, torch_run
-from faceclip_serving.contract.placements import ORT_CPU
+from export.onnx.wanted import traced_bounds
+from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, bounds, components, multiples
 from faceclip_serving.contract.variants import VARIANTS
@@ -131,7 +130,7 @@ def test_an_artifact_agrees_as_the_server_runs_it_at_sizes_that_the_export_did_n
     sizes = {"rows": 4, "latent_height": 15, "latent_width": 10}
     case = Case(sizes, example_inputs(TINY_SDXL, signature, sizes, salt="other"))
     reference = torch_run(build(TINY_SDXL, DENOISER), signature)(case.inputs)
-    served = OnnxComponent(tiny_fp32 / DENOISER / MODEL, signature, ORT_CPU.providers, limits, threads=2)
+    served = OnnxComponent(tiny_fp32 / DENOISER / ONNX_FILE, signature, ORT_CPU.providers, limits, threads=2)
     require(compare("served", served.run, signature, [(case, reference)]), DENOISER, "fp32", 1e-4)
 
 
@@ -143,7 +142,7 @@ def test_an_artifact_of_other_weights_does_not_pass(tiny_fp32):
     reference = torch_run(module, signature)(case.inputs)
     with pytest.raises(ParityError):
         require(
-            compare("onnx", onnx_run(tiny_fp32 / FACE_ENCODER / MODEL, signature), signature, [(case, reference)]),
+            compare("onnx", onnx_run(tiny_fp32 / FACE_ENCODER / ONNX_FILE, signature), signature, [(case, reference)]),
             FACE_ENCODER,
             "fp32",
             1e-4,

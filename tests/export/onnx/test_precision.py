@@ -9,17 +9,16 @@ from torch.nn import functional
 
 from export.networks.components import build
 from export.networks.vae import fit_half_range, shrink_activations
+from export.onnx.errors import PrecisionError
 from export.onnx.example_inputs import example_inputs
-from export.onnx.graph import MODEL
+from export.onnx.graph_precision import check_precision, precision_report
 from export.onnx.precision import (
     HalfArithmetic,
-    PrecisionError,
     attention,
-    check_precision,
     fp32_products,
-    precision_report,
     to_half,
 )
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, VAE_DECODER, components
 from tests.export.micro import MICRO
 
@@ -136,12 +135,12 @@ def test_a_softmax_in_half_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_fp32_artifacts_compute_in_fp32(tiny_fp32, component):
-    check_precision(precision_report(tiny_fp32 / component / MODEL), "fp32")
+    check_precision(precision_report(tiny_fp32 / component / ONNX_FILE), "fp32")
 
 
 @pytest.mark.parametrize(("component", "kept"), [(FACE_ENCODER, 0), (DENOISER, 4)])
 def test_fp16_artifacts_compute_in_fp16(micro_fp16, component, kept):
-    report = precision_report(micro_fp16 / component / MODEL)
+    report = precision_report(micro_fp16 / component / ONNX_FILE)
     check_precision(report, "fp16", fp32_products=kept)
     assert sum(report["LayerNormalization"].values()) > 0 and sum(report["Softmax"].values()) > 0
 

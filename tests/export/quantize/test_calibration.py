@@ -9,11 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.networks.components import network
-from export.onnx.calibration import Sitting, draw_all, recorded
 from export.onnx.example_inputs import example_inputs
-from export.onnx.graph import MODEL
+from export.onnx.parity import onnx_run
+from export.quantize import calibration, ranges
 from export.quantize import compare_pictures as picture
-from export.quantize import ranges
+from export.quantize.calibration import draw_all, recorded
+from export.quantize.sitting import Sitting
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 
@@ -78,8 +80,8 @@ def graph(tmp_path):
         opset_imports=[helper.make_opsetid("", 21)],
     )
     model.ir_version = 10
-    onnx.save(model, tmp_path / MODEL)
-    return tmp_path / MODEL
+    onnx.save(model, tmp_path / ONNX_FILE)
+    return tmp_path / ONNX_FILE
 
 
 def spans(path, row, *inputs):
@@ -99,7 +101,7 @@ def test_every_tensor_has_its_largest_absolute_value_over_all_calls(graph):
     }  # fmt: skip
     assert found["thousand"].margin == pytest.approx(65504 / 2000)
     assert [found[name].tensor.layer for name in ("thousand", "large", "negative")] == ["first.weight", *["second.weight"] * 2]
-    assert [path.name for path in graph.parent.iterdir()] == [MODEL]
+    assert [path.name for path in graph.parent.iterdir()] == [ONNX_FILE]
 
 
 def test_what_overflows_is_named_unless_it_is_kept_out_of_half_precision(graph):
@@ -129,21 +131,21 @@ def test_a_value_that_is_no_number_counts_as_infinite(graph):
 def test_the_tiny_networks_fit_half_precision_and_the_graph_is_not_changed(tiny_fp32):
     """The real graphs, from prompt to picture: watched, they compute what they compute unwatched."""
     short = replace(SITTING, prompts=("a red coat",), steps=1, size=(64, 64))
-    found = ranges.measure(TINY_SDXL, tiny_fp32, [FACE_ENCODER], short, lambda _: None)
+    found = ranges.measure(TINY_SDXL, tiny_fp32, [FACE_ENCODER], short)
     assert set(found) == {FACE_ENCODER} and found[FACE_ENCODER]["tensors"] > 50
     assert found[FACE_ENCODER]["largest"]["margin"] > 16
     ranges.require_fit(found)
     signature = components(TINY_SDXL)[FACE_ENCODER]
     given = example_inputs(TINY_SDXL, signature, {"faces": 1})
-    run, _, _ = ranges.watch(tiny_fp32 / FACE_ENCODER / MODEL, ["class_token", "patch_token"])
-    plain = ranges.onnx_run(tiny_fp32 / FACE_ENCODER / MODEL, signature)(given)
+    run, _, _ = ranges.watch(tiny_fp32 / FACE_ENCODER / ONNX_FILE, ["class_token", "patch_token"])
+    plain = onnx_run(tiny_fp32 / FACE_ENCODER / ONNX_FILE, signature)(given)
     for name, value in run(given).items():
         np.testing.assert_allclose(value, plain[name], atol=1e-4)
 
 
 def test_a_missing_graph_is_named_with_its_cure(tmp_path):
     with pytest.raises(ranges.RangeError, match=r"expected .*model\.onnx in FP32; make them with `python -m export onnx"):
-        ranges.measure(TINY_SDXL, tmp_path, [DENOISER], SITTING, lambda _: None)
+        ranges.measure(TINY_SDXL, tmp_path, [DENOISER], SITTING)
     with pytest.raises(picture.PictureError, match="make it with `python -m export onnx --variant tiny-sdxl`"):
         folders = dict.fromkeys(COMPONENTS, tmp_path)
         picture.compare(TINY_SDXL, folders, folders, SITTING)
@@ -153,10 +155,12 @@ def test_a_missing_graph_is_named_with_its_cure(tmp_path):
 def test_pictures_of_two_precisions_must_be_alike(tmp_path, monkeypatch):
     def drawn(offsets):
         left = iter(offsets)
-        monkeypatch.setattr(picture, "draw_all", lambda *_: [np.full((1, 3, 8, 8), next(left), np.float32) for _ in range(2)])
+        monkeypatch.setattr(
+            calibration, "draw_all", lambda *_: [np.full((1, 3, 8, 8), next(left), np.float32) for _ in range(2)]
+        )
         return picture.compare(TINY_SDXL, folders, folders, SITTING)
 
-    (tmp_path / MODEL).touch()
+    (tmp_path / ONNX_FILE).touch()
     folders = dict.fromkeys(COMPONENTS, tmp_path)
     assert drawn([0.51, 0.501, 0.5, 0.5]) == pytest.approx([40, 60], abs=1e-3)
     with pytest.raises(picture.PictureError, match=r"60\.0, 20\.0 dB apart, expected at least 35"):

@@ -11,10 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.checkpoint.digests import sha256
 from export.networks.components import Quantization
-from export.onnx.calibration import Sitting
-from export.onnx.graph import MODEL
 from export.onnx.record import METADATA
+from export.quantize import calibration
 from export.quantize import modelopt as quantize
+from export.quantize.sitting import Sitting
+from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER
 from faceclip_serving.contract.variants import VARIANTS
@@ -47,13 +48,13 @@ def test_sensitive_layers_and_attentions_products_stay_as_they_are():
 
 def test_pictures_must_be_near_enough_for_the_mode():
     grey = np.full((1, 3, 8, 8), 0.5, np.float32)
-    assert quantize.require_alike([grey + 0.05], [grey], "int8", RULES) == pytest.approx([26.02], abs=0.01)
+    assert quantize.require_near([grey + 0.05], [grey], "int8", RULES) == pytest.approx([26.02], abs=0.01)
     with pytest.raises(
         quantize.QuantizationError, match=r"fp8: the pictures are 26\.0 dB .* expected at least 30; not accepted"
     ):
-        quantize.require_alike([grey + 0.05], [grey], "fp8", RULES)
+        quantize.require_near([grey + 0.05], [grey], "fp8", RULES)
     with pytest.raises(quantize.QuantizationError, match="nan dB"):
-        quantize.require_alike([grey * np.nan], [grey], "int8", RULES)
+        quantize.require_near([grey * np.nan], [grey], "int8", RULES)
 
 
 def test_a_file_in_which_nothing_was_quantised_is_refused(tmp_path):
@@ -68,18 +69,18 @@ def test_a_file_in_which_nothing_was_quantised_is_refused(tmp_path):
     ]
     made = model(nodes)
     made.graph.initializer.extend([scale, stored])
-    onnx.save(made, tmp_path / MODEL)
-    assert quantize.quantized_products(tmp_path / MODEL, 1) == {"both_factors": 1, "one_factor": 0, "as_they_were": 1}
+    onnx.save(made, tmp_path / ONNX_FILE)
+    assert quantize.quantized_products(tmp_path / ONNX_FILE, 1) == {"both_factors": 1, "one_factor": 0, "as_they_were": 1}
     with pytest.raises(quantize.QuantizationError, match="at least 90% of the 2 products that are not excluded, found 1"):
-        quantize.quantized_products(tmp_path / MODEL, 0)
-    onnx.save(model([product("plain", "x", "x")]), tmp_path / MODEL)
+        quantize.quantized_products(tmp_path / ONNX_FILE, 0)
+    onnx.save(model([product("plain", "x", "x")]), tmp_path / ONNX_FILE)
     with pytest.raises(quantize.QuantizationError, match="found 0"):
-        quantize.quantized_products(tmp_path / MODEL, 1)
+        quantize.quantized_products(tmp_path / ONNX_FILE, 1)
     rounded = model([nodes[2], product("weight_only", "x", "weight")])
     rounded.graph.initializer.extend([scale, stored])
-    onnx.save(rounded, tmp_path / MODEL)
+    onnx.save(rounded, tmp_path / ONNX_FILE)
     with pytest.raises(quantize.QuantizationError, match="in 1 only one factor is, so they would run in floating point"):
-        quantize.quantized_products(tmp_path / MODEL, 0)
+        quantize.quantized_products(tmp_path / ONNX_FILE, 0)
 
 
 def test_calibration_keeps_rows_of_the_whole_run_and_bounds_their_number(monkeypatch):
@@ -95,7 +96,7 @@ def test_calibration_keeps_rows_of_the_whole_run_and_bounds_their_number(monkeyp
 
         return opened
 
-    monkeypatch.setattr(quantize, "draw_all", draw)
+    monkeypatch.setattr(calibration, "draw_all", draw)
     monkeypatch.setattr(quantize, "opener", plain)
     rows, pictures = quantize.calibrate(TINY_SDXL, {}, SITTING, 5)
     assert rows["timestep"][:, 0].tolist() == rows["latents"][:, 0].tolist() == [0, 2, 5, 7, 9]
@@ -126,10 +127,10 @@ PYTHON = os.environ.get("MODELOPT_PYTHON", "")
 @pytest.mark.parametrize("mode", quantize.MODES)
 def test_modelopt_quantises_the_tiny_denoiser_and_leaves_its_source_alone(tiny_fp32, tmp_path, mode):
     folders = {name: tiny_fp32 / name for name in COMPONENTS}
-    source = sha256(folders[DENOISER] / MODEL)
+    source = sha256(folders[DENOISER] / ONNX_FILE)
     sitting = replace(SITTING, steps=1)
     metadata = quantize.quantize(TINY_SDXL, mode, folders, tmp_path / mode, sitting, 4, PYTHON, ("a green hat",))
-    assert sha256(folders[DENOISER] / MODEL) == source
+    assert sha256(folders[DENOISER] / ONNX_FILE) == source
     assert {part: len(values) for part, values in metadata["picture_psnr_db"].items()} == {"calibration": 1, "unseen": 1}
     found = metadata["operators"]
     assert found["one_factor"] == 0 and found["as_they_were"] == metadata["excluded"]["products"]

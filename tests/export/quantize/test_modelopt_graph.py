@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.quantize.modelopt_graph import ModelOptGraphError, prepare, restore
+from export.quantize.modelopt_graph import ModelOptGraphError, annotate, restore
 
 SHAPE = [1, 4, 2, 2]
 
@@ -43,21 +43,21 @@ def outputs(model):
 
 def test_what_follows_a_normalisation_has_a_type_without_being_declared():
     model = graph()
-    assert prepare(model) == 1
+    assert annotate(model) == 1
     assert {"early", "gate"} <= inferred(model)
     np.testing.assert_array_equal(outputs(model), outputs(graph()))
 
 
 def test_no_name_is_the_start_of_another():
     model = graph()
-    prepare(model)
+    annotate(model)
     names = [node.name for node in model.graph.node]
     assert all([other for other in names if re.match(name, other)] == [name] for name in names)
 
 
 def test_restoring_leaves_the_graph_as_it_was():
     model = graph()
-    prepare(model)
+    annotate(model)
     model.graph.value_info.append(helper.make_tensor_value_info("normal.typed", TensorProto.FLOAT, SHAPE))
     assert restore(model) == 1
     assert model == graph()
@@ -65,4 +65,4 @@ def test_restoring_leaves_the_graph_as_it_was():
 
 def test_a_normalisation_of_unknown_type_is_named():
     with pytest.raises(ModelOptGraphError, match=r"'normal' \(GroupNormalization\): expected its type in value_info"):
-        prepare(graph(declared=False))
+        annotate(graph(declared=False))

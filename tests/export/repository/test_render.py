@@ -5,11 +5,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.checkpoint.parts import PARTS
-from export.paths import onnx_folder
-from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, DETECTOR, SOURCE, assemble, component_models, render
-from faceclip_serving.contract.placements import placements
+from export.paths import MODEL_REPOSITORY, onnx_folder
+from export.repository.assemble import assemble
+from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, component_models, render
+from faceclip_serving.contract.placements import PLAN_FILE, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.face.detectors import DETECTOR_FILE
 
 
 def parse(text):
@@ -18,7 +20,9 @@ def parse(text):
 
 def test_the_committed_repository_has_the_models_of_the_signatures():
     """That each is up to date, test_interface says."""
-    assert {path.parent.name for path in SOURCE.glob("*/config.pbtxt")} == set(render(DEFAULT_VARIANT, DEFAULT_PLACEMENT))
+    assert {path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt")} == set(
+        render(DEFAULT_VARIANT, DEFAULT_PLACEMENT)
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
@@ -43,7 +47,7 @@ def test_a_placement_changes_where_components_run_and_nothing_that_they_exchange
 
 def test_a_tensorrt_component_is_tritons_own_backend():
     config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
-    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", PLAN_FILE)
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
@@ -54,6 +58,6 @@ def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
     (checkpoint / name).write_bytes(b"the downloaded detector")
     components = onnx_folder(DEFAULT_VARIANT)
     assembled = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "with", checkpoint)
-    assert (assembled / "prepare" / "1" / DETECTOR).read_bytes() == b"the downloaded detector"
+    assert (assembled / "prepare" / "1" / DETECTOR_FILE).read_bytes() == b"the downloaded detector"
     without = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "without", tmp_path)
-    assert not (without / "prepare" / "1" / DETECTOR).exists()
+    assert not (without / "prepare" / "1" / DETECTOR_FILE).exists()

@@ -2,21 +2,25 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS
-from faceclip_serving.contract.request import parse_request, reference_photos
+from faceclip_serving.contract.parameters import MAX_SEED
+from faceclip_serving.contract.request import parse_request, reference_photos, request_tensors
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.tensors import DType
 
 
 def raw(**values):
     """Values as the tensors a client would send."""
-    arrays = {}
-    for name, value in {"prompt": "a portrait", **values}.items():
-        tensor = next(tensor for tensor in PARAMETERS if tensor.name == name)
-        if tensor.dtype is DType.BYTES:
-            value = value.encode() if isinstance(value, str) else value
-        arrays[name] = np.array([value], dtype=tensor.dtype.numpy)
-    return arrays
+    return request_tensors(**{"prompt": "a portrait", **values})
+
+
+def test_plain_values_are_put_into_the_declared_tensors():
+    arrays = request_tensors(prompt="words", face_images=[b"one", b"two"], seed=1, scheduler="euler", guidance_scale=2.0)
+    assert list(arrays["prompt"]) == [b"words"] and list(arrays["face_images"]) == [b"one", b"two"]
+    assert {name: array.dtype.name for name, array in arrays.items()} == {
+        "prompt": "object", "face_images": "object", "seed": "int64", "scheduler": "object", "guidance_scale": "float32",
+    }  # fmt: skip
+    assert "face_images" not in request_tensors(prompt="words", face_images=[])
+    with pytest.raises(InvalidRequest, match=r"guidance: expected a parameter of a request, one of .*guidance_scale"):
+        request_tensors(guidance=1.0)
 
 
 def test_defaults_are_the_variants():

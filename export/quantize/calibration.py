@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -23,35 +21,8 @@ from faceclip_serving.models.prompts import load_tokenizer
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 from ..checkpoint.tokenizers import write_tokenizers
-from .draw import Open, Run
-
-PROMPTS = (
-    "portrait of an astronaut, studio light",
-    "a person reading in a library, warm light",
-    "a person in a red coat walking in the snow, full body",
-    "oil painting of a person in a garden at sunset",
-)
-UNSEEN = (
-    "a person wearing a green hat, on a beach",
-    "pencil sketch of a person in a kitchen",
-    "a person laughing on a stage at night, red light",
-    "close portrait of a person in a blue suit, in an office",
-)
-"""Prompts that calibrate nothing: what was calibrated on `PROMPTS` is judged by these as well."""
-PHOTOGRAPH = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
-
-
-@dataclass(frozen=True)
-class Sitting:
-    """What is drawn for a calibration."""
-
-    prompts: Sequence[str] = PROMPTS
-    photograph: Path = PHOTOGRAPH
-    steps: int = 8
-    size: tuple[int, int] | None = None
-    """Height and width, pixels; None: the variant's default."""
-    checkpoint: Path | None = None
-    """Folder with the tokenizers of a variant that does not bring its own."""
+from ..onnx.draw import Open, Run
+from .sitting import Sitting
 
 
 def draw_all(variant: Variant, sitting: Sitting, open_component: Open) -> list[Array]:
@@ -82,13 +53,18 @@ def _prepared(variant: Variant, sitting: Sitting) -> Iterator[Mapping[str, Array
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizers(variant, sitting.checkpoint, Path(folder))
         tokenizers = [load_tokenizer(Path(folder) / tokens.tokenizer) for tokens in variant.tokens]
-    detect, photograph = make_detector(None), sitting.photograph.read_bytes()
+    photograph = sitting.photograph.read_bytes()
+    detect = make_detector(None)
     for number, prompt in enumerate(sitting.prompts):
-        yield prepare(variant, tokenizers, detect, "", {
-            "prompt": np.array([prompt.encode()], object), "face_images": np.array([photograph], object),
-            "seed": np.array([number], np.int64), "num_inference_steps": np.array([sitting.steps], np.int32),
-            "height": np.array([height], np.int32), "width": np.array([width], np.int32),
-        })  # fmt: skip
+        request = request_tensors(
+            prompt=prompt,
+            face_images=[photograph],
+            seed=number,
+            num_inference_steps=sitting.steps,
+            height=height,
+            width=width,
+        )
+        yield prepare(variant, tokenizers, detect, "", request)
 
 
 def recorded(run: Run, kept: list[Mapping[str, Array]]) -> Run:

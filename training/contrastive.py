@@ -78,7 +78,7 @@ def alignment_stage(
     conditioner: Conditioner, heads: AlignmentHeads, data: Pictures, faces: Faces, steps: int, batch: int, seed: int
 ) -> Stage:
     """Trains towers, fuser and heads; the face encoder stays frozen (its features are in `faces`)."""
-
+    data.require("align", batch)
     labelled = {} if data.captions else labels(data)
 
     def losses(step: int) -> Losses:

@@ -1,9 +1,7 @@
-"""Everything about a variant that only a machine with a GPU can tell, in one go and one JSON document.
+"""What only a machine with a GPU can tell of a variant, in one go: error against torch in FP32, seconds and memory.
 
-What is installed; the components exported in FP16 with seeded weights, which have real shapes and so real times and bytes; each by
-torch (eager and compiled), ONNX Runtime and, where its libraries are, TensorRT, at every size and batch: error against torch in
-FP32, seconds, memory; then a small card: the rest of this one's memory is occupied, so that the limit is real. Without a GPU it
-says so and does what needs none: forecasts, counted work, the engines' shapes.
+Components are exported in FP16 with seeded weights, and run by torch (eager and compiled), ONNX Runtime and TensorRT, at every size
+and batch; then a picture is drawn on a small card. Without a GPU only forecasts, counted work and the engines' shapes are told.
 """
 
 from __future__ import annotations
@@ -19,21 +17,19 @@ from export.commandline import add_variant
 from export.engine.errors import EngineError
 from export.engine.shapes import bounds_document, engine_bounds, parse_size
 from export.engine.tensorrt import version as tensorrt_version
-from export.forecast.cost import graph_cost
-from export.forecast.forecast import document, predict
-from export.forecast.shapes import concrete, find
-from export.onnx.graph import GraphError
 from export.paths import onnx_folder
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import TENSORRT, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure import gpu
-from ..measure.report import emit
+from ..measure.own_process import run_module
+from ..measure.report import emit, say
 from ..measure.table import table
-from . import gpu_process, small_card
-from .gpu_process import EXACT_WAYS, ONNXRUNTIME, PRECISION, WAYS
+from . import small_card, ways
+from .ways import EXACT_WAYS, ONNXRUNTIME, PRECISION, WAYS
 
 SIZES, BATCHES = ("1024x1024", "1152x864"), (1, 2, 4, 8)
 SMALL_CARD = "8gb"
@@ -75,6 +71,9 @@ def installed() -> dict[str, Any]:
 
 def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Sequence[int], exported: Path) -> dict[str, Any]:
     """Forecasts of every placement, counted work of every case, shapes of every engine."""
+    from export.forecast.forecast import document, predict  # torch
+    from export.forecast.shapes import find
+
     forecasts, counted, engines = {}, {}, {}
     for name, placement in placements(variant).items():
         forecasts[name] = document(predict(variant, placement, exported))
@@ -92,6 +91,9 @@ def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Seq
 
 
 def _counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, Any]:
+    from export.forecast.cost import graph_cost
+    from export.forecast.shapes import concrete
+
     scale = variant.latent_scale
     pixels = {side: case[f"latent_{side}"] * scale for side in ("height", "width") if f"latent_{side}" in case}
     cost = graph_cost(concrete(model, {**case, **pixels}))
@@ -104,39 +106,47 @@ def _counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str,
 
 
 def with_gpu(
-    variant: Variant, chosen: Mapping[str, list[dict[str, int]]], ways: Sequence[str], exported: Path, repeats: int, device: str
+    variant: Variant,
+    chosen: Mapping[str, list[dict[str, int]]],
+    wanted: Sequence[str],
+    exported: Path,
+    repeats: int,
+    device: str,
 ) -> dict[str, Any]:
     """Exports what is missing, then every component by every way."""
     from export.onnx.export import export_components  # torch
+    from export.onnx.wanted import Export
 
     folder = exported / PRECISION
-    for metadata in export_components(variant, list(chosen), PRECISION, folder, seeded=True):
-        _say(f"{metadata['component']}: exported")
+    exports = [Export(variant, component, PRECISION, seeded=True) for component in chosen]
+    for metadata in export_components(exports, exported):
+        say(f"{metadata['component']}: exported")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as references:
         for component, of_component in chosen.items():
-            found[component] = {"tolerance": gpu_process.tolerance(variant, component)}
-            for way in ways:
+            found[component] = {"tolerance": ways.tolerance(variant, component)}
+            for way in wanted:
                 place = str((folder / component).resolve())
-                job = gpu_process.Job(variant.name, component, way, place, references, tuple(of_component), repeats, device)
-                found[component][way] = gpu_process.measure(job, TIMEOUT_S)
-                _say(f"{component} by {way}: {found[component][way].get('error', 'done')}")
+                trial = ways.WayTrial(variant.name, component, way, place, references, tuple(of_component), repeats, device)
+                found[component][way] = run_module(ways.__name__, trial, TIMEOUT_S)
+                say(f"{component} by {way}: {found[component][way].get('error', 'done')}")
     return found
 
 
-def on_small_card(variant: Variant, sizes: Sequence[tuple[int, int]], ways: Sequence[str], exported: Path) -> dict[str, Any]:
+def on_small_card(variant: Variant, sizes: Sequence[tuple[int, int]], wanted: Sequence[str], exported: Path) -> dict[str, Any]:
     """Two guided steps and a decode within the memory of the placement `SMALL_CARD`, by the ways that run graphs."""
     placement = placements(variant).get(SMALL_CARD)
     if placement is None or placement.gpu_bytes is None:
         return {"not_run": f"'{variant.name}' has no placement '{SMALL_CARD}'"}
     found: dict[str, Any] = {}
     with small_card.hold(placement.gpu_bytes) as taken:
-        for way in (way for way in ways if way in EXACT_WAYS):
+        for way in (way for way in wanted if way in EXACT_WAYS):
             for height, width in sizes:
                 folder = str((exported / PRECISION).resolve())
-                job = small_card.Job(variant.name, placement.name, way, folder, height, width, steps=2)
-                found[f"{way} {height}x{width}"] = small_card.measure(job, TIMEOUT_S)
-                _say(f"{SMALL_CARD}, {way}, {height}x{width}: {found[f'{way} {height}x{width}'].get('error', 'done')}")
+                name = f"{way} {height}x{width}"
+                trial = small_card.SmallCardTrial(variant.name, placement.name, way, folder, height, width, steps=2)
+                found[name] = run_module(small_card.__name__, trial, TIMEOUT_S)
+                say(f"{SMALL_CARD}, {name}: {found[name].get('error', 'done')}")
     return {"limit_bytes": placement.gpu_bytes, "occupied_bytes": taken, **found}
 
 
@@ -173,10 +183,6 @@ def shown(found: Mapping[str, Any]) -> str:
     return table(["what", "ms", "GPU GB", "error", ""], rows)
 
 
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser, "sdxl")
     parser.add_argument("--size", nargs="+", type=parse_size, default=[parse_size(size) for size in SIZES], metavar="HxW")
@@ -193,29 +199,29 @@ def run(args: argparse.Namespace) -> int:
     here = installed()
     has_gpu = bool(here["torch_sees"])
     document: dict[str, Any] = {"variant": variant.name, "gpu": has_gpu, "rehearsal": args.rehearse, "installed": here}
-    ways = [way for way in WAYS if way not in args.skip and (way != gpu_process.TENSORRT or "missing" not in here["tensorrt"])]
-    if ONNXRUNTIME in ways and not args.rehearse and "CUDAExecutionProvider" not in here["onnxruntime_providers"]:
-        ways.remove(ONNXRUNTIME)
+    wanted = [way for way in WAYS if way not in args.skip and (way != ways.TENSORRT or "missing" not in here["tensorrt"])]
+    if ONNXRUNTIME in wanted and not args.rehearse and "CUDAExecutionProvider" not in here["onnxruntime_providers"]:
+        wanted.remove(ONNXRUNTIME)
     try:
         document |= without_gpu(variant, args.size, args.batch, exported)
-    except GraphError as error:
-        _say(f"counting left out: {error}")
+    except UserError as error:
+        say(f"counting left out: {error}")
     found: dict[str, Any] = {}
     small: dict[str, Any] = {}
     if has_gpu or args.rehearse:
         chosen = {name: cases(variant, name, args.size, args.batch) for name in args.component or COMPONENTS}
-        found = with_gpu(variant, chosen, ways, exported, args.repeats, "cpu" if args.rehearse else "cuda")
+        found = with_gpu(variant, chosen, wanted, exported, args.repeats, "cpu" if args.rehearse else "cuda")
         print(shown(found), file=sys.stderr)
     if has_gpu and not args.rehearse:
-        small = on_small_card(variant, args.size, ways, exported)
+        small = on_small_card(variant, args.size, wanted, exported)
     if not has_gpu:
         print("no GPU here (torch sees none): what needs one was left out; run this on a machine that has one", file=sys.stderr)
     wrong = failures(found, small)
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
-    absent = [way for way in WAYS if way not in ways]
+    absent = [way for way in WAYS if way not in wanted]
     emit(
         f"gpu-verify-{variant.name}",
-        {**document, "components": found, "small_card": small, "ways": ways, "absent": absent, "failures": wrong},
+        {**document, "components": found, "small_card": small, "ways": wanted, "absent": absent, "failures": wrong},
     )
     return 1 if wrong else 0

@@ -1,15 +1,35 @@
-"""Memory of a server and all its model processes: resident, and on GPUs."""
+"""Resident memory of a process, as Linux counts it, and of a server with all its model processes. A GPU's is in `gpu`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from server.process import TritonServer
-
 from . import gpu
-from .process_memory import forget_peak, memory_bytes
+
+if TYPE_CHECKING:
+    from server.process import TritonServer
+
+_FIELDS = {"peak": "VmHWM", "now": "VmRSS", "own": "RssAnon", "files": "RssFile", "shared": "RssShmem"}
+
+
+def memory_bytes(pid: int | str = "self") -> dict[str, int]:
+    """Resident bytes: `peak` since the last `forget_peak`, `now`, and what `now` is made of.
+
+    `own` is what only this process can hold; `files` are pages of files it has mapped (the weights of an ONNX graph among
+    them), which the kernel may drop again.
+    """
+    lines = (line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    status = {key: value.strip() for key, value in lines}
+    return {name: int(status[field].split()[0]) * 1024 for name, field in _FIELDS.items() if field in status}
+
+
+def forget_peak(pid: int | str = "self") -> None:
+    """The peak starts again from what the process holds now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def pids(server: TritonServer) -> list[int]:

@@ -1,0 +1,58 @@
+"""What is wanted of an export, as one value that all steps are given and that another process can be sent. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.signatures import bounds, components
+from faceclip_serving.contract.tensors import Bounds, Range, Signature
+from faceclip_serving.contract.variant import Variant
+
+if TYPE_CHECKING:
+    from ..checkpoint.lora import Lora
+
+PRECISIONS = ("fp32", "fp16", "int8w")
+"""`int8w`: FP16 as in `fp16`, but large weights are stored as INT8, see `int8_weights`."""
+
+DEPTHS = ("full", "shallow")
+"""On what parity is proven: the component itself, or its form of fewer blocks."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One component of a variant in one precision."""
+
+    variant: Variant
+    component: str
+    precision: str = "fp32"
+    """One of `PRECISIONS`."""
+    checkpoint: Path | None = None
+    """Folder of the weights; None: those that the variant brings, else seeded ones."""
+    loras: tuple[Lora, ...] = ()
+    """Fused into the weights; each where it has something for the component."""
+    depth: str = "full"
+    """One of `DEPTHS`."""
+    seeded: bool = False
+    """Deterministic stand-ins are allowed for the weights of a variant that has published or committed ones."""
+
+    @property
+    def signature(self) -> Signature:
+        return components(self.variant)[self.component]
+
+    @property
+    def limits(self) -> Bounds:
+        return traced_bounds(self.variant)[self.component]
+
+
+def traced_bounds(variant: Variant) -> dict[str, Bounds]:
+    """The widest bounds of any placement: the graph serves them all. An axis that requests give one size only is traced, and proven,
+    over more: a symbolic size cannot be a single one, and a graph of fixed size would be another kind of graph."""
+    widest = bounds(variant, max(placement.denoiser_rows for placement in placements(variant).values()))
+
+    def traceable(size: Range) -> Range:
+        return size if size.min < size.max else Range(size.min, size.opt, 2 * size.max)
+
+    return {component: {axis: traceable(size) for axis, size in axes.items()} for component, axes in widest.items()}

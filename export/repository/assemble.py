@@ -1,0 +1,179 @@
+"""A model repository that a server can load: configs, the Python models, a copy of the shared code (each model folder may be fetched
+alone, from object storage), tokenizers, the face detector and the components' artifacts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import faceclip_serving
+from faceclip_serving.contract import signatures
+from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, placement_of
+from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
+from faceclip_serving.contract.tensors import Array
+from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.face.detectors import DETECTOR_FILE
+from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
+
+from ..checkpoint.committed import own_folder
+from ..checkpoint.parts import PARTS
+from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
+from ..commandline import add_checkpoint, add_components, add_placement, add_variant
+from ..engine.record import check_plan
+from ..paths import CHECKPOINT, onnx_folder, repository_folder
+from . import interface
+from .deployments import check_name, install, is_current
+from .render import component_models, model_source, render
+
+PACKAGE = Path(faceclip_serving.__file__).resolve().parent
+
+
+class RepositoryError(UserError):
+    """A repository cannot be assembled; the message says what is missing and how to make it."""
+
+
+def assemble(
+    variant: Variant,
+    placement: Placement,
+    components: Path,
+    destination: Path,
+    checkpoint: Path | None = None,
+    deployment: str = ENSEMBLE,
+) -> Path:
+    """Writes the models of `variant` on `placement` to the repository `destination`, unless the very same are there already.
+
+    A repository may hold several deployments: models of others are left as they are. `components` holds
+    `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
+    tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
+    Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
+    """
+    check_name(deployment)
+    configs = render(variant, placement, deployment)
+    identity = _identity(variant, configs, components, placement, checkpoint)
+    if is_current(destination, deployment, identity):
+        return destination  # left alone: a server may be running from it
+    scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for name, text in configs.items():
+        model = scratch / model_name(name, deployment)
+        version = model / "1"
+        version.mkdir(parents=True)
+        (model / "config.pbtxt").write_text(text)
+        if 'backend: "python"' in text:
+            shutil.copy(model_source(name, placement), version / "model.py")
+            shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+            (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
+        if name == STREAM:
+            np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
+        if name in component_models(placement):
+            _link_artifact(components, component_models(placement)[name], placement, version)
+    prepare = scratch / model_name(PREPARE, deployment) / "1"
+    write_tokenizers(variant, checkpoint, prepare)
+    detector = _detector(checkpoint)
+    if detector is not None:
+        _link(detector, prepare / DETECTOR_FILE)
+    install(scratch, destination, deployment, identity)
+    return destination
+
+
+def _identity(
+    variant: Variant, configs: dict[str, str], components: Path, placement: Placement, checkpoint: Path | None
+) -> str:
+    """Digest of all that an assembled repository follows from; artifacts by size and time."""
+    digest = hashlib.sha256(package_digest(PACKAGE).encode())
+    for name, text in configs.items():
+        digest.update(text.encode())
+        model = model_source(name, placement)
+        digest.update(model.read_bytes() if model.exists() else b"")
+    folders = [components / placement.components[name].precision / name for name in COMPONENTS]
+    folders += tokenizer_folders(variant, checkpoint)
+    files = [path for folder in folders for path in sorted(folder.glob("*"))]
+    files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
+    detector = _detector(checkpoint)
+    files += [detector] if detector else []
+    for path in files:
+        if path.exists():
+            digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _detector(checkpoint: Path | None) -> Path | None:
+    """The downloaded face detector, under the name that the table of parts gives it."""
+    if checkpoint is None:
+        return None
+    [names] = PARTS["yunet"].files
+    return next((checkpoint / name for name in names if (checkpoint / name).exists()), None)
+
+
+def _preview_factors(variant: Variant, components: Path, placement: Placement) -> Array:
+    """Fitted to the ONNX decoder, whatever runtime the placement gives it."""
+    from faceclip_serving.models.onnx_component import OnnxComponent  # here, since ONNX Runtime takes a second to import
+
+    execution = placement.components[VAE_DECODER]
+    path = components / execution.precision / VAE_DECODER / ORT_CPU.artifact
+    if not path.exists():
+        raise RepositoryError(f"{VAE_DECODER}: expected {path}; make it with `python -m export onnx`")
+    decoder = OnnxComponent(path, signatures.components(variant)[VAE_DECODER], ORT_CPU.providers, {})
+    return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
+
+
+def _link_artifact(components: Path, name: str, placement: Placement, version: Path) -> None:
+    execution = placement.components[name]
+    source = components / execution.precision / name
+    if not (source / execution.runtime.artifact).exists():
+        command = "engine" if execution.runtime.artifact == PLAN_FILE else "onnx"
+        raise RepositoryError(
+            f"{name}: expected {source / execution.runtime.artifact}; make it with"
+            f" `python -m export {command} --precision {execution.precision}`"
+        )
+    if execution.runtime.artifact == PLAN_FILE:
+        check_plan(source, for_triton=True)
+    for path in source.glob(execution.runtime.artifact + "*"):
+        _link(path, version / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_variant(parser)
+    add_placement(parser)
+    add_components(parser, "folder of exported components")
+    add_checkpoint(parser, "folder of tokenizers and detector (default: the variant's own)")
+    parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<placement>)")
+    parser.add_argument(
+        "--name",
+        default=ENSEMBLE,
+        help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
+        " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
+    )
+    parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.render:
+        return interface.run(argparse.Namespace(check=False))
+    variant = VARIANTS[args.variant]
+    placement = placement_of(variant, args.placement)
+    components = args.components or onnx_folder(variant)
+    destination = args.output or repository_folder(variant, placement)
+    checkpoint = args.checkpoint or own_folder(variant) or CHECKPOINT
+    assemble(variant, placement, components, destination, checkpoint, args.name)
+    print(f"assembled {destination}", file=sys.stderr)
+    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.name}))
+    return 0

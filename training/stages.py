@@ -1,0 +1,108 @@
+"""Every stage of the recipe, made from a folder of training: its networks, its data, its numbers.
+
+A stage that finished is loaded, not repeated; deleting its checkpoint trains it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from . import nano
+from .adapter import decouple
+from .autoencoder import decoder_stage, vae_stage
+from .contrastive import alignment_stage
+from .critic import critic_stage
+from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
+from .identity import face_stage
+from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
+from .loop import Stage, run
+from .work import Work, make_critic, make_heads
+
+
+def _face(work: Work) -> Stage:
+    r = work.recipe
+    vit = nano.make_encoder(r.seed).branches[0].face_encoder
+    return face_stage(vit, nano.ARCHITECTURE.face, work.data, r.face_steps, r.face_batch, r.seed + 1)
+
+
+def _vae(work: Work) -> Stage:
+    r = work.recipe
+    return vae_stage(nano.make_vae(r.seed), work.data, r.vae_steps, r.vae_batch, r.vae_patch, r.seed)
+
+
+def _decoder(work: Work) -> Stage:
+    r = work.recipe
+    return decoder_stage(work.vae(), work.data, r.decoder_steps, r.vae_batch, r.vae_patch, r.seed + 9)
+
+
+def _align(work: Work) -> Stage:
+    r = work.recipe
+    heads = make_heads(r.seed + 5)
+    return alignment_stage(work.conditioner(None), heads, work.data, work.faces, r.align_steps, r.align_batch, r.seed + 5)
+
+
+def _critic(work: Work) -> Stage:
+    r = work.recipe
+    return critic_stage(make_critic(r.seed + 8), work.data, work.latents, r.critic_steps, r.judge_batch, r.seed + 8)
+
+
+def _denoiser(name: str, face_tokens: bool = False, drops: Drops = JOINT, onto: str | None = None) -> Callable[[Work], Stage]:
+    """All but the base itself start from the base, where there is one, and learn by the critic too.
+
+    `face_tokens`: those of the adapter beside the text, instead of the joint encoder; `onto`: the stage whose denoiser stays as it is,
+    and gets attention to these tokens.
+    """
+
+    def stage(work: Work) -> Stage:
+        r = work.recipe
+        base = "base" if name != "base" and (work.results / "base.pt").exists() else None
+        aligned = "align" if (work.results / "align.pt").exists() else None
+        unet = work.unet(onto or base)
+        if onto is not None:
+            decouple(unet)
+        conditioner = work.conditioner(base if face_tokens and base else aligned, face_tokens, trained=drops is JOINT)
+        critic = work.critic() if base else None
+        lesson = Lesson(work.data, work.latents, work.faces, drops, r.unet_batch, critic)
+        return unet_stage(name, unet, conditioner, lesson, getattr(r, f"{name}_steps"), r.seed + 6, compiled=r.compiled)
+
+    return stage
+
+
+def _recogniser(work: Work) -> Stage:
+    r = work.recipe
+    torch.manual_seed(r.seed + 78)
+    return recogniser_stage(Recogniser(), work.data, r.recogniser_steps, r.judge_batch, r.seed + 78)
+
+
+def _attributes(work: Work) -> Stage:
+    r = work.recipe
+    torch.manual_seed(r.seed + 77)
+    return attribute_stage(AttributeClassifier(), work.data, r.attribute_steps, r.judge_batch, r.seed + 77)
+
+
+_MAKERS: Mapping[str, Callable[[Work], Stage]] = {
+    "face": _face,
+    "vae": _vae,
+    "decoder": _decoder,
+    "align": _align,
+    "critic": _critic,
+    "base": _denoiser("base", face_tokens=True),
+    "unet": _denoiser("unet"),
+    "text_only": _denoiser("text_only", drops=TEXT_ONLY),
+    "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
+    "recogniser": _recogniser,
+    "attributes": _attributes,
+}
+
+
+def make_stage(work: Work, name: str) -> Stage:
+    """One of `STAGES`, ready to run. Raises `TrainingError` where an earlier stage or people are missing."""
+    return _MAKERS[name](work)
+
+
+def train(work: Work, name: str, stop_after_s: float | None = None) -> nn.ModuleDict:
+    """Runs one stage from where it stopped."""
+    return run(make_stage(work, name), work.results, stop_after_s)
