@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.digests import sha256
+from ..paths import require_own
 from . import sources
 
 METADATA = "metadata.json"
@@ -77,8 +78,9 @@ def is_whole(folder: Path, metadata: Mapping[str, Any]) -> bool:
 def appearing(destination: Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes `destination` at the end; after an error nothing of it is left.
 
-    What was there before goes only when the new one is complete.
+    What was there before goes only when the new one is complete, and only if it was made here (`OutputError`).
     """
+    require_own(destination, METADATA)
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

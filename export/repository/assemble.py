@@ -31,9 +31,9 @@ from ..checkpoint.parts import PARTS
 from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import check_plan
-from ..paths import CHECKPOINT, onnx_folder, repository_folder
+from ..paths import CHECKPOINT, onnx_folder, repository_folder, require_own
 from . import interface
-from .deployments import check_name, install, is_current
+from .deployments import RECORD, check_name, install, is_current
 from .render import component_models, model_source, render
 
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
@@ -59,6 +59,7 @@ def assemble(
     Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
     """
     check_name(deployment)
+    require_own(destination, RECORD)  # before minutes are spent
     configs = render(variant, placement, deployment)
     identity = _identity(variant, configs, components, placement, checkpoint)
     if is_current(destination, deployment, identity):

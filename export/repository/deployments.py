@@ -13,6 +13,8 @@ from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 
+from ..paths import require_own
+
 RECORD = "deployments.json"
 """File at the top of an assembled repository, which Triton ignores: deployment -> its identity and its model folders."""
 
@@ -30,15 +32,21 @@ def is_current(repository: Path, deployment: str, identity: str) -> bool:
 
 
 def install(scratch: Path, repository: Path, deployment: str, identity: str) -> None:
-    """Moves the model folders in `scratch` to `repository`, in place of those that the deployment had. Raises `DeploymentError`.
+    """Moves the model folders in `scratch` to `repository`, in place of those that the deployment had.
 
-    A folder without a record is of an older form, or nobody's: it is replaced whole.
+    Raises `DeploymentError`, and `OutputError` where the folder is not ours; then nothing was changed.
     """
     check_name(deployment)
+    require_own(repository, RECORD)
     record = _read(repository)
-    if not record:
-        shutil.rmtree(repository, ignore_errors=True)
     fresh = sorted(path.name for path in scratch.iterdir())
+    ours = {model for entry in record.values() for model in entry["models"]}
+    foreign = [name for name in fresh if (repository / name).exists() and name not in ours]
+    if foreign:
+        raise DeploymentError(
+            f"name: '{deployment}' needs models {foreign}, and {repository} has others of that name that were not made here;"
+            " choose another name"
+        )
     for other, entry in record.items():
         taken = set(fresh) & set(entry["models"])
         if other != deployment and taken:
