@@ -31,7 +31,7 @@ from .parts import PARTS, Part
 CONVERTED = "converted"
 """Folder, in the checkpoint folder, of the safetensors copies and their records."""
 
-_NAMES_SHOWN = 6
+_NAMES_SHOWN = 5
 _DOWNLOAD_AGAIN = "download it again: python -m export download --only {part}"
 
 
