@@ -30,7 +30,7 @@ from faceclip_serving.contract.signatures import (
 )
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.detectors import detector_in
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.encoding_cache import EncodingCache
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
@@ -91,7 +91,7 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
-        PREPARE: partial(prepare, variant, tokenizers, detector_in(folder), _DIGEST),
+        PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
         "finish": partial(finish, variant, _DIGEST),
     }
     for name in COMPONENTS:

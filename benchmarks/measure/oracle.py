@@ -32,7 +32,7 @@ from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.detectors import detector_in
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
 
@@ -195,7 +195,7 @@ def reference_rows(variant: Variant, prepare_folder: Path, photo: bytes | None, 
     """What the oracle encodes: the (negative, positive) rows, as the published inference makes them."""
     image = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
     if photo is not None:
-        image[1] = prepare_face(photo, 0, False, detector_in(prepare_folder)).crop
+        image[1] = prepare_face(photo, 0, False, YuNet()).crop
     texts = ((variant.defaults.negative_prompt, False), (prompt, photo is not None))
     ids = {}
     for tokens in variant.tokens:

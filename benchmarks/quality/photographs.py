@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from faceclip_serving.contract.errors import InvalidRequest, UserError
-from faceclip_serving.face.detectors import make_detector
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
 
 from .metrics import identity_scores, unit, verification_auc
@@ -70,7 +70,7 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
 def _face(file: Path) -> NDArray[np.float32] | None:
     """The aligned face at 112 pixels, [3, 112, 112] RGB in [-1, 1]; None where the server's detector finds none."""
     try:
-        crop = prepare_face(file.read_bytes(), 0, False, make_detector(None)).crop
+        crop = prepare_face(file.read_bytes(), 0, False, YuNet()).crop
     except InvalidRequest:
         return None
     small = cv2.resize(crop.transpose(1, 2, 0), (112, 112), interpolation=cv2.INTER_AREA)

@@ -90,16 +90,10 @@ PARTS: Mapping[str, Part] = {
     "flux_vae": Part(_FLUX_DEV, FLUX_NON_COMMERCIAL, (("vae/diffusion_pytorch_model.safetensors",),), folder="flux"),
     "flux_tokenizer": _flux_tokenizer("tokenizer", "vocab.json", "merges.txt"),
     "flux_tokenizer_2": _flux_tokenizer("tokenizer_2", "tokenizer.json"),
-    "yunet": Part(
-        "opencv/face_detection_yunet",
-        MIT,
-        (("face_detection_yunet_2023mar.onnx",),),
-        digest=Digest(232_589, "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"),
-    ),
 }
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    "sdxl": ("face_clip_encoder", "unet", "vae", "tokenizer", "tokenizer_2", "yunet"),
-    "flux": ("face_t5_encoder", "dit", "flux_vae", "flux_tokenizer", "flux_tokenizer_2", "yunet"),
+    "sdxl": ("face_clip_encoder", "unet", "vae", "tokenizer", "tokenizer_2"),
+    "flux": ("face_t5_encoder", "dit", "flux_vae", "flux_tokenizer", "flux_tokenizer_2"),
 }
 """Variant -> the parts that it is made from."""

@@ -15,7 +15,7 @@ from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
-from faceclip_serving.face.detectors import make_detector
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 from faceclip_serving.sampling.pictures import sample, start_pictures
@@ -54,7 +54,7 @@ def _prepared(variant: Variant, sitting: Sitting) -> Iterator[Mapping[str, Array
         write_tokenizers(variant, sitting.checkpoint, Path(folder))
         tokenizers = [load_tokenizer(Path(folder) / tokens.tokenizer) for tokens in variant.tokens]
     photograph = sitting.photograph.read_bytes()
-    detect = make_detector(None)
+    detect = YuNet()
     for number, prompt in enumerate(sitting.prompts):
         request = request_tensors(
             prompt=prompt,

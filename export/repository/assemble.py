@@ -1,5 +1,5 @@
 """A model repository that a server can load: configs, the Python models, a copy of the shared code (each model folder may be fetched
-alone, from object storage), tokenizers, the face detector and the components' artifacts.
+alone, from object storage), tokenizers and the components' artifacts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, PREPARE, 
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.face.detectors import DETECTOR_FILE
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.committed import own_folder
-from ..checkpoint.parts import PARTS
 from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import check_plan
@@ -55,7 +53,7 @@ def assemble(
 
     A repository may hold several deployments: models of others are left as they are. `components` holds
     `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
-    tokenizers of variants that do not bring their own, and the face detector. Large files are hard-linked where possible.
+    tokenizers of variants that do not bring their own. Large files are hard-linked where possible.
     Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
     """
     check_name(deployment)
@@ -81,9 +79,6 @@ def assemble(
             _link_artifact(components, component_models(placement)[name], placement, version)
     prepare = scratch / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare)
-    detector = _detector(checkpoint)
-    if detector is not None:
-        _link(detector, prepare / DETECTOR_FILE)
     install(scratch, destination, deployment, identity)
     return destination
 
@@ -101,20 +96,10 @@ def _identity(
     folders += tokenizer_folders(variant, checkpoint)
     files = [path for folder in folders for path in sorted(folder.glob("*"))]
     files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
-    detector = _detector(checkpoint)
-    files += [detector] if detector else []
     for path in files:
         if path.exists():
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _detector(checkpoint: Path | None) -> Path | None:
-    """The downloaded face detector, under the name that the table of parts gives it."""
-    if checkpoint is None:
-        return None
-    [names] = PARTS["yunet"].files
-    return next((checkpoint / name for name in names if (checkpoint / name).exists()), None)
 
 
 def _preview_factors(variant: Variant, components: Path, placement: Placement) -> Array:
@@ -155,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     add_placement(parser)
     add_components(parser, "folder of exported components")
-    add_checkpoint(parser, "folder of tokenizers and detector (default: the variant's own)")
+    add_checkpoint(parser, "folder of tokenizers (default: the variant's own)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<placement>)")
     parser.add_argument(
         "--name",

@@ -12,6 +12,6 @@ DIGEST_FILE = "code.sha256"
 def package_digest(package: Path) -> str:
     """SHA-256 over names and contents of the package's Python files."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.onnx")]):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

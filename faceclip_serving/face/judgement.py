@@ -61,6 +61,11 @@ def check_aligned(name: str, face: Face | None) -> list[str]:
     return []
 
 
+def check_turned(name: str, degrees: int) -> list[str]:
+    """The warning about an aligned crop whose face stands upright only after a turn, counter-clockwise."""
+    return [f"{name}: the crop is not upright; turn it by {degrees} degrees to the left, or leave out face_aligned"]
+
+
 def check_sharpness(name: str, sharpness: float) -> list[str]:
     """A warning about a blurred crop."""
     if sharpness >= LOW_SHARPNESS:

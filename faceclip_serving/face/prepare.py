@@ -22,6 +22,7 @@ from .judgement import (
     check_aligned,
     check_face,
     check_sharpness,
+    check_turned,
     measure_frontality,
     measure_sharpness,
 )
@@ -62,7 +63,7 @@ def prepare_face(data: bytes, index: int, aligned: bool, detect: Detector) -> Pr
     photo = decode_photo(data, index)
     seen = _taken(name, photo, detect) if aligned else _found(name, photo, detect)
     sharpness = measure_sharpness(seen.crop)
-    warnings = [*seen.warnings, *check_sharpness(name, sharpness), *([f"{name}: {detect.caution}"] if detect.caution else [])]
+    warnings = [*seen.warnings, *check_sharpness(name, sharpness)]
     report = {
         "photo": {"width": photo.width, "height": photo.height},
         "aligned": aligned,
@@ -88,11 +89,13 @@ def _found(name: str, photo: Photo, detect: Detector) -> _Seen:
 
 
 def _taken(name: str, photo: Photo, detect: Detector) -> _Seen:
-    """A photograph that is an aligned crop, as it is; a look at it only warns."""
+    """A photograph that is an aligned crop, as it is; a look at it, in all turns, only warns."""
     crop = aligned_crop(name, photo.pixels)
-    face = look_closer(_to_pixels(crop), TEMPLATE, detect)
+    seen = [look_closer(np.ascontiguousarray(np.rot90(_to_pixels(crop), turns)), TEMPLATE, detect) for turns in range(4)]
+    best = max(range(4), key=lambda turns: seen[turns].score if seen[turns] else 0.0)  # type: ignore[union-attr]
+    warnings = check_aligned(name, seen[0]) if best == 0 else check_turned(name, 90 * best)
     to_photo = np.array([[photo.width / FACE_SIZE, 0, 0], [0, photo.height / FACE_SIZE, 0]])
-    return _Seen(crop, face, to_photo, check_aligned(name, face))
+    return _Seen(crop, seen[0] if best == 0 else None, to_photo, warnings)
 
 
 def choose_face(name: str, faces: list[Face]) -> tuple[Face, list[str]]:

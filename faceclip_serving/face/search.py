@@ -6,7 +6,7 @@ Knows no detector in particular and nothing of which face is wanted. Points and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -16,29 +16,44 @@ from .alignment import TEMPLATE, Points, Similarity, apply, fit_similarity, inve
 from .detectors import Box, Detector, Face
 from .photos import Pixels
 
-SCANS = ((480, 0), (480, -25), (480, 25), (1280, 0), (480, 90), (480, -90), (480, 180))
-"""(longest side in pixels, turn in degrees), tried in order until a face is found. Small first: detectors are made for faces of
-at most a few hundred pixels, and in a larger one see several small ones. Turned: people tilt their heads, and photographs
-without EXIF orientation lie on their side."""
+TURNS = 4
+"""Quarter turns. Photographs without EXIF orientation lie on their side or stand on their head, and a detector sees some face in those
+too: so all four are looked at, and the best score wins."""
+SCANS = ((480, 0), (480, -25), (480, 25), (1280, 0))
+"""(longest side in pixels, tilt in degrees), tried in order, each in all turns, until a face is found. Small first: detectors are made
+for faces of at most a few hundred pixels, and in a larger one see several small ones. Tilted: people tilt their heads."""
 LOOKS = 2
 """How often a face is looked at closely: the first look straightens it, the second measures it and must confirm it."""
 MAX_CANDIDATES = 8
 """The largest so many are looked at closely: only the largest face is wanted, and how many are like it."""
 MIN_SCORE = 0.6
-"""Of the last look. Both detectors were seen to give faces more, and to give less to almost everything else."""
+"""Of the last look. The detector was seen to give faces more, and to give less to almost everything else."""
 
 
 def find_faces(image: Pixels, detect: Detector) -> list[Face]:
     """The faces of a photograph, largest first, each confirmed and measured by a closer look. At any size, turned or not."""
-    height, width = image.shape[:2]
-    scans = dict.fromkeys((min(side, max(width, height)), turn) for side, turn in SCANS)
-    for side, turn in scans:
-        to_view, view_width, view_height = _view(width, height, side / max(width, height), turn)
-        view = resample(image, to_view, view_width, view_height, cv2.BORDER_REPLICATE)
-        faces = _confirm(image, (move_face(face, invert(to_view)) for face in detect(view)), detect)
-        if faces:
-            return faces
+    longest = max(image.shape[:2])
+    scans = dict.fromkeys((min(side, longest), tilt) for side, tilt in SCANS)
+    for side, tilt in scans:
+        best = max(
+            _scan(image, side / longest, tilt, detect), key=lambda faces: max((face.score for face in faces), default=0.0)
+        )
+        if best:
+            return best
     return []
+
+
+def _scan(image: Pixels, scale: float, tilt: float, detect: Detector) -> Iterator[list[Face]]:
+    """The confirmed faces of the picture seen at one scale and tilt, for each turn."""
+    height, width = image.shape[:2]
+    to_view, view_width, view_height = _view(width, height, scale, tilt)
+    view = resample(image, to_view, view_width, view_height, cv2.BORDER_REPLICATE)
+    for _ in range(TURNS):
+        back = invert(to_view)
+        yield _confirm(image, [move_face(face, back) for face in detect(view)], detect)
+        quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, view.shape[1] - 1.0]])
+        to_view = np.column_stack([quarter[:, :2] @ to_view[:, :2], apply(quarter, to_view[None, :, 2])[0]])
+        view = np.ascontiguousarray(np.rot90(view))
 
 
 def look_closer(image: Pixels, landmarks: Points, detect: Detector) -> Face | None:

@@ -13,7 +13,7 @@ from typing import Any
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.signatures import SAMPLER
 from faceclip_serving.contract.tensors import Array, json_tensor
-from faceclip_serving.face.detectors import detector_in
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.metrics import Metrics, requests_by_outcome
 from faceclip_serving.models.prepare import prepare
@@ -28,7 +28,7 @@ class TritonPythonModel:
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._metrics = Metrics(setup.variant.name, setup.deployment)
         self._invalid = requests_by_outcome(self._metrics, "invalid")["invalid"]
-        self._prepare = partial(prepare, setup.variant, tokenizers, detector_in(setup.folder), setup.digest)
+        self._prepare = partial(prepare, setup.variant, tokenizers, YuNet(), setup.digest)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, partial(self._one, request.timeout())) for request in requests]

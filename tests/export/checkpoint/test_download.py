@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +17,12 @@ import pytest
 from export.__main__ import main
 from export.checkpoint import download as downloading
 from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, download, fetch_from_hub
-from export.checkpoint.parts import NEEDED, PARTS, Digest
+from export.checkpoint.parts import MIT, NEEDED, PARTS, Digest, Part
 
 CONTENT = b"a detector, say"
-YUNET = "face_detection_yunet_2023mar.onnx"
+FILE = "detector.onnx"
+OPEN = Part("opencv/detector", MIT, ((FILE,),), digest=Digest(len(CONTENT), hashlib.sha256(CONTENT).hexdigest()))
+"""A part whose licence needs no consent and whose checksum is known."""
 
 
 class Hub:
@@ -40,10 +41,8 @@ class Hub:
 
 
 @pytest.fixture
-def digest_of_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the detector's row promise `CONTENT`."""
-    promised = Digest(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(downloading, "PARTS", {**PARTS, "yunet": replace(PARTS["yunet"], digest=promised)})
+def open_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "PARTS", {**PARTS, "open": OPEN})
 
 
 # ------------------------------------------------------------------------------------------------------------ licences
@@ -55,10 +54,9 @@ def test_nothing_is_fetched_before_licences_are_accepted(tmp_path: Path, capsys:
     printed = capsys.readouterr().out
     assert "face_clip_encoder, unet from ByteDance/FaceCLIP: CC BY-NC 4.0: no commercial use" in printed
     assert "vae, tokenizer, tokenizer_2 from stabilityai/stable-diffusion-xl-base-1.0: CreativeML Open RAIL++-M" in printed
-    assert "yunet from opencv/face_detection_yunet: MIT" in printed
 
 
-@pytest.mark.usefixtures("digest_of_content")
+@pytest.mark.usefixtures("open_part")
 def test_accepted_parts_land_where_the_checkpoint_reader_looks(tmp_path: Path) -> None:
     hub = Hub()
     paths = download(tmp_path, NEEDED["sdxl"], accept_license=True, fetch=hub)
@@ -70,13 +68,12 @@ def test_accepted_parts_land_where_the_checkpoint_reader_looks(tmp_path: Path) -
         "tokenizer/merges.txt",
         "tokenizer_2/vocab.json",
         "tokenizer_2/merges.txt",
-        YUNET,
     ]
     assert hub.asked[0] == ("ByteDance/FaceCLIP", "model/face_clip_encoder.pt")
     assert all(path.is_file() for path in paths)
 
 
-@pytest.mark.usefixtures("digest_of_content")
+@pytest.mark.usefixtures("open_part")
 def test_parts_of_two_families_do_not_overwrite_each_other(tmp_path: Path) -> None:
     hub, both = Hub(), dict.fromkeys((*NEEDED["sdxl"], *NEEDED["flux"]))
     paths = [str(path.relative_to(tmp_path)) for path in download(tmp_path, both, accept_license=True, fetch=hub)]
@@ -89,45 +86,41 @@ def test_every_part_is_needed_by_some_variant_and_every_needed_one_is_known() ->
     assert {part for parts in NEEDED.values() for part in parts} == set(PARTS)
 
 
-@pytest.mark.usefixtures("digest_of_content")
-def test_the_detector_alone_needs_no_consent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert download(tmp_path, ["yunet"], accept_license=False, fetch=Hub()) == [tmp_path / YUNET]
+@pytest.mark.usefixtures("open_part")
+def test_a_part_of_an_open_licence_needs_no_consent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert download(tmp_path, ["open"], accept_license=False, fetch=Hub()) == [tmp_path / FILE]
     assert "MIT" in capsys.readouterr().out
 
 
 def test_unknown_parts_are_named(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"parts: expected some of face_clip_encoder, .*, got vit"):
-        download(tmp_path, ["vit", "yunet"], accept_license=True, fetch=Hub())
+        download(tmp_path, ["vit", "vae"], accept_license=True, fetch=Hub())
 
 
 # ------------------------------------------------------------------------------------------------------------ checksums
-def test_the_detectors_published_checksum() -> None:
-    assert PARTS["yunet"].digest == Digest(232589, "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4")
-
-
-@pytest.mark.usefixtures("digest_of_content")
+@pytest.mark.usefixtures("open_part")
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:-1] + b"?"])
 def test_a_wrong_file_is_deleted(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DownloadError, match=rf"file '{YUNET}': expected 15 bytes, SHA-256 .* it was deleted"):
-        download(tmp_path, ["yunet"], accept_license=False, fetch=Hub(content))
+    with pytest.raises(DownloadError, match=rf"file '{FILE}': expected 15 bytes, SHA-256 .* it was deleted"):
+        download(tmp_path, ["open"], accept_license=False, fetch=Hub(content))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("digest_of_content")
+@pytest.mark.usefixtures("open_part")
 def test_a_verified_file_is_not_fetched_again_and_a_damaged_one_is(tmp_path: Path) -> None:
     hub = Hub()
     for _ in range(2):
-        download(tmp_path, ["yunet"], accept_license=False, fetch=hub)
+        download(tmp_path, ["open"], accept_license=False, fetch=hub)
     assert len(hub.asked) == 1
-    (tmp_path / YUNET).write_bytes(b"damaged")
-    download(tmp_path, ["yunet"], accept_license=False, fetch=hub)
+    (tmp_path / FILE).write_bytes(b"damaged")
+    download(tmp_path, ["open"], accept_license=False, fetch=hub)
     assert len(hub.asked) == 2
-    assert (tmp_path / YUNET).read_bytes() == CONTENT
+    assert (tmp_path / FILE).read_bytes() == CONTENT
 
 
 # ------------------------------------------------------------------------------------------------------ the hub's client
 class HubRequest(BaseHTTPRequestHandler):
-    """Answers as the hub does: metadata to HEAD, the file to GET; the detector is open, the UNet gated, all else missing."""
+    """Answers as the hub does: metadata to HEAD, the file to GET; one part is open, the UNet gated, all else missing."""
 
     def do_HEAD(self) -> None:
         self.answer(body=b"")
@@ -136,7 +129,7 @@ class HubRequest(BaseHTTPRequestHandler):
         self.answer(body=CONTENT)
 
     def answer(self, body: bytes) -> None:
-        known = self.path == f"/{PARTS['yunet'].repository}/resolve/main/{YUNET}"
+        known = self.path == f"/{OPEN.repository}/resolve/main/{FILE}"
         gated = self.path.endswith("/unet.pt")
         self.send_response(200 if known else 403 if gated else 404)
         self.send_header("X-Repo-Commit", "0" * 40)
@@ -163,11 +156,11 @@ def hub_url() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.usefixtures("digest_of_content")
+@pytest.mark.usefixtures("open_part")
 def test_the_real_client_fetches_and_verifies(tmp_path: Path, hub_url: str) -> None:
     fetch = partial(fetch_from_hub, endpoint=hub_url)
-    assert download(tmp_path, ["yunet"], accept_license=False, fetch=fetch) == [tmp_path / YUNET]
-    assert (tmp_path / YUNET).read_bytes() == CONTENT
+    assert download(tmp_path, ["open"], accept_license=False, fetch=fetch) == [tmp_path / FILE]
+    assert (tmp_path / FILE).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -185,7 +178,7 @@ def test_files_that_the_hub_does_not_give(tmp_path: Path, hub_url: str, part: st
 # ------------------------------------------------------------------------------------------------------------ command
 def test_offline_is_one_clear_line(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "export", "download", "--only", "yunet", "--to", str(tmp_path)],
+        [sys.executable, "-m", "export", "download", "--only", "vae", "--accept-license", "--to", str(tmp_path)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -193,7 +186,9 @@ def test_offline_is_one_clear_line(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: file '{YUNET}' of opencv/face_detection_yunet: could not be fetched")
+    assert line.startswith(
+        "error: file 'vae/diffusion_pytorch_model.safetensors' of stabilityai/stable-diffusion-xl-base-1.0: could not"
+    )
     assert "check the connection" in line
 
 

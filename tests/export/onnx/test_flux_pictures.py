@@ -26,7 +26,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
-from faceclip_serving.face.detectors import make_detector
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, prompt_warnings
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 def pipeline(folder):
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_FLUX.tokens]
     stages = {
-        "prepare": partial(prepare, TINY_FLUX, tokenizers, make_detector(None), DIGEST),
+        "prepare": partial(prepare, TINY_FLUX, tokenizers, YuNet(), DIGEST),
         "finish": partial(finish, TINY_FLUX, DIGEST),
     }
     for name, signature in components(TINY_FLUX).items():

@@ -4,14 +4,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.checkpoint.parts import PARTS
-from export.paths import MODEL_REPOSITORY, onnx_folder
-from export.repository.assemble import assemble
+from export.paths import MODEL_REPOSITORY
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, component_models, render
 from faceclip_serving.contract.placements import PLAN_FILE, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.face.detectors import DETECTOR_FILE
+from faceclip_serving.face.detectors import MODEL
 
 
 def parse(text):
@@ -51,13 +49,6 @@ def test_a_tensorrt_component_is_tritons_own_backend():
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
-def test_the_downloaded_detector_gets_into_the_repository(repository, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    [[name]] = PARTS["yunet"].files
-    (checkpoint / name).write_bytes(b"the downloaded detector")
-    components = onnx_folder(DEFAULT_VARIANT)
-    assembled = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "with", checkpoint)
-    assert (assembled / "prepare" / "1" / DETECTOR_FILE).read_bytes() == b"the downloaded detector"
-    without = assemble(DEFAULT_VARIANT, DEFAULT_PLACEMENT, components, tmp_path / "without", tmp_path)
-    assert not (without / "prepare" / "1" / DETECTOR_FILE).exists()
+def test_the_face_detector_comes_with_the_shared_code(repository):
+    copy = repository / "prepare" / "1" / "faceclip_serving" / "face" / MODEL.name
+    assert copy.read_bytes() == MODEL.read_bytes() and (MODEL.parent / "LICENSE.yunet").exists()
