@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
+    parser.add_argument("--gpu", type=int, default=0, metavar="N", help="the GPU of what runs on one (default: %(default)s)")
     parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
 
 
@@ -155,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     if args.render:
         return interface.run(argparse.Namespace(check=False))
     variant = VARIANTS[args.variant]
-    placement = placement_of(variant, args.placement)
+    placement = replace(placement_of(variant, args.placement), gpu=args.gpu)
     components = args.components or onnx_folder(variant)
     destination = args.output or repository_folder(variant, placement)
     checkpoint = args.checkpoint or own_folder(variant) or CHECKPOINT

@@ -77,7 +77,9 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
             runtime = placement.components[holders[name]].runtime
             config.backend, config.platform = runtime.backend, runtime.platform
             config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
-            config.instance_group.add(count=1, kind=runtime.instance_kind)
+            # Without `gpus` Triton makes an instance on every GPU.
+            gpus = [placement.gpu] if runtime.instance_kind == "KIND_GPU" else []
+            config.instance_group.add(count=1, kind=runtime.instance_kind, gpus=gpus)
         else:
             config.backend = "python"
             config.instance_group.add(count=1, kind="KIND_CPU")
@@ -85,6 +87,8 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
                 config.model_transaction_policy.decoupled = True
         if config.backend == "python":
             _parameter(config, "placement", placement.name)
+            if placement.gpu:
+                _parameter(config, "gpu", str(placement.gpu))
             _parameter(config, "role", holders.get(name, name))
             if placement.vae_tile and name in (VAE_DECODER, VAE_TILE):
                 _parameter(config, "vae_tile", str(placement.vae_tile))

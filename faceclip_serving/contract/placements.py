@@ -33,8 +33,9 @@ class Runtime:
     """ONNX Runtime execution providers, for the Python backend."""
 
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
 ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
-ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU")
@@ -69,6 +70,13 @@ class Placement:
     """Requests that may wait for that; more are refused at once."""
     vae_tile: int = 0
     """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
+    gpu: int = 0
+    """Which GPU, as CUDA numbers them, runs what runs on one."""
+
+    def providers(self, component: str) -> list[str | tuple[str, dict[str, str]]]:
+        """ONNX Runtime's execution providers of a component, with their options."""
+        names = self.components[component].runtime.providers
+        return [(name, {"device_id": str(self.gpu)}) if name == CUDA_PROVIDER else name for name in names]
 
     def narrowed(self, variant: Variant) -> Variant:
         """The variant with the sizes that this placement leaves it, its default size among them."""

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def setup(args: Mapping[str, str]) -> Setup:
             " assemble the repository again (python -m export repository)"
         )
     placement = placement_of(VARIANTS[parameters["variant"]], parameters["placement"])
+    placement = replace(placement, gpu=int(parameters.get("gpu", 0)))
     variant = placement.narrowed(VARIANTS[parameters["variant"]])
     signatures = models(variant)
     return Setup(

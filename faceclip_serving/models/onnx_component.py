@@ -21,12 +21,15 @@ class OnnxComponent:
         self,
         path: Path,
         signature: Signature,
-        providers: Sequence[str],
+        providers: Sequence[str | tuple[str, dict[str, str]]],
         bounds: Bounds,
         threads: int = 0,
         session: Mapping[str, str] | None = None,
     ) -> None:
-        """`threads`: 0 for one per core. `session`: ONNX Runtime's configuration entries, on top of those set here."""
+        """`providers`: names, or names with options. `threads`: 0 for one per core.
+
+        `session`: ONNX Runtime's configuration entries, on top of those set here.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Components take turns on the same cores: a pool that spins after its work is done takes them from the next one.
@@ -37,13 +40,14 @@ class OnnxComponent:
         for key, value in (session or {}).items():
             options.add_session_config_entry(key, value)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        missing = providers[0] not in self._session.get_providers()
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        missing = first not in self._session.get_providers()
         if missing:
             raise RuntimeError(
-                f"{signature.name}: expected {providers[0]}, but ONNX Runtime offers {self._session.get_providers()};"
+                f"{signature.name}: expected {first}, but ONNX Runtime offers {self._session.get_providers()};"
                 " install onnxruntime-gpu with its CUDA libraries, or use the cpu placement"
             )
-        self._bound = providers[0] != "CPUExecutionProvider"
+        self._bound = first != "CPUExecutionProvider"
         self._signature = signature
         self._bounds = bounds
         self._outputs = [tensor.name for tensor in signature.outputs]

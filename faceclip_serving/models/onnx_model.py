@@ -18,7 +18,7 @@ class TritonPythonModel:
         component = OnnxComponent(
             setup.folder / execution.runtime.artifact,
             setup.signature,
-            execution.runtime.providers,
+            setup.placement.providers(setup.signature.name),
             bounds(setup.variant, setup.placement.denoiser_rows, setup.vae_tile)[setup.signature.name],
         )
 

@@ -1,12 +1,14 @@
 """config.pbtxt: rendered from the signatures, and consistent."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.paths import MODEL_REPOSITORY
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, component_models, render
-from faceclip_serving.contract.placements import PLAN_FILE, placements
+from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.face.detectors import MODEL
@@ -47,6 +49,23 @@ def test_a_tensorrt_component_is_tritons_own_backend():
     config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", PLAN_FILE)
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_a_repository_for_one_gpu_uses_that_one_alone(variant):
+    """Two deployments on two GPUs of one server included: each names its own."""
+    for placement in placements(variant).values():
+        for gpu in (0, 1):
+            chosen = replace(placement, gpu=gpu)
+            for holder, component in component_models(chosen).items():
+                config = parse(render(variant, chosen, "second" if gpu else "faceclip")[holder])
+                on_gpu = placement.components[component].runtime.instance_kind == "KIND_GPU"
+                assert [list(group.gpus) for group in config.instance_group] == [[gpu] if on_gpu else []]
+                if config.backend == "python":
+                    assert int(config.parameters["gpu"].string_value or 0) == gpu
+                options = [entry[1] for entry in chosen.providers(component) if not isinstance(entry, str)]
+                on_cuda = placement.components[component].runtime is ORT_CUDA
+                assert options == ([{"device_id": str(gpu)}] if on_cuda else [])
 
 
 def test_the_face_detector_comes_with_the_shared_code(repository):
