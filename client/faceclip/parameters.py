@@ -44,9 +44,7 @@ class Parameters(TypedDict, total=False):
     scheduler: str | None
     """A diffusers scheduler class, or its short name such as euler (default: the variant's)."""
     scheduler_options: Mapping[str, Any] | str | None
-    """Entries of the scheduler's configuration, as JSON (a JSON object of use_karras_sigmas, use_exponential_sigmas,
-    use_beta_sigmas, timestep_spacing, rescale_betas_zero_snr, algorithm_type, solver_order, final_sigmas_type,
-    shift; default: {})."""
+    """Entries of the scheduler's configuration, as JSON (default: {})."""
     step_cache: float | None
     """Above 0: a step whose input changed less than this takes the last prediction; faster, and another picture
     (default: 0.0)."""
@@ -105,9 +103,7 @@ OPTIONS = (
     Option("scheduler", str, ("--scheduler",),
            "A diffusers scheduler class, or its short name such as euler (default: the variant's)."),
     Option("scheduler_options", str, ("--scheduler-options",),
-           "Entries of the scheduler's configuration, as JSON (a JSON object of use_karras_sigmas, use_exponential_sigmas, "
-           "use_beta_sigmas, timestep_spacing, rescale_betas_zero_snr, algorithm_type, solver_order, final_sigmas_type, "
-           "shift; default: {})."),
+           "Entries of the scheduler's configuration, as JSON (default: {})."),
     Option("step_cache", float, ("--step-cache",),
            "Above 0: a step whose input changed less than this takes the last prediction; faster, and another picture "
            "(default: 0.0)."),

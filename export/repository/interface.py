@@ -27,8 +27,6 @@ _SHOWN = ("sdxl", "flux", "nano")
 _NOT_THE_CALLERS = ("prompt", FACE_IMAGES.name, "image_encoding")
 """What the client gives in a way of its own: an argument, photographs of many kinds, and how its transport carries pictures."""
 
-_NEWLINE, _NEXT_STRING = "\n    ", ' "\n           "'
-
 _CLIENT = '''"""The parameters of a request, as the server declares them.
 
 Rendered by `python -m export interface`: change faceclip_serving/contract/parameters.py, not this file.
@@ -113,10 +111,9 @@ def rendered() -> dict[Path, str]:
 def client() -> str:
     """client/faceclip/parameters.py."""
     own = [each for each in (*PARAMETERS, PREVIEW) if each.name not in _NOT_THE_CALLERS]
-    keywords = [f'    {each.name}: {_type(each)} | None\n    """{_wrapped(_sentence(each), _NEWLINE)}"""' for each in own]
+    keywords = [f'    {each.name}: {_type(each)} | None\n    """{_docstring(_sentence(each))}"""' for each in own]
     options = [
-        f'    Option("{each.name}", {_TYPES[each.dtype]}, {_tuple(_flags(each))},\n'
-        f'           "{_wrapped(_sentence(each), _NEXT_STRING)}"),'
+        f"    Option({json.dumps(each.name)}, {_TYPES[each.dtype]}, {_tuple(_flags(each))},\n           {_string(_sentence(each))}),"
         for each in own
     ]
     return _CLIENT.format(keywords="\n".join(keywords), options="\n".join(options))
@@ -126,7 +123,7 @@ def document() -> str:
     """docs/parameters.md."""
     rows = [
         f"| `{each.name}` | {each.tensor.describe().replace('[1]', '').strip()} | {_default(each)} | {_allowed(each)}"
-        f" | {' '.join(f'`{flag}`' for flag in _flags(each))} | {each.doc} |"
+        f" | {' '.join(f'`{flag}`' for flag in _flags(each))} | {_cell(each.doc)} |"
         for each in (*PARAMETERS, PREVIEW)
     ]
     shown = [VARIANTS[name] for name in _SHOWN]
@@ -166,6 +163,11 @@ def _allowed(parameter: Parameter) -> str:
     return "the variant's" if callable(parameter.allowed) else parameter.allowed.describe()
 
 
+def _cell(text: str) -> str:
+    """Text within a table of Markdown."""
+    return text.replace("|", "\\|")
+
+
 def _value(value: object) -> str:
     if value == "":
         return "empty"
@@ -179,12 +181,20 @@ def _sentence(parameter: Parameter) -> str:
     return text.replace("`", "")
 
 
-def _wrapped(text: str, between: str) -> str:
-    return between.join(textwrap.wrap(text, 112))
+def _docstring(text: str) -> str:
+    """Lines of a docstring; quotation marks and backslashes as Python wants them."""
+    return "\n    ".join(textwrap.wrap(text.replace("\\", "\\\\").replace('"', '\\"'), 112))
+
+
+def _string(text: str) -> str:
+    """One string literal over several lines."""
+    lines = textwrap.wrap(text, 112, drop_whitespace=False)
+    return "\n           ".join(json.dumps(line, ensure_ascii=False) for line in lines)
 
 
 def _type(parameter: Parameter) -> str:
-    return "Mapping[str, Any] | str" if isinstance(parameter.allowed, JsonObject) else _TYPES[parameter.dtype]
+    is_object = isinstance(parameter.allowed_of(VARIANTS[_SHOWN[0]]), JsonObject)
+    return "Mapping[str, Any] | str" if is_object else _TYPES[parameter.dtype]
 
 
 def _tuple(items: tuple[str, ...]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,8 +31,9 @@ class Between:
     unit: str = ""
 
     def read(self, name: str, value: Any) -> Any:
-        whole = not isinstance(value, float)
-        if (not whole and not math.isfinite(value)) or not self.low <= value <= self.high or (whole and value % self.multiple):
+        number = isinstance(value, int if isinstance(self.low, int) else int | float) and not isinstance(value, bool)
+        # What is not a number is in no range: `nan` compares false.
+        if not number or not self.low <= value <= self.high or (self.multiple > 1 and value % self.multiple):
             raise InvalidRequest(f"{name}: expected {self._expected()}, got {value}{self._nearest(value)}")
         return value
 
@@ -49,7 +50,7 @@ class Between:
         return f"{kind} from {self.low} to {self.high}{f' {self.unit}' if self.unit else ''}"
 
     def _nearest(self, value: Any) -> str:
-        if self.multiple == 1:
+        if self.multiple == 1 or not isinstance(value, int):
             return ""
         near = min(max(round(value / self.multiple) * self.multiple, self.low), self.high)
         return f"; try {near}"
@@ -63,6 +64,8 @@ class OneOf:
     spellings: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{name}: expected one of {', '.join(self.names)}, got {value!r}")
         meant = self.spellings.get(value.lower(), value)
         found = next((known for known in self.names if known.lower() == meant.lower()), None)
         if found is None:
@@ -102,7 +105,9 @@ class Flag:
     """True or false."""
 
     def read(self, name: str, value: Any) -> bool:
-        return bool(value)
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"{name}: expected true or false, got {value!r}")
+        return value
 
     def describe(self) -> str:
         return "true, false"
@@ -113,19 +118,27 @@ class Flag:
 
 @dataclass(frozen=True)
 class JsonObject:
-    """A JSON object; `parse` reads its text, and `entries` says what it may hold: a type, or the values of an entry."""
+    """The text of a JSON object with some of the `entries`, each with what it may be."""
 
-    parse: Callable[[str], dict[str, Any]]
-    entries: Mapping[str, tuple[Any, ...] | type]
+    entries: Mapping[str, Allowed]
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
-        return self.parse(value)
+        try:
+            found = json.loads(value or "{}")
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"{name}: expected JSON, got text that is not ({error})") from None
+        if not isinstance(found, dict):
+            raise InvalidRequest(f"{name}: expected a JSON object, got {type(found).__name__}")
+        unknown = [entry for entry in found if entry not in self.entries]
+        if unknown:
+            raise InvalidRequest(f"{name}: expected some of {', '.join(self.entries)}, got {unknown[0]!r}")
+        return {entry: self.entries[entry].read(f"{name}: {entry}", content) for entry, content in found.items()}
 
     def describe(self) -> str:
-        return "a JSON object of " + ", ".join(f"`{name}`" for name in self.entries)
+        return "a JSON object of " + "; ".join(f"`{name}`: {may.describe()}" for name, may in self.entries.items())
 
     def as_json(self) -> dict[str, Any]:
-        return {"entries": {name: list(may) if isinstance(may, tuple) else may.__name__ for name, may in self.entries.items()}}
+        return {"entries": {name: may.as_json() for name, may in self.entries.items()}}
 
 
 @dataclass(frozen=True)
@@ -147,4 +160,6 @@ class Photographs:
 
 
 def _range(low: float, high: float) -> str:
-    return f"0 to 2^{high.bit_length()}-1" if isinstance(high, int) and high >= 2**31 else f"{low:g} to {high:g}"
+    if isinstance(high, int) and high >= 2**31:
+        return f"{low} to 2^{high.bit_length()}-1"
+    return " to ".join(f"{end:g}" if isinstance(end, float) else str(end) for end in (low, high))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
-from .allowed import Allowed, Between, Flag, JsonObject, OneOf, Photographs, Text
-from .schedules import SCHEDULER_OPTIONS, SCHEDULER_SPELLINGS, check_options
+from .allowed import Allowed, Between, Flag, OneOf, Photographs, Text
+from .schedules import SCHEDULER_SPELLINGS, scheduler_options
 from .tensors import DType, Tensor
 from .variant import Variant
 
@@ -131,7 +131,7 @@ class GenerationRequest:
         "a diffusers scheduler class, or its short name such as euler"
     )  # fmt: skip
     scheduler_options: dict[str, Any] = _parameter(  # noqa: RUF009 - makes a field
-        DType.BYTES, {}, JsonObject(check_options, SCHEDULER_OPTIONS), "entries of the scheduler's configuration, as JSON"
+        DType.BYTES, {}, lambda v: scheduler_options(v.schedulers), "entries of the scheduler's configuration, as JSON"
     )
     step_cache: float = _parameter(
         DType.FP32, 0.0, lambda v: Between(*v.limits.step_cache),

@@ -6,12 +6,12 @@ Names can be checked without importing diffusers (and torch), which only the sam
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .allowed import Allowed, Between, Flag, JsonObject, OneOf
 from .errors import InvalidRequest
 
 EPSILON_SCHEDULERS: Mapping[str, str] = {
@@ -30,44 +30,23 @@ FLOW_SCHEDULERS: Mapping[str, str] = {"FlowMatchEulerDiscreteScheduler": "flow_e
 SCHEDULER_SPELLINGS: Mapping[str, str] = {short: name for name, short in {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}.items()}
 """Short name -> diffusers class."""
 
-SCHEDULER_OPTIONS: Mapping[str, tuple[Any, ...] | type] = {
-    "use_karras_sigmas": bool,
-    "use_exponential_sigmas": bool,
-    "use_beta_sigmas": bool,
-    "timestep_spacing": ("leading", "linspace", "trailing"),
-    "rescale_betas_zero_snr": bool,
-    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-    "solver_order": (1, 2, 3),
-    "final_sigmas_type": ("zero", "sigma_min"),
-    "shift": float,
+_SIGMAS: Mapping[str, Allowed] = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), Flag())
+EPSILON_OPTIONS: Mapping[str, Allowed] = {
+    **_SIGMAS,
+    "timestep_spacing": OneOf(("leading", "linspace", "trailing")),
+    "rescale_betas_zero_snr": Flag(),
+    "algorithm_type": OneOf(("dpmsolver++", "sde-dpmsolver++")),
+    "solver_order": Between(1, 3),
+    "final_sigmas_type": OneOf(("zero", "sigma_min")),
 }
-"""Entries of diffusers' scheduler configurations that a request may set, and what they may be. Few-step checkpoints ask for
+"""Entries of diffusers' scheduler configurations that a request may set; not every scheduler has each. Few-step checkpoints ask for
 `timestep_spacing: trailing`."""
+FLOW_OPTIONS: Mapping[str, Allowed] = {**_SIGMAS, "shift": Between(0.01, 100.0)}
 
 
-def check_options(text: str) -> dict[str, Any]:
-    """The options of a request from their JSON. Raises `InvalidRequest`."""
-    try:
-        options = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"scheduler_options: expected JSON, got text that is not ({error})") from None
-    if not isinstance(options, dict):
-        raise InvalidRequest(f"scheduler_options: expected a JSON object, got {type(options).__name__}")
-    for name, value in options.items():
-        allowed = SCHEDULER_OPTIONS.get(name)
-        if allowed is None:
-            raise InvalidRequest(f"scheduler_options: expected some of {', '.join(SCHEDULER_OPTIONS)}, got '{name}'")
-        if isinstance(allowed, tuple):
-            fits = any(value == may and type(value) is type(may) for may in allowed)
-            expected = f"one of {', '.join(map(str, allowed))}"
-        elif allowed is float:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 100
-            expected = "a number above 0, at most 100"
-        else:
-            fits, expected = isinstance(value, bool), "true or false"
-        if not fits:
-            raise InvalidRequest(f"scheduler_options: {name} must be {expected}, got {value!r}")
-    return options
+def scheduler_options(schedulers: Sequence[str]) -> JsonObject:
+    """What a request may say to the schedulers of a variant."""
+    return JsonObject(FLOW_OPTIONS if set(schedulers) <= set(FLOW_SCHEDULERS) else EPSILON_OPTIONS)
 
 
 SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]

@@ -119,6 +119,7 @@ def failure(error: Exception, request: Any) -> Any:
         message, code = f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
     else:
         message, code = str(error), getattr(pb_utils.TritonError, name)
+    message = message.encode("utf-8", "backslashreplace").decode()  # a caller's text that we quote may hold what UTF-8 cannot
     if _FROM_MODEL in request.parameters():
         message = f"{type(error).__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

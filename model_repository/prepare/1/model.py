@@ -27,7 +27,7 @@ class TritonPythonModel:
         self._call = setup.call
         tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._metrics = Metrics(setup.variant.name, setup.deployment)
-        self._invalid = requests_by_outcome(self._metrics, "invalid")["invalid"]
+        self._ended = requests_by_outcome(self._metrics, "invalid", "error")
         self._prepare = partial(prepare, setup.variant, tokenizers, YuNet(), setup.digest)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -39,8 +39,7 @@ class TritonPythonModel:
         try:
             return self._prepare(arrays, reservation=reservation, deadline=deadline)
         except Exception as error:
-            if isinstance(error, InvalidRequest):
-                self._invalid.increment(1)
+            self._ended["invalid" if isinstance(error, InvalidRequest) else "error"].increment(1)
             self._control(op="release", reservation=reservation)
             raise
 
