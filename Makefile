@@ -14,10 +14,12 @@ VENV := .venv
 RUN  := $(VENV)/bin/python
 REPOSITORY := build/$(VARIANT)-$(PLACEMENT)
 
-# For bench-gpu: a placement of the card (python -m export forecast --variant sdxl), and the official weights where VARIANT has them.
+# For bench-gpu: a placement of the card (python -m export forecast --variant sdxl).
 GPU_PROFILE ?= gpu-ort
 GPU_PLACEMENT ?= $(GPU_PROFILE)
+# Folder of the official weights, where VARIANT has them.
 CHECKPOINT  ?=
+WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 .PHONY: help setup check check-tensorrt test demo export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
@@ -58,11 +60,11 @@ check-tensorrt: setup ## types of the engine code against each TensorRT in TENSO
 test: setup ## all tests, the real server included
 	$(RUN) -m pytest
 
-export: setup ## VARIANT's components to ONNX, with parity
-	$(RUN) -m export onnx --variant $(VARIANT)
+export: setup ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
+	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(WEIGHTS)
 
 repository: export ## build/VARIANT-PLACEMENT, ready for Triton
-	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT)
+	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(WEIGHTS)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY)
@@ -75,7 +77,7 @@ bench: setup ## parity, overhead, memory, latency and peers on this machine
 	$(RUN) -m benchmarks compare --variant $(VARIANT) --placement $(PLACEMENT)
 
 bench-gpu: setup ## one report file of this GPU to share: forecast, memory, latency, peers
-	$(RUN) -m benchmarks report --variant $(VARIANT) --placement $(GPU_PLACEMENT) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+	$(RUN) -m benchmarks report --variant $(VARIANT) --placement $(GPU_PLACEMENT) $(WEIGHTS)
 
 gpu-verify: setup ## full-size networks on this GPU: parity, times, memory, an 8 GB card
 	$(RUN) -m benchmarks gpu-verify

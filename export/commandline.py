@@ -69,13 +69,15 @@ def add_variant(parser: argparse.ArgumentParser, default: str = "tiny-sdxl") -> 
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=default, help="what is served (default: %(default)s)")
 
 
-def add_placement(parser: argparse.ArgumentParser, default: str | None = "cpu", text: str = "where its components run") -> None:
+def add_placement(
+    parser: argparse._ActionsContainer, default: str | None = "cpu", text: str = "where its components run"
+) -> None:
     """`--placement`, also spelt `--profile` as it once was. Whether the variant has it, `placement_of` says."""
     shown = text if default is None else f"{text} (default: %(default)s)"
     parser.add_argument("--placement", "--profile", choices=PLACEMENT_NAMES, default=default, help=shown)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup, text: str) -> None:
+def add_checkpoint(parser: argparse._ActionsContainer, text: str) -> None:
     """`--checkpoint`, a folder of the official layout."""
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=text)
 

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from .control import ControlError, drain, resume
-from .installation import InstallationError
-from .probe import ProbeError, probe_all
+from faceclip_serving.contract.errors import UserError
+
+from .control import drain, resume
+from .probe import probe_all
 from .process import Ports, ServerError, TritonServer, interruptible
 
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args.options = options
     try:
         code: int = args.run(args)
-    except (ServerError, InstallationError, ProbeError, ControlError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
     return code

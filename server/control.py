@@ -13,13 +13,14 @@ from typing import Any
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
 from faceclip_serving.contract.tensors import json_tensor
 
 from .probe import deployments
 
 
-class ControlError(RuntimeError):
+class ControlError(UserError):
     """The sampler could not be asked."""
 
 

@@ -14,10 +14,12 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from faceclip_serving.contract.errors import UserError
+
 CONTAINER = Path("/opt/tritonserver")
 
 
-class InstallationError(RuntimeError):
+class InstallationError(UserError):
     """No usable tritonserver; the message says how to get one."""
 
 

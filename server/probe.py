@@ -11,11 +11,12 @@ import tritonclient.grpc as grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.parameters import PARAMETERS
 from faceclip_serving.contract.signatures import ENSEMBLE
 
 
-class ProbeError(RuntimeError):
+class ProbeError(UserError):
     """The request failed. `final`: the server answered, so waiting will not help."""
 
     def __init__(self, message: str, final: bool) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from faceclip_serving.contract.errors import UserError
+
 from . import installation
 from .probe import ProbeError, probe_all
 
@@ -34,7 +36,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LIBC = ctypes.CDLL(None)
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError):
     """The server did not start, or died; the message ends with its last log lines."""
 
 

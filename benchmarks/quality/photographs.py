@@ -33,7 +33,12 @@ def score_folder(folder: Path, recogniser: Path | None) -> dict[str, Any]:
         raise PhotographsError(
             "recogniser: --pictures needs --recogniser MODEL.onnx, a face recogniser that the conditioner does not use"
         )
-    session = onnxruntime.InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
+    if not folder.is_dir():
+        raise PhotographsError(f"pictures: expected a folder with one folder per person, there is no {folder}")
+    try:
+        session = onnxruntime.InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
+        raise PhotographsError(f"recogniser: ONNX Runtime cannot open {recogniser}: {error}") from None
     people: list[NDArray[np.float32]] = []
     generated: list[NDArray[np.float32]] = []
     who: list[int] = []

@@ -181,13 +181,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="every layer, not only the counts")
 
 
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        raise EngineError(f"{path}: expected the engine inspector's JSON, got other text ({error})") from None
+    if not isinstance(document, dict):
+        raise EngineError(f"{path}: expected the engine inspector's JSON object, got {type(document).__name__}")
+    return document
+
+
 def run(args: argparse.Namespace) -> int:
     if args.repository is not None:
         records = check_repository(args.repository)
         print(json.dumps({"repository": str(args.repository), "plans": [record.recipe.component for record in records]}))
         return 0
     if args.json is not None:
-        found = layers(json.loads(args.json.read_text()))
+        found = layers(_document(args.json))
         _print_layers(found if args.layers else [])
         print(json.dumps({"document": str(args.json), "layers": summary(found)}))
         return 0

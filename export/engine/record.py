@@ -68,7 +68,9 @@ class Record:
 def onnx_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the graph and of its weights' file. Raises `EngineError` where there is no graph."""
     if not (folder / ONNX_FILE).exists():
-        raise EngineError(f"expected {folder / ONNX_FILE}; make it with `python -m export onnx`")
+        raise EngineError(
+            f"expected {folder / ONNX_FILE}; make it with `python -m export onnx`, --variant and --placement as here"
+        )
     return {path.name: sha256(path) for path in sorted(folder.glob(f"{ONNX_FILE}*"))}
 
 
@@ -115,7 +117,7 @@ def check_plan(folder: Path, machine: Machine | None = None, for_triton: bool = 
     """
     path = folder / PLAN_FILE
     record = read_record(folder)
-    rebuild = "build it here with `python -m export engine`"
+    rebuild = "build it here with `python -m export engine`, for its variant and placement"
     if not path.exists():
         raise EngineError(f"expected {path}; {rebuild}")
     if record is None:

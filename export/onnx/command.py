@@ -11,22 +11,26 @@ import argparse
 import json
 from pathlib import Path
 
+from faceclip_serving.contract.placements import placement_of
 from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..commandline import add_checkpoint, add_variant
+from ..commandline import add_checkpoint, add_placement, add_variant
 from ..paths import BUILD
+from .errors import ExportError
 from .wanted import DEPTHS, PRECISIONS, Export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
-    parser.add_argument(
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
         help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
     )
+    add_placement(precision, None, "each component in the precision that it has there, instead of --precision")
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     weights = parser.add_mutually_exclusive_group()
     add_checkpoint(weights, "folder of official weights, as `download` fills it")
@@ -57,16 +61,29 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     loras = tuple(parse_lora(text) for text in args.lora)
     wanted = [
-        Export(variant, component, args.precision, args.checkpoint, loras, args.parity_depth, args.seeded)
+        Export(variant, component, _precision(args, component), args.checkpoint, loras, args.parity_depth, args.seeded)
         for component in args.component or COMPONENTS
     ]
     root = args.output / variant.name
     exported = [
-        {"component": made["component"], "folder": str(root / args.precision / made["component"]), **_shown(made)}
+        {"component": made["component"], "folder": str(root / made["precision"] / made["component"]), **_shown(made)}
         for made in export_components(wanted, root, args.processes)
     ]
-    print(json.dumps({"variant": variant.name, "precision": args.precision, "components": exported}))
+    print(json.dumps({"variant": variant.name, "precision": args.placement or args.precision, "components": exported}))
     return 0
+
+
+def _precision(args: argparse.Namespace, component: str) -> str:
+    """What is asked for, or what the placement has. Raises `ExportError` for a precision that another command makes."""
+    if args.placement is None:
+        return str(args.precision)
+    found = placement_of(VARIANTS[args.variant], args.placement).components[component].precision
+    if found not in PRECISIONS:
+        raise ExportError(
+            f"{component}: placement '{args.placement}' runs it in {found}, which `python -m export quantize --variant"
+            f" {args.variant} --mode {found}` makes; export the others with --component"
+        )
+    return found
 
 
 def _shown(metadata: dict[str, object]) -> dict[str, object]:

@@ -77,7 +77,7 @@ def assemble(
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
         if name in component_models(placement):
-            _link_artifact(components, component_models(placement)[name], placement, version)
+            _link_artifact(variant, components, component_models(placement)[name], placement, version)
     prepare = scratch / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare)
     install(scratch, destination, deployment, identity)
@@ -110,19 +110,20 @@ def _preview_factors(variant: Variant, components: Path, placement: Placement) -
     execution = placement.components[VAE_DECODER]
     path = components / execution.precision / VAE_DECODER / ORT_CPU.artifact
     if not path.exists():
-        raise RepositoryError(f"{VAE_DECODER}: expected {path}; make it with `python -m export onnx`")
+        cure = f"python -m export onnx --variant {variant.name} --component {VAE_DECODER} --precision {execution.precision}"
+        raise RepositoryError(f"{VAE_DECODER}: expected {path}, to which previews are fitted; make it with `{cure}`")
     decoder = OnnxComponent(path, signatures.components(variant)[VAE_DECODER], ORT_CPU.providers, {})
     return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
 
 
-def _link_artifact(components: Path, name: str, placement: Placement, version: Path) -> None:
+def _link_artifact(variant: Variant, components: Path, name: str, placement: Placement, version: Path) -> None:
     execution = placement.components[name]
     source = components / execution.precision / name
     if not (source / execution.runtime.artifact).exists():
         command = "engine" if execution.runtime.artifact == PLAN_FILE else "onnx"
         raise RepositoryError(
             f"{name}: expected {source / execution.runtime.artifact}; make it with"
-            f" `python -m export {command} --precision {execution.precision}`"
+            f" `python -m export {command} --variant {variant.name} --placement {placement.name}`"
         )
     if execution.runtime.artifact == PLAN_FILE:
         check_plan(source, for_triton=True)

@@ -83,7 +83,8 @@ def _checked(parameter: Parameter, arrays: Mapping[str, Array]) -> Array:
     try:
         parameter.tensor.check(arrays[parameter.name], "request")
     except TensorError as error:
-        raise InvalidRequest(str(error)) from None
+        told = str(error).removeprefix(f"request: tensor '{parameter.name}': ")
+        raise InvalidRequest(f"{parameter.name}: {told}") from None
     return arrays[parameter.name]
 
 

@@ -11,7 +11,7 @@ import torch
 from faceclip import InvalidRequestError, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
-from faceclip_serving.contract.parameters import PARAMETERS
+from faceclip_serving.contract.parameters import PARAMETERS, interface
 from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
 
@@ -48,6 +48,9 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_aligned": True,
         "output_format": "webp",
     }
+    told = interface(TINY_SDXL)["parameters"]
+    for name in set(DECLARED) - {*values, *others, "prompt", "face_images"}:  # added since: by what is told of it
+        others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
     inputs = _prepare("Ölbild, 油画", face_images=[photo, photo], **values, **others).inputs
     assert set(inputs) == set(DECLARED)
     wanted = parse_request(TINY_SDXL, inputs)

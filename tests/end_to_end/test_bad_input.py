@@ -53,6 +53,15 @@ BAD = {
     "-1 steps": ({"num_inference_steps": np.array([-1], np.int32)}, "num_inference_steps"),
     "10,000 steps": ({"num_inference_steps": np.array([10_000], np.int32)}, "num_inference_steps"),
     "LCM steps": ({"num_inference_steps": np.array([199], np.int32), "scheduler": text(b"lcm")}, "LCMScheduler"),
+    "half a character": ({"scheduler_options": text(b'{"\\ud800": 1}')}, "scheduler_options: expected some of"),
+    "deep JSON": ({"scheduler_options": text(b"[" * 9000)}, "scheduler_options: expected JSON"),
+    "no schedule": (
+        {
+            "scheduler": text(b"ddim"),
+            "scheduler_options": text(b'{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}'),
+        },
+        "scheduler_options: DDIMScheduler with",
+    ),
     "guidance NaN": ({"guidance_scale": np.array([np.nan], np.float32)}, "guidance_scale"),
     "odd height": ({"height": np.array([131], np.int32)}, "height"),
     "small width": ({"width": np.array([8], np.int32)}, "width"),

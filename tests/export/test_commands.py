@@ -13,6 +13,8 @@ import export.__main__ as export
 from export.commandline import Command, run_command
 from export.onnx.errors import ExportError
 from export.paths import ROOT
+from export.repository import from_nothing
+from server import installation
 
 HEAVY = ("torch", "onnxscript", "diffusers", "transformers", "onnxruntime")
 """A second to many to import, so only for a command that does its work."""
@@ -113,6 +115,26 @@ def test_a_users_error_is_one_line(tmp_path, capsys):
         assert export.main(arguments) == 1, arguments
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert nothing in line or "licences" in line or "published weights" in line
+
+
+@pytest.mark.parametrize("command", ["soak", "serving", "overhead", "parity"])
+def test_a_measurement_without_a_server_is_one_line(command, monkeypatch, capsys, tmp_path):
+    def none(_workspace):
+        raise installation.InstallationError("no tritonserver here: pip install it")
+
+    monkeypatch.setattr(from_nothing, "build_repository", lambda *_args, **_options: tmp_path)
+    monkeypatch.setattr(installation, "find", none)
+    assert benchmarks.main([command, "--variant", "tiny-sdxl"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: no tritonserver here: pip install it"
+
+
+def test_damaged_documents_are_one_line(tmp_path, capsys):
+    for text in ("{", "[]"):
+        (tmp_path / "plan.json").write_text(text)
+        assert export.main(["inspect", "--json", str(tmp_path / "plan.json")]) == 1
+    assert benchmarks.main(["quality", "--pictures", str(tmp_path / "none"), "--recogniser", "x.onnx"]) == 1
+    assert benchmarks.main(["quality", "--pictures", str(tmp_path), "--recogniser", str(tmp_path / "plan.json")]) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 4
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):

@@ -1,12 +1,16 @@
 """Everything that follows from the table of parameters: files that are up to date, ranges that are told and obeyed."""
 
+import contextlib
 import inspect
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from export.paths import ROOT
+from export.repository import interface as interface_command
 from export.repository.interface import rendered
 from faceclip import AsyncFaceCLIPPipeline, FaceCLIPPipeline
 from faceclip.cli import build_parser
@@ -15,6 +19,7 @@ from faceclip.request import GenerateOptions
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.parameters import PARAMETERS, PREVIEW, SCALARS, interface
 from faceclip_serving.contract.request import parse_request, reference_photos, request_tensors
+from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants import VARIANTS
 
 NUMBERS = [
@@ -92,3 +97,33 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
             value = [] if option.type is bool else ["2"]
             found = build_parser().parse_args(["generate", "--prompt", "a", "-o", "a.png", flag, *value])
             assert getattr(found, option.name) == (True if option.type is bool else option.type(2))
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_entries_of_scheduler_options_that_are_told_are_obeyed(variant):
+    entries = told(variant, "scheduler_options")["entries"]
+    assert "use_karras_sigmas" in entries
+    for name, may in entries.items():
+        values = may.get("choices") or [may[end] for end in ("min", "max") if end in may] or [True, False]
+        for value in values:
+            wanted = parse_request(variant, request_tensors(prompt="a", scheduler_options=json.dumps({name: value})))
+            assert wanted.scheduler_options == {name: value}
+            made = []
+            for scheduler in told(variant, "scheduler")["choices"]:
+                with contextlib.suppress(InvalidRequest):
+                    made.append(make_scheduler(scheduler, variant.scheduler_config, {name: value}))
+            assert made, f"{name}: {value} is told, and every scheduler of {variant.name} refuses it"
+        for wrong in ("no such value", [may["max"] + 1] if "max" in may else 7):
+            with pytest.raises(InvalidRequest, match=f"^scheduler_options: {name}: expected"):
+                parse_request(variant, request_tensors(prompt="a", scheduler_options=json.dumps({name: wrong})))
+
+
+def test_a_rendering_quotes_what_it_is_given(monkeypatch):
+    hostile = replace(SCALARS[0], name="sharpen", doc='how "crisp" | so to say; a \\ too', default=None, short=())
+    monkeypatch.setattr(interface_command, "PARAMETERS", (*PARAMETERS, hostile))
+    scope = {}
+    exec(compile(interface_command.client(), "parameters.py", "exec"), scope)
+    (option,) = [option for option in scope["OPTIONS"] if option.name == "sharpen"]
+    assert 'How "crisp" | so to say; a \\ too' in option.doc
+    (row,) = [line for line in interface_command.document().splitlines() if line.startswith("| `sharpen`")]
+    assert row.replace("\\|", "").count("|") == 7

@@ -1,12 +1,17 @@
 """config.pbtxt: rendered from the signatures, and consistent."""
 
+import argparse
+import importlib
+import re
 from dataclasses import replace
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.__main__ import COMMANDS
 from export.paths import MODEL_REPOSITORY
+from export.repository.assemble import RepositoryError, assemble
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, component_models, render
 from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, placements
 from faceclip_serving.contract.signatures import VAE_TILE
@@ -71,3 +76,18 @@ def test_a_repository_for_one_gpu_uses_that_one_alone(variant):
 def test_the_face_detector_comes_with_the_shared_code(repository):
     copy = repository / "prepare" / "1" / "faceclip_serving" / "face" / MODEL.name
     assert copy.read_bytes() == MODEL.read_bytes() and (MODEL.parent / "LICENSE.yunet").exists()
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_what_is_missing_is_told_with_a_command_that_makes_it(variant, tmp_path):
+    """For every placement: the command exists, takes these options, and is about this variant and placement."""
+    for placement in placements(variant).values():
+        with pytest.raises(RepositoryError, match="make it with") as caught:
+            assemble(variant, placement, tmp_path / "nothing", tmp_path / "repository")
+        command = re.search(r"`python -m export (\w+) (.*)`", str(caught.value))
+        parser = argparse.ArgumentParser()
+        importlib.import_module(COMMANDS[command[1]].module).add_arguments(parser)
+        parsed = parser.parse_args(command[2].split())
+        assert parsed.variant == variant.name
+        if parsed.placement is not None:
+            assert parsed.placement == placement.name

@@ -64,7 +64,7 @@ def test_a_missing_seed_is_random_and_images_get_consecutive_ones():
         ({"scheduler_options": '{"__class__": 1}'}, ["scheduler_options", "use_karras_sigmas", "__class__"]),
         ({"scheduler_options": '{"use_karras_sigmas": 1}'}, ["use_karras_sigmas", "true or false"]),
         ({"scheduler_options": '{"timestep_spacing": "wide"}'}, ["timestep_spacing", "trailing", "wide"]),
-        ({"scheduler_options": '{"solver_order": true}'}, ["solver_order", "1, 2, 3"]),
+        ({"scheduler_options": '{"solver_order": true}'}, ["solver_order", "from 1 to 3"]),
         ({"face_weighting": "best"}, ["face_weighting", "quality"]),
         ({"image_encoding": "hex"}, ["image_encoding", "base64"]),
         ({"output_format": "BMP"}, ["output_format", "PNG", "BMP"]),
@@ -83,9 +83,9 @@ def test_bad_values_are_refused_in_words(values, words):
 
 
 def test_wrong_dtype_and_shape_name_the_parameter():
-    with pytest.raises(InvalidRequest, match=r"'height'.*INT32"):
+    with pytest.raises(InvalidRequest, match=r"^height: expected INT32 \[1\], got dtype float64"):
         parse_request(TINY_SDXL, raw() | {"height": np.array([128.0])})
-    with pytest.raises(InvalidRequest, match="'seed'"):
+    with pytest.raises(InvalidRequest, match=r"^seed: expected INT64 \[1\], got shape \[2\]"):
         parse_request(TINY_SDXL, raw() | {"seed": np.array([1, 2])})
     with pytest.raises(InvalidRequest, match="prompt"):
         parse_request(TINY_SDXL, {})
