@@ -119,11 +119,11 @@ def test_entries_of_scheduler_options_that_are_told_are_obeyed(variant):
 
 
 def test_a_rendering_quotes_what_it_is_given(monkeypatch):
-    hostile = replace(SCALARS[0], name="sharpen", doc='how "crisp" | so to say; a \\ too', default=None, short=())
+    hostile = replace(SCALARS[0], name="quoted", doc='how "crisp" | so to say; a \\ too', default=None, short=())
     monkeypatch.setattr(interface_command, "PARAMETERS", (*PARAMETERS, hostile))
     scope = {}
     exec(compile(interface_command.client(), "parameters.py", "exec"), scope)
-    (option,) = [option for option in scope["OPTIONS"] if option.name == "sharpen"]
+    (option,) = [option for option in scope["OPTIONS"] if option.name == "quoted"]
     assert 'How "crisp" | so to say; a \\ too' in option.doc
-    (row,) = [line for line in interface_command.document().splitlines() if line.startswith("| `sharpen`")]
+    (row,) = [line for line in interface_command.document().splitlines() if line.startswith("| `quoted`")]
     assert row.replace("\\|", "").count("|") == 7
