@@ -94,10 +94,8 @@ def test_a_deployment_is_replaced_alone_and_takes_no_other_ones_models(tmp_path)
             (scratch / model / "config.pbtxt").write_text(identity)
         install(scratch, repository, deployment, identity)
 
-    repository.mkdir()
-    (repository / "of_an_older_form").mkdir()
     put("faceclip", "faceclip", "sampler")
-    assert not (repository / "of_an_older_form").exists()
+    (repository / "somebody_elses").mkdir()
     put("flux", "flux", "flux_sampler", "flux_more")
     put("flux", "flux", "flux_sampler", identity="2")
     assert sorted(path.name for path in repository.iterdir() if path.is_dir()) == [
@@ -105,6 +103,7 @@ def test_a_deployment_is_replaced_alone_and_takes_no_other_ones_models(tmp_path)
         "flux",
         "flux_sampler",
         "sampler",
+        "somebody_elses",
     ]
     assert is_current(repository, "faceclip", "1") and is_current(repository, "flux", "2")
     assert not is_current(repository, "flux", "1")
