@@ -37,6 +37,8 @@ $(VENV)/.installed: requirements.txt client/pyproject.toml
 	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt
 	$(RUN) -m pip install --quiet --no-compile --no-deps nvidia-pytriton==0.7.0
 	$(RUN) -m pip install --quiet --no-deps --editable client
+	# The server's Python writes no bytecode, so what it alone imports is compiled here.
+	$(RUN) -m compileall -q -j 0 $(VENV)/lib/python3.*/site-packages/scipy $(VENV)/lib/python3.*/site-packages/diffusers/schedulers
 	touch $@
 
 demo: setup ## one person in four scenes, from nothing: out/demo.png; PHOTO=me.jpg PROMPT="..." for your own
