@@ -52,6 +52,8 @@ class YuNet:
 
     name = "yunet"
     min_score = 0.6
+    min_side = 32
+    """Pixels of the picture. Smaller ones hold no usable face, and the network answers them with numbers that mean nothing."""
 
     def __init__(self, model: Path = MODEL) -> None:
         """Raises ValueError if the file is not OpenCV's YuNet."""
@@ -64,12 +66,16 @@ class YuNet:
         self._lock = threading.Lock()
 
     def __call__(self, image: Pixels) -> list[Face]:
+        height, width = image.shape[:2]
+        if min(height, width) < self.min_side:
+            return []
         with self._lock:
-            self._network.setInputSize((image.shape[1], image.shape[0]))
+            self._network.setInputSize((width, height))
             _, rows = self._network.detect(np.ascontiguousarray(image[..., ::-1]))
+        rows = [] if rows is None else [row for row in rows if np.abs(row).max() < 2 * max(height, width)]  # nan compares false
         # A row is x, y, width, height, five points, score. Its points start with the subject's right eye and go on to the right
         # corner of the mouth: as seen in the picture these are the left ones, so the order is the template's.
         return [
             Face(Box(*map(float, row[:4])), row[4:14].reshape(5, 2).astype(np.float64), min(float(row[14]), 1.0))
-            for row in ([] if rows is None else rows)
+            for row in rows
         ]

@@ -105,13 +105,16 @@ def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_pat
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     folder = tmp_path / FACE_ENCODER
     folder.mkdir()
-    (folder / "kept").write_text("from before")
+    (folder / METADATA).write_text("from before")
     row = component_table.NETWORKS[SDXLArchitecture][FACE_ENCODER]
     strict = {**component_table.NETWORKS[SDXLArchitecture], FACE_ENCODER: replace(row, tolerance={"fp32": 1e-12})}
     monkeypatch.setattr(component_table, "NETWORKS", {SDXLArchitecture: strict})
     with pytest.raises(ParityError, match=r"face_encoder in fp32: tensor .* tolerance 1e-12"):
         export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [FACE_ENCODER, f"{FACE_ENCODER}/kept"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        FACE_ENCODER,
+        f"{FACE_ENCODER}/{METADATA}",
+    ]
 
 
 def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monkeypatch):

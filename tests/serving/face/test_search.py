@@ -97,6 +97,13 @@ def test_nobody_is_found_where_nobody_is(kind):
     assert find_faces(nobody(kind), DETECT) == []
 
 
+def test_pictures_of_a_few_pixels_hold_nobody_however_often_they_are_looked_at():
+    rng = np.random.default_rng(1)
+    for sides in ((1, 1), (3, 900), (900, 3), (17, 31), (31, 480), (33, 33), (40, 2000)):
+        for _ in range(5):
+            assert find_faces(rng.integers(0, 256, (*sides, 3), np.uint8), DETECT) == []
+
+
 def test_a_face_moves_with_its_box_and_points():
     face = Face(Box(10, 20, 40, 60), TEMPLATE, 0.9)
     quarter_turn_doubled = np.array([[0.0, -2.0, 100.0], [2.0, 0.0, 7.0]])
