@@ -1,5 +1,5 @@
 """The contract of FaceCLIP serving, and the pure functions that export, server and benchmarks share.
 
-Importing this package, and the modules that only declare (`tensors`, `variants`, `signatures`, `placements`, `requests`),
-needs numpy alone. Nothing here imports `export`, `server`, `faceclip` (the client) or `benchmarks`.
+Importing this package, and the declarations in `contract`, needs numpy alone. Nothing here imports `export`, `server`, `faceclip`
+(the client) or `benchmarks`.
 """

@@ -15,26 +15,26 @@ import torch
 
 from ..contract.errors import InvalidRequest
 from ..contract.parameters import GenerationRequest
-from ..contract.schedules import make_scheduler
+from ..contract.schedules import SetTimesteps, make_scheduler
 from ..contract.variant import Variant
-from ..contract.variants import VARIANTS
 
 
 def start_schedule(variant: Variant, request: GenerationRequest) -> Any:
     """A diffusers scheduler at the first step of the request. Raises `InvalidRequest` where it cannot reach the last one."""
-    refusal = _refusal(
-        variant.name,
+    config, options = (json.dumps(each, sort_keys=True) for each in (variant.scheduler_config, request.scheduler_options))
+    wanted = (
         request.scheduler,
-        json.dumps(request.scheduler_options, sort_keys=True),
+        config,
+        options,
+        variant.timesteps_for,
         request.num_inference_steps,
         request.height,
         request.width,
     )
+    refusal = _refusal(*wanted)
     if refusal is not None:
         raise InvalidRequest(refusal)
-    return _scheduler(
-        variant, request.scheduler, request.scheduler_options, request.num_inference_steps, request.height, request.width
-    )
+    return _scheduler(*wanted)
 
 
 def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
@@ -42,22 +42,26 @@ def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]
     return {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
 
-def _scheduler(variant: Variant, name: str, options: dict[str, Any], steps: int, height: int, width: int) -> Any:
-    scheduler = make_scheduler(name, variant.scheduler_config, options)
+def _scheduler(name: str, config: str, options: str, timesteps_for: SetTimesteps, steps: int, height: int, width: int) -> Any:
+    """`config` and `options`: JSON."""
+    found = json.loads(config)
+    scheduler = make_scheduler(name, found, json.loads(options))
     try:
-        scheduler.set_timesteps(**variant.timesteps_for(variant.scheduler_config, steps, height, width))
+        scheduler.set_timesteps(**timesteps_for(found, steps, height, width))
     except ValueError as error:
         raise InvalidRequest(f"num_inference_steps: {name} refuses {steps}: {error}") from None
     return scheduler
 
 
 @lru_cache(maxsize=1024)
-def _refusal(variant: str, name: str, options: str, steps: int, height: int, width: int) -> str | None:
+def _refusal(
+    name: str, config: str, options: str, timesteps_for: SetTimesteps, steps: int, height: int, width: int
+) -> str | None:
     """Why the schedule cannot be run, found by running it on one cell; None: it can."""
     what = f"scheduler_options: {name} with {options} and {steps} steps"
     cure = "leave out an option, or choose another scheduler or number of steps"
     try:
-        scheduler = _scheduler(VARIANTS[variant], name, json.loads(options), steps, height, width)
+        scheduler = _scheduler(name, config, options, timesteps_for, steps, height, width)
         sample = torch.ones(1, 1, 1, 1) * getattr(scheduler, "init_noise_sigma", 1.0)
         arguments = step_arguments(scheduler, torch.Generator().manual_seed(0))
         for timestep in scheduler.timesteps:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,13 @@ def test_values_of_another_type_are_refused_although_they_are_equal():
     for options in ({"solver_order": 2.0}, {"solver_order": True}, {"use_karras_sigmas": 1}):
         with pytest.raises(InvalidRequest, match="scheduler_options"):
             job(scheduler_options=json.dumps(options))
+
+
+def test_a_variant_that_is_in_no_table_has_a_schedule_of_its_own():
+    own = {**TINY_SDXL.scheduler_config, "beta_end": 0.02}
+    changed = replace(TINY_SDXL, name="mine", scheduler_config=own)
+    theirs, ours = (start_pictures(each, job(), conditioning(1))[0].scheduler.sigmas for each in (TINY_SDXL, changed))
+    assert len(theirs) == len(ours) and ours[0] > theirs[0]
 
 
 def test_json_too_deep_to_read_is_the_callers_error():
