@@ -12,7 +12,9 @@ TENSORRT_STUBS ?=
 
 VENV := .venv
 RUN  := $(VENV)/bin/python
-REPOSITORY := build/$(VARIANT)-$(PLACEMENT)
+# EMULATE=1 serves PLACEMENT on a machine without its card, on ONNX Runtime's CPU provider.
+EMULATE ?=
+REPOSITORY := build/$(VARIANT)-$(PLACEMENT)$(if $(EMULATE),-emulated)
 
 # For bench-gpu: a placement of the card (python -m export forecast --variant sdxl).
 GPU_PROFILE ?= gpu-ort
@@ -63,10 +65,10 @@ test: setup ## all tests, the real server included
 	$(RUN) -m pytest
 
 export: setup ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
-	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(WEIGHTS)
+	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
 
 repository: export ## build/VARIANT-PLACEMENT, ready for Triton
-	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(WEIGHTS)
+	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY)

@@ -15,6 +15,10 @@ COMMANDS = {
     "vram": Command("benchmarks.memory.vram", "idle and peak memory of the host, and of a GPU if there is one"),
     "onestep": Command("benchmarks.memory.onestep", "each component once, at full size"),
     "serving": Command("benchmarks.speed.serving", "throughput, late joiners, cancellation"),
+    "placements": Command(
+        "benchmarks.placements.command", "every placement of every family, served; emulated without its card"
+    ),
+    "full-size": Command("benchmarks.placements.full_size", "one full-size placement, emulated: a picture by the real server"),
     "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),

@@ -52,4 +52,4 @@ def onnx_folder(variant: Variant) -> Path:
 
 def repository_folder(variant: Variant, placement: Placement) -> Path:
     """Where a repository is assembled unless told otherwise."""
-    return BUILD / f"{variant.name}-{placement.name}{f'-gpu{placement.gpu}' if placement.gpu else ''}"
+    return BUILD / f"{variant.name}-{placement.label}{f'-gpu{placement.gpu}' if placement.gpu else ''}"

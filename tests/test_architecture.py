@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "benchmarks.speed": MEASURING,
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
+    "benchmarks.placements": MEASURING,
     "benchmarks": {"export"},
     "examples": MEASURING,
     "deploy": set(),

@@ -92,7 +92,7 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
         PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
-        "finish": partial(finish, variant, _DIGEST),
+        "finish": partial(finish, variant, placement, _DIGEST),
     }
     for name in COMPONENTS:
         runtime = placement.components[name].runtime
@@ -102,7 +102,7 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
         if tile:
             stages[name] = tiled(run, tile, variant.latent_scale)
         else:
-            stages[name] = EncodingCache(run, nets[name], placement.encoding_cache_bytes) if name in ENCODERS else run
+            stages[name] = EncodingCache(run, nets[name], placement.remembered_bytes(name)) if name in ENCODERS else run
     return Pipeline(variant, placement.denoiser_rows, stages)
 
 

@@ -189,13 +189,18 @@ def _print_result(result: FaceCLIPOutput, paths: list[Path], arguments: argparse
 
 def _status_text(found: ServerStatus) -> str:
     lines = [f"{found.address}: {found.name} {found.version}, {'ready' if found.ready else 'NOT READY'}"]
-    variants = {served.model: f"variant {served.variant}" for served in found.offered}
+    variants = {
+        served.model: f"variant {served.variant}, placement {served.placement}{', EMULATED' if served.emulated else ''}"
+        for served in found.offered
+    }
     for model in found.models:
         state = "ready" if model.ready else f"not ready {model.reason}".rstrip()
         lines.append(f"  {model.name:<24} {state:<10} {variants.get(model.name, '')}".rstrip())
     if not found.offered:
         lines.append("no FaceCLIP model is ready there")
     for served in found.offered:
+        for component, what in served.emulated.items():
+            lines.append(f"{served.model}: {component} is emulated, {what}: its times and memory are not the card's")
         lines.append(f"{served.model} takes, and uses unless told otherwise:")
         lines.extend(
             f"  {name:<24} {_range(served.limits.get(name, {})):<28} {served.defaults.get(name, '')}".rstrip()

@@ -34,6 +34,10 @@ class ServedModel:
     limits: Mapping[str, Mapping[str, Any]]
     """Parameter name -> what it may be: `min`, `max`, `multiple`, `choices`, `max_characters`, `max_items`, `entries`."""
     schedulers: Sequence[str]
+    placement: str = ""
+    """What the server runs its networks on, e.g. `8gb`."""
+    emulated: Mapping[str, str] = field(default_factory=dict)
+    """Component -> what runs in the place of what, where the placement is tried without its card; then times and memory say nothing."""
 
 
 def is_offered(config: ModelConfig) -> bool:
@@ -52,9 +56,11 @@ def describe(config: ModelConfig) -> ServedModel:
         defaults = {name: each["default"] for name, each in told.items() if "default" in each}
         limits = {name: {key: each[key] for key in each if key in _RANGES} for name, each in told.items()}
         schedulers = list(told.get("scheduler", {}).get("choices", []))
+        emulated = dict(json.loads(config.parameters.get("emulated", "{}")))
     except (ValueError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{what}: expected a JSON object of parameters, got {text[:80]!r}") from error
-    return ServedModel(config.name, config.parameters.get("variant", ""), config.inputs, defaults, limits, schedulers)
+    variant, placement = (config.parameters.get(name, "") for name in ("variant", "placement"))
+    return ServedModel(config.name, variant, config.inputs, defaults, limits, schedulers, placement, emulated)
 
 
 def choose_model(address: str, configs: Sequence[ModelConfig], model: str | None, variant: str | None) -> ServedModel:

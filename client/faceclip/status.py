@@ -34,6 +34,8 @@ class ServerStatus:
                 {
                     "model": served.model,
                     "variant": served.variant,
+                    "placement": served.placement,
+                    "emulated": dict(served.emulated),
                     "defaults": dict(served.defaults),
                     "limits": dict(served.limits),
                     "schedulers": list(served.schedulers),

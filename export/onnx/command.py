@@ -18,7 +18,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..commandline import add_checkpoint, add_placement, add_variant
 from ..paths import BUILD
 from .errors import ExportError
-from .wanted import DEPTHS, PRECISIONS, Export
+from .wanted import DEPTHS, PRECISIONS, Export, emulated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
     )
     add_placement(precision, None, "each component in the precision that it has there, instead of --precision")
+    parser.add_argument(
+        "--emulate", action="store_true", help="with --placement: FP16 in the place of what only `export quantize` makes"
+    )
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     weights = parser.add_mutually_exclusive_group()
     add_checkpoint(weights, "folder of official weights, as `download` fills it")
@@ -61,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     loras = tuple(parse_lora(text) for text in args.lora)
     wanted = [
-        Export(variant, component, _precision(args, component), args.checkpoint, loras, args.parity_depth, args.seeded)
-        for component in args.component or COMPONENTS
+        Export(variant, component, precision, args.checkpoint, loras, args.parity_depth, args.seeded)
+        for component, precision in _precisions(args).items()
     ]
     root = args.output / variant.name
     exported = [
@@ -73,15 +76,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _precision(args: argparse.Namespace, component: str) -> str:
-    """What is asked for, or what the placement has. Raises `ExportError` for a precision that another command makes."""
+def _precisions(args: argparse.Namespace) -> dict[str, str]:
+    """Component -> what is asked for, or what the placement has. Raises `ExportError` for a precision that another command makes."""
+    chosen = args.component or COMPONENTS
     if args.placement is None:
-        return str(args.precision)
-    found = placement_of(VARIANTS[args.variant], args.placement).components[component].precision
-    if found not in PRECISIONS:
+        return dict.fromkeys(chosen, args.precision)
+    variant = VARIANTS[args.variant]
+    placement = placement_of(variant, args.placement)
+    if args.emulate:
+        placement = emulated(variant, placement, args.output / variant.name)
+    found = {component: placement.components[component].precision for component in chosen}
+    foreign = {component: precision for component, precision in found.items() if precision not in PRECISIONS}
+    if args.emulate:  # then it is there already
+        return {component: precision for component, precision in found.items() if component not in foreign}
+    for component, precision in foreign.items():
         raise ExportError(
-            f"{component}: placement '{args.placement}' runs it in {found}, which `python -m export quantize --variant"
-            f" {args.variant} --mode {found}` makes; export the others with --component"
+            f"{component}: placement '{args.placement}' runs it in {precision}, which `python -m export quantize --variant"
+            f" {args.variant} --mode {precision}` makes; export the others with --component"
         )
     return found
 

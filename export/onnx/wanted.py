@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.placements import ONNX_FILE, Placement, placements
 from faceclip_serving.contract.signatures import bounds, components
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
 from faceclip_serving.contract.variant import Variant
@@ -45,6 +45,19 @@ class Export:
     @property
     def limits(self) -> Bounds:
         return traced_bounds(self.variant)[self.component]
+
+
+def emulated(variant: Variant, placement: Placement, exported: Path) -> Placement:
+    """The placement, emulated by files that are under `exported` or that an export can make.
+
+    A precision that only `export quantize` makes, with tools of its own, is used where it is there; else FP16 stands for it.
+    """
+    absent = {
+        name: "fp16"
+        for name, execution in placement.components.items()
+        if execution.precision not in PRECISIONS and not (exported / execution.precision / name / ONNX_FILE).exists()
+    }
+    return placement.emulate(absent)
 
 
 def traced_bounds(variant: Variant) -> dict[str, Bounds]:

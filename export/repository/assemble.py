@@ -30,6 +30,7 @@ from ..checkpoint.committed import own_folder
 from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import check_plan
+from ..onnx.wanted import emulated
 from ..paths import CHECKPOINT, onnx_folder, repository_folder, require_own
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
@@ -150,6 +151,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
+    parser.add_argument(
+        "--emulate",
+        action="store_true",
+        help="the placement's rows, sizes, tiles, admission and precision on a machine without its card: ONNX Runtime's CPU provider"
+        " runs what a GPU would; to try a placement, never to measure it",
+    )
     parser.add_argument("--gpu", type=int, default=0, metavar="N", help="the GPU of what runs on one (default: %(default)s)")
     parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
 
@@ -160,9 +167,14 @@ def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     placement = replace(placement_of(variant, args.placement), gpu=args.gpu)
     components = args.components or onnx_folder(variant)
+    if args.emulate:
+        placement = emulated(variant, placement, components)
+        print(f"emulated: {placement.emulated or 'nothing, this placement needs no card'}", file=sys.stderr)
     destination = args.output or repository_folder(variant, placement)
     checkpoint = args.checkpoint or own_folder(variant) or CHECKPOINT
     assemble(variant, placement, components, destination, checkpoint, args.name)
     print(f"assembled {destination}", file=sys.stderr)
-    print(json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.name}))
+    print(
+        json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.label})
+    )
     return 0

@@ -9,7 +9,7 @@ from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
 from ..onnx.export import export_component
-from ..onnx.wanted import Export
+from ..onnx.wanted import PRECISIONS, Export
 from ..paths import onnx_folder, repository_folder
 from .assemble import assemble
 
@@ -28,5 +28,6 @@ def build_repository(
     exported = onnx_folder(variant)
     for component in COMPONENTS:
         precision = placement.components[component].precision
-        export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
+        if precision in PRECISIONS:  # else `export quantize` makes it
+            export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
     return assemble(variant, placement, exported, destination or repository_folder(variant, placement), checkpoint, deployment)

@@ -63,9 +63,12 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
             output=[pb.ModelOutput(name=t.name, data_type=t.dtype.config, dims=t.dims) for t in signature.outputs],
         )
         _parameter(config, "variant", variant.name)
+        _parameter(config, "placement", placement.name)
         if name == ENSEMBLE:
             config.platform = "ensemble"
             _parameter(config, "interface", json.dumps(interface(variant), sort_keys=True))
+            if placement.emulated:
+                _parameter(config, "emulated", json.dumps(placement.emulated))
             for step in ensemble_steps(variant):
                 config.ensemble_scheduling.step.add(
                     model_name=model_name(step.model, deployment),
@@ -86,7 +89,9 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
             if name == STREAM:
                 config.model_transaction_policy.decoupled = True
         if config.backend == "python":
-            _parameter(config, "placement", placement.name)
+            if placement.emulated:
+                precisions = {name: execution.precision for name, execution in placement.components.items()}
+                _parameter(config, "emulate", json.dumps(precisions))
             if placement.gpu:
                 _parameter(config, "gpu", str(placement.gpu))
             _parameter(config, "role", holders.get(name, name))
@@ -94,7 +99,7 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
                 _parameter(config, "vae_tile", str(placement.vae_tile))
             _parameter(config, "deployment", deployment)
             if name in ENCODERS:
-                _parameter(config, "encoding_cache_bytes", str(placement.encoding_cache_bytes))
+                _parameter(config, "encoding_cache_bytes", str(placement.remembered_bytes(name)))
         configs[name] = HEADER + text_format.MessageToString(config)
     return configs
 

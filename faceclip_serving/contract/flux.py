@@ -163,5 +163,5 @@ TINY_FLUX = _flux(
     ),
     replace(_TEXT_TOKENS, source="tiny-t5-tokenizer", max_tokens=128, words=(3, _TINY_T5_VOCABULARY - 1)),
     replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
-    Limits(size=(64, 512), size_multiple=16),
+    Limits(size=(64, 1344), size_multiple=16),
 )

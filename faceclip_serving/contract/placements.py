@@ -47,6 +47,8 @@ class Execution:
     runtime: Runtime
     precision: str
     """Precision written into the graph, by the name of its folder; boundaries are FP32 in all of them."""
+    stands_for: Execution | None = None
+    """What an emulated placement would run on its card."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,51 @@ class Placement:
     max_active: int = 8
     """Requests that share the denoiser's ticks."""
     encoding_cache_bytes: int = 256 * 2**20
-    """Memory of each encoder for encodings it may need again; 0 switches that off. Stands in config.pbtxt, to be changed there."""
+    """Memory of each encoder that runs in Python, for encodings it may need again; see `remembered_bytes`."""
     max_waiting: int = 32
     """Requests that may wait for that; more are refused at once."""
     vae_tile: int = 0
     """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
     gpu: int = 0
     """Which GPU, as CUDA numbers them, runs what runs on one."""
+
+    @property
+    def emulated(self) -> Mapping[str, str]:
+        """Component -> what runs in the place of what, for people; empty where the placement is the real one."""
+        return {
+            name: f"{execution.precision} on {execution.runtime.name} for {real.precision} on {real.runtime.name}"
+            for name, execution in self.components.items()
+            if (real := execution.stands_for) is not None
+        }
+
+    @property
+    def label(self) -> str:
+        """The name, for folders and reports; it tells an emulated placement from the real one."""
+        return f"{self.name}-emulated" if self.emulated else self.name
+
+    def emulate(self, precisions: Mapping[str, str] | None = None) -> Placement:
+        """The same placement on a machine without its card: ONNX Runtime's CPU provider runs what a GPU would.
+
+        Rows, sizes, tiles, admission, precision and the bounds of every call stay. Speed and memory do not. `precisions`: component ->
+        another precision, for files that cannot be made here.
+        """
+        other = precisions or {}
+        components = {
+            name: Execution(ORT_CPU, other.get(name, real.precision), stands_for=real)
+            if real.runtime.instance_kind == "KIND_GPU"
+            else real
+            for name, real in self.components.items()
+        }
+        return replace(self, components=components)
+
+    def remembered_bytes(self, component: str) -> int:
+        """Memory for encodings of a component, 0 for none. Stands in config.pbtxt, to be changed there.
+
+        Only Python models remember; what stands for another runtime has no more than that one.
+        """
+        execution = self.components[component]
+        remembers = (execution.stands_for or execution).runtime.backend == "python"
+        return self.encoding_cache_bytes if component in ENCODERS and remembers else 0
 
     def providers(self, component: str) -> list[str | tuple[str, dict[str, str]]]:
         """ONNX Runtime's execution providers of a component, with their options."""

@@ -162,7 +162,7 @@ TINY_SDXL = _sdxl(
     "seeded",
     replace(_TOKENS, source="tiny-tokenizer", begin=TINY_VOCABULARY - 2, end=TINY_VOCABULARY - 1, identity_token=512),
     replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
-    Limits(size=(64, 512)),
+    Limits(size=(64, 1344)),
 )
 
 NANO = _sdxl(

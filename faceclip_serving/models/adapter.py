@@ -67,6 +67,8 @@ def setup(args: Mapping[str, str]) -> Setup:
         )
     placement = placement_of(VARIANTS[parameters["variant"]], parameters["placement"])
     placement = replace(placement, gpu=int(parameters.get("gpu", 0)))
+    if "emulate" in parameters:
+        placement = placement.emulate(json.loads(parameters["emulate"]))
     variant = placement.narrowed(VARIANTS[parameters["variant"]])
     signatures = models(variant)
     return Setup(

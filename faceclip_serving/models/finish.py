@@ -12,6 +12,7 @@ import numpy as np
 
 from ..contract.errors import NotANumber
 from ..contract.job import Job
+from ..contract.placements import Placement
 from ..contract.request import to_wire
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
@@ -22,7 +23,7 @@ STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "condition
 """Stage name, and the events between which it runs."""
 
 
-def finish(variant: Variant, digest: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def finish(variant: Variant, placement: Placement, digest: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
     job = Job.decode(arrays["report"], digest)
     job.stamp("decoded")
@@ -35,7 +36,7 @@ def finish(variant: Variant, digest: str, arrays: Mapping[str, Array]) -> dict[s
     return {
         "images": to_wire(files, job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
-        "details": json_tensor(details(variant, job)),
+        "details": json_tensor(details(variant, placement, job)),
     }
 
 
@@ -57,7 +58,7 @@ def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
     return {"Software": f"faceclip-triton ({variant.name})", "Source": "AI generated", "Seed": str(seed)}
 
 
-def details(variant: Variant, job: Job) -> dict[str, Any]:
+def details(variant: Variant, placement: Placement, job: Job) -> dict[str, Any]:
     """The public report of a request."""
     request = asdict(job.request)
     timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
@@ -66,6 +67,8 @@ def details(variant: Variant, job: Job) -> dict[str, Any]:
     timings["total"] = now - job.clock["received"]
     return {
         "variant": variant.name,
+        "placement": placement.name,
+        "emulated": dict(placement.emulated),
         "parameters": request,
         "seeds": job.request.seeds,
         "timings_s": {stage: round(seconds, 6) for stage, seconds in timings.items()},

@@ -17,7 +17,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._finish = partial(finish, setup.variant, setup.digest)
+        self._finish = partial(finish, setup.variant, setup.placement, setup.digest)
         metrics = Metrics(setup.variant.name, setup.deployment)
         self._stages = StageMetrics(metrics)
         self._not_a_number = requests_by_outcome(metrics, "not_a_number")["not_a_number"]
