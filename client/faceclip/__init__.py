@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .aio import AsyncFaceCLIPPipeline
 from .errors import (
+    CallInterruptedError,
     DeadlineExceededError,
     FaceCLIPError,
     InvalidRequestError,
@@ -32,6 +33,7 @@ __all__ = [
     "AsyncFaceCLIPPipeline",
     "AsyncGrpcTransport",
     "AsyncTransport",
+    "CallInterruptedError",
     "DeadlineExceededError",
     "FaceCLIPError",
     "FaceCLIPOutput",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .address import split_target
-from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError
+from .errors import CallInterruptedError, FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .request import Call, GenerateOptions, check_timeout, prepare_call, with_parameters
@@ -33,6 +33,7 @@ class RemotePipeline(DiffusersHabits):
         self.config = config
         self._timeout_s = check_timeout(timeout_s)
         self._stream_config: ModelConfig | None = None
+        self._interrupt = False
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -50,7 +51,13 @@ class RemotePipeline(DiffusersHabits):
     def _prepare(self, prompt: str, options: Mapping[str, Any]) -> Call:
         return prepare_call(self.config.model, self.config.inputs, prompt, options, self._timeout_s)
 
+    @property
+    def interrupt(self) -> bool:
+        """As in diffusers: whether a callback stopped the last call by `pipe._interrupt = True`."""
+        return self._interrupt
+
     def _prepare_stream(self, stream: ModelConfig | None, prompt: str, options: Mapping[str, Any]) -> Call:
+        self._interrupt = False
         if stream is None:
             raise ModelNotFoundError(
                 f"{self.address} has no streaming model '{self.stream_model}', so it tells no steps; "
@@ -69,6 +76,13 @@ class RemotePipeline(DiffusersHabits):
         if call.callback is None or not isinstance(event, Progress) or event.step < 1:
             return None
         return call.callback(self, event.step - 1, event.timestep, {"progress": event, "preview": event.preview})
+
+    def _obey_interrupt(self, event: Progress | FaceCLIPOutput) -> None:
+        """Called after each callback. Raises `CallInterruptedError`, which ends the stream and with it the server's work."""
+        if self._interrupt and isinstance(event, Progress):
+            raise CallInterruptedError(
+                f"stopped after step {event.step} of {event.total}, because the callback set _interrupt; there is no picture of a part"
+            )
 
     def _result(self, event: Progress | FaceCLIPOutput | None) -> FaceCLIPOutput:
         if not isinstance(event, FaceCLIPOutput):
@@ -175,6 +189,7 @@ class FaceCLIPPipeline(RemotePipeline):
             while arrays is not None:
                 event = self._read_event(call, arrays)
                 self._report(call, event)
+                self._obey_interrupt(event)
                 yield event
                 arrays = next(responses, None)
         self._result(event)
@@ -189,8 +204,18 @@ def find_model(transport: Transport, model: str | None, variant: str | None) -> 
             return describe(_retrying(lambda limit_s: transport.model_config(likely, limit_s), retry))
         except ModelNotFoundError:
             pass  # the list below makes the message
-    ready = [state.name for state in _retrying(transport.models, retry) if state.ready]
+    try:
+        ready = [state.name for state in _retrying(transport.models, retry) if state.ready]
+    except ServerUnavailableError as error:
+        raise with_variant(error, variant) from error.__cause__
     return choose_model(transport.address, [transport.model_config(name, CONTROL_TIMEOUT_S) for name in ready], model, variant)
+
+
+def with_variant(error: ServerUnavailableError, variant: str | None) -> ServerUnavailableError:
+    """The error, told to a caller who gave a word without a port, which may have been meant as a host."""
+    if variant is not None:
+        error.args = (f"{error}; '{variant}' was taken for a variant's name: for the host of that name write '{variant}:8001'",)
+    return error
 
 
 def _retrying(attempt: Callable[[float | None], _Result], retry: Retry) -> _Result:
