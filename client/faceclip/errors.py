@@ -74,7 +74,7 @@ _NEVER_CONNECTED = re.compile(
     re.IGNORECASE,
 )
 """gRPC's words, and those of proxies (Envoy, HTTP) that reached no server: the request went nowhere."""
-_NOT_GRPC = re.compile(r"socket closed|trying to connect an http1|handshak", re.IGNORECASE)
+_NOT_GRPC = re.compile(r"socket closed|failed parsing http|trying to connect an http1|handshak", re.IGNORECASE)
 """How a port answers that speaks something else, before any connection is there."""
 
 _BY_STATUS: dict[str, type[FaceCLIPError]] = {

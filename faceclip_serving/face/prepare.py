@@ -80,7 +80,7 @@ def _found(name: str, photo: Photo, detect: Detector) -> _Seen:
     if not faces:
         raise InvalidRequest(
             f"{name}: no face was found in {photo.width} x {photo.height} pixels; use a sharp, frontal photograph where "
-            f"the face is at least {2 * GOOD_EYE_DISTANCE:.0f} pixels wide, or pass an aligned crop with face_aligned"
+            f"the face is at least {2 * GOOD_EYE_DISTANCE * photo.factor:.0f} pixels wide, or pass an aligned crop with face_aligned"
         )
     face, warnings = choose_face(name, faces)
     warnings += check_face(name, face, photo.pixels, photo.factor)

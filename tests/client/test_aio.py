@@ -12,6 +12,7 @@ import pytest
 
 from faceclip import (
     AsyncFaceCLIPPipeline,
+    CallInterruptedError,
     DeadlineExceededError,
     FaceCLIPOutput,
     FaceCLIPPipeline,
@@ -72,6 +73,35 @@ def test_errors_limits_and_retries(server: TritonDouble) -> None:
             assert [event async for event in client.stream("a lighthouse", retries=1)]
             with pytest.raises(ProtocolError):
                 await client("half an answer", callback_on_step_end=print)
+
+    _run(work())
+
+
+def test_a_second_event_loop_is_told(server: TritonDouble) -> None:
+    client = asyncio.run(AsyncFaceCLIPPipeline.from_pretrained(server.address))
+
+    async def call() -> None:
+        await client("a lighthouse")
+
+    async def stream() -> None:
+        async for _ in client.stream("a lighthouse"):
+            pass
+
+    for work in (call, stream):
+        with pytest.raises(InvalidRequestError, match=r"another event loop; make the pipeline inside the asyncio.run"):
+            _run(work())
+
+
+def test_a_callback_stops_the_run_and_a_closed_pipeline_says_so(server: TritonDouble) -> None:
+    async def stop(who: Any, step: int, timestep: float, given: Any) -> None:
+        who._interrupt = True
+
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            with pytest.raises(CallInterruptedError, match="step 1 of 4"):
+                await client("a lighthouse", num_inference_steps=4, callback_on_step_end=stop)
+        with pytest.raises(InvalidRequestError, match="was closed"):
+            await client("a lighthouse")
 
     _run(work())
 

@@ -84,8 +84,6 @@ def test_pictures_that_cannot_be_sent_are_refused_with_a_cure() -> None:
         encode_photo("face_image", Image.fromarray(np.full((8, 8), -5, np.int32)))
     with pytest.raises(InvalidRequestError, match="0 x 3 pixels"):
         encode_photo("face_image", Image.new("RGB", (0, 3)))
-    with pytest.raises(InvalidRequestError, match="LAB picture cannot be read .*; pass its file, or RGB"):
-        encode_photo("face_image", Image.new("LAB", (8, 8)))
 
 
 def test_an_open_file_is_read_from_its_beginning_however_often(photo: bytes, tmp_path: Path) -> None:
@@ -144,7 +142,7 @@ def test_what_is_no_photograph_is_a_type_error() -> None:
         encode_photo("face_image", io.StringIO("text"))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="URL"):
         encode_photo("face_image", "https://example.org/me.jpg")
-    with pytest.raises(InvalidRequestError, match="data URL; pass base64.b64decode"):
+    with pytest.raises(InvalidRequestError, match=r"data URL; pass base64\.b64decode"):
         encode_photo("face_image", "data:image/png;base64,iVBO")
     with pytest.raises(InvalidRequestError, match="text of 20000 characters; if it is base64"):
         encode_photo("face_image", "iVBO" * 5000)
