@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from .aio import AsyncFaceCLIPPipeline
 from .errors import (
-    CallInterruptedError,
     DeadlineExceededError,
     FaceCLIPError,
     InvalidRequestError,
@@ -33,7 +32,6 @@ __all__ = [
     "AsyncFaceCLIPPipeline",
     "AsyncGrpcTransport",
     "AsyncTransport",
-    "CallInterruptedError",
     "DeadlineExceededError",
     "FaceCLIPError",
     "FaceCLIPOutput",

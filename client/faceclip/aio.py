@@ -93,8 +93,10 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
                 answer = self._report(call, event)
                 if inspect.isawaitable(answer):
                     await answer
-                self._obey_interrupt(event)
                 yield event
+                if stopped := self._stopped(call, event):
+                    yield stopped
+                    return
                 arrays = await anext(responses, None)
         self._result(event)
 

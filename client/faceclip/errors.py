@@ -8,7 +8,6 @@ name, e.g. "UNAVAILABLE".
     │   └── ModelNotFoundError    the server has no such model or variant
     ├── ServerUnavailableError    not reachable, stopping, or lost (a ConnectionError)
     │   └── ServerBusyError       refused by admission control; `retry_after_s` if the server said
-    ├── CallInterruptedError      the callback stopped the call
     ├── DeadlineExceededError     `timeout_s` passed (a TimeoutError)
     ├── ServerError               the server failed
     └── ProtocolError             the server is not one that this client understands
@@ -46,10 +45,6 @@ class ServerBusyError(ServerUnavailableError):
 
 class DeadlineExceededError(FaceCLIPError, TimeoutError):
     """No result within `timeout_s`."""
-
-
-class CallInterruptedError(FaceCLIPError):
-    """The callback set `pipe._interrupt`, as diffusers' callbacks do to stop. The server stops as well; there is no picture."""
 
 
 class ServerError(FaceCLIPError):

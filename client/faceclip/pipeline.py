@@ -8,8 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from .address import split_target
-from .errors import CallInterruptedError, FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
+from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .request import Call, GenerateOptions, check_timeout, prepare_call, with_parameters
@@ -53,7 +55,7 @@ class RemotePipeline(DiffusersHabits):
 
     @property
     def interrupt(self) -> bool:
-        """As in diffusers: whether a callback stopped the last call by `pipe._interrupt = True`."""
+        """As in diffusers: whether a callback stopped the last call by `pipe._interrupt = True`. Its result has no pictures."""
         return self._interrupt
 
     def _prepare_stream(self, stream: ModelConfig | None, prompt: str, options: Mapping[str, Any]) -> Call:
@@ -77,12 +79,13 @@ class RemotePipeline(DiffusersHabits):
             return None
         return call.callback(self, event.step - 1, event.timestep, {"progress": event, "preview": event.preview})
 
-    def _obey_interrupt(self, event: Progress | FaceCLIPOutput) -> None:
-        """Called after each callback. Raises `CallInterruptedError`, which ends the stream and with it the server's work."""
-        if self._interrupt and isinstance(event, Progress):
-            raise CallInterruptedError(
-                f"stopped after step {event.step} of {event.total}, because the callback set _interrupt; there is no picture of a part"
-            )
+    def _stopped(self, call: Call, event: Progress | FaceCLIPOutput) -> FaceCLIPOutput | None:
+        """Asked after each callback. What a call returns that the callback ended by `pipe._interrupt = True`, as in diffusers."""
+        if not self._interrupt or not isinstance(event, Progress):
+            return None
+        why = f"the callback stopped the run after step {event.step} of {event.total}: there are no pictures"
+        images: Any = np.zeros((0, 0, 0, 3), np.float32) if call.output_type == "np" else []
+        return FaceCLIPOutput(images, [], {"sampling": {"ticks": event.step}, "warnings": [why]}, [], [])
 
     def _result(self, event: Progress | FaceCLIPOutput | None) -> FaceCLIPOutput:
         if not isinstance(event, FaceCLIPOutput):
@@ -189,8 +192,10 @@ class FaceCLIPPipeline(RemotePipeline):
             while arrays is not None:
                 event = self._read_event(call, arrays)
                 self._report(call, event)
-                self._obey_interrupt(event)
                 yield event
+                if stopped := self._stopped(call, event):
+                    yield stopped  # leaving the responses behind ends the server's work
+                    return
                 arrays = next(responses, None)
         self._result(event)
 

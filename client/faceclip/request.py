@@ -156,7 +156,7 @@ def check_timeout(timeout_s: Any) -> float | None:
     if timeout_s is None:
         return None
     if isinstance(timeout_s, (bool, str)) or not math.isfinite(float(timeout_s)) or not 0 < float(timeout_s) <= MAX_TIMEOUT_S:
-        expected = f"seconds above 0 and at most {MAX_TIMEOUT_S:.0e}, or None for no limit"
+        expected = f"seconds above 0 and at most {MAX_TIMEOUT_S:.0f}, or None for no limit"
         raise InvalidRequestError(f"timeout_s: expected {expected}, got {timeout_s!r}")
     return float(timeout_s)
 

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from faceclip import (
-    CallInterruptedError,
     DeadlineExceededError,
     FaceCLIPOutput,
     FaceCLIPPipeline,
@@ -201,9 +200,10 @@ def test_a_callback_stops_the_run_as_in_diffusers(pipe: FaceCLIPPipeline, server
         who._interrupt = step == 1
         return given
 
-    with pytest.raises(CallInterruptedError, match="step 2 of 6"):
-        pipe("a lighthouse", num_inference_steps=6, callback_on_step_end=stop)
+    result = pipe("a lighthouse", num_inference_steps=6, callback_on_step_end=stop)
+    assert result.images == [] and result.warnings == ["the callback stopped the run after step 2 of 6: there are no pictures"]
     assert pipe.interrupt and wait_until(server.cancelled.is_set)
+    assert len(pipe("a", num_inference_steps=6, output_type="np", callback_on_step_end=stop).images) == 0
     assert pipe("a lighthouse", num_inference_steps=2, callback_on_step_end=lambda *_: {}).images
 
 
