@@ -127,7 +127,7 @@ def test_bad_input_to_the_stream(pipe):
 
 
 def test_server_sent_events(server):
-    body = {"prompt": "a portrait", "num_inference_steps": 3, "seed": 4, "image_encoding": "base64"}
+    body = {"prompt": "a portrait", "num_inference_steps": 3, "seed": 4}
     body["face_images"] = [base64.b64encode(PHOTO.read_bytes()).decode()]
     url = f"http://127.0.0.1:{server.ports.http}/v2/models/faceclip_stream/generate_stream"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
