@@ -86,7 +86,8 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
         elif name == PREVIEW.name:
             cure = "; only streams have previews, so leave it out here"
         else:
-            cure = nearest(name, known) or f"; known are {', '.join(known)}"
+            meant = next((each.name for each in PARAMETERS if name in each.short), name)  # `steps`, as on the command line
+            cure = nearest(meant, known) or f"; known are {', '.join(known)}"
         raise InvalidRequest(f"{name}: this model has no such parameter{cure}")
 
 

@@ -178,7 +178,14 @@ KNOWN = [parameter.name for parameter in PARAMETERS]
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("face_image", "face_images"), ("guidence_scale", "guidance_scale"), ("Seed", "seed"), ("face-aligned", "face_aligned")],
+    [
+        ("face_image", "face_images"),
+        ("guidence_scale", "guidance_scale"),
+        ("Seed", "seed"),
+        ("face-aligned", "face_aligned"),
+        ("steps", "num_inference_steps"),
+        ("negative", "negative_prompt"),
+    ],
 )
 def test_a_name_that_nobody_reads_is_refused_with_the_nearest(wrong, right):
     with pytest.raises(InvalidRequest, match=f"^{wrong}: this model has no such parameter; did you mean '{right}'"):
