@@ -29,6 +29,8 @@ from faceclip import (
     ServerError,
     ServerUnavailableError,
 )
+from faceclip.address import Address, split_target
+from faceclip.grpc_transport import GrpcTransport
 
 from .triton_double import VARIANT, TritonDouble, wait_until
 
@@ -258,21 +260,30 @@ def test_a_proxy_of_the_environment_is_named_and_never_used_for_this_machine(
         FaceCLIPPipeline.from_pretrained("10.255.255.1:8001")
 
 
+class SeveralServers(Address):
+    """What a name of several addresses resolves to; no name of this machine has several."""
+
+    balanced = True
+
+
 def test_calls_go_round_all_servers_of_a_name() -> None:
-    """`localhost` stands for a name of several addresses, where this machine gives it two."""
-    first = TritonDouble()
-    port = int(first.address.rpartition(":")[2])
+    servers = [TritonDouble(), TritonDouble()]
+    target = f"ipv4:{','.join(server.address for server in servers)}"
     try:
-        if len({entry[4][0] for entry in socket.getaddrinfo("localhost", port)}) < 2:
-            pytest.skip("localhost has one address here")
-        second = TritonDouble(port=port, host="[::1]")
-        with FaceCLIPPipeline.from_pretrained(f"dns:///localhost:{port}") as pipe:
+        with FaceCLIPPipeline.from_pretrained(transport=GrpcTransport(SeveralServers(target, False))) as pipe:
+            time.sleep(0.3)  # until the second is connected as well
             for _ in range(8):
                 pipe("a lighthouse")
-        second.stop()
-        assert min(len(first.received), len(second.received)) >= 3
+        assert min(len(server.received) for server in servers) >= 3
     finally:
-        first.stop()
+        for server in servers:
+            server.stop()
+
+
+def test_a_dns_address_is_reached(server: TritonDouble) -> None:
+    assert split_target("dns:///localhost:1")[0].balanced and not split_target("localhost:1")[0].balanced
+    with FaceCLIPPipeline.from_pretrained(f"dns:///localhost:{server.address.rpartition(':')[2]}") as pipe:
+        assert pipe("a lighthouse").images
 
 
 def test_steps_need_a_streaming_model(unary_server: TritonDouble) -> None:

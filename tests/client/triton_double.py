@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """One server on `host`. `stream`: has the streaming model; `certificate`: (key, chain) in PEM, for TLS; `port` 0: a free one."""
+    """One server on 127.0.0.1. `stream`: has the streaming model; `certificate`: (key, chain) in PEM, for TLS; `port` 0: a free one."""
 
     def __init__(
         self, stream: bool = True, certificate: tuple[bytes, bytes] | None = None, port: int = 0, host: str = "127.0.0.1"
@@ -73,10 +73,10 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         )
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         if certificate is None:
-            port = self._server.add_insecure_port(f"{host}:{port}")
+            port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:
-            port = self._server.add_secure_port(f"{host}:{port}", grpc.ssl_server_credentials([certificate]))
-        self.address = f"{host}:{port}"
+            port = self._server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([certificate]))
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
 
     def stop(self) -> None:
