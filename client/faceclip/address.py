@@ -1,4 +1,4 @@
-"""Where a server is, from what a user writes: `host:port`, `grpc://host:port`, `grpcs://host:port` or a variant's name."""
+"""Where a server is, from what a user writes: `host:port`, `grpc://`, `grpcs://` or `dns:///host:port`, or a variant's name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import os
 import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 from .errors import InvalidRequestError
 
 DEFAULT_ADDRESS = "localhost:8001"
 ENVIRONMENT_VARIABLE = "FACECLIP_URL"
 _PORTS = {"grpc": 8001, "grpcs": 443}
+_DNS = "dns:///"
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables that gRPC obeys, in its order; it knows no capital ones."""
 
 
 class Address(NamedTuple):
-    """A gRPC target, `host:port`, and whether TLS is spoken there."""
+    """A gRPC target, and whether TLS is spoken there."""
 
     target: str
     tls: bool
@@ -23,21 +27,44 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return self.target
 
+    @property
+    def host(self) -> str:
+        return self.target.removeprefix(_DNS).rpartition(":")[0].strip("[]")
+
+    @property
+    def balanced(self) -> bool:
+        """Whether calls go round all addresses of the host's name, instead of to the first that answers."""
+        return self.target.startswith(_DNS)
+
+    @property
+    def local(self) -> bool:
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+    @property
+    def proxy(self) -> str | None:
+        """The environment's variable, `name=value`, that sends connections to this host through a proxy, if one does."""
+        name = next((name for name in _PROXIES if os.environ.get(name)), None)
+        direct = self.local or proxy_bypass(self.host)
+        return None if name is None or direct else f"{name}={os.environ[name]}"
+
 
 def split_target(url_or_variant: str | None) -> tuple[Address, str | None]:
     """The address and, if a variant was named instead of one, that name. None: the address from the environment."""
     usual = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_ADDRESS
     if url_or_variant is None:
         return parse_address(usual), None
-    if re.search(r"[:/.]", url_or_variant):
+    if re.search(r"[:/.\s]|^$|^localhost$", url_or_variant):
         return parse_address(url_or_variant), None
     return parse_address(usual), url_or_variant
 
 
 def parse_address(url: str) -> Address:
     """The address that `url` means. The port may be left out: 8001, and 443 with TLS."""
+    if url.startswith(_DNS):
+        inner = parse_address(url.removeprefix(_DNS))
+        return Address(_DNS + inner.target, inner.tls)
     parts = urlsplit(url if "://" in url else f"grpc://{url}")
-    cure = "write host:port, grpc://host:port, or grpcs://host:port for TLS"
+    cure = "write host:port, grpc://host:port, grpcs://host:port for TLS, or dns:///host:port for all servers of a name"
     if parts.scheme not in _PORTS:
         raise InvalidRequestError(
             f"server address '{url}': this client speaks gRPC, not {parts.scheme}; {cure} (usually port 8001)"
@@ -46,7 +73,7 @@ def parse_address(url: str) -> Address:
         port = parts.port or _PORTS[parts.scheme]
     except ValueError as error:
         raise InvalidRequestError(f"server address '{url}': {error}; {cure}") from None
-    if not parts.hostname or parts.path.strip("/") or parts.query or parts.username is not None:
+    if not parts.hostname or parts.path.strip("/") or parts.query or parts.username is not None or re.search(r"\s", url):
         raise InvalidRequestError(f"server address '{url}': expected a host and a port only; {cure}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(f"{host}:{port}", parts.scheme == "grpcs")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from .address import split_target
-from .errors import FaceCLIPError, ModelNotFoundError
+from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
-from .pipeline import RemotePipeline
+from .pipeline import RemotePipeline, with_variant
 from .request import Call, GenerateOptions, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
@@ -94,6 +94,9 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
                 if inspect.isawaitable(answer):
                     await answer
                 yield event
+                if stopped := self._stopped(call, event):
+                    yield stopped
+                    return
                 arrays = await anext(responses, None)
         self._result(event)
 
@@ -132,7 +135,10 @@ async def find_model(transport: AsyncTransport, model: str | None, variant: str 
             return describe(await _retrying(lambda limit_s: transport.model_config(likely, limit_s), retry))
         except ModelNotFoundError:
             pass  # the list below makes the message
-    ready = [state.name for state in await _retrying(transport.models, retry) if state.ready]
+    try:
+        ready = [state.name for state in await _retrying(transport.models, retry) if state.ready]
+    except ServerUnavailableError as error:
+        raise with_variant(error, variant) from error.__cause__
     configs = [await transport.model_config(name, CONTROL_TIMEOUT_S) for name in ready]
     return choose_model(transport.address, configs, model, variant)
 

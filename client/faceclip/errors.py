@@ -64,8 +64,13 @@ _BUSY = re.compile(r"\bbusy\b|retry after|exceeds maximum queue size|request tim
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _STOPPING = re.compile(r"(?:\[request id: [^\]]*\] ?)?Server is stopping")
 _NEVER_CONNECTED = re.compile(
-    r"failed to connect|connection refused|errors resolving|resolution failed|network is unreachable", re.IGNORECASE
+    r"failed to connect|connection refused|errors resolving|resolution failed|network is unreachable|no healthy upstream"
+    r"|http2 header with status: 503|reset reason: (?:remote )?connection (?:failure|timeout)|reset reason: overflow",
+    re.IGNORECASE,
 )
+"""gRPC's words, and those of proxies (Envoy, HTTP) that reached no server: the request went nowhere."""
+_NOT_GRPC = re.compile(r"socket closed|failed parsing http|trying to connect an http1|handshak", re.IGNORECASE)
+"""How a port answers that speaks something else, before any connection is there."""
 
 _BY_STATUS: dict[str, type[FaceCLIPError]] = {
     "INVALID_ARGUMENT": InvalidRequestError,
@@ -108,7 +113,9 @@ def _unavailable(message: str, reason: str, address: str) -> FaceCLIPError:
         return ServerError(f"{address}: access refused ({reason}); pass the header it expects as headers=")
     if _NEVER_CONNECTED.search(message):
         reason = reason.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
-        error = ServerUnavailableError(f"cannot reach {address} ({reason}); is the server running there?")
+        cure = "does it speak gRPC, as this client does? Triton's gRPC port is usually 8001, 8000 is HTTP's; TLS needs grpcs://"
+        cure = cure if _NOT_GRPC.search(reason) else "is the server running there?"
+        error = ServerUnavailableError(f"cannot reach {address} ({reason}); {cure}")
         error.safe_to_retry = True
         return error
     if _BUSY.search(message):

@@ -6,6 +6,8 @@ turns gRPC's status codes into text, and streams through a callback on a thread 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .address import Address
-from .errors import FaceCLIPError, error_from_status
+from .errors import FaceCLIPError, InvalidRequestError, error_from_status
 from .transport import Array, Arrays, ModelConfig, ModelState, ServerState
 from .wire import infer_arrays, infer_request, model_config, model_states
 
@@ -37,6 +39,10 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
+_ROUND_ROBIN = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
+"""Calls go round all addresses of a name. Otherwise all of a process go to the first that answers."""
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
+
 # Without it Triton reports an error of a stream as text only, and the status code is lost.
 _STREAM_METADATA = ("triton_grpc_error", "true")
 
@@ -48,15 +54,25 @@ class _Connection:
         self, grpc_module: Any, address: Address, headers: Mapping[str, str] | None, root_certificates: str | Path | None
     ) -> None:
         self.address = address.target
+        self._proxy = address.proxy
+        self._closed = False
+        options = [*_OPTIONS, *([_ROUND_ROBIN] if address.balanced else []), *([_NO_PROXY] if address.local else [])]
         self._metadata = [(name.lower(), value) for name, value in (headers or {}).items()]
         if address.tls:
             roots = None if root_certificates is None else Path(root_certificates).read_bytes()
-            self._channel = grpc_module.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+            self._channel = grpc_module.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=options)
         else:
-            self._channel = grpc_module.insecure_channel(address.target, options=_OPTIONS)
+            self._channel = grpc_module.insecure_channel(address.target, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidRequestError(
+                f"{self.address}: this connection was closed; make another pipeline by from_pretrained, and close it after the last call"
+            )
+
     def _open_stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Any:
+        self._check_open()
         requests = iter([infer_request(model, inputs, timeout_s=timeout_s)])
         return self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=[*self._metadata, _STREAM_METADATA])
 
@@ -66,7 +82,10 @@ class _Connection:
         return infer_arrays(response.infer_response)
 
     def _error(self, error: grpc.RpcError, timeout_s: float | None) -> FaceCLIPError:
-        return error_from_status(error.code().name, error.details() or "", self.address, timeout_s)
+        found = error_from_status(error.code().name, error.details() or "", self.address, timeout_s)
+        if self._proxy is not None and found.safe_to_retry:
+            found.args = (f"{found}; it was tried through the environment's {self._proxy}: is no_proxy missing the host?",)
+        return found
 
 
 class GrpcTransport(_Connection):
@@ -103,6 +122,7 @@ class GrpcTransport(_Connection):
         return ServerState(metadata.name, metadata.version, ready)
 
     def close(self) -> None:
+        self._closed = True
         # gRPC waits here for its calls to end, and an interrupt (Ctrl-C) at the wrong moment leaves one that never does
         # (grpc/grpc issues 19973, 20026). The calls are cancelled before that wait begins.
         closing = threading.Thread(target=self._channel.close, daemon=True)
@@ -110,6 +130,7 @@ class GrpcTransport(_Connection):
         closing.join(CLOSE_TIMEOUT_S)
 
     def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        self._check_open()
         call = method.future(request, timeout=timeout_s, metadata=self._metadata)
         try:
             return call.result()
@@ -120,12 +141,22 @@ class GrpcTransport(_Connection):
 
 
 class AsyncGrpcTransport(_Connection):
-    """gRPC for asyncio. Belongs to the event loop it was made in."""
+    """gRPC for asyncio. Belongs to the event loop it was made in, or first used in."""
 
     def __init__(
         self, address: Address, headers: Mapping[str, str] | None = None, root_certificates: str | Path | None = None
     ) -> None:
         super().__init__(grpc.aio, address, headers, root_certificates)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise InvalidRequestError(
+                f"{self.address}: this connection belongs to another event loop; make the pipeline inside the asyncio.run() that uses it"
+            )
 
     async def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]:
         request = infer_request(model, inputs, outputs, timeout_s)
@@ -153,9 +184,11 @@ class AsyncGrpcTransport(_Connection):
         return ServerState(metadata.name, metadata.version, ready)
 
     async def close(self) -> None:
+        self._closed = True
         await self._channel.close()
 
     async def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        self._check_open()
         try:
             return await method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:

@@ -18,10 +18,13 @@ from PIL import Image, ImageOps
 from .errors import InvalidRequestError
 
 Photo = Union[str, "os.PathLike[str]", bytes, BinaryIO, Image.Image, "NDArray[Any]"]
-"""A path, the bytes of an image file, an open binary file, a PIL image, or pixels [height, width, 3], uint8 or float [0, 1]."""
+"""A path, the bytes of an image file, an open binary file, a PIL image, or pixels: [height, width, 3], also grey or with
+alpha, uint8, uint16 or float in [0, 1]."""
 
 _FORMS = "a path, the bytes of an image file, an open binary file, a PIL image, or an array [height, width, 3]"
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+_LONGEST_PATH = 4096
+"""Linux's PATH_MAX."""
 
 
 def collect_photos(face_image: Photo | None, face_images: Iterable[Photo] | None) -> list[bytes]:
@@ -47,43 +50,116 @@ def encode_photo(name: str, photo: Photo) -> bytes:
     if isinstance(photo, (bytes, bytearray, memoryview)):
         return bytes(photo)
     if isinstance(photo, (str, os.PathLike)):
-        if str(photo).startswith(("http://", "https://", "data:")):
-            raise InvalidRequestError(f"{name}: expected a file, got a URL; fetch it first and pass its bytes")
-        return Path(photo).read_bytes()
+        return _read_path(name, photo)
     if isinstance(photo, Image.Image):
-        return _png(photo)
+        return _png(name, photo)
     if isinstance(photo, np.ndarray):
-        return _png(_from_array(name, photo))
+        return _png(name, _from_array(name, photo))
     if hasattr(photo, "read"):
-        content = photo.read()
-        if not isinstance(content, bytes):
-            raise TypeError(f"{name}: expected a file opened with 'rb', got one that reads {type(content).__name__}")
-        return content
+        return _read_file(name, photo)
     raise TypeError(f"{name}: expected {_FORMS}, got {type(photo).__name__}")
 
 
-def _png(image: Image.Image) -> bytes:
+def _read_path(name: str, path: str | os.PathLike[str]) -> bytes:
+    text = os.fspath(path)
+    if text.startswith(("http://", "https://")):
+        raise InvalidRequestError(f"{name}: expected a file, got a URL; fetch it first and pass its bytes")
+    if text.startswith("data:"):
+        raise InvalidRequestError(f"{name}: expected a file, got a data URL; pass base64.b64decode() of what follows its comma")
+    if len(text) > _LONGEST_PATH:
+        raise InvalidRequestError(
+            f"{name}: expected a path, got a text of {len(text)} characters; if it is base64, pass base64.b64decode() of it"
+        )
+    return Path(path).read_bytes()
+
+
+def _read_file(name: str, file: Any) -> bytes:
+    """All of an open file, from its beginning where it can go there: callers pass one again, and Pillow reads from there too."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(
+            f"{name}: expected a file opened with 'rb', got one opened as text; open it with 'rb', or pass its path"
+        )
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name}: expected a file opened with 'rb', got one that reads {type(content).__name__}")
+    if not content:
+        raise InvalidRequestError(f"{name}: expected a photograph, got a file that is empty or at its end; open it again")
+    return content
+
+
+def _png(name: str, image: Image.Image) -> bytes:
     """Upright pixels only: no EXIF leaves, with its place and date."""
-    upright = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise InvalidRequestError(f"{name}: expected a photograph, got a picture of {image.width} x {image.height} pixels")
+    try:
+        upright = _eight_bits(name, ImageOps.exif_transpose(image))
+    except InvalidRequestError:
+        raise
+    except (OSError, ValueError) as error:  # its file is damaged or closed; a mode that Pillow does not convert
+        raise InvalidRequestError(
+            f"{name}: the {image.mode} picture cannot be read ({error}); pass its file, or RGB"
+        ) from error
     upright.info = {key: value for key, value in upright.info.items() if key in ("icc_profile", "transparency")}
-    if upright.mode not in _PNG_MODES:
-        upright = upright.convert("RGB")
     file = io.BytesIO()
     upright.save(file, "PNG", compress_level=1)  # size matters less than the caller's time
     return file.getvalue()
 
 
+def _eight_bits(name: str, image: Image.Image) -> Image.Image:
+    """A mode that PNG has, of 8 bits per channel; alpha is kept."""
+    if image.mode.startswith("I;16"):
+        return _grey(np.asarray(image), 65535.0)
+    if image.mode in ("I", "F"):
+        return _grey(np.asarray(image), _white(name, np.asarray(image)))
+    if image.mode in _PNG_MODES:
+        return image
+    return image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+
+
+def _white(name: str, values: NDArray[Any]) -> float:
+    """What is white in grey values of 32 bits: 1 (fractions only), 255 or 65,535, the next one from the largest value up."""
+    low, high = float(values.min()), float(values.max())
+    fractions = np.issubdtype(values.dtype, np.floating)
+    slack = 0.05 if fractions else 0.0  # resampling overshoots
+    for white in (1.0, 255.0, 65535.0) if fractions else (255.0, 65535.0):
+        if low >= -slack * white and high <= (1 + slack) * white:  # nan compares false
+            return white
+    raise InvalidRequestError(
+        f"{name}: expected grey values from 0 to 1, 255 or 65535, got values from {low:g} to {high:g}; scale them to 0 to 255"
+    )
+
+
+def _grey(values: NDArray[Any], white: float) -> Image.Image:
+    return Image.fromarray(_scaled(values, white))
+
+
+def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.rint((values * (255.0 / white)).clip(0, 255)).astype(np.uint8)
+    return pixels
+
+
 def _from_array(name: str, array: NDArray[Any]) -> Image.Image:
-    expected = f"{name}: expected pixels [height, width, 3], uint8 or float in [0, 1]"
-    if array.ndim != 3 or array.shape[2] != 3:
-        cure = "; move the channels last" if array.ndim == 3 and array.shape[0] == 3 else ""
+    expected = (
+        f"{name}: expected pixels [height, width, 3], or 1 (grey) or 4 (with alpha) channels, uint8, uint16 or float in [0, 1]"
+    )
+    if array.size == 0:
+        raise InvalidRequestError(f"{expected}, got an empty array of shape {list(array.shape)}; was the photograph read?")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
+        cure = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
         cure = "; pass a batch as face_images" if array.ndim == 4 else cure
         raise InvalidRequestError(f"{expected}, got shape {list(array.shape)}{cure}")
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array))
+    if array.dtype == np.uint16:
+        return Image.fromarray(_scaled(array, 65535.0))
     if not np.issubdtype(array.dtype, np.floating):
-        raise InvalidRequestError(f"{expected}, got {array.dtype}")
+        raise InvalidRequestError(f"{expected}, got {array.dtype}; convert it with .astype(np.uint8) if its values go to 255")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0.0 and high <= 1.0):  # also true of NaN
-        raise InvalidRequestError(f"{expected}, got values from {low:g} to {high:g}")
-    return Image.fromarray(np.round(array * 255.0).astype(np.uint8))
+        cure = "; divide it by 255" if 1 < high <= 255 and low >= 0 else ""
+        raise InvalidRequestError(f"{expected}, got values from {low:g} to {high:g}{cure}")
+    return Image.fromarray(_scaled(array, 1.0))

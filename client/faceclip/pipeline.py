@@ -8,8 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from .address import split_target
-from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError
+from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .request import Call, GenerateOptions, check_timeout, prepare_call, with_parameters
@@ -33,6 +35,7 @@ class RemotePipeline(DiffusersHabits):
         self.config = config
         self._timeout_s = check_timeout(timeout_s)
         self._stream_config: ModelConfig | None = None
+        self._interrupt = False
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -50,7 +53,13 @@ class RemotePipeline(DiffusersHabits):
     def _prepare(self, prompt: str, options: Mapping[str, Any]) -> Call:
         return prepare_call(self.config.model, self.config.inputs, prompt, options, self._timeout_s)
 
+    @property
+    def interrupt(self) -> bool:
+        """As in diffusers: whether a callback stopped the last call by `pipe._interrupt = True`. Its result has no pictures."""
+        return self._interrupt
+
     def _prepare_stream(self, stream: ModelConfig | None, prompt: str, options: Mapping[str, Any]) -> Call:
+        self._interrupt = False
         if stream is None:
             raise ModelNotFoundError(
                 f"{self.address} has no streaming model '{self.stream_model}', so it tells no steps; "
@@ -69,6 +78,14 @@ class RemotePipeline(DiffusersHabits):
         if call.callback is None or not isinstance(event, Progress) or event.step < 1:
             return None
         return call.callback(self, event.step - 1, event.timestep, {"progress": event, "preview": event.preview})
+
+    def _stopped(self, call: Call, event: Progress | FaceCLIPOutput) -> FaceCLIPOutput | None:
+        """Asked after each callback. What a call returns that the callback ended by `pipe._interrupt = True`, as in diffusers."""
+        if not self._interrupt or not isinstance(event, Progress):
+            return None
+        why = f"the callback stopped the run after step {event.step} of {event.total}: there are no pictures"
+        images: Any = np.zeros((0, 0, 0, 3), np.float32) if call.output_type == "np" else []
+        return FaceCLIPOutput(images, [], {"sampling": {"ticks": event.step}, "warnings": [why]}, [], [])
 
     def _result(self, event: Progress | FaceCLIPOutput | None) -> FaceCLIPOutput:
         if not isinstance(event, FaceCLIPOutput):
@@ -176,6 +193,9 @@ class FaceCLIPPipeline(RemotePipeline):
                 event = self._read_event(call, arrays)
                 self._report(call, event)
                 yield event
+                if stopped := self._stopped(call, event):
+                    yield stopped  # leaving the responses behind ends the server's work
+                    return
                 arrays = next(responses, None)
         self._result(event)
 
@@ -189,8 +209,18 @@ def find_model(transport: Transport, model: str | None, variant: str | None) -> 
             return describe(_retrying(lambda limit_s: transport.model_config(likely, limit_s), retry))
         except ModelNotFoundError:
             pass  # the list below makes the message
-    ready = [state.name for state in _retrying(transport.models, retry) if state.ready]
+    try:
+        ready = [state.name for state in _retrying(transport.models, retry) if state.ready]
+    except ServerUnavailableError as error:
+        raise with_variant(error, variant) from error.__cause__
     return choose_model(transport.address, [transport.model_config(name, CONTROL_TIMEOUT_S) for name in ready], model, variant)
+
+
+def with_variant(error: ServerUnavailableError, variant: str | None) -> ServerUnavailableError:
+    """The error, told to a caller who gave a word without a port, which may have been meant as a host."""
+    if variant is not None:
+        error.args = (f"{error}; '{variant}' was taken for a variant's name: for the host of that name write '{variant}:8001'",)
+    return error
 
 
 def _retrying(attempt: Callable[[float | None], _Result], retry: Retry) -> _Result:

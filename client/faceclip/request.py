@@ -23,6 +23,10 @@ from .photos import Photo, collect_photos
 from .transport import Array
 
 MAX_SEED = 2**63 - 1
+DRAWN_SEEDS = 2**53 - 2**10
+"""Drawn seeds are below, so that seed + i is exact wherever JSON's numbers are doubles."""
+MAX_TIMEOUT_S = 1e8
+"""Three years; from 1e9 on gRPC's clock overflows."""
 OutputType = Literal["pil", "np", "bytes"]
 
 
@@ -151,8 +155,9 @@ def check_timeout(timeout_s: Any) -> float | None:
     """A limit in seconds; None: no limit."""
     if timeout_s is None:
         return None
-    if isinstance(timeout_s, (bool, str)) or not math.isfinite(float(timeout_s)) or not float(timeout_s) > 0:
-        raise InvalidRequestError(f"timeout_s: expected seconds above 0, or None for no limit, got {timeout_s!r}")
+    if isinstance(timeout_s, (bool, str)) or not math.isfinite(float(timeout_s)) or not 0 < float(timeout_s) <= MAX_TIMEOUT_S:
+        expected = f"seconds above 0 and at most {MAX_TIMEOUT_S:.0f}, or None for no limit"
+        raise InvalidRequestError(f"timeout_s: expected {expected}, got {timeout_s!r}")
     return float(timeout_s)
 
 
@@ -177,7 +182,7 @@ def _seed(seed: Any, generator: Any) -> int | None:
     if hasattr(generator, "initial_seed"):  # torch.Generator; its seeds have 64 bits
         return int(generator.initial_seed()) & MAX_SEED
     if isinstance(generator, np.random.Generator):
-        return int(generator.integers(MAX_SEED, endpoint=True))
+        return int(generator.integers(DRAWN_SEEDS))
     if isinstance(generator, (list, tuple)):
         raise TypeError("generator: expected one, got several; picture i of a call uses seed + i")
     return _integer("generator", generator, 0, MAX_SEED)

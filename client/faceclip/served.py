@@ -75,4 +75,5 @@ def choose_model(address: str, configs: Sequence[ModelConfig], model: str | None
     wanted = " and ".join(f"{what} '{name}'" for what, name in (("model", model), ("variant", variant)) if name is not None)
     if found:
         raise InvalidRequestError(f"{address} offers several models for {wanted or 'clients'}: {has}; choose one by model=")
-    raise ModelNotFoundError(f"{address} has no {wanted or 'FaceCLIP model'}; it offers {has}")
+    host = "" if variant is None else f"; if '{variant}' is a host, write '{variant}:8001'"
+    raise ModelNotFoundError(f"{address} has no {wanted or 'FaceCLIP model'}; it offers {has}{host}")

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tritonclient.grpc import InferResult, model_config_pb2, service_pb2
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 
@@ -13,7 +14,8 @@ from .errors import ProtocolError
 from .transport import Array, Arrays, ModelConfig, ModelState
 
 IMAGE_ENCODING = "image_encoding"
-"""How pictures travel: as they are, over gRPC. No caller's business, so it is no parameter of theirs."""
+"""How pictures are answered: as files, which gRPC can carry. No caller's business, so it is no parameter of theirs."""
+_AS_FILES = np.array([b"binary"], np.object_)
 
 
 def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeout_s: float | None = None) -> Any:
@@ -22,7 +24,7 @@ def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeo
     if timeout_s is not None:
         # Models inside an ensemble never see that the caller's call has ended; this parameter (microseconds) reaches them.
         request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1e6))
-    for name, array in inputs.items():
+    for name, array in {**inputs, IMAGE_ENCODING: _AS_FILES}.items():
         is_bytes = array.dtype.hasobject
         request.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
         request.raw_input_contents.append(serialize_byte_tensor(array).item() if is_bytes else array.tobytes())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,7 +35,9 @@ class Between:
         number = isinstance(value, int if isinstance(self.low, int) else int | float) and not isinstance(value, bool)
         # What is not a number is in no range: `nan` compares false.
         if not number or not self.low <= value <= self.high or (self.multiple > 1 and value % self.multiple):
-            raise InvalidRequest(f"{name}: expected {self._expected()}, got {value}{self._nearest(value)}")
+            whole = isinstance(self.low, int) and not isinstance(value, int)
+            expected, cure = self._expected("a whole number" if whole else "a value"), self._nearest(value)
+            raise InvalidRequest(f"{name}: expected {expected}, got {value}{cure}")
         return value
 
     def describe(self) -> str:
@@ -45,11 +48,13 @@ class Between:
     def as_json(self) -> dict[str, Any]:
         return {"min": self.low, "max": self.high, **({"multiple": self.multiple} if self.multiple > 1 else {})}
 
-    def _expected(self) -> str:
-        kind = "a value" if self.multiple == 1 else f"a multiple of {self.multiple}"
+    def _expected(self, kind: str) -> str:
+        kind = kind if self.multiple == 1 else f"a multiple of {self.multiple}"
         return f"{kind} from {self.low} to {self.high}{f' {self.unit}' if self.unit else ''}"
 
     def _nearest(self, value: Any) -> str:
+        if isinstance(self.low, int) and isinstance(value, float) and value.is_integer():
+            return f"; write {int(value)}"
         if self.multiple == 1 or not isinstance(value, int):
             return ""
         near = min(max(round(value / self.multiple) * self.multiple, self.low), self.high)
@@ -125,14 +130,24 @@ class JsonObject:
     def read(self, name: str, value: Any) -> dict[str, Any]:
         try:
             found = json.loads(value or "{}")
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{name}: expected JSON, got text that is not ({error})") from None
+        except RecursionError:
+            raise InvalidRequest(
+                f"{name}: expected a JSON object of plain values, got one nested too deeply; write e.g. {self._example()}"
+            ) from None
+        except ValueError as error:
+            raise InvalidRequest(
+                f"{name}: expected JSON, got text that is not ({error}); write e.g. {self._example()}"
+            ) from None
         if not isinstance(found, dict):
-            raise InvalidRequest(f"{name}: expected a JSON object, got {type(found).__name__}")
+            raise InvalidRequest(f"{name}: expected a JSON object, got {type(found).__name__}; write e.g. {self._example()}")
         unknown = [entry for entry in found if entry not in self.entries]
         if unknown:
-            raise InvalidRequest(f"{name}: expected some of {', '.join(self.entries)}, got {unknown[0]!r}")
+            cure = nearest(unknown[0], self.entries)
+            raise InvalidRequest(f"{name}: expected some of {', '.join(self.entries)}, got {unknown[0]!r}{cure}")
         return {entry: self.entries[entry].read(f"{name}: {entry}", content) for entry, content in found.items()}
+
+    def _example(self) -> str:
+        return json.dumps({next(iter(self.entries)): True})
 
     def describe(self) -> str:
         return "a JSON object of " + "; ".join(f"`{name}`: {may.describe()}" for name, may in self.entries.items())
@@ -148,6 +163,10 @@ class Photographs:
     most: int
 
     def read(self, name: str, value: Any) -> Any:
+        if len(value) == 0:
+            raise InvalidRequest(
+                f"{name}: expected at least one photograph, got an empty list; leave it out for a picture without a face"
+            )
         if len(value) > self.most:
             raise InvalidRequest(f"{name}: at most {self.most} photographs are used together, got {len(value)}")
         return value
@@ -157,6 +176,13 @@ class Photographs:
 
     def as_json(self) -> dict[str, Any]:
         return {"max_items": self.most}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, for messages, where one of the `known` names is like `name`; else nothing."""
+    plain = {each.lower().replace("-", "_"): each for each in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1)
+    return f"; did you mean '{plain[close[0]]}'?" if close else ""
 
 
 def _range(low: float, high: float) -> str:

@@ -19,6 +19,8 @@ from .tensors import DType, Tensor
 from .variant import Variant
 
 MAX_SEED = 2**63 - 1
+RANDOM_SEEDS = 2**53 - 2**10
+"""Random seeds are below. JavaScript, and whatever else reads JSON's numbers as doubles, can then repeat seed and seed + i."""
 MAX_CHARACTERS = 10_000
 DEFAULT_ID_GUIDANCE_SCALE = 3.0
 """Weight of the face when only the text's is given."""
@@ -30,6 +32,16 @@ class Default(Enum):
     REQUIRED = "required"
     RANDOM = "random, reported"
     NONE = "none"
+
+
+class Need(Enum):
+    """What must hold in a request for a parameter to have an effect, in the words of a warning."""
+
+    FACE = "a photograph: there are no face_images"
+    FACES = "several photographs: face_images has fewer than two"
+    GUIDANCE = "guidance, which is off: guidance_scale (or text_guidance_scale) is at most 1, or its interval is empty"
+    SCALES = "a scale that guides, and there is none: set guidance_scale above 1"
+    NO_TEXT_SCALE = "text_guidance_scale to be left out, which takes its place"
 
 
 OfVariant = Callable[[Variant], Any]
@@ -48,6 +60,8 @@ class Parameter:
     short: tuple[str, ...] = ()
     """Shorter names on a command line; one letter: with one dash."""
     axes: tuple[int | str, ...] = (1,)
+    needs: Need | None = None
+    """Without it the parameter has no effect, and whoever sets it is warned."""
 
     @property
     def tensor(self) -> Tensor:
@@ -57,7 +71,7 @@ class Parameter:
     def default_of(self, variant: Variant) -> Any:
         """What a request of this variant has where it says nothing; drawn anew where that is random."""
         if self.default is Default.RANDOM:
-            return secrets.randbelow(MAX_SEED + 1)
+            return secrets.randbelow(RANDOM_SEEDS)
         if self.default is Default.REQUIRED:
             return ""
         if self.default is Default.NONE:
@@ -68,9 +82,9 @@ class Parameter:
         return self.allowed(variant) if callable(self.allowed) else self.allowed
 
 
-def _parameter(dtype: DType, default: Any, allowed: Any, doc: str, *short: str) -> Any:
+def _parameter(dtype: DType, default: Any, allowed: Any, doc: str, *short: str, needs: Need | None = None) -> Any:
     """A field of `GenerationRequest`."""
-    return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short)})
+    return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, needs=needs)})
 
 
 def _side(of: OfVariant, doc: str) -> Any:
@@ -79,8 +93,8 @@ def _side(of: OfVariant, doc: str) -> Any:
     )
 
 
-def _fraction(default: float, doc: str) -> Any:
-    return _parameter(DType.FP32, default, Between(0.0, 1.0), doc)
+def _fraction(default: float, doc: str, needs: Need) -> Any:
+    return _parameter(DType.FP32, default, Between(0.0, 1.0), doc, needs=needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +110,7 @@ class GenerationRequest:
         Text(MAX_CHARACTERS),
         "what the picture should not show; may be empty",
         "negative",
+        needs=Need.GUIDANCE,
     )
     seed: int = _parameter(
         DType.INT64, Default.RANDOM, Between(0, MAX_SEED), "repeats a picture; picture i of a request uses seed + i"
@@ -106,21 +121,23 @@ class GenerationRequest:
     )  # fmt: skip
     guidance_scale: float = _parameter(
         DType.FP32, lambda v: v.defaults.guidance_scale, lambda v: Between(*v.limits.guidance_scale),
-        "how closely to follow the prompt; at or below 1 only the conditional branch runs", "guidance"
+        "how closely to follow the prompt; at or below 1 only the conditional branch runs", "guidance",
+        needs=Need.NO_TEXT_SCALE,
     )  # fmt: skip
     id_guidance_scale: float | None = _parameter(
         DType.FP32, Default.NONE, Between(0.0, 5.0),
-        f"split guidance: weight of the face; {DEFAULT_ID_GUIDANCE_SCALE} where only text_guidance_scale is given", "id-guidance"
+        f"split guidance: weight of the face; {DEFAULT_ID_GUIDANCE_SCALE} where only text_guidance_scale is given", "id-guidance",
+        needs=Need.FACE,
     )  # fmt: skip
     text_guidance_scale: float | None = _parameter(
         DType.FP32, Default.NONE, Between(0.0, 20.0),
         "split guidance: weight of the text; guidance_scale where only id_guidance_scale is given", "text-guidance"
     )  # fmt: skip
-    blend_weight: float = _fraction(1.0, "conditioning between the prompt without (0) and with (1) the face")
-    guidance_start: float = _fraction(0.0, "share of the steps where guidance begins")
-    guidance_end: float = _fraction(1.0, "share of the steps where guidance ends")
-    id_start: float = _fraction(0.0, "share of the steps where the face begins to act")
-    id_end: float = _fraction(1.0, "share of the steps where the face stops to act")
+    blend_weight: float = _fraction(1.0, "conditioning between the prompt without (0) and with (1) the face", Need.FACE)
+    guidance_start: float = _fraction(0.0, "share of the steps where guidance begins", Need.SCALES)
+    guidance_end: float = _fraction(1.0, "share of the steps where guidance ends", Need.SCALES)
+    id_start: float = _fraction(0.0, "share of the steps where the face begins to act", Need.FACE)
+    id_end: float = _fraction(1.0, "share of the steps where the face stops to act", Need.FACE)
     height: int = _side(lambda v: v.defaults.height, "height of the picture in pixels")
     width: int = _side(lambda v: v.defaults.width, "width of the picture in pixels")
     num_images_per_prompt: int = _parameter(
@@ -138,14 +155,21 @@ class GenerationRequest:
         "above 0: a step whose input changed less than this takes the last prediction; faster, and another picture"
     )  # fmt: skip
     face_aligned: bool = _parameter(
-        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned"
+        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned", needs=Need.FACE
     )
     face_weighting: str = _parameter(
-        DType.BYTES, "equal", OneOf(("equal", "quality")), "of several references; quality: clear, frontal ones count more"
+        DType.BYTES,
+        "equal",
+        OneOf(("equal", "quality")),
+        "of several references; quality: clear, frontal ones count more",
+        needs=Need.FACES,
     )
     output_format: str = _parameter(DType.BYTES, "PNG", OneOf(("PNG", "JPEG", "WEBP")), "file format of the pictures")
     image_encoding: str = _parameter(
-        DType.BYTES, "binary", OneOf(("binary", "base64")), "how pictures travel, both ways; base64 for JSON over HTTP"
+        DType.BYTES,
+        "base64",
+        OneOf(("base64", "binary")),
+        "how pictures are answered; binary: the files' bytes, which JSON cannot carry",
     )
     priority: str = _parameter(
         DType.BYTES, "interactive", OneOf(("interactive", "batch")), "interactive goes before batch when requests wait"
@@ -173,7 +197,7 @@ FACE_IMAGES = Parameter(
     DType.BYTES,
     Default.NONE,
     lambda v: Photographs(v.limits.faces),
-    "encoded photographs of one person; none: no face",
+    "photographs of one person, each a file's bytes or base64 of them; left out: no face",
     ("face",),
     ("references",),
 )

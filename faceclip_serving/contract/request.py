@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .allowed import nearest
 from .errors import InvalidRequest
-from .parameters import FACE_IMAGES, PARAMETERS, SCALARS, Default, GenerationRequest, Parameter
+from .parameters import FACE_IMAGES, PARAMETERS, PREVIEW, SCALARS, Default, GenerationRequest, Need, Parameter
 from .tensors import Array, DType, TensorError, bytes_tensor
 from .variant import Variant
 
@@ -44,13 +46,49 @@ def request_tensors(**values: Any) -> dict[str, Array]:
     return tensors
 
 
-def reference_photos(variant: Variant, arrays: Mapping[str, Array], image_encoding: str = "binary") -> list[bytes]:
+def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[bytes]:
     """The encoded photographs of a request, possibly none. Raises `InvalidRequest`."""
     if FACE_IMAGES.name not in arrays:
         return []
     photos = FACE_IMAGES.allowed_of(variant).read(FACE_IMAGES.name, _checked(FACE_IMAGES, arrays))
     encoded = [photo.encode() if isinstance(photo, str) else bytes(photo) for photo in photos]
-    return [_from_base64(i, photo) for i, photo in enumerate(encoded)] if image_encoding == "base64" else encoded
+    return [_file(f"{FACE_IMAGES.name}[{i}]", photo) for i, photo in enumerate(encoded)]
+
+
+def warn_of_idle(variant: Variant, arrays: Mapping[str, Array], request: GenerationRequest, met: Collection[Need]) -> list[str]:
+    """Warnings about parameters that were set and have no effect. `met`: what this request brings."""
+    return [
+        f"{parameter.name}: it has no effect here; it needs {parameter.needs.value}"
+        for parameter in SCALARS
+        if parameter.name in arrays
+        and parameter.needs is not None
+        and parameter.needs not in met
+        and getattr(request, parameter.name) != parameter.default_of(variant)
+    ]
+
+
+PASSED_ON = ("timeout", "priority", "id", "sequence_id", "sequence_start", "sequence_end", "binary_data_output")
+"""Request parameters of Triton's own, which server 2.51 hands on to the models in some cases."""
+PREFIXES = ("triton_", "faceclip_", "x-")
+"""What else may come beside the tensors: Triton's marks, ours, and HTTP headers that an operator has the server hand on."""
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses request parameters that nobody reads. Triton's `generate` makes them of names that the model does not have.
+
+    `known`: the tensors of the model. Raises `InvalidRequest`.
+    """
+    for name in names:
+        if name in PASSED_ON or name.lower().startswith(PREFIXES):
+            continue
+        if name in known:
+            cure = "; send it as an input, not among the request's parameters"
+        elif name == PREVIEW.name:
+            cure = "; only streams have previews, so leave it out here"
+        else:
+            meant = next((each.name for each in PARAMETERS if name in each.short), name)  # `steps`, as on the command line
+            cure = nearest(meant, known) or f"; known are {', '.join(known)}"
+        raise InvalidRequest(f"{name}: this model has no such parameter{cure}")
 
 
 def to_wire(files: Sequence[bytes], image_encoding: str) -> Array:
@@ -88,10 +126,33 @@ def _checked(parameter: Parameter, arrays: Mapping[str, Array]) -> Array:
     return arrays[parameter.name]
 
 
-def _from_base64(index: int, text: bytes) -> bytes:
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=" + string.whitespace.encode()
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_HEAD = 256
+"""So many bytes tell text from a picture's file: all formats have bytes early on that base64 does not have."""
+
+
+def _file(name: str, content: bytes) -> bytes:
+    """A photograph's file from what came: the file itself, or base64: plain, in lines, URL-safe, without padding, a data URL."""
+    head = content[:_HEAD].lstrip()
+    if head.lower().startswith((b"http://", b"https://")):
+        raise InvalidRequest(
+            f"{name}: expected a photograph, got a URL, which the server does not fetch; send the file, as base64"
+        )
+    text = content
+    if head.lower().startswith(b"data:"):
+        declared, comma, text = content.lstrip().partition(b",")
+        if not comma or not declared.lower().endswith(b";base64"):
+            raise InvalidRequest(
+                f"{name}: expected a data URL that contains ';base64,', got another one; send the file, as base64"
+            )
+    elif content[:_HEAD].translate(None, _BASE64):
+        return content
+    plain = text.translate(_TO_STANDARD, string.whitespace.encode()).rstrip(b"=")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError as error:
         raise InvalidRequest(
-            f"face_images[{index}]: expected base64, as image_encoding says, got other text ({error})"
+            f"{name}: expected a photograph's file, or base64 of it, got {len(content)} bytes of text that are neither ({error});"
+            " encode the whole file"
         ) from None

@@ -30,19 +30,25 @@ MAX_MISALIGNMENT = 40.0
 """Mean distance of the landmarks of a crop said to be aligned from `TEMPLATE`, pixels; people differ by 10, detectors by 15."""
 
 
-def check_face(name: str, face: Face, image: Pixels) -> list[str]:
-    """Warnings about a face found in the photograph `image`, which `name` names. Raises `InvalidRequest` if it is too small."""
+def check_face(name: str, face: Face, image: Pixels, factor: int = 1) -> list[str]:
+    """Warnings about a face found in the photograph `image`, which `name` names. Raises `InvalidRequest` if it is too small.
+
+    `factor`: how many times the photograph was reduced before; messages tell the pixels of the photograph as sent.
+    """
     eyes = math.dist(*face.landmarks[:2])
+    told, least, good = (f"{factor * distance:.0f}" for distance in (eyes, MIN_EYE_DISTANCE, GOOD_EYE_DISTANCE))
     if eyes < MIN_EYE_DISTANCE:
+        large = "" if factor == 1 else ", in a photograph as large as this one"
+        cure = "use a photograph with more pixels of the face" if factor == 1 else "crop the photograph to the person"
         raise InvalidRequest(
-            f"{name}: the face is too small: its eyes are {eyes:.0f} pixels apart, at least {MIN_EYE_DISTANCE:.0f} are needed "
-            f"and {GOOD_EYE_DISTANCE:.0f} are good; use a photograph with more pixels of the face"
+            f"{name}: the face is too small: its eyes are {told} pixels apart, at least {least} are needed "
+            f"and {good} are good{large}; {cure}"
         )
     height, width = image.shape[:2]
     outside = share_outside(fit_similarity(face.landmarks, TEMPLATE), width, height)
     frontality = measure_frontality(face.landmarks)
     doubts = (
-        (eyes < GOOD_EYE_DISTANCE, f"the face is small (eyes {eyes:.0f} pixels apart); {GOOD_EYE_DISTANCE:.0f} are good"),
+        (eyes < GOOD_EYE_DISTANCE, f"the face is small (eyes {told} pixels apart); {good} are good"),
         (face.score < LOW_SCORE, f"the face is doubtful (score {face.score:.2f}); use a sharp, frontal, well-lit photograph"),
         (frontality < LOW_FRONTALITY, f"the face is turned far aside (frontality {frontality:.2f}); use a frontal photograph"),
         (outside > MAX_OUTSIDE, f"{outside:.0%} of the face crop lies outside the photograph; leave more room around the head"),

@@ -33,6 +33,7 @@ MAX_SIDE = 4096
 MAX_JPEG_SCANS = 64
 """Encoders write 1 to 12. Each scan visits every pixel again: a small file of thousands keeps a core busy for minutes."""
 
+_TIFF = (b"II*\0", b"MM\0*")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _BACKGROUND = (255, 255, 255)
 """Put behind transparent pixels. White, because cut-out portraits are drawn, and their edges smoothed, for a white page."""
@@ -83,6 +84,9 @@ def decode_photo(data: bytes, index: int = 0) -> Photo:
         except InvalidRequest:
             raise
         except UnidentifiedImageError:
+            if data.startswith(_TIFF):
+                kinds = "whose kind of pixels is not read (such as colour of 32 bits per channel)"
+                raise InvalidRequest(f"{name}: expected a photograph, got a TIFF {kinds}; {_SAVE_AGAIN}") from None
             found = f"got {len(data)} bytes that do not begin as one"
             raise InvalidRequest(f"{name}: expected a photograph ({', '.join(FORMATS)}), {found}; {_SAVE_AGAIN}") from None
         except Image.DecompressionBombError:
@@ -141,11 +145,24 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
         table = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
         return Image.fromarray(table[np.asarray(image)])
     if image.mode in ("I", "F"):
-        depth = "32 bits per channel"
-        raise InvalidRequest(f"{name}: expected a photograph of 8 or 16 bits per channel, got {depth}; save it as JPEG or PNG")
+        return _by_range(np.asarray(image), name)
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _by_range(values: NDArray[Any], name: str) -> Image.Image:
+    """Grey of 32 bits, whose file does not say what is white: 1 (fractions only), 255 or 65,535, the next one from its largest value up."""
+    low, high = float(values.min()), float(values.max())
+    fractions = np.issubdtype(values.dtype, np.floating)
+    slack = 0.05 if fractions else 0.0  # resampling overshoots
+    whites = (1.0, 255.0, 65535.0) if fractions else (255.0, 65535.0)
+    white = next((w for w in whites if low >= -slack * w and high <= (1 + slack) * w), None)  # nan compares false
+    if white is None:
+        raise InvalidRequest(
+            f"{name}: expected grey values from 0 to 1, 255 or 65535, got 32 bits from {low:g} to {high:g}; save it as JPEG or PNG"
+        )
+    return Image.fromarray(np.rint((values * (255.0 / white)).clip(0, 255)).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -80,10 +80,10 @@ def _found(name: str, photo: Photo, detect: Detector) -> _Seen:
     if not faces:
         raise InvalidRequest(
             f"{name}: no face was found in {photo.width} x {photo.height} pixels; use a sharp, frontal photograph where "
-            f"the face is at least {2 * GOOD_EYE_DISTANCE:.0f} pixels wide, or pass an aligned crop with face_aligned"
+            f"the face is at least {2 * GOOD_EYE_DISTANCE * photo.factor:.0f} pixels wide, or pass an aligned crop with face_aligned"
         )
     face, warnings = choose_face(name, faces)
-    warnings += check_face(name, face, photo.pixels)
+    warnings += check_face(name, face, photo.pixels, photo.factor)
     to_photo = np.array([[photo.factor, 0, 0], [0, photo.factor, 0]])
     return _Seen(align_face(photo.pixels, face.landmarks), face, to_photo, warnings)
 

@@ -20,6 +20,7 @@ import triton_python_backend_utils as pb_utils
 from ..contract.digest import DIGEST_FILE, package_digest
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
 from ..contract.placements import Placement, placement_of
+from ..contract.request import check_names
 from ..contract.signatures import model_name, models
 from ..contract.tensors import Array, Signature, Tensor
 from ..contract.variant import Variant
@@ -46,9 +47,9 @@ class Setup:
     models: Mapping[str, Signature]
     """Role -> signature, for all models of the variant."""
 
-    def call(self, role: str, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
+    def call(self, role: str, arrays: Mapping[str, Array], limit_us: int = 0) -> dict[str, Array]:
         """Runs another model of this deployment; see `call`."""
-        return call(model_name(role, self.deployment), self.models[role], arrays, timeout_us)
+        return call(model_name(role, self.deployment), self.models[role], arrays, limit_us)
 
 
 def setup(args: Mapping[str, str]) -> Setup:
@@ -85,9 +86,24 @@ def setup(args: Mapping[str, str]) -> Setup:
 
 
 def decode(request: Any, signature: Signature) -> dict[str, Array]:
-    """The request's tensors; optional ones that did not come are left out."""
+    """The request's tensors; optional ones that did not come are left out. Raises `InvalidRequest` for unknown parameters."""
+    check_names(parameters(request), [tensor.name for tensor in signature.inputs])
     found = {tensor.name: pb_utils.get_input_tensor_by_name(request, tensor.name) for tensor in signature.inputs}
     return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+
+
+def parameters(request: Any) -> dict[str, Any]:
+    """What came beside the tensors. HTTP's `generate` puts there what is no tensor of the model; steps of an ensemble see it too."""
+    told: dict[str, Any] = json.loads(request.parameters() or "{}")
+    return told
+
+
+def timeout_us(request: Any) -> int:
+    """The caller's limit in microseconds; 0: none. HTTP's `generate` hands it on as a parameter like any other (server 2.51)."""
+    limit = request.timeout() or parameters(request).get("timeout", 0)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise InvalidRequest(f"timeout: expected microseconds, a whole number such as 60000000, got {limit!r}")
+    return limit
 
 
 def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
@@ -122,7 +138,7 @@ def failure(error: Exception, request: Any) -> Any:
     else:
         message, code = str(error), getattr(pb_utils.TritonError, name)
     message = message.encode("utf-8", "backslashreplace").decode()  # a caller's text that we quote may hold what UTF-8 cannot
-    if _FROM_MODEL in request.parameters():
+    if _FROM_MODEL in parameters(request):
         message = f"{type(error).__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
@@ -145,14 +161,14 @@ def send(sender: Any, response: Any) -> None:
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def call(name: str, signature: Signature, arrays: Mapping[str, Array], timeout_us: int = 0) -> dict[str, Array]:
+def call(name: str, signature: Signature, arrays: Mapping[str, Array], limit_us: int = 0) -> dict[str, Array]:
     """Runs model `name` of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
     response = pb_utils.InferenceRequest(
         model_name=name,
         requested_output_names=[tensor.name for tensor in signature.outputs],
         inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
         parameters={_FROM_MODEL: True},
-        timeout=timeout_us,
+        timeout=limit_us,
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if response.has_error():

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..contract.architectures import FACE_SIZE
 from ..contract.job import Job, Rows
-from ..contract.parameters import GenerationRequest
-from ..contract.request import parse_request, reference_photos
+from ..contract.parameters import GenerationRequest, Need
+from ..contract.request import parse_request, reference_photos, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.detectors import Detector
 from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
-from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed
+from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -34,11 +35,12 @@ def prepare(
     """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
     job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, digest)
     job.stamp("received")
-    photos = reference_photos(variant, arrays, job.request.image_encoding)
+    photos = reference_photos(variant, arrays)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
     job.faces = [face.report for face in faces]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
+    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces)))
     plan = plan_rows(job.request, len(faces))
     job.rows = _by_role(plan)
     ids = {}
@@ -53,6 +55,19 @@ def prepare(
         **ids,
         "job": job.encode(),
     }
+
+
+def needs_met(request: GenerationRequest, faces: int) -> set[Need]:
+    """What the request brings of all that its parameters need to have an effect."""
+    throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
+    met = {
+        Need.FACE: faces > 0,
+        Need.FACES: faces > 1,
+        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0),
+        Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(request.num_inference_steps)),
+        Need.NO_TEXT_SCALE: request.text_guidance_scale is None,
+    }
+    return {need for need, holds in met.items() if holds}
 
 
 def plan_rows(request: GenerationRequest, faces: int) -> list[tuple[str, str, int]]:

@@ -6,6 +6,7 @@ does not fit is returned, so that a caller can report it; nothing is cut silentl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tokenizers import Tokenizer
 from ..contract.tensors import Array
 from ..contract.variant import Tokens
 
+_OTHER_TOOLS = re.compile(r"\([^()]+:\s*-?\d*\.?\d+\s*\)|\({2,}[^()]+\){2,}|\[[^\[\]]+\]|<\w+:[^<>]+>|\bBREAK\b")
+"""What other tools read as weights, alternatives, networks to load and ends of a chunk: (red:1.3), ((red)), [red], <lora:x:1>, BREAK."""
 _LAST_LATIN = 0x24F
 """End of Unicode's Latin Extended-B block."""
 
@@ -56,12 +59,16 @@ def encode_prompt(tokenizer: Tokenizer, tokens: Tokens, prompt: str, prefixed: b
 
 
 def prompt_warnings(name: str, encoded: Encoded, tokens: Tokens, prompt: str) -> list[str]:
-    """What the author of parameter `name` should know: text that did not fit, and scripts the text tower cannot read."""
+    """What the author of parameter `name` should know: what did not fit, the syntax of other tools, other scripts."""
     warnings = []
     if encoded.dropped:
         warnings.append(
             f"{name}: only the first {encoded.used} of the prompt's tokens fit into {tokens.max_tokens}"
             f"{f' of {tokens.reader}' if tokens.reader else ''}; not used: '{encoded.dropped}'"
+        )
+    if found := _OTHER_TOOLS.search(prompt):
+        warnings.append(
+            f"{name}: '{found[0]}' is read as plain text: weights in brackets, <lora:…> and BREAK, as other tools have them, are not obeyed"
         )
     letters = [character for character in prompt if character.isalpha()]
     foreign = sum(ord(character) > _LAST_LATIN for character in letters)

@@ -16,6 +16,10 @@ from faceclip.address import split_target
         ("grpcs://faces.example:8443/", "faces.example:8443", True),
         ("10.0.0.7", "10.0.0.7:8001", False),
         ("grpc://[::1]:8001", "[::1]:8001", False),
+        ("localhost", "localhost:8001", False),
+        ("dns:///faces:9000", "dns:///faces:9000", False),
+        ("dns:///faces", "dns:///faces:8001", False),
+        ("dns:///grpcs://faces", "dns:///faces:443", True),
     ],
 )
 def test_an_address_is_read_with_its_port_and_tls(written: str, target: str, tls: bool) -> None:
@@ -38,8 +42,30 @@ def test_a_word_is_a_variant_at_the_usual_address(monkeypatch: pytest.MonkeyPatc
         ("grpc://:8001", "expected a host"),
         ("grpc://host:8001/v2/models", "a host and a port only"),
         ("grpc://user:secret@host", "a host and a port only"),
+        ("", "host:port"),
+        ("my box", "a host and a port only"),
+        ("dns:///", "a host and a port only"),
     ],
 )
 def test_what_is_no_address_is_refused_with_the_cure(written: str, says: str) -> None:
     with pytest.raises(InvalidRequestError, match=says):
         split_target(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "no_proxy", "through"),
+    [
+        ("gpu-box:8001", "", "http_proxy=http://proxy:3128"),
+        ("gpu-box:8001", "gpu-box", None),
+        ("localhost:8001", "", None),
+        ("127.0.0.1:8001", "", None),
+        ("[::1]:8001", "", None),
+        ("dns:///faces:8001", ".example,faces", None),
+    ],
+)
+def test_the_proxy_of_the_environment_is_known(
+    monkeypatch: pytest.MonkeyPatch, written: str, no_proxy: str, through: str | None
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert split_target(written)[0].proxy == through

@@ -76,6 +76,35 @@ def test_errors_limits_and_retries(server: TritonDouble) -> None:
     _run(work())
 
 
+def test_a_second_event_loop_is_told(server: TritonDouble) -> None:
+    client = asyncio.run(AsyncFaceCLIPPipeline.from_pretrained(server.address))
+
+    async def call() -> None:
+        await client("a lighthouse")
+
+    async def stream() -> None:
+        async for _ in client.stream("a lighthouse"):
+            pass
+
+    for work in (call, stream):
+        with pytest.raises(InvalidRequestError, match=r"another event loop; make the pipeline inside the asyncio.run"):
+            _run(work())
+
+
+def test_a_callback_stops_the_run_and_a_closed_pipeline_says_so(server: TritonDouble) -> None:
+    async def stop(who: Any, step: int, timestep: float, given: Any) -> None:
+        who._interrupt = True
+
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            result = await client("a lighthouse", num_inference_steps=4, callback_on_step_end=stop)
+            assert result.images == [] and "after step 1 of 4" in result.warnings[0] and client.interrupt
+        with pytest.raises(InvalidRequestError, match="was closed"):
+            await client("a lighthouse")
+
+    _run(work())
+
+
 def test_steps_as_a_stream_and_through_both_kinds_of_callback(server: TritonDouble) -> None:
     async def work() -> None:
         steps: list[int] = []

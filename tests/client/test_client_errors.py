@@ -72,6 +72,22 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
         ("CANCELLED", "the request's timeout ran out after 3 steps", DeadlineExceededError, False),
         ("CANCELLED", "cancelled after 3 steps", ServerError, False),
         ("UNAVAILABLE", "Socket closed", ServerUnavailableError, False),
+        ("UNAVAILABLE", "no healthy upstream", ServerUnavailableError, True),
+        ("UNAVAILABLE", "Received http2 header with status: 503", ServerUnavailableError, True),
+        ("UNAVAILABLE", "Received http2 header with status: 502", ServerUnavailableError, False),  # it may have run
+        (
+            "UNAVAILABLE",
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure "
+            "reason: delayed connect error: Connection reset by peer",
+            ServerUnavailableError,
+            True,
+        ),
+        (
+            "UNAVAILABLE",
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            ServerUnavailableError,
+            False,
+        ),
         ("UNAVAILABLE", "in ensemble 'faceclip', server busy: 4 requests in flight", ServerBusyError, False),
         ("UNAVAILABLE", "[request id: 1] Exceeds maximum queue size", ServerBusyError, False),
         ("UNAVAILABLE", "Request timeout expired", ServerBusyError, False),

@@ -43,6 +43,61 @@ def test_modes_that_png_lacks_become_rgb(pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(_pixels(encode_photo("face_image", cmyk)), np.asarray(cmyk.convert("RGB")))
 
 
+def _deep(mode: str, grey: np.ndarray) -> Image.Image:
+    match mode:
+        case "F":
+            return Image.fromarray(grey.astype(np.float32) / 255)
+        case "F to 255":
+            return Image.fromarray(grey.astype(np.float32))
+        case "I to 255":
+            return Image.fromarray(grey.astype(np.int32))
+        case "I":
+            return Image.fromarray(grey.astype(np.int32) * 257)
+    return Image.fromarray(grey.astype("<u2" if mode == "I;16" else ">u2") * 257)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "I to 255", "F", "F to 255"])
+def test_deep_grey_pictures_are_scaled_by_their_range(pixels: np.ndarray, mode: str) -> None:
+    grey = pixels[:, :, 0].copy()
+    grey[0, :2] = 0, 255
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", _deep(mode, grey))), grey)
+
+
+def test_alpha_of_every_kind_travels(pixels: np.ndarray) -> None:
+    palette = Image.fromarray(pixels).quantize(8)
+    palette.putalpha(Image.fromarray(pixels[:, :, 0]))
+    assert palette.mode == "PA"
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", palette))[:, :, 3], pixels[:, :, 0])
+    with_alpha = np.dstack([pixels, pixels[:, :, :1]])
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", with_alpha)), with_alpha)
+
+
+def test_grey_and_deep_arrays(pixels: np.ndarray) -> None:
+    grey = pixels[:, :, 0]
+    for form in (grey, grey[:, :, None], grey.astype(np.uint16) * 257, grey / 255.0):
+        np.testing.assert_array_equal(_pixels(encode_photo("face_image", form)), grey)
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", pixels.astype(np.uint16) * 257)), pixels)
+
+
+def test_pictures_that_cannot_be_sent_are_refused_with_a_cure() -> None:
+    with pytest.raises(InvalidRequestError, match=r"from -5 to -5; scale them"):
+        encode_photo("face_image", Image.fromarray(np.full((8, 8), -5, np.int32)))
+    with pytest.raises(InvalidRequestError, match="0 x 3 pixels"):
+        encode_photo("face_image", Image.new("RGB", (0, 3)))
+
+
+def test_an_open_file_is_read_from_its_beginning_however_often(photo: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "me.png"
+    path.write_bytes(photo)
+    with path.open("rb") as file:
+        assert encode_photo("face_image", file) == photo
+        assert encode_photo("face_image", file) == photo
+    with path.open() as text, pytest.raises(TypeError, match="opened as text; open it with 'rb'"):
+        encode_photo("face_image", text)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="empty or at its end"):
+        encode_photo("face_image", io.BytesIO())
+
+
 def test_a_pil_image_is_turned_upright_and_loses_its_exif(pixels: np.ndarray) -> None:
     file = io.BytesIO()
     exif = Image.Exif()
@@ -67,10 +122,10 @@ def test_the_callers_image_is_not_altered(pixels: np.ndarray) -> None:
     [
         (np.zeros((3, 8, 8), np.uint8), "channels last"),
         (np.zeros((2, 8, 8, 3), np.uint8), "face_images"),
-        (np.zeros((8, 8), np.uint8), r"got shape \[8, 8\]"),
-        (np.zeros((8, 8, 4), np.uint8), r"got shape \[8, 8, 4\]"),
-        (np.zeros((8, 8, 3), np.int64), "got int64"),
-        (np.full((8, 8, 3), 200.0), "from 200 to 200"),
+        (np.zeros((8, 8, 2), np.uint8), r"got shape \[8, 8, 2\]"),
+        (np.zeros((8, 8, 3), np.int64), r"got int64; .*astype"),
+        (np.full((8, 8, 3), 200.0), "from 200 to 200; divide it by 255"),
+        (np.zeros((0, 0, 3), np.uint8), r"empty array of shape \[0, 0, 3\]"),
         (np.full((8, 8, 3), -0.1), "from -0.1"),
         (np.full((8, 8, 3), np.nan), "nan"),
     ],
@@ -87,6 +142,10 @@ def test_what_is_no_photograph_is_a_type_error() -> None:
         encode_photo("face_image", io.StringIO("text"))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="URL"):
         encode_photo("face_image", "https://example.org/me.jpg")
+    with pytest.raises(InvalidRequestError, match=r"data URL; pass base64\.b64decode"):
+        encode_photo("face_image", "data:image/png;base64,iVBO")
+    with pytest.raises(InvalidRequestError, match="text of 20000 characters; if it is base64"):
+        encode_photo("face_image", "iVBO" * 5000)
     with pytest.raises(FileNotFoundError, match=r"nobody.jpg"):
         encode_photo("face_image", "nobody.jpg")
 

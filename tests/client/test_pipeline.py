@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent import futures
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from faceclip import (
     ServerError,
     ServerUnavailableError,
 )
+from faceclip.address import Address, split_target
+from faceclip.grpc_transport import GrpcTransport
 
 from .triton_double import VARIANT, TritonDouble, wait_until
 
@@ -192,6 +195,95 @@ def test_the_callback_is_called_as_in_diffusers(pipe: FaceCLIPPipeline) -> None:
     assert [(who is pipe, step, timestep) for who, step, timestep, _ in calls] == [(True, 0, 999.0), (True, 1, 998.0)]
     assert [given["preview"].size for *_, given in calls] == [(8, 8)] * 2
     assert calls[1][3]["progress"].step == 2
+
+
+def test_a_callback_stops_the_run_as_in_diffusers(pipe: FaceCLIPPipeline, server: TritonDouble) -> None:
+    def stop(who: Any, step: int, timestep: float, given: Any) -> Any:
+        who._interrupt = step == 1
+        return given
+
+    result = pipe("a lighthouse", num_inference_steps=6, callback_on_step_end=stop)
+    assert result.images == [] and result.warnings == ["the callback stopped the run after step 2 of 6: there are no pictures"]
+    assert pipe.interrupt and wait_until(server.cancelled.is_set)
+    assert len(pipe("a", num_inference_steps=6, output_type="np", callback_on_step_end=stop).images) == 0
+    assert pipe("a lighthouse", num_inference_steps=2, callback_on_step_end=lambda *_: {}).images
+
+
+def test_what_comes_after_the_end_is_told(server: TritonDouble) -> None:
+    pipe = FaceCLIPPipeline.from_pretrained(server.address)
+    pipe.close()
+    with pytest.raises(InvalidRequestError, match="was closed; make another pipeline"):
+        pipe("a lighthouse")
+    with pytest.raises(InvalidRequestError, match="was closed; make another pipeline"):
+        list(pipe.stream("a lighthouse"))
+
+
+@pytest.mark.parametrize("timeout_s", [1e10, 1e13])
+def test_a_limit_that_no_clock_holds_is_refused_with_the_cure(pipe: FaceCLIPPipeline, timeout_s: float) -> None:
+    with pytest.raises(InvalidRequestError, match="None for no limit"):
+        pipe("a lighthouse", timeout_s=timeout_s)
+    assert pipe("a lighthouse", timeout_s=1e8).images and pipe("a lighthouse", timeout_s=None).images
+
+
+def test_a_port_that_speaks_http_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faceclip.retry.FIRST_DELAY_S", 0.01)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(ServerUnavailableError, match=r"does it speak gRPC.* usually 8001"):
+                FaceCLIPPipeline.from_pretrained(f"127.0.0.1:{http.server_port}")
+        finally:
+            http.shutdown()
+
+
+def test_a_word_that_may_have_been_a_host_is_told(server: TritonDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACECLIP_URL", server.address)
+    with pytest.raises(ModelNotFoundError, match="if 'gpu-box' is a host, write 'gpu-box:8001'"):
+        FaceCLIPPipeline.from_pretrained("gpu-box")
+    monkeypatch.setattr("faceclip.retry.FIRST_DELAY_S", 0.01)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("FACECLIP_URL", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(ServerUnavailableError, match=r"'gpu-box' was taken for a variant's name.*'gpu-box:8001'"):
+            FaceCLIPPipeline.from_pretrained("gpu-box")
+
+
+def test_a_proxy_of_the_environment_is_named_and_never_used_for_this_machine(
+    server: TritonDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faceclip.retry.FIRST_DELAY_S", 0.01)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with FaceCLIPPipeline.from_pretrained(server.address) as pipe:
+        assert pipe("a lighthouse").images
+    with pytest.raises(ServerUnavailableError, match=r"through the environment's http_proxy=http://127.0.0.1:9.*no_proxy"):
+        FaceCLIPPipeline.from_pretrained("10.255.255.1:8001")
+
+
+class SeveralServers(Address):
+    """What a name of several addresses resolves to; no name of this machine has several."""
+
+    balanced = True
+
+
+def test_calls_go_round_all_servers_of_a_name() -> None:
+    servers = [TritonDouble(), TritonDouble()]
+    target = f"ipv4:{','.join(server.address for server in servers)}"
+    try:
+        with FaceCLIPPipeline.from_pretrained(transport=GrpcTransport(SeveralServers(target, False))) as pipe:
+            time.sleep(0.3)  # until the second is connected as well
+            for _ in range(8):
+                pipe("a lighthouse")
+        assert min(len(server.received) for server in servers) >= 3
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_a_dns_address_is_reached(server: TritonDouble) -> None:
+    assert split_target("dns:///localhost:1")[0].balanced and not split_target("localhost:1")[0].balanced
+    with FaceCLIPPipeline.from_pretrained(f"dns:///localhost:{server.address.rpartition(':')[2]}") as pipe:
+        assert pipe("a lighthouse").images
 
 
 def test_steps_need_a_streaming_model(unary_server: TritonDouble) -> None:

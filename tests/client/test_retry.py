@@ -51,3 +51,15 @@ def test_no_wait_reaches_beyond_the_timeout() -> None:
     remaining = Retry(timeout_s=2.0).remaining_s()
     assert remaining is not None and 1.9 < remaining <= 2.0
     assert Retry(timeout_s=None).remaining_s() is None
+
+
+def test_connections_and_refusals_have_counts_of_their_own() -> None:
+    retry = Retry(timeout_s=600, busy_retries=2)
+    for _ in range(CONNECT_RETRIES):
+        retry.delay_s(_refused())
+    assert 3.0 <= retry.delay_s(_busy(3.0)) <= 3.75
+    retry.delay_s(_busy())
+    with pytest.raises(ServerBusyError):
+        retry.delay_s(_busy())
+    with pytest.raises(ServerUnavailableError):
+        retry.delay_s(_refused())

@@ -93,8 +93,9 @@ def test_tensors_of_a_request_on_the_wire() -> None:
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in request.inputs] == [
         ("height", "INT32", [1]),
         ("prompt", "BYTES", [1]),
+        ("image_encoding", "BYTES", [1]),  # files over gRPC, which can carry them
     ]
-    assert list(request.raw_input_contents) == [b"\x40\0\0\0", b"\x02\0\0\0hi"]
+    assert list(request.raw_input_contents) == [b"\x40\0\0\0", b"\x02\0\0\0hi", b"\x06\0\0\0binary"]
     assert [output.name for output in request.outputs] == ["images"]
 
 

@@ -23,6 +23,7 @@ from tritonclient.grpc import InferResult, model_config_pb2, service_pb2, servic
 from tritonclient.utils import serialize_byte_tensor
 
 from export.repository.render import render
+from faceclip.wire import IMAGE_ENCODING
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
@@ -47,13 +48,15 @@ class Refused(Exception):
 class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
     """One server on 127.0.0.1. `stream`: has the streaming model; `certificate`: (key, chain) in PEM, for TLS; `port` 0: a free one."""
 
-    def __init__(self, stream: bool = True, certificate: tuple[bytes, bytes] | None = None, port: int = 0) -> None:
+    def __init__(
+        self, stream: bool = True, certificate: tuple[bytes, bytes] | None = None, port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self.models = _configs()
         if not stream:
             del self.models[STREAM]
         self.unready: dict[str, str] = {}
         self.received: list[dict[str, Any]] = []
-        """Input arrays of every inference request."""
+        """Input arrays of every inference request, but for how its pictures travel."""
         self.metadata: list[dict[str, str]] = []
         """Metadata of every inference call."""
         self.timeouts_us: list[int] = []
@@ -143,7 +146,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
     def _receive(self, request: Any, context: Any) -> dict[str, Any]:
         self._known(request.model_name, context)
         result = InferResult(_as_response(request))
-        arrays = {tensor.name: result.as_numpy(tensor.name) for tensor in request.inputs}
+        arrays = {tensor.name: result.as_numpy(tensor.name) for tensor in request.inputs if tensor.name != IMAGE_ENCODING}
         self.received.append(arrays)
         self.timeouts_us.append(request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0)
         self.metadata.append({item.key: item.value for item in context.invocation_metadata()})

@@ -36,7 +36,12 @@ def text(value):
     return np.array([value], object)
 
 
-GOOD = {"prompt": text(b"a portrait"), "num_inference_steps": np.array([2], np.int32), "seed": np.array([1], np.int64)}
+GOOD = {
+    "prompt": text(b"a portrait"),
+    "num_inference_steps": np.array([2], np.int32),
+    "seed": np.array([1], np.int64),
+    "image_encoding": text(b"binary"),
+}
 
 BAD = {
     "not an image": ({"face_images": text(b"hello")}, "face_images"),
@@ -54,7 +59,7 @@ BAD = {
     "10,000 steps": ({"num_inference_steps": np.array([10_000], np.int32)}, "num_inference_steps"),
     "LCM steps": ({"num_inference_steps": np.array([199], np.int32), "scheduler": text(b"lcm")}, "LCMScheduler"),
     "half a character": ({"scheduler_options": text(b'{"\\ud800": 1}')}, "scheduler_options: expected some of"),
-    "deep JSON": ({"scheduler_options": text(b"[" * 9000)}, "scheduler_options: expected JSON"),
+    "deep JSON": ({"scheduler_options": text(b"[" * 9000)}, "scheduler_options: expected a JSON object"),
     "no schedule": (
         {
             "scheduler": text(b"ddim"),

@@ -64,7 +64,8 @@ def test_previews_grow_into_the_picture(server):
         client.start_stream(callback=lambda result, error: answers.append(error or result))
         preview = grpc.InferInput("preview", [1], "BOOL")
         preview.set_data_from_numpy(np.array([True]))
-        inputs = [tensor_input("prompt", [b"a portrait"]), tensor_input("num_inference_steps", [4]), preview]
+        values = {"prompt": b"a portrait", "num_inference_steps": 4, "image_encoding": b"binary"}
+        inputs = [*(tensor_input(name, [value]) for name, value in values.items()), preview]
         client.async_stream_infer("faceclip_stream", inputs)
         client.stop_stream()
     assert not any(isinstance(answer, InferenceServerException) for answer in answers), answers
@@ -127,7 +128,7 @@ def test_bad_input_to_the_stream(pipe):
 
 
 def test_server_sent_events(server):
-    body = {"prompt": "a portrait", "num_inference_steps": 3, "seed": 4, "image_encoding": "base64"}
+    body = {"prompt": "a portrait", "num_inference_steps": 3, "seed": 4}
     body["face_images"] = [base64.b64encode(PHOTO.read_bytes()).decode()]
     url = f"http://127.0.0.1:{server.ports.http}/v2/models/faceclip_stream/generate_stream"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})

@@ -38,7 +38,7 @@ class TritonPythonModel:
     def _serve(self, request: Any, sender: Any) -> None:
         try:
             arrays = adapter.decode(request, self._signature)
-            timeout_us = request.timeout()
+            timeout_us = adapter.timeout_us(request)
 
             def call(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
                 return self._call(name, inputs, timeout_us)

@@ -31,9 +31,10 @@ class TritonPythonModel:
         self._prepare = partial(prepare, setup.variant, tokenizers, YuNet(), setup.digest)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [adapter.respond(request, self._signature, partial(self._one, request.timeout())) for request in requests]
+        return [adapter.respond(request, self._signature, partial(self._one, request)) for request in requests]
 
-    def _one(self, timeout_us: int, arrays: dict[str, Array]) -> dict[str, Array]:
+    def _one(self, request: Any, arrays: dict[str, Array]) -> dict[str, Array]:
+        timeout_us = adapter.timeout_us(request)
         deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
         reservation = self._control(op="admit")["reservation"]
         try:

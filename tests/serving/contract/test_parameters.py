@@ -1,9 +1,12 @@
+import base64
+import string
+
 import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import MAX_SEED
-from faceclip_serving.contract.request import parse_request, reference_photos, request_tensors
+from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS
+from faceclip_serving.contract.request import check_names, parse_request, reference_photos, request_tensors
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 
 
@@ -34,6 +37,7 @@ def test_defaults_are_the_variants():
 def test_a_missing_seed_is_random_and_images_get_consecutive_ones():
     seeds = {parse_request(TINY_SDXL, raw()).seed for _ in range(4)}
     assert len(seeds) == 4
+    assert all(int(float(seed + 3)) == seed + 3 for seed in seeds)  # JavaScript can repeat them
     assert parse_request(TINY_SDXL, raw(seed=7, num_images_per_prompt=3)).seeds == [7, 8, 9]
     assert parse_request(TINY_SDXL, raw(seed=MAX_SEED, num_images_per_prompt=2)).seeds == [MAX_SEED, 0]
 
@@ -59,7 +63,13 @@ def test_a_missing_seed_is_random_and_images_get_consecutive_ones():
         ({"num_images_per_prompt": 1000}, ["num_images_per_prompt"]),
         ({"scheduler": "Nonsense"}, ["scheduler", "EulerDiscreteScheduler", "Nonsense"]),
         ({"seed": -1}, ["seed", "-1"]),
-        ({"scheduler_options": "[1]"}, ["scheduler_options", "list"]),
+        ({"scheduler_options": "[1]"}, ["scheduler_options", "list", '{"use_karras_sigmas": true}']),
+        ({"scheduler_options": "[" * 5000 + "]" * 5000}, ["scheduler_options", "nested too deeply; write e.g."]),
+        (
+            {"scheduler_options": '{"solver_order": 2.0}'},
+            ["solver_order: expected a whole number from 1 to 3, got 2.0; write 2"],
+        ),
+        ({"scheduler_options": '{"use_karas_sigmas": true}'}, ["did you mean 'use_karras_sigmas'?"]),
         ({"scheduler_options": "{"}, ["scheduler_options", "JSON"]),
         ({"scheduler_options": '{"__class__": 1}'}, ["scheduler_options", "use_karras_sigmas", "__class__"]),
         ({"scheduler_options": '{"use_karras_sigmas": 1}'}, ["use_karras_sigmas", "true or false"]),
@@ -103,8 +113,99 @@ def test_split_guidance_scales():
 
 def test_references():
     assert reference_photos(TINY_SDXL, {}) == []
-    assert reference_photos(TINY_SDXL, {"face_images": np.array([b"a", b"b"], object)}) == [b"a", b"b"]
+    assert reference_photos(TINY_SDXL, {"face_images": np.array([b"\xffa", b"\xffb"], object)}) == [b"\xffa", b"\xffb"]
+    with pytest.raises(InvalidRequest, match="face_images: expected at least one photograph, got an empty list; leave it out"):
+        reference_photos(TINY_SDXL, {"face_images": np.array([], object)})
     with pytest.raises(InvalidRequest, match="at most 4"):
         reference_photos(TINY_SDXL, {"face_images": np.array([b"a"] * 5, object)})
     with pytest.raises(InvalidRequest, match="face_images"):
         reference_photos(TINY_SDXL, {"face_images": np.array([[b"a"]], object)})
+
+
+PHOTO = b"\xff" + bytes(range(256)) * 3
+TEXT = base64.b64encode(PHOTO)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        PHOTO,
+        TEXT,
+        b"\n " + TEXT + b"\n",
+        base64.encodebytes(PHOTO),
+        base64.encodebytes(PHOTO).replace(b"\n", b"\r\n"),
+        base64.urlsafe_b64encode(PHOTO),
+        base64.urlsafe_b64encode(PHOTO).rstrip(b"="),
+        b"data:image/png;base64," + TEXT,
+        b"data:image/jpeg;charset=utf-8;base64," + base64.urlsafe_b64encode(PHOTO),
+    ],
+)
+def test_a_photograph_is_a_file_or_any_usual_base64_of_it(sent):
+    assert reference_photos(TINY_SDXL, {"face_images": np.array([sent], object)}) == [PHOTO]
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (
+            TEXT.rstrip(b"=")[:-1]
+            if len(TEXT.rstrip(b"=")) % 4 == 2
+            else TEXT.rstrip(b"=") + b"A" * (-len(TEXT.rstrip(b"=")) % 4 + 1),
+            "neither",
+        ),
+        (TEXT[:500] + b"!" + TEXT[500:], "neither"),
+        (b"https://example.org/me.jpg", "the server does not fetch"),
+        (b"data:image/png,abc", ";base64,"),
+        (b"data:image/png;base64", ";base64,"),
+    ],
+)
+def test_other_texts_are_refused_with_the_cure(sent, said):
+    with pytest.raises(InvalidRequest, match=r"^face_images\[1\]: ") as caught:
+        reference_photos(TINY_SDXL, {"face_images": np.array([TEXT, sent], object)})
+    assert said in str(caught.value) and "; " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFabc\0WEBPVP8 ", b"II*\0", b"MM\0*", b"BMab\x01\0", b"GIF89a\0a"]
+)
+def test_the_beginning_of_a_pictures_file_is_no_base64(start):
+    file = start + (string.ascii_letters + string.digits).encode() * 20
+    assert reference_photos(TINY_SDXL, {"face_images": np.array([file], object)}) == [file]
+
+
+KNOWN = [parameter.name for parameter in PARAMETERS]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("face_image", "face_images"),
+        ("guidence_scale", "guidance_scale"),
+        ("Seed", "seed"),
+        ("face-aligned", "face_aligned"),
+        ("steps", "num_inference_steps"),
+        ("negative", "negative_prompt"),
+    ],
+)
+def test_a_name_that_nobody_reads_is_refused_with_the_nearest(wrong, right):
+    with pytest.raises(InvalidRequest, match=f"^{wrong}: this model has no such parameter; did you mean '{right}'"):
+        check_names([wrong], KNOWN)
+
+
+def test_other_names_are_refused_with_a_cure_and_tritons_own_pass():
+    with pytest.raises(InvalidRequest, match=r"xyzzy: .*; known are face_images, prompt, "):
+        check_names(["timeout", "xyzzy"], KNOWN)
+    with pytest.raises(InvalidRequest, match=r"seed: .*; send it as an input"):
+        check_names(["seed"], KNOWN)
+    with pytest.raises(InvalidRequest, match=r"preview: .*; only streams"):
+        check_names(["preview"], KNOWN)
+    allowed = [
+        "timeout",
+        "priority",
+        "id",
+        "sequence_id",
+        "triton_enable_empty_final_response",
+        "faceclip_from_model",
+        "X-Tenant",
+    ]
+    check_names(allowed, KNOWN)

@@ -73,6 +73,15 @@ def test_deep_grey_is_scaled_not_clipped(file_format):
     assert decode_photo(encoded(deep, file_format)).pixels[0, :, 1].tolist() == [0, 1, 128, 200, 255]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "white"), [("float32", 1.0), ("float32", 255.0), ("float32", 65535.0), ("int32", 65535), ("int32", 255)]
+)
+def test_grey_of_32_bits_is_scaled_by_its_range(dtype, white):
+    ramp = np.tile(np.linspace(0, white, 256), (8, 1)).astype(dtype)
+    pixels = decode_photo(encoded(ramp, "TIFF")).pixels
+    assert np.abs(pixels[0].astype(int) - np.arange(256)[:, None]).max() <= 1
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_deep_rgb_is_scaled_not_clipped(suffix):
     values = np.array([[[10, 128, 250]]], np.uint16).repeat(8, 0).repeat(8, 1)
@@ -155,7 +164,10 @@ def test_large_photographs_are_reduced_by_a_known_factor(file_format, width):
         (ASTRONAUT[:5000], "damaged or incomplete"),
         (ASTRONAUT[: len(ASTRONAUT) // 2], "damaged or incomplete"),
         (encoded(blocks((1, 2, 3)))[:60], "damaged or incomplete"),
-        (encoded(np.zeros((8, 8), np.float32), "TIFF"), "32 bits per channel"),
+        (encoded(np.full((8, 8), -7e6, np.float32), "TIFF"), "32 bits from -7e+06 to -7e+06"),
+        (encoded(np.full((8, 8), np.nan, np.float32), "TIFF"), "32 bits from nan to nan"),
+        (encoded(np.full((8, 8), 70_000, np.int32), "TIFF"), "from 70000 to 70000"),
+        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "a TIFF whose kind of pixels is not read"),
         (b"\xff\xd8" + bytes(photos.MAX_BYTES), "at most 32 MiB, got 32.0 MiB"),
     ],
 )

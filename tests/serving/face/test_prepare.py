@@ -88,6 +88,28 @@ def test_orientation_and_size_do_not_change_the_crop_and_boxes_are_in_the_photog
     assert reduced.report["eye_distance"] == pytest.approx(387, abs=36)
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_an_orientation_that_lies_changes_nothing(orientation):
+    plain = prepare_face(encoded(portrait()), 0, False, DETECT)
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # but the pixels are upright already
+    lied = prepare_face(encoded(portrait(), exif=exif), 0, False, DETECT)
+    assert lied.warnings == [] and np.abs(lied.crop - plain.crop).mean() < 0.03
+
+
+def test_messages_about_a_large_photograph_tell_the_pixels_that_were_sent():
+    large = Image.new("RGB", (8000, 4200), "#909090")
+    message = refusal(encoded(large, "JPEG"))
+    assert "no face was found in 8000 x 4200 pixels" in message and "at least 140 pixels wide" in message
+    image = np.zeros((448, 448, 3), np.uint8)
+    with pytest.raises(
+        InvalidRequest, match=r"34 pixels apart, at least 36 are needed and 70 are good, .*; crop the photograph"
+    ):
+        check_face("face_images[0]", face(300, landmarks=TEMPLATE * (17 / 140.94)), image, factor=2)
+    (warning,) = check_face("face_images[0]", face(300, landmarks=TEMPLATE * (25 / 140.94)), image, factor=2)
+    assert "eyes 50 pixels apart); 70 are good" in warning
+
+
 def test_of_two_people_the_larger_is_used_and_the_choice_reported():
     image = Image.new("RGB", (1024, 560), "#909090")
     image.paste(portrait(), (0, 0))
