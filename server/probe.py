@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ class ProbeError(UserError):
         self.final = final
 
 
-def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, Any]:
-    """Sends it and returns the picture's `details`. Raises `ProbeError`."""
+def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE, interface: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Sends it and returns the picture's `details`. Raises `ProbeError`. `interface`: the model's own; None: the server is asked."""
     with grpc.InferenceServerClient(url) as client:
         try:
             if not client.is_server_ready(client_timeout=5):
@@ -33,8 +34,9 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, A
         except InferenceServerException as error:
             raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
         try:
-            config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
-            interface = json.loads(config["parameters"]["interface"]["string_value"])
+            if interface is None:
+                config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
+                interface = json.loads(config["parameters"]["interface"]["string_value"])
             side = interface["parameters"]["height"]["min"]
             values = {
                 "prompt": b"probe",
@@ -62,6 +64,8 @@ def probe_all(url: str, timeout_s: float = 60) -> dict[str, dict[str, Any]]:
         names = deployments(url)
     except InferenceServerException as error:
         raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
+    if not names:
+        raise ProbeError(f"{url} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
     return {name: probe(url, timeout_s, name) for name in names}
 
 
