@@ -15,6 +15,7 @@ COMMANDS = {
     "vram": Command("benchmarks.memory.vram", "idle and peak memory of the host, and of a GPU if there is one"),
     "onestep": Command("benchmarks.memory.onestep", "each component once, at full size"),
     "serving": Command("benchmarks.speed.serving", "throughput, late joiners, cancellation"),
+    "probes": Command("benchmarks.speed.probes", "time of /ready and /live while the server is full"),
     "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
