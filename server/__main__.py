@@ -68,6 +68,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         ("--stall-timeout", STALL_TIMEOUT_S, "a step loop that has work and does not come round for so long is not live"),
     ):
         parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=f"{text} (default: %(default)s)")
+    parser.add_argument(
+        "--start-size", type=_size, metavar="HxW", help="of the first request (default: the least; for engines of one)"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -86,8 +89,14 @@ def _run(args: argparse.Namespace) -> int:
     from .supervise import supervise
 
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
-    supervise(args.repository, ports, args.address, args.options, args.timeout, args.drain_timeout, args.stall_timeout)
+    timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
+    supervise(args.repository, ports, args.address, args.options, *timeouts, args.start_size)
     return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
 
 
 def _probe(args: argparse.Namespace) -> int:

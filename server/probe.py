@@ -25,8 +25,17 @@ class ProbeError(UserError):
         self.final = final
 
 
-def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE, interface: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Sends it and returns the picture's `details`. Raises `ProbeError`. `interface`: the model's own; None: the server is asked."""
+def probe(
+    url: str,
+    timeout_s: float = 60,
+    model: str = ENSEMBLE,
+    interface: Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Sends it and returns the picture's `details`. Raises `ProbeError`.
+
+    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least.
+    """
     with grpc.InferenceServerClient(url) as client:
         try:
             if not client.is_server_ready(client_timeout=5):
@@ -37,14 +46,14 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE, interface: Map
             if interface is None:
                 config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
                 interface = json.loads(config["parameters"]["interface"]["string_value"])
-            side = interface["parameters"]["height"]["min"]
+            height, width = size or [interface["parameters"][name]["min"] for name in ("height", "width")]
             values = {
                 "prompt": b"probe",
                 "num_inference_steps": 1,
                 "face_images": _crop(),
                 "face_aligned": True,
-                "height": side,
-                "width": side,
+                "height": height,
+                "width": width,
                 "seed": 0,
             }
             result = client.infer(

@@ -151,8 +151,11 @@ class TritonServer:
         """gRPC address for clients."""
         return f"127.0.0.1:{self.ports.grpc}"
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, dict[str, Any]]:
-        """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`."""
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S, size: tuple[int, int] | None = None) -> dict[str, dict[str, Any]]:
+        """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`.
+
+        `size`: of its picture, height and width; None: the least.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             if self.ended:
@@ -160,7 +163,7 @@ class TritonServer:
                 raise ServerError(self.why_ended())
             try:
                 left_s = max(1.0, deadline - time.monotonic())
-                return {name: probe(self.url, left_s, name, interface) for name, interface in self.interfaces.items()}
+                return {name: probe(self.url, left_s, name, known, size) for name, known in self.interfaces.items()}
             except ProbeError as error:
                 time.sleep(0.2)  # a server that has just died is not asked why it did not answer
                 if not self.ended and (error.final or time.monotonic() > deadline):

@@ -24,6 +24,7 @@ def supervise(
     start_timeout_s: float,
     drain_timeout_s: float,
     stall_timeout_s: float,
+    start_size: tuple[int, int] | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C. Raises `ServerError` if the server did not start or died."""
     check_free("health", ports.health, address)
@@ -34,7 +35,7 @@ def supervise(
         HealthPort(address, ports.health, watch),
     ):
         try:
-            _serve(server, watch, start_timeout_s)
+            _serve(server, watch, start_timeout_s, start_size)
         except KeyboardInterrupt:
             watch.stopping = True
             try:
@@ -47,10 +48,10 @@ def supervise(
     print("stopped", file=sys.stderr)
 
 
-def _serve(server: TritonServer, watch: Watch, start_timeout_s: float) -> None:
+def _serve(server: TritonServer, watch: Watch, start_timeout_s: float, start_size: tuple[int, int] | None) -> None:
     started = time.monotonic()
     try:
-        ready = server.wait_ready(start_timeout_s)
+        ready = server.wait_ready(start_timeout_s, start_size)
     except ServerError:
         if watch.dead is not None:
             raise _died(watch.dead) from None

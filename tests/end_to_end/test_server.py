@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
@@ -31,12 +32,12 @@ def test_make_serve_stops_cleanly_on_ctrl_c_and_leaves_nothing(repository):
         "server",
         "run",
         str(repository),
-        *(f"--{k}-port={getattr(ports, k)}" for k in ("http", "grpc", "metrics")),
+        *(f"--{k}-port={getattr(ports, k)}" for k in ("http", "grpc", "metrics", "health")),
     ]
     launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert any(line.startswith("ready after") for line in launcher.stderr)
-        children = _descendants(launcher.pid)
+        children = [child.pid for child in psutil.Process(launcher.pid).children(recursive=True)]
         assert len(children) >= 8  # the server and its Python models
         assert regions() - before
         threading.Thread(target=launcher.stderr.read, daemon=True).start()
@@ -51,13 +52,6 @@ def test_make_serve_stops_cleanly_on_ctrl_c_and_leaves_nothing(repository):
         FaceCLIPPipeline.from_pretrained(f"127.0.0.1:{ports.grpc}", timeout_s=2) as pipe,
     ):
         pipe("a portrait")
-
-
-def _descendants(pid):
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += [int(child), *_descendants(int(child))]
-    return found
 
 
 def test_a_port_that_is_taken_is_named(server, repository):
