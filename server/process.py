@@ -107,7 +107,10 @@ class TritonServer:
         ]
         self._said = Log()
         self._keeper = threading.Thread(target=self._keep, args=(command, found.environment), daemon=True, name="tritonserver")
-        self._started = threading.Event()
+        self._started, self._over = (
+            threading.Event(),
+            threading.Event(),
+        )  # a thread whose `join` is interrupted seems to have ended
         self._failure: OSError | None = None
         self._keeper.start()
         self._started.wait()
@@ -141,6 +144,7 @@ class TritonServer:
                     sys.stderr.buffer.flush()
                 self._said.add(line.decode(errors="replace"))
         self._process.wait()
+        self._over.set()
 
     @property
     def pid(self) -> int:
@@ -176,12 +180,12 @@ class TritonServer:
 
     @property
     def ended(self) -> bool:
-        return self._process.poll() is not None or not self._keeper.is_alive()
+        return self._process.poll() is not None or self._over.is_set()
 
     def wait(self) -> None:
         """Blocks until the process has ended."""
         while not self.ended:  # in pieces: a signal's handler runs between two of them
-            self._keeper.join(0.5)
+            self._over.wait(0.5)
 
     def why_ended(self) -> str:
         """One line that says how it ended, and those of its log that say why."""
@@ -199,10 +203,10 @@ class TritonServer:
                 self._process.terminate()
             deadline = time.monotonic() + timeout_s
             while not self.ended and time.monotonic() < deadline:
-                self._keeper.join(0.1)
+                self._over.wait(0.1)
         finally:
             self.kill()  # also models whose server died
-            self._keeper.join()
+            self._over.wait()
             for region in self.shared_memory():
                 region.unlink(missing_ok=True)
             self._workspace.close()
