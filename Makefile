@@ -6,6 +6,8 @@ PROFILE ?= cpu
 PLACEMENT ?= $(PROFILE)
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
+# More of `python -m server run` for serve, e.g. OPTIONS="--http-port 8010 --grpc-port 8011"
+OPTIONS ?=
 
 # For check-tensorrt: folders that each hold tensorrt/__init__.pyi, one per version of TensorRT.
 TENSORRT_STUBS ?=
@@ -71,7 +73,7 @@ repository: export ## build/VARIANT-PLACEMENT, ready for Triton
 	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
-	$(RUN) -m server run $(REPOSITORY)
+	$(RUN) -m server run $(REPOSITORY) $(OPTIONS)
 
 bench: setup ## parity, overhead, memory, latency and peers on this machine
 	$(RUN) -m benchmarks parity --variant $(VARIANT)

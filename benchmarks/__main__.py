@@ -19,6 +19,7 @@ COMMANDS = {
         "benchmarks.placements.command", "every placement of every family, served; emulated without its card"
     ),
     "full-size": Command("benchmarks.placements.full_size", "one full-size placement, emulated: a picture by the real server"),
+    "probes": Command("benchmarks.speed.probes", "time of /ready and /live while the server is full"),
     "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),

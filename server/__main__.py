@@ -1,18 +1,20 @@
-"""`python -m server run build/tiny-sdxl-cpu` serves until Ctrl-C; `probe`, `drain` and `resume` talk to a server that runs."""
+"""`python -m server run build/tiny-sdxl-cpu` serves until Ctrl-C; `probe`, `drain`, `resume` and `health` talk to a server that runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
 
-from .control import drain, resume
-from .probe import probe_all
-from .process import Ports, ServerError, TritonServer, interruptible
+from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Ports
+from .health import QUESTIONS, ask_health
+
+# What needs gRPC is imported by the command that needs it: `health` runs every few seconds.
+
+PORTS = Ports()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,9 +27,12 @@ def main(argv: list[str] | None = None) -> int:
         ("resume", _resume, "take work again after a drain"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--url", default=f"localhost:{Ports().grpc}", help="gRPC address (default: %(default)s)")
+        where = command.add_mutually_exclusive_group()
+        where.add_argument("--url", default=f"localhost:{PORTS.grpc}", help="gRPC address (default: %(default)s)")
+        where.add_argument("--grpc-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
         command.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="default: %(default)s")
         command.set_defaults(run=function)
+    _add_health(commands)
     args, options = parser.parse_known_args(argv)
     if options and args.run is not _run:
         parser.error(f"unknown arguments: {' '.join(options)}")
@@ -44,56 +49,88 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser(
         "run",
         help="serve a repository until Ctrl-C",
-        description="Starts tritonserver over an assembled repository, waits until a real request succeeds, streams its log,"
-        " and stops it cleanly on Ctrl-C or SIGTERM. Further arguments go to tritonserver as they are.",
+        description="Starts tritonserver over an assembled repository, waits until a real request succeeds, and streams its log."
+        " Answers GET /start, /ready and /live on the health port. Ends with an error when a model's process dies. On SIGTERM or"
+        " Ctrl-C it takes no more work, waits for what is in flight, and stops; a second signal stops at once. Further arguments"
+        " go to tritonserver as they are.",
         epilog="Listens on the loopback address unless --address says otherwise: the server has no authentication of its own.",
+        allow_abbrev=False,
     )
     parser.add_argument("repository", type=Path, help="e.g. build/tiny-sdxl-cpu, made by `python -m export repository`")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    ports = Ports()
-    parser.add_argument("--http-port", type=int, default=ports.http, help="default: %(default)s")
-    parser.add_argument("--grpc-port", type=int, default=ports.grpc, help="default: %(default)s")
-    parser.add_argument("--metrics-port", type=int, default=ports.metrics, help="default: %(default)s")
+    parser.add_argument("--http-port", type=int, default=PORTS.http, help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=int, default=PORTS.grpc, help="default: %(default)s")
+    parser.add_argument("--metrics-port", type=int, default=PORTS.metrics, help="default: %(default)s")
+    parser.add_argument("--health-port", type=int, default=PORTS.health, help="default: %(default)s")
+    for name, seconds, text in (
+        ("--timeout", START_TIMEOUT_S, "time to become ready"),
+        ("--drain-timeout", DRAIN_TIMEOUT_S, "time that a stop gives to what is in flight"),
+        ("--stall-timeout", STALL_TIMEOUT_S, "a step loop that has work and does not come round for so long is not live"),
+    ):
+        parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=f"{text} (default: %(default)s)")
     parser.add_argument(
-        "--timeout", type=float, default=300, metavar="SECONDS", help="time to become ready (default: %(default)s)"
+        "--start-size", type=_size, metavar="HxW", help="of the first request (default: the least; for engines of one)"
     )
     parser.set_defaults(run=_run)
 
 
+def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "ask a server's health port; exit code 1 if an answer is no"
+    parser = commands.add_parser("health", help=text, description=text)
+    parser.add_argument("questions", nargs="*", metavar="question", help=f"of {', '.join(QUESTIONS)} (default: ready)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", default=f"localhost:{PORTS.health}", help="address of the health port (default: %(default)s)")
+    where.add_argument("--health-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
+    parser.add_argument("--timeout", type=float, default=5, metavar="SECONDS", help="default: %(default)s")
+    parser.set_defaults(run=_health)
+
+
 def _run(args: argparse.Namespace) -> int:
-    if not args.repository.is_dir():
-        raise ServerError(f"repository: {args.repository} does not exist; make it with `make repository`")
-    started = time.monotonic()
-    ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
-    try:
-        with interruptible(), TritonServer(args.repository, ports, args.address, options=args.options) as server:
-            ready = server.wait_ready(args.timeout)
-            offered = ", ".join(f"{name} (variant {details['variant']})" for name, details in ready.items())
-            print(
-                f"ready after {time.monotonic() - started:.1f} s: {offered}, gRPC {server.url},"
-                f" models run by {server.python}; Ctrl-C stops",
-                file=sys.stderr,
-            )
-            return server.wait()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 0
+    from .supervise import supervise
+
+    ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
+    timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
+    supervise(args.repository, ports, args.address, args.options, *timeouts, args.start_size)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
 
 
 def _probe(args: argparse.Namespace) -> int:
-    print(json.dumps(probe_all(args.url, args.timeout)))
+    from .probe import probe_all
+
+    print(json.dumps(probe_all(_grpc(args), args.timeout)))
     return 0
 
 
 def _drain(args: argparse.Namespace) -> int:
-    left = drain(args.url, args.timeout)
-    print("drained: nothing is in flight" if not left else f"time is up: {left} requests are still in flight", file=sys.stderr)
+    from .control import drain
+    from .supervise import in_flight, tell_left
+
+    left = drain(_grpc(args), args.timeout, tell_left)
+    print(f"time is up: {in_flight(left)} still in flight" if left else "drained: nothing is in flight", file=sys.stderr)
     return 1 if left else 0
 
 
 def _resume(args: argparse.Namespace) -> int:
-    resume(args.url)
+    from .control import resume
+
+    resume(_grpc(args))
     return 0
+
+
+def _health(args: argparse.Namespace) -> int:
+    url = args.url if args.health_port is None else f"localhost:{args.health_port}"
+    for question in args.questions or ["ready"]:
+        print(ask_health(url, question, args.timeout))
+    return 0
+
+
+def _grpc(args: argparse.Namespace) -> str:
+    return args.url if args.grpc_port is None else f"localhost:{args.grpc_port}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tritonclient.grpc as grpc
@@ -26,37 +27,53 @@ class ControlError(UserError):
 
 def ask(url: str, deployment: str = ENSEMBLE, **operation: Any) -> dict[str, Any]:
     """Sends one operation (see faceclip_serving/sampling/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
-    wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
-    wire.set_data_from_numpy(json_tensor(operation))
     with grpc.InferenceServerClient(url) as client:
         try:
-            answer = client.infer(
-                model_name(SAMPLER, deployment), [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=30
-            )
+            return ask_with(client, deployment, 30, **operation)
         except InferenceServerException as error:
             raise ControlError(f"{url}: {error.message()}") from None
+
+
+def ask_with(client: grpc.InferenceServerClient, deployment: str, timeout_s: float, **operation: Any) -> dict[str, Any]:
+    """The same over a connection that is there. Raises `InferenceServerException`."""
+    wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
+    wire.set_data_from_numpy(json_tensor(operation))
+    answer = client.infer(
+        model_name(SAMPLER, deployment), [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=timeout_s
+    )
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
 
 
-def drain(url: str, timeout_s: float) -> int:
-    """Stops admission of all deployments and waits for what is in flight; how many requests are left when the time is up."""
+def drain(
+    url: str, timeout_s: float, tell: Callable[[int], None] = lambda left: None, names: Iterable[str] | None = None
+) -> int:
+    """Stops admission of all deployments and waits for what is in flight; how many requests are left when the time is up.
+
+    `tell` hears how many are left whenever that changes. `names`: the deployments; None: the server is asked.
+    """
     deadline = time.monotonic() + timeout_s
-    left = _ask_all(url, op="drain")
+    names = _deployments(url) if names is None else list(names)
+    told, left = 0, _ask_all(url, names, op="drain")
     while left and time.monotonic() < deadline:
+        if left != told:
+            tell(told := left)
         time.sleep(0.2)
-        left = _ask_all(url, op="status")
+        left = _ask_all(url, names, op="status")
     return left
 
 
 def resume(url: str) -> None:
     """Takes work again."""
-    _ask_all(url, op="drain", on=False)
+    _ask_all(url, _deployments(url), op="drain", on=False)
 
 
-def _ask_all(url: str, **operation: Any) -> int:
-    """Asks every sampler; requests in flight in all of them."""
+def _deployments(url: str) -> list[str]:
     try:
-        names = deployments(url)
+        return deployments(url)
     except InferenceServerException as error:
         raise ControlError(f"{url}: {error.message()}") from None
+
+
+def _ask_all(url: str, names: Iterable[str], **operation: Any) -> int:
+    """Asks every sampler; requests in flight in all of them."""
     return sum(int(ask(url, name, **operation)["in_flight"]) for name in names)

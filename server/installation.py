@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Installation:
 
 
 def find(workspace: Path) -> Installation:
-    """The container's server if there is one, else the wheel's. `workspace`: a folder for the wheel's backend directory."""
+    """The container's server if there is one, else the wheel's. `workspace`: an empty folder that lasts as long as the server."""
     if (CONTAINER / "bin" / "tritonserver").exists():
         return Installation(
             CONTAINER / "bin" / "tritonserver", CONTAINER / "backends", CONTAINER / "caches", {}, "the container's python3"
@@ -59,14 +58,10 @@ def _from_wheel(workspace: Path) -> Installation:
             f"the wheel has Python backends for CPython {', '.join(known)}, not for {version}: use one of those"
         )
     _check_numpy()
-    backends = workspace / f"backends-{version}"
-    python_backend = backends / "python"
-    if not (python_backend / stub.name).exists():
-        partial = backends.with_name(backends.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(server / "backends" / "python", partial / "python", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(stub, partial / "python")
-        partial.replace(backends)
+    backends = workspace / "backends"
+    (backends / "python").mkdir(parents=True)
+    for file in (*(server / "backends" / "python").glob("*.*"), stub):  # the backend expects the stub beside itself
+        (backends / "python" / file.name).symlink_to(file)
     libraries = [str(site / "nvidia_pytriton.libs"), *_libpython_folder(version)]
     environment = {
         # The stub embeds Python and takes the environment of the first python3 on PATH; PYTHONPATH is not read.

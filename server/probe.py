@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,17 @@ class ProbeError(UserError):
         self.final = final
 
 
-def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, Any]:
-    """Sends it and returns the picture's `details`. Raises `ProbeError`."""
+def probe(
+    url: str,
+    timeout_s: float = 60,
+    model: str = ENSEMBLE,
+    interface: Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Sends it and returns the picture's `details`. Raises `ProbeError`.
+
+    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least.
+    """
     with grpc.InferenceServerClient(url) as client:
         try:
             if not client.is_server_ready(client_timeout=5):
@@ -33,16 +43,17 @@ def probe(url: str, timeout_s: float = 60, model: str = ENSEMBLE) -> dict[str, A
         except InferenceServerException as error:
             raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
         try:
-            config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
-            interface = json.loads(config["parameters"]["interface"]["string_value"])
-            side = interface["parameters"]["height"]["min"]
+            if interface is None:
+                config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
+                interface = json.loads(config["parameters"]["interface"]["string_value"])
+            height, width = size or [interface["parameters"][name]["min"] for name in ("height", "width")]
             values = {
                 "prompt": b"probe",
                 "num_inference_steps": 1,
                 "face_images": _crop(),
                 "face_aligned": True,
-                "height": side,
-                "width": side,
+                "height": height,
+                "width": width,
                 "seed": 0,
             }
             result = client.infer(
@@ -62,6 +73,8 @@ def probe_all(url: str, timeout_s: float = 60) -> dict[str, dict[str, Any]]:
         names = deployments(url)
     except InferenceServerException as error:
         raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
+    if not names:
+        raise ProbeError(f"{url} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
     return {name: probe(url, timeout_s, name) for name in names}
 
 

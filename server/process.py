@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,60 +26,46 @@ from typing import Any
 from faceclip_serving.contract.errors import UserError
 
 from . import installation
-from .probe import ProbeError, probe_all
+from . import repository as assembled
+from .defaults import START_TIMEOUT_S
+from .defaults import Ports as Ports
+from .log import Log
+from .probe import ProbeError, probe
 
 SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
-_ERROR_LINE = re.compile(r"E\d{4} |ERROR |error: ")
-"""How errors begin in the log: Triton's own, those of our models, and Triton's last words."""
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LIBC = ctypes.CDLL(None)
 
 
+EXIT_TIMEOUT_S = 20
+"""How long Triton waits for what is in flight when it is told to end. It knows nothing of a request's next step."""
+STOP_TIMEOUT_S = 30
+"""After so long its end is no longer waited for."""
+
+
 class ServerError(UserError):
-    """The server did not start, or died; the message ends with its last log lines."""
+    """The server did not start, or died; the message ends with what its log says of it."""
 
 
-@dataclass(frozen=True)
-class Ports:
-    """TCP ports on the loopback address."""
-
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
-
-    @classmethod
-    def free(cls) -> Ports:
-        """Three ports that nobody listens on now."""
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
-
-
-class _PlainPaths:
-    """Names for folders that a shell reads as one word: Triton starts its Python models through a command line without quotes.
-
-    A folder whose path has other characters is reached through a link in a temporary folder.
-    """
+class _Workspace:
+    """A temporary folder of one server, which holds links only."""
 
     def __init__(self) -> None:
-        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="faceclip-")
         self._count = itertools.count()
+        self.path = Path(self._folder.name)
 
-    def path(self, folder: Path) -> Path:
+    def plain(self, folder: Path) -> Path:
+        """A path to `folder` that a shell reads as one word: Triton starts its Python models by a command line without quotes."""
         if _PLAIN.fullmatch(str(folder)):
             return folder
-        if self._links is None:
-            self._links = tempfile.TemporaryDirectory(prefix="faceclip-")
-        link = Path(self._links.name) / str(next(self._count))
+        link = self.path / str(next(self._count))
         link.symlink_to(folder)
         return link
 
     def close(self) -> None:
-        if self._links is not None:
-            self._links.cleanup()
+        self._folder.cleanup()
 
 
 class TritonServer:
@@ -95,12 +81,14 @@ class TritonServer:
     ) -> None:
         """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own."""
         self.repository = repository
+        self.interfaces = assembled.interfaces(repository)
         self.ports = ports or Ports()
         self.log = log
-        self._check_free(address)
-        self._plain = _PlainPaths()
-        folder = self._plain.path(repository.resolve())
-        found = installation.find(self._plain.path(repository.resolve().parent) / ".tritonserver")
+        for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
+            check_free(service, port, address)
+        self._workspace = _Workspace()
+        folder = self._workspace.plain(repository.resolve())
+        found = installation.find(self._workspace.path)
         self.python = found.python
         self._prefix = f"faceclip_{uuid.uuid4().hex[:8]}_"
         command = [
@@ -113,22 +101,50 @@ class TritonServer:
             f"--http-port={self.ports.http}",
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
-            "--exit-timeout-secs=20",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             "--disable-auto-complete-config",  # every config.pbtxt is complete; guessing would start each model twice
             *options,
         ]
-        with contextlib.ExitStack() as stack:
-            output = sys.stderr if log is None else stack.enter_context(log.open("wb"))
-            self._process = subprocess.Popen(
-                command,
-                cwd="/",  # the embedded Python imports from the working directory first; nothing of ours lies there
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if log else output,
-                env={**os.environ, **found.environment},
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in order
-                preexec_fn=_die_with_parent,
-            )
+        self._said = Log()
+        self._keeper = threading.Thread(target=self._keep, args=(command, found.environment), daemon=True, name="tritonserver")
+        self._started, self._over = (
+            threading.Event(),
+            threading.Event(),
+        )  # a thread whose `join` is interrupted seems to have ended
+        self._failure: OSError | None = None
+        self._keeper.start()
+        self._started.wait()
+        if self._failure is not None:
+            self._workspace.close()
+            raise self._failure
+
+    def _keep(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Starts the process, passes its log on, and lives as long: Linux ends a child with the *thread* that started it."""
+        try:
+            with contextlib.ExitStack() as stack:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd="/",  # the embedded Python imports from the working directory first; nothing of ours lies there
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if self.log is None else stack.enter_context(self.log.open("wb")),
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment},
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in order
+                    preexec_fn=_die_with_parent,
+                )
+        except OSError as error:
+            self._failure = error
+            return
+        finally:
+            self._started.set()
+        if self._process.stdout is not None:
+            for line in self._process.stdout:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads our stderr any more: the server goes on
+                    sys.stderr.buffer.write(line)
+                    sys.stderr.buffer.flush()
+                self._said.add(line.decode(errors="replace"))
+        self._process.wait()
+        self._over.set()
 
     @property
     def pid(self) -> int:
@@ -139,41 +155,61 @@ class TritonServer:
         """gRPC address for clients."""
         return f"127.0.0.1:{self.ports.grpc}"
 
-    def wait_ready(self, timeout_s: float = 300) -> dict[str, dict[str, Any]]:
-        """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`."""
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S, size: tuple[int, int] | None = None) -> dict[str, dict[str, Any]]:
+        """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`.
+
+        `size`: of its picture, height and width; None: the least.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
-            if self._process.poll() is not None:
+            if self.ended:
                 self.stop()
-                raise ServerError(f"tritonserver ended with code {self._process.returncode}{self._log_tail()}")
+                raise ServerError(self.why_ended())
             try:
-                return probe_all(self.url, timeout_s=max(1.0, deadline - time.monotonic()))
+                left_s = max(1.0, deadline - time.monotonic())
+                return {name: probe(self.url, left_s, name, known, size) for name, known in self.interfaces.items()}
             except ProbeError as error:
-                if error.final or time.monotonic() > deadline:
+                time.sleep(0.2)  # a server that has just died is not asked why it did not answer
+                if not self.ended and (error.final or time.monotonic() > deadline):
                     self.stop()
-                    raise ServerError(f"the server did not become ready: {error}{self._log_tail()}") from None
-            time.sleep(0.2)
+                    raise ServerError(f"the server did not become ready: {error}{self._reason()}") from None
 
     def shared_memory(self) -> list[Path]:
         """The shared-memory files of its Python models."""
         return list(SHARED_MEMORY.glob(self._prefix + "*"))
 
-    def wait(self) -> int:
-        """Blocks until the process ends; its exit code."""
-        return self._process.wait()
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None or self._over.is_set()
 
-    def stop(self, timeout_s: float = 30) -> None:
-        """Asks the server to end, insists after `timeout_s`, and removes what it left in shared memory."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout_s)
+    def wait(self) -> None:
+        """Blocks until the process has ended."""
+        while not self.ended:  # in pieces: a signal's handler runs between two of them
+            self._over.wait(0.5)
+
+    def why_ended(self) -> str:
+        """One line that says how it ended, and those of its log that say why."""
+        return f"tritonserver ended with code {self._process.returncode}{self._reason()}"
+
+    def kill(self) -> None:
+        """Ends the server and its models at once; callers see their connection break."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # models whose server died
-        self._process.wait()
-        for region in self.shared_memory():
-            region.unlink(missing_ok=True)
-        self._plain.close()
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Asks the server to end, insists after `timeout_s`, and removes what it left in shared memory."""
+        try:
+            if not self.ended:
+                self._process.terminate()
+            deadline = time.monotonic() + timeout_s
+            while not self.ended and time.monotonic() < deadline:
+                self._over.wait(0.1)
+        finally:
+            self.kill()  # also models whose server died
+            self._over.wait()
+            for region in self.shared_memory():
+                region.unlink(missing_ok=True)
+            self._workspace.close()
 
     def __enter__(self) -> TritonServer:
         return self
@@ -181,23 +217,23 @@ class TritonServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _check_free(self, address: str) -> None:
-        for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
-            with socket.socket() as test:
-                test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    test.bind((address, port))
-                except OSError as error:
-                    raise ServerError(
-                        f"{service} port {port} on {address}: {error.strerror}; choose another with --{service}-port"
-                    ) from None
+    def _reason(self) -> str:
+        if self.log is not None:
+            return Log(self.log.read_text(errors="replace").splitlines()).reason() if self.log.exists() else ""
+        return self._said.reason()
 
-    def _log_tail(self) -> str:
-        if self.log is None or not self.log.exists():
-            return ""
-        lines = self.log.read_text(errors="replace").splitlines()
-        errors = [line.replace("\\n", "\n") for line in lines if _ERROR_LINE.match(line)]
-        return "\n" + "\n".join([*errors[:3], "…", *lines[-10:]])
+
+def check_free(service: str, port: int, address: str) -> None:
+    """Raises `ServerError` where nobody can listen on that port. `service`: as in the option that chooses it."""
+    with socket.socket() as test:
+        test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            test.bind((address, port))
+        except OSError as error:
+            raise ServerError(
+                f"{service} port {port} on {address}: {error.strerror}; stop what listens there, or choose another with"
+                f" --{service}-port"
+            ) from None
 
 
 def _die_with_parent() -> None:

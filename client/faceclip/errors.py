@@ -62,7 +62,14 @@ _NOISE = re.compile(
 )
 _BUSY = re.compile(r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired", re.IGNORECASE)
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
-_STOPPING = re.compile(r"(?:\[request id: [^\]]*\] ?)?Server is stopping")
+_STOPPING = re.compile(r"[Ss]erver is stopping|Server not ready|has no available versions")
+"""Triton's words while it stops, by whatever status: at the door, before a step of an ensemble, and within a model's call."""
+_AT_THE_DOOR = re.compile(
+    r"(?:\[request id: [^\]]*\] ?)?(?:Server is stopping|Request for unknown model: '[^']*' has no available versions)"
+)
+"""The same, and no model's words before them: the request was refused before anything of it ran."""
+_BROKEN_OFF = re.compile(r"Received RST_STREAM|Stream removed|Socket closed|[Cc]onnection reset")
+"""gRPC's words for a connection that broke within a call, where it gives another status than UNAVAILABLE."""
 _NEVER_CONNECTED = re.compile(
     r"failed to connect|connection refused|errors resolving|resolution failed|network is unreachable|no healthy upstream"
     r"|http2 header with status: 503|reset reason: (?:remote )?connection (?:failure|timeout)|reset reason: overflow",
@@ -93,6 +100,8 @@ def error_from_status(status: str, message: str, address: str, timeout_s: float 
     reason = plain_reason(message) or f"the server gave no reason ({status})"
     if status == "UNAVAILABLE":
         return _unavailable(message, reason, address)
+    if _STOPPING.search(message) or (status in ("INTERNAL", "UNKNOWN") and _BROKEN_OFF.search(message)):
+        return _lost(message, reason, address)
     if status == "DEADLINE_EXCEEDED":
         limit = "in time" if timeout_s is None else f"within {timeout_s:.3g} s"
         return DeadlineExceededError(f"{address}: no answer {limit}; the server may be busy or unreachable: raise timeout_s")
@@ -120,9 +129,13 @@ def _unavailable(message: str, reason: str, address: str) -> FaceCLIPError:
         return error
     if _BUSY.search(message):
         return _busy(reason)
+    return _lost(message, reason, address)
+
+
+def _lost(message: str, reason: str, address: str) -> ServerUnavailableError:
+    """The server stops, or the connection broke. A router's "no healthy upstream" may end an attempt that had begun."""
     error = ServerUnavailableError(f"{address}: {reason}")
-    # Triton's own words, and no ensemble's name before them: the request was refused at the door, nothing of it ran.
-    error.safe_to_retry = _STOPPING.match(message) is not None
+    error.safe_to_retry = _AT_THE_DOOR.match(message) is not None
     return error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -124,6 +125,8 @@ _CODES: Mapping[type[Exception], str] = {
 """Errors that speak to a caller in words of their own, and Triton's code for them."""
 
 _KINDS = {kind.__name__: kind for kind in _CODES}
+_STOPS = re.compile(r"Server not ready|Server is stopping|has no available versions")
+"""What Triton says to an inner call while it stops (2.51)."""
 _FROM_MODEL = "faceclip_from_model"
 """Request parameter of calls between our models. An inner call loses the error's code (server 2.51), so for such a caller the
 kind of error goes in front of its message, and `call` raises it again."""
@@ -175,6 +178,8 @@ def call(name: str, signature: Signature, arrays: Mapping[str, Array], limit_us:
         kind, _, message = response.error().message().partition("|")
         if kind in _KINDS:
             raise _KINDS[kind](message)
+        if _STOPS.search(response.error().message()):
+            raise Stopping("the server is stopping")
         raise RuntimeError(f"{name}: {response.error().message()}")
     outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
     return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}

@@ -47,9 +47,14 @@ def stream(
         call(SAMPLER, {"control": json_tensor({"op": "cancel", "run": run})})
         raise
     known |= answer
-    for model in (VAE_DECODER, FINISH):
-        _check(is_cancelled)
-        known |= call(model, _inputs(steps[model], known))
+    try:
+        for model in (VAE_DECODER, FINISH):
+            _check(is_cancelled)
+            known |= call(model, _inputs(steps[model], known))
+    except BaseException:  # `finish` does this where it comes to that
+        reservation = json.loads(known["report"][0])["reservation"]
+        call(SAMPLER, {"control": json_tensor({"op": "release", "reservation": reservation})})
+        raise
     yield {name: known[name] for name in steps[FINISH].outputs}
 
 

@@ -152,6 +152,7 @@ class StepLoop:
         self._waiting: list[Task] = []
         self._batch = Batch()
         self._ticks = 0
+        self._round_at: float | None = None
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._run, "step-loop"), (self._deliver, "step-listeners"))
@@ -163,6 +164,17 @@ class StepLoop:
         """Adds a task; it joins at the next tick, or waits for a place."""
         self._incoming.put(task)
 
+    @property
+    def threads_alive(self) -> bool:
+        """Both of them; without one of them nobody gets an answer."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the loop came round last; 0 while it has nothing to do. A denoiser call is a part of one round."""
+        since = self._round_at
+        return 0.0 if since is None else time.monotonic() - since
+
     def stop(self) -> None:
         """Fails what is in progress and ends the threads."""
         self._incoming.put(None)
@@ -173,8 +185,10 @@ class StepLoop:
         own_since = time.monotonic()
         while True:
             idle = not self._active and not self._waiting
+            self._round_at = None if idle else time.monotonic()
             if not self._take_in(block=idle):
                 break
+            self._round_at = time.monotonic()
             if idle:
                 own_since = time.monotonic()
             self._drop_ended()

@@ -8,7 +8,8 @@ Operations, in the `control` tensor as JSON; without one a request is a whole ru
 - `{"op": "admit"}` -> `{"reservation": n}`: a place for a request that is about to come, or `Busy`
 - `{"op": "start", "previews": bool}` with a job -> `{"run": id}`
 - `{"op": "watch", "run": id}` -> the next step that was not heard, or the run's end with its latents
-- `{"op": "cancel", "run": id}`, `{"op": "release", "reservation": n}`, `{"op": "drain", "on": bool}`, `{"op": "status"}`
+- `{"op": "cancel", "run": id}`, `{"op": "release", "reservation": n}`
+- `{"op": "status"}`, `{"op": "drain", "on": bool}` -> `Service.status`
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Service:
         reply.send({"report": json_tensor({"reservation": reservation})})
 
     def _release(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        self._admission.cancel_reservation(control["reservation"])
+        self._admission.release(control["reservation"])
         reply.send({"report": json_tensor({})})
 
     def _drain(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
@@ -183,7 +184,19 @@ class Service:
         self._status(control, arrays, reply)
 
     def _status(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        reply.send({"report": json_tensor({"in_flight": self._admission.in_flight})})
+        reply.send({"report": json_tensor(self.status())})
+
+    def status(self) -> dict[str, Any]:
+        """What a probe asks. `stalled_s`: seconds since the loop came round last, 0 while it has nothing to do."""
+        admission = self._admission
+        return {
+            "in_flight": admission.in_flight,
+            "draining": admission.draining,
+            "threads_alive": self._loop.threads_alive,
+            "stalled_s": round(self._loop.stalled_s, 3),
+            "max_active": admission.max_active,
+            "max_waiting": admission.max_waiting,
+        }
 
     def _job(self, arrays: Mapping[str, Array]) -> Job:
         job = Job.decode(arrays["job"], self._digest)
@@ -193,10 +206,14 @@ class Service:
     def _task(self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None]) -> Task:
         """A task that gives its place back when it ends."""
         number = self._admission.enter(job.reservation)
+        if job.reservation is not None:
+            job.reservation = number  # another one if the first had expired
 
         def listen(event: Event) -> None:
             if isinstance(event, Finished | Failed):
-                self._admission.leave(number, time.monotonic() - task.since if isinstance(event, Finished) else None)
+                ok = isinstance(event, Finished)
+                decoding = ok and job.reservation is not None  # it came through `prepare`, so `finish` releases it
+                self._admission.leave(number, time.monotonic() - task.since if ok else None, decoding)
                 job.stamp("denoised")
             listener(event)
             if isinstance(event, Finished | Failed):

@@ -1,11 +1,13 @@
 """The container's files, as far as they can be checked without a container engine, and what Triton's own backends are given."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,9 @@ from export.repository.render import component_models, render
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
 from faceclip_serving.contract.variants import VARIANTS
+from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
-from server.process import Ports, TritonServer
+from server.process import EXIT_TIMEOUT_S, STOP_TIMEOUT_S, Ports, TritonServer
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -126,11 +129,11 @@ def test_the_image_does_not_run_as_root_and_installs_before_it_gives_that_up():
 def test_the_health_check_and_the_entrypoint_are_commands_that_exist():
     found = dict(instructions())
     assert found["ENTRYPOINT"] == '["sh", "deploy/entrypoint.sh"]' and found["CMD"] == '["serve"]'
-    assert 'CMD ["python3", "-m", "server", "probe"' in found["HEALTHCHECK"]
-    answer = subprocess.run(
-        [sys.executable, "-m", "server", "probe", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "--url" in answer.stdout and "--timeout" in answer.stdout
+    check = json.loads(found["HEALTHCHECK"].partition(" CMD ")[2])
+    assert check[:3] == ["python3", "-m", "server"]
+    answer = subprocess.run([sys.executable, *check[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (1, "") and "no answer" in answer.stderr
+    assert str(Ports().health) in found["EXPOSE"].split()
 
 
 def test_all_that_is_copied_exists_and_passes_the_ignore_file():
@@ -206,16 +209,17 @@ def test_the_served_container_has_a_gpu_shared_memory_of_its_own_and_nothing_it_
     assert not {"privileged", "network_mode", "pid", "user"} & set(service)
 
 
-def test_only_the_three_ports_and_only_on_loopback(compose):
-    assert compose["services"]["faceclip"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)]
+def test_only_the_ports_that_are_served_and_only_on_loopback(compose):
+    assert compose["services"]["faceclip"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in asdict(Ports()).values()]
     assert "ports" not in compose["services"]["build-engines"]
 
 
-def test_health_is_a_real_request_and_a_stop_has_time(compose):
+def test_health_is_the_images_own_and_a_stop_has_time_to_drain_and_to_end(compose):
     service = compose["services"]["faceclip"]
-    assert service["healthcheck"]["test"][:5] == ["CMD", "python3", "-m", "server", "probe"]
-    exit_timeout = int(re.search(r"--exit-timeout-secs=(\d+)", (DEPLOY / "entrypoint.sh").read_text())[1])
-    assert int(service["stop_grace_period"].removesuffix("s")) > exit_timeout
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["healthcheck"]["test"][1:] == json.loads(dict(instructions())["HEALTHCHECK"].partition(" CMD ")[2])
+    assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_TIMEOUT_S + STOP_TIMEOUT_S
+    assert STOP_TIMEOUT_S > EXIT_TIMEOUT_S
 
 
 def test_engines_are_built_in_the_serving_image_on_the_gpu(compose):
@@ -228,8 +232,8 @@ def test_engines_are_built_in_the_serving_image_on_the_gpu(compose):
 
 
 # --------------------------------------------------------------------------------------------------------------- entrypoint
-def entrypoint(*arguments, key=KEY):
-    environment = {"PATH": "/usr/bin:/bin"} | ({"FACECLIP_ADMIN_KEY": key} if key else {})
+def entrypoint(*arguments, key=KEY, **environment):
+    environment = {"PATH": "/usr/bin:/bin"} | environment | ({"FACECLIP_ADMIN_KEY": key} if key else {})
     command = ["sh", str(DEPLOY / "entrypoint.sh"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -244,12 +248,30 @@ def test_any_other_command_runs_as_it_is():
     assert entrypoint("echo", "two words", "x") == ["two words x"]
 
 
+def test_nvidias_own_entry_point_runs_first_where_the_image_has_it(tmp_path):
+    theirs = tmp_path / "nvidia_entrypoint.sh"
+    theirs.write_text('export LD_LIBRARY_PATH=/newer\nexec "$@"\n')
+    arguments = ["sh", "-c", 'echo "$LD_LIBRARY_PATH" "$1"', "sh", "two words"]
+    assert entrypoint(*arguments, FACECLIP_NVIDIA_ENTRYPOINT=str(theirs)) == ["/newer two words"]
+    assert entrypoint("options", FACECLIP_NVIDIA_ENTRYPOINT=str(theirs)) == entrypoint("options")
+
+
+def test_serve_becomes_the_servers_own_command_with_the_options(tmp_path):
+    """`python3` here is one that tells what it was called with."""
+    (tmp_path / "python3").write_text('#!/bin/sh\nprintf "%s|" "$@"; echo\n')
+    (tmp_path / "python3").chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    inspect, run = entrypoint("serve", "--drain-timeout=5", FACECLIP_REPOSITORY="/models", PATH=path)
+    assert inspect == "-m|export|inspect|--repository|/models|"
+    assert run.split("|")[:6] == ["-m", "server", "run", "/models", "--address", "0.0.0.0"]
+    assert run.split("|")[6:-1] == [*entrypoint("options"), "--drain-timeout=5"]
+
+
 @pytest.fixture(scope="module")
 def restricted(repository, tmp_path_factory):
     """A real server with the container's options."""
     log = tmp_path_factory.mktemp("deploy") / "server.log"
-    options = [option for option in entrypoint("options") if not option.startswith(("--exit-timeout", "--disable-auto"))]
-    with TritonServer(repository, Ports.free(), log=log, options=options) as running:
+    with TritonServer(repository, Ports.free(), log=log, options=entrypoint("options")) as running:
         running.wait_ready()
         yield running
 

@@ -3,6 +3,7 @@
 import json
 import queue
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,8 +201,36 @@ class TestService:
         assert isinstance(refused, Busy) and "retry after" in str(refused)
         for reply, key in ((first, 1), (second, 2)):
             np.testing.assert_array_equal(reply.get()["latents"], alone(key, job(seed=key)))
-        assert self.report(self.ask(service, op="status")) == {"in_flight": 0}
+        assert self.report(self.ask(service, op="status"))["in_flight"] == 0
         assert "reservation" in self.report(self.ask(service, op="admit"))
+
+    def test_a_request_is_in_flight_until_its_pictures_are_ready(self, start):
+        service = Service(TINY_SDXL, "digest", start(Denoiser(0.0)), Admission(1, 0))
+        place = self.report(self.ask(service, op="admit"))["reservation"]
+        arrays = {"job": replace(job(seed=1), reservation=place).encode(), **conditioning(1)}
+        answer = self.ask(service, arrays).get()
+        place = json.loads(answer["report"][0])["reservation"]
+        assert self.report(self.ask(service, op="status"))["in_flight"] == 1  # the decoder has it now
+        assert isinstance(self.ask(service, self.arrays(2)).get(), dict), "its place is free"
+        self.ask(service, op="release", reservation=place)
+        assert self.report(self.ask(service, op="status"))["in_flight"] == 0
+
+    def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, start):
+        loop = start(Denoiser(0.4))
+        service = Service(TINY_SDXL, "digest", loop, Admission(3, 2))
+        idle = self.report(self.ask(service, op="status"))
+        assert idle == {
+            "in_flight": 0, "draining": False, "threads_alive": True, "stalled_s": 0.0, "max_active": 3, "max_waiting": 2,
+        }  # fmt: skip
+        reply = self.ask(service, self.arrays(1))
+        seen = []
+        while (status := self.report(self.ask(service, op="status")))["in_flight"]:
+            seen.append(status["stalled_s"])
+            time.sleep(0.02)
+        assert max(seen) > 0.2 and min(seen[len(seen) // 4 :]) < 0.2, "it grows within a call and starts again with the next"
+        assert isinstance(reply.get(), dict)
+        loop.stop()
+        assert self.report(self.ask(service, op="status"))["threads_alive"] is False
 
     def test_draining_finishes_what_is_in_flight(self, start):
         service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(8, 8))
@@ -219,7 +248,7 @@ def test_reservations_are_counted_used_released_and_expire():
     first, second = admission.reserve(), admission.reserve()
     with pytest.raises(Busy):
         admission.reserve()
-    admission.cancel_reservation(second)
+    admission.release(second)
     number = admission.enter(first)
     admission.reserve()
     with pytest.raises(Busy):

@@ -1,0 +1,53 @@
+"""What lies in an assembled repository, read before a server is started over it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from faceclip_serving.contract.errors import UserError
+
+CONFIG = "config.pbtxt"
+
+
+class RepositoryError(UserError):
+    """A folder that no server can be started over."""
+
+
+def interfaces(repository: Path) -> dict[str, Mapping[str, Any]]:
+    """Deployment -> the interface of its public model. Raises `RepositoryError` where Triton would serve nothing of ours, or refuse
+    everything because of one stray folder."""
+    if not repository.exists():
+        raise RepositoryError(f"repository: {repository} does not exist; make it with `make repository`")
+    if not repository.is_dir():
+        raise RepositoryError(f"repository: {repository} is not a folder; expected one that `make repository` made")
+    folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    models = [path for path in folders if os.access(path / CONFIG, os.R_OK)]
+    if not models:
+        raise RepositoryError(f"repository: {repository} holds no models; make it with `make repository`")
+    strays = [path.name for path in folders if path not in models]
+    if strays:
+        raise RepositoryError(
+            f"repository: {repository} holds '{strays[0]}', which is no model (no {CONFIG} that can be read), and Triton would"
+            " refuse to start: move it away, or serve a folder within"
+        )
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in models:
+        try:
+            config = text_format.Parse((path / CONFIG).read_text(), model_config_pb2.ModelConfig())
+        except text_format.ParseError as error:
+            raise RepositoryError(
+                f"repository: {path / CONFIG} cannot be read ({error}); assemble the repository again"
+            ) from None
+        if "interface" in config.parameters:
+            found[config.name] = json.loads(config.parameters["interface"].string_value)
+    if not found:
+        names = ", ".join(path.name for path in models)
+        raise RepositoryError(f"repository: {repository} holds no FaceCLIP model, only {names}; make it with `make repository`")
+    return found
