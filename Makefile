@@ -21,6 +21,8 @@ REPOSITORY := build/$(VARIANT)-$(PLACEMENT)$(if $(EMULATE),-emulated)
 # For bench-gpu: a placement of the card (python -m export forecast --variant sdxl).
 GPU_PROFILE ?= gpu-ort
 GPU_PLACEMENT ?= $(GPU_PROFILE)
+# Tests run in so many processes; each starts servers of its own, some GB.
+WORKERS ?= 2
 # Folder of the official weights, where VARIANT has them.
 CHECKPOINT  ?=
 WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
@@ -64,7 +66,7 @@ check-tensorrt: setup ## types of the engine code against each TensorRT in TENSO
 	done
 
 test: setup ## all tests, the real server included
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 export: setup ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
 	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filelock import FileLock
+
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
@@ -12,6 +14,9 @@ from ..onnx.export import export_component
 from ..onnx.wanted import PRECISIONS, Export
 from ..paths import onnx_folder, repository_folder
 from .assemble import assemble
+
+LOCK = ".lock"
+"""In the folder of a variant's exports: held by whoever builds a repository of it."""
 
 
 def build_repository(
@@ -26,8 +31,11 @@ def build_repository(
     `deployment` in a `destination` of other deployments joins them.
     """
     exported = onnx_folder(variant)
-    for component in COMPONENTS:
-        precision = placement.components[component].precision
-        if precision in PRECISIONS:  # else `export quantize` makes it
-            export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
-    return assemble(variant, placement, exported, destination or repository_folder(variant, placement), checkpoint, deployment)
+    exported.mkdir(parents=True, exist_ok=True)
+    with FileLock(exported / LOCK):  # two at once would do the work twice, and one would replace what the other serves
+        for component in COMPONENTS:
+            precision = placement.components[component].precision
+            if precision in PRECISIONS:  # else `export quantize` makes it
+                export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
+        folder = destination or repository_folder(variant, placement)
+        return assemble(variant, placement, exported, folder, checkpoint, deployment)
