@@ -217,7 +217,7 @@ def modelopt_version(python: str) -> str:
 
 
 def _run_modelopt(
-    python: str, source: Path, partial: Path, mode: str, rows: Mapping[str, Array], excluded: Iterable[str]
+    python: str, source: Path, partial: Path, mode: str, rows: Mapping[str, Array], excluded: Sequence[str]
 ) -> None:
     work = partial / "work"
     work.mkdir()
@@ -248,8 +248,10 @@ def _run_modelopt(
         tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-5:])
         raise QuantizationError(f"ModelOpt ended with code {done.returncode}:\n  {tail}\n  the whole log: {log}")
     quantized = onnx.load(str(partial / ONNX_FILE), load_external_data=False)
-    restore(quantized)
+    restore(quantized, excluded)
     onnx.save(quantized, str(partial / ONNX_FILE))
+    for path in partial.glob(f"{ONNX_FILE}?*"):
+        shutil.copymode(source, path)  # it was a temporary file, which nobody else may read
     log.unlink()
 
 
@@ -271,7 +273,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="of the file to start from (default: fp32)"
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp16",
+        help="of the file to start from, which what is not quantised keeps (default: %(default)s)",
     )
     add_components(parser, "root of the ONNX files")
     parser.add_argument(
