@@ -84,15 +84,17 @@ def calibrate(
     return {name: values[chosen] for name, values in rows.items()}, pictures
 
 
-def excluded_nodes(model: onnx.ModelProto, rules: Quantization) -> list[str]:
-    """Names of the products that stay as they are: those of excluded layers, and attention's, which have no weight."""
+def excluded_nodes(model: onnx.ModelProto, excluded: Iterable[str]) -> list[str]:
+    """Names of the products that stay as they are: those of excluded layers, by the start of their weights' names, and
+    attention's, which have no weight."""
     weights = {tensor.name for tensor in model.graph.initializer}
+    starts = tuple(excluded)
     found = []
     for node in model.graph.node:
         if node.op_type not in ONNX_PRODUCTS:
             continue
         own = [name for name in node.input if name in weights]
-        layers = [name for name in own if any(fnmatch.fnmatchcase(name, f"{start}*") for start in rules.excluded)]
+        layers = [name for name in own if any(fnmatch.fnmatchcase(name, f"{start}*") for start in starts)]
         if layers or not own:
             found.append(node.name)
     return found
@@ -129,7 +131,8 @@ def quantize(
     from ..onnx.graph import verify_file
     from .calibration import draw_all
 
-    rules = network(variant, DENOISER).quantization
+    row = network(variant, DENOISER)
+    rules = row.quantization
     if rules is None:
         raise QuantizationError(f"variant '{variant.name}': no rules for quantising its denoiser; see Network.quantization")
     base = _base(variant, folders)
@@ -140,7 +143,8 @@ def quantize(
         others = replace(sitting, prompts=tuple(unseen))
         references += draw_all(variant, others, opener(variant, folders))
         source = folders[DENOISER] / ONNX_FILE
-        excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), rules)
+        layers = (*row.fp32, *rules.excluded)
+        excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), layers)
         _run_modelopt(python, source, partial, mode, rows, excluded)
         verify_file(partial / ONNX_FILE, components(variant)[DENOISER])
         operators = quantized_products(partial / ONNX_FILE, len(excluded))
@@ -157,7 +161,7 @@ def quantize(
             "base": {"precision": base["precision"], "identity": base["identity"]},
             "modelopt": version,
             "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
-            "excluded": {"layers": list(rules.excluded), "products": len(excluded)},
+            "excluded": {"layers": list(layers), "products": len(excluded)},
             "operators": operators,
             "picture_psnr_db": {"calibration": found[:known], "unseen": found[known:]},
             "unseen_prompts": list(unseen),
@@ -213,7 +217,7 @@ def modelopt_version(python: str) -> str:
 
 
 def _run_modelopt(
-    python: str, source: Path, partial: Path, mode: str, rows: Mapping[str, Array], excluded: Iterable[str]
+    python: str, source: Path, partial: Path, mode: str, rows: Mapping[str, Array], excluded: Sequence[str]
 ) -> None:
     work = partial / "work"
     work.mkdir()
@@ -225,9 +229,12 @@ def _run_modelopt(
     data = work / "calibration.npz"
     np.savez(data, **dict(rows))
     log = partial.with_name(f"{partial.name}.log")
+    # It leaves out products that meet a single row, as modulations would, row by row; a guided picture has two.
+    shapes = [f"{name}:{'x'.join(map(str, values[:2].shape))}" for name, values in rows.items()]
     command = [
         python, "-m", MODULE, f"--quantize_mode={mode}", f"--onnx_path={(work / ONNX_FILE).resolve()}",
-        f"--calibration_data_path={data.resolve()}", f"--output_path={(partial / ONNX_FILE).resolve()}", "--calibration_eps", "cpu",
+        f"--calibration_data_path={data.resolve()}", f"--calibration_shapes={','.join(shapes)}",
+        f"--output_path={(partial / ONNX_FILE).resolve()}", "--calibration_eps", "cpu",
         f"--calibration_method={CALIBRATION_METHOD}", "--dq_only", "--disable_mha_qdq", "--use_external_data_format",
         "--high_precision_dtype=fp32",  # converts nothing: the graph says its precision
         "--op_types_to_quantize", *sorted(ONNX_PRODUCTS & {"Conv", "MatMul", "Gemm"}),
@@ -241,8 +248,10 @@ def _run_modelopt(
         tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-5:])
         raise QuantizationError(f"ModelOpt ended with code {done.returncode}:\n  {tail}\n  the whole log: {log}")
     quantized = onnx.load(str(partial / ONNX_FILE), load_external_data=False)
-    restore(quantized)
+    restore(quantized, excluded)
     onnx.save(quantized, str(partial / ONNX_FILE))
+    for path in partial.glob(f"{ONNX_FILE}?*"):
+        shutil.copymode(source, path)  # it was a temporary file, which nobody else may read
     log.unlink()
 
 
@@ -264,7 +273,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="of the file to start from (default: fp32)"
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp16",
+        help="of the file to start from, which what is not quantised keeps (default: %(default)s)",
     )
     add_components(parser, "root of the ONNX files")
     parser.add_argument(

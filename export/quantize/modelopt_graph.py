@@ -3,6 +3,8 @@
 - **Types.** It forgets a graph's declared types and infers them again with onnx, whose inference gives some operators' outputs none;
   everything behind the first of them keeps its weights quantised and its activations not. So a `Cast` to the type that the tensor
   already has follows each such operator: it changes nothing, and says the type.
+- **Shared tensors.** For INT8 it rounds a tensor for all who read it, excluded layers among them, if one of them is quantised. These
+  get the tensor itself again.
 - **Names.** It uses names of nodes, its own findings' too, as regular expressions that match the start of a name: to leave `linear` out
   is to leave `linear_7` out. So each name gets an end that no other name goes on after.
 
@@ -11,7 +13,7 @@ Knows ONNX graphs only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 from onnx import helper
@@ -52,8 +54,11 @@ def annotate(model: onnx.ModelProto) -> int:
     return len(casts)
 
 
-def restore(model: onnx.ModelProto) -> int:
-    """Takes out, in place, what `annotate` added; the number of Casts that were there."""
+def restore(model: onnx.ModelProto, excluded: Iterable[str] = ()) -> int:
+    """Takes out, in place, what `annotate` added; the number of Casts that were there.
+
+    `excluded`: names, without the ends, of nodes that read what others read quantised as it is.
+    """
     graph = model.graph
     casts = {
         node.output[0]: node.input[0]
@@ -61,14 +66,26 @@ def restore(model: onnx.ModelProto) -> int:
         if node.op_type == "Cast" and node.output[0] == node.input[0] + _TYPED
     }
     nodes = [node for node in graph.node if node.output[0] not in casts]
+    plain, apart = _before_rounding(nodes), frozenset(excluded)
     for node in nodes:
         node.name = node.name.removesuffix(NAME_END)
+        _rename_inputs(node, plain if node.name in apart else {})
         _rename_inputs(node, casts)
     _replace(graph, nodes)
     values = [value for value in graph.value_info if value.name not in casts]
     del graph.value_info[:]
     graph.value_info.extend(values)
     return len(casts)
+
+
+def _before_rounding(nodes: Sequence[onnx.NodeProto]) -> dict[str, str]:
+    """Tensor that was quantised and dequantised -> what it was before."""
+    quantized = {node.output[0]: node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    return {
+        node.output[0]: quantized[node.input[0]]
+        for node in nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantized
+    }
 
 
 def _rename_inputs(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

@@ -66,3 +66,18 @@ def test_restoring_leaves_the_graph_as_it_was():
 def test_a_normalisation_of_unknown_type_is_named():
     with pytest.raises(ModelOptGraphError, match=r"'normal' \(GroupNormalization\): expected its type in value_info"):
         annotate(graph(declared=False))
+
+
+def test_a_layer_that_stays_reads_what_others_read_rounded_as_it_is():
+    """As the last modulation of FLUX, which reads the same embedding as those of the blocks."""
+    pair = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"], name="q;"),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["rounded"], name="dq;"),
+    ]
+    products = [
+        helper.make_node("MatMul", ["rounded", f"{name}.weight"], [name], name=f"{name};") for name in ("inner", "last")
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("x", "last")]
+    model = helper.make_model(helper.make_graph([*pair, *products], "g", ends[:1], ends[1:]))
+    restore(model, ["last"])
+    assert {node.name: node.input[0] for node in model.graph.node[2:]} == {"inner": "rounded", "last": "x"}
