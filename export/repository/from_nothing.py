@@ -8,7 +8,9 @@ from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
+from ..checkpoint.tokenizers import TOKENIZERS
 from ..onnx.export import export_component
+from ..onnx.tokenizers import export_tokenizers
 from ..onnx.wanted import Export
 from ..paths import onnx_folder, repository_folder
 from .assemble import assemble
@@ -26,6 +28,7 @@ def build_repository(
     `deployment` in a `destination` of other deployments joins them.
     """
     exported = onnx_folder(variant)
+    export_tokenizers(variant, checkpoint, exported / TOKENIZERS)
     for component in COMPONENTS:
         precision = placement.components[component].precision
         export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
