@@ -85,6 +85,10 @@ def interpreter(requirements):
         _link(path, partial / "lib" / path.name)
     left_out = shutil.ignore_patterns("site-packages", "dist-packages", "test", "config-*")
     shutil.copytree(sysconfig.get_path("stdlib"), partial / library, ignore=left_out, copy_function=_link)
+    for path in (partial / library).glob("_sysconfigdata*.py"):  # where the interpreter says that its own library lies
+        text = path.read_text().replace(sys.base_prefix, str(folder))
+        path.unlink()  # it is a link
+        path.write_text(text)
     for distribution in packages.values():
         for file in distribution.files or ():
             if file.parts[0] != "..":  # commands lie outside
@@ -123,7 +127,9 @@ class Image:
         for instruction, argument in instructions():
             getattr(self, f"_{instruction.lower()}", lambda _: None)(argument)
         self.environment["PATH"] = f"{self._server()}:{self.python / 'bin'}:{SYSTEM}"
-        self.environment["LD_LIBRARY_PATH"] = str(self.python / "lib")
+        self.environment["LD_LIBRARY_PATH"] = str(
+            self.python / "lib"
+        )  # of its interpreter, whose own note names another folder
 
     def path(self, absolute):
         """Where a path of the image lies."""
