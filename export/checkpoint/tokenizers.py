@@ -1,7 +1,8 @@
 """Tokenizer files -> the `tokenizer.json` that the `prepare` model reads.
 
 A checkpoint brings a whole `tokenizer.json`, which is taken as it is, or CLIP's `vocab.json` and `merges.txt`; small variants
-bring the same files in this repository. transformers' CLIPTokenizer knows how CLIP's are read.
+bring the same files in this repository. transformers' CLIPTokenizer knows how CLIP's are read. `export onnx` writes the finished
+files beside the graphs, so that a repository can be made where no checkpoint is.
 """
 
 from __future__ import annotations
@@ -17,23 +18,50 @@ from faceclip_serving.contract.variant import Tokens, Variant
 from ..paths import ASSETS, CHECKPOINT
 from .committed import own_folder
 
+TOKENIZERS = "tokenizers"
+"""Folder beside the precisions of an exported variant; `export onnx` also takes it as the name of a component."""
+
 
 class TokenizerError(UserError):
     """Tokenizer files are missing or do not fit the variant."""
 
 
-def write_tokenizers(variant: Variant, checkpoint: Path | None, destination: Path) -> None:
-    """Writes every tokenizer of the variant into `destination`. Raises `TokenizerError`."""
-    for tokens, source in zip(variant.tokens, tokenizer_folders(variant, checkpoint), strict=True):
-        tokenizer = _whole(source) or _clip(source)
+def write_tokenizers(variant: Variant, checkpoint: Path | None, destination: Path, components: Path | None = None) -> None:
+    """Writes every tokenizer of the variant, from `tokenizer_sources`, into `destination`. Raises `TokenizerError`."""
+    for tokens, source in zip(variant.tokens, tokenizer_sources(variant, checkpoint, components), strict=True):
+        tokenizer = _exported(source, variant) if source.suffix == ".json" else _whole(source) or _clip(source)
         _check(tokenizer, tokens, source, variant)
         tokenizer.save(str(destination / tokens.tokenizer))
+
+
+def tokenizer_sources(variant: Variant, checkpoint: Path | None, components: Path | None = None) -> list[Path]:
+    """What each tokenizer of the variant is made of: the folder of its files, or the file that was exported to `components`.
+
+    A checkpoint that is given comes first, then what the project brings, then the export.
+    """
+    if checkpoint is None and components is not None and not _brought(variant):
+        return [components / TOKENIZERS / tokens.tokenizer for tokens in variant.tokens]
+    return tokenizer_folders(variant, checkpoint)
 
 
 def tokenizer_folders(variant: Variant, checkpoint: Path | None) -> list[Path]:
     """Where the files of each tokenizer of the variant lie."""
     root = ASSETS if variant.weights == "seeded" else checkpoint or own_folder(variant) or CHECKPOINT
     return [root / tokens.source for tokens in variant.tokens]
+
+
+def _brought(variant: Variant) -> bool:
+    """Whether the project has them here. The container has no weights/."""
+    return variant.weights != "checkpoint" and all(folder.is_dir() for folder in tokenizer_folders(variant, None))
+
+
+def _exported(path: Path, variant: Variant) -> Tokenizer:
+    if not path.is_file():
+        raise TokenizerError(
+            f"tokenizer: expected {path}; make it with `python -m export onnx --variant {variant.name} --component {TOKENIZERS}"
+            f"{' --checkpoint DIR' if variant.weights == 'checkpoint' else ''}`, or give the checkpoint here (--checkpoint DIR)"
+        )
+    return Tokenizer.from_file(str(path))
 
 
 def _whole(source: Path) -> Tokenizer | None:

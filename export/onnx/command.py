@@ -1,20 +1,23 @@
 """Exports components to ONNX.
 
 Each component is traced with symbolic batch and size, written with its precision in the graph, and compared with the FP32 network on
-several batches and sizes; one that differs too much is not written. Inputs and outputs are FP32 in every precision. What is up to
-date is kept.
+several batches and sizes; one that differs too much is not written. Inputs and outputs are FP32 in every precision. The tokenizers
+are written beside them. What is up to date is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from faceclip_serving.contract.placements import placement_of
 from faceclip_serving.contract.signatures import COMPONENTS
+from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
+from ..checkpoint.tokenizers import TOKENIZERS
 from ..commandline import add_checkpoint, add_placement, add_variant
 from ..paths import BUILD
 from .errors import ExportError
@@ -34,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--emulate", action="store_true", help="with --placement: FP16 in the place of what only `export quantize` makes"
     )
-    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
+    parser.add_argument(
+        "--component", choices=(*COMPONENTS, TOKENIZERS), action="append", help="only this one; may be repeated"
+    )
     weights = parser.add_mutually_exclusive_group()
     add_checkpoint(weights, "folder of official weights, as `download` fills it")
     weights.add_argument("--seeded", action="store_true", help="deterministic stand-in weights, to try the export itself")
@@ -60,25 +65,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..checkpoint.lora import parse_lora  # here, since torch takes seconds to import
     from .export import export_components
+    from .tokenizers import export_tokenizers
 
     variant = VARIANTS[args.variant]
     loras = tuple(parse_lora(text) for text in args.lora)
+    chosen = args.component or [*COMPONENTS, *([TOKENIZERS] if _has_tokenizers(variant, args.checkpoint) else [])]
     wanted = [
         Export(variant, component, precision, args.checkpoint, loras, args.parity_depth, args.seeded)
-        for component, precision in _precisions(args).items()
+        for component, precision in _precisions(args, [name for name in COMPONENTS if name in chosen]).items()
     ]
     root = args.output / variant.name
+    tokenizers = {}
+    if TOKENIZERS in chosen:  # first, since this takes a second and may miss a file
+        tokenizers = {"folder": str(root / TOKENIZERS), **export_tokenizers(variant, args.checkpoint, root / TOKENIZERS)}
     exported = [
         {"component": made["component"], "folder": str(root / made["precision"] / made["component"]), **_shown(made)}
         for made in export_components(wanted, root, args.processes)
     ]
-    print(json.dumps({"variant": variant.name, "precision": args.placement or args.precision, "components": exported}))
+    precision = args.placement or args.precision
+    print(json.dumps({"variant": variant.name, "precision": precision, "components": exported, TOKENIZERS: tokenizers}))
     return 0
 
 
-def _precisions(args: argparse.Namespace) -> dict[str, str]:
+def _has_tokenizers(variant: Variant, checkpoint: Path | None) -> bool:
+    """Stand-in weights of a published variant come without."""
+    return checkpoint is not None or variant.weights != "checkpoint"
+
+
+def _precisions(args: argparse.Namespace, chosen: Sequence[str]) -> dict[str, str]:
     """Component -> what is asked for, or what the placement has. Raises `ExportError` for a precision that another command makes."""
-    chosen = args.component or COMPONENTS
     if args.placement is None:
         return dict.fromkeys(chosen, args.precision)
     variant = VARIANTS[args.variant]

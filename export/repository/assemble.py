@@ -26,12 +26,11 @@ from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
-from ..checkpoint.committed import own_folder
-from ..checkpoint.tokenizers import tokenizer_folders, write_tokenizers
+from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import check_plan
 from ..onnx.wanted import emulated
-from ..paths import CHECKPOINT, onnx_folder, repository_folder, require_own
+from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder, require_own
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
 from .render import component_models, model_source, render
@@ -54,9 +53,9 @@ def assemble(
     """Writes the models of `variant` on `placement` to the repository `destination`, unless the very same are there already.
 
     A repository may hold several deployments: models of others are left as they are. `components` holds
-    `<precision>/<component>/` as `export onnx` and `export engine` write them. `checkpoint` holds the
-    tokenizers of variants that do not bring their own. Large files are hard-linked where possible.
-    Raises `RepositoryError`, and `DeploymentError` where the name cannot be had.
+    `<precision>/<component>/` as `export onnx` and `export engine` write them, and `tokenizers/`; those of `checkpoint` are taken
+    instead where it is given. Large files are hard-linked where possible. Raises `RepositoryError`, `TokenizerError`, and
+    `DeploymentError` where the name cannot be had.
     """
     check_name(deployment)
     require_own(destination, RECORD)  # before minutes are spent
@@ -75,12 +74,14 @@ def assemble(
             shutil.copy(model_source(name, placement), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
+        if name == ENSEMBLE:  # has no file of its own, and object storage has no empty folders
+            shutil.copy(MODEL_REPOSITORY / ENSEMBLE / "1" / "ensemble.txt", version)
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
         if name in component_models(placement):
             _link_artifact(variant, components, component_models(placement)[name], placement, version)
     prepare = scratch / model_name(PREPARE, deployment) / "1"
-    write_tokenizers(variant, checkpoint, prepare)
+    write_tokenizers(variant, checkpoint, prepare, components)
     install(scratch, destination, deployment, identity)
     return destination
 
@@ -95,9 +96,8 @@ def _identity(
         model = model_source(name, placement)
         digest.update(model.read_bytes() if model.exists() else b"")
     folders = [components / placement.components[name].precision / name for name in COMPONENTS]
-    folders += tokenizer_folders(variant, checkpoint)
-    files = [path for folder in folders for path in sorted(folder.glob("*"))]
-    files += sorted(checkpoint.rglob("*.json")) if checkpoint else []
+    sources = tokenizer_sources(variant, checkpoint, components)
+    files = [path for source in (*folders, *sources) for path in (sorted(source.glob("*")) if source.is_dir() else [source])]
     for path in files:
         if path.exists():
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
@@ -143,7 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     add_placement(parser)
     add_components(parser, "folder of exported components")
-    add_checkpoint(parser, "folder of tokenizers (default: the variant's own)")
+    add_checkpoint(parser, "take the tokenizers from here (default: the variant's own, or those that `export onnx` wrote)")
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<placement>)")
     parser.add_argument(
         "--name",
@@ -171,8 +171,7 @@ def run(args: argparse.Namespace) -> int:
         placement = emulated(variant, placement, components)
         print(f"emulated: {placement.emulated or 'nothing, this placement needs no card'}", file=sys.stderr)
     destination = args.output or repository_folder(variant, placement)
-    checkpoint = args.checkpoint or own_folder(variant) or CHECKPOINT
-    assemble(variant, placement, components, destination, checkpoint, args.name)
+    assemble(variant, placement, components, destination, args.checkpoint, args.name)
     print(f"assembled {destination}", file=sys.stderr)
     print(
         json.dumps({"repository": str(destination), "name": args.name, "variant": variant.name, "placement": placement.label})

@@ -10,7 +10,9 @@ from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
+from ..checkpoint.tokenizers import TOKENIZERS
 from ..onnx.export import export_component
+from ..onnx.tokenizers import export_tokenizers
 from ..onnx.wanted import PRECISIONS, Export
 from ..paths import onnx_folder, repository_folder
 from .assemble import assemble
@@ -33,6 +35,7 @@ def build_repository(
     exported = onnx_folder(variant)
     exported.mkdir(parents=True, exist_ok=True)
     with FileLock(exported / LOCK):  # two at once would do the work twice, and one would replace what the other serves
+        export_tokenizers(variant, checkpoint, exported / TOKENIZERS)
         for component in COMPONENTS:
             precision = placement.components[component].precision
             if precision in PRECISIONS:  # else `export quantize` makes it

@@ -8,7 +8,6 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import tritonclient.grpc as grpc
@@ -29,8 +28,8 @@ from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
 from server.process import EXIT_TIMEOUT_S, STOP_TIMEOUT_S, Ports, TritonServer
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
+from .image import DEPLOY, ROOT, ignored, instructions
+
 OLDEST_TAG = (26, 5)
 """The first release without the server's known vulnerabilities."""
 KEY = "0123abc"
@@ -105,13 +104,6 @@ def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, placemen
 
 
 # --------------------------------------------------------------------------------------------------------------- Dockerfile
-def instructions():
-    """(instruction, arguments) of the Dockerfile, continued lines joined."""
-    text = re.sub(r"\\\n", " ", (DEPLOY / "Dockerfile").read_text())
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [tuple(line.split(maxsplit=1)) for line in lines]
-
-
 def test_the_base_is_tritons_own_image_of_a_safe_release():
     found = dict(reversed(instructions()))
     assert found["FROM"] == "nvcr.io/nvidia/tritonserver:${TRITON_TAG}"
@@ -137,7 +129,7 @@ def test_the_health_check_and_the_entrypoint_are_commands_that_exist():
 
 
 def test_all_that_is_copied_exists_and_passes_the_ignore_file():
-    allowed = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
+    allowed, _ = ignored()
     sources = [source for name, argument in instructions() if name == "COPY" for source in argument.split()[:-1]]
     assert sources
     for source in sources:

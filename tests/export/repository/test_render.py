@@ -78,6 +78,13 @@ def test_the_face_detector_comes_with_the_shared_code(repository):
     assert copy.read_bytes() == MODEL.read_bytes() and (MODEL.parent / "LICENSE.yunet").exists()
 
 
+def test_object_storage_which_has_no_empty_folders_keeps_every_version_folder(repository):
+    for root in (MODEL_REPOSITORY, repository):
+        folders = [path.parent / "1" for path in root.glob("*/config.pbtxt")]
+        assert len(folders) >= 9
+        assert not [folder for folder in folders if not any(path.is_file() for path in folder.iterdir())]
+
+
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_what_is_missing_is_told_with_a_command_that_makes_it(variant, tmp_path):
     """For every placement: the command exists, takes these options, and is about this variant and placement."""
