@@ -87,4 +87,5 @@ def _check_numpy() -> None:
 def _libpython_folder(version: str) -> list[str]:
     """Where the interpreter's own shared library lies, if it has one and the system's loader may not find it."""
     folder = sysconfig.get_config_var("LIBDIR") or ""
-    return [folder] if (Path(folder) / f"libpython{version}.so.1.0").exists() else []
+    # Not `Path.exists`, which raises where another user may not look.
+    return [folder] if os.path.exists(f"{folder}/libpython{version}.so.1.0") else []

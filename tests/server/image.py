@@ -126,7 +126,7 @@ class Image:
         self.python = None
         for instruction, argument in instructions():
             getattr(self, f"_{instruction.lower()}", lambda _: None)(argument)
-        self.environment["PATH"] = f"{self._server()}:{self.python / 'bin'}:{SYSTEM}"
+        self.environment["PATH"] = f"{self.python / 'bin'}:{SYSTEM}"
         self.environment["LD_LIBRARY_PATH"] = str(
             self.python / "lib"
         )  # of its interpreter, whose own note names another folder
@@ -177,23 +177,6 @@ class Image:
 
     def _stopsignal(self, argument):
         self.stop_signal = signal.Signals[argument]
-
-    def _server(self):
-        """`tritonserver` on PATH, as NVIDIA's image has it, with the wheel's environment."""
-        folder, workspace = self.root / "opt" / "tritonserver" / "bin", self.root / ".tritonserver"
-        folder.mkdir(parents=True)
-        workspace.mkdir()
-        workspace.chmod(0o1777)
-        (folder / "tritonserver").write_text(
-            f"#!{self.python / 'bin' / 'python3'}\n"
-            f"import os, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(self.workdir)!r})\n"
-            f"from server.installation import find\nfound = find(Path({str(workspace)!r}))\n"
-            "folders = [f'--backend-directory={found.backends}', f'--cache-directory={found.caches}']\n"
-            "os.environ.update(found.environment)\n"
-            "os.execv(found.binary, [str(found.binary), *folders, *sys.argv[1:]])\n"
-        )
-        (folder / "tritonserver").chmod(0o755)
-        return folder
 
     # ------------------------------------------------------------------------------------------------------------ running
     @cached_property

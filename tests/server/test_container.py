@@ -4,11 +4,11 @@ Not reached without a GPU: engines. A placement without plans goes the same way 
 """
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,19 +16,22 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image as Picture
 
+from export.onnx.wanted import emulated
 from export.paths import onnx_folder
 from export.repository.from_nothing import build_repository
-from faceclip_serving.contract.placements import CPU, placement_of
+from faceclip_serving.contract.placements import placement_of
 from faceclip_serving.contract.variants import VARIANTS
 from server.process import Ports
 
 from .image import ROOT, SERVER_WHEEL, Image, closure, interpreter
 
 pytestmark = pytest.mark.server
-SERVED = ("nano", "tiny-flux")
+SERVED = {"nano": "8gb", "tiny-flux": "16gb"}
+"""Variant -> the placement that is emulated."""
 PORTRAIT = ROOT / "examples" / "portrait.png"
 
 
@@ -39,7 +42,9 @@ def image(monkeypatch_session):
     made = Image()
     for name in SERVED:
         variant = VARIANTS[name]
-        build_repository(variant, placement_of(variant, CPU.name))  # what is not exported yet
+        build_repository(
+            variant, emulated(variant, placement_of(variant, SERVED[name]), onnx_folder(variant))
+        )  # what is missing
         made.mount(onnx_folder(variant), f"{made.workdir.relative_to(made.root)}/{onnx_folder(variant)}")
     if made.identity:
         os.chown(made.workdir / "build" / "onnx", *made.user)
@@ -72,12 +77,7 @@ def test_each_step_of_the_build_starts(image, command):
 
 def test_without_tensorrt_one_line_says_so(image):
     """The steps of the script are those of a real build; the first one ends it."""
-    folder = image.workdir / onnx_folder(VARIANTS["nano"])
-    (folder / "fp16").symlink_to(folder / "fp32")  # engines are built of these; none is built here
-    try:
-        answer = image.run("sh", "deploy/build.sh", "nano", "8gb")
-    finally:
-        (folder / "fp16").unlink()
+    answer = image.run("sh", "deploy/build.sh", "nano", "8gb")
     assert answer.returncode == 1 and answer.stdout == ""
     (line,) = answer.stderr.splitlines()
     assert line.startswith("error: tensorrt is not installed")
@@ -89,7 +89,7 @@ def test_without_tensorrt_one_line_says_so(image):
 @pytest.fixture(scope="module", params=SERVED)
 def repository(request, image):
     """Assembled in the image by its own script, from `build/` alone, and mounted where the container serves from."""
-    answer = image.run("sh", "deploy/build.sh", request.param, CPU.name, ENGINES="no")
+    answer = image.run("sh", "deploy/build.sh", request.param, SERVED[request.param], "--emulate", ENGINES="no")
     assert answer.returncode == 0, answer.stderr
     made = image.workdir / json.loads(answer.stdout.splitlines()[-1])["repository"]
     place = Path(image.environment["FACECLIP_REPOSITORY"])
@@ -113,7 +113,11 @@ def test_it_starts_is_healthy_draws_drains_and_stops(image, repository, tmp_path
     try:
         wait_healthy(image, ports, server, log)
         assert_nothing_foreign_is_mapped(server, image)
-        assert draw(ports, variant) == variant
+        details = draw(ports, variant)
+        assert (details["variant"], details["placement"]) == (variant, SERVED[variant])
+        assert details["emulated"]["denoiser"].endswith("on tensorrt")
+        started = processes(server.pid)
+        assert len(started) > 8  # the server and its Python models
         drained = image.run("python3", "-m", "server", "drain", "--url", f"localhost:{ports.grpc}")
         assert drained.returncode == 0, drained.stderr
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -121,10 +125,11 @@ def test_it_starts_is_healthy_draws_drains_and_stops(image, repository, tmp_path
         assert "draining" in refused.value.read().decode()
         server.send_signal(image.stop_signal)
         assert server.wait(90) == 0, log.read_text()[-3000:]
-        assert session(server.pid) == [], "processes of the container are left"
+        assert not [process for process in started if process.is_running()], "processes of the container are left"
     finally:
-        for pid in session(server.pid):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in processes(server.pid):
+                process.kill()
         server.wait()
 
 
@@ -142,7 +147,7 @@ def wait_healthy(image, ports, server, log):
 
 
 def draw(ports, variant):
-    """A picture of a face, over HTTP; returns what `details` call its variant."""
+    """A picture of a face, over HTTP; returns its `details`."""
     request = {
         "prompt": "A woman in a library.",
         "face_images": base64.b64encode(PORTRAIT.read_bytes()).decode(),
@@ -155,26 +160,19 @@ def draw(ports, variant):
         found = json.load(answer)
     picture = Picture.open(io.BytesIO(base64.b64decode(found["images"])))
     assert picture.size == (VARIANTS[variant].defaults.width, VARIANTS[variant].defaults.height)
-    return json.loads(found["details"])["variant"]
+    return json.loads(found["details"])
 
 
-def session(leader):
-    """Processes that a command of the image started, itself included, ended ones left out."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, sid = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(sid) == leader and state != "Z":
-            found.append(int(folder.name))
-    return found
+def processes(pid):
+    """A process and all that it started, as psutil knows them."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
 
 
 def assert_nothing_foreign_is_mapped(server, image):
     """No library of any process comes from the environment that the tests run in, or from this checkout."""
     allowed, foreign = str(image.python), [str(ROOT), sys.prefix, sys.base_prefix]
-    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in session(server.pid)]
+    maps = [Path(f"/proc/{process.pid}/maps").read_text() for process in processes(server.pid)]
     libraries = {line.split(maxsplit=5)[5] for text in maps for line in text.splitlines() if ".so" in line and "/" in line}
     assert any("onnxruntime" in path for path in libraries) and any("numpy" in path for path in libraries)
     outside = [path for path in libraries if path.startswith(tuple(foreign)) and not path.startswith(allowed)]
