@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from export.__main__ import main
-from export.onnx.record import METADATA, appearing
-from export.paths import OutputError
+from export.onnx.record import METADATA
+from export.outputs import OutputError, appearing
 from export.repository.deployments import RECORD, DeploymentError, install
 
 
@@ -58,10 +58,10 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
 
 def test_an_exported_component_replaces_only_one_that_was_exported(tmp_path):
     before = content(foreign(tmp_path / "denoiser"))
-    with pytest.raises(OutputError, match=METADATA), appearing(tmp_path / "denoiser"):
+    with pytest.raises(OutputError, match=METADATA), appearing(tmp_path / "denoiser", METADATA):
         pytest.fail("work was begun")
     assert content(tmp_path / "denoiser") == before
     for version in ("one", "two"):
-        with appearing(tmp_path / "face_encoder") as partial:
+        with appearing(tmp_path / "face_encoder", METADATA) as partial:
             (partial / METADATA).write_text(version)
     assert content(tmp_path / "face_encoder") == {METADATA: "two"}
