@@ -38,7 +38,8 @@ exit codes: 0 done, 1 the server or a file failed, 2 the request must change, 13
 
 _GENERATE_NOTES = """\
 What is left out, the server decides; `faceclip status` shows its defaults. Several pictures are numbered: out-0.png, out-1.png…
-An existing output file is replaced, by a whole new one; a folder, or a photograph of --face, never is. The files are the server's own, byte for byte, with the marks and metadata it put in.
+An existing output file is replaced, by a whole new one; a folder, or a photograph of --face, never is.
+The files are the server's own, byte for byte, with the marks and metadata it put in.
 Ctrl-C cancels; a server that streams its progress then stops working on the request.
 """
 

@@ -48,7 +48,8 @@ class FaceCLIPOutput:
     """The result of one call."""
 
     images: list[Any] | NDArray[np.float32]
-    """By `output_type`: PIL images, whose `save` keeps the server's marks; an array [images, height, width, 3] in [0, 1], or the encoded files."""
+    """By `output_type`: PIL images, whose `save` keeps the server's marks; an array [images, height, width, 3] in [0, 1]; or the
+    encoded files."""
     seeds: list[int]
     """Seed of each picture."""
     details: dict[str, Any]
