@@ -13,7 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES
@@ -76,8 +76,19 @@ def exit_code(command: Callable[[], int], interrupted: str = "stopped") -> int:
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """`--version`, of the whole project."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    parser.add_argument("--version", action="version", version=f"{project['name']} {project['version']}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the project's version and end")
+
+
+class _Version(argparse.Action):
+    """Reads the version when it is asked for: the container has no pyproject.toml."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        file = ROOT / "pyproject.toml"
+        if not file.exists():
+            parser.exit(1, f"error: {file} is not there, which tells the version\n")
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        print(project["name"], project["version"])
+        parser.exit()
 
 
 def _overview(program: str, purpose: str, commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:

@@ -197,7 +197,9 @@ def _keep_marks(picture: Image.Image) -> None:
     They are of this picture; what is made of it, such as a resized one, has none. `exif` and `pnginfo` of a caller go first.
     """
     texts = {name: text for name, text in picture.info.items() if isinstance(name, str) and isinstance(text, str)}
-    marks: dict[str, Any] = {"exif": picture.info["exif"]} if "exif" in picture.info else {}
+    marks: dict[str, Any] = {}
+    if "exif" in picture.info:  # of a JPEG, which wants it with its name before; a WebP has it without
+        marks = {"exif": b"Exif\0\0" + picture.info["exif"].removeprefix(b"Exif\0\0")}
     if texts:  # of a PNG
         chunks, exif = PngImagePlugin.PngInfo(), Image.Exif()
         for name, text in texts.items():
