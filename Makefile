@@ -90,5 +90,7 @@ bench-gpu: setup ## one report file of this GPU to share: forecast, memory, late
 gpu-verify: setup ## full-size networks on this GPU: parity, times, memory, an 8 GB card
 	$(RUN) -m benchmarks gpu-verify
 
-clean: ## everything made here but the virtual environment
-	rm -rf build out
+clean: ## deletes build/, all exports and repositories in it, and the demo's picture; other files in out/ stay
+	rm -rf build
+	rm -f out/demo.png
+	@if [ -d out ]; then rmdir --ignore-fail-on-non-empty out; fi

@@ -20,6 +20,8 @@ from PIL import Image, ImageOps
 
 from benchmarks.measure.drawing import save, sheet
 from benchmarks.measure.pictures import Picture
+from export.commandline import exit_code
+from export.outputs import require_file
 from export.paths import BUILD
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
@@ -35,6 +37,10 @@ OUTPUT = Path("out/demo.png")
 PLACEMENT = CPU
 CELL = 224
 """Pixels per picture of the contact sheet."""
+
+
+class DemoError(UserError):
+    """What is asked for cannot be shown; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,20 @@ def choose(arguments: argparse.Namespace) -> Demo:
     if arguments.prompt:
         demo = replace(demo, prompts=tuple(arguments.prompt))
     return demo if arguments.seed is None else replace(demo, seed=arguments.seed)
+
+
+def check(demo: Demo) -> None:
+    """What can be told before minutes are spent. Raises `DemoError`, and `OutputError`."""
+    require_file(OUTPUT)
+    try:
+        with Image.open(demo.photo) as file:
+            file.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no picture that can be read"
+        raise DemoError(f"--photo: expected a picture, such as a JPEG or PNG file, got {demo.photo}: {reason}") from None
+    for prompt in demo.prompts:
+        if not prompt.strip():
+            raise DemoError("--prompt: expected the words of a scene, got an empty text")
 
 
 def generate(pipe: FaceCLIPPipeline, demo: Demo) -> list[FaceCLIPOutput]:
@@ -133,6 +153,7 @@ def show(variant_name: str, demo: Demo) -> dict[str, Any]:
         stages[stage] = round(time.monotonic() - started - sum(stages.values()), 3)
         print(f"{stage}: {stages[stage]:.1f} s", file=sys.stderr)
 
+    check(demo)
     repository = build_repository(VARIANTS[variant_name], PLACEMENT)
     done("build")
     with interruptible(), TritonServer(repository, Ports.free(), log=BUILD / "demo-server.log") as server:
@@ -159,11 +180,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompt", action="append", metavar="TEXT", help="a scene; may be repeated")
     parser.add_argument("--seed", type=int, help="of the first picture; default: 7")
     arguments = parser.parse_args(argv)
+    return exit_code(lambda: _show(arguments))
+
+
+def _show(arguments: argparse.Namespace) -> int:
     try:
         document = show(arguments.variant, choose(arguments))
-    except (UserError, FaceCLIPError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except FaceCLIPError as error:
+        raise DemoError(str(error)) from error
     print(json.dumps(document))
     return 0
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES
 from faceclip_serving.contract.variants import VARIANTS
@@ -34,8 +36,7 @@ def run_command(
 ) -> int:
     """Runs the command that `argv` begins with; returns its exit code.
 
-    What a user can mend (`UserError`, and the system's errors about files) is one line on stderr, and code 1. `aliases`: old
-    spelling -> command.
+    Errors are told as `exit_code` says. `aliases`: old spelling -> command.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     name = (aliases or {}).get(argv[0], argv[0]) if argv else ""
@@ -46,18 +47,41 @@ def run_command(
         f"{program} {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
+    arguments = parser.parse_args(argv[1:])
+    return exit_code(lambda: module.run(arguments))
+
+
+def exit_code(command: Callable[[], int], interrupted: str = "stopped") -> int:
+    """Runs a command and returns its exit code.
+
+    What a user can mend (`UserError`, and the system's errors about files) is one line on stderr, and code 1; Ctrl-C is the line
+    `interrupted`, and 130. A reader of the output who has left, e.g. `| head`, is told nothing.
+    """
     try:
-        code: int = module.run(parser.parse_args(argv[1:]))
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody to tell, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
     return code
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """`--version`, of the whole project."""
+    parser.add_argument("--version", action="version", version=f"faceclip-triton {__version__}")
 
 
 def _overview(program: str, purpose: str, commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program, description=purpose, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_version(parser)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="command")
     for name, command in commands.items():
         subparsers.add_parser(name, help=command.help)

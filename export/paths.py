@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.variant import Variant
 
@@ -24,25 +23,6 @@ TIMING = BUILD / "timing"
 """TensorRT's timing caches: how fast each kernel was, per GPU and version, so that the next build need not measure it again."""
 CHECKPOINT = Path("checkpoint")
 """Where `export download` puts weights unless told otherwise."""
-
-
-class OutputError(UserError):
-    """A folder holds what this project did not make."""
-
-
-def require_own(folder: Path, record: str) -> None:
-    """Raises `OutputError` where something else lies: nothing is replaced that we did not make.
-
-    `record`: the file that we leave in a folder of ours. A folder that is missing or empty may be filled.
-    """
-    if folder.is_dir() and not (folder / record).is_file() and any(folder.iterdir()):
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
-        raise OutputError(
-            f"output: expected {folder} to be missing, empty, or made by this command ({record} in it), found {found};"
-            " choose another folder, or empty it yourself"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"output: expected a folder, {folder} is a file; choose another name")
 
 
 def onnx_folder(variant: Variant) -> Path:

@@ -3,3 +3,5 @@
 Importing this package, and the declarations in `contract`, needs numpy alone. Nothing here imports `export`, `server`, `faceclip`
 (the client) or `benchmarks`.
 """
+
+__version__ = "0.1.0"

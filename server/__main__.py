@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Ports
@@ -19,6 +20,7 @@ PORTS = Ports()
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"faceclip-triton {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands)
     for name, function, text in (

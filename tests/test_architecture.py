@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
     "faceclip_serving.models": CONTRACT | {"faceclip_serving.face", "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
-    "export": CONTRACT,  # the paths and the command line that its rooms share
+    "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},
     "export.networks.faceclip": CONTRACT | {"export.checkpoint"},
     "export.networks": CONTRACT | {"export.checkpoint", "export.networks.faceclip"},
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "export.engine": SERVING | TO_ONNX,
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT,
+    "server": CONTRACT | {"faceclip_serving"},
     "faceclip": set(),
     "training.world": set(),
     "training": SERVING | {"export", "export.checkpoint", "export.networks.faceclip", "training.world"},

@@ -63,3 +63,32 @@ def test_missing_weights_are_said_in_one_line(
     assert demo.main([]) == 1
     found = capsys.readouterr()
     assert found.err.startswith("error: weights: variant 'nano' expects its own") and found.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--photo", "none.jpg"], "error: --photo: expected a picture, such as a JPEG or PNG file, got none.jpg: No such file"),
+        (["--photo", "."], "error: --photo: expected a picture, such as a JPEG or PNG file, got .: Is a directory"),
+        (["--photo", "text.jpg"], "got text.jpg: no picture that can be read"),
+        (["--prompt", " "], "error: --prompt: expected the words of a scene"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_before_anything_is_built(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.jpg").write_text("no picture")
+    monkeypatch.setattr(demo, "build_repository", lambda *_: pytest.fail("building was begun"))
+    assert demo.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+def test_a_folder_in_the_place_of_the_sheet_is_told_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / demo.OUTPUT).mkdir(parents=True)
+    assert demo.main([]) == 1
+    assert capsys.readouterr().err.startswith("error: output: expected a file, out/demo.png is a folder")

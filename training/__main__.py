@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from export.commandline import add_version
+from export.outputs import require_directory
+
 from .errors import TrainingError, exit_code
 from .recipe import STAGES, Recipe, small, with_steps
 
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
+    add_version(parser)
     arguments = parser.parse_args(argv)
     if arguments.steps is not None and arguments.stage not in STAGES:
         parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from .stages import train
     from .weights import write_weights
-    from .work import Work
+    from .work import Work, claim
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device: expected a device that this machine has, got 'cuda'; give 'cpu'")
@@ -71,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = replace(small(Recipe(), arguments.share) if arguments.share != 1.0 else Recipe(), compiled=arguments.compile)
     if arguments.steps is not None:
         recipe = with_steps(recipe, arguments.stage, arguments.steps)
+    if arguments.stage == "weights":
+        require_directory(arguments.output)
+    else:
+        claim(arguments.work)
     work = Work(arguments.work, recipe, arguments.photographs)
     if arguments.stage == "weights":
         for file, size in write_weights(work, arguments.output).items():

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.outputs import replacing, require_file
+
 from .autoencoder import decode_pictures
 from .conditioning import Faces
 from .crops import aligned_crop, encoder_view
@@ -77,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> int:
+    for file in (arguments.output, arguments.portrait):
+        if file is not None:  # before minutes are spent
+            require_file(file)
+            if not cv2.haveImageWriter(str(file)):
+                raise TrainingError(f"{file}: expected the name of a picture, such as sheet.png")
     scale: float = arguments.guidance_scale
     sheet = contact_sheet(arguments.weights, arguments.people, Guidance(text=scale, identity=scale, steps=arguments.steps))
     _save(arguments.output, cv2.resize(sheet, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC))
@@ -86,8 +93,9 @@ def _write(arguments: argparse.Namespace) -> int:
 
 
 def _save(file: Path, picture: Image) -> None:
-    if not cv2.imwrite(str(file), picture[:, :, ::-1]):
-        raise TrainingError(f"{file}: expected a file of a folder that exists")
+    with replacing(file) as partial:
+        if not cv2.imwrite(str(partial), picture[:, :, ::-1]):
+            raise TrainingError(f"{file}: could not be written; is the disk full?")
 
 
 if __name__ == "__main__":

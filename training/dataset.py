@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.outputs import replacing
+
 from .crops import aligned_crop, encoder_view
 from .errors import TrainingError
 from .world.canvas import Image
@@ -86,8 +88,7 @@ def build(folder: Path, split: str, identities: int, size: int, processes: int =
         first = SPLITS[split]
         with ProcessPoolExecutor(processes) as pool:
             parts = list(pool.map(partial(_draw, size=size), range(first, first + identities), chunksize=8))
-        partial_file = target.with_suffix(".part.npz")
-        np.savez(partial_file, pictures=np.concatenate([p for p, _ in parts]), crops=np.concatenate([c for _, c in parts]))
-        partial_file.rename(target)
+        with replacing(target) as partial_file:
+            np.savez(partial_file, pictures=np.concatenate([p for p, _ in parts]), crops=np.concatenate([c for _, c in parts]))
     with np.load(target) as arrays:
         return Pictures(split, arrays["pictures"], arrays["crops"])

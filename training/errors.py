@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
+from export import commandline
 from faceclip_serving.contract.errors import UserError
 
 
@@ -14,11 +14,4 @@ class TrainingError(UserError):
 
 def exit_code(command: Callable[[], int]) -> int:
     """Runs a command; what a user can mend is one line on stderr, and code 1."""
-    try:
-        return command()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    return commandline.exit_code(command, "stopped; the same command goes on from the last checkpoint")

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from export.outputs import replacing
 
 from . import device
 from .errors import TrainingError
@@ -86,17 +89,17 @@ class _Training:
         stage.modules.train()
 
     def _resume(self) -> None:
-        saved = device.load(self.file)
         try:
+            saved = device.load(self.file)
             self.stage.modules.load_state_dict(saved["modules"])
             self.averages.module.load_state_dict(saved["averages"])
             self.optimiser.load_state_dict(saved["optimiser"])
-        except (RuntimeError, ValueError) as error:
+            self.history, self.step = saved["history"], saved["step"]
+        except (RuntimeError, ValueError, LookupError, TypeError, UnpicklingError) as error:
             raise TrainingError(
                 f"stage '{self.stage.name}': {self.file} is of other networks or of another number of people; give another folder,"
                 f" or delete it and train the stage anew ({str(error).splitlines()[-1].strip()})"
             ) from error
-        self.history, self.step = saved["history"], saved["step"]
 
     def save(self) -> None:
         state = {
@@ -104,8 +107,8 @@ class _Training:
             "averages": self.averages.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save({**state, "history": self.history, "step": self.step}, self.file.with_suffix(".part"))
-        self.file.with_suffix(".part").rename(self.file)
+        with replacing(self.file) as partial:
+            torch.save({**state, "history": self.history, "step": self.step}, partial)
         if self.history:
             plot(self.history, self.file.with_suffix(".png"))
 
@@ -168,4 +171,5 @@ def plot(history: Sequence[Mapping[str, float]], file: Path) -> None:
         axes.plot([row["step"] for row in rows], values, label=label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend(fontsize="small")
-    figure.savefig(file)
+    with replacing(file) as partial:
+        figure.savefig(partial)

@@ -23,7 +23,7 @@ from .errors import TrainingError, exit_code
 from .loop import run
 from .recipe import STAGES, Recipe, with_steps
 from .stages import make_stage, train
-from .work import Work
+from .work import Work, claim
 
 _CONDITIONED = ("face", "vae", "align")
 _NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _try(arguments: argparse.Namespace) -> int:
     if (arguments.work / "whole").exists() or (arguments.work / "parts").exists():
         raise TrainingError(f"--work: {arguments.work} holds an earlier trial; give an empty folder")
+    claim(arguments.work)
     few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10, text_only_steps=20)
     if arguments.people < few.align_batch:
         raise TrainingError(f"--people: expected at least {few.align_batch}, a batch of people, got {arguments.people}")

@@ -14,9 +14,11 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from export.checkpoint.tensor_files import read_tensors, write_tensors
+from export.outputs import OutputError, replacing
 
 from . import nano
 from .adapter import Adapter
@@ -49,31 +51,36 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     for stage, earlier, part in _TAKEN:
         if trained(stage):
             _require_equal(work, stage, earlier, part)
-    folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / "vae.safetensors", work.vae())
+    modules: dict[str, nn.Module] = {"vae": work.vae()}
     if trained("unet"):
-        _save(folder / "unet.safetensors", work.unet("unet"))
-        _save(folder / "face_clip_encoder.safetensors", work.conditioner("unet").encoder)
+        modules["unet"] = work.unet("unet")
+        modules["face_clip_encoder"] = work.conditioner("unet").encoder
     if trained("text_only"):
-        _save(folder / "text_only_unet.safetensors", work.unet("text_only"))
+        modules["text_only_unet"] = work.unet("text_only")
     if trained("adapter"):
         unet = work.unet("text_only")
         added = _adapter(unet)
         unet.load_state_dict(work.averaged("adapter", "unet"))
         added.tokens.load_state_dict(work.averaged("adapter", "conditioner.adapter"))
-        _save(folder / "adapter.safetensors", added)
+        modules["adapter"] = added
     for stage, name, module in (
         ("recogniser", "recogniser", Recogniser()),
         ("attributes", "classifier", AttributeClassifier()),
     ):
         if trained(stage):
             module.load_state_dict(work.averaged(stage, name))
-            _save(folder / f"{name}.safetensors", module)
+            modules[name] = module
     if trained("align"):
         heads, encoder = make_heads(0), work.conditioner("align").encoder
         heads.load_state_dict(work.averaged("align", "heads"))
-        _save(folder / "alignment_heads.safetensors", heads)
-        _save(folder / "alignment_encoder.safetensors", encoder)
+        modules["alignment_heads"] = heads
+        modules["alignment_encoder"] = encoder
+    parts = {name: _narrow(name, module) for name, module in modules.items()}
+    for name, tensors in parts.items():
+        _require_same(folder / f"{name}.safetensors", tensors)
+    for name, tensors in parts.items():
+        with replacing(folder / f"{name}.safetensors") as partial:
+            write_tensors(tensors, partial)
     return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}
 
 
@@ -130,12 +137,27 @@ def _require_equal(work: Work, stage: str, earlier: str, module: str) -> None:
         )
 
 
-def _save(file: Path, module: nn.Module) -> None:
+def _narrow(name: str, module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file. Raises `TrainingError` where FP16 cannot hold them."""
     tensors = half(module.state_dict())
     spoilt = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if spoilt:
-        raise TrainingError(f"{file.name}: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
-    write_tensors(tensors, file)
+        raise TrainingError(f"{name}.safetensors: FP16 cannot hold {spoilt[:3]}; keep these below 65504")
+    return tensors
+
+
+def _require_same(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises `OutputError` where a file lies that does not hold the very tensors, by name, that are to replace it."""
+    if not file.exists():
+        return
+    try:
+        found = set(read_tensors(file))
+    except (SafetensorError, OSError):
+        found = set()
+    if found != set(tensors):
+        raise OutputError(
+            f"output: expected {file} to be missing, or made by this command, found other weights; choose another folder"
+        )
 
 
 def _load(file: Path, module: Module) -> Module:

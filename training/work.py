@@ -5,6 +5,7 @@ It holds the rendered data, a checkpoint and a loss curve per stage, and the fea
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from export.networks.faceclip import FaceCLIPEncoder
 from export.networks.faceclip.face_vit import FaceTransformer
+from export.outputs import replacing, require_own
 
 from . import device, nano
 from .adapter import FaceTokens
@@ -27,13 +29,30 @@ from .diffusion import LATENT_SIDE, SIZE
 from .errors import TrainingError
 from .identity import face_features
 from .photographs import read_folder
-from .recipe import Recipe
+from .recipe import STAGES, Recipe
 from .texts import read_tokenizer
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "weights" / "nano" / "tokenizer"
 
 _EVERY = 25
 """Of the training pictures, one in so many tells the latents' mean and spread."""
+
+
+RECORD = "training.json"
+"""What says that a folder is one of training."""
+
+
+def claim(folder: Path) -> None:
+    """Makes a folder of training, or takes one that is. Raises `OutputError` where something else lies.
+
+    Older ones have no record: their checkpoints and data tell.
+    """
+    older = (*(folder / "checkpoints" / f"{stage}.pt" for stage in STAGES), *(folder / "data").glob("train-*-*.npz"))
+    if not any(file.is_file() for file in older):
+        require_own(folder, RECORD)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / RECORD) as partial:
+        partial.write_text(json.dumps({"made_by": "python -m training"}) + "\n")
 
 
 class Work:
@@ -80,7 +99,8 @@ class Work:
         file = self.results / "faces.pt"
         if not file.exists():
             classes, patches = face_features(self.vit(), self.data.crops)
-            torch.save({"classes": classes, "patches": patches}, file)
+            with replacing(file) as partial:
+                torch.save({"classes": classes, "patches": patches}, partial)
         saved = device.load(file)
         return Faces(saved["classes"], saved["patches"])
 

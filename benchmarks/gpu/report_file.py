@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_checkpoint, add_placement, add_variant
+from export.outputs import require_file
 from export.paths import ROOT
 
 from ..measure import gpu
-from ..measure.report import stamp
+from ..measure.report import stamp, write_document
 
 FOLDER = Path("build/benchmarks")
 
@@ -75,13 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    gpus = gpu.devices()
+    path = FOLDER / file_name(args.variant, args.placement, gpus)
+    require_file(path)  # before hours are spent
     found = collected(parts(args.variant, args.placement, args.checkpoint, args.runs, args.skip))
     failed = [f"{name}: {document['error']}" for name, document in found.items() if "error" in document]
-    gpus = gpu.devices()
     whole = stamp({"variant": args.variant, "placement": args.placement, "gpus": gpus, "failed": failed, **found})
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / file_name(args.variant, args.placement, gpus)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    write_document(path, whole)
     print(f"the report is {path}", file=sys.stderr)
     for line in failed:
         print(f"error: {line}", file=sys.stderr)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.outputs import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -77,9 +79,8 @@ def save_figure(figure: Figure, file: Path) -> Path:
     """As the ending of `file` says, .svg or .png; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}), replacing(file) as partial:
+        figure.savefig(partial, metadata={"Date": None} if file.suffix == ".svg" else None)
     return file
 
 

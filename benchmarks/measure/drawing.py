@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from export.outputs import replacing
+
 from .pictures import Picture
 
 INK, PAPER = (34, 37, 43), (255, 255, 255)
@@ -16,8 +18,8 @@ _MARGIN = 12
 
 
 def save(picture: Picture, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(file)
+    with replacing(file) as partial:
+        Image.fromarray(picture).save(partial)
 
 
 def sheet(rows: Sequence[Sequence[Picture]], above: Sequence[str], side: int = 192, left: Sequence[str] = ()) -> Picture:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from export.outputs import replacing
 from export.paths import ROOT
 
 PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
@@ -30,10 +31,15 @@ def say(line: str) -> None:
 def emit(name: str, document: Mapping[str, Any]) -> None:
     """Prints the document as the last line; with FACECLIP_SAVE_RESULTS set, keeps it in `results/<name>.json` as well."""
     stamped = stamp(document)
+    print(json.dumps(stamped))  # first: a figure that took hours is told, whatever becomes of the file
     if os.environ.get("FACECLIP_SAVE_RESULTS"):
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(stamped, indent=1) + "\n")
-    print(json.dumps(stamped))
+        write_document(RESULTS / f"{name}.json", stamped)
+
+
+def write_document(file: Path, document: Mapping[str, Any]) -> None:
+    """As JSON for people to read; whole or not at all."""
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def stamp(document: Mapping[str, Any]) -> dict[str, Any]:

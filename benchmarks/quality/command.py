@@ -7,9 +7,11 @@ FOLDER --recogniser MODEL.onnx` scores pictures that any variant made of real pe
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
+from export.outputs import filling
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit
@@ -25,9 +27,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from .evaluation import evaluate
+    from .report import RECORD
 
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    emit(f"quality-{args.variant}", evaluate(VARIANTS[args.variant], args))
+    with filling(args.output, RECORD) as folder:
+        document = evaluate(VARIANTS[args.variant], args, folder)
+    print(f"report: {args.output / 'index.html'}", file=sys.stderr)
+    emit(f"quality-{args.variant}", document)
     return 0
 
 

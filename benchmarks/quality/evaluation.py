@@ -77,8 +77,8 @@ def smallest_psnr_db(a: Pictures, b: Pictures) -> float:
     return round(min(picture_psnr_db(one, other) for one, other in zip(a, b, strict=True)), 2)
 
 
-def evaluate(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything; progress on stderr, the report in `arguments.output`."""
+def evaluate(variant: Variant, arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
+    """Everything; progress on stderr, the report in the folder `output`."""
     folder = weights_folder(variant, arguments.weights)
     assert folder is not None
     started = time.monotonic()
@@ -95,7 +95,7 @@ def evaluate(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     say("pictures of the variant and of its peers")
     table, pictures = compare_makers(joint, folder, jury, world, settings)
     document: dict[str, Any] = {"variant": variant.name, **headline(table)}
-    save(samples(world.usual, pictures, world.drawn.pictures), arguments.output / "samples.png")
+    save(samples(world.usual, pictures, world.drawn.pictures), output / "samples.png")
     say("the same in fp16, and served")
     few = world.usual.only(range(min(_HALF_CASES, len(world.usual))))
     half = timed(exported(variant, arguments.weights, "fp16", arguments.threads), few, settings, "fp16")[0]
@@ -104,15 +104,15 @@ def evaluate(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     document["text_only_is"] = OWN_TEXT_ONLY if TEXT_ONLY in available_peers(folder) else BORROWED_TEXT_ONLY
     if arguments.sweeps:
         say(f"sweeps: {', '.join(arguments.sweeps)}")
-        document["sweeps"] = _sweeps(variant, joint, jury, world, settings, arguments)
+        document["sweeps"] = _sweeps(variant, joint, jury, world, settings, arguments, output)
     document["table"] = table
     document["protocol"] = _protocol(arguments, settings)
-    say(f"report: {write_page(arguments.output, document, {**usual(variant), **_NEUTRAL})}")
+    write_page(output, document, {**usual(variant), **_NEUTRAL})
     return document
 
 
 def _sweeps(
-    variant: Variant, joint: Maker, jury: Jury, world: World, settings: Settings, arguments: argparse.Namespace
+    variant: Variant, joint: Maker, jury: Jury, world: World, settings: Settings, arguments: argparse.Namespace, output: Path
 ) -> dict[str, Any]:
     def in_precision(name: str) -> Maker:
         return exported(variant, arguments.weights, "fp32", arguments.threads, denoiser=name)
@@ -127,7 +127,7 @@ def _sweeps(
         else:
             shown, (curves[name], pictures) = cases, sweep(joint, jury, cases, settings, name)
         values = [point["value"] for point in curves[name]]
-        save(strip(shown, pictures, values), arguments.output / f"strip-{name}.png")
+        save(strip(shown, pictures, values), output / f"strip-{name}.png")
     return curves
 
 

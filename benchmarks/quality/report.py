@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from export.outputs import replacing
+
 from ..measure.chart import curve, save_figure
 from ..measure.drawing import sheet
 from ..measure.pictures import Picture
+from ..measure.report import write_document
 from .judges import Pictures
 from .world import Cases
 
@@ -22,6 +25,8 @@ COLUMNS: Mapping[str, str] = {
     "no_face_rate": "no face ↓", "seconds_per_picture": "seconds per picture",
 }  # fmt: skip
 SAMPLES = 4
+RECORD = "quality.json"
+"""What says that a folder is a report of ours, with all that was measured."""
 ABSENT = "absent: no weights"
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#22252b;max-width:1180px;margin:2.5em auto;padding:0 1.5em}
@@ -50,7 +55,7 @@ def strip(cases: Cases, pictures: Pictures, values: Sequence[Any], shown: int = 
 
 
 def write_page(folder: Path, document: Mapping[str, Any], usual: Mapping[str, Any]) -> Path:
-    """`index.html`, `sweep-*.png` and `results.json` in `folder`; the sheets `samples.png` and `strip-*.png` are there already."""
+    """`index.html`, `sweep-*.png` and `quality.json` in `folder`; the sheets `samples.png` and `strip-*.png` are there already."""
     for name, points in document.get("sweeps", {}).items():
         save_figure(curve(points, name, usual.get(name)), folder / f"sweep-{name}.png")
     figures = "".join(
@@ -70,8 +75,9 @@ def write_page(folder: Path, document: Mapping[str, Any], usual: Mapping[str, An
         f"<h2>Protocol</h2><pre>{html.escape(json.dumps(document['protocol'], indent=1))}</pre></html>"
     )
     file = folder / "index.html"
-    file.write_text(page, encoding="utf-8")
-    (folder / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with replacing(file) as partial:
+        partial.write_text(page, encoding="utf-8")
+    write_document(folder / RECORD, document)
     return file
 
 

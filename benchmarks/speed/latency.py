@@ -20,6 +20,7 @@ import numpy as np
 
 from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
+from export.outputs import require_file
 from export.paths import onnx_folder
 from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS, components
@@ -197,13 +198,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
+    kept = RESULTS if os.environ.get("FACECLIP_SAVE_RESULTS") else Path("build/benchmarks")
+    path = args.chart or kept / f"latency-{variant.name}"
+    charts = [path.with_name(path.name + ending) for ending in (".svg", ".png")]
+    for chart in charts:
+        require_file(chart)  # before minutes are spent
     chosen = points(variant, usual_point(variant, args.placement), args.sweep)
     document = measure_latency(variant, chosen, args.runs, args.checkpoint)
     print(times_table(document["points"]), file=sys.stderr)
-    kept = RESULTS if os.environ.get("FACECLIP_SAVE_RESULTS") else Path("build/benchmarks")
-    path = args.chart or kept / f"latency-{variant.name}"
     figure = bar_chart(f"{variant.name}: milliseconds against the floor", "ms", bars(document["points"]))
-    files = [save_figure(figure, path.with_name(path.name + ending)) for ending in (".svg", ".png")]
-    print("chart:", *files, file=sys.stderr)
+    print("chart:", *(save_figure(figure, chart) for chart in charts), file=sys.stderr)
     emit(f"latency-{variant.name}", document)
     return 0

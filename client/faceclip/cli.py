@@ -5,6 +5,7 @@ request must change, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import __version__
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .errors import FaceCLIPError, InvalidRequestError
 from .grpc_transport import GrpcTransport
@@ -20,7 +22,7 @@ from .parameters import OPTIONS, Option
 from .pipeline import FaceCLIPPipeline
 from .progress_line import ProgressLine
 from .request import from_text
-from .result import FORMATS, FaceCLIPOutput, format_of
+from .result import FORMATS, FaceCLIPOutput, check_outputs, format_of, numbered
 from .status import ServerStatus, server_status
 
 _EXAMPLES = f"""\
@@ -36,17 +38,24 @@ exit codes: 0 done, 1 the server or a file failed, 2 the request must change, 13
 
 _GENERATE_NOTES = """\
 What is left out, the server decides; `faceclip status` shows its defaults. Several pictures are numbered: out-0.png, out-1.png…
-An existing output file is replaced. The files are the server's own, byte for byte, with the marks and metadata it put in.
+An existing output file is replaced, by a whole new one; a folder, or a photograph of --face, never is.
+The files are the server's own, byte for byte, with the marks and metadata it put in.
 Ctrl-C cancels; a server that streams its progress then stops working on the request.
 """
 
 _STATUS = "Is the server there, what does it serve, and what does it use where a request says nothing."
+
+_ELSEWHERE = {"prompt": "--prompt", "face_images": "--face", "output_format": "decided by the ending of -o"}
+"""What `--set` cannot give, and where it is given."""
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def console() -> NoReturn:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets what it cannot show as an escape
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 
@@ -55,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone is known what to do about
+        return code
     except KeyboardInterrupt:
         return _fail(arguments, "cancelled", "interrupted", 130)
     except InvalidRequestError as error:
@@ -70,19 +81,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def generate(arguments: argparse.Namespace) -> int:
     """`faceclip generate`."""
     output: Path = arguments.output
-    if not os.access(output.parent, os.W_OK):  # before minutes are spent
-        raise InvalidRequestError(f"{output}: expected a folder that exists and may be written to, got {output.parent}")
+    paths = numbered(output, min(max(arguments.num_images_per_prompt or 1, 1), 1000))
+    check_outputs(paths)  # before minutes are spent
+    for name, _ in arguments.set:
+        if name in _ELSEWHERE:
+            raise InvalidRequestError(
+                f"--set {name}: expected one of the server's further parameters; this one is {_ELSEWHERE[name]}"
+            )
     options: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in OPTIONS if option.flags}
     options["output_format"] = format_of(output)
     options["retries"] = arguments.retries
     for path in arguments.face:
         if not path.is_file():
             raise InvalidRequestError(f"--face: expected an image file, got {path}")
+        for target in paths:
+            if target.exists() and target.samefile(path):
+                raise InvalidRequestError(f"-o {target}: expected another file than the photograph of --face; it would be lost")
     if arguments.face:
         options["face_images"] = arguments.face
     with FaceCLIPPipeline.from_pretrained(
         arguments.server, model=arguments.model, timeout_s=arguments.timeout, headers=dict(arguments.header)
     ) as pipe:
+        unknown = [
+            name for name, value in options.items() if value is not None and name not in {*pipe.config.inputs, "retries"}
+        ]
+        if unknown:
+            raise InvalidRequestError(
+                f"{unknown[0]}: model '{pipe.config.model}' of this server has no such parameter; leave it out"
+            )
         options |= {name: from_text(name, pipe.config.inputs, text) for name, text in arguments.set}
         result = _run(pipe, arguments.prompt, options, visible=not (arguments.json or arguments.quiet))
     _print_result(result, result.save(output), arguments)
@@ -108,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,status}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from .errors import InvalidRequestError, ProtocolError
 from .transport import Array, Arrays
@@ -21,6 +22,10 @@ OUTPUTS = ("images", "seeds", "details")
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """File extension -> what `output_format` calls it."""
+
+
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+"""Where JPEG and WebP have texts: EXIF's own directory, and its field."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class FaceCLIPOutput:
     """The result of one call."""
 
     images: list[Any] | NDArray[np.float32]
-    """By `output_type`: PIL images, an array [images, height, width, 3] in [0, 1], or the encoded files."""
+    """By `output_type`: PIL images, whose `save` keeps the server's marks; an array [images, height, width, 3] in [0, 1]; or the
+    encoded files."""
     seeds: list[int]
     """Seed of each picture."""
     details: dict[str, Any]
@@ -69,8 +75,9 @@ class FaceCLIPOutput:
             if made.format != format:
                 raise InvalidRequestError(f"{path}: the picture is {made.format}; call with output_format='{format}'")
         paths = numbered(Path(path), len(self.files))
+        check_outputs(paths)
         for target, content in zip(paths, self.files, strict=True):
-            target.write_bytes(content)
+            _write(target, content)
         return paths
 
 
@@ -96,6 +103,30 @@ def format_of(path: str | Path) -> str:
 def numbered(path: Path, count: int) -> list[Path]:
     """`out.png` for one picture; `out-0.png`, `out-1.png`… for several."""
     return [path] if count == 1 else [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(count)]
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """Raises `InvalidRequestError` where a file cannot be written, so that this is known before a request is sent."""
+    for path in paths:
+        if path.is_dir():
+            raise InvalidRequestError(f"{path}: expected the name of a file, it is a folder; choose another name")
+        if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
+            raise InvalidRequestError(f"{path}: expected a folder that exists and may be written to, got {path.parent}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InvalidRequestError(f"{path}: expected a file that may be written to; choose another name")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: on a full disk, or after Ctrl-C, an older file is as it was."""
+    path = path.resolve()  # a link stays a link
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_output(arrays: Arrays, output_type: str, model: str, variant: str, server: str) -> FaceCLIPOutput:
@@ -155,7 +186,32 @@ def _as_type(pictures: Sequence[Image.Image], files: list[bytes], output_type: s
     if output_type == "np":
         pixels: NDArray[np.uint8] = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
         return pixels.astype(np.float32) / np.float32(255)
+    for picture in pictures:
+        _keep_marks(picture)
     return list(pictures)
+
+
+def _keep_marks(picture: Image.Image) -> None:
+    """`picture.save` writes the server's marks too: that it is generated, by what, and its seed. Pillow's own drops them.
+
+    They are of this picture; what is made of it, such as a resized one, has none. `exif` and `pnginfo` of a caller go first.
+    """
+    texts = {name: text for name, text in picture.info.items() if isinstance(name, str) and isinstance(text, str)}
+    marks: dict[str, Any] = {}
+    if "exif" in picture.info:  # of a JPEG, which wants it with its name before; a WebP has it without
+        marks = {"exif": b"Exif\0\0" + picture.info["exif"].removeprefix(b"Exif\0\0")}
+    if texts:  # of a PNG
+        chunks, exif = PngImagePlugin.PngInfo(), Image.Exif()
+        for name, text in texts.items():
+            chunks.add_text(name, text)
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + json.dumps(texts).encode()
+        marks = {"pnginfo": chunks, "exif": exif.tobytes()}
+    save = picture.save
+
+    def save_marked(fp: Any, format: str | None = None, **params: Any) -> None:
+        save(fp, format, **{**marks, **params})
+
+    picture.save = save_marked  # type: ignore[method-assign]
 
 
 def _json(name: str, array: Array) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
 
+from ..outputs import require_directory
 from ..paths import CHECKPOINT
 from .digests import sha256
 from .parts import NEEDED, PARTS, Digest, Part
@@ -36,6 +37,11 @@ def fetch_from_hub(repository: str, file: str, destination: Path, endpoint: str 
     from huggingface_hub import errors, hf_hub_download
 
     what = f"file '{file}' of {repository}"
+    if _brought(destination, file):
+        raise DownloadError(
+            f"{what}: expected nothing at '{destination / file}', or what this command fetched; the file there is neither that nor"
+            " the official one: move it away, or give --to another folder"
+        )
     try:
         return Path(hf_hub_download(repository, file, local_dir=destination, endpoint=endpoint))
     except errors.GatedRepoError as error:
@@ -68,6 +74,7 @@ def download(destination: Path, parts: Iterable[str], accept_license: bool, fetc
         raise LicenseNotAcceptedError(
             f"parts {', '.join(refused)}: their licences, printed above, must be accepted; read them, then add --accept-license"
         )
+    require_directory(destination)
     return [path for name in names for path in _fetch_part(PARTS[name], destination, fetch)]
 
 
@@ -85,12 +92,19 @@ def _fetch_part(part: Part, destination: Path, fetch: Fetch) -> list[Path]:
     destination = destination / part.folder
     for file, *_ in part.files:
         path = destination / file
-        if part.digest is None or not (path.is_file() and _matches(path, part.digest)):
+        if part.digest is None and _brought(destination, file):
+            print(f"kept {path}, which was not fetched by this command")
+        elif part.digest is None or not (path.is_file() and _matches(path, part.digest)):
             path = fetch(part.repository, file, destination)
             if part.digest is not None:
                 _verify(path, part.digest)
         paths.append(path)
     return paths
+
+
+def _brought(destination: Path, file: str) -> bool:
+    """Whether a file lies there that the hub's client did not fetch: it leaves a record of each one that it did."""
+    return (destination / file).exists() and not (destination / f".cache/huggingface/download/{file}.metadata").exists()
 
 
 def _matches(path: Path, digest: Digest) -> bool:

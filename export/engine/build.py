@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -24,6 +23,8 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..checkpoint.digests import sha256
 from ..commandline import add_components, add_variant
+from ..onnx.record import METADATA
+from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
 from . import tensorrt as engine_tensorrt
@@ -32,7 +33,7 @@ from .errors import EngineError
 from .operators import check_operators
 from .options import Options
 from .progress import Progress
-from .record import LOG, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
+from .record import LOG, RECORD, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
 from .shapes import Sizes, bounds_document, engine_bounds, parse_size, shape_ranges
 
 
@@ -49,7 +50,9 @@ def build_engine(
     """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built."""
     recipe = _recipe(variant, component, precision, folder, limits, options)
     reasons = reasons_to_build(folder, recipe, machine)
-    if not reasons:
+    if reasons:
+        require_own_plan(folder)
+    else:
         print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return check_plan(folder, machine), False
     print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
@@ -77,6 +80,7 @@ def refit_engine(base: Path, folder: Path, machine: Machine) -> Record:
     Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file.
     """
     record = check_plan(base, machine)
+    require_own_plan(folder)
     digests = onnx_digests(folder)
     options = record.recipe.options
     if not (options.refit or options.stripped):
@@ -97,6 +101,17 @@ def refit_engine(base: Path, folder: Path, machine: Machine) -> Record:
     finished = replace(options, refit=False, stripped=False)
     recipe = replace(record.recipe, onnx=digests, options=finished)
     return _finish(folder, plan, recipe, machine, time.monotonic() - started)
+
+
+def require_own_plan(folder: Path) -> None:
+    """Raises `EngineError` where a plan or a build log lies beside an ONNX file, and neither the one nor the other was made here."""
+    ours = (METADATA, RECORD)
+    found = [name for name in (PLAN_FILE, LOG) if (folder / name).exists()]
+    if found and not any((folder / name).is_file() for name in ours):
+        raise EngineError(
+            f"{folder}: has {' and '.join(found)} that this command did not make (no {' or '.join(ours)} beside it); move it away, or"
+            " give --components another folder"
+        )
 
 
 def timing_cache(machine: Machine) -> Path:
@@ -146,13 +161,8 @@ def _finish(folder: Path, plan: bytes | memoryview, recipe: Recipe, machine: Mac
 
 def _write(path: Path, content: bytes | memoryview) -> None:
     """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------- command

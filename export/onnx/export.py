@@ -33,13 +33,14 @@ from ..checkpoint.deferred import deferred_parameters
 from ..checkpoint.memory import require_disk
 from ..checkpoint.read import readable_file
 from ..networks.components import Network, build, loras_of, network
+from ..outputs import appearing
 from . import graph, parity
 from .clock import Clock
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .int8_weights import quantize
 from .precision import BYTES, fp32_products, to_half
-from .record import METADATA, appearing, describe_files, identity, kept, versions, weights_source
+from .record import METADATA, describe_files, identity, kept, versions, weights_source
 from .trace import OPSET, trace
 from .wanted import DEPTHS, PRECISIONS, Export
 
@@ -67,7 +68,7 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
     if existing is not None:
         print(f"{export.component} {export.precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return existing
-    with appearing(destination) as folder:
+    with appearing(destination, METADATA) as folder:
         clock = Clock(f"{export.component} {export.precision}")
         made = _make(export, folder, clock)
         metadata = {

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.digests import sha256
-from ..paths import require_own
 from . import sources
 
 METADATA = "metadata.json"
@@ -72,27 +68,6 @@ def is_whole(folder: Path, metadata: Mapping[str, Any]) -> bool:
     """Whether every file that `metadata` names is there in its full size."""
     files = ((folder / name, entry["bytes"]) for name, entry in metadata["files"].items())
     return all(path.is_file() and path.stat().st_size == size for path, size in files)
-
-
-@contextmanager
-def appearing(destination: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `destination` at the end; after an error nothing of it is left.
-
-    What was there before goes only when the new one is complete, and only if it was made here (`OutputError`).
-    """
-    require_own(destination, METADATA)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        old = destination.with_name(f".{destination.name}.{os.getpid()}.old")
-        if destination.exists():
-            destination.replace(old)
-        partial.replace(destination)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _file_state(path: Path) -> tuple[str, int, int]:

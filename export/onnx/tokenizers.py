@@ -11,8 +11,9 @@ from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.digests import sha256
 from ..checkpoint.tokenizers import TOKENIZERS, tokenizer_folders, write_tokenizers
+from ..outputs import appearing
 from . import sources
-from .record import METADATA, appearing, describe_files, identity, kept
+from .record import METADATA, describe_files, identity, kept
 
 
 def export_tokenizers(variant: Variant, checkpoint: Path | None, destination: Path) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def export_tokenizers(variant: Variant, checkpoint: Path | None, destination: Pa
     if existing is not None:
         print(f"{TOKENIZERS}: kept, nothing they are made from has changed", file=sys.stderr)
         return existing
-    with appearing(destination) as folder:
+    with appearing(destination, METADATA) as folder:
         write_tokenizers(variant, checkpoint, folder)
         metadata = {"variant": variant.name, "identity": key, "files": describe_files(folder)}
         (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")

@@ -36,7 +36,8 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..commandline import add_components, add_variant
 from ..onnx.draw import Run, psnr_db
 from ..onnx.graph_precision import ONNX_PRODUCTS
-from ..onnx.record import METADATA, appearing, describe_files, is_whole, read_metadata
+from ..onnx.record import METADATA, describe_files, is_whole, read_metadata
+from ..outputs import appearing
 from ..paths import onnx_folder
 from .compare_pictures import opener
 from .modelopt_graph import NAME_END, annotate, restore
@@ -137,7 +138,7 @@ def quantize(
         raise QuantizationError(f"variant '{variant.name}': no rules for quantising its denoiser; see Network.quantization")
     base = _base(variant, folders)
     version = modelopt_version(python)
-    with appearing(destination) as partial:
+    with appearing(destination, METADATA) as partial:
         print("drawing the calibration pictures", file=sys.stderr, flush=True)
         rows, references = calibrate(variant, folders, sitting, most_rows)
         others = replace(sitting, prompts=tuple(unseen))

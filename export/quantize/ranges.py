@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..commandline import add_variant
 from ..onnx.draw import Run
 from ..onnx.graph_precision import ONNX_ISLANDS
+from ..outputs import require_file
 from ..paths import onnx_folder
 from .sitting import Sitting, add_sitting, sitting_from
 
@@ -196,12 +198,13 @@ def _session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    beside = path.with_name(f".{path.name}.watched")  # its weights are found beside it
-    beside.write_bytes(model.SerializeToString())
+    beside = path.with_name(f".{path.name}.{os.getpid()}.watched")  # its weights are found beside it
+    require_file(beside)
     try:
+        beside.write_bytes(model.SerializeToString())
         return onnxruntime.InferenceSession(str(beside), options, providers=["CPUExecutionProvider"])
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
 
 
 def _described(extreme: Extreme) -> dict[str, Any]:

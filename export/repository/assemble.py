@@ -30,7 +30,8 @@ from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import check_plan
 from ..onnx.wanted import emulated
-from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder, require_own
+from ..outputs import require_own, told_when_full
+from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
 from .render import component_models, model_source, render
@@ -63,7 +64,26 @@ def assemble(
     identity = _identity(variant, configs, components, placement, checkpoint)
     if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
-    scratch = destination.with_name(f"{destination.name}.{os.getpid()}.partial")
+    scratch = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    try:
+        with told_when_full(destination):
+            _fill(scratch, variant, placement, components, configs, checkpoint, deployment)
+            install(scratch, destination, deployment, identity)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return destination
+
+
+def _fill(
+    scratch: Path,
+    variant: Variant,
+    placement: Placement,
+    components: Path,
+    configs: dict[str, str],
+    checkpoint: Path | None,
+    deployment: str,
+) -> None:
+    """The model folders of a deployment, in a folder of their own."""
     shutil.rmtree(scratch, ignore_errors=True)
     for name, text in configs.items():
         model = scratch / model_name(name, deployment)
@@ -82,8 +102,6 @@ def assemble(
             _link_artifact(variant, components, component_models(placement)[name], placement, version)
     prepare = scratch / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare, components)
-    install(scratch, destination, deployment, identity)
-    return destination
 
 
 def _identity(

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 
-from ..paths import require_own
+from ..outputs import replacing, require_own
 
 RECORD = "deployments.json"
 """File at the top of an assembled repository, which Triton ignores: deployment -> its identity and its model folders."""
@@ -54,14 +54,27 @@ def install(scratch: Path, repository: Path, deployment: str, identity: str) -> 
                 f"name: '{deployment}' needs models {sorted(taken)}, which deployment '{other}' of {repository} has; choose another"
             )
     repository.mkdir(parents=True, exist_ok=True)
-    outdated = record.pop(deployment, {"models": []})["models"]
-    _write(repository, record)  # until all is in its place, this deployment counts as missing
-    for name in {*outdated, *fresh}:
-        shutil.rmtree(repository / name, ignore_errors=True)
-    for name in fresh:
-        (scratch / name).replace(repository / name)
-    scratch.rmdir()
-    _write(repository, {**record, deployment: {"identity": identity, "models": fresh}})
+    outdated = record.get(deployment, {"models": []})["models"]
+    others = {name: entry for name, entry in record.items() if name != deployment}
+    old = scratch.with_name(f"{scratch.name}.old")
+    old.mkdir()
+    try:
+        _write(repository, others)  # until all is in its place, this deployment counts as missing
+        for name in (name for name in {*outdated, *fresh} if (repository / name).exists()):
+            (repository / name).replace(old / name)
+        for name in fresh:
+            (scratch / name).replace(repository / name)
+        _write(repository, {**others, deployment: {"identity": identity, "models": fresh}})
+    except BaseException:  # an error, or Ctrl-C: what was there comes back
+        for name in (name for name in fresh if not (scratch / name).exists()):
+            (repository / name).replace(scratch / name)
+        for path in list(old.iterdir()):
+            path.replace(repository / path.name)
+        old.rmdir()
+        _write(repository, record)
+        raise
+    shutil.rmtree(old)
+    shutil.rmtree(scratch)
 
 
 def check_name(deployment: str) -> None:
@@ -81,4 +94,5 @@ def _read(repository: Path) -> dict[str, Any]:
 
 
 def _write(repository: Path, record: dict[str, Any]) -> None:
-    (repository / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    with replacing(repository / RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")

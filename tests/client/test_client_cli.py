@@ -226,3 +226,72 @@ def test_what_the_progress_line_says() -> None:
     assert describe_progress(None, 1.25, 1) == "/ 1.2 s"
     assert describe_progress(Progress(12, 24), 3.44, 0) == f"[{'#' * 12}{'-' * 12}] 12/24 steps  3.4 s"
     assert describe_progress(Progress(30, 24), 3.0, 0).startswith(f"[{'#' * 24}]")
+
+
+@pytest.mark.parametrize(
+    ("output", "arguments", "told"),
+    [
+        ("folder.png", [], "expected the name of a file, it is a folder"),
+        ("nothing/out.png", [], "expected a folder that exists and may be written to"),
+        ("numbered.png", ["-n", "2"], "numbered-1.png: expected the name of a file, it is a folder"),
+        ("me.png", ["--face", "me.png"], "expected another file than the photograph"),
+        ("me.png", ["--face", "linked.png"], "expected another file than the photograph"),
+        ("out.png", ["--set", "prompt=y"], "this one is --prompt"),
+        ("out.png", ["--set", "face_images=y"], "this one is --face"),
+        ("out.png", ["--set", "output_format=JPEG"], "this one is decided by the ending of -o"),
+    ],
+)
+def test_an_output_that_cannot_be_is_told_before_a_request_is_sent(
+    output: str,
+    arguments: list[str],
+    told: str,
+    server: TritonDouble,
+    tmp_path: Path,
+    photo: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder.png", "numbered-1.png"):
+        Path(folder).mkdir()
+    Path("me.png").write_bytes(photo)
+    Path("linked.png").symlink_to("me.png")
+    assert _generate(server, Path(output), *arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and not server.received
+    assert Path("me.png").read_bytes() == photo
+
+
+def test_a_full_disk_leaves_the_older_picture_whole(server: TritonDouble, tmp_path: Path) -> None:
+    """In a process of its own, whose files may have so many bytes only."""
+    output = tmp_path / "out.png"
+    output.write_bytes(b"old")
+    script = (
+        "import resource, sys; from faceclip.cli import console; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); console()"
+    )
+    arguments = ["generate", "--server", server.address, "--prompt", "x", "-o", str(output)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"faceclip: [Errno 27] File too large: '{output}'"
+    assert output.read_bytes() == b"old" and list(tmp_path.iterdir()) == [output]
+
+
+def test_a_terminal_without_utf_8_is_no_error(server: TritonDouble, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "faceclip", "generate", "--server", server.address, "--prompt", "ein Künstler"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([*command, "-o", str(tmp_path / "Bücher.png")], capture_output=True, env=environment)
+    assert done.returncode == 0 and b"B\\xfccher.png" in done.stdout
+    assert (tmp_path / "Bücher.png").exists()
+
+
+def test_a_reader_who_has_left_is_told_nothing(server: TritonDouble, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "faceclip", "generate", "--server", server.address, "--prompt", "x", "--quiet"]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "out.png")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 1 and (tmp_path / "out.png").exists()
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("faceclip-client ")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from faceclip import FaceCLIPOutput, InvalidRequestError, ProtocolError
 from faceclip.result import format_of, numbered, read_output, read_progress
+from faceclip_serving.face.photos import encode_picture
 
 
 def _objects(*items: bytes) -> np.ndarray:
@@ -109,3 +110,17 @@ def test_progress() -> None:
     assert read_progress({"images": _objects()}) is None
     with pytest.raises(ProtocolError, match="step and total"):
         read_progress({"progress": _objects(b'{"step": 1}')})
+
+
+@pytest.mark.parametrize("encoding", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_that_is_saved_by_itself_keeps_the_servers_marks(encoding: str, pixels: np.ndarray, tmp_path: Path) -> None:
+    marks = {"Source": "AI generated", "Seed": "7"}
+    image = _read(_arrays(encode_picture(pixels, encoding, marks))).images[0]
+    for ending in ("png", "jpg", "webp"):
+        image.save(tmp_path / f"out.{ending}")
+        saved = Image.open(tmp_path / f"out.{ending}")
+        comment = saved.getexif().get_ifd(0x8769)[0x9286]
+        assert comment.startswith(b"ASCII") and json.loads(comment[8:]) == marks
+        assert ending != "png" or encoding != "PNG" or saved.info["Source"] == "AI generated"
+    image.save(tmp_path / "bare.png", pnginfo=None, exif=b"")
+    assert "Source" not in Image.open(tmp_path / "bare.png").info

@@ -197,7 +197,7 @@ def test_the_page_shows_absent_peers_and_every_figure(tmp_path: Path) -> None:
     }  # fmt: skip
     page = write_page(tmp_path, document, {"references": 1}).read_text()
     assert "absent: no weights" in page and "two &lt;people&gt;" in page and "+0.0123 ± 0.0040" in page
-    assert (tmp_path / "sweep-references.png").exists() and (tmp_path / "results.json").exists()
+    assert (tmp_path / "sweep-references.png").exists() and (tmp_path / "quality.json").exists()
 
 
 def test_sweeps_are_named(capsys: pytest.CaptureFixture[str]) -> None:
