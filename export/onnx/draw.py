@@ -35,9 +35,7 @@ def draw(variant: Variant, height: int, width: int, steps: int, open_component: 
 
     nets = components(variant)
     asked = request_tensors(prompt="verify", seed=0, height=height, width=width, num_inference_steps=steps)
-    job = Job(
-        parse_request(variant, asked), {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], reservation=None, deadline=None, digest=""
-    )
+    job = Job(parse_request(variant, asked), {UNCONDITIONAL: [0], IDENTITY: [1]}, [1.0], place="", deadline=None, digest="")
 
     def once(component: str, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         with open_component(component) as run:

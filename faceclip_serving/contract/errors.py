@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class UserError(Exception):
     """What somebody can mend who calls a command or the service. The message says what was expected, what came, and the cure."""
@@ -29,3 +31,25 @@ class DeadlineExceeded(RuntimeError):
 
 class Stopping(RuntimeError):
     """The server is shutting down."""
+
+
+OUTCOMES: Mapping[str, type[Exception] | None] = {
+    "ok": None,
+    "invalid": InvalidRequest,
+    "cancelled": Cancelled,
+    "deadline": DeadlineExceeded,
+    "rejected": Busy,
+    "not_a_number": NotANumber,
+    "stopping": Stopping,
+    "error": RuntimeError,
+}
+"""How a request may end, as metrics count it, and the error that says so; anything else is an `error`."""
+
+
+def outcome(error: BaseException | None) -> str:
+    """How a request has ended that raised `error`, or nothing."""
+    if error is None:
+        return "ok"
+    if isinstance(error, GeneratorExit):
+        return "cancelled"
+    return next((name for name, kind in OUTCOMES.items() if kind is not None and isinstance(error, kind)), "error")

@@ -26,8 +26,8 @@ class Job:
     """Which rows of the text encoder's output play which role."""
     face_weights: list[float]
     """Weight of each reference face, summing to 1; empty without a face."""
-    reservation: int | None
-    """Its place in the sampler, if one was reserved."""
+    place: str
+    """In the sampler; empty where it was not admitted yet."""
     deadline: float | None
     """Monotonic seconds after which nobody waits for it any more."""
     digest: str

@@ -147,7 +147,7 @@ def models(variant: Variant) -> dict[str, Signature]:
     public = tuple(parameter.tensor for parameter in PARAMETERS)
     prepare = Signature(
         PREPARE,
-        public,
+        (*public, CONTROL),
         (ALIGNED_FACES, FACE_INDEX, *ids(variant), JOB),
         "checks the request, finds and aligns faces, tokenises",
     )

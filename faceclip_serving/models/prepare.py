@@ -29,11 +29,11 @@ def prepare(
     detect: Detector,
     digest: str,
     arrays: Mapping[str, Array],
-    reservation: int | None = None,
+    place: str = "",
     deadline: float | None = None,
 ) -> dict[str, Array]:
     """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
-    job = Job(parse_request(variant, arrays), {}, [], reservation, deadline, digest)
+    job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest)
     job.stamp("received")
     photos = reference_photos(variant, arrays)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from ..contract.errors import Busy, Cancelled, DeadlineExceeded, NotANumber
-from ..sampling.loop import Event, Failed, Tick
+from ..contract.errors import OUTCOMES, outcome
+from ..sampling.loop import Tick
 from .metrics import Metrics, requests_by_outcome
-
-_OUTCOMES: Mapping[type[Exception], str] = {
-    Cancelled: "cancelled",
-    DeadlineExceeded: "deadline",
-    Busy: "rejected",
-    NotANumber: "not_a_number",
-}
 
 
 class SamplerMetrics:
@@ -28,7 +19,7 @@ class SamplerMetrics:
         self._denoiser_s = metrics.counter("denoiser_seconds_total", "seconds in those calls")
         self._own_s = metrics.counter("scheduler_seconds_total", "seconds of the sampler's own work between calls")
         self._request_steps = metrics.counter("request_steps_total", "requests served, summed over ticks")
-        self._ended = requests_by_outcome(metrics, "ok", "error", *_OUTCOMES.values())
+        self._ended = requests_by_outcome(metrics, *OUTCOMES)
 
     def tick(self, tick: Tick) -> None:
         """A denoiser call has ended."""
@@ -36,14 +27,13 @@ class SamplerMetrics:
         self._rows.increment(tick.rows)
         self._denoiser_s.increment(tick.denoiser_s)
         self._own_s.increment(tick.own_s)
-        self._request_steps.increment(tick.tasks)
+        self._request_steps.increment(tick.requests)
 
     def load(self, active: int, waiting: int) -> None:
         """How many requests there are now."""
         self._active.set(active)
         self._waiting.set(waiting)
 
-    def ended(self, event: Event) -> None:
-        """A request has ended in the sampler."""
-        outcome = _OUTCOMES.get(type(event.error), "error") if isinstance(event, Failed) else "ok"
-        self._ended[outcome].increment(1)
+    def ended(self, error: Exception | None) -> None:
+        """A request has ended, in whatever state."""
+        self._ended[outcome(error)].increment(1)

@@ -1,25 +1,24 @@
 """The step loop: one thread that owns every picture in progress and batches their steps.
 
-A `Task` is a request's pictures and a listener for what becomes of them. Tasks come in from any thread; sampling state is
-touched by the loop's thread alone, so nothing in it needs a lock. Listeners run in a second thread, in order, so that sending
-progress and results never delays the next denoiser call. A failing call fails the tasks that were in it and no other.
+Which requests are active, and what becomes of them, `life` decides; the loop asks it before every call of the denoiser. Sampling
+state is touched by the loop's thread alone, so nothing in it needs a lock. A request fails alone: a failing call of several is
+tried again for each, and whatever a picture's scheduler raises is that picture's.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from ..contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
+from ..contract.errors import NotANumber
 from ..contract.tensors import Array
-from .admission import urgency
+from .life import Lives, Request
 from .pictures import Batch, Denoise, Picture, advance, in_calls, select
 
 log = logging.getLogger(__name__)
@@ -27,18 +26,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Usage:
-    """What a task has used so far."""
+    """What a request has used so far."""
 
     ticks: int = 0
-    """Denoiser calls that had a row of this task."""
+    """Rounds of the denoiser that had a row of this request."""
     rows: int = 0
-    """Denoiser rows of this task."""
+    """Denoiser rows of this request."""
     shared_rows: int = 0
-    """Rows, of any task, in those calls."""
+    """Rows, of any request, in those rounds."""
     denoiser_s: float = 0.0
     """Seconds of those calls."""
     skipped_steps: int = 0
-    """Steps of this task's pictures that needed no call, see `step_cache`."""
+    """Steps of this request's pictures that needed no call, see `step_cache`."""
 
     def report(self) -> dict[str, float]:
         """For the request's details."""
@@ -53,13 +52,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Every picture of the task has done `step` of `total` steps."""
+    """Every picture of the request has done `step` of `total` steps."""
 
     step: int
     total: int
     timestep: float
     latents: Array | None
-    """[images, channels, height, width] after the step, where the task wants previews."""
+    """[1, channels, height, width] of the first picture after the step, where previews are wanted."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +68,13 @@ class Finished:
     usage: Usage
 
 
-@dataclass(frozen=True)
-class Failed:
-    error: Exception
-
-
-Event = Stepped | Finished | Failed
-
-
 @dataclass(eq=False)
-class Task:
-    """Pictures of one request. The listener gets any number of `Stepped`, then one `Finished` or `Failed`."""
+class Work:
+    """The pictures of one request."""
 
     pictures: list[Picture]
-    listener: Callable[[Event], None]
-    priority: str = "interactive"
-    deadline: float | None = None
-    """Monotonic seconds."""
     wants_steps: bool = False
     wants_previews: bool = False
-    cancelled: bool = False
-    """May be set by any thread; obeyed before the next step."""
-    since: float = field(default_factory=time.monotonic)
     usage: Usage = field(default_factory=Usage)
 
     @property
@@ -101,21 +85,22 @@ class Task:
     def done(self) -> bool:
         return all(picture.done for picture in self.pictures)
 
-    def latents(self) -> Array:
-        """Latents of all pictures, copied."""
-        return np.concatenate([picture.latents.numpy() for picture in self.pictures])
+    def stepped(self) -> Stepped:
+        """The step that all pictures have done."""
+        picture = min(self.pictures, key=lambda picture: picture.step)
+        timestep = float(picture.scheduler.timesteps[picture.step - 1])
+        latents = self.pictures[0].latents.numpy().copy() if self.wants_previews else None
+        return Stepped(picture.step, len(picture.chains), timestep, latents)
 
-    def result(self) -> Finished | Failed:
-        """What becomes of a task whose pictures are done."""
-        latents = self.latents()
-        if np.isfinite(latents).all():
-            return Finished(latents, self.usage)
-        return Failed(
-            NotANumber(
+    def finished(self) -> Finished:
+        """What the pictures have become. Raises `NotANumber`."""
+        latents = np.concatenate([picture.latents.numpy() for picture in self.pictures])
+        if not np.isfinite(latents).all():
+            raise NotANumber(
                 "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
                 " guidance, or a denoiser of a wider precision"
             )
-        )
+        return Finished(latents, self.usage)
 
 
 @dataclass(frozen=True)
@@ -123,46 +108,42 @@ class Tick:
     """What one round of the denoiser did, for metrics; it is one call, or several where a picture has more rows than a call."""
 
     rows: int
-    tasks: int
+    requests: int
     denoiser_s: float
     own_s: float
     """Everything else since the previous call ended or work began: the scheduler's own time."""
 
 
 class Observer(Protocol):
-    """Hears what the loop does, in the listeners' thread."""
+    """Hears what the loop does, in the messages' thread."""
 
     def tick(self, tick: Tick) -> None: ...
 
     def load(self, active: int, waiting: int) -> None: ...
 
 
-class StepLoop:
-    """Runs tasks until `stop`. `max_rows`: largest batch of a denoiser call; `max_active`: tasks that share the ticks."""
+Group = tuple[Request, list[Picture]]
+"""A request and those of its pictures that a round is for."""
 
-    def __init__(self, denoise: Denoise, max_rows: int, max_active: int, observer: Observer | None = None) -> None:
+
+class StepLoop:
+    """Works for the active requests of `lives` until it is stopped. `max_rows`: largest batch of a denoiser call."""
+
+    def __init__(self, lives: Lives, denoise: Denoise, max_rows: int, observer: Observer | None = None) -> None:
+        self._lives = lives
         self._denoise = in_calls(denoise, max_rows)
         self._max_rows = max_rows
-        self._max_active = max_active
         self._observer = observer
         self._load = (0, 0)
-        self._incoming: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._active: list[Task] = []
-        self._waiting: list[Task] = []
         self._batch = Batch()
         self._ticks = 0
         self._round_at: float | None = None
         self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._run, "step-loop"), (self._deliver, "step-listeners"))
+            threading.Thread(target=self._supervised, args=(target,), name=name, daemon=True)
+            for target, name in ((self._run, "step-loop"), (lives.deliver, "messages"))
         ]
         for thread in self._threads:
             thread.start()
-
-    def submit(self, task: Task) -> None:
-        """Adds a task; it joins at the next tick, or waits for a place."""
-        self._incoming.put(task)
 
     @property
     def threads_alive(self) -> bool:
@@ -176,124 +157,107 @@ class StepLoop:
         return 0.0 if since is None else time.monotonic() - since
 
     def stop(self) -> None:
-        """Fails what is in progress and ends the threads."""
-        self._incoming.put(None)
-        for thread in self._threads:
-            thread.join()
+        """Ends what is in progress and the threads."""
+        self._lives.stop()
+        self._threads[0].join()
+        self._lives.messages.put(None)
+        self._threads[1].join()
+
+    def _supervised(self, target: Callable[[], None]) -> None:
+        """A thread that ends by an error takes everybody in flight with it, who would wait for ever."""
+        try:
+            target()
+        except BaseException as error:
+            log.critical("a thread of the sampler has ended: everything in flight fails", exc_info=error)
+            self._lives.stop(RuntimeError(f"the sampler has stopped: {type(error).__name__}: {error}"))
 
     def _run(self) -> None:
         own_since = time.monotonic()
-        while True:
-            idle = not self._active and not self._waiting
-            self._round_at = None if idle else time.monotonic()
-            if not self._take_in(block=idle):
-                break
-            self._round_at = time.monotonic()
-            if idle:
+        while (requests := self._lives.round(self._idle)) is not None:
+            if self._round_at is None:
                 own_since = time.monotonic()
-            self._drop_ended()
-            self._promote()
+            self._round_at = time.monotonic()
             self._observe_load()
-            if self._active:
-                own_since = self._tick(own_since)
-        for task in self._active + self._waiting:
-            self._tell(task, Failed(Stopping("the server is stopping")))
-        self._outgoing.put(None)
+            own_since = self._tick(requests, own_since)
 
-    def _take_in(self, block: bool) -> bool:
-        """Moves what has come in to the waiting tasks; False when the loop is to end."""
-        while True:
-            try:
-                task = self._incoming.get(block=block)
-            except queue.Empty:
-                return True
-            if task is None:
-                return False
-            self._waiting.append(task)
-            block = False
-
-    def _drop_ended(self) -> None:
-        """Ends tasks that were cancelled or whose time is up, before any more work is done for them."""
-        now = time.monotonic()
-        for tasks in (self._active, self._waiting):
-            for task in list(tasks):
-                if task.cancelled:
-                    error: Exception = Cancelled(f"cancelled after {task.step} steps")
-                elif task.deadline is not None and now > task.deadline:
-                    error = DeadlineExceeded(
-                        f"the request's timeout ran out after {task.step} steps; allow more time or fewer steps"
-                    )
-                else:
-                    continue
-                tasks.remove(task)
-                self._batch.forget()
-                self._tell(task, Failed(error))
-
-    def _promote(self) -> None:
-        self._waiting.sort(key=lambda task: urgency(task.priority, task.since))
-        while self._waiting and len(self._active) < self._max_active:
-            self._active.append(self._waiting.pop(0))
-
-    def _tick(self, own_since: float) -> float:
-        """One denoiser call and what follows from it; the time when the call ended."""
-        owner = {id(picture): task for task in self._active for picture in task.pictures}
-        chosen = select((picture for task in self._active for picture in task.pictures), self._max_rows)
-        served = {id(owner[id(picture)]): owner[id(picture)] for picture in chosen}.values()
-        before = {id(task): task.step for task in served}
-        called = ended = time.monotonic()
-        try:
-            inputs = self._batch.inputs(chosen)
-            rows = len(inputs["timestep"])
-            called = time.monotonic()
-            noise_pred = self._denoise(inputs)
-            ended = time.monotonic()
-            for picture in chosen:
-                owner[id(picture)].usage.rows += len(picture.chain.branches)
-            advance(chosen, noise_pred, self._ticks)
-        except Exception as error:
-            log.error("a denoiser call failed", exc_info=error)
-            self._batch.forget()
-            for task in served:
-                self._active.remove(task)
-                self._tell(task, Failed(error))
-            return time.monotonic()
-        self._ticks += 1
-        for task in served:
-            task.usage.ticks += 1
-            task.usage.shared_rows += rows
-            task.usage.denoiser_s += ended - called
-            task.usage.skipped_steps = sum(picture.cache.skipped for picture in task.pictures)
-            if task.wants_steps and task.step > before[id(task)]:
-                self._tell(task, self._stepped(task))
-            if task.done:
-                self._active.remove(task)
-                self._batch.forget()
-                self._tell(task, task.result())
-        if self._observer is not None:
-            tick, observer = Tick(rows, len(served), ended - called, called - own_since), self._observer
-            self._outgoing.put(lambda: observer.tick(tick))
+    def _idle(self) -> None:
+        self._round_at = None
+        self._batch.forget()
         self._observe_load()
+
+    def _tick(self, requests: Iterable[Request], own_since: float) -> float:
+        """One round of the denoiser and what follows from it; the time when its last call ended."""
+        groups = self._chosen(requests)
+        if not groups:  # all have ended since
+            return own_since
+        called = time.monotonic()
+        predicted, rows = self._predictions(groups)
+        ended = time.monotonic()
+        self._ticks += 1
+        for (request, pictures), noise_pred in zip(groups, predicted, strict=True):
+            work: Work | None = request.work  # gone where the request has ended meanwhile
+            if work is None:
+                continue
+            try:
+                if isinstance(noise_pred, Exception):
+                    raise noise_pred
+                self._advance(request, work, pictures, noise_pred, rows, ended - called)
+            except Exception as error:  # whatever it is, it is this request's
+                log.error("a request failed in the sampler", exc_info=error)
+                self._lives.end(request.place, error)
+        if self._observer is not None:
+            tick, observer = Tick(rows, len(groups), ended - called, called - own_since), self._observer
+            self._lives.messages.put(lambda: observer.tick(tick))
         return ended
 
+    def _chosen(self, requests: Iterable[Request]) -> list[Group]:
+        """Whom this round is for, in the order of their rows."""
+        works = [(request, request.work) for request in requests]
+        owner = {id(picture): request for request, work in works if work is not None for picture in work.pictures}
+        pictures = (picture for _, work in works if work is not None for picture in work.pictures)
+        groups: dict[Request, list[Picture]] = {}
+        for picture in select(pictures, self._max_rows):
+            groups.setdefault(owner[id(picture)], []).append(picture)
+        return list(groups.items())
+
+    def _predictions(self, groups: list[Group]) -> tuple[list[Array | Exception], int]:
+        """For each group its rows of the denoiser's output, or why there are none; and the rows of all.
+
+        If the call for all fails, each is tried alone: only those fail that fail alone.
+        """
+        everything = [picture for _, pictures in groups for picture in pictures]
+        counts = [sum(len(picture.chain.branches) for picture in pictures) for _, pictures in groups]
+        try:
+            noise_pred = self._denoise(self._batch.inputs(everything))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whom it concerns
+            self._batch.forget()
+            if len(groups) == 1:
+                return [error], counts[0]
+            log.warning("a denoiser call for %d requests failed, each is tried alone: %s", len(groups), error)
+            return [self._predictions([group])[0][0] for group in groups], sum(counts)
+        ends = np.cumsum(counts)
+        return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)
+
+    def _advance(
+        self, request: Request, work: Work, pictures: list[Picture], noise_pred: Array, rows: int, seconds: float
+    ) -> None:
+        """One step of a request's pictures, and what its caller hears of it."""
+        before, usage = work.step, work.usage
+        usage.ticks += 1
+        usage.rows += len(noise_pred)
+        usage.shared_rows += rows
+        usage.denoiser_s += seconds
+        advance(pictures, noise_pred, self._ticks)
+        usage.skipped_steps = sum(picture.cache.skipped for picture in work.pictures)
+        if work.wants_steps and work.step > before:
+            self._lives.tell(request, work.stepped())
+        if work.done:
+            self._lives.finish(request, work.finished())
+
     def _observe_load(self) -> None:
-        load = (len(self._active), len(self._waiting))
+        counts = self._lives.counts()
+        load = (counts.active, counts.waiting)
         if self._observer is not None and load != self._load:
             observer = self._observer
-            self._outgoing.put(lambda: observer.load(*load))
+            self._lives.messages.put(lambda: observer.load(*load))
         self._load = load
-
-    @staticmethod
-    def _stepped(task: Task) -> Stepped:
-        picture = min(task.pictures, key=lambda picture: picture.step)
-        timestep = float(picture.scheduler.timesteps[picture.step - 1])
-        return Stepped(picture.step, len(picture.chains), timestep, task.latents() if task.wants_previews else None)
-
-    def _tell(self, task: Task, event: Event) -> None:
-        self._outgoing.put(lambda: task.listener(event))
-
-    def _deliver(self) -> None:
-        while (deliver := self._outgoing.get()) is not None:
-            try:
-                deliver()
-            except Exception:  # a listener's failure is its own; the others still want to hear
-                log.exception("a listener failed")

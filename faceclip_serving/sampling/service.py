@@ -1,42 +1,32 @@
-"""What the sampler answers: whole runs, runs that are followed step by step, and questions about itself.
+"""What the sampler answers: whole runs, runs that are followed step by step, and operations (`contract/operations.py`).
 
-The streaming model lives in another process, so it follows a run by asking: `start`, then `watch` until the run has ended, each
-watch answered at the next step. A run whose follower stops asking is cancelled. `Reply` is how an answer gets back, from
-whichever thread has it; nothing here knows of Triton.
-
-Operations, in the `control` tensor as JSON; without one a request is a whole run:
-- `{"op": "admit"}` -> `{"reservation": n}`: a place for a request that is about to come, or `Busy`
-- `{"op": "start", "previews": bool}` with a job -> `{"run": id}`
-- `{"op": "watch", "run": id}` -> the next step that was not heard, or the run's end with its latents
-- `{"op": "cancel", "run": id}`, `{"op": "release", "reservation": n}`
-- `{"op": "status"}`, `{"op": "drain", "on": bool}` -> `Service.status`
+The streaming model lives in another process, so it follows a run by asking: `Start`, then `Follow` until the run has ended, each
+answered at the next step. `Reply` is how an answer gets back, from whichever thread has it; nothing here knows of Triton.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Protocol
 
-from ..contract.errors import Busy, InvalidRequest
+from ..contract import operations
+from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
+from ..contract.operations import Admit, Drain, End, Follow, Leave, Operation, Prepare, Renew, Start, Status
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out
-from .admission import Admission
-from .loop import Event, Failed, Finished, StepLoop, Stepped, Task
+from .life import Ended, Lives
+from .loop import Finished, StepLoop, Stepped, Work
 from .pictures import start_pictures
 
-FOLLOWER_LOST_S = 30.0
-"""A followed run that nobody has asked about for so long is cancelled."""
+Event = Stepped | Finished | Ended
 
-MOST_UNHEARD = 128
-"""Steps that are kept for a follower who is slower than the run; beyond, the oldest are forgotten. The end never is."""
+MOST_LAST_WORDS = 64
+"""Reasons that are kept for followers who have not asked yet."""
 
 
 class Reply(Protocol):
@@ -47,199 +37,189 @@ class Reply(Protocol):
     def refuse(self, error: Exception) -> None: ...
 
 
-@dataclass(eq=False)
-class Run:
-    """A run that is followed step by step."""
+class Follower:
+    """What a run that is followed has to say, and who waits for it. May be called from any thread.
 
-    task: Task
-    job: Job
-    unheard: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
-    """Events that the follower has not asked for yet, in order."""
-    watcher: Reply | None = None
-    asked_at: float = field(default_factory=time.monotonic)
+    Steps that were not heard are kept in order, the preview of the last one alone.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._unheard: deque[Event] = deque()
+        self._watcher: Reply | None = None
+        self._over = False
+        self._lock = threading.Lock()
+
+    def hear(self, event: Event) -> None:
+        """An event of the run."""
+        with self._lock:
+            if self._unheard and isinstance(last := self._unheard[-1], Stepped):
+                self._unheard[-1] = replace(last, latents=None)
+            self._unheard.append(event)
+        self._answer()
+
+    def ask(self, watcher: Reply) -> None:
+        """Somebody wants the next event. Raises `InvalidRequest` after the last one."""
+        with self._lock:
+            if self._over:
+                raise InvalidRequest("control: the run has ended, and its end was told")
+            before, self._watcher = self._watcher, watcher
+        if before is not None:
+            before.refuse(Cancelled("another watcher follows this run now"))
+        self._answer()
+
+    @property
+    def last_words(self) -> bool:
+        """Whether nothing is left to say but why the run has failed."""
+        with self._lock:
+            return bool(self._unheard) and isinstance(self._unheard[-1], Ended)
+
+    def _answer(self) -> None:
+        with self._lock:
+            if self._watcher is None or not self._unheard:
+                return
+            watcher, self._watcher = self._watcher, None
+            event = self._unheard.popleft()
+            self._over = not isinstance(event, Stepped)
+        if isinstance(event, Stepped):
+            progress = {"step": event.step, "total": event.total, "timestep": event.timestep}
+            latents = {} if event.latents is None else {"latents": event.latents}
+            watcher.send({"report": json_tensor(progress), **latents})
+        else:
+            _answer(watcher, self._job, event)
 
 
 class Service:
-    """Owns the step loop and everything in flight. `handle` may be called from any thread."""
+    """The sampler's answers. `handle` may be called from any thread."""
 
-    def __init__(
-        self,
-        variant: Variant,
-        digest: str,
-        loop: StepLoop,
-        admission: Admission,
-        on_end: Callable[[Event], None] = lambda event: None,
-    ) -> None:
+    def __init__(self, variant: Variant, digest: str, loop: StepLoop, lives: Lives) -> None:
         self._variant = variant
         self._digest = digest
         self._loop = loop
-        self._admission = admission
-        self._on_end = on_end
-        self._runs: dict[str, Run] = {}
-        self._lock = threading.Lock()
-        self._operations = {
-            "run": self._run,
-            "start": self._start,
-            "watch": self._watch,
-            "cancel": self._cancel,
-            "admit": self._admit,
-            "release": self._release,
-            "drain": self._drain,
-            "status": self._status,
+        self._lives = lives
+        self._followers: dict[str, Follower] = {}
+        self._ended: OrderedDict[str, Follower] = OrderedDict()
+        """Of runs that failed while nobody was asking: the reason is told to whom asks next."""
+        self._operations: Mapping[type[Operation], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
+            Admit: self._admit,
+            Renew: lambda asked, _: {"gone": lives.renew(asked.places)},
+            Prepare: lambda asked, _: {"gone": not lives.prepare(asked.place)},
+            Leave: self._leave,
+            Start: self._start,
+            End: self._end,
+            Drain: self._drain,
+            Status: lambda *_: self.status(),
         }
 
     def handle(self, arrays: Mapping[str, Array], reply: Reply) -> None:
         """Answers one request, now or when its run has got there."""
         try:
-            control = json.loads(arrays["control"][0]) if "control" in arrays else {"op": "run"}
-            operation = self._operations.get(control["op"])
-            if operation is None:
-                raise InvalidRequest(f"control: unknown operation '{control['op']}'")
-            operation(control, arrays, reply)
+            if "control" not in arrays:
+                self._run(arrays, reply)
+                return
+            asked = operations.decode(arrays["control"])
+            if isinstance(asked, Follow):
+                self._follow(asked, reply)
+                return
+            answer = self._operations[type(asked)](asked, arrays)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             reply.refuse(error)
-
-    def _run(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        def listen(event: Event) -> None:
-            if isinstance(event, Finished):
-                reply.send(_result(job, event))
-            elif isinstance(event, Failed):
-                reply.refuse(event.error)
-
-        job = self._job(arrays)
-        self._loop.submit(self._task(job, arrays, listen))
-
-    def _start(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        identity = uuid.uuid4().hex
-        job = self._job(arrays)
-        self._forget_ended()
-
-        def listen(event: Event) -> None:
-            with self._lock:
-                run = self._runs.get(identity)
-                if run is None:
-                    return
-                run.unheard.append(event)
-            self._answer_watcher(identity)
-            if run.watcher is None and time.monotonic() - run.asked_at > FOLLOWER_LOST_S:
-                run.task.cancelled = True
-
-        task = self._task(job, arrays, listen)
-        task.wants_steps, task.wants_previews = True, bool(control.get("previews"))
-        with self._lock:
-            self._runs[identity] = Run(task, job)
-        self._loop.submit(task)
-        reply.send({"report": json_tensor({"run": identity})})
-
-    def _watch(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        with self._lock:
-            run = self._runs.get(control["run"])
-            if run is None:
-                raise InvalidRequest("control: no such run; it has ended, or was cancelled because nobody followed it")
-            run.watcher = reply
-            run.asked_at = time.monotonic()
-        self._answer_watcher(control["run"])
-
-    def _answer_watcher(self, identity: str) -> None:
-        """Tells the waiting follower of a run the next thing that it has not heard, if there is any."""
-        with self._lock:
-            run = self._runs.get(identity)
-            if run is None or run.watcher is None or not run.unheard:
-                return
-            reply, event = run.watcher, run.unheard.popleft()
-            run.watcher = None
-            run.asked_at = time.monotonic()
-            if not isinstance(event, Stepped):
-                del self._runs[identity]
-        if isinstance(event, Stepped):
-            progress = {"step": event.step, "total": event.total, "timestep": event.timestep}
-            latents = {} if event.latents is None else {"latents": event.latents}
-            reply.send({"report": json_tensor(progress), **latents})
-        elif isinstance(event, Finished):
-            reply.send(_result(run.job, event))
         else:
-            reply.refuse(event.error)
+            reply.send({"report": json_tensor(answer)})
 
-    def _cancel(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        with self._lock:
-            run = self._runs.get(control["run"])
-        if run is not None:
-            run.task.cancelled = True
-        reply.send({"report": json_tensor({"cancelled": run is not None})})
+    def ended(self, place: str) -> None:
+        """A request is over, so its follower goes, but for a reason that was not told yet."""
+        follower = self._followers.pop(place, None)
+        if follower is not None and follower.last_words:
+            self._ended[place] = follower
+            while len(self._ended) > MOST_LAST_WORDS:
+                self._ended.popitem(last=False)
 
-    def _admit(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
+    def _run(self, arrays: Mapping[str, Array], reply: Reply) -> None:
+        job = self._job(arrays)
+        self._enter(job, arrays, lambda event: _answer(reply, job, event), holds=False, previews=False)
+
+    def _start(self, asked: Start, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        job = self._job(arrays)
+        follower = self._followers[job.place] = Follower(job)
         try:
-            reservation = self._admission.reserve()
-        except Busy as error:
-            self._on_end(Failed(error))
+            self._enter(job, arrays, follower.hear, holds=True, previews=asked.previews)
+        except Exception:
+            self._followers.pop(job.place, None)
             raise
-        reply.send({"report": json_tensor({"reservation": reservation})})
+        return {"place": job.place}
 
-    def _release(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        self._admission.release(control["reservation"])
-        reply.send({"report": json_tensor({})})
+    def _follow(self, asked: Follow, reply: Reply) -> None:
+        follower = self._followers.get(asked.place) or self._ended.pop(asked.place, None)
+        if follower is None:
+            raise InvalidRequest("control: no such run; it has ended, or was given up because nobody held it")
+        follower.ask(reply)
 
-    def _drain(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        self._admission.drain(bool(control.get("on", True)))
-        self._status(control, arrays, reply)
+    def _admit(self, asked: Admit, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        return {"place": self._lives.admit(asked.priority, asked.deadline).place}
 
-    def _status(self, control: Mapping[str, Any], arrays: Mapping[str, Array], reply: Reply) -> None:
-        reply.send({"report": json_tensor(self.status())})
+    def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        self._lives.leave(asked.place)
+        return {}
+
+    def _end(self, asked: End, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        if asked.outcome not in OUTCOMES:
+            raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
+        kind = OUTCOMES[asked.outcome]
+        error = None if kind is None else kind(f"ended by the holder of its place: {asked.outcome}")
+        return {"ended": self._lives.end(asked.place, error)}
+
+    def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        self._lives.drain(asked.on)
+        return self.status()
 
     def status(self) -> dict[str, Any]:
         """What a probe asks. `stalled_s`: seconds since the loop came round last, 0 while it has nothing to do."""
-        admission = self._admission
+        limits, counts = self._lives.limits, self._lives.counts()
         return {
-            "in_flight": admission.in_flight,
-            "draining": admission.draining,
-            "threads_alive": self._loop.threads_alive,
+            "in_flight": counts.active + counts.waiting + counts.decoding,
+            "active": counts.active,
+            "waiting": counts.waiting,
+            "decoding": counts.decoding,
+            "draining": self._lives.draining,
+            "threads_alive": self._loop.threads_alive and not self._lives.over,
             "stalled_s": round(self._loop.stalled_s, 3),
-            "max_active": admission.max_active,
-            "max_waiting": admission.max_waiting,
+            "max_active": limits.max_active,
+            "max_waiting": limits.max_waiting,
         }
 
     def _job(self, arrays: Mapping[str, Array]) -> Job:
+        """The job of a request, with a place: one that was not admitted before, is now. Raises `Busy`."""
         job = Job.decode(arrays["job"], self._digest)
         job.stamp("conditioned")
+        job.place = job.place or self._lives.admit(job.request.priority, job.deadline).place
         return job
 
-    def _task(self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None]) -> Task:
-        """A task that gives its place back when it ends."""
-        number = self._admission.enter(job.reservation)
-        if job.reservation is not None:
-            job.reservation = number  # another one if the first had expired
+    def _enter(
+        self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None], holds: bool, previews: bool
+    ) -> None:
+        """The job's pictures wait to be drawn."""
 
-        def listen(event: Event) -> None:
-            if isinstance(event, Finished | Failed):
-                ok = isinstance(event, Finished)
-                decoding = ok and job.reservation is not None  # it came through `prepare`, so `finish` releases it
-                self._admission.leave(number, time.monotonic() - task.since if ok else None, decoding)
+        def hear(event: Event) -> None:
+            if not isinstance(event, Stepped):
                 job.stamp("denoised")
             listener(event)
-            if isinstance(event, Finished | Failed):
-                self._on_end(event)
 
         try:
             if job.face_weights and self._variant.identity.name in arrays:
                 job.warnings += odd_ones_out(arrays[self._variant.identity.name])
             conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}
-            pictures = start_pictures(self._variant, job, conditioning)
-        except Exception:
-            self._admission.leave(number)
+            work = Work(start_pictures(self._variant, job, conditioning), wants_steps=holds, wants_previews=previews)
+        except Exception as error:
+            self._lives.end(job.place, error)
             raise
-        task = Task(pictures, listen, job.request.priority, job.deadline)
-        return task
-
-    def _forget_ended(self) -> None:
-        """Drops the results of runs that ended after their follower was gone."""
-        now = time.monotonic()
-        with self._lock:
-            for identity, run in list(self._runs.items()):
-                ended = run.unheard and isinstance(run.unheard[-1], Finished | Failed)
-                if ended and now - run.asked_at > FOLLOWER_LOST_S:
-                    del self._runs[identity]
+        self._lives.enter(job.place, work, hear, holds, lambda: work.step, job.request.priority, job.deadline)
 
 
-def _result(job: Job, event: Finished) -> dict[str, Array]:
-    job.sampling = event.usage.report()
-    return {"latents": event.latents, "report": job.encode()}
+def _answer(reply: Reply, job: Job, event: Event) -> None:
+    """The last thing that a caller hears."""
+    if isinstance(event, Finished):
+        job.sampling = event.usage.report()
+        reply.send({"latents": event.latents, "report": job.encode()})
+    elif isinstance(event, Ended):
+        reply.refuse(event.error)

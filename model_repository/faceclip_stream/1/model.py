@@ -1,20 +1,20 @@
 """The streaming entry: the ensemble's flow, driven here, with a response per step and cancellation.
 
 Triton does not tell a running ensemble that its caller is gone; a decoupled model can ask. It runs each request in a thread of
-its own, follows the sampler step by step, and cancels the run there as soon as nobody listens any more.
+its own, holds its place in the sampler, and ends it there as soon as nobody listens any more, whatever it is waiting for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from faceclip_serving.contract.errors import Cancelled
-from faceclip_serving.contract.tensors import Array
 from faceclip_serving.models import adapter
+from faceclip_serving.models.holder import Holder, asking
 from faceclip_serving.models.streaming import stream
 from faceclip_serving.sampling.previews import PREVIEW_FILE
 
@@ -27,6 +27,8 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._variant, self._signature = setup.variant, setup.signature
         self._call = setup.call
+        self._ask = asking(setup.call)
+        self._holder = Holder(self._ask)
         in_flight = setup.placement.max_active + setup.placement.max_waiting
         self._factors = np.load(setup.folder / PREVIEW_FILE)
         self._threads = ThreadPoolExecutor(in_flight + SPARE_THREADS, thread_name_prefix="stream")
@@ -38,12 +40,10 @@ class TritonPythonModel:
     def _serve(self, request: Any, sender: Any) -> None:
         try:
             arrays = adapter.decode(request, self._signature)
-            timeout_us = adapter.timeout_us(request)
-
-            def call(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-                return self._call(name, inputs, timeout_us)
-
-            for response in stream(self._variant, call, self._factors, arrays, sender.is_cancelled):
+            limit_us = adapter.timeout_us(request)
+            deadline = time.monotonic() + limit_us / 1e6 if limit_us else None
+            parts = (self._variant, self._call, self._ask, self._holder, self._factors)
+            for response in stream(*parts, arrays, sender.is_cancelled, deadline):
                 sender.send(adapter.encode(response, self._signature))
             adapter.close(sender)
         except Cancelled:
@@ -52,4 +52,5 @@ class TritonPythonModel:
             adapter.send(sender, adapter.failure(error, request))
 
     def finalize(self) -> None:
+        self._holder.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -15,7 +15,7 @@ from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.models import adapter
 from faceclip_serving.models.metrics import Metrics
 from faceclip_serving.models.sampler_metrics import SamplerMetrics
-from faceclip_serving.sampling.admission import Admission
+from faceclip_serving.sampling.life import Limits, Lives, Request
 from faceclip_serving.sampling.loop import StepLoop
 from faceclip_serving.sampling.service import Service
 
@@ -43,15 +43,17 @@ class TritonPythonModel:
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
         placement = setup.placement
-        admission = Admission(placement.max_active, placement.max_waiting)
         metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment))
+
+        def on_end(request: Request, error: Exception | None) -> None:
+            metrics.ended(error)
+            self._service.ended(request.place)
+
+        lives = Lives(Limits(placement.max_active, placement.max_waiting), on_end)
         self._loop = StepLoop(
-            lambda inputs: setup.call(DENOISER, inputs)["noise_pred"],
-            placement.denoiser_rows,
-            placement.max_active,
-            metrics,
+            lives, lambda inputs: setup.call(DENOISER, inputs)["noise_pred"], placement.denoiser_rows, metrics
         )
-        self._service = Service(setup.variant, setup.digest, self._loop, admission, metrics.ended)
+        self._service = Service(setup.variant, setup.digest, self._loop, lives)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -81,7 +81,7 @@ def job(key, rows=2, **values):
         t.name: np.random.default_rng(key).standard_normal(t.shape({"rows": rows})).astype(np.float32)
         for t in TINY_FLUX.conditioning
     }
-    return Job(request, {"unconditional": [0], "identity": [1]}, [1.0], None, None, "digest"), conditioning
+    return Job(request, {"unconditional": [0], "identity": [1]}, [1.0], "", None, "digest"), conditioning
 
 
 def test_requests_of_different_steps_and_guidance_share_their_steps(pipeline):

@@ -1,4 +1,4 @@
-"""The step loop, the service and admission, with a plain callable as denoiser."""
+"""The step loop and the service, with a plain callable as denoiser."""
 
 import json
 import queue
@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, Stopping
+from faceclip_serving.contract import operations
+from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
+from faceclip_serving.contract.operations import Admit, Drain, End, Follow, Leave, Prepare, Renew, Start, Status
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.admission import Admission, urgency
-from faceclip_serving.sampling.loop import Failed, StepLoop, Stepped, Task
+from faceclip_serving.sampling.life import Ended, Limits, Lives
+from faceclip_serving.sampling.loop import StepLoop, Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.service import Service
 
@@ -19,7 +21,7 @@ from .test_pictures import conditioning, denoise, job
 
 
 class Denoiser:
-    """Takes `seconds` per call and notes the rows of each."""
+    """Takes `seconds` per call and notes the rows of each. Fails for pictures taller than 8 cells, and for 'poisoned' latents."""
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
@@ -28,30 +30,35 @@ class Denoiser:
     def __call__(self, inputs):
         self.rows.append(len(inputs["timestep"]))
         time.sleep(self.seconds)
-        if inputs["latents"].shape[2] > 8:
+        if inputs["latents"].shape[2] > 8 or (inputs["pooled"][:, 0] > POISON / 2).any():
             raise MemoryError("too large")
         return denoise(inputs)
+
+
+POISON = 1e6
 
 
 @pytest.fixture
 def start():
     loops = []
 
-    def make(denoiser, max_rows=8, max_active=8):
-        loops.append(StepLoop(denoiser, max_rows, max_active))
-        return loops[-1]
+    def make(denoiser, max_rows=8, limits=None, observer=None):
+        lives = Lives(limits or Limits(8, 8))
+        loops.append(StepLoop(lives, denoiser, max_rows, observer))
+        return lives, loops[-1]
 
     yield make
     for loop in loops:
         loop.stop()
 
 
-def submit(loop, key, one, **options):
-    """Submits a job; the queue of its events."""
+def submit(lives, key, one, arrays=None, deadline=None, priority="interactive", **wants):
+    """Submits a job; its place, work, and the queue of its events."""
     events = queue.Queue()
-    task = Task(start_pictures(TINY_SDXL, one, conditioning(key)), events.put, **options)
-    loop.submit(task)
-    return task, events
+    work = Work(start_pictures(TINY_SDXL, one, arrays or conditioning(key)), **wants)
+    place = lives.admit().place
+    lives.enter(place, work, events.put, False, lambda: work.step, priority, deadline)
+    return place, work, events
 
 
 def outcome(events):
@@ -65,64 +72,129 @@ def alone(key, one):
 
 
 def test_a_late_request_joins_midway_and_shares_every_tick(start):
-    loop = start(Denoiser(0.02))
-    _, long = submit(loop, 1, job(seed=1, num_inference_steps=12))
+    lives, _ = start(Denoiser(0.02))
+    *_, long = submit(lives, 1, job(seed=1, num_inference_steps=12))
     time.sleep(0.07)
-    _, late = submit(loop, 2, job(seed=2))
+    *_, late = submit(lives, 2, job(seed=2))
     event = outcome(late)
     np.testing.assert_array_equal(event.latents, alone(2, job(seed=2)))
     assert (event.usage.ticks, event.usage.rows, event.usage.shared_rows) == (4, 8, 16)
     np.testing.assert_array_equal(outcome(long).latents, alone(1, job(seed=1, num_inference_steps=12)))
 
 
-def test_a_failing_call_fails_its_own_requests_only(start):
-    loop = start(Denoiser())
-    good, bad = submit(loop, 1, job(seed=1))[1], submit(loop, 2, job(seed=2, height=128))[1]
+def poisoned(key):
+    arrays = {name: array.copy() for name, array in conditioning(key).items()}
+    arrays["pooled"][:, 0] = POISON
+    return arrays
+
+
+def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
+    """The poisoned request is of the size of the others, so it shares their calls."""
+    lives, _ = start(Denoiser(0.02))
+    good = [submit(lives, key, job(seed=key))[-1] for key in (1, 2)]
+    *_, bad = submit(lives, 3, job(seed=3), poisoned(3))
     event = outcome(bad)
-    assert isinstance(event, Failed) and isinstance(event.error, MemoryError)
-    np.testing.assert_array_equal(outcome(good).latents, alone(1, job(seed=1)))
+    assert isinstance(event, Ended) and isinstance(event.error, MemoryError)
+    for key, events in zip((1, 2), good, strict=True):
+        np.testing.assert_array_equal(outcome(events).latents, alone(key, job(seed=key)))
 
 
-def test_cancel_stops_the_work_within_two_steps_and_leaves_others_alone(start):
+def test_a_scheduler_that_fails_in_its_middle_fails_its_own_request_only(start, monkeypatch):
+    lives, _ = start(Denoiser(0.02))
+    *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
+    _, work, bad = submit(lives, 2, job(seed=2, num_inference_steps=8))
+
+    def fails(*_args, **_options):
+        raise IndexError("index 50 is out of bounds")
+
+    work.pictures[0].scheduler.step = fails
+    assert isinstance(outcome(bad).error, IndexError)
+    np.testing.assert_array_equal(outcome(good).latents, alone(1, job(seed=1, num_inference_steps=8)))
+
+
+def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
+    lives, _ = start(Denoiser())
+    _, work, events = submit(lives, 1, job(seed=1))
+    work.pictures[0].latents[:] = float("nan")
+    assert isinstance(outcome(events).error, NotANumber)
+
+
+def test_an_end_stops_the_work_at_once_and_leaves_others_alone(start):
+    """The call that runs is the last one: its rows are not used, and no further one has any of the ended request."""
     denoiser = Denoiser(0.02)
-    loop = start(denoiser)
-    task, doomed = submit(loop, 1, job(seed=1, num_inference_steps=100), wants_steps=True)
-    _, other = submit(loop, 2, job(seed=2, num_inference_steps=20))
+    lives, _ = start(denoiser)
+    place, work, doomed = submit(lives, 1, job(seed=1, num_inference_steps=100), wants_steps=True)
+    *_, other = submit(lives, 2, job(seed=2, num_inference_steps=20))
     while doomed.get(timeout=30).step < 5:
         pass
-    task.cancelled = True
+    assert lives.end(place, Cancelled("gone"))
+    calls = len(denoiser.rows)
     event = outcome(doomed)
-    assert isinstance(event, Failed) and isinstance(event.error, Cancelled)
-    assert task.step <= 7
+    assert isinstance(event, Ended) and isinstance(event.error, Cancelled)
     np.testing.assert_array_equal(outcome(other).latents, alone(2, job(seed=2, num_inference_steps=20)))
-    assert denoiser.rows[-1] == 2  # the other one, alone
+    assert set(denoiser.rows[calls + 1 :]) == {2}, "the other one, alone"
+    assert work.step <= 7
 
 
 def test_a_deadline_is_obeyed_between_steps_also_while_waiting(start):
-    loop = start(Denoiser(0.02), max_active=1)
+    lives, _ = start(Denoiser(0.02), limits=Limits(1, 8))
     soon = time.monotonic() + 0.1
-    _, active = submit(loop, 1, job(seed=1, num_inference_steps=100), deadline=soon)
-    _, waiting = submit(loop, 2, job(seed=2), deadline=soon)
+    *_, active = submit(lives, 1, job(seed=1, num_inference_steps=100), deadline=soon)
+    *_, waiting = submit(lives, 2, job(seed=2), deadline=soon)
     for events in (active, waiting):
-        event = outcome(events)
-        assert isinstance(event, Failed) and isinstance(event.error, DeadlineExceeded)
+        assert isinstance(outcome(events).error, DeadlineExceeded)
 
 
-def test_interactive_requests_leave_the_waiting_line_first_but_batch_does_not_starve(start):
-    loop = start(Denoiser(0.01), max_active=1)
+def test_interactive_requests_leave_the_waiting_line_first(start):
+    lives, _ = start(Denoiser(0.01), limits=Limits(1, 8))
     order = queue.Queue()
     for key, priority in ((1, "interactive"), (2, "batch"), (3, "interactive")):
-        pictures = start_pictures(TINY_SDXL, job(seed=key), conditioning(key))
-        loop.submit(Task(pictures, lambda event, key=key: order.put(key), priority=priority))
+        work = Work(start_pictures(TINY_SDXL, job(seed=key), conditioning(key)))
+        lives.enter(lives.admit().place, work, lambda event, key=key: order.put(key), False, priority=priority)
     assert [order.get(timeout=30) for _ in range(3)] == [1, 3, 2]
-    assert urgency("batch", waiting_since=0.0) < urgency("interactive", waiting_since=31.0)
 
 
-def test_stopping_tells_everyone():
-    loop = StepLoop(Denoiser(0.02), 8, 1)
-    waiting = [submit(loop, key, job(seed=key, num_inference_steps=100))[1] for key in (1, 2)]
+def test_stopping_tells_everyone(start):
+    lives, loop = start(Denoiser(0.02), limits=Limits(1, 8))
+    waiting = [submit(lives, key, job(seed=key, num_inference_steps=100))[-1] for key in (1, 2)]
     loop.stop()
     assert all(isinstance(outcome(events).error, Stopping) for events in waiting)
+
+
+class Load:
+    """An observer that notes the load."""
+
+    def __init__(self):
+        self.loads = []
+
+    def tick(self, tick):
+        pass
+
+    def load(self, active, waiting):
+        self.loads.append((active, waiting))
+
+
+def test_the_load_that_is_told_returns_to_nothing_after_a_failure(start):
+    load = Load()
+    lives, _ = start(Denoiser(), observer=load)
+    *_, events = submit(lives, 1, job(seed=1, height=128))
+    assert isinstance(outcome(events).error, MemoryError)
+    deadline = time.monotonic() + 30
+    while load.loads[-1:] != [(0, 0)] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert load.loads[-1] == (0, 0) and (1, 0) in load.loads
+
+
+def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start, monkeypatch):
+    lives, loop = start(Denoiser(0.02))
+    *_, events = submit(lives, 1, job(seed=1, num_inference_steps=100))
+    monkeypatch.setattr(loop, "_chosen", lambda requests: 1 / 0)
+    event = outcome(events)
+    assert "the sampler has stopped: ZeroDivisionError" in str(event.error)
+    with pytest.raises(RuntimeError, match="the sampler has stopped"):
+        lives.admit()
+    loop._threads[0].join(30)
+    assert not loop.threads_alive
 
 
 class Reply:
@@ -139,12 +211,21 @@ class Reply:
 
 
 class TestService:
-    def ask(self, service, arrays=None, **control):
+    @pytest.fixture
+    def service(self, start):
+        def make(denoiser, limits=None, digest="digest"):
+            lives, loop = start(denoiser, limits=limits)
+            made = Service(TINY_SDXL, digest, loop, lives)
+            lives._on_end = lambda request, error: made.ended(request.place)
+            made.loop, made.lives = loop, lives
+            return made
+
+        return make
+
+    def ask(self, service, operation=None, arrays=None):
         reply = Reply()
-        tensors = dict(arrays or {})
-        if control:
-            tensors["control"] = np.array([json.dumps(control).encode()], object)
-        service.handle(tensors, reply)
+        control = {} if operation is None else {"control": operations.encode(operation)}
+        service.handle({**(arrays or {}), **control}, reply)
         return reply
 
     def report(self, reply):
@@ -152,110 +233,123 @@ class TestService:
         assert isinstance(answer, dict), answer
         return json.loads(answer["report"][0])
 
-    def arrays(self, key, **values):
-        return {"job": job(seed=key, **values).encode(), **conditioning(key)}
+    def arrays(self, key, place="", **values):
+        return {"job": replace(job(seed=key, **values), place=place).encode(), **conditioning(key)}
 
-    def test_a_run_that_is_followed_reports_every_step_and_ends_with_the_same_latents(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(8, 8))
-        run = self.report(self.ask(service, self.arrays(1), op="start", previews=True))["run"]
+    def in_flight(self, service):
+        return self.report(self.ask(service, Status()))["in_flight"]
+
+    def test_a_run_that_is_followed_reports_every_step_and_ends_with_the_same_latents(self, service):
+        made = service(Denoiser(0.01))
+        place = self.report(self.ask(made, Start(previews=True), self.arrays(1)))["place"]
         steps = []
         while True:
-            answer = self.ask(service, op="watch", run=run).get()
+            answer = self.ask(made, Follow(place)).get()
             progress = json.loads(answer["report"][0])
             if "step" not in progress:
                 break
             steps.append(progress["step"])
-            assert answer["latents"].shape == (1, 4, 8, 8)
+            assert "latents" not in answer or answer["latents"].shape == (1, 4, 8, 8)
         assert steps == [1, 2, 3, 4]
         np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
         assert progress["sampling"]["ticks"] == 4
-        assert isinstance(self.ask(service, op="watch", run=run).get(), InvalidRequest)
+        assert isinstance(self.ask(made, Follow(place)).get(), InvalidRequest)
+        assert self.in_flight(made) == 1, "its pictures are decoded"
+        assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True}
+        assert self.in_flight(made) == 0 and not made._followers
 
-    def test_a_slow_follower_hears_every_step_in_order(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.0)), Admission(8, 8))
-        run = self.report(self.ask(service, self.arrays(1), op="start"))["run"]
+    def test_a_slow_follower_hears_every_step_in_order_and_the_newest_preview_alone_is_kept(self, service):
+        made = service(Denoiser(0.0))
+        place = self.report(self.ask(made, Start(previews=True), self.arrays(1)))["place"]
         deadline = time.monotonic() + 30
-        while self.report(self.ask(service, op="status"))["in_flight"] and time.monotonic() < deadline:
+        while not self.report(self.ask(made, Status()))["decoding"] and time.monotonic() < deadline:
             time.sleep(0.01)  # the run has ended before anybody asked
-        heard = [self.report(self.ask(service, op="watch", run=run)).get("step") for _ in range(5)]
-        assert heard == [1, 2, 3, 4, None]
+        answers = [self.ask(made, Follow(place)).get() for _ in range(5)]
+        assert [json.loads(answer["report"][0]).get("step") for answer in answers] == [1, 2, 3, 4, None]
+        assert ["latents" in answer for answer in answers] == [False, False, False, False, True]
 
-    def test_cancel_by_the_follower(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(8, 8))
-        run = self.report(self.ask(service, self.arrays(1, num_inference_steps=100), op="start"))["run"]
-        assert self.report(self.ask(service, op="watch", run=run))["step"] >= 1
-        assert self.report(self.ask(service, op="cancel", run=run)) == {"cancelled": True}
-        while isinstance(answer := self.ask(service, op="watch", run=run).get(), dict):
+    def test_a_caller_who_leaves_ends_the_run_and_whoever_asks_is_told(self, service):
+        made = service(Denoiser(0.01))
+        place = self.report(self.ask(made, Start(), self.arrays(1, num_inference_steps=100)))["place"]
+        assert self.report(self.ask(made, Follow(place)))["step"] >= 1
+        assert self.report(self.ask(made, End(place, "cancelled"))) == {"ended": True}
+        while isinstance(answer := self.ask(made, Follow(place)).get(), dict):
             pass
-        assert isinstance(answer, Cancelled)
+        assert isinstance(answer, Cancelled) and self.in_flight(made) == 0
 
-    def test_mixed_versions_and_unknown_operations_are_refused(self, start):
-        service = Service(TINY_SDXL, "another digest", start(Denoiser()), Admission(8, 8))
-        assert "assemble" in str(self.ask(service, self.arrays(1)).get())
-        assert isinstance(self.ask(service, op="nonsense").get(), InvalidRequest)
+    def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
+        made = service(Denoiser(0.2))
+        place = self.report(self.ask(made, Start(), self.arrays(1)))["place"]
+        first, second = self.ask(made, Follow(place)), self.ask(made, Follow(place))
+        assert isinstance(first.get(), Cancelled) and self.report(second)["step"] == 1
 
-    def test_a_full_server_refuses_at_once_and_takes_work_again_later(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(1, 1))
-        first, second = self.ask(service, self.arrays(1)), self.ask(service, self.arrays(2))
-        refused = self.ask(service, op="admit").get()
+    def test_mixed_versions_and_unknown_operations_are_refused(self, service):
+        made = service(Denoiser(), digest="another digest")
+        assert "assemble" in str(self.ask(made, arrays=self.arrays(1)).get())
+        for control in (b'{"op": "nonsense"}', b"[", b'{"op": "follow"}', b'{"op": "end", "place": 3}', b'{"op": ["admit"]}'):
+            reply = Reply()
+            made.handle({"control": np.array([control], object)}, reply)
+            assert isinstance(answer := reply.get(), InvalidRequest) and str(answer).startswith("control: "), control
+        assert self.in_flight(made) == 0
+
+    def test_a_full_server_refuses_at_once_and_takes_work_again_later(self, service):
+        made = service(Denoiser(0.01), Limits(1, 1))
+        first, second = self.ask(made, arrays=self.arrays(1)), self.ask(made, arrays=self.arrays(2))
+        refused = self.ask(made, Admit()).get()
         assert isinstance(refused, Busy) and "retry after" in str(refused)
         for reply, key in ((first, 1), (second, 2)):
             np.testing.assert_array_equal(reply.get()["latents"], alone(key, job(seed=key)))
-        assert self.report(self.ask(service, op="status"))["in_flight"] == 0
-        assert "reservation" in self.report(self.ask(service, op="admit"))
+        assert self.report(self.ask(made, Admit()))["place"]
 
-    def test_a_request_is_in_flight_until_its_pictures_are_ready(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.0)), Admission(1, 0))
-        place = self.report(self.ask(service, op="admit"))["reservation"]
-        arrays = {"job": replace(job(seed=1), reservation=place).encode(), **conditioning(1)}
-        answer = self.ask(service, arrays).get()
-        place = json.loads(answer["report"][0])["reservation"]
-        assert self.report(self.ask(service, op="status"))["in_flight"] == 1  # the decoder has it now
-        assert isinstance(self.ask(service, self.arrays(2)).get(), dict), "its place is free"
-        self.ask(service, op="release", reservation=place)
-        assert self.report(self.ask(service, op="status"))["in_flight"] == 0
+    def test_a_request_is_in_flight_until_its_pictures_are_ready_and_needs_no_place_meanwhile(self, service):
+        made = service(Denoiser(0.0), Limits(1, 0))
+        place = self.report(self.ask(made, Admit()))["place"]
+        assert self.report(self.ask(made, Prepare(place))) == {"gone": False}
+        assert self.report(self.ask(made, Renew([place, "?"]))) == {"gone": ["?"]}
+        assert self.report(self.ask(made, Leave(place))) == {}
+        answer = self.ask(made, arrays=self.arrays(1, place)).get()
+        assert json.loads(answer["report"][0])["place"] == place
+        assert self.in_flight(made) == 1
+        assert isinstance(self.ask(made, arrays=self.arrays(2)).get(), dict), "its place is free"
+        self.ask(made, End(place, "ok"))
+        assert self.report(self.ask(made, Status()))["decoding"] == 1
 
-    def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, start):
-        loop = start(Denoiser(0.4))
-        service = Service(TINY_SDXL, "digest", loop, Admission(3, 2))
-        idle = self.report(self.ask(service, op="status"))
-        assert idle == {
-            "in_flight": 0, "draining": False, "threads_alive": True, "stalled_s": 0.0, "max_active": 3, "max_waiting": 2,
+    def test_a_place_that_is_lost_is_the_end_of_the_request(self, service):
+        made = service(Denoiser())
+        place = self.report(self.ask(made, Admit()))["place"]
+        self.ask(made, End(place))
+        assert self.report(self.ask(made, Prepare(place))) == {"gone": True}
+        assert isinstance(self.ask(made, arrays=self.arrays(1, place)).get(), Cancelled)
+
+    def test_a_job_that_cannot_be_drawn_gives_its_place_back(self, service):
+        made = service(Denoiser())
+        place = self.report(self.ask(made, Admit()))["place"]
+        arrays = self.arrays(1, place)
+        del arrays["embeddings"]
+        assert isinstance(self.ask(made, arrays=arrays).get(), KeyError)
+        assert self.in_flight(made) == 0
+
+    def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
+        made = service(Denoiser(0.4), Limits(3, 2))
+        assert self.report(self.ask(made, Status())) == {
+            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "draining": False, "threads_alive": True, "stalled_s": 0.0,
+            "max_active": 3, "max_waiting": 2,
         }  # fmt: skip
-        reply = self.ask(service, self.arrays(1))
+        reply = self.ask(made, arrays=self.arrays(1))
         seen = []
-        while (status := self.report(self.ask(service, op="status")))["in_flight"]:
+        while (status := self.report(self.ask(made, Status())))["active"] or status["waiting"]:
             seen.append(status["stalled_s"])
             time.sleep(0.02)
         assert max(seen) > 0.2 and min(seen[len(seen) // 4 :]) < 0.2, "it grows within a call and starts again with the next"
         assert isinstance(reply.get(), dict)
-        loop.stop()
-        assert self.report(self.ask(service, op="status"))["threads_alive"] is False
+        made.loop.stop()
+        assert self.report(self.ask(made, Status()))["threads_alive"] is False
 
-    def test_draining_finishes_what_is_in_flight(self, start):
-        service = Service(TINY_SDXL, "digest", start(Denoiser(0.01)), Admission(8, 8))
-        running = self.ask(service, self.arrays(1))
-        assert self.report(self.ask(service, op="drain"))["in_flight"] == 1
-        assert isinstance(self.ask(service, op="admit").get(), Busy)
+    def test_draining_finishes_what_is_in_flight(self, service):
+        made = service(Denoiser(0.01))
+        running = self.ask(made, arrays=self.arrays(1))
+        assert self.report(self.ask(made, Drain()))["in_flight"] == 1
+        assert isinstance(self.ask(made, Admit()).get(), Busy)
         assert isinstance(running.get(), dict)
-        assert self.report(self.ask(service, op="drain", on=False))["in_flight"] == 0
-        assert isinstance(self.ask(service, self.arrays(2)).get(), dict)
-
-
-def test_reservations_are_counted_used_released_and_expire():
-    now = [0.0]
-    admission = Admission(1, 1, clock=lambda: now[0])
-    first, second = admission.reserve(), admission.reserve()
-    with pytest.raises(Busy):
-        admission.reserve()
-    admission.release(second)
-    number = admission.enter(first)
-    admission.reserve()
-    with pytest.raises(Busy):
-        admission.enter(None)
-    now[0] = 1000.0  # the unused reservation expires, the running request does not
-    admission.reserve()
-    with pytest.raises(Busy):
-        admission.reserve()
-    admission.leave(number, seconds=4.0)
-    assert admission.in_flight == 1
+        assert self.report(self.ask(made, Drain(on=False)))["draining"] is False
+        assert isinstance(self.ask(made, arrays=self.arrays(2)).get(), dict)

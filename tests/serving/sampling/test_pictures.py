@@ -19,7 +19,7 @@ EMBEDDINGS, POOLED = TINY_SDXL.conditioning
 
 def job(rows=None, weights=(1.0,), **values):
     request = parse_request(TINY_SDXL, raw(**{"num_inference_steps": 4, "height": 64, "width": 64, **values}))
-    return Job(request, rows or {"unconditional": [0], "identity": [1]}, list(weights), None, None, "digest")
+    return Job(request, rows or {"unconditional": [0], "identity": [1]}, list(weights), "", None, "digest")
 
 
 def conditioning(seed, rows=2):

@@ -31,7 +31,7 @@ def started(variant, kind):
     request = parse_request(variant, request_tensors(prompt="a", seed=1, num_inference_steps=2, **{**values, **sizes}))
     roles = [role for _, role, _ in plan_rows(request, faces)]
     rows = {role: [i for i, other in enumerate(roles) if other == role] for role in roles}
-    job = Job(request, rows, [1 / faces] * faces if faces else [], None, None, "digest")
+    job = Job(request, rows, [1 / faces] * faces if faces else [], "", None, "digest")
     rng = np.random.default_rng(0)
     sizes = {"rows": len(roles)}
     conditioning = {t.name: rng.standard_normal(t.shape(sizes)).astype(np.float32) for t in variant.conditioning}

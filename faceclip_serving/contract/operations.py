@@ -1,0 +1,120 @@
+"""What the models of one server ask the sampler for besides running a job, as typed values that travel in the `control` tensor.
+
+Each is a JSON object: `op`, the name of the operation in small letters, and its fields. The answers are JSON in `report`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from types import NoneType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from .errors import InvalidRequest
+from .tensors import Array, json_tensor
+
+
+@dataclass(frozen=True)
+class Admit:
+    """A place for a request that is about to come -> `{"place": id}`, or `Busy`."""
+
+    priority: str = "interactive"
+    deadline: float | None = None
+    """Monotonic seconds."""
+
+
+@dataclass(frozen=True)
+class Renew:
+    """The holder of these places is still there -> `{"gone": [...]}`, those that have ended meanwhile."""
+
+    places: list[str]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The preparation of a request begins -> `{"gone": bool}`. Also what tells the model `prepare` that there is a place already."""
+
+    place: str
+    deadline: float | None = None
+    """Monotonic seconds."""
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The holder hands a place on to models that cannot renew it -> `{}`. It is kept for `Limits.unheld_s`."""
+
+    place: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """With a job: run it, to be followed step by step -> `{"place": id}`."""
+
+    previews: bool = False
+
+
+@dataclass(frozen=True)
+class Follow:
+    """The next thing about a run that was not heard: a step, or its end with the latents."""
+
+    place: str
+
+
+@dataclass(frozen=True)
+class End:
+    """A request has ended, or is to -> `{"ended": bool}`, whether it was still there. `outcome`: of `errors.OUTCOMES`."""
+
+    place: str
+    outcome: str = "cancelled"
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Take no new work, or take it again -> as `Status`."""
+
+    on: bool = True
+
+
+@dataclass(frozen=True)
+class Status:
+    """-> what is in flight and whether the loop is well; see `Service.status`."""
+
+
+Operation = Admit | Renew | Prepare | Leave | Start | Follow | End | Drain | Status
+OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}
+
+
+def encode(operation: Operation) -> Array:
+    """The `control` tensor of an operation, object [1]."""
+    return json_tensor({"op": type(operation).__name__.lower(), **asdict(operation)})
+
+
+def decode(control: Array) -> Operation:
+    """The operation of a `control` tensor. Raises `InvalidRequest`."""
+    try:
+        told = json.loads(control.reshape(-1)[0])
+    except (ValueError, RecursionError, IndexError) as error:
+        raise InvalidRequest(f"control: expected a JSON object ({error})") from None
+    name = told.pop("op", None) if isinstance(told, dict) else None
+    kind = OPERATIONS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise InvalidRequest(f"control: expected 'op', one of {', '.join(OPERATIONS)}, got {name!r}")
+    hints = get_type_hints(kind)
+    needed = {each.name for each in fields(kind) if each.default is MISSING}
+    if not needed <= told.keys() <= hints.keys():
+        raise InvalidRequest(f"control: '{name}' takes {sorted(hints)}, needs {sorted(needed)}, got {sorted(told)}")
+    for key, value in told.items():
+        if not _is(value, hints[key]):
+            raise InvalidRequest(f"control: '{name}', '{key}': expected {hints[key]}, got {value!r}")
+    return kind(**told)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a field's type."""
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is(each, get_args(hint)[0]) for each in value)
+    kinds = get_args(hint) if get_origin(hint) is Union or len(get_args(hint)) > 1 else (hint,)
+    if value is None or isinstance(value, bool):
+        return (NoneType if value is None else bool) in kinds
+    return isinstance(value, tuple(kind for kind in kinds if kind is not bool)) or (float in kinds and isinstance(value, int))
