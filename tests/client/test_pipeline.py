@@ -86,7 +86,7 @@ def test_variants_and_models_are_looked_up(server: TritonDouble, monkeypatch: py
 
 def test_the_servers_refusal_is_told_in_its_own_words(pipe: FaceCLIPPipeline) -> None:
     with pytest.raises(
-        InvalidRequestError, match=r"^height: expected a multiple of 8 from 64 to 512 pixels, got 7; try 64$"
+        InvalidRequestError, match=r"^height: expected a multiple of 8 from 64 to 1344 pixels, got 7; try 64$"
     ) as raised:
         pipe("a lighthouse", height=7)
     assert isinstance(raised.value.__cause__, grpc.RpcError)

@@ -119,8 +119,8 @@ def test_with_the_graphs_there_tensorrt_is_what_is_missing(tmp_path, capsys):
 
 
 def test_a_size_beyond_the_variants_is_refused_first(tmp_path, capsys):
-    assert main(["engine", "--components", str(tmp_path), "--component", "denoiser", "--size", "1024x1024"]) == 1
-    assert "latent_height: expected a multiple of 8 from 64 to 512 pixels, got 1024" in capsys.readouterr().err
+    assert main(["engine", "--components", str(tmp_path), "--component", "denoiser", "--size", "2048x2048"]) == 1
+    assert "latent_height: expected a multiple of 8 from 64 to 1344 pixels, got 2048" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------------------ refit

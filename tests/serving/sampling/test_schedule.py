@@ -65,7 +65,9 @@ def test_a_variant_that_is_in_no_table_has_a_schedule_of_its_own():
 
 
 def test_json_too_deep_to_read_is_the_callers_error():
-    with pytest.raises(InvalidRequest, match="scheduler_options: expected JSON"):
+    with pytest.raises(
+        InvalidRequest, match="scheduler_options: expected a JSON object of plain values, got one nested too deeply"
+    ):
         job(scheduler_options="[" * 5000 + "]" * 5000)
 
 
