@@ -67,10 +67,10 @@ def test_orders_reach_every_sampler_and_clients_see_both(both):
     with FaceCLIPPipeline.from_pretrained(both.url, model="flux") as flux:
         offered = server_status(flux._transport).offered
         assert {served.model: served.variant for served in offered} == {"faceclip": "tiny-sdxl", "flux": "tiny-flux"}
-        places = [ask(both.url, name, op="admit")["reservation"] for name in ("faceclip", "flux")]
+        places = [ask(both.url, name, op="admit")["place"] for name in ("faceclip", "flux")]
         assert drain(both.url, timeout_s=0) == 2
         for name, place in zip(("faceclip", "flux"), places, strict=True):
-            ask(both.url, name, op="release", reservation=place)
+            ask(both.url, name, op="end", place=place)
         assert drain(both.url, timeout_s=10) == 0
         resume(both.url)
         assert flux("a portrait", num_inference_steps=1).images

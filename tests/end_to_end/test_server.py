@@ -89,14 +89,16 @@ def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
 
 
 def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
-    places = [ask(server.url, op="admit")["reservation"] for _ in range(40)]
+    places = [ask(server.url, op="admit")["place"] for _ in range(40)]
+    for place in places:
+        ask(server.url, op="leave", place=place)  # kept without being renewed
     started = time.monotonic()
     with pytest.raises(ServerBusyError) as caught:
         pipe("a portrait", num_inference_steps=1)
     assert time.monotonic() - started < 2
     assert caught.value.retry_after_s >= 1
     for number in places:
-        ask(server.url, op="release", reservation=number)
+        ask(server.url, op="end", place=number)
     assert pipe("a portrait", num_inference_steps=1).images
 
 

@@ -104,14 +104,16 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
         run.until_ready()
         assert [run.ask(question)[0] for question in ("start", "ready", "live")] == [200, 200, 200]
 
-        places = [ask(run.url, op="admit")["reservation"] for _ in range(40)]
+        places = [ask(run.url, op="admit")["place"] for _ in range(40)]
+        for place in places:
+            ask(run.url, op="leave", place=place)  # kept without being renewed
         run.until(lambda: run.ask("ready")[1]["why"] == "40 in flight")
         assert [run.ask(question)[0] for question in ("ready", "live")] == [200, 200]
         waiting = clients.submit(command, "drain", "--grpc-port", str(run.ports.grpc))
         run.until(lambda: run.ask("ready")[0] == 503)
         assert "draining" in run.ask("ready")[1]["why"] and run.ask("live")[0] == 200
         for number in places:
-            ask(run.url, op="release", reservation=number)
+            ask(run.url, op="end", place=number)
         assert waiting.result().returncode == 0 and "40 requests are in flight" in waiting.result().stderr
         assert command("resume", "--grpc-port", str(run.ports.grpc)).returncode == 0
         run.until(lambda: run.ask("ready")[0] == 200)
