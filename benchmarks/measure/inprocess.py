@@ -28,7 +28,7 @@ from faceclip_serving.contract.signatures import (
     bounds,
     components,
 )
-from faceclip_serving.contract.tensors import Array, Bounds, Signature
+from faceclip_serving.contract.tensors import Array, Bounds, Signature, bytes_tensor
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.encoding_cache import EncodingCache
@@ -57,9 +57,9 @@ class Pipeline:
     """Of the last request, see `step_cache`."""
 
     def __call__(self, arrays: Arrays) -> dict[str, Array]:
-        """Public inputs -> public outputs."""
+        """Public inputs -> public outputs; pictures as files, unless the request wants them otherwise."""
         self.seconds = {}
-        prepared = self._timed(PREPARE, arrays)
+        prepared = self._timed(PREPARE, {"image_encoding": bytes_tensor([b"binary"]), **arrays})
         nets = components(self.variant)
 
         def inputs(name: str, known: Mapping[str, Array]) -> Arrays:

@@ -72,7 +72,7 @@ _BROKEN_OFF = re.compile(r"Received RST_STREAM|Stream removed|Socket closed|[Cc]
 """gRPC's words for a connection that broke within a call, where it gives another status than UNAVAILABLE."""
 _NEVER_CONNECTED = re.compile(
     r"failed to connect|connection refused|errors resolving|resolution failed|network is unreachable|no healthy upstream"
-    r"|http2 header with status: 503|reset reason: (?:remote )?connection (?:failure|timeout)|reset reason: overflow",
+    r"|reset reason: (?:remote )?connection (?:failure|timeout)|reset reason: overflow",
     re.IGNORECASE,
 )
 """gRPC's words, and those of proxies (Envoy, HTTP) that reached no server: the request went nowhere."""

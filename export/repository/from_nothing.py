@@ -10,6 +10,7 @@ from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
 from faceclip_serving.contract.variant import Variant
 
+from ..checkpoint.committed import weights_folder
 from ..checkpoint.tokenizers import TOKENIZERS
 from ..onnx.export import export_component
 from ..onnx.tokenizers import export_tokenizers
@@ -35,6 +36,7 @@ def build_repository(
     exported = onnx_folder(variant)
     exported.mkdir(parents=True, exist_ok=True)
     with FileLock(exported / LOCK):  # two at once would do the work twice, and one would replace what the other serves
+        weights_folder(variant, checkpoint)  # says which are missing, before anything is made
         export_tokenizers(variant, checkpoint, exported / TOKENIZERS)
         for component in COMPONENTS:
             precision = placement.components[component].precision

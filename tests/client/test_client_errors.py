@@ -83,14 +83,12 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
         ),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerUnavailableError, False),
         ("UNKNOWN", "Stream removed", ServerUnavailableError, False),
-        ("UNAVAILABLE", "no healthy upstream", ServerUnavailableError, False),
-        ("UNAVAILABLE", "Received http2 header with status: 503", ServerUnavailableError, False),
         ("UNAVAILABLE", "draining: this server finishes its work and takes no more", ServerUnavailableError, False),
         ("CANCELLED", "the request's timeout ran out after 3 steps", DeadlineExceededError, False),
         ("CANCELLED", "cancelled after 3 steps", ServerError, False),
         ("UNAVAILABLE", "Socket closed", ServerUnavailableError, False),
         ("UNAVAILABLE", "no healthy upstream", ServerUnavailableError, True),
-        ("UNAVAILABLE", "Received http2 header with status: 503", ServerUnavailableError, True),
+        ("UNAVAILABLE", "Received http2 header with status: 503", ServerUnavailableError, False),
         ("UNAVAILABLE", "Received http2 header with status: 502", ServerUnavailableError, False),  # it may have run
         (
             "UNAVAILABLE",

@@ -1,7 +1,5 @@
 """The decoder of the tiny variant, served whole and in tiles by a real server."""
 
-import shutil
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -39,25 +37,14 @@ def decoder(repository):
 
 @pytest.fixture(scope="module")
 def client(repository, tmp_path_factory):
-    """A server with the two models that decode."""
+    """A server whose decoder has tiles."""
     folder = tmp_path_factory.mktemp("tiles")
     assembled = assemble(TINY_SDXL, TILED, onnx_folder(TINY_SDXL), folder / "repository")
-    for model in assembled.iterdir():
-        if model.is_dir() and model.name not in (VAE_DECODER, VAE_TILE):
-            shutil.rmtree(model)
     with (
         TritonServer(assembled, Ports.free(), log=folder / "server.log") as server,
         grpc.InferenceServerClient(server.url) as connected,
     ):
-        for _ in range(1200):
-            try:
-                if connected.is_model_ready(VAE_DECODER) and connected.is_model_ready(VAE_TILE):
-                    break
-            except grpc.InferenceServerException:
-                pass
-            time.sleep(0.1)
-        else:
-            pytest.fail((folder / "server.log").read_text()[-3000:])
+        server.wait_ready()
         yield connected
 
 

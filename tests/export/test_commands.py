@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import benchmarks.__main__ as benchmarks
 import export.__main__ as export
 from export.commandline import Command, run_command
 from export.onnx.errors import ExportError
-from export.paths import ROOT
+from export.paths import MODEL_REPOSITORY, ROOT
 from export.repository import from_nothing
 from server import installation
 
@@ -122,6 +123,8 @@ def test_a_measurement_without_a_server_is_one_line(command, monkeypatch, capsys
     def none(_workspace):
         raise installation.InstallationError("no tritonserver here: pip install it")
 
+    (tmp_path / "faceclip").mkdir()
+    shutil.copy(MODEL_REPOSITORY / "faceclip" / "config.pbtxt", tmp_path / "faceclip")
     monkeypatch.setattr(from_nothing, "build_repository", lambda *_args, **_options: tmp_path)
     monkeypatch.setattr(installation, "find", none)
     assert benchmarks.main([command, "--variant", "tiny-sdxl"]) == 1

@@ -197,9 +197,9 @@ def test_the_denoisers_graph_takes_every_size_of_whole_tokens(tmp_path):
     assert len({finding["case"] for finding in findings}) == 4
 
 
-def test_sizes_that_do_not_pack_are_refused_before_they_reach_the_graph():
+def test_sizes_beyond_the_bounds_are_refused_before_they_reach_the_graph():
     limits = bounds(TINY_FLUX, 8)[DENOISER]
     signature = components(TINY_FLUX)[DENOISER]
-    arrays = example_inputs(TINY_FLUX, signature, {"rows": 1, "latent_height": 8, "latent_width": 66})
+    arrays = example_inputs(TINY_FLUX, signature, {"rows": 1, "latent_height": 8, "latent_width": 170})
     with pytest.raises(TensorError, match="latent_width"):
         signature.check_inputs(arrays, limits)

@@ -23,6 +23,7 @@ from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
@@ -49,7 +50,7 @@ def pipeline(folder):
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_FLUX.tokens]
     stages = {
         "prepare": partial(prepare, TINY_FLUX, tokenizers, YuNet(), DIGEST),
-        "finish": partial(finish, TINY_FLUX, DIGEST),
+        "finish": partial(finish, TINY_FLUX, CPU, DIGEST),
     }
     for name, signature in components(TINY_FLUX).items():
         stages[name] = torch_run(build(TINY_FLUX, name), signature)
