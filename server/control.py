@@ -15,8 +15,8 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.operations import Drain, Operation, Status, encode
 from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
-from faceclip_serving.contract.tensors import json_tensor
 
 from .probe import deployments
 
@@ -25,19 +25,19 @@ class ControlError(UserError):
     """The sampler could not be asked."""
 
 
-def ask(url: str, deployment: str = ENSEMBLE, **operation: Any) -> dict[str, Any]:
-    """Sends one operation (see faceclip_serving/sampling/service.py) to a deployment's sampler; its answer. Raises `ControlError`."""
+def ask(url: str, operation: Operation, deployment: str = ENSEMBLE) -> dict[str, Any]:
+    """Sends one operation to a deployment's sampler; its answer. Raises `ControlError`."""
     with grpc.InferenceServerClient(url) as client:
         try:
-            return ask_with(client, deployment, 30, **operation)
+            return ask_with(client, operation, deployment, 30)
         except InferenceServerException as error:
             raise ControlError(f"{url}: {error.message()}") from None
 
 
-def ask_with(client: grpc.InferenceServerClient, deployment: str, timeout_s: float, **operation: Any) -> dict[str, Any]:
+def ask_with(client: grpc.InferenceServerClient, operation: Operation, deployment: str, timeout_s: float) -> dict[str, Any]:
     """The same over a connection that is there. Raises `InferenceServerException`."""
     wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
-    wire.set_data_from_numpy(json_tensor(operation))
+    wire.set_data_from_numpy(encode(operation))
     answer = client.infer(
         model_name(SAMPLER, deployment), [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=timeout_s
     )
@@ -53,18 +53,18 @@ def drain(
     """
     deadline = time.monotonic() + timeout_s
     names = _deployments(url) if names is None else list(names)
-    told, left = 0, _ask_all(url, names, op="drain")
+    told, left = 0, _ask_all(url, names, Drain())
     while left and time.monotonic() < deadline:
         if left != told:
             tell(told := left)
         time.sleep(0.2)
-        left = _ask_all(url, names, op="status")
+        left = _ask_all(url, names, Status())
     return left
 
 
 def resume(url: str) -> None:
     """Takes work again."""
-    _ask_all(url, _deployments(url), op="drain", on=False)
+    _ask_all(url, _deployments(url), Drain(on=False))
 
 
 def _deployments(url: str) -> list[str]:
@@ -74,6 +74,6 @@ def _deployments(url: str) -> list[str]:
         raise ControlError(f"{url}: {error.message()}") from None
 
 
-def _ask_all(url: str, names: Iterable[str], **operation: Any) -> int:
+def _ask_all(url: str, names: Iterable[str], operation: Operation) -> int:
     """Asks every sampler; requests in flight in all of them."""
-    return sum(int(ask(url, name, **operation)["in_flight"]) for name in names)
+    return sum(int(ask(url, operation, name)["in_flight"]) for name in names)

@@ -19,6 +19,8 @@ from typing import Any
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from faceclip_serving.contract.operations import Status
+
 from .control import ask_with
 from .defaults import STALL_TIMEOUT_S
 from .models import model_processes, runs
@@ -131,7 +133,7 @@ class Watch:
     def _ask_samplers(self, client: grpc.InferenceServerClient) -> None:
         for name in self._server.interfaces:
             try:
-                self._said[name] = ask_with(client, name, ASK_TIMEOUT_S, op="status")
+                self._said[name] = ask_with(client, Status(), name, ASK_TIMEOUT_S)
                 self._heard_at[name] = time.monotonic()
             except InferenceServerException:
                 self._heard_at.setdefault(name, time.monotonic())  # silent from now on

@@ -125,6 +125,7 @@ def all_served(variant: Variant, folder: Path, names: tuple[str, ...] = ()) -> I
     from export.paths import onnx_folder
     from export.repository.from_nothing import build_repository
     from faceclip import FaceCLIPPipeline
+    from faceclip_serving.contract.operations import Status
     from server.control import ask
     from server.process import Ports, TritonServer
 
@@ -142,7 +143,7 @@ def all_served(variant: Variant, folder: Path, names: tuple[str, ...] = ()) -> I
         def served(placement: Placement) -> Served:
             name = deployment_of(placement)
             pipe = FaceCLIPPipeline.from_pretrained(server.url, model=name)
-            return Served(pipe, placement, lambda: int(ask(server.url, name, op="status")["in_flight"]))
+            return Served(pipe, placement, lambda: int(ask(server.url, Status(), name)["in_flight"]))
 
         found = {name: served(placement) for name, placement in chosen.items()}
         try:

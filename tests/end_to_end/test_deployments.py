@@ -16,6 +16,7 @@ from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip.status import server_status
 from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.operations import Admit, End
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
@@ -67,10 +68,10 @@ def test_orders_reach_every_sampler_and_clients_see_both(both):
     with FaceCLIPPipeline.from_pretrained(both.url, model="flux") as flux:
         offered = server_status(flux._transport).offered
         assert {served.model: served.variant for served in offered} == {"faceclip": "tiny-sdxl", "flux": "tiny-flux"}
-        places = [ask(both.url, name, op="admit")["place"] for name in ("faceclip", "flux")]
+        places = [ask(both.url, Admit(), name)["place"] for name in ("faceclip", "flux")]
         assert drain(both.url, timeout_s=0) == 2
         for name, place in zip(("faceclip", "flux"), places, strict=True):
-            ask(both.url, name, op="end", place=place)
+            ask(both.url, End(place), name)
         assert drain(both.url, timeout_s=10) == 0
         resume(both.url)
         assert flux("a portrait", num_inference_steps=1).images

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
+from faceclip_serving.contract.operations import Admit, Drain, End, Leave
 from server.control import ask, drain, resume
 from server.process import Ports, ServerError, TritonServer
 
@@ -77,7 +78,7 @@ def test_a_model_whose_code_was_changed_after_assembly_refuses_to_load(repositor
 def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
     stream = pipe.stream("a portrait", num_inference_steps=40, height=192, width=192)
     next(stream)
-    answer = ask(server.url, op="drain")
+    answer = ask(server.url, Drain())
     try:
         assert answer["in_flight"] == 1
         with pytest.raises(ServerUnavailableError, match="draining"):
@@ -91,16 +92,16 @@ def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
 
 
 def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
-    places = [ask(server.url, op="admit")["place"] for _ in range(40)]
+    places = [ask(server.url, Admit())["place"] for _ in range(40)]
     for place in places:
-        ask(server.url, op="leave", place=place)  # kept without being renewed
+        ask(server.url, Leave(place))  # kept without being renewed
     started = time.monotonic()
     with pytest.raises(ServerBusyError) as caught:
         pipe("a portrait", num_inference_steps=1)
     assert time.monotonic() - started < 2
     assert caught.value.retry_after_s >= 1
     for number in places:
-        ask(server.url, op="end", place=number)
+        ask(server.url, End(number))
     assert pipe("a portrait", num_inference_steps=1).images
 
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from faceclip import FaceCLIPPipeline, ServerUnavailableError
+from faceclip_serving.contract.operations import Admit, End, Leave, Status
 from server.control import ask
 from server.models import model_processes
 from server.process import Ports, TritonServer
@@ -104,16 +105,16 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
         run.until_ready()
         assert [run.ask(question)[0] for question in ("start", "ready", "live")] == [200, 200, 200]
 
-        places = [ask(run.url, op="admit")["place"] for _ in range(40)]
+        places = [ask(run.url, Admit())["place"] for _ in range(40)]
         for place in places:
-            ask(run.url, op="leave", place=place)  # kept without being renewed
+            ask(run.url, Leave(place))  # kept without being renewed
         run.until(lambda: run.ask("ready")[1]["why"] == "40 in flight")
         assert [run.ask(question)[0] for question in ("ready", "live")] == [200, 200]
         waiting = clients.submit(command, "drain", "--grpc-port", str(run.ports.grpc))
         run.until(lambda: run.ask("ready")[0] == 503)
         assert "draining" in run.ask("ready")[1]["why"] and run.ask("live")[0] == 200
         for number in places:
-            ask(run.url, op="end", place=number)
+            ask(run.url, End(number))
         assert waiting.result().returncode == 0 and "40 requests are in flight" in waiting.result().stderr
         assert command("resume", "--grpc-port", str(run.ports.grpc)).returncode == 0
         run.until(lambda: run.ask("ready")[0] == 200)
@@ -121,7 +122,7 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
 
         with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120) as pipe:
             request = clients.submit(pipe, "a portrait", **SLOW)
-            run.until(lambda: ask(run.url, op="status")["in_flight"])
+            run.until(lambda: ask(run.url, Status())["in_flight"])
             run.process.send_signal(signal.SIGTERM)
             run.until(lambda: run.ask("ready")[0] == 503, timeout_s=5)
             with pytest.raises(ServerUnavailableError):
