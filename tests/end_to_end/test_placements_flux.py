@@ -1,0 +1,11 @@
+"""FLUX's placements, see `placed`."""
+
+from faceclip_serving.contract.flux import TINY_FLUX
+
+from .placed import Placements, pytest_generate_tests
+
+__all__ = ["pytest_generate_tests"]
+
+
+class TestPlacements(Placements):
+    variant = TINY_FLUX
