@@ -25,6 +25,8 @@ from .pictures import start_pictures
 
 Event = Stepped | Finished | Ended
 
+MOST_PREVIEWS = 8
+"""Of steps that a follower has not heard yet. A preview is a picture's latents: a megabyte for a large one."""
 MOST_LAST_WORDS = 64
 """Reasons that are kept for followers who have not asked yet."""
 
@@ -40,7 +42,7 @@ class Reply(Protocol):
 class Follower:
     """What a run that is followed has to say, and who waits for it. May be called from any thread.
 
-    Steps that were not heard are kept in order, the preview of the last one alone.
+    Steps that were not heard are kept in order, previews of the last few alone.
     """
 
     def __init__(self, job: Job) -> None:
@@ -53,9 +55,9 @@ class Follower:
     def hear(self, event: Event) -> None:
         """An event of the run."""
         with self._lock:
-            if self._unheard and isinstance(last := self._unheard[-1], Stepped):
-                self._unheard[-1] = replace(last, latents=None)
             self._unheard.append(event)
+            if len(self._unheard) > MOST_PREVIEWS and isinstance(old := self._unheard[-MOST_PREVIEWS - 1], Stepped):
+                self._unheard[-MOST_PREVIEWS - 1] = replace(old, latents=None)
         self._answer()
 
     def ask(self, watcher: Reply) -> None:

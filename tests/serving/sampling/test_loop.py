@@ -15,7 +15,7 @@ from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.sampling.life import Ended, Limits, Lives
 from faceclip_serving.sampling.loop import StepLoop, Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.service import Service
+from faceclip_serving.sampling.service import MOST_PREVIEWS, Service
 
 from .test_pictures import conditioning, denoise, job
 
@@ -52,12 +52,13 @@ def start():
         loop.stop()
 
 
-def submit(lives, key, one, arrays=None, deadline=None, priority="interactive", **wants):
-    """Submits a job; its place, work, and the queue of its events."""
+def submit(lives, key, one, arrays=None, deadline=None, change=lambda work: None, **wants):
+    """Submits a job, after a `change` of its work; its place, work, and the queue of its events."""
     events = queue.Queue()
     work = Work(start_pictures(TINY_SDXL, one, arrays or conditioning(key)), **wants)
+    change(work)
     place = lives.admit().place
-    lives.enter(place, work, events.put, False, lambda: work.step, priority, deadline)
+    lives.enter(place, work, events.put, False, lambda: work.step, "interactive", deadline)
     return place, work, events
 
 
@@ -99,23 +100,24 @@ def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
         np.testing.assert_array_equal(outcome(events).latents, alone(key, job(seed=key)))
 
 
-def test_a_scheduler_that_fails_in_its_middle_fails_its_own_request_only(start, monkeypatch):
+def test_a_scheduler_that_fails_in_its_middle_fails_its_own_request_only(start):
     lives, _ = start(Denoiser(0.02))
     *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
-    _, work, bad = submit(lives, 2, job(seed=2, num_inference_steps=8))
 
     def fails(*_args, **_options):
         raise IndexError("index 50 is out of bounds")
 
-    work.pictures[0].scheduler.step = fails
+    def spoil(work):
+        work.pictures[0].scheduler.step = fails
+
+    *_, bad = submit(lives, 2, job(seed=2, num_inference_steps=8), change=spoil)
     assert isinstance(outcome(bad).error, IndexError)
     np.testing.assert_array_equal(outcome(good).latents, alone(1, job(seed=1, num_inference_steps=8)))
 
 
 def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
     lives, _ = start(Denoiser())
-    _, work, events = submit(lives, 1, job(seed=1))
-    work.pictures[0].latents[:] = float("nan")
+    *_, events = submit(lives, 1, job(seed=1), change=lambda work: work.pictures[0].latents.fill_(float("nan")))
     assert isinstance(outcome(events).error, NotANumber)
 
 
@@ -249,7 +251,7 @@ class TestService:
             if "step" not in progress:
                 break
             steps.append(progress["step"])
-            assert "latents" not in answer or answer["latents"].shape == (1, 4, 8, 8)
+            assert answer["latents"].shape == (1, 4, 8, 8)
         assert steps == [1, 2, 3, 4]
         np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
         assert progress["sampling"]["ticks"] == 4
@@ -262,15 +264,16 @@ class TestService:
             time.sleep(0.01)
         assert not made._followers, "nothing is kept of a request that has ended"
 
-    def test_a_slow_follower_hears_every_step_in_order_and_the_newest_preview_alone_is_kept(self, service):
+    def test_a_slow_follower_hears_every_step_in_order_and_few_previews_are_kept(self, service):
         made = service(Denoiser(0.0))
-        place = self.report(self.ask(made, Start(previews=True), self.arrays(1)))["place"]
+        steps = 12
+        place = self.report(self.ask(made, Start(previews=True), self.arrays(1, num_inference_steps=steps)))["place"]
         deadline = time.monotonic() + 30
         while not self.report(self.ask(made, Status()))["decoding"] and time.monotonic() < deadline:
             time.sleep(0.01)  # the run has ended before anybody asked
-        answers = [self.ask(made, Follow(place)).get() for _ in range(5)]
-        assert [json.loads(answer["report"][0]).get("step") for answer in answers] == [1, 2, 3, 4, None]
-        assert ["latents" in answer for answer in answers] == [False, False, False, False, True]
+        answers = [self.ask(made, Follow(place)).get() for _ in range(steps + 1)]
+        assert [json.loads(answer["report"][0]).get("step") for answer in answers] == [*range(1, steps + 1), None]
+        assert [answer["latents"].shape for answer in answers if "latents" in answer] == [(1, 4, 8, 8)] * MOST_PREVIEWS
 
     def test_a_caller_who_leaves_ends_the_run_and_whoever_asks_is_told(self, service):
         made = service(Denoiser(0.01))

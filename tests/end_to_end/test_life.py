@@ -1,0 +1,160 @@
+"""A request's life on a real server: callers who leave in every state, refusals beside slow preparation, one answer for each."""
+
+import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from faceclip import FaceCLIPPipeline, InvalidRequestError, ServerBusyError
+from faceclip_serving.contract.operations import Admit, End, Leave, Status
+from server.control import ask
+from server.metrics import read_metrics
+from server.probe import tensor_input
+
+
+def crowd():
+    """A photograph that takes long to search: large, and nobody in it."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize((3200, 2400), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def status(server):
+    return ask(server.url, Status())
+
+
+@pytest.fixture
+def idle(server):
+    until(lambda: status(server)["in_flight"] == 0)
+    yield
+    until(lambda: status(server)["in_flight"] == 0)
+
+
+class Stream:
+    """A stream of NVIDIA's client that can hang up at any moment."""
+
+    def __init__(self, server, **values):
+        self.answers = []
+        self.client = grpc.InferenceServerClient(server.url)
+        self.client.start_stream(callback=lambda result, error: self.answers.append(error or result))
+        inputs = [tensor_input(name, [value]) for name, value in {"prompt": b"a portrait", **values}.items()]
+        self.client.async_stream_infer("faceclip_stream", inputs)
+
+    def leave(self):
+        self.client.stop_stream(cancel_requests=True)
+        self.client.close()
+
+
+LONG = {"num_inference_steps": 200, "height": 256, "width": 256}
+
+
+def test_a_caller_who_leaves_while_the_photograph_is_prepared_gives_the_place_back(server, idle):
+    photo = crowd()
+    streams = [Stream(server, face_images=photo) for _ in range(6)]
+    until(lambda: status(server)["waiting"] == 6)
+    for stream in streams:
+        stream.leave()
+    until(lambda: status(server)["in_flight"] == 0, 30)
+
+
+def test_a_caller_who_leaves_while_waiting_for_a_turn_gives_the_place_back(server, idle):
+    streams = [Stream(server, **LONG) for _ in range(11)]
+    until(lambda: status(server)["active"] == 8 and status(server)["waiting"] == 3)
+    for stream in streams[8:]:
+        stream.leave()
+    until(lambda: status(server)["in_flight"] == 8, 30)
+    assert status(server)["active"] == 8, "those who stayed go on"
+    for stream in streams[:8]:
+        stream.leave()
+    until(lambda: status(server)["in_flight"] == 0, 30)
+
+    def load():
+        found = read_metrics(f"127.0.0.1:{server.ports.metrics}")
+        return found["faceclip_active_requests"], found["faceclip_waiting_requests"]
+
+    until(lambda: load() == (0, 0), 30)
+
+
+def test_a_full_server_refuses_while_all_preparers_are_busy(server, pipe, idle):
+    """The refusal comes before any of the photographs is done: nobody waits for others' photographs to hear a no."""
+    photo, done = crowd(), threading.Event()
+    places = [ask(server.url, Admit())["place"] for _ in range(34)]
+    for place in places:
+        ask(server.url, Leave(place))
+
+    def doomed():
+        with pytest.raises(InvalidRequestError, match="no face"), FaceCLIPPipeline.from_pretrained(server.url) as own:
+            own("a portrait", face_image=photo)
+        done.set()
+
+    with ThreadPoolExecutor(6) as callers:
+        slow = [callers.submit(doomed) for _ in range(6)]
+        until(lambda: status(server)["in_flight"] == 40)
+        with pytest.raises(ServerBusyError) as refused:
+            pipe("a portrait", face_image=photo, retries=0)
+        assert not done.is_set() and refused.value.retry_after_s >= 1
+        for place in places:
+            ask(server.url, End(place))
+        for each in slow:
+            each.result()
+
+
+def test_every_outcome_is_counted_once(server, pipe, idle):
+    def counted():
+        found = read_metrics(f"127.0.0.1:{server.ports.metrics}")
+        return {name: value for name, value in found.items() if name.startswith("faceclip_requests_total")}
+
+    before = counted()
+    pipe("a portrait", num_inference_steps=1)
+    with pytest.raises(InvalidRequestError):
+        pipe("a portrait", num_inference_steps=0)
+    stream = pipe.stream("a portrait", num_inference_steps=200)
+    next(stream)
+    stream.close()
+    *_, _last = pipe.stream("a portrait", num_inference_steps=1)
+
+    def more():
+        return {
+            name.split('"')[1]: value - before.get(name, 0) for name, value in counted().items() if value != before.get(name, 0)
+        }
+
+    until(lambda: sum(more().values()) >= 4)
+    time.sleep(1.5)  # whatever might count a second time
+    assert more() == {"ok": 2, "invalid": 1, "cancelled": 1}
+
+
+def test_a_place_without_a_holder_is_lost_and_its_request_is_not_drawn(server, idle):
+    place = ask(server.url, Admit())["place"]
+    assert status(server)["in_flight"] == 1
+    until(lambda: status(server)["in_flight"] == 0, 20)
+    assert ask(server.url, End(place)) == {"ended": False}
+
+
+def test_what_is_no_operation_is_refused_in_words(server):
+    with grpc.InferenceServerClient(server.url) as client:
+        for text in (
+            b"[",
+            b'{"op": "nonsense"}',
+            b'{"op": "follow"}',
+            b'{"op": "renew", "places": "x"}',
+            b'{"op": "drain", "on": 1}',
+        ):
+            wire = grpc.InferInput("control", [1], "BYTES")
+            wire.set_data_from_numpy(np.array([text], object))
+            with pytest.raises(InferenceServerException, match="control: "):
+                client.infer("sampler", [wire])
