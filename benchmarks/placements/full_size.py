@@ -48,7 +48,7 @@ def exported(variant: Variant, placement: Placement) -> Path:
     from export.onnx.export import export_components
     from export.onnx.wanted import Export
 
-    wanted = [Export(variant, name, placement.components[name].precision, depth="shallow", seeded=True) for name in COMPONENTS]
+    wanted = [Export(variant, name, placement.components[name].precision, seeded=True) for name in COMPONENTS]
     root = EXPORTS / variant.name
     for made in export_components(wanted, root):
         say(f"{made['component']} {made['precision']}: {sum(each['bytes'] for each in made['files'].values()) / 1e9:.2f} GB")
