@@ -89,7 +89,7 @@ def test_a_sampler_that_is_silent_is_told_and_cuts_nothing_of_the_others(both, c
     (silent,) = [pid for pid, model in model_processes(both.pid).items() if model == "sampler"]
     os.kill(silent, signal.SIGSTOP)
     try:
-        drain_before_stop(both, Watch(both), 1)
+        drain_before_stop(both, Watch(both), 4)
         with pytest.raises(ControlError, match="the sampler of 'faceclip' does not answer") as caught:
             resume(both.url, both.interfaces)
         assert "flux" not in str(caught.value) and not ask(both.url, Status(), "flux")["draining"]
