@@ -93,7 +93,7 @@ def drain(
             left = Left(sum(counts.values()), silent)
             if not left or time.monotonic() >= deadline or over():
                 return left
-            if left != told:
+            if (left.in_flight, left.silent.keys()) != (told.in_flight, told.silent.keys()):
                 tell(told := left)
             time.sleep(0.2)
 

@@ -81,6 +81,8 @@ def deployments(url: str, headers: Mapping[str, str] | None = None) -> list[str]
             cure = "name them with --deployment NAME"
             if _is_closed(error):
                 cure += ", or send the admin key with --header NAME=VALUE"
+            elif error.status() == "StatusCode.UNAVAILABLE":
+                cure = "is that the server's gRPC port?"
             raise ProbeError(f"{url}: which deployments it has cannot be read ({error.message()}); {cure}", False) from None
     found = [name for name, config in configs.items() if "interface" in config.parameters]
     if not found:
