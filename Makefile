@@ -72,7 +72,7 @@ export: setup ## VARIANT's components to ONNX, as PLACEMENT needs them, with par
 	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
 
 repository: export ## build/VARIANT-PLACEMENT, ready for Triton
-	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
+	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS) --output $(REPOSITORY)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY) $(OPTIONS)

@@ -15,8 +15,14 @@ if [ "${1:-serve}" != options ] && [ -z "${FACECLIP_PREPARED:-}" ] && [ -f "$NVI
 fi
 
 # Left open: model-config and the index of models, by which clients find a model and its limits. Loading and unloading, which go
-# by the same name, are off in control mode `none`. Behind a proxy that needs neither, add them: FACECLIP_RESTRICTED.
-RESTRICTED="${FACECLIP_RESTRICTED:-shared-memory,trace,logging,statistics}"
+# by the same name, are off in control mode `none`. Behind a proxy that needs neither, FACECLIP_RESTRICTED adds them.
+RESTRICTED=shared-memory,trace,logging,statistics
+for each in $(printf %s "${FACECLIP_RESTRICTED:-}" | tr , ' '); do
+    case ",$RESTRICTED," in
+    *",$each,"*) ;; # Triton refuses a name that comes twice
+    *) RESTRICTED="$RESTRICTED,$each" ;;
+    esac
+done
 
 admin_key() {
     if [ -n "${FACECLIP_ADMIN_KEY:-}" ]; then

@@ -30,7 +30,8 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import NANO
 from faceclip_serving.contract.variants import VARIANTS
 from server.probe import server_version
-from server.process import Ports, TritonServer, interruptible
+from server.process import Ports, TritonServer
+from server.signals import interruptible
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = Path("out/demo.png")

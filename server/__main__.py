@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 
-from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Ports
+from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
 from .health import QUESTIONS, ask_health
+from .signals import held_back, interruptible
 
 # What needs gRPC is imported by the command that needs it: `health` runs every few seconds.
 
@@ -33,6 +35,20 @@ def main(argv: list[str] | None = None) -> int:
         where.add_argument("--url", default=f"localhost:{PORTS.grpc}", help="gRPC address (default: %(default)s)")
         where.add_argument("--grpc-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
         command.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="default: %(default)s")
+        command.add_argument(
+            "--deployment",
+            action="append",
+            metavar="NAME",
+            help="act on this one; may be repeated (default: all, which the server names)",
+        )
+        command.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            type=_header,
+            metavar="NAME=VALUE",
+            help="of every call, e.g. triton-grpc-protocol-admin-key=KEY where the server's configuration is closed",
+        )
         command.set_defaults(run=function)
     _add_health(commands)
     args, options = parser.parse_known_args(argv)
@@ -44,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
+    except KeyboardInterrupt:
+        code = 130
     return code
 
 
@@ -59,7 +77,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         allow_abbrev=False,
     )
     parser.add_argument("repository", type=Path, help="e.g. build/tiny-sdxl-cpu, made by `python -m export repository`")
-    parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--address", default="127.0.0.1", help="IP address to listen on (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=PORTS.http, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=PORTS.grpc, help="default: %(default)s")
     parser.add_argument("--metrics-port", type=int, default=PORTS.metrics, help="default: %(default)s")
@@ -88,11 +106,13 @@ def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .supervise import supervise
-
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
     timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
-    supervise(args.repository, ports, args.address, args.options, *timeouts, args.start_size)
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
+        with held_back():
+            from .supervise import supervise
+        supervise(args.repository, ports, Address(args.address), args.options, *timeouts, args.start_size)
+    print("stopped", file=sys.stderr)
     return 0
 
 
@@ -101,38 +121,58 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _probe(args: argparse.Namespace) -> int:
-    from .probe import probe_all
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got '{text}'")
+    return name.lower(), value
 
-    print(json.dumps(probe_all(_grpc(args), args.timeout)))
+
+def _probe(args: argparse.Namespace) -> int:
+    from .probe import probe
+
+    url, names, headers = _target(args)
+    print(json.dumps({name: probe(url, args.timeout, name, headers=headers) for name in names}))
     return 0
 
 
 def _drain(args: argparse.Namespace) -> int:
     from .control import drain
-    from .supervise import in_flight, tell_left
+    from .supervise import tell_left
 
-    left = drain(_grpc(args), args.timeout, tell_left)
-    print(f"time is up: {in_flight(left)} still in flight" if left else "drained: nothing is in flight", file=sys.stderr)
+    url, names, headers = _target(args)
+    left = drain(url, names, args.timeout, tell_left, headers)
+    print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}", file=sys.stderr)
     return 1 if left else 0
 
 
 def _resume(args: argparse.Namespace) -> int:
     from .control import resume
 
-    resume(_grpc(args))
+    resume(*_target(args))
     return 0
 
 
 def _health(args: argparse.Namespace) -> int:
-    url = args.url if args.health_port is None else f"localhost:{args.health_port}"
+    url = _url(args.url, "health", args.health_port)
     for question in args.questions or ["ready"]:
         print(ask_health(url, question, args.timeout))
     return 0
 
 
-def _grpc(args: argparse.Namespace) -> str:
-    return args.url if args.grpc_port is None else f"localhost:{args.grpc_port}"
+def _target(args: argparse.Namespace) -> tuple[str, list[str], dict[str, str]]:
+    """The server's gRPC address, the deployments that are meant, headers of all calls."""
+    from .probe import deployments
+
+    url, headers = _url(args.url, "grpc", args.grpc_port), dict(args.header)
+    return url, args.deployment or deployments(url, headers), headers
+
+
+def _url(url: str, service: str, port: int | None) -> str:
+    if port is None:
+        return url
+    check_port(service, port)
+    return f"localhost:{port}"
 
 
 if __name__ == "__main__":

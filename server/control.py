@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import tritonclient.grpc as grpc
@@ -18,16 +19,37 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.operations import Drain, Operation, Status, encode
 from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
 
-from .probe import deployments
+from .direct import grpc_client
+
+ANSWER_TIMEOUT_S = 2.0
+"""Of one sampler in a drain, which asks again."""
 
 
 class ControlError(UserError):
     """The sampler could not be asked."""
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a drain has found. False once nothing is in flight, and that is known of every sampler."""
+
+    in_flight: int = 0
+    """Requests in the samplers that answered."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Deployment whose sampler did not answer -> why. What it has in flight is not known."""
+
+    def __bool__(self) -> bool:
+        return bool(self.in_flight or self.silent)
+
+    def __str__(self) -> str:
+        count = "1 request is in flight" if self.in_flight == 1 else f"{self.in_flight} requests are in flight"
+        known = [count] if self.in_flight or not self.silent else []
+        return "; ".join([*known, *(f"the sampler of '{name}' does not answer ({why})" for name, why in self.silent.items())])
+
+
 def ask(url: str, operation: Operation, deployment: str = ENSEMBLE) -> dict[str, Any]:
     """Sends one operation to a deployment's sampler; its answer. Raises `ControlError`."""
-    with grpc.InferenceServerClient(url) as client:
+    with grpc_client(url) as client:
         try:
             return ask_with(client, operation, deployment, 30)
         except InferenceServerException as error:
@@ -45,35 +67,53 @@ def ask_with(client: grpc.InferenceServerClient, operation: Operation, deploymen
 
 
 def drain(
-    url: str, timeout_s: float, tell: Callable[[int], None] = lambda left: None, names: Iterable[str] | None = None
-) -> int:
-    """Stops admission of all deployments and waits for what is in flight; how many requests are left when the time is up.
+    url: str,
+    names: Collection[str],
+    timeout_s: float,
+    tell: Callable[[Left], None] = lambda left: None,
+    headers: Mapping[str, str] | None = None,
+    over: Callable[[], bool] = lambda: False,
+) -> Left:
+    """Stops admission of these deployments and waits for what is in flight; what is left when the time is up.
 
-    `tell` hears how many are left whenever that changes. `names`: the deployments; None: the server is asked.
+    `tell` hears what is left whenever that changes. A sampler that does not answer is asked again, and holds up no other. `over`:
+    whether waiting has become useless.
     """
     deadline = time.monotonic() + timeout_s
-    names = _deployments(url) if names is None else list(names)
-    told, left = 0, _ask_all(url, names, Drain())
-    while left and time.monotonic() < deadline:
-        if left != told:
-            tell(told := left)
-        time.sleep(0.2)
-        left = _ask_all(url, names, Status())
-    return left
+    told, draining = Left(), set[str]()
+    with grpc_client(url, headers) as client:
+        while True:
+            counts, silent = {}, {}
+            for name in names:
+                try:
+                    counts[name] = int(_ask_one(client, Status() if name in draining else Drain(), name)["in_flight"])
+                    draining.add(name)
+                except ControlError as error:
+                    silent[name] = str(error)
+            left = Left(sum(counts.values()), silent)
+            if not left or time.monotonic() >= deadline or over():
+                return left
+            if (left.in_flight, left.silent.keys()) != (told.in_flight, told.silent.keys()):
+                tell(told := left)
+            time.sleep(0.2)
 
 
-def resume(url: str) -> None:
-    """Takes work again."""
-    _ask_all(url, _deployments(url), Drain(on=False))
+def resume(url: str, names: Collection[str], headers: Mapping[str, str] | None = None) -> None:
+    """These deployments take work again. Raises `ControlError` that names those which could not be asked, after all were."""
+    silent = {}
+    with grpc_client(url, headers) as client:
+        for name in names:
+            try:
+                _ask_one(client, Drain(on=False), name)
+            except ControlError as error:
+                silent[name] = str(error)
+    if silent:
+        reasons = "; ".join(f"the sampler of '{name}' does not answer ({why})" for name, why in silent.items())
+        raise ControlError(f"{url}: {reasons}: whether it takes work is not known")
 
 
-def _deployments(url: str) -> list[str]:
+def _ask_one(client: grpc.InferenceServerClient, operation: Operation, deployment: str) -> dict[str, Any]:
     try:
-        return deployments(url)
+        return ask_with(client, operation, deployment, ANSWER_TIMEOUT_S)
     except InferenceServerException as error:
-        raise ControlError(f"{url}: {error.message()}") from None
-
-
-def _ask_all(url: str, names: Iterable[str], operation: Operation) -> int:
-    """Asks every sampler; requests in flight in all of them."""
-    return sum(int(ask(url, operation, name)["in_flight"]) for name in names)
+        raise ControlError(str(error.message())) from None

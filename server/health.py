@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import sys
 import threading
 import urllib.error
-import urllib.request
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from faceclip_serving.contract.errors import UserError
+
+from .defaults import Address
+from .direct import open_url
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -23,10 +27,16 @@ class HealthError(UserError):
     """The answer was no, or there was none."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # else the caller has left, which is no fault of ours
+
+
 class HealthPort:
     """`GET /start`, `/ready`, `/live`: 200 or 503, with a JSON document that says why. Serves from the `with` statement on."""
 
-    def __init__(self, address: str, port: int, watch: Watch) -> None:
+    def __init__(self, address: Address, port: int, watch: Watch) -> None:
         """Raises `OSError` if the port is taken."""
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,7 +61,10 @@ class HealthPort:
             def log_message(self, *_: Any) -> None:
                 """Probes come every few seconds: they are not worth a line."""
 
-        self._http = ThreadingHTTPServer((address, port), Handler)
+        class Server(_Server):
+            address_family = address.family
+
+        self._http = Server((address.text, port), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True, name="health")
 
     def __enter__(self) -> HealthPort:
@@ -65,18 +78,28 @@ class HealthPort:
 
 def ask_health(url: str, question: str, timeout_s: float) -> str:
     """The document of a yes. Raises `HealthError` with the reason of a no. `url`: host and port."""
+    if question not in QUESTIONS:
+        raise HealthError(f"question: expected one of {', '.join(QUESTIONS)}, got '{question}'")
     address = url if "://" in url else f"http://{url}"
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/{question}", timeout=timeout_s) as response:
-            return str(response.read().decode())
-    except urllib.error.HTTPError as error:
-        raise HealthError(f"{url}: {question}: no: {_why(error.read())}") from None
-    except (OSError, ValueError) as error:
-        raise HealthError(f"{url}: {question}: no answer ({error}); the server listens there with --health-port") from None
-
-
-def _why(body: bytes) -> str:
+        body = _read(f"{address.rstrip('/')}/{question}", timeout_s)
+    except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise HealthError(f"{url}: {question}: no answer ({why}); the server listens there with --health-port") from None
     try:
-        return str(json.loads(body)["why"])
+        document = json.loads(body)
+        ok, why = document["ok"], document["why"]
     except (ValueError, KeyError, TypeError):
-        return "the answer is not ours; is --url the health port?"
+        raise HealthError(f"{url}: {question}: no: the answer is not ours; is --url the health port?") from None
+    if ok is not True:
+        raise HealthError(f"{url}: {question}: no: {why}")
+    return str(body.decode())
+
+
+def _read(url: str, timeout_s: float) -> bytes:
+    """Of a yes and a no alike."""
+    try:
+        with open_url(url, timeout=timeout_s) as response:
+            return bytes(response.read())
+    except urllib.error.HTTPError as error:
+        return error.read()

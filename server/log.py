@@ -15,7 +15,11 @@ _OURS = re.compile(r"(?:ERROR |error: )(?P<text>.*)")
 """Of our models, and Triton's last words."""
 _DECISIVE = re.compile(r"failed to load '|Poll failed for|failed to start|unable to|[Aa]ddress already in use")
 _TRACEBACK = re.compile(r"(?:\\n|\n){2}At:.*|; *$", re.DOTALL)
-_ALWAYS = ("CudaDriverHelper has not been initialized", "creating server: Internal - failed to load all models")
+_ALWAYS = (
+    "CudaDriverHelper has not been initialized",
+    "unable to create stream for",  # of each ensemble
+    "creating server: Internal - failed to load all models",
+)
 """Said on every machine without a GPU, and after every other reason."""
 
 

@@ -16,6 +16,8 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.parameters import PARAMETERS
 from faceclip_serving.contract.signatures import ENSEMBLE
 
+from .direct import grpc_client
+
 
 class ProbeError(UserError):
     """The request failed. `final`: the server answered, so waiting will not help."""
@@ -31,12 +33,13 @@ def probe(
     model: str = ENSEMBLE,
     interface: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Sends it and returns the picture's `details`. Raises `ProbeError`.
 
-    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least.
+    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least. `headers`: of all calls.
     """
-    with grpc.InferenceServerClient(url) as client:
+    with grpc_client(url, headers) as client:
         try:
             if not client.is_server_ready(client_timeout=5):
                 raise ProbeError("models are still loading", final=False)
@@ -60,42 +63,40 @@ def probe(
                 model, [tensor_input(name, [value]) for name, value in values.items()], client_timeout=timeout_s
             )
         except InferenceServerException as error:
-            raise ProbeError(f"the request failed: {error.message()}", final=True) from None
+            cure = "; send the admin key with --header NAME=VALUE" if _is_closed(error) else ""
+            raise ProbeError(f"the request failed: {error.message()}{cure}", final=True) from None
     details = result.as_numpy("details")
     if details is None or details.size == 0:
         raise ProbeError("the server returned empty tensors: numpy 2 in its Python? (numpy<2 is needed)", final=True)
     return json.loads(details[0])  # type: ignore[no-any-return]
 
 
-def probe_all(url: str, timeout_s: float = 60) -> dict[str, dict[str, Any]]:
-    """Probes every deployment of the server; name -> details. Raises `ProbeError`."""
-    try:
-        names = deployments(url)
-    except InferenceServerException as error:
-        raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
-    if not names:
-        raise ProbeError(f"{url} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
-    return {name: probe(url, timeout_s, name) for name in names}
-
-
-def deployments(url: str) -> list[str]:
-    """Names of the public models of a server. Where its index is closed to us, the default one's."""
-    with grpc.InferenceServerClient(url) as client:
-        if not client.is_server_ready(client_timeout=5):
-            return [ENSEMBLE]
+def deployments(url: str, headers: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the public models of a server. Raises `ProbeError` where they cannot be read: what is not known is not guessed."""
+    with grpc_client(url, headers) as client:
         try:
             names = sorted(model.name for model in client.get_model_repository_index(client_timeout=10).models)
             configs = {name: client.get_model_config(name, client_timeout=10).config for name in names}
         except InferenceServerException as error:
-            if "restricted" in str(error.message()):
-                return [ENSEMBLE]
-            raise
-    return [name for name, config in configs.items() if "interface" in config.parameters]
+            cure = "name them with --deployment NAME"
+            if _is_closed(error):
+                cure += ", or send the admin key with --header NAME=VALUE"
+            elif error.status() == "StatusCode.UNAVAILABLE":
+                cure = "is that the server's gRPC port?"
+            raise ProbeError(f"{url}: which deployments it has cannot be read ({error.message()}); {cure}", False) from None
+    found = [name for name, config in configs.items() if "interface" in config.parameters]
+    if not found:
+        raise ProbeError(f"{url} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
+    return found
+
+
+def _is_closed(error: InferenceServerException) -> bool:
+    return "restricted" in str(error.message())
 
 
 def server_version(url: str) -> str:
     """The server's own version, e.g. `2.51.0`."""
-    with grpc.InferenceServerClient(url) as client:
+    with grpc_client(url) as client:
         return str(client.get_server_metadata().version)
 
 

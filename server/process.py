@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,16 +20,15 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 
 from . import installation
 from . import repository as assembled
-from .defaults import START_TIMEOUT_S
+from .defaults import START_TIMEOUT_S, Address
 from .defaults import Ports as Ports
 from .log import Log
 from .probe import ProbeError, probe
@@ -36,6 +37,7 @@ SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LIBC = ctypes.CDLL(None)
+_WORKSPACE, _LOCK = "faceclip-", "lock"
 
 
 EXIT_TIMEOUT_S = 20
@@ -49,12 +51,23 @@ class ServerError(UserError):
 
 
 class _Workspace:
-    """A temporary folder of one server, which holds links only."""
+    """A temporary folder of one server, which holds links only. Those of launchers that were killed go when another starts."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="faceclip-")
+        self._remove_stale()
+        self._folder = tempfile.TemporaryDirectory(prefix=_WORKSPACE)
         self._count = itertools.count()
         self.path = Path(self._folder.name)
+        self._lock = (self.path / "new").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # held as long as this process lives, whatever ends it
+        (self.path / "new").rename(self.path / _LOCK)
+
+    @staticmethod
+    def _remove_stale() -> None:
+        for lock in Path(tempfile.gettempdir()).glob(f"{_WORKSPACE}*/{_LOCK}"):
+            with contextlib.suppress(OSError), lock.open("r+") as file:  # another user's, or somebody holds it
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
     def plain(self, folder: Path) -> Path:
         """A path to `folder` that a shell reads as one word: Triton starts its Python models by a command line without quotes."""
@@ -66,6 +79,7 @@ class _Workspace:
 
     def close(self) -> None:
         self._folder.cleanup()
+        self._lock.close()
 
 
 class TritonServer:
@@ -75,7 +89,7 @@ class TritonServer:
         self,
         repository: Path,
         ports: Ports | None = None,
-        address: str = "127.0.0.1",
+        address: Address | None = None,
         log: Path | None = None,
         options: Sequence[str] = (),
     ) -> None:
@@ -84,6 +98,7 @@ class TritonServer:
         self.interfaces = assembled.interfaces(repository)
         self.ports = ports or Ports()
         self.log = log
+        self._address = address = address or Address()
         for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
             check_free(service, port, address)
         self._workspace = _Workspace()
@@ -97,7 +112,9 @@ class TritonServer:
             f"--backend-directory={found.backends}",
             f"--cache-directory={found.caches}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
-            *(f"--{service}-address={address}" for service in ("http", "grpc", "metrics")),
+            f"--http-address={address.for_http}",
+            f"--grpc-address={address.for_grpc}",
+            f"--metrics-address={address.for_http}",
             f"--http-port={self.ports.http}",
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
@@ -113,7 +130,13 @@ class TritonServer:
         )  # a thread whose `join` is interrupted seems to have ended
         self._failure: OSError | None = None
         self._keeper.start()
-        self._started.wait()
+        try:
+            self._started.wait()
+        except BaseException:  # Ctrl-C: nobody has this object yet, so nobody else can stop the server
+            self._started.wait()
+            if self._failure is None:
+                self.stop(0)
+            raise
         if self._failure is not None:
             self._workspace.close()
             raise self._failure
@@ -152,8 +175,8 @@ class TritonServer:
 
     @property
     def url(self) -> str:
-        """gRPC address for clients."""
-        return f"127.0.0.1:{self.ports.grpc}"
+        """gRPC address for clients on this machine."""
+        return f"{self._address.reached_at}:{self.ports.grpc}"
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S, size: tuple[int, int] | None = None) -> dict[str, dict[str, Any]]:
         """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`.
@@ -172,7 +195,7 @@ class TritonServer:
                 time.sleep(0.2)  # a server that has just died is not asked why it did not answer
                 if not self.ended and (error.final or time.monotonic() > deadline):
                     self.stop()
-                    raise ServerError(f"the server did not become ready: {error}{self._reason()}") from None
+                    raise ServerError(f"the server did not become ready: {error}{self.reason()}") from None
 
     def shared_memory(self) -> list[Path]:
         """The shared-memory files of its Python models."""
@@ -189,7 +212,7 @@ class TritonServer:
 
     def why_ended(self) -> str:
         """One line that says how it ended, and those of its log that say why."""
-        return f"tritonserver ended with code {self._process.returncode}{self._reason()}"
+        return f"tritonserver ended with code {self._process.returncode}{self.reason()}"
 
     def kill(self) -> None:
         """Ends the server and its models at once; callers see their connection break."""
@@ -217,21 +240,22 @@ class TritonServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """What its log says of a failure, each line begins with a line break."""
         if self.log is not None:
             return Log(self.log.read_text(errors="replace").splitlines()).reason() if self.log.exists() else ""
         return self._said.reason()
 
 
-def check_free(service: str, port: int, address: str) -> None:
+def check_free(service: str, port: int, address: Address) -> None:
     """Raises `ServerError` where nobody can listen on that port. `service`: as in the option that chooses it."""
-    with socket.socket() as test:
+    with socket.socket(address.family) as test:
         test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            test.bind((address, port))
+            test.bind((address.text, port))
         except OSError as error:
             raise ServerError(
-                f"{service} port {port} on {address}: {error.strerror}; stop what listens there, or choose another with"
+                f"{service} port {port} on {address.text}: {error.strerror}; stop what listens there, or choose another with"
                 f" --{service}-port"
             ) from None
 
@@ -239,18 +263,3 @@ def check_free(service: str, port: int, address: str) -> None:
 def _die_with_parent() -> None:
     """The server ends when its launcher is killed, whatever the way."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM behaves like Ctrl-C, so that `with TritonServer(...)` stops the server on both, also in a background job."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -10,26 +10,26 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .control import ControlError, drain
+from .control import Left, drain
+from .defaults import Address
 from .health import HealthPort
-from .process import STOP_TIMEOUT_S, Ports, ServerError, TritonServer, check_free, interruptible
+from .process import STOP_TIMEOUT_S, Ports, ServerError, TritonServer, check_free
 from .watch import Watch
 
 
 def supervise(
     repository: Path,
     ports: Ports,
-    address: str,
+    address: Address,
     options: Sequence[str],
     start_timeout_s: float,
     drain_timeout_s: float,
     stall_timeout_s: float,
     start_size: tuple[int, int] | None = None,
 ) -> None:
-    """Serves until SIGTERM or Ctrl-C. Raises `ServerError` if the server did not start or died."""
+    """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died."""
     check_free("health", ports.health, address)
     with (
-        interruptible(),
         TritonServer(repository, ports, address, options=options) as server,
         Watch(server, stall_timeout_s) as watch,
         HealthPort(address, ports.health, watch),
@@ -40,12 +40,11 @@ def supervise(
             watch.stopping = True
             try:
                 if watch.started:
-                    _drain(server, watch, drain_timeout_s)
+                    drain_before_stop(server, watch, drain_timeout_s)
                 watch.end()
                 server.stop(STOP_TIMEOUT_S if watch.started else 1)
             except KeyboardInterrupt:
                 server.kill()
-    print("stopped", file=sys.stderr)
 
 
 def _serve(server: TritonServer, watch: Watch, start_timeout_s: float, start_size: tuple[int, int] | None) -> None:
@@ -54,7 +53,7 @@ def _serve(server: TritonServer, watch: Watch, start_timeout_s: float, start_siz
         ready = server.wait_ready(start_timeout_s, start_size)
     except ServerError:
         if watch.dead is not None:
-            raise _died(watch.dead) from None
+            raise ServerError(f"{watch.dead}{server.reason()}") from None
         raise
     watch.started = True
     offered = ", ".join(f"{name} (variant {details['variant']})" for name, details in ready.items())
@@ -71,22 +70,16 @@ def _died(what: str) -> ServerError:
     return ServerError(f"{what}; its log is above. The server was ended: start it again")
 
 
-def _drain(server: TritonServer, watch: Watch, timeout_s: float) -> None:
+def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float) -> None:
+    """Waits for what is in flight; says what is cut. Raises `ServerError` if a model died meanwhile."""
     print(f"draining: waits up to {timeout_s:.0f} s for what is in flight; a second signal stops at once", file=sys.stderr)
-    try:
-        left = drain(server.url, timeout_s, tell_left, server.interfaces)
-    except ControlError:  # no answer: there is nothing to wait for
-        left = 0
+    left = drain(server.url, server.interfaces, timeout_s, tell_left, over=lambda: server.ended)
     if watch.dead is not None:
         raise _died(watch.dead)
     if left:
-        print(f"the time is up: {in_flight(left)} cut", file=sys.stderr)
+        print(f"the time is up, and this is cut: {left}", file=sys.stderr)
 
 
-def tell_left(left: int) -> None:
+def tell_left(left: Left) -> None:
     """Says what a drain waits for."""
-    print(f"draining: {in_flight(left)} in flight", file=sys.stderr)
-
-
-def in_flight(count: int) -> str:
-    return "1 request is" if count == 1 else f"{count} requests are"
+    print(f"draining: {left}", file=sys.stderr)

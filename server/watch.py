@@ -23,6 +23,7 @@ from faceclip_serving.contract.operations import Status
 
 from .control import ask_with
 from .defaults import STALL_TIMEOUT_S
+from .direct import grpc_client
 from .models import model_processes, runs
 from .process import TritonServer
 
@@ -105,7 +106,7 @@ class Watch:
 
     # ------------------------------------------------------------------------------------------------------------------ the thread
     def _look_after(self) -> None:
-        with grpc.InferenceServerClient(self._server.url) as client:
+        with grpc_client(self._server.url) as client:
             while not self._over.is_set() and not self._server.ended:
                 if died := self._died():
                     self._over.wait(0.0 if self.started else LAST_WORDS_S)

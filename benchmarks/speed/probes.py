@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import START_TIMEOUT_S, Ports
+from server.direct import open_url
 from server.health import HealthError, ask_health
 
 from ..measure.report import emit, say
@@ -66,7 +66,7 @@ def _says_yes(ports: Ports, question: str) -> bool:
 def milliseconds(ports: Ports, question: str) -> float:
     """Of one answer, which must be yes."""
     started = time.perf_counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports.health}/{question}", timeout=30) as response:
+    with open_url(f"http://127.0.0.1:{ports.health}/{question}", timeout=30) as response:
         response.read()
     return (time.perf_counter() - started) * 1e3
 

@@ -85,9 +85,9 @@ def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
             pipe("a portrait", num_inference_steps=1)
         *_, last = stream
         assert last.images
-        assert drain(server.url, timeout_s=30) == 0
+        assert not drain(server.url, server.interfaces, timeout_s=30)
     finally:
-        resume(server.url)
+        resume(server.url, server.interfaces)
     assert pipe("a portrait", num_inference_steps=1).images
 
 

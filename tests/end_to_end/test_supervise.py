@@ -19,36 +19,45 @@ import pytest
 from faceclip import FaceCLIPPipeline, ServerUnavailableError
 from faceclip_serving.contract.operations import Admit, End, Leave, Status
 from server.control import ask
+from server.metrics import read_metrics
 from server.models import model_processes
 from server.process import Ports, TritonServer
+from tests.server.image import CLOSED, KEY, assert_statistics_are_closed, entrypoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"height": 512, "width": 512, "num_images_per_prompt": 2, "num_inference_steps": 1}
 """Decoding takes longer than denoising, so most of the time nothing is in the sampler."""
+IPV6 = Path("/proc/net/if_inet6").exists() and "0" * 31 + "1 " in Path("/proc/net/if_inet6").read_text()
 LONG = {"height": 256, "width": 256, "num_inference_steps": 200}
+
+
+PROXY = {**os.environ, "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+"""For the addresses of others: who starts and asks a server here goes past it."""
 
 
 class Running:
     """A `server run` of its own, and what it said."""
 
-    def __init__(self, repository, *options):
+    def __init__(self, repository, *options, address="127.0.0.1"):
         self.ports = Ports.free()
+        self.host = f"[{address}]" if ":" in address else address
         ports = [f"--{name}-port={getattr(self.ports, name)}" for name in ("http", "grpc", "metrics", "health")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "run", str(repository), *ports, *options],
+            [sys.executable, "-m", "server", "run", str(repository), "--address", address, *ports, *options],
             cwd=ROOT,
+            env=PROXY,
             stderr=subprocess.PIPE,
             text=True,
         )
         self.lines = []
-        self.url = f"127.0.0.1:{self.ports.grpc}"
+        self.url = f"{self.host}:{self.ports.grpc}"
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
         self._reader.start()
 
     def ask(self, question):
         """Status and document."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports.health}/{question}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{self.host}:{self.ports.health}/{question}", timeout=5) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -79,8 +88,8 @@ class Running:
 
 
 @contextmanager
-def running(repository, *options):
-    started = Running(repository, *options)
+def running(repository, *options, address="127.0.0.1"):
+    started = Running(repository, *options, address=address)
     try:
         yield started
     finally:
@@ -95,7 +104,7 @@ def models_of(run):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "server", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "server", *arguments], cwd=ROOT, env=PROXY, capture_output=True, text=True)
 
 
 def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(repository):
@@ -134,10 +143,23 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
 
 def test_a_model_that_dies_ends_the_server_in_seconds_and_nobody_hangs(repository):
     """Also where the server's configuration is closed to those without a key: what is served is read from the folder."""
-    closed = "--grpc-restricted-protocol=model-repository,model-config:admin-key=k"
-    with running(repository, closed) as run, ThreadPoolExecutor(2) as clients:
+    closed = entrypoint("options", FACECLIP_RESTRICTED=CLOSED)
+    with running(repository, *closed, address="127.0.0.2") as run, ThreadPoolExecutor(2) as clients:
         run.until_ready()
-        headers = {"triton-grpc-protocol-admin-key": "k"}
+        headers = {"triton-grpc-protocol-admin-key": KEY}
+        for name in ("drain", "resume", "probe"):
+            told = command(name, "--url", run.url)
+            assert (
+                (told.returncode, told.stdout) == (1, "") and "--deployment NAME" in told.stderr and "--header" in told.stderr
+            )
+        assert run.ask("ready")[0] == 200, "what is not known was not done"
+        key = f"--header=triton-grpc-protocol-admin-key={KEY}"
+        drained = command("drain", "--url", run.url, "--deployment", "faceclip")
+        assert drained.returncode == 0 and "drained: nothing is in flight in faceclip" in drained.stderr
+        assert ask(run.url, Status())["draining"]
+        assert command("resume", "--url", run.url, key).returncode == 0 and not ask(run.url, Status())["draining"]
+        assert json.loads(command("probe", "--url", run.url, key).stdout)["faceclip"]["variant"] == "tiny-sdxl"
+        assert_statistics_are_closed(run.url, f"{run.host}:{run.ports.http}")
         with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120, headers=headers) as pipe:
             unary = clients.submit(pipe, "a portrait", **LONG)
             stream = pipe.stream("a portrait", **LONG)
@@ -156,8 +178,13 @@ def test_a_model_that_dies_ends_the_server_in_seconds_and_nobody_hangs(repositor
 
 
 def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
-    with running(repository, "--stall-timeout=1.2") as run, ThreadPoolExecutor(1) as clients:
+    with (
+        running(repository, "--stall-timeout=1.2", address="::1" if IPV6 else "127.0.0.1") as run,
+        ThreadPoolExecutor(1) as clients,
+    ):
         run.until_ready()
+        assert urllib.request.urlopen(f"http://{run.host}:{run.ports.http}/v2/health/live", timeout=5).status == 200
+        assert read_metrics(f"{run.host}:{run.ports.metrics}")
         with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120) as pipe:
             request = clients.submit(pipe, "a portrait", **{**SLOW, "num_images_per_prompt": 4, "num_inference_steps": 200})
             run.until(lambda: "has not come round" in run.ask("live")[1]["why"])
@@ -195,7 +222,7 @@ def test_a_failed_start_ends_with_the_logs_own_reason_and_no_traceback(repositor
         file.write("\n# edited\n")
     with running(tmp_path) as run:
         assert run.end() == 1
-    at = next(i for i, line in enumerate(run.lines) if line.startswith("error: tritonserver ended with code"))
+    at = next(i for i, line in enumerate(run.lines) if line.startswith("error: ") and "creating server" not in line)
     last = "".join(run.lines[at:])
     assert "failed to load 'finish'" in last and "assemble the repository again" in run.lines[-1]
     assert len(run.lines) - at <= 4 and "At:" not in last and "model.py(" not in last

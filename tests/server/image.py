@@ -19,15 +19,23 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import urllib.error
+import urllib.request
 from functools import cached_property
 from pathlib import Path
 
+import pytest
+import tritonclient.grpc as grpc
 from packaging.requirements import Requirement
+from tritonclient.utils import InferenceServerException
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SERVER_WHEEL = "nvidia-pytriton"
 SYSTEM = "/usr/bin:/bin"
+KEY = "0123abc"
+CLOSED = "model-repository,model-config"
+"""What deploy/README.md says to close where every client has a key."""
 
 
 # --------------------------------------------------------------------------------------------------------------- Dockerfile
@@ -214,3 +222,21 @@ class Image:
 
     def remove(self):
         shutil.rmtree(self.root)
+
+
+# --------------------------------------------------------------------------------------------------------------- entrypoint
+def entrypoint(*arguments, key=KEY, **environment):
+    """Lines that deploy/entrypoint.sh prints."""
+    environment = {"PATH": SYSTEM} | environment | ({"FACECLIP_ADMIN_KEY": key} if key else {})
+    command = ["sh", str(DEPLOY / "entrypoint.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def assert_statistics_are_closed(grpc_url, http_url):
+    with grpc.InferenceServerClient(grpc_url) as client:
+        with pytest.raises(InferenceServerException, match="protocol is restricted"):
+            client.get_inference_statistics("faceclip")
+        client.get_inference_statistics("faceclip", headers={"triton-grpc-protocol-admin-key": KEY})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://{http_url}/v2/models/faceclip/stats", timeout=10)
+    assert caught.value.code == 403

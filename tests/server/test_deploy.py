@@ -28,11 +28,10 @@ from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
 from server.process import EXIT_TIMEOUT_S, STOP_TIMEOUT_S, Ports, TritonServer
 
-from .image import DEPLOY, ROOT, ignored, instructions
+from .image import CLOSED, DEPLOY, KEY, ROOT, assert_statistics_are_closed, entrypoint, ignored, instructions
 
 OLDEST_TAG = (26, 5)
 """The first release without the server's known vulnerabilities."""
-KEY = "0123abc"
 
 EVERY_CONFIGURATION = pytest.mark.parametrize(
     ("variant", "placement"),
@@ -224,10 +223,21 @@ def test_engines_are_built_in_the_serving_image_on_the_gpu(compose):
 
 
 # --------------------------------------------------------------------------------------------------------------- entrypoint
-def entrypoint(*arguments, key=KEY, **environment):
-    environment = {"PATH": "/usr/bin:/bin"} | environment | ({"FACECLIP_ADMIN_KEY": key} if key else {})
-    command = ["sh", str(DEPLOY / "entrypoint.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+def test_what_is_closed_always_stays_closed_and_more_is_added():
+    default = entrypoint("options")
+    assert default == entrypoint("options", FACECLIP_RESTRICTED="") == entrypoint("options", FACECLIP_RESTRICTED="statistics")
+    always = "shared-memory,trace,logging,statistics"
+    assert default[1] == f"--grpc-restricted-protocol={always}:admin-key={KEY}"
+    more = entrypoint("options", FACECLIP_RESTRICTED=f"trace,{CLOSED}")
+    assert more == [line.replace(always, f"{always},{CLOSED}") for line in default]
+
+
+def test_every_variable_of_compose_reaches_the_container_and_is_documented(compose):
+    text, table = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "README.md").read_text()
+    for name in {*re.findall(r"\$\{(\w+)", text), "PIP_FLAGS"}:
+        assert f"| `{name}` |" in table, name
+    environment = compose["services"]["faceclip"]["environment"]
+    assert environment == {name: f"${{{name}:-}}" for name in ("FACECLIP_ADMIN_KEY", "FACECLIP_RESTRICTED")}
 
 
 def test_without_a_key_one_is_made_that_nobody_knows():
@@ -295,3 +305,9 @@ def test_http_is_closed_alike(restricted):
     assert caught.value.code == 403
     request = urllib.request.Request(url, headers={"admin-key": KEY})
     assert urllib.request.urlopen(request, timeout=10).status == 200
+
+
+@pytest.mark.server
+def test_statistics_are_closed(restricted):
+    """Of what is closed further, see tests/end_to_end/test_supervise.py."""
+    assert_statistics_are_closed(restricted.url, f"127.0.0.1:{restricted.ports.http}")

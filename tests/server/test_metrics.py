@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import urllib.request
 
 import pytest
 
@@ -23,7 +22,7 @@ nv_inference_count{model="finish",version="1"} 6
 
 
 def test_values_are_summed_over_all_labels_but_outcome_and_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(TEXT.encode()))
+    monkeypatch.setattr("server.metrics.open_url", lambda url, timeout: io.BytesIO(TEXT.encode()))
     assert read_metrics("localhost:8002") == {
         'faceclip_requests_total{outcome="ok"}': 5.0,
         'faceclip_requests_total{outcome="failed"}': 1.0,
