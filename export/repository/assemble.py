@@ -19,7 +19,7 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, placement_of
+from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, component_models, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -28,13 +28,13 @@ from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
-from ..engine.record import check_plan
+from ..engine.record import Purpose, check_plan
 from ..onnx.wanted import emulated
 from ..outputs import require_own, told_when_full
 from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
-from .render import component_models, model_source, render
+from .render import model_source, render
 
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
 
@@ -145,7 +145,7 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
             f" `python -m export {command} --variant {variant.name} --placement {placement.name}`"
         )
     if execution.runtime.artifact == PLAN_FILE:
-        check_plan(source, for_triton=True)
+        check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
     for path in source.glob(execution.runtime.artifact + "*"):
         _link(path, version / path.name)
 
