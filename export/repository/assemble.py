@@ -30,7 +30,7 @@ from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
 from ..engine.record import Purpose, check_plan
 from ..onnx.wanted import emulated
-from ..outputs import require_own, told_when_full
+from ..outputs import require_own, scratch
 from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
@@ -64,18 +64,14 @@ def assemble(
     identity = _identity(variant, configs, components, placement, checkpoint)
     if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
-    scratch = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    try:
-        with told_when_full(destination):
-            _fill(scratch, variant, placement, components, configs, checkpoint, deployment)
-            install(scratch, destination, deployment, identity)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch(destination, RECORD) as folder:
+        _fill(folder, variant, placement, components, configs, checkpoint, deployment)
+        install(folder, destination, deployment, identity)
     return destination
 
 
 def _fill(
-    scratch: Path,
+    folder: Path,
     variant: Variant,
     placement: Placement,
     components: Path,
@@ -84,9 +80,8 @@ def _fill(
     deployment: str,
 ) -> None:
     """The model folders of a deployment, in a folder of their own."""
-    shutil.rmtree(scratch, ignore_errors=True)
     for name, text in configs.items():
-        model = scratch / model_name(name, deployment)
+        model = folder / model_name(name, deployment)
         version = model / "1"
         version.mkdir(parents=True)
         (model / "config.pbtxt").write_text(text)
@@ -100,7 +95,7 @@ def _fill(
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
         if name in component_models(placement):
             _link_artifact(variant, components, component_models(placement)[name], placement, version)
-    prepare = scratch / model_name(PREPARE, deployment) / "1"
+    prepare = folder / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare, components)
 
 
@@ -182,6 +177,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.render:
         return interface.run(argparse.Namespace(check=False))
+    if args.gpu < 0:
+        raise RepositoryError(
+            f"gpu: expected 0 or more, as nvidia-smi numbers them, got {args.gpu}; leave --gpu out for the first"
+        )
     variant = VARIANTS[args.variant]
     placement = replace(placement_of(variant, args.placement), gpu=args.gpu)
     components = args.components or onnx_folder(variant)
