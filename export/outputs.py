@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
+
+_LEFT = re.compile(r"\.(.*\.)?\d+(\.\w+)?\.partial(\.log)?")
+"""Names of what is being written."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -28,17 +32,19 @@ def require_own(folder: Path, record: str) -> None:
 
     `record`: the file that we leave in a folder of ours. A folder that is missing or empty may be filled.
     """
-    if folder.is_dir() and not (folder / record).is_file() and any(folder.iterdir()):
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
+    folder = real(folder)
+    require_directory(folder)
+    if not (folder / record).is_file() and _content(folder):
+        found = ", ".join(sorted(path.name for path in _content(folder))[:3])
         raise OutputError(
             f"output: expected {folder} to be missing, empty, or made by this command ({record} in it), found {found};"
             " choose another folder, or empty it yourself"
         )
-    require_directory(folder)
 
 
 def require_directory(folder: Path) -> None:
     """Raises `OutputError` where nothing can be made in `folder`, which need not exist yet."""
+    folder = real(folder)
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise OutputError(f"output: expected a folder, {folder} is a file; choose another name")
     _require_writable(folder, folder)
@@ -46,6 +52,7 @@ def require_directory(folder: Path) -> None:
 
 def require_file(file: Path) -> None:
     """Raises `OutputError` where `file` cannot be written. A file that is there may be replaced: the user named it."""
+    file = real(file)
     if file.is_dir():
         raise OutputError(f"output: expected a file, {file} is a folder; choose another name")
     if file.exists() and not os.access(file, os.W_OK):
@@ -60,7 +67,7 @@ def replacing(file: Path) -> Iterator[Path]:
     It has the ending of `file`, which libraries go by.
     """
     require_file(file)
-    file = file.resolve()  # a link stays a link
+    file = real(file)
     partial = file.with_name(f".{file.stem}.{os.getpid()}.partial{file.suffix}")
     try:
         with told_when_full(file):
@@ -73,26 +80,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def appearing(destination: Path, record: str) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `destination` at the end; after an error nothing of it is left.
+    """An empty folder to fill, which becomes the content of `destination` at the end; after an error nothing of it is left.
 
     What was there before goes only when the new one is complete, and only if it was made here (`OutputError`).
     """
-    require_own(destination, record)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    old = destination.with_name(f".{destination.name}.{os.getpid()}.old")
-    try:
-        with told_when_full(destination):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            yield partial
-            if destination.exists():
-                destination.replace(old)
-            partial.replace(destination)
-    finally:
-        if old.exists() and not destination.exists():  # interrupted between the two
-            old.replace(destination)
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+    with _scratch(destination, record) as (partial, whole):
+        yield partial
+        _move_in(partial, whole, record, outdated=[path.name for path in _content(whole)])
 
 
 @contextmanager
@@ -101,18 +95,89 @@ def filling(destination: Path, record: str) -> Iterator[Path]:
 
     After an error `destination` is as it was. Raises `OutputError` where something else than ours lies there.
     """
+    with _scratch(destination, record) as (partial, whole):
+        yield partial
+        _move_in(partial, whole, record, outdated=[])
+
+
+@contextmanager
+def scratch(destination: Path, record: str) -> Iterator[Path]:
+    """An empty folder from which files can be moved to `destination`; at the end it is gone. Raises `OutputError` as `filling`."""
+    with _scratch(destination, record) as (partial, _):
+        yield partial
+
+
+@contextmanager
+def _scratch(destination: Path, record: str) -> Iterator[tuple[Path, Path]]:
+    """An empty folder, and where its content belongs, links followed."""
     require_own(destination, record)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    destination = real(destination)
+    partial = _place_of_scratch(destination)
     try:
         with told_when_full(destination):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            yield partial
-            destination.mkdir(exist_ok=True)
-            for path in sorted(partial.iterdir(), key=lambda path: path.name == record):
-                path.replace(destination / path.name)
+            yield partial, destination
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place_of_scratch(destination: Path) -> Path:
+    """Beside `destination`, or inside it where nothing can be moved from there: another's folder, another file system, a mount.
+
+    Only a move tells: of two mounts of one file system the system says that they are one.
+    """
+    name = f"{os.getpid()}.partial"
+    beside = destination.with_name(f".{destination.name}.{name}") if destination.name else destination / f".{name}"
+    if not destination.exists():
+        return beside
+    probe = f".{os.getpid()}.probe.partial"
+    try:
+        beside.mkdir()
+        (beside / probe).mkdir()
+        (beside / probe).replace(destination / probe)
+    except OSError:
+        return destination / f".{name}"
+    finally:
+        for folder in (destination / probe, beside):
+            shutil.rmtree(folder, ignore_errors=True)
+    return beside
+
+
+def _move_in(partial: Path, destination: Path, record: str, outdated: Iterable[str]) -> None:
+    """Moves what lies in `partial` to `destination`, the record last, in place of `outdated`. After an error all is as it was."""
+    if not destination.exists():
+        partial.replace(destination)
+        return
+    fresh = sorted((path.name for path in _content(partial)), key=lambda name: name == record)
+    old = partial / f".{os.getpid()}.old.partial"
+    old.mkdir()
+    try:
+        for name in sorted({*outdated, *fresh}, key=lambda name: name != record):
+            if (destination / name).exists() or (destination / name).is_symlink():
+                (destination / name).replace(old / name)
+        for name in fresh:
+            (partial / name).replace(destination / name)
+    except BaseException:  # an error, or Ctrl-C: what was there comes back
+        for name in fresh:
+            if not (partial / name).exists() and (destination / name).exists():
+                (destination / name).replace(partial / name)
+        for path in sorted(old.iterdir(), key=lambda path: path.name == record):
+            path.replace(destination / path.name)
+        raise
+
+
+def _content(folder: Path) -> list[Path]:
+    """What lies in a folder, but what a killed process of ours left."""
+    return [path for path in folder.iterdir() if not _LEFT.fullmatch(path.name)] if folder.is_dir() else []
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, if it is a link: what is there is replaced, never the link. `.` and `..` get a name.
+
+    Others stay as they are: from the folder that a command is called in, one may see what its full path leads through in vain.
+    """
+    return Path(os.path.realpath(path)) if path.is_symlink() or path.name in ("", "..") else path
 
 
 @contextmanager

@@ -33,8 +33,8 @@ from .errors import EngineError
 from .operators import check_operators
 from .options import Options
 from .progress import Progress
-from .record import LOG, RECORD, Machine, Recipe, Record, check_plan, onnx_digests, reasons_to_build
-from .shapes import Sizes, bounds_document, engine_bounds, parse_size, shape_ranges
+from .record import LOG, RECORD, Machine, Purpose, Recipe, Record, check_plan, onnx_digests, read_record, reasons_to_build
+from .shapes import ALL_SIZES, Sizes, bounds_document, parse_size, shape_ranges
 
 
 def this_machine() -> Machine:
@@ -45,16 +45,26 @@ def this_machine() -> Machine:
 
 
 def build_engine(
-    variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options, machine: Machine
+    variant: Variant,
+    component: str,
+    precision: str,
+    folder: Path,
+    limits: Bounds,
+    options: Options,
+    machine: Machine,
+    sizes: Sizes = ALL_SIZES,
 ) -> tuple[Record, bool]:
-    """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built."""
-    recipe = _recipe(variant, component, precision, folder, limits, options)
+    """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built.
+
+    `sizes`: the choice that `limits` follow from.
+    """
+    recipe = Recipe(variant.name, component, precision, onnx_digests(folder), bounds_document(limits), options, sizes)
     reasons = reasons_to_build(folder, recipe, machine)
-    if reasons:
-        require_own_plan(folder)
-    else:
+    before = read_record(folder)
+    if before is not None and not reasons:
         print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
-        return check_plan(folder, machine), False
+        return before, False
+    require_own_plan(folder)
     print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
     check_operators(folder / ONNX_FILE)
     shapes = shape_ranges(components(variant)[component], limits)
@@ -74,12 +84,12 @@ def build_engine(
     return _finish(folder, built.plan, recipe, machine, time.monotonic() - started), True
 
 
-def refit_engine(base: Path, folder: Path, machine: Machine) -> Record:
+def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -> Record:
     """The plan of `base`, built with --refit or --stripped, with the weights of the ONNX file in `folder`, written to `folder`.
 
     Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file.
     """
-    record = check_plan(base, machine)
+    record = check_plan(base, purpose, machine)
     require_own_plan(folder)
     digests = onnx_digests(folder)
     options = record.recipe.options
@@ -147,10 +157,6 @@ def plan_placements() -> list[str]:
     return [name for name in PLACEMENT_NAMES if name in found]
 
 
-def _recipe(variant: Variant, component: str, precision: str, folder: Path, limits: Bounds, options: Options) -> Recipe:
-    return Recipe(variant.name, component, precision, onnx_digests(folder), bounds_document(limits), options)
-
-
 def _finish(folder: Path, plan: bytes | memoryview, recipe: Recipe, machine: Machine, seconds: float) -> Record:
     _write(folder / PLAN_FILE, plan)
     size = (folder / PLAN_FILE).stat().st_size
@@ -192,6 +198,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add_components(parser, "root of the ONNX files")
 
 
+def purpose_of(args: argparse.Namespace, component: str) -> Purpose:
+    """What the plan of a component is to serve."""
+    variant = VARIANTS[args.variant]
+    return Purpose(variant, placement_of(variant, args.placement), component)
+
+
 def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     """(component, precision, folder) of every chosen plan."""
     placement = placement_of(VARIANTS[args.variant], args.placement)
@@ -214,12 +226,12 @@ def all_folders(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def run(args: argparse.Namespace) -> int:
-    placement = placement_of(VARIANTS[args.variant], args.placement)
-    variant = placement.narrowed(VARIANTS[args.variant])
+    variant = VARIANTS[args.variant]
     options = engine_options.from_arguments(args)
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
     chosen = selected(args)
-    limits = {name: engine_bounds(variant, name, placement.denoiser_rows, sizes, placement.vae_tile) for name, _, _ in chosen}
+    purposes = {name: purpose_of(args, name) for name, _, _ in chosen}
+    limits = {name: purpose.bounds(sizes) for name, purpose in purposes.items()}
     for _, _, folder in chosen:
         if not (folder / ONNX_FILE).exists():
             raise EngineError(
@@ -231,9 +243,9 @@ def run(args: argparse.Namespace) -> int:
     for component, precision, folder in chosen:
         built = True
         if args.refit_from is not None:
-            record = refit_engine(args.refit_from / precision / component, folder, machine)
+            record = refit_engine(args.refit_from / precision / component, folder, purposes[component], machine)
         else:
-            record, built = build_engine(variant, component, precision, folder, limits[component], options, machine)
+            record, built = build_engine(variant, component, precision, folder, limits[component], options, machine, sizes)
         documents.append(
             {
                 "component": component,

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import PLAN_FILE, placement_of
-from faceclip_serving.contract.signatures import bounds
+from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, component_models, placement_of
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants import VARIANTS
 
-from .build import add_selection, selected, this_machine
+from .build import add_selection, purpose_of, selected, this_machine
 from .errors import EngineError
-from .record import Record, check_plan
+from .record import Purpose, Record, check_plan
 from .shapes import bounds_from, narrower
 from .tensorrt import information
 
@@ -61,6 +60,38 @@ _MOVES = re.compile(r"reformat|shuffle|noop|constant|cast|copy|signal|wait|slice
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What an engine of one precision computes in."""
+
+    types: tuple[str, ...]
+    """Of its products, by the names of `_TYPES`."""
+    largest_other_share: float
+    """Of the products, how many may have another type."""
+    made_by: str = "python -m export onnx"
+    """The command that writes such graphs."""
+    exactly: bool = False
+    """All of `types`, and nothing else."""
+
+
+_HALF = ("FP4", "FP8", "INT8", "BF16", "FP16")
+_QUANTIZED = "python -m export quantize"
+
+RULES: Mapping[str, Rule] = {
+    "fp32": Rule(("FP32",), 0.0, exactly=True),
+    "fp16": Rule(_HALF, 0.1),
+    "int8w": Rule(_HALF, 0.1),
+    "int8": Rule(("INT8",), 0.4, _QUANTIZED),
+    "fp8": Rule(("FP8",), 0.4, _QUANTIZED),
+}
+"""Precision -> what its engines compute in. Every precision that a placement names has one.
+
+A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly. `int8w` is about how
+weights are stored; its products are those of fp16. In int8 and fp8 attention's products and the excluded layers keep the graph's other
+type, 20 to 32 of 100 products in our denoisers, and `export quantize` accepts a tenth of the others too: less than 40 of 100 together.
+"""
+
+
+@dataclass(frozen=True)
 class Layer:
     name: str
     kind: str
@@ -89,23 +120,26 @@ def summary(found: Iterable[Layer]) -> dict[str, dict[str, int]]:
     return {group: dict(sorted(counter.items())) for group, counter in counts.items()}
 
 
-def check_layers(found: Iterable[Layer], precision: str, largest_fp32_share: float = 0.1) -> None:
-    """Raises `EngineError` for an engine that does not compute in `precision`, fp32 or fp16, by the number of its products.
-
-    A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly.
-    """
+def check_layers(found: Iterable[Layer], precision: str) -> None:
+    """Raises `EngineError` for an engine that does not compute in `precision`, by the number of its products; see `RULES`."""
+    rule = RULES.get(precision)
+    if rule is None:
+        raise EngineError(
+            f"precision: expected one of {', '.join(RULES)}, got '{precision}'; add its rule to RULES in {__name__}"
+        )
     products = [layer for layer in found if layer.product]
     known = Counter(layer.precision for layer in products if layer.precision != UNKNOWN)
     if not known:
         raise EngineError(f"of {len(products)} products no precision can be told; was the plan built with detailed profiling?")
-    if precision == "fp32":
-        if set(known) != {"FP32"}:
-            raise EngineError(f"expected all products in FP32, got {dict(known)}")
-    elif known["FP32"] / known.total() > largest_fp32_share:
-        examples = [layer.name for layer in products if layer.precision == "FP32"][:3]
+    if rule.exactly and set(known) != set(rule.types):
+        raise EngineError(f"expected all products in {' or '.join(rule.types)}, got {dict(known)}")
+    wider = [layer for layer in products if layer.precision not in (*rule.types, UNKNOWN)]
+    if len(wider) / known.total() > rule.largest_other_share:
+        types = ", ".join(sorted({layer.precision for layer in wider}))
         raise EngineError(
-            f"{known['FP32']} of {known.total()} products run in FP32, e.g. {', '.join(examples)}; expected {precision}:"
-            " was the ONNX file exported with this --precision?"
+            f"{len(wider)} of {known.total()} products run in {types}, e.g. {', '.join(layer.name for layer in wider[:3])}; expected"
+            f" {precision}, which leaves at most {rule.largest_other_share:.0%} to other types than {' or '.join(rule.types)}:"
+            f" was the ONNX file made in this precision? `{rule.made_by}` does"
         )
 
 
@@ -165,10 +199,35 @@ def describe(record: Record, needed: Bounds) -> dict[str, Any]:
 
 
 def check_repository(repository: Path) -> list[Record]:
-    """The records of all plans of an assembled repository, each fit for this machine and for Triton. Raises `EngineError`."""
+    """The records of all plans of an assembled repository, each fit for its model, this machine and Triton. Raises `EngineError`."""
     folders = sorted(path.parent for path in repository.glob(f"*/*/{PLAN_FILE}"))
+    purposes = [served_purpose(folder.parent) for folder in folders]
     machine = this_machine() if folders else None
-    return [check_plan(folder, machine, for_triton=True) for folder in folders]
+    return [check_plan(folder, purpose, machine, for_triton=True) for folder, purpose in zip(folders, purposes, strict=True)]
+
+
+def served_purpose(model: Path) -> Purpose:
+    """What the plan in a model of an assembled repository is to serve, by its config.pbtxt. Raises `EngineError`."""
+    from google.protobuf import text_format  # here, since other inspections need neither
+    from tritonclient.grpc import model_config_pb2
+
+    path = model / "config.pbtxt"
+    try:
+        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        said = {key: config.parameters[key].string_value for key in ("variant", "placement")}
+        variant = VARIANTS[said["variant"]]
+        placement = placement_of(variant, said["placement"])
+    except (FileNotFoundError, UnicodeDecodeError, text_format.ParseError, KeyError, PlacementError) as error:
+        raise EngineError(
+            f"{path}: expected the variant and placement that `python -m export repository` writes ({error}); assemble it again"
+        ) from None
+    for role, component in component_models(placement).items():
+        if config.name == role or config.name.endswith(f"_{role}"):  # see `model_name`
+            return Purpose(variant, placement, component)
+    raise EngineError(
+        f"{path}: expected the name of a model with a plan, {', '.join(component_models(placement))}, got '{config.name}';"
+        " assemble it again with `python -m export repository`"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -206,21 +265,19 @@ def run(args: argparse.Namespace) -> int:
 
 def inspect_plans(args: argparse.Namespace) -> int:
     """Every chosen plan's layers, counted and checked."""
-    placement = placement_of(VARIANTS[args.variant], args.placement)
-    variant = placement.narrowed(VARIANTS[args.variant])
-    chosen = selected(args)
-    needed = bounds(variant, placement.denoiser_rows, placement.vae_tile)
-    records = [check_plan(folder) for _, _, folder in chosen]
+    chosen = [(purpose_of(args, component), folder) for component, _, folder in selected(args)]
+    for purpose, folder in chosen:
+        check_plan(folder, purpose)  # before TensorRT is asked for: a missing plan is the commoner mistake
     machine = this_machine()
     documents = []
-    for (component, precision, folder), record in zip(chosen, records, strict=True):
-        check_plan(folder, machine)
+    for purpose, folder in chosen:
+        record = check_plan(folder, purpose, machine, whole=True)
         found = layers(information(folder / PLAN_FILE))
         _print_layers(found if args.layers else [])
-        documents.append({**describe(record, needed[component]), "layers": summary(found)})
-        print(f"{component}: {documents[-1]['layers']}", file=sys.stderr)
-        check_layers(found, precision)
-    print(json.dumps({"variant": variant.name, "placement": placement.name, "engines": documents}))
+        documents.append({**describe(record, purpose.bounds()), "layers": summary(found)})
+        print(f"{purpose.component}: {documents[-1]['layers']}", file=sys.stderr)
+        check_layers(found, purpose.precision)
+    print(json.dumps({"variant": args.variant, "placement": args.placement, "engines": documents}))
     return 0
 
 

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, Placement
+from faceclip_serving.contract.tensors import Range
+from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.digests import sha256
 from .errors import EngineError
 from .options import Options
+from .shapes import ALL_SIZES, Sizes, bounds_from, engine_bounds, narrower
 
 RECORD = f"{PLAN_FILE}.json"
 """Begins with the plan's name, so that it goes where the plan goes."""
@@ -50,6 +53,31 @@ class Recipe:
     bounds: Mapping[str, list[int]]
     """Named axis -> min, opt, max."""
     options: Options
+    sizes: Sizes = ALL_SIZES
+    """The choice of pictures that `bounds` follow from: --size, --static or --largest."""
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a plan is to serve: a component of a variant, as a placement calls it."""
+
+    variant: Variant
+    placement: Placement
+    component: str
+
+    @property
+    def precision(self) -> str:
+        return self.placement.components[self.component].precision
+
+    @property
+    def command(self) -> str:
+        """The one that builds such a plan."""
+        return f"python -m export engine --variant {self.variant.name} --placement {self.placement.name} --component {self.component}"
+
+    def bounds(self, sizes: Sizes = ALL_SIZES) -> dict[str, Range]:
+        """What the placement asks of it, for the chosen pictures. Raises `EngineError` for sizes that no request can have."""
+        narrowed = self.placement.narrowed(self.variant)
+        return engine_bounds(narrowed, self.component, self.placement.denoiser_rows, sizes, self.placement.vae_tile)
 
 
 @dataclass(frozen=True)
@@ -67,11 +95,16 @@ class Record:
 
 def onnx_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the graph and of its weights' file. Raises `EngineError` where there is no graph."""
+    require_onnx(folder)
+    return {path.name: sha256(path) for path in sorted(folder.glob(f"{ONNX_FILE}*"))}
+
+
+def require_onnx(folder: Path) -> None:
+    """Raises `EngineError` where there is no graph."""
     if not (folder / ONNX_FILE).exists():
         raise EngineError(
             f"expected {folder / ONNX_FILE}; make it with `python -m export onnx`, --variant and --placement as here"
         )
-    return {path.name: sha256(path) for path in sorted(folder.glob(f"{ONNX_FILE}*"))}
 
 
 def read_record(folder: Path) -> Record | None:
@@ -82,8 +115,9 @@ def read_record(folder: Path) -> Record | None:
             return None
         recipe: dict[str, Any] = document.pop("recipe")
         options = Options(**recipe.pop("options"))
+        sizes = Sizes.read(recipe.pop("sizes", {}))
         machine = Machine(**document.pop("machine"))
-        return Record(Recipe(**recipe, options=options), machine, **document)
+        return Record(Recipe(**recipe, options=options, sizes=sizes), machine, **document)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
 
@@ -109,15 +143,17 @@ def reasons_to_build(folder: Path, recipe: Recipe, machine: Machine) -> list[str
     return reasons
 
 
-def check_plan(folder: Path, machine: Machine | None = None, for_triton: bool = False, whole: bool = False) -> Record:
-    """The record of a plan that may be loaded. Raises `EngineError` that says what does not fit and what to do.
+def check_plan(
+    folder: Path, purpose: Purpose, machine: Machine | None = None, for_triton: bool = False, whole: bool = False
+) -> Record:
+    """The record of a plan that may be loaded for `purpose`. Raises `EngineError` that says what does not fit and what to do.
 
     `machine`: where it is about to be loaded; None where that is not known, and then only files are checked. `for_triton`: by
-    Triton's own backend. `whole`: also read all of the plan and compare its checksum.
+    Triton's own backend. `whole`: also read all of the plan, and of the ONNX file where one is beside it, and compare checksums.
     """
     path = folder / PLAN_FILE
     record = read_record(folder)
-    rebuild = "build it here with `python -m export engine`, for its variant and placement"
+    rebuild = f"build it here with `{purpose.command}`"
     if not path.exists():
         raise EngineError(f"expected {path}; {rebuild}")
     if record is None:
@@ -126,6 +162,13 @@ def check_plan(folder: Path, machine: Machine | None = None, for_triton: bool = 
         raise EngineError(f"{path}: expected {record.plan_bytes} bytes, got {path.stat().st_size}: copied in part? copy again")
     if whole and sha256(path) != record.plan_sha256:
         raise EngineError(f"{path}: its SHA-256 is not the one in {RECORD}: copy again, or {rebuild}")
+    misuse = unfit(record.recipe, purpose)
+    if misuse:
+        raise EngineError(f"{path}: {misuse}; {rebuild}")
+    if whole and (folder / ONNX_FILE).exists() and onnx_digests(folder) != record.recipe.onnx:
+        raise EngineError(
+            f"{path}: expected a plan of the {ONNX_FILE} beside it, {RECORD} says that it was built from another; {rebuild}"
+        )
     if for_triton and not record.recipe.options.for_triton:
         raise EngineError(
             f"{path} was built with --stripped or --weight-streaming: Triton's TensorRT backend neither refits a plan nor sets a"
@@ -136,6 +179,30 @@ def check_plan(folder: Path, machine: Machine | None = None, for_triton: bool = 
         if misfit:
             raise EngineError(f"{path}: {misfit}; {rebuild}")
     return record
+
+
+def unfit(recipe: Recipe, purpose: Purpose) -> str | None:
+    """Why a plan of this recipe cannot serve `purpose`, in words, or None.
+
+    Where it was built for chosen pictures, it must serve those as the placement calls them; larger ones fail when they are asked for.
+    """
+    for what, expected, found in (
+        ("variant", purpose.variant.name, recipe.variant),
+        ("component", purpose.component, recipe.component),
+        ("precision", purpose.precision, recipe.precision),
+    ):
+        if expected != found:
+            return f"expected a plan of {what} {expected}, {RECORD} says {found}"
+    try:
+        needed = purpose.bounds(recipe.sizes)
+    except EngineError as error:
+        return f"{RECORD} says that it is for pictures which placement '{purpose.placement.name}' does not serve: {error}"
+    missing = sorted(needed.keys() - recipe.bounds.keys())
+    short = narrower(bounds_from(recipe.bounds), needed) | dict.fromkeys(missing, "plan without it")
+    if short:
+        axes = "; ".join(f"{axis}: {text}" for axis, text in short.items())
+        return f"takes less than placement '{purpose.placement.name}' asks of it ({axes}), by {RECORD}"
+    return None
 
 
 def incompatibility(record: Record, here: Machine) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from faceclip_serving.contract.signatures import bounds
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
@@ -42,6 +42,12 @@ class Sizes:
     """Upper ends of height and width. TensorRT reserves activation memory for the largest shape."""
     static: bool = False
     """Every axis at its usual value: with `only`, a plan of one shape, which Triton shares between instances of a model."""
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Sizes:
+        """As JSON has them, with lists for tuples."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        return cls(**values)
 
 
 ALL_SIZES = Sizes()

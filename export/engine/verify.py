@@ -23,18 +23,18 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db
 from ..onnx.example_inputs import example_inputs
-from .build import add_selection, all_folders, selected, this_machine
+from .build import add_selection, all_folders, purpose_of, selected, this_machine
 from .device import open_device
 from .errors import EngineError
-from .record import check_plan, onnx_digests
+from .record import Purpose, check_plan, require_onnx
 from .shapes import SIDES, bounds_from
 from .tensorrt import running
 
 if TYPE_CHECKING:
     from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
 
-Placed = Mapping[str, tuple[Path, bool]]
-"""Component -> the folder of its ONNX file, and whether its plan is to be used."""
+Placed = Mapping[str, tuple[Path, Purpose | None]]
+"""Component -> the folder of its ONNX file, and what its plan is to serve; None: the plan is not used."""
 
 
 def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
@@ -62,13 +62,11 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
     return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
 
 
-def verify_plan(variant: Variant, component: str, precision: str, folder: Path) -> dict[str, Any]:
+def verify_plan(purpose: Purpose, folder: Path) -> dict[str, Any]:
     """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
-    record = check_plan(folder, this_machine(), whole=True)
-    if record.recipe.onnx != onnx_digests(folder):
-        raise EngineError(
-            f"{folder / PLAN_FILE} was built from another {ONNX_FILE} than the one beside it: run `python -m export engine`"
-        )
+    require_onnx(folder)  # what it is compared with
+    record = check_plan(folder, purpose, this_machine(), whole=True)
+    variant, component, precision = purpose.variant, purpose.component, purpose.precision
     with running(folder / PLAN_FILE, components(variant)[component], open_device()) as run:
         return verify_run(variant, component, precision, folder / ONNX_FILE, bounds_from(record.recipe.bounds), run)
 
@@ -87,13 +85,13 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
         yield parity.onnx_run(placed[component][0] / ONNX_FILE, nets[component])
 
     def by_plan(component: str) -> AbstractContextManager[Run]:
-        folder, has_plan = placed[component]
-        return running(folder / PLAN_FILE, nets[component], open_device()) if has_plan else by_onnx(component)
+        folder, purpose = placed[component]
+        return running(folder / PLAN_FILE, nets[component], open_device()) if purpose is not None else by_onnx(component)
 
-    folder, has_plan = placed[DENOISER]
+    folder, purpose = placed[DENOISER]
     height, width = variant.defaults.height, variant.defaults.width
-    if has_plan:
-        limits = bounds_from(check_plan(folder, this_machine()).recipe.bounds)
+    if purpose is not None:
+        limits = bounds_from(check_plan(folder, purpose, this_machine()).recipe.bounds)
         height, width = (limits[axis].opt * variant.latent_scale for axis in SIDES)
     pictures = [draw(variant, height, width, steps, each) for each in (by_plan, by_onnx)]
     return require_alike(*pictures)
@@ -120,14 +118,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
-    chosen = selected(args)
-    for _, _, folder in chosen:
-        check_plan(folder)  # before TensorRT is asked for: a missing plan is the commoner mistake
-    found = [verify_plan(variant, component, precision, folder) for component, precision, folder in chosen]
+    chosen = {component: (folder, purpose_of(args, component)) for component, _, folder in selected(args)}
+    for folder, purpose in chosen.values():
+        check_plan(folder, purpose)  # before TensorRT is asked for: a missing plan is the commoner mistake
+    found = [verify_plan(purpose, folder) for folder, purpose in chosen.values()]
     document: dict[str, Any] = {"variant": variant.name, "placement": args.placement, "engines": found}
     if args.picture:
-        planned = {component for component, _, _ in chosen}
-        placed = {name: (folder, name in planned) for name, folder in all_folders(args).items()}
+        placed: Placed = {**{name: (folder, None) for name, folder in all_folders(args).items()}, **chosen}
         document["picture_psnr_db"] = round(verify_picture(variant, placed, args.picture), 2)
     print(json.dumps(document))
     return 0

@@ -19,7 +19,7 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, placement_of
+from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, component_models, placement_of
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -28,13 +28,13 @@ from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_variant
-from ..engine.record import check_plan
+from ..engine.record import Purpose, check_plan
 from ..onnx.wanted import emulated
-from ..outputs import require_own, told_when_full
+from ..outputs import require_own, scratch
 from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder
 from . import interface
 from .deployments import RECORD, check_name, install, is_current
-from .render import component_models, model_source, render
+from .render import model_source, render
 
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
 
@@ -64,18 +64,14 @@ def assemble(
     identity = _identity(variant, configs, components, placement, checkpoint)
     if is_current(destination, deployment, identity):
         return destination  # left alone: a server may be running from it
-    scratch = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    try:
-        with told_when_full(destination):
-            _fill(scratch, variant, placement, components, configs, checkpoint, deployment)
-            install(scratch, destination, deployment, identity)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch(destination, RECORD) as folder:
+        _fill(folder, variant, placement, components, configs, checkpoint, deployment)
+        install(folder, destination, deployment, identity)
     return destination
 
 
 def _fill(
-    scratch: Path,
+    folder: Path,
     variant: Variant,
     placement: Placement,
     components: Path,
@@ -84,9 +80,8 @@ def _fill(
     deployment: str,
 ) -> None:
     """The model folders of a deployment, in a folder of their own."""
-    shutil.rmtree(scratch, ignore_errors=True)
     for name, text in configs.items():
-        model = scratch / model_name(name, deployment)
+        model = folder / model_name(name, deployment)
         version = model / "1"
         version.mkdir(parents=True)
         (model / "config.pbtxt").write_text(text)
@@ -100,7 +95,7 @@ def _fill(
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
         if name in component_models(placement):
             _link_artifact(variant, components, component_models(placement)[name], placement, version)
-    prepare = scratch / model_name(PREPARE, deployment) / "1"
+    prepare = folder / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare, components)
 
 
@@ -145,7 +140,7 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
             f" `python -m export {command} --variant {variant.name} --placement {placement.name}`"
         )
     if execution.runtime.artifact == PLAN_FILE:
-        check_plan(source, for_triton=True)
+        check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
     for path in source.glob(execution.runtime.artifact + "*"):
         _link(path, version / path.name)
 
@@ -182,6 +177,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.render:
         return interface.run(argparse.Namespace(check=False))
+    if args.gpu < 0:
+        raise RepositoryError(
+            f"gpu: expected 0 or more, as nvidia-smi numbers them, got {args.gpu}; leave --gpu out for the first"
+        )
     variant = VARIANTS[args.variant]
     placement = replace(placement_of(variant, args.placement), gpu=args.gpu)
     components = args.components or onnx_folder(variant)

@@ -16,7 +16,10 @@ from faceclip_serving.contract.errors import UserError
 from ..outputs import replacing, require_own
 
 RECORD = "deployments.json"
-"""File at the top of an assembled repository, which Triton ignores: deployment -> its identity and its model folders."""
+"""File at the top of an assembled repository, which Triton ignores: deployment -> its identity, model folders, and files with bytes."""
+
+_CHANGEABLE = "config.pbtxt"
+"""What a person may change in a model; it must be there, in any size."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -28,7 +31,10 @@ class DeploymentError(UserError):
 def is_current(repository: Path, deployment: str, identity: str) -> bool:
     """Whether the deployment is there, whole, and was made from the very same things."""
     entry = _read(repository).get(deployment)
-    return entry is not None and entry["identity"] == identity and all((repository / m).is_dir() for m in entry["models"])
+    if entry is None or entry["identity"] != identity or not entry.get("files"):
+        return False
+    paths = ((repository / name, size) for name, size in entry["files"].items())
+    return all(path.is_file() and (path.name == _CHANGEABLE or path.stat().st_size == size) for path, size in paths)
 
 
 def install(scratch: Path, repository: Path, deployment: str, identity: str) -> None:
@@ -39,6 +45,7 @@ def install(scratch: Path, repository: Path, deployment: str, identity: str) -> 
     check_name(deployment)
     require_own(repository, RECORD)
     record = _read(repository)
+    files = {path.relative_to(scratch).as_posix(): path.stat().st_size for path in sorted(scratch.rglob("*")) if path.is_file()}
     fresh = sorted(path.name for path in scratch.iterdir())
     ours = {model for entry in record.values() for model in entry["models"]}
     foreign = [name for name in fresh if (repository / name).exists() and name not in ours]
@@ -64,7 +71,7 @@ def install(scratch: Path, repository: Path, deployment: str, identity: str) -> 
             (repository / name).replace(old / name)
         for name in fresh:
             (scratch / name).replace(repository / name)
-        _write(repository, {**others, deployment: {"identity": identity, "models": fresh}})
+        _write(repository, {**others, deployment: {"identity": identity, "models": fresh, "files": files}})
     except BaseException:  # an error, or Ctrl-C: what was there comes back
         for name in (name for name in fresh if not (scratch / name).exists()):
             (repository / name).replace(scratch / name)
@@ -86,11 +93,28 @@ def check_name(deployment: str) -> None:
 
 
 def _read(repository: Path) -> dict[str, Any]:
+    """Raises `DeploymentError` for a file of that name that was not made here."""
+    path = repository / RECORD
     try:
-        found = json.loads((repository / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return found if isinstance(found, dict) else {}
+    except ValueError:  # not JSON, or not even text
+        found = None
+    if not isinstance(found, dict) or not all(map(_is_entry, found.values())):
+        raise DeploymentError(
+            f"output: {path}: expected the record of `python -m export repository`, deployment -> identity and models, found something"
+            " else; choose another folder, or empty it yourself"
+        )
+    return found
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it is a deployment's, with names of models, no paths: folders of these names are replaced."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("identity"), str) or not isinstance(entry.get("models"), list):
+        return False
+    names, files = entry["models"], entry.get("files", {})
+    return all(isinstance(name, str) and _NAME.fullmatch(name) for name in names) and isinstance(files, dict)
 
 
 def _write(repository: Path, record: dict[str, Any]) -> None:

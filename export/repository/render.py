@@ -12,10 +12,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from faceclip_serving.contract.parameters import interface
-from faceclip_serving.contract.placements import CPU, Placement
+from faceclip_serving.contract.placements import CPU, Placement, component_models
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import (
-    COMPONENTS,
     ENCODERS,
     ENSEMBLE,
     STREAM,
@@ -34,12 +33,6 @@ from ..paths import MODEL_REPOSITORY
 DEFAULT_VARIANT = TINY_SDXL
 DEFAULT_PLACEMENT = CPU
 HEADER = "# Rendered by `python -m export interface`: change the signatures, not this file.\n"
-
-
-def component_models(placement: Placement) -> dict[str, str]:
-    """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
-    decoder = VAE_TILE if placement.vae_tile else VAE_DECODER
-    return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
 
 
 def model_source(name: str, placement: Placement) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from .architectures import FluxArchitecture, SDXLArchitecture
 from .errors import UserError
-from .signatures import COMPONENTS, ENCODERS
+from .signatures import COMPONENTS, ENCODERS, VAE_DECODER, VAE_TILE
 from .variant import Variant
 
 ONNX_FILE = "model.onnx"
@@ -125,6 +125,12 @@ class Placement:
         usual = variant.defaults
         defaults = replace(usual, height=min(usual.height, side), width=min(usual.width, side))
         return replace(variant, defaults=defaults, limits=replace(variant.limits, size=(low, side)))
+
+
+def component_models(placement: Placement) -> dict[str, str]:
+    """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
+    decoder = VAE_TILE if placement.vae_tile else VAE_DECODER
+    return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
 
 
 class PlacementError(UserError):

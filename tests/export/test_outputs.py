@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,153 @@ def test_every_program_tells_its_version(program, capsys):
     with pytest.raises(SystemExit) as ended:
         program.main(["--version"])
     assert ended.value.code == 0 and re.fullmatch(r"faceclip-triton \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+# ------------------------------------------------------------------------------------------------------ where it is written
+@pytest.fixture
+def volume(tmp_path):
+    """A link to an empty folder of another file system."""
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs another file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        (tmp_path / "volume").symlink_to(folder)
+        yield tmp_path / "volume"
+
+
+@contextmanager
+def mounted(folder):
+    """`folder` as a mount point of its own, of the same file system, whose name nothing can be moved over."""
+    done = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def written_twice(destination):
+    """As a command does that owns a folder: a component, a report, a deployment."""
+    for version in ("one", "two"):
+        with appearing(destination / "component", METADATA) as partial:
+            (partial / METADATA).write_text(version)
+    for way in (appearing, filling):
+        folder = destination / way.__name__
+        folder.mkdir()
+        for version in ("one", "two"):
+            with way(folder, "record.json") as partial:
+                (partial / "record.json").write_text(version)
+                (partial / "data").write_text(version)
+            assert content(folder) == {"record.json": version, "data": version}
+        assert sorted(path.name for path in folder.iterdir()) == ["data", "record.json"]
+
+
+def in_place(destination, way):
+    """The same, where the empty destination itself is given; then interrupted once."""
+    for version in ("one", "two"):
+        with way(destination, "record.json") as partial:
+            (partial / "record.json").write_text(version)
+            (partial / f"data-{version}").mkdir()
+            (partial / f"data-{version}" / "file").write_text(version)
+    expected = content(destination)
+    assert expected["record.json"] == "two" and expected["data-two/file"] == "two"
+    assert ("data-one/file" in expected) == (way is filling)
+    with pytest.raises(KeyboardInterrupt), way(destination, "record.json") as partial:
+        (partial / "record.json").write_text("three")
+        raise KeyboardInterrupt
+    assert content(destination) == expected and not [path for path in destination.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("way", [appearing, filling])
+def test_a_volume_that_is_empty_is_filled_and_the_link_to_it_stays(volume, way):
+    in_place(volume, way)
+    assert volume.is_symlink() and [path.name for path in volume.parent.iterdir()] == ["volume"]
+
+
+@pytest.mark.parametrize("way", [appearing, filling])
+def test_a_mount_point_is_filled(tmp_path, way):
+    (tmp_path / "out").mkdir()
+    with mounted(tmp_path / "out"):
+        in_place(tmp_path / "out", way)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("way", [appearing, filling])
+def test_the_folder_that_a_command_is_called_in_is_filled(tmp_path, way, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    in_place(Path(), way)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_new_folders_and_known_ones_are_filled_beside(tmp_path):
+    written_twice(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["appearing", "component", "filling"]
+
+
+def test_a_repository_is_assembled_in_a_volume(repository, volume, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert export.main(["repository", "--output", str(volume)]) == 0
+    assert (volume / RECORD).is_file() and (volume / "denoiser" / "1" / "model.onnx").is_file()
+    assert not [path for path in volume.iterdir() if path.name.startswith(".")] and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_an_own_empty_folder_in_anothers_is_filled():
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        os.chmod(parent, 0o755)
+        own = Path(parent) / "own"
+        own.mkdir()
+        os.chown(own, 65534, 65534)
+        script = "import os, sys; from pathlib import Path; from export.outputs import appearing; os.setuid(65534)\n"
+        script += "with appearing(Path(sys.argv[1]), 'r') as partial:\n    (partial / 'r').write_text('done')\n"
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", script, own], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert content(Path(parent)) == {"own/r": "done"}
+
+
+def test_a_linked_component_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "denoiser").symlink_to(tmp_path / "disk")
+    in_place(tmp_path / "denoiser", appearing)
+    assert (tmp_path / "denoiser").is_symlink() and sorted(path.name for path in tmp_path.iterdir()) == ["denoiser", "disk"]
+
+
+def test_what_a_killed_process_left_in_a_folder_does_not_make_it_foreign(tmp_path):
+    (tmp_path / ".123.partial").mkdir()
+    (tmp_path / ".123.partial" / "half").write_text("half")
+    with appearing(tmp_path, METADATA) as partial:
+        (partial / METADATA).write_text("whole")
+    assert content(tmp_path)[METADATA] == "whole"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[]", "mine", '{"a": {"identity": "b", "models": ["../thesis"]}}'])
+def test_another_programs_deployments_are_refused_in_one_line(tmp_path, capsys, text):
+    (tmp_path / RECORD).write_text(text)
+    assert export.main(["repository", "--output", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: output: ") and "choose another folder" in told and told.count("\n") == 1
+    assert content(tmp_path) == {RECORD: text}
+
+
+def test_a_gpu_below_zero_is_refused_in_one_line(tmp_path, capsys):
+    assert export.main(["repository", "--gpu", "-1", "--output", str(tmp_path / "r")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: gpu: expected 0 or more") and told.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_repository_that_lost_a_file_is_made_whole(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    out, lost = tmp_path / "r", tmp_path / "r" / "denoiser" / "1" / "model.onnx"
+    arguments = ["repository", "--output", str(out)]
+    assert export.main(arguments) == 0
+    before, config = lost.stat().st_size, out / "prepare" / "config.pbtxt"
+    config.write_text(config.read_text() + "# mine\n")
+    assert export.main(arguments) == 0
+    assert config.read_text().endswith("# mine\n"), "a whole one is left alone, and what a person changed in it"
+    for spoil in (lost.unlink, lambda: (lost.unlink(), lost.write_bytes(b"half"))):
+        spoil()
+        assert export.main(arguments) == 0
+        assert lost.stat().st_size == before

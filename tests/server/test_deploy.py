@@ -20,8 +20,8 @@ from deploy.tensorrt_version import version
 from export.__main__ import COMMANDS
 from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
-from export.repository.render import component_models, render
-from faceclip_serving.contract.placements import placements
+from export.repository.render import render
+from faceclip_serving.contract.placements import component_models, placements
 from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S

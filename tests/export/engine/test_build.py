@@ -13,10 +13,10 @@ from export.engine.build import last_error, plan_components, plan_placements, re
 from export.engine.device import driver_version, open_device
 from export.engine.errors import EngineError
 from export.engine.options import Options
-from export.engine.record import Machine, Recipe, Record, onnx_digests
+from export.engine.record import Machine, Purpose, Recipe, Record, onnx_digests
 from export.engine.tensorrt import check_version, version
 from faceclip_serving.contract.placements import CPU, PLAN_FILE, placements
-from faceclip_serving.contract.sdxl import SDXL
+from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import FACE_ENCODER
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,9 +102,8 @@ def test_the_placements_say_what_gets_a_plan():
 def test_what_is_missing_is_named_with_the_command_that_makes_it(command, tmp_path, capsys):
     assert main([command, "--components", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    wanted = (
-        "`python -m export onnx --variant tiny-sdxl --precision fp16`" if command == "engine" else "`python -m export engine`"
-    )
+    planned = "`python -m export engine --variant tiny-sdxl --placement"
+    wanted = "`python -m export onnx --variant tiny-sdxl --precision fp16`" if command == "engine" else planned
     assert not out and f"error: expected {tmp_path}/fp16/face_encoder/model." in err and wanted in err
 
 
@@ -146,7 +145,7 @@ def test_weights_that_a_plan_cannot_take_are_refused(tmp_path, options, graph, w
     base = plan_folder(tmp_path / "base", options)
     other = plan_folder(tmp_path / "other", Options(), graph, weights)
     with pytest.raises(EngineError, match=words):
-        refit_engine(base, other, H200)
+        refit_engine(base, other, Purpose(TINY_SDXL, placements(TINY_SDXL)["16gb"], FACE_ENCODER), H200)
     assert (other / PLAN_FILE).read_text() == "plan"
 
 
@@ -169,7 +168,6 @@ def test_a_real_engine_is_built_kept_verified_and_half(tiny_fp16_components, cap
 def tiny_fp16_components(tmp_path_factory):
     from export.onnx.export import export_component
     from export.onnx.wanted import Export
-    from faceclip_serving.contract.sdxl import TINY_SDXL
 
     root = tmp_path_factory.mktemp("components")
     export_component(Export(TINY_SDXL, FACE_ENCODER, "fp16"), root / "fp16" / FACE_ENCODER)

@@ -1,6 +1,7 @@
 """Precision per layer, from documents as TensorRT's engine inspector writes them."""
 
 import json
+import math
 
 import pytest
 
@@ -8,8 +9,15 @@ from export.__main__ import main
 from export.engine.errors import EngineError
 from export.engine.inspect import Layer, check_layers, describe, layers, summary
 from export.engine.record import Machine, Recipe, Record
+from export.forecast.shapes import find
+from export.networks.components import network
+from export.onnx.graph_precision import ONNX_PRODUCTS
+from export.onnx.wanted import PRECISIONS
+from export.quantize.modelopt import MODES, SMALLEST_SHARE, excluded_nodes
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import DENOISER, bounds
+from faceclip_serving.contract.variants import VARIANTS
 
 NOT_TOLD = "N/A due to dynamic shapes"
 
@@ -90,6 +98,51 @@ def test_a_tenth_may_stay_fp32():
     check_layers([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(2))], "fp16")
     with pytest.raises(EngineError):
         check_layers([*half, *(Layer(f"f{i}", "gemm", "FP32", True) for i in range(3))], "fp16")
+
+
+@pytest.mark.parametrize(
+    ("variant", "placement", "component"),
+    [
+        (variant, each, name)
+        for variant in VARIANTS.values()
+        for each in placements(variant).values()
+        for name in each.components
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_precision_that_is_served_can_be_verified_and_an_engine_in_a_wider_type_is_refused(variant, placement, component):
+    precision = placement.components[component].precision
+    assert 0 < network(variant, component).tolerance[precision] < 1
+    bits = {"FP8": 8, "INT8": 8, "FP16": 16, "FP32": 32}
+    own = {"fp8": "FP8", "int8": "INT8", "fp16": "FP16", "fp32": "FP32"}[precision]
+    check_layers([Layer(f"p{i}", "gemm", own, True) for i in range(20)], precision)
+    for wider in (name for name in bits if bits[name] > bits[own]):
+        with pytest.raises(EngineError, match=rf"20 of 20 products run in {wider}, e.g. p0, p1, p2; expected {precision}"):
+            check_layers([Layer(f"p{i}", "gemm", wider, True) for i in range(20)], precision)
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS, *MODES])
+def test_every_precision_that_can_be_made_has_a_rule(precision):
+    with pytest.raises(EngineError, match=r"20 of 20 products run in FP32|expected all products in FP32"):
+        check_layers([Layer(f"p{i}", "gemm", "FP16" if precision == "fp32" else "FP32", True) for i in range(20)], precision)
+
+
+def test_a_precision_without_a_rule_is_refused():
+    with pytest.raises(EngineError, match=r"precision: expected one of fp32, fp16, .*, got 'fp12'"):
+        check_layers([Layer("p", "gemm", "FP16", True)], "fp12")
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_denoiser_quantised_as_export_quantize_accepts_it_passes(variant, mode, tmp_path):
+    """By its graph: excluded layers and attention stay, and a tenth of the others may."""
+    row = network(variant, DENOISER)
+    graph = find(variant.name, DENOISER, tmp_path)
+    total = sum(node.op_type in ONNX_PRODUCTS for node in graph.graph.node)
+    excluded = len(excluded_nodes(graph, (*row.fp32, *row.quantization.excluded)))
+    both = math.ceil(SMALLEST_SHARE * (total - excluded))
+    layer = [Layer("8", "gemm", mode.upper(), True)] * both + [Layer("16", "gemm", "FP16", True)] * (total - both)
+    check_layers(layer, mode)
 
 
 def test_fp32_means_all_products():

@@ -51,7 +51,7 @@ def test_a_picture_that_differs_or_is_not_finite_is_refused(tiny_fp32):
 
 
 def test_without_plans_both_are_onnx_runtime(tiny_fp32):
-    placed = {component: (tiny_fp32 / component, False) for component in COMPONENTS}
+    placed = {component: (tiny_fp32 / component, None) for component in COMPONENTS}
     assert verify_picture(TINY_SDXL, placed, steps=1) > 100
 
 

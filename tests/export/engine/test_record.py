@@ -1,5 +1,6 @@
 """Keep, rebuild, load or refuse: decided from what is written beside a plan."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from export.engine.options import Options
 from export.engine.record import (
     RECORD,
     Machine,
+    Purpose,
     Recipe,
     Record,
     check_plan,
@@ -18,10 +20,16 @@ from export.engine.record import (
     read_record,
     reasons_to_build,
 )
-from faceclip_serving.contract.placements import PLAN_FILE
+from export.engine.shapes import ALL_SIZES, Sizes, bounds_document
+from faceclip_serving.contract.placements import PLAN_FILE, placements
+from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
+from faceclip_serving.contract.variants import VARIANTS
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
-RECIPE = Recipe("sdxl", "denoiser", "fp16", {"model.onnx": "aa", "model.onnx.data": "bb"}, {"rows": [1, 2, 8]}, Options())
+PURPOSE = Purpose(SDXL, placements(SDXL)["24gb"], DENOISER)
+BOUNDS = bounds_document(PURPOSE.bounds())
+RECIPE = Recipe("sdxl", DENOISER, "fp16", {"model.onnx": "aa", "model.onnx.data": "bb"}, BOUNDS, Options())
 
 
 @pytest.fixture
@@ -50,7 +58,8 @@ def test_what_is_up_to_date_is_kept_and_a_new_driver_changes_nothing(folder):
     ("recipe", "machine", "words"),
     [
         (replace(RECIPE, onnx={"model.onnx": "aa", "model.onnx.data": "cc"}), H200, "onnx changed"),
-        (replace(RECIPE, bounds={"rows": [1, 2, 4]}), H200, "bounds changed from {'rows': [1, 2, 8]} to {'rows': [1, 2, 4]}"),
+        (replace(RECIPE, bounds={"rows": [1, 2, 4]}), H200, f"bounds changed from {BOUNDS} to {{'rows': [1, 2, 4]}}"),
+        (replace(RECIPE, sizes=Sizes(largest=(1024, 1024))), H200, "sizes changed from"),
         (replace(RECIPE, options=Options(refit=True)), H200, "options changed"),
         (replace(RECIPE, precision="fp32"), H200, "precision changed from fp16 to fp32"),
         (RECIPE, replace(H200, tensorrt="10.13.3.9"), "TensorRT changed from 11.4.0.106 to 10.13.3.9"),
@@ -70,27 +79,30 @@ def test_a_record_that_cannot_be_read_means_no_plan(folder, text):
     assert read_record(folder) is None
     assert reasons_to_build(folder, RECIPE, H200) == ["there is no plan yet"]
     with pytest.raises(EngineError, match=r"expected model.plan.json beside it"):
-        check_plan(folder)
+        check_plan(folder, PURPOSE)
 
 
 def test_an_absent_and_a_truncated_plan(folder, tmp_path_factory):
-    with pytest.raises(EngineError, match=r"expected .*model.plan; build it here with `python -m export engine`"):
-        check_plan(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(
+        EngineError,
+        match=r"expected .*model.plan; build it here with `python -m export engine --variant sdxl --pl",
+    ):
+        check_plan(tmp_path_factory.mktemp("empty"), PURPOSE)
     (folder / PLAN_FILE).write_bytes(b"native")
     assert reasons_to_build(folder, RECIPE, H200) == ["model.plan is incomplete"]
     with pytest.raises(EngineError, match="expected 11 bytes, got 6"):
-        check_plan(folder)
+        check_plan(folder, PURPOSE)
 
 
 def test_a_changed_plan_of_the_same_size_is_found_when_it_is_read_whole(folder):
     (folder / PLAN_FILE).write_bytes(b"native CODE")
-    check_plan(folder)
+    check_plan(folder, PURPOSE)
     with pytest.raises(EngineError, match="SHA-256 is not the one"):
-        check_plan(folder, whole=True)
+        check_plan(folder, PURPOSE, whole=True)
 
 
 def test_a_plan_loads_where_it_was_built(folder):
-    assert check_plan(folder, replace(H200, cuda_driver="13.3"), for_triton=True, whole=True) == read_record(folder)
+    assert check_plan(folder, PURPOSE, replace(H200, cuda_driver="13.3"), for_triton=True, whole=True) == read_record(folder)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +126,19 @@ def test_another_gpu_or_version_is_refused_in_words(folder, hardware, machine, w
     rewrite(folder, recipe=replace(RECIPE, options=Options(hardware=hardware)))
     if words is None:
         assert incompatibility(read_record(folder), machine) is None
-        check_plan(folder, machine)
+        check_plan(folder, PURPOSE, machine)
         return
     with pytest.raises(EngineError) as caught:
-        check_plan(folder, machine)
+        check_plan(folder, PURPOSE, machine)
     assert words in str(caught.value) and str(folder / PLAN_FILE) in str(caught.value) and "export engine" in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [Options(stripped=True), Options(weight_streaming=True)])
 def test_a_plan_that_triton_cannot_serve_is_refused_before_it_tries(folder, options):
     rewrite(folder, recipe=replace(RECIPE, options=options))
-    check_plan(folder, H200)
+    check_plan(folder, PURPOSE, H200)
     with pytest.raises(EngineError, match="neither refits a plan nor sets a streaming budget"):
-        check_plan(folder, H200, for_triton=True)
+        check_plan(folder, PURPOSE, H200, for_triton=True)
 
 
 def test_the_digests_cover_the_graph_and_its_weights(tmp_path):
@@ -135,3 +147,74 @@ def test_the_digests_cover_the_graph_and_its_weights(tmp_path):
     for name in ("model.onnx", "model.onnx.data", "metadata.json", PLAN_FILE):
         (tmp_path / name).write_text(name)
     assert list(onnx_digests(tmp_path)) == ["model.onnx", "model.onnx.data"]
+
+
+# --------------------------------------------------------------------------------------------------------------- purpose
+def of(variant, placement, component, sizes=ALL_SIZES):
+    """A recipe as `export engine` writes it for a placement."""
+    purpose = Purpose(variant, placements(variant)[placement], component)
+    return Recipe(
+        variant.name, component, purpose.precision, RECIPE.onnx, bounds_document(purpose.bounds(sizes)), Options(), sizes
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+@pytest.mark.parametrize("choice", [{}, {"largest": 1}, {"only": 1}, {"only": 1, "static": True}])
+def test_a_plan_built_for_a_placement_serves_it(folder, variant, choice):
+    smallest = (variant.limits.size[0],) * 2
+    sizes = Sizes(**{key: smallest if value == 1 and value is not True else value for key, value in choice.items()})
+    for placement in placements(variant).values():
+        for component in placement.components:
+            rewrite(folder, recipe=of(variant, placement.name, component, sizes))
+            assert check_plan(folder, Purpose(variant, placement, component)).recipe.sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "purpose", "words"),
+    [
+        (of(SDXL, "16gb", DENOISER), ("datacenter", DENOISER), "(rows: plan 1 to 4, server 1 to 16; latent_height: plan "),
+        (of(SDXL, "16gb", VAE_DECODER), ("datacenter", VAE_DECODER), "images: plan 1 to 1, server 1 to "),
+        (of(SDXL, "16gb", VAE_DECODER), ("24gb", VAE_DECODER), "(latent_height: plan 32 to 64, server 32 to 96"),
+        (
+            of(TINY_SDXL, "24gb", DENOISER),
+            ("24gb", DENOISER),
+            "expected a plan of variant sdxl, model.plan.json says tiny-sdxl",
+        ),
+        (
+            of(SDXL, "24gb", VAE_DECODER),
+            ("24gb", DENOISER),
+            "expected a plan of component denoiser, model.plan.json says vae_dec",
+        ),
+        (of(SDXL, "cpu", DENOISER), ("24gb", DENOISER), "expected a plan of precision fp16, model.plan.json says fp32"),
+        (replace(RECIPE, bounds={"rows": [1, 2, 8]}), ("24gb", DENOISER), "latent_height: plan without it"),
+        (
+            of(SDXL, "datacenter", DENOISER, Sizes(only=(1344, 1344))),
+            ("24gb", DENOISER),
+            "does not serve: latent_height: expected",
+        ),
+    ],
+)
+def test_a_plan_for_something_else_is_refused_with_the_command_that_builds_it(folder, recipe, purpose, words):
+    name, component = purpose
+    rewrite(folder, recipe=recipe)
+    with pytest.raises(EngineError) as caught:
+        check_plan(folder, Purpose(SDXL, placements(SDXL)[name], component))
+    command = f"`python -m export engine --variant sdxl --placement {name} --component {component}`"
+    assert words in str(caught.value) and command in str(caught.value), caught.value
+
+
+def test_a_plan_of_another_graph_than_the_one_beside_it_is_found_when_files_are_read(folder):
+    (folder / "model.onnx").write_text("graph")
+    rewrite(folder, recipe=replace(RECIPE, onnx=onnx_digests(folder)))
+    check_plan(folder, PURPOSE, whole=True)
+    (folder / "model.onnx.data").write_text("other weights")
+    check_plan(folder, PURPOSE)
+    with pytest.raises(EngineError, match=r"expected a plan of the model.onnx beside it, .* built from another; build it"):
+        check_plan(folder, PURPOSE, whole=True)
+
+
+def test_a_record_from_before_choices_were_kept_is_read(folder):
+    document = json.loads((folder / RECORD).read_text())
+    del document["recipe"]["sizes"]
+    (folder / RECORD).write_text(json.dumps(document))
+    assert check_plan(folder, PURPOSE).recipe == RECIPE

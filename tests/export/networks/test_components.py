@@ -11,6 +11,8 @@ from export.networks.components import NETWORKS, ComponentError, build
 from export.networks.faceclip.encoder import FaceCLIPEncoder
 from export.networks.sdxl import FaceEncoder
 from export.onnx.example_inputs import example_inputs
+from export.onnx.wanted import PRECISIONS
+from export.quantize.modelopt import MODES
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.variants import VARIANTS
@@ -39,7 +41,7 @@ def test_a_component_takes_and_returns_its_signature(component):
 def test_every_variant_has_a_builder_and_a_tolerance_for_every_component(variant):
     assert NETWORKS[type(variant.architecture)].keys() == set(COMPONENTS)
     for network in NETWORKS[type(variant.architecture)].values():
-        assert network.tolerance.keys() == {"fp32", "fp16", "int8w"}
+        assert network.tolerance.keys() == {*PRECISIONS, *MODES}
 
 
 def test_an_architecture_without_builders_is_named():

@@ -12,8 +12,8 @@ from tritonclient.grpc import model_config_pb2
 from export.__main__ import COMMANDS
 from export.paths import MODEL_REPOSITORY
 from export.repository.assemble import RepositoryError, assemble
-from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, component_models, render
-from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, placements
+from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, render
+from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, component_models, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.face.detectors import MODEL

@@ -1,0 +1,77 @@
+"""Plans in a repository: assembled and loaded only where they serve the model that they lie in."""
+
+import shutil
+
+import pytest
+
+from export.checkpoint.digests import sha256
+from export.engine import inspect
+from export.engine.errors import EngineError
+from export.engine.inspect import check_repository
+from export.engine.options import Options
+from export.engine.record import RECORD, Machine, Purpose, Recipe, Record, onnx_digests
+from export.engine.shapes import bounds_document
+from export.repository.assemble import assemble
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, placements
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER
+
+H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
+PLACEMENTS = placements(TINY_SDXL)
+
+
+@pytest.fixture
+def components(tiny_fp32, tmp_path):
+    """Components with records as `export engine` writes them for 16gb. Only the decoder's graph is read: previews are fitted to it."""
+    root = tmp_path / "components"
+    for name in COMPONENTS:
+        folder = root / "fp16" / name
+        folder.mkdir(parents=True)
+        (folder / ONNX_FILE).write_text(name)
+        if name == VAE_DECODER:
+            for path in (tiny_fp32 / name).glob(f"{ONNX_FILE}*"):
+                shutil.copy(path, folder)
+        planned(folder, Purpose(TINY_SDXL, PLACEMENTS["16gb"], name))
+    return root
+
+
+def planned(folder, purpose):
+    (folder / PLAN_FILE).write_text("plan")
+    bounds = bounds_document(purpose.bounds())
+    recipe = Recipe(purpose.variant.name, purpose.component, purpose.precision, onnx_digests(folder), bounds, Options())
+    Record(recipe, H200, 4, sha256(folder / PLAN_FILE), 1.0).write(folder)
+
+
+@pytest.mark.parametrize("deployment", ["faceclip", "second"])
+def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is_served(
+    components, tmp_path, monkeypatch, deployment
+):
+    monkeypatch.setattr(inspect, "this_machine", lambda: H200)  # there is no GPU here
+    repository = assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r", deployment=deployment)
+    assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
+    prefix = "" if deployment == "faceclip" else f"{deployment}_"
+    tile, denoiser = (repository / f"{prefix}{name}" / "1" for name in ("vae_tile", "denoiser"))
+    kept = {name: (denoiser / name).read_bytes() for name in (PLAN_FILE, RECORD)}
+    for name in kept:  # a plan that came from elsewhere
+        (denoiser / name).unlink()
+        shutil.copy(tile / name, denoiser)
+    with pytest.raises(EngineError, match=r"expected a plan of component denoiser, model.plan.json says vae_decoder"):
+        check_repository(repository)
+    for name, content in kept.items():
+        (denoiser / name).write_bytes(content)
+    config = denoiser.parent / "config.pbtxt"
+    config.write_text(config.read_text().replace('"16gb"', '"datacenter"'))
+    with pytest.raises(EngineError, match=r"rows: plan 1 to 4, server 1 to 16.*--placement datacenter --component denoiser"):
+        check_repository(repository)
+    config.write_text("name: 'denoiser'")
+    with pytest.raises(EngineError, match=r"expected the variant and placement that .* writes"):
+        check_repository(repository)
+
+
+def test_plans_of_another_placement_or_graph_are_not_assembled(components, tmp_path):
+    with pytest.raises(EngineError, match="takes less than placement '24gb' asks of it"):
+        assemble(TINY_SDXL, PLACEMENTS["24gb"], components, tmp_path / "r")
+    (components / "fp16" / DENOISER / ONNX_FILE).write_text("exported again")
+    with pytest.raises(EngineError, match=r"built from another; build it here with `python -m export engine .* denoiser`"):
+        assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
