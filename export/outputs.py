@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faceclip_serving.contract.errors import UserError
 
-_LEFT = re.compile(r"\.(.*\.)?\d+(\.\w+)?\.partial(\.log)?")
+_LEFT = re.compile(r"\.(.*\.)?\d+(\.\w+)?\.partial(\.log|\.old)?")
 """Names of what is being written."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 
-from ..outputs import replacing, require_own
+from ..outputs import real, replacing, require_own
 
 RECORD = "deployments.json"
 """File at the top of an assembled repository, which Triton ignores: deployment -> its identity, model folders, and files with bytes."""
@@ -44,6 +44,7 @@ def install(scratch: Path, repository: Path, deployment: str, identity: str) -> 
     """
     check_name(deployment)
     require_own(repository, RECORD)
+    repository = real(repository)
     record = _read(repository)
     files = {path.relative_to(scratch).as_posix(): path.stat().st_size for path in sorted(scratch.rglob("*")) if path.is_file()}
     fresh = sorted(path.name for path in scratch.iterdir())
