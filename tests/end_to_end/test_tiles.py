@@ -37,9 +37,9 @@ def decoder(repository):
 
 @pytest.fixture(scope="module")
 def client(repository, tmp_path_factory):
-    """A server whose decoder has tiles."""
+    """A server whose decoder has tiles, in a folder that a shell would take apart: Triton starts its models by a command line."""
     folder = tmp_path_factory.mktemp("tiles")
-    assembled = assemble(TINY_SDXL, TILED, onnx_folder(TINY_SDXL), folder / "repository")
+    assembled = assemble(TINY_SDXL, TILED, onnx_folder(TINY_SDXL), folder / "mein größtes; $HOME 'Lager'")
     with (
         TritonServer(assembled, Ports.free(), log=folder / "server.log") as server,
         grpc.InferenceServerClient(server.url) as connected,
