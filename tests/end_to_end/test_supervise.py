@@ -186,7 +186,11 @@ def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
         assert urllib.request.urlopen(f"http://{run.host}:{run.ports.http}/v2/health/live", timeout=5).status == 200
         assert read_metrics(f"{run.host}:{run.ports.metrics}")
         with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120) as pipe:
-            request = clients.submit(pipe, "a portrait", **{**SLOW, "num_images_per_prompt": 4, "num_inference_steps": 200})
+            request = clients.submit(
+                pipe,
+                "a portrait",
+                **{**SLOW, "height": 896, "width": 896, "num_images_per_prompt": 4, "num_inference_steps": 200},
+            )
             run.until(lambda: "has not come round" in run.ask("live")[1]["why"])
             assert run.ask("live")[0] == 503 and run.process.poll() is None
             run.process.send_signal(signal.SIGINT)
