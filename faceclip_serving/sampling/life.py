@@ -90,6 +90,11 @@ class Counts:
     """Everything before `active`."""
     decoding: int = 0
 
+    @property
+    def in_flight(self) -> int:
+        """All that have a place and whose pictures are not ready."""
+        return self.active + self.waiting + self.decoding
+
 
 class Lives:
     """Every request of a sampler. All methods may be called from any thread."""
@@ -279,10 +284,7 @@ class Lives:
 
     @property
     def in_flight(self) -> int:
-        """Requests with a place whose pictures are not ready."""
-        with self._changed:
-            self._sweep()
-            return len(self._alive)
+        return self.counts().in_flight
 
     # ---------------------------------------------------------------------------------------------------------- under the lock
     def _refusal(self) -> Exception | None:

@@ -64,7 +64,11 @@ def _refusal(
         scheduler = _scheduler(name, config, options, timesteps_for, steps, height, width)
         sample = torch.ones(1, 1, 1, 1) * getattr(scheduler, "init_noise_sigma", 1.0)
         arguments = step_arguments(scheduler, torch.Generator().manual_seed(0))
+        scale = getattr(
+            scheduler, "scale_model_input", lambda sample, timestep: sample
+        )  # else a step warns, in the server's log
         for timestep in scheduler.timesteps:
+            scale(sample, timestep)
             sample = scheduler.step(torch.zeros_like(sample), timestep, sample, **arguments, return_dict=False)[0]
     except InvalidRequest as error:
         return str(error)

@@ -179,7 +179,7 @@ class Service:
         """What a probe asks. `stalled_s`: seconds since the loop came round last, 0 while it has nothing to do."""
         limits, counts = self._lives.limits, self._lives.counts()
         return {
-            "in_flight": counts.active + counts.waiting + counts.decoding,
+            "in_flight": counts.in_flight,
             "active": counts.active,
             "waiting": counts.waiting,
             "decoding": counts.decoding,

@@ -69,9 +69,12 @@ class TritonPythonModel:
             response = adapter.encode(outputs, self._setup.signature)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             ended, response = outcome(error), adapter.failure(error, request)
-        if own:
-            self._holder.drop(place)
-            self._ask(Leave(place) if ended == "ok" else End(place, ended))
+        try:
+            if own:
+                self._holder.drop(place)
+                self._ask(Leave(place) if ended == "ok" else End(place, ended))
+        except Exception as error:  # noqa: BLE001 - the sampler is stopping or gone; the caller still needs an answer
+            response = adapter.failure(error, request)
         adapter.send(sender, response)
 
     def _detector(self) -> Detector:
