@@ -162,7 +162,7 @@ def show(variant_name: str, demo: Demo) -> dict[str, Any]:
         done("start")
         with FaceCLIPPipeline.from_pretrained(server.url) as pipe:
             results = generate(pipe, demo)
-            version = server_version(server.url)
+            version = server_version(server.connection)
         done("generate")
     made = contact_sheet(demo.photo, demo.prompts, [np.asarray(result.images[0]) for result in results])
     save(made, OUTPUT)

@@ -1,4 +1,4 @@
-"""`python -m server run build/tiny-sdxl-cpu` serves until Ctrl-C; `probe`, `drain`, `resume` and `health` talk to a server that runs."""
+"""`python -m server run build/tiny-sdxl-cpu` serves until Ctrl-C; the other commands talk to a server that runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import argparse
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.settings import SETTINGS
 
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
+from .direct import Connection
 from .health import QUESTIONS, ask_health
+from .keys import operator_parameters
 from .signals import held_back, interruptible
 
 # What needs gRPC is imported by the command that needs it: `health` runs every few seconds.
@@ -29,10 +33,13 @@ def main(argv: list[str] | None = None) -> int:
         ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
         ("resume", _resume, "take work again after a drain"),
+        ("status", _status, "print what each deployment has in flight, and its settings"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         where = command.add_mutually_exclusive_group()
-        where.add_argument("--url", default=f"localhost:{PORTS.grpc}", help="gRPC address (default: %(default)s)")
+        where.add_argument(
+            "--url", default=f"localhost:{PORTS.grpc}", help="gRPC address, grpcs://host:port for TLS (default: %(default)s)"
+        )
         where.add_argument("--grpc-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
         command.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="default: %(default)s")
         command.add_argument(
@@ -49,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
             metavar="NAME=VALUE",
             help="of every call, e.g. triton-grpc-protocol-admin-key=KEY where the server's configuration is closed",
         )
+        for option, what in (
+            ("--ca", "certificate of the authority that signed the server's (default: the machine's own)"),
+            ("--cert", "own certificate, where the server asks for one"),
+            ("--key", "its key"),
+        ):
+            command.add_argument(option, type=Path, metavar="FILE", help=f"TLS: {what}")
         command.set_defaults(run=function)
     _add_health(commands)
     args, options = parser.parse_known_args(argv)
@@ -91,6 +104,15 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--start-size", type=_size, metavar="HxW", help="of the first request (default: the least; for engines of one)"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="a setting of every deployment, or of one: DEPLOYMENT.NAME=VALUE; may be repeated. "
+        + "; ".join(f"{setting.name}: {setting.doc}" for setting in SETTINGS).replace("%", "%%"),
+    )
     parser.set_defaults(run=_run)
 
 
@@ -111,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with held_back():
             from .supervise import supervise
-        supervise(args.repository, ports, Address(args.address), args.options, *timeouts, args.start_size)
+        supervise(args.repository, ports, Address(args.address), args.options, args.settings, *timeouts, args.start_size)
     print("stopped", file=sys.stderr)
     return 0
 
@@ -131,8 +153,8 @@ def _header(text: str) -> tuple[str, str]:
 def _probe(args: argparse.Namespace) -> int:
     from .probe import probe
 
-    url, names, headers = _target(args)
-    print(json.dumps({name: probe(url, args.timeout, name, headers=headers) for name in names}))
+    to, names = _target(args)
+    print(json.dumps({name: probe(to, args.timeout, name) for name in names}))
     return 0
 
 
@@ -140,8 +162,8 @@ def _drain(args: argparse.Namespace) -> int:
     from .control import drain
     from .supervise import tell_left
 
-    url, names, headers = _target(args)
-    left = drain(url, names, args.timeout, tell_left, headers)
+    to, names = _target(args)
+    left = drain(to, names, args.timeout, tell_left)
     print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}", file=sys.stderr)
     return 1 if left else 0
 
@@ -153,6 +175,16 @@ def _resume(args: argparse.Namespace) -> int:
     return 0
 
 
+def _status(args: argparse.Namespace) -> int:
+    from faceclip_serving.contract.operations import Status
+
+    from .control import ask
+
+    to, names = _target(args)
+    print(json.dumps({name: ask(to, Status(), name) for name in names}, indent=1))
+    return 0
+
+
 def _health(args: argparse.Namespace) -> int:
     url = _url(args.url, "health", args.health_port)
     for question in args.questions or ["ready"]:
@@ -160,12 +192,14 @@ def _health(args: argparse.Namespace) -> int:
     return 0
 
 
-def _target(args: argparse.Namespace) -> tuple[str, list[str], dict[str, str]]:
-    """The server's gRPC address, the deployments that are meant, headers of all calls."""
+def _target(args: argparse.Namespace) -> tuple[Connection, list[str]]:
+    """The server's gRPC port with what calls carry, and the deployments that are meant."""
     from .probe import deployments
 
-    url, headers = _url(args.url, "grpc", args.grpc_port), dict(args.header)
-    return url, args.deployment or deployments(url, headers), headers
+    url = _url(args.url, "grpc", args.grpc_port)
+    to = Connection(url, dict(args.header), args.ca, args.cert, args.key)
+    to = replace(to, parameters=operator_parameters(to.target))
+    return to, args.deployment or deployments(to)
 
 
 def _url(url: str, service: str, port: int | None) -> str:

@@ -1,12 +1,12 @@
 """Questions and orders to a running sampler: drain before a stop, since a stop breaks requests that have steps to go.
 
-These calls go to an inner model. A proxy in front of a production server lets the public reach `faceclip` and `faceclip_stream`
-only.
+These calls go to an inner model, which answers operators alone: `Connection.parameters` carry the key.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,16 @@ from typing import Any
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from faceclip_serving.contract.callers import OPERATOR_KEY_VARIABLE
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.operations import Drain, Operation, Status, encode
-from faceclip_serving.contract.signatures import CONTROL, ENSEMBLE, REPORT, SAMPLER, model_name
+from faceclip_serving.contract.signatures import CONTROL, DEFAULT_DEPLOYMENT, REPORT, SAMPLER, model_name
 
-from .direct import grpc_client
+from .direct import Connection, grpc_client
 
 ANSWER_TIMEOUT_S = 2.0
 """Of one sampler in a drain, which asks again."""
+NO_KEY = f". To steer a server that was started elsewhere or by somebody else, set {OPERATOR_KEY_VARIABLE} to the same text there and here"
 
 
 class ControlError(UserError):
@@ -47,31 +49,38 @@ class Left:
         return "; ".join([*known, *(f"the sampler of '{name}' does not answer ({why})" for name, why in self.silent.items())])
 
 
-def ask(url: str, operation: Operation, deployment: str = ENSEMBLE) -> dict[str, Any]:
+def ask(to: Connection, operation: Operation, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
     """Sends one operation to a deployment's sampler; its answer. Raises `ControlError`."""
-    with grpc_client(url) as client:
-        try:
-            return ask_with(client, operation, deployment, 30)
-        except InferenceServerException as error:
-            raise ControlError(f"{url}: {error.message()}") from None
+    with grpc_client(to) as client:
+        return ask_with(client, to, operation, deployment, 30)
 
 
-def ask_with(client: grpc.InferenceServerClient, operation: Operation, deployment: str, timeout_s: float) -> dict[str, Any]:
-    """The same over a connection that is there. Raises `InferenceServerException`."""
+def ask_with(
+    client: grpc.InferenceServerClient, to: Connection, operation: Operation, deployment: str, timeout_s: float
+) -> dict[str, Any]:
+    """The same over a connection that is there."""
     wire = grpc.InferInput(CONTROL.name, [1], CONTROL.dtype.value)
     wire.set_data_from_numpy(encode(operation))
-    answer = client.infer(
-        model_name(SAMPLER, deployment), [wire], outputs=[grpc.InferRequestedOutput(REPORT.name)], client_timeout=timeout_s
-    )
+    try:
+        answer = client.infer(
+            model_name(SAMPLER, deployment),
+            [wire],
+            outputs=[grpc.InferRequestedOutput(REPORT.name)],
+            parameters=dict(to.parameters),
+            client_timeout=timeout_s,
+        )
+    except InferenceServerException as error:
+        told = re.sub(r"^\w+\|", "", str(error.message()))
+        cure = NO_KEY if "only models of this server" in told else ""
+        raise ControlError(f"{told}{cure}") from None
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
 
 
 def drain(
-    url: str,
+    to: Connection,
     names: Collection[str],
     timeout_s: float,
     tell: Callable[[Left], None] = lambda left: None,
-    headers: Mapping[str, str] | None = None,
     over: Callable[[], bool] = lambda: False,
 ) -> Left:
     """Stops admission of these deployments and waits for what is in flight; what is left when the time is up.
@@ -81,12 +90,14 @@ def drain(
     """
     deadline = time.monotonic() + timeout_s
     told, draining = Left(), set[str]()
-    with grpc_client(url, headers) as client:
+    with grpc_client(to) as client:
         while True:
             counts, silent = {}, {}
             for name in names:
                 try:
-                    counts[name] = int(_ask_one(client, Status() if name in draining else Drain(), name)["in_flight"])
+                    counts[name] = int(
+                        ask_with(client, to, Status() if name in draining else Drain(), name, ANSWER_TIMEOUT_S)["in_flight"]
+                    )
                     draining.add(name)
                 except ControlError as error:
                     silent[name] = str(error)
@@ -98,22 +109,15 @@ def drain(
             time.sleep(0.2)
 
 
-def resume(url: str, names: Collection[str], headers: Mapping[str, str] | None = None) -> None:
+def resume(to: Connection, names: Collection[str]) -> None:
     """These deployments take work again. Raises `ControlError` that names those which could not be asked, after all were."""
     silent = {}
-    with grpc_client(url, headers) as client:
+    with grpc_client(to) as client:
         for name in names:
             try:
-                _ask_one(client, Drain(on=False), name)
+                ask_with(client, to, Drain(on=False), name, ANSWER_TIMEOUT_S)
             except ControlError as error:
                 silent[name] = str(error)
     if silent:
         reasons = "; ".join(f"the sampler of '{name}' does not answer ({why})" for name, why in silent.items())
-        raise ControlError(f"{url}: {reasons}: whether it takes work is not known")
-
-
-def _ask_one(client: grpc.InferenceServerClient, operation: Operation, deployment: str) -> dict[str, Any]:
-    try:
-        return ask_with(client, operation, deployment, ANSWER_TIMEOUT_S)
-    except InferenceServerException as error:
-        raise ControlError(str(error.message())) from None
+        raise ControlError(f"{to.target}: {reasons}: whether it takes work is not known")

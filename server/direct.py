@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from faceclip_serving.contract.errors import UserError
 
 if TYPE_CHECKING:
     import tritonclient.grpc as grpc
@@ -15,15 +20,55 @@ open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """As `urllib.request.urlopen`."""
 
 
-def grpc_client(url: str, headers: Mapping[str, str] | None = None) -> grpc.InferenceServerClient:
-    """A client to be used in a `with` statement. `headers` go with every call."""
+class AddressError(UserError):
+    """What was said of a connection makes none."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a server's gRPC port is, and what every call there carries. Raises `AddressError`."""
+
+    url: str
+    """`host:port`; `grpcs://host:port` for TLS."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    root_certificates: Path | None = None
+    """Of the authority that signed the server's certificate; None: the machine's own. TLS alone, as the next two."""
+    certificate: Path | None = None
+    """Ours, with its `key`, where the server asks for one."""
+    key: Path | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Request parameters by which we are known, see `contract/callers.py`."""
+
+    def __post_init__(self) -> None:
+        for option, path in (("--ca", self.root_certificates), ("--cert", self.certificate), ("--key", self.key)):
+            if path is not None and not self.tls:
+                raise AddressError(f"{option}: TLS alone has certificates; write the address as grpcs://{self.target}")
+            if path is not None and not path.is_file():
+                raise AddressError(f"{option}: {path}: no such file")
+        if "://" in self.url and urlsplit(self.url).scheme not in ("grpc", "grpcs"):
+            raise AddressError(f"url: expected host:port, or grpcs://host:port for TLS, got '{self.url}'")
+
+    @property
+    def tls(self) -> bool:
+        return self.url.startswith("grpcs://")
+
+    @property
+    def target(self) -> str:
+        """Host and port."""
+        return self.url.partition("://")[2] or self.url
+
+
+def grpc_client(to: Connection) -> grpc.InferenceServerClient:
+    """A client to be used in a `with` statement."""
     import tritonclient.grpc as grpc
     from tritonclient.grpc import InferenceServerClientPlugin
 
     class Headers(InferenceServerClientPlugin):  # type: ignore[misc]
         def __call__(self, request: Any) -> None:
-            request.headers.update(headers or {})
+            request.headers.update(to.headers)
 
-    client = grpc.InferenceServerClient(url, channel_args=_CHANNEL)
+    files = {"root_certificates": to.root_certificates, "certificate_chain": to.certificate, "private_key": to.key}
+    paths = {name: None if path is None else str(path) for name, path in files.items()}
+    client = grpc.InferenceServerClient(to.target, ssl=to.tls, channel_args=_CHANNEL, **paths)
     client.register_plugin(Headers())
     return client

@@ -14,9 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.parameters import PARAMETERS
-from faceclip_serving.contract.signatures import ENSEMBLE
+from faceclip_serving.contract.signatures import DEFAULT_DEPLOYMENT
 
-from .direct import grpc_client
+from .direct import Connection, grpc_client
 
 
 class ProbeError(UserError):
@@ -28,23 +28,22 @@ class ProbeError(UserError):
 
 
 def probe(
-    url: str,
+    to: Connection,
     timeout_s: float = 60,
-    model: str = ENSEMBLE,
+    model: str = DEFAULT_DEPLOYMENT,
     interface: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
-    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Sends it and returns the picture's `details`. Raises `ProbeError`.
 
-    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least. `headers`: of all calls.
+    `interface`: the model's own; None: the server is asked. `size`: height and width; None: the least.
     """
-    with grpc_client(url, headers) as client:
+    with grpc_client(to) as client:
         try:
             if not client.is_server_ready(client_timeout=5):
                 raise ProbeError("models are still loading", final=False)
         except InferenceServerException as error:
-            raise ProbeError(f"no answer from {url}: {error.message()}", final=False) from None
+            raise ProbeError(f"no answer from {to.target}: {error.message()}", final=False) from None
         try:
             if interface is None:
                 config = client.get_model_config(model, as_json=True, client_timeout=10)["config"]
@@ -71,9 +70,9 @@ def probe(
     return json.loads(details[0])  # type: ignore[no-any-return]
 
 
-def deployments(url: str, headers: Mapping[str, str] | None = None) -> list[str]:
+def deployments(to: Connection) -> list[str]:
     """Names of the public models of a server. Raises `ProbeError` where they cannot be read: what is not known is not guessed."""
-    with grpc_client(url, headers) as client:
+    with grpc_client(to) as client:
         try:
             names = sorted(model.name for model in client.get_model_repository_index(client_timeout=10).models)
             configs = {name: client.get_model_config(name, client_timeout=10).config for name in names}
@@ -83,10 +82,12 @@ def deployments(url: str, headers: Mapping[str, str] | None = None) -> list[str]
                 cure += ", or send the admin key with --header NAME=VALUE"
             elif error.status() == "StatusCode.UNAVAILABLE":
                 cure = "is that the server's gRPC port?"
-            raise ProbeError(f"{url}: which deployments it has cannot be read ({error.message()}); {cure}", False) from None
+            raise ProbeError(
+                f"{to.target}: which deployments it has cannot be read ({error.message()}); {cure}", False
+            ) from None
     found = [name for name, config in configs.items() if "interface" in config.parameters]
     if not found:
-        raise ProbeError(f"{url} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
+        raise ProbeError(f"{to.target} offers no FaceCLIP model: assemble one (python -m export repository)", final=True)
     return found
 
 
@@ -94,9 +95,9 @@ def _is_closed(error: InferenceServerException) -> bool:
     return "restricted" in str(error.message())
 
 
-def server_version(url: str) -> str:
+def server_version(to: Connection) -> str:
     """The server's own version, e.g. `2.51.0`."""
-    with grpc_client(url) as client:
+    with grpc_client(to) as client:
         return str(client.get_server_metadata().version)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import itertools
+import json
 import os
 import re
 import shutil
@@ -25,11 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.settings import VARIABLE, read_orders
 
 from . import installation
 from . import repository as assembled
 from .defaults import START_TIMEOUT_S, Address
 from .defaults import Ports as Ports
+from .direct import Connection
+from .keys import Keys, remember
 from .log import Log
 from .probe import ProbeError, probe
 
@@ -92,10 +96,16 @@ class TritonServer:
         address: Address | None = None,
         log: Path | None = None,
         options: Sequence[str] = (),
+        settings: Sequence[str] = (),
     ) -> None:
-        """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own."""
+        """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own.
+
+        `settings`: of the models, `NAME=VALUE` or `DEPLOYMENT.NAME=VALUE`, see `contract/settings.py`.
+        """
         self.repository = repository
         self.interfaces = assembled.interfaces(repository)
+        told = read_orders(assembled.placements_of(repository) if settings else {}, list(settings))
+        self.keys = Keys()
         self.ports = ports or Ports()
         self.log = log
         self._address = address = address or Address()
@@ -123,7 +133,9 @@ class TritonServer:
             *options,
         ]
         self._said = Log()
-        self._keeper = threading.Thread(target=self._keep, args=(command, found.environment), daemon=True, name="tritonserver")
+        environment = {**found.environment, **self.keys.environment, VARIABLE: json.dumps(told)}
+        self._key_file = remember(self.ports.grpc, self.keys.operator)
+        self._keeper = threading.Thread(target=self._keep, args=(command, environment), daemon=True, name="tritonserver")
         self._started, self._over = (
             threading.Event(),
             threading.Event(),
@@ -138,7 +150,7 @@ class TritonServer:
                 self.stop(0)
             raise
         if self._failure is not None:
-            self._workspace.close()
+            self._clean()
             raise self._failure
 
     def _keep(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -178,6 +190,11 @@ class TritonServer:
         """gRPC address for clients on this machine."""
         return f"{self._address.reached_at}:{self.ports.grpc}"
 
+    @property
+    def connection(self) -> Connection:
+        """For whoever started it, who may do all that its models may."""
+        return Connection(self.url, parameters=self.keys.parameters)
+
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S, size: tuple[int, int] | None = None) -> dict[str, dict[str, Any]]:
         """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`.
 
@@ -190,7 +207,7 @@ class TritonServer:
                 raise ServerError(self.why_ended())
             try:
                 left_s = max(1.0, deadline - time.monotonic())
-                return {name: probe(self.url, left_s, name, known, size) for name, known in self.interfaces.items()}
+                return {name: probe(self.connection, left_s, name, known, size) for name, known in self.interfaces.items()}
             except ProbeError as error:
                 time.sleep(0.2)  # a server that has just died is not asked why it did not answer
                 if not self.ended and (error.final or time.monotonic() > deadline):
@@ -232,7 +249,12 @@ class TritonServer:
             self._over.wait()
             for region in self.shared_memory():
                 region.unlink(missing_ok=True)
-            self._workspace.close()
+            self._clean()
+
+    def _clean(self) -> None:
+        self._workspace.close()
+        if self._key_file is not None:
+            self._key_file.unlink(missing_ok=True)
 
     def __enter__(self) -> TritonServer:
         return self

@@ -12,6 +12,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import Placement, placement_of
+from faceclip_serving.contract.variants import VARIANTS
 
 CONFIG = "config.pbtxt"
 
@@ -21,7 +23,17 @@ class RepositoryError(UserError):
 
 
 def interfaces(repository: Path) -> dict[str, Mapping[str, Any]]:
-    """Deployment -> the interface of its public model. Raises `RepositoryError` where Triton would serve nothing of ours, or refuse
+    """Deployment -> the interface of its public model. Raises `RepositoryError`."""
+    return {name: json.loads(told["interface"]) for name, told in _public(repository).items()}
+
+
+def placements_of(repository: Path) -> dict[str, Placement]:
+    """Deployment -> its placement. Raises `RepositoryError`."""
+    return {name: placement_of(VARIANTS[told["variant"]], told["placement"]) for name, told in _public(repository).items()}
+
+
+def _public(repository: Path) -> dict[str, Mapping[str, str]]:
+    """Deployment -> the parameters of its public model. Raises `RepositoryError` where Triton would serve nothing of ours, or refuse
     everything because of one stray folder."""
     if not repository.exists():
         raise RepositoryError(f"repository: {repository} does not exist; make it with `make repository`")
@@ -37,7 +49,7 @@ def interfaces(repository: Path) -> dict[str, Mapping[str, Any]]:
             f"repository: {repository} holds '{strays[0]}', which is no model (no {CONFIG} that can be read), and Triton would"
             " refuse to start: move it away, or serve a folder within"
         )
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Mapping[str, str]] = {}
     for path in models:
         try:
             config = text_format.Parse((path / CONFIG).read_text(), model_config_pb2.ModelConfig())
@@ -46,7 +58,7 @@ def interfaces(repository: Path) -> dict[str, Mapping[str, Any]]:
                 f"repository: {path / CONFIG} cannot be read ({error}); assemble the repository again"
             ) from None
         if "interface" in config.parameters:
-            found[config.name] = json.loads(config.parameters["interface"].string_value)
+            found[config.name] = {key: value.string_value for key, value in config.parameters.items()}
     if not found:
         names = ", ".join(path.name for path in models)
         raise RepositoryError(f"repository: {repository} holds no FaceCLIP model, only {names}; make it with `make repository`")

@@ -22,6 +22,7 @@ def supervise(
     ports: Ports,
     address: Address,
     options: Sequence[str],
+    settings: Sequence[str],
     start_timeout_s: float,
     drain_timeout_s: float,
     stall_timeout_s: float,
@@ -30,7 +31,7 @@ def supervise(
     """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died."""
     check_free("health", ports.health, address)
     with (
-        TritonServer(repository, ports, address, options=options) as server,
+        TritonServer(repository, ports, address, options=options, settings=settings) as server,
         Watch(server, stall_timeout_s) as watch,
         HealthPort(address, ports.health, watch),
     ):
@@ -73,7 +74,7 @@ def _died(what: str) -> ServerError:
 def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float) -> None:
     """Waits for what is in flight; says what is cut. Raises `ServerError` if a model died meanwhile."""
     print(f"draining: waits up to {timeout_s:.0f} s for what is in flight; a second signal stops at once", file=sys.stderr)
-    left = drain(server.url, server.interfaces, timeout_s, tell_left, over=lambda: server.ended)
+    left = drain(server.connection, server.interfaces, timeout_s, tell_left, over=lambda: server.ended)
     if watch.dead is not None:
         raise _died(watch.dead)
     if left:

@@ -17,11 +17,10 @@ from types import TracebackType
 from typing import Any
 
 import tritonclient.grpc as grpc
-from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.operations import Status
 
-from .control import ask_with
+from .control import ControlError, ask_with
 from .defaults import STALL_TIMEOUT_S
 from .direct import grpc_client
 from .models import model_processes, runs
@@ -106,7 +105,7 @@ class Watch:
 
     # ------------------------------------------------------------------------------------------------------------------ the thread
     def _look_after(self) -> None:
-        with grpc_client(self._server.url) as client:
+        with grpc_client(self._server.connection) as client:
             while not self._over.is_set() and not self._server.ended:
                 if died := self._died():
                     self._over.wait(0.0 if self.started else LAST_WORDS_S)
@@ -134,9 +133,9 @@ class Watch:
     def _ask_samplers(self, client: grpc.InferenceServerClient) -> None:
         for name in self._server.interfaces:
             try:
-                self._said[name] = ask_with(client, Status(), name, ASK_TIMEOUT_S)
+                self._said[name] = ask_with(client, self._server.connection, Status(), name, ASK_TIMEOUT_S)
                 self._heard_at[name] = time.monotonic()
-            except InferenceServerException:
+            except ControlError:
                 self._heard_at.setdefault(name, time.monotonic())  # silent from now on
 
     def __enter__(self) -> Watch:

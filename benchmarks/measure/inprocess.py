@@ -69,6 +69,7 @@ class Pipeline:
         conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known))
         job = Job.decode(prepared["job"], _DIGEST)
         job.stamp("conditioned")
+        job.stamp("begun")
         started = time.monotonic()
         pictures = start_pictures(self.variant, job, conditioning)
         latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)

@@ -143,7 +143,7 @@ def all_served(variant: Variant, folder: Path, names: tuple[str, ...] = ()) -> I
         def served(placement: Placement) -> Served:
             name = deployment_of(placement)
             pipe = FaceCLIPPipeline.from_pretrained(server.url, model=name)
-            return Served(pipe, placement, lambda: int(ask(server.url, Status(), name)["in_flight"]))
+            return Served(pipe, placement, lambda: int(ask(server.connection, Status(), name)["in_flight"]))
 
         found = {name: served(placement) for name, placement in chosen.items()}
         try:

@@ -56,6 +56,8 @@ class Parameters(TypedDict, total=False):
     """File format of the pictures (PNG, JPEG, WEBP; default: PNG)."""
     priority: str | None
     """Interactive goes before batch when requests wait (interactive, batch; default: interactive)."""
+    tenant: str | None
+    """Whom the request is for; a tenant's flood delays its own requests first (at most 64 characters; default: empty)."""
     preview: bool | None
     """Send a rough picture with every step; streaming only (default: false)."""
 
@@ -115,6 +117,8 @@ OPTIONS = (
            "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
     Option("priority", str, ("--priority",),
            "Interactive goes before batch when requests wait (interactive, batch; default: interactive)."),
+    Option("tenant", str, ("--tenant",),
+           "Whom the request is for; a tenant's flood delays its own requests first (at most 64 characters; default: empty)."),
     Option("preview", bool, (),
            "Send a rough picture with every step; streaming only (default: false)."),
 )

@@ -20,7 +20,15 @@ from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, component_models, placement_of
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
+from faceclip_serving.contract.signatures import (
+    COMPONENTS,
+    DEFAULT_DEPLOYMENT,
+    ENSEMBLE,
+    PREPARE,
+    STREAM,
+    VAE_DECODER,
+    model_name,
+)
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -49,7 +57,7 @@ def assemble(
     components: Path,
     destination: Path,
     checkpoint: Path | None = None,
-    deployment: str = ENSEMBLE,
+    deployment: str = DEFAULT_DEPLOYMENT,
 ) -> Path:
     """Writes the models of `variant` on `placement` to the repository `destination`, unless the very same are there already.
 
@@ -160,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="where to write (default: build/<variant>-<placement>)")
     parser.add_argument(
         "--name",
-        default=ENSEMBLE,
+        default=DEFAULT_DEPLOYMENT,
         help="under which the server offers the variant (default: %(default)s); a further name in the same --output puts a"
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE
+from faceclip_serving.contract.signatures import COMPONENTS, DEFAULT_DEPLOYMENT
 from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.committed import weights_folder
@@ -26,7 +26,7 @@ def build_repository(
     variant: Variant,
     placement: Placement,
     checkpoint: Path | None = None,
-    deployment: str = ENSEMBLE,
+    deployment: str = DEFAULT_DEPLOYMENT,
     destination: Path | None = None,
 ) -> Path:
     """The assembled repository of `variant` on `placement`; components that are up to date are not exported again.

@@ -14,10 +14,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 from faceclip_serving.contract.parameters import interface
 from faceclip_serving.contract.placements import CPU, Placement, component_models
 from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.settings import SETTINGS
 from faceclip_serving.contract.signatures import (
-    ENCODERS,
+    DEFAULT_DEPLOYMENT,
     ENSEMBLE,
+    SAMPLER,
     STREAM,
+    UNARY,
     VAE_DECODER,
     VAE_TILE,
     ensemble_steps,
@@ -42,7 +45,7 @@ def model_source(name: str, placement: Placement) -> Path:
     return MODEL_REPOSITORY / component_models(placement).get(name, name) / "1" / "model.py"
 
 
-def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -> dict[str, str]:
+def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, str]:
     """Role -> text of the config.pbtxt of that model in `deployment`."""
     variant = placement.narrowed(variant)
     configs = {}
@@ -57,11 +60,12 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
         )
         _parameter(config, "variant", variant.name)
         _parameter(config, "placement", placement.name)
-        if name == ENSEMBLE:
-            config.platform = "ensemble"
+        if name == UNARY:
             _parameter(config, "interface", json.dumps(interface(variant), sort_keys=True))
             if placement.emulated:
                 _parameter(config, "emulated", json.dumps(placement.emulated))
+        if name == ENSEMBLE:
+            config.platform = "ensemble"
             for step in ensemble_steps(variant):
                 config.ensemble_scheduling.step.add(
                     model_name=model_name(step.model, deployment),
@@ -91,8 +95,9 @@ def render(variant: Variant, placement: Placement, deployment: str = ENSEMBLE) -
             if placement.vae_tile and name in (VAE_DECODER, VAE_TILE):
                 _parameter(config, "vae_tile", str(placement.vae_tile))
             _parameter(config, "deployment", deployment)
-            if name in ENCODERS:
-                _parameter(config, "encoding_cache_bytes", str(placement.remembered_bytes(name)))
+            if name == SAMPLER:
+                for setting in (each for each in SETTINGS if each.sampler):
+                    _parameter(config, setting.name, json.dumps(setting.default(placement)))
         configs[name] = HEADER + text_format.MessageToString(config)
     return configs
 

@@ -20,6 +20,15 @@ class NotANumber(RuntimeError):
 class Busy(RuntimeError):
     """The server takes no more work now; the message carries a retry hint."""
 
+    def __init__(self, message: str, reason: str = "full") -> None:
+        """`reason`: one of `BUSY`, as metrics count it."""
+        super().__init__(message)
+        self.reason = reason
+
+
+BUSY = ("full", "draining", "displaced")
+"""Why a request is turned away. `displaced`: it was waiting, and a tenant with fewer requests came."""
+
 
 class Cancelled(RuntimeError):
     """The caller gave the request up."""

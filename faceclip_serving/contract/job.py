@@ -27,11 +27,13 @@ class Job:
     face_weights: list[float]
     """Weight of each reference face, summing to 1; empty without a face."""
     place: str
-    """In the sampler; empty where it was not admitted yet."""
+    """In the sampler."""
     deadline: float | None
     """Monotonic seconds after which nobody waits for it any more."""
     digest: str
     """Digest of the shared code that made the job; models built from other code refuse it."""
+    id: str = ""
+    """The request's, for logs, traces and details."""
     faces: list[dict[str, Any]] = field(default_factory=list)
     prompt_tokens: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -17,32 +17,27 @@ from .tensors import Array, json_tensor
 
 @dataclass(frozen=True)
 class Admit:
-    """A place for a request that is about to come -> `{"place": id}`, or `Busy`."""
+    """A place for a request that is about to come -> `{"place": ...}`, or `Busy`."""
 
-    priority: str = "interactive"
+    id: str = ""
+    """The request's, as its caller or we named it: by it, it can be ended."""
+    tenant: str = ""
+    """Whom it is for: places are shared out among tenants."""
     deadline: float | None = None
     """Monotonic seconds."""
 
 
 @dataclass(frozen=True)
 class Renew:
-    """The holder of these places is still there -> `{"gone": [...]}`, those that have ended meanwhile."""
+    """The holder of these places is still there -> `{"gone": [...], "round_s": seconds}`: those that have ended meanwhile, and how long a
+    call of the denoiser takes at present."""
 
     places: list[str]
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """The preparation of a request begins -> `{"gone": bool}`. Also what tells the model `prepare` that there is a place already."""
-
-    place: str
-    deadline: float | None = None
-    """Monotonic seconds."""
-
-
-@dataclass(frozen=True)
-class Leave:
-    """The holder hands a place on to models that cannot renew it -> `{}`. It is kept for `Limits.unheld_s`."""
+    """The preparation of a request begins -> `{}`, or why it has ended meanwhile."""
 
     place: str
 
@@ -70,6 +65,13 @@ class End:
 
 
 @dataclass(frozen=True)
+class Cancel:
+    """Whoever knows a request's id gives it up -> `{"ended": bool}`."""
+
+    id: str
+
+
+@dataclass(frozen=True)
 class Drain:
     """Take no new work, or take it again -> as `Status`."""
 
@@ -81,7 +83,9 @@ class Status:
     """-> what is in flight and whether the loop is well; see `Service.status`."""
 
 
-Operation = Admit | Renew | Prepare | Leave | Start | Follow | End | Drain | Status
+Operation = Admit | Renew | Prepare | Start | Follow | End | Cancel | Drain | Status
+FOR_OPERATORS = (Drain, Status)
+"""What an operator may ask besides our own models; see `callers`."""
 OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}
 
 

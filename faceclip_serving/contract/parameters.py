@@ -22,6 +22,7 @@ MAX_SEED = 2**63 - 1
 RANDOM_SEEDS = 2**53 - 2**10
 """Random seeds are below. JavaScript, and whatever else reads JSON's numbers as doubles, can then repeat seed and seed + i."""
 MAX_CHARACTERS = 10_000
+MAX_TENANT = 64
 DEFAULT_ID_GUIDANCE_SCALE = 3.0
 """Weight of the face when only the text's is given."""
 
@@ -173,6 +174,9 @@ class GenerationRequest:
     )
     priority: str = _parameter(
         DType.BYTES, "interactive", OneOf(("interactive", "batch")), "interactive goes before batch when requests wait"
+    )
+    tenant: str = _parameter(
+        DType.BYTES, "", Text(MAX_TENANT), "whom the request is for; a tenant's flood delays its own requests first"
     )
 
     @property

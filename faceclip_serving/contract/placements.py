@@ -105,7 +105,7 @@ class Placement:
         return replace(self, components=components)
 
     def remembered_bytes(self, component: str) -> int:
-        """Memory for encodings of a component, 0 for none. Stands in config.pbtxt, to be changed there.
+        """Memory for encodings of a component, 0 for none.
 
         Only Python models remember; what stands for another runtime has no more than that one.
         """

@@ -28,6 +28,11 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
     return request
 
 
+def parse_one(name: str, variant: Variant, arrays: Mapping[str, Array]) -> Any:
+    """One parameter of a request, before all others are looked at. Raises `InvalidRequest`."""
+    return _read(next(parameter for parameter in SCALARS if parameter.name == name), variant, arrays)
+
+
 def request_tensors(**values: Any) -> dict[str, Array]:
     """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none."""
     tensors = {}

@@ -19,7 +19,12 @@ from .variant import Variant
 
 FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
-ENSEMBLE, STREAM = "faceclip", "faceclip_stream"
+UNARY, STREAM, CANCEL = "faceclip", "faceclip_stream", "faceclip_cancel"
+PUBLIC = (UNARY, STREAM, CANCEL)
+"""Models that anybody may call; see `callers`."""
+ENSEMBLE = "ensemble"
+"""The flow of a request from photographs to pictures, as Triton's ensemble; `UNARY` runs it."""
+DEFAULT_DEPLOYMENT = UNARY
 ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
@@ -27,15 +32,15 @@ VAE_TILE = "vae_tile"
 """The decoder's model where a placement has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
 
 
-def model_name(role: str, deployment: str = ENSEMBLE) -> str:
+def model_name(role: str, deployment: str = DEFAULT_DEPLOYMENT) -> str:
     """What a model is called on a server that offers `deployment`: several of them, each with all roles, live side by side.
 
     The public models bear the deployment's name in place of `faceclip`, inner ones have it in front; for the default one names
     are roles: `sampler` and `faceclip_stream`, or `flux_sampler` and `flux_stream`.
     """
-    if deployment == ENSEMBLE:
+    if deployment == DEFAULT_DEPLOYMENT:
         return role
-    return deployment + role.removeprefix(ENSEMBLE) if role in (ENSEMBLE, STREAM) else f"{deployment}_{role}"
+    return deployment + role.removeprefix(UNARY) if role in PUBLIC else f"{deployment}_{role}"
 
 
 ALIGNED_FACES = Tensor(
@@ -45,6 +50,9 @@ FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of aligned_face
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
 CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
+
+REQUEST_ID = Tensor("request_id", DType.BYTES, (1,), "Triton's own `id` of the request that is to end")
+ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")
 
 PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
 PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
@@ -147,7 +155,7 @@ def models(variant: Variant) -> dict[str, Signature]:
     public = tuple(parameter.tensor for parameter in PARAMETERS)
     prepare = Signature(
         PREPARE,
-        (*public, CONTROL),
+        public,
         (ALIGNED_FACES, FACE_INDEX, *ids(variant), JOB),
         "checks the request, finds and aligns faces, tokenises",
     )
@@ -163,7 +171,8 @@ def models(variant: Variant) -> dict[str, Signature]:
         Tensor("details", DType.BYTES, (1,), "JSON: timings_s, faces, warnings, versions and the parameters obeyed"),
     )
     finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
-    ensemble = Signature(ENSEMBLE, public, outputs, "photo and prompt -> pictures")
+    unary = Signature(UNARY, public, outputs, "photo and prompt -> pictures")
+    ensemble = replace(unary, name=ENSEMBLE, doc="the same, for `faceclip` alone: its steps, with the tensors between them")
     stream = Signature(
         STREAM,
         (*public, PREVIEW.tensor),
@@ -171,7 +180,8 @@ def models(variant: Variant) -> dict[str, Signature]:
         "the same, with a response per step before the last one, and cancellation",
     )
     flow = (prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER], nets[VAE_DECODER], finish)
-    return {model.name: model for model in (ensemble, stream, *flow)}
+    cancel = Signature(CANCEL, (REQUEST_ID,), (ENDED,), "ends the requests of an id, for whoever cannot close the call itself")
+    return {model.name: model for model in (unary, stream, cancel, ensemble, *flow)}
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:

@@ -18,16 +18,34 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from ..contract.callers import SECRET, Caller, caller, check_own, own_secret
 from ..contract.digest import DIGEST_FILE, package_digest
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
 from ..contract.placements import Placement, placement_of
 from ..contract.request import check_names
-from ..contract.signatures import model_name, models
+from ..contract.settings import Settings, resolve
+from ..contract.signatures import PUBLIC, SAMPLER, model_name, models
 from ..contract.tensors import Array, Signature, Tensor
 from ..contract.variant import Variant
 from ..contract.variants import VARIANTS
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """For which request a model calls another one. Travels beside the tensors, through the ensemble too."""
+
+    id: str = ""
+    """Triton's own id of the request."""
+    place: str = ""
+    """In the sampler."""
+    received: float = 0.0
+    """When the request came, monotonic seconds."""
+    deadline: float | None = None
+    """When nobody waits for it any more."""
+    trace: Any = None
+    """Triton's, so that inner calls are spans of it."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +58,38 @@ class Setup:
     folder: Path
     """The model's version folder."""
     digest: str
-    encoding_cache_bytes: int
+    settings: Settings
     vae_tile: int
     """Latent cells per side of the decoder's tiles; 0: none."""
     deployment: str
     """Under which name the server offers the variant; part of the names of its models."""
     models: Mapping[str, Signature]
     """Role -> signature, for all models of the variant."""
+    secret: str
+    """By which the models of this server know each other."""
 
-    def call(self, role: str, arrays: Mapping[str, Array], limit_us: int = 0) -> dict[str, Array]:
-        """Runs another model of this deployment; see `call`."""
-        return call(model_name(role, self.deployment), self.models[role], arrays, limit_us)
+    def call(self, role: str, arrays: Mapping[str, Array], context: Context | None = None) -> dict[str, Array]:
+        """Runs another model of this deployment and returns its outputs in CPU memory. Raises what the model raised."""
+        return self.call_as(self.models[role], role, arrays, context)
+
+    def call_as(
+        self, signature: Signature, role: str, arrays: Mapping[str, Array], context: Context | None = None
+    ) -> dict[str, Array]:
+        """The same for a model of another signature than its role's."""
+        context = context or Context()
+        response = pb_utils.InferenceRequest(
+            model_name=model_name(role, self.deployment),
+            request_id=context.id,
+            requested_output_names=[tensor.name for tensor in signature.outputs],
+            inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
+            parameters={SECRET: self.secret, _CONTEXT: _encode_context(context)},
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+            **({} if context.trace is None else {"trace": context.trace}),
+        ).exec()
+        if response.has_error():
+            raise _raised(role, response.error().message())
+        outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
+        return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}
 
 
 def setup(args: Mapping[str, str]) -> Setup:
@@ -79,18 +118,36 @@ def setup(args: Mapping[str, str]) -> Setup:
         signatures[parameters["role"]],
         folder,
         digest,
-        int(parameters.get("encoding_cache_bytes", 0)),
+        resolve(placement, parameters["deployment"], parameters),
         int(parameters.get("vae_tile", 0)),
         parameters["deployment"],
         signatures,
+        own_secret(),
     )
 
 
 def decode(request: Any, signature: Signature) -> dict[str, Array]:
-    """The request's tensors; optional ones that did not come are left out. Raises `InvalidRequest` for unknown parameters."""
-    check_names(parameters(request), [tensor.name for tensor in signature.inputs])
+    """The request's tensors; optional ones that did not come are left out.
+
+    Raises `InvalidRequest` for unknown parameters, and where somebody else than our own models calls an inner one. The sampler asks
+    for itself, since operators may call it too.
+    """
+    told = parameters(request)
+    if signature.name not in (*PUBLIC, SAMPLER):
+        check_own(signature.name, caller(told))
+    check_names(told, [tensor.name for tensor in signature.inputs])
     found = {tensor.name: pb_utils.get_input_tensor_by_name(request, tensor.name) for tensor in signature.inputs}
     return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+
+
+def context(request: Any) -> Context:
+    """What an own model said of the request that it calls for. Of use where `decode` has let the request in."""
+    told = json.loads(parameters(request)[_CONTEXT])
+    return Context(request.request_id(), told["place"], told["received"], told["deadline"], request.trace())
+
+
+def _encode_context(context: Context) -> str:
+    return json.dumps({"place": context.place, "received": context.received, "deadline": context.deadline})
 
 
 def parameters(request: Any) -> dict[str, Any]:
@@ -124,25 +181,43 @@ _CODES: Mapping[type[Exception], str] = {
 }
 """Errors that speak to a caller in words of their own, and Triton's code for them."""
 
-_KINDS = {kind.__name__: kind for kind in _CODES}
 _STOPS = re.compile(r"Server not ready|Server is stopping|has no available versions")
 """What Triton says to an inner call while it stops (2.51)."""
-_FROM_MODEL = "faceclip_from_model"
-"""Request parameter of calls between our models. An inner call loses the error's code (server 2.51), so for such a caller the
-kind of error goes in front of its message, and `call` raises it again."""
+_CONTEXT = "faceclip_context"
+"""Request parameter of calls between our models, JSON."""
+_KIND_FIRST = re.compile(r"(?:in ensemble '[^']*', )?(\w+)\|(.*)", re.DOTALL)
+"""An inner call loses the error's code (server 2.51), so an own caller gets the kind of error in front of its message."""
+
+
+class _FailedElsewhere(RuntimeError):
+    """Another model of ours has failed, and has logged it."""
+
+
+_KINDS = {kind.__name__: kind for kind in (*_CODES, _FailedElsewhere)}
+
+
+def _raised(model: str, message: str) -> Exception:
+    """The error that an inner call came back with."""
+    told = _KIND_FIRST.fullmatch(message)
+    if told is not None and told[1] in _KINDS:
+        raised: Exception = _KINDS[told[1]](told[2])
+        return raised
+    if _STOPS.search(message):
+        return Stopping("the server is stopping")
+    return RuntimeError(f"{model}: {message}")
 
 
 def failure(error: Exception, request: Any) -> Any:
     """The response to `request` that carries the error's own words."""
-    name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), None)
-    if name is None:
+    kind = next((kind for kind in _CODES if isinstance(error, kind)), _FailedElsewhere)
+    code = getattr(pb_utils.TritonError, _CODES.get(kind, "INTERNAL"))
+    message = str(error)
+    if kind is _FailedElsewhere and not isinstance(error, _FailedElsewhere):
         log.error("request failed", exc_info=error)
-        message, code = f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
-    else:
-        message, code = str(error), getattr(pb_utils.TritonError, name)
+        message = f"{type(error).__name__}: {error}"
     message = message.encode("utf-8", "backslashreplace").decode()  # a caller's text that we quote may hold what UTF-8 cannot
-    if _FROM_MODEL in parameters(request):
-        message = f"{type(error).__name__}|{message}"
+    if caller(parameters(request)) is Caller.OWN:
+        message = f"{kind.__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
@@ -154,35 +229,14 @@ def respond(request: Any, signature: Signature, function: Callable[[dict[str, Ar
         return failure(error, request)
 
 
-def close(sender: Any) -> None:
-    """Ends a decoupled request after its last response."""
-    sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
 def send(sender: Any, response: Any) -> None:
-    """Sends the only response of a request whose sender was kept, from any thread."""
+    """Sends the last response of a request whose sender was kept, from any thread."""
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def call(name: str, signature: Signature, arrays: Mapping[str, Array], limit_us: int = 0) -> dict[str, Array]:
-    """Runs model `name` of this server (BLS) and returns its outputs in CPU memory. Raises what the model raised."""
-    response = pb_utils.InferenceRequest(
-        model_name=name,
-        requested_output_names=[tensor.name for tensor in signature.outputs],
-        inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
-        parameters={_FROM_MODEL: True},
-        timeout=limit_us,
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
-    ).exec()
-    if response.has_error():
-        kind, _, message = response.error().message().partition("|")
-        if kind in _KINDS:
-            raise _KINDS[kind](message)
-        if _STOPS.search(response.error().message()):
-            raise Stopping("the server is stopping")
-        raise RuntimeError(f"{name}: {response.error().message()}")
-    outputs = {tensor.name: pb_utils.get_output_tensor_by_name(response, tensor.name) for tensor in signature.outputs}
-    return {name: tensor.as_numpy() for name, tensor in outputs.items() if tensor is not None}
+def send_more(sender: Any, response: Any) -> None:
+    """Sends a response of a decoupled model that others follow."""
+    sender.send(response)
 
 
 def _to_triton(tensor: Tensor, array: Array) -> Any:

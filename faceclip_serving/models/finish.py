@@ -18,8 +18,8 @@ from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
 
-STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("denoise", "conditioned", "denoised"),
-          ("decode", "denoised", "decoded"))  # fmt: skip
+STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
+          ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
 """Stage name, and the events between which it runs."""
 
 
@@ -66,6 +66,7 @@ def details(variant: Variant, placement: Placement, job: Job) -> dict[str, Any]:
     timings["finish"] = now - job.clock["decoded"]
     timings["total"] = now - job.clock["received"]
     return {
+        "id": job.id,
         "variant": variant.name,
         "placement": placement.name,
         "emulated": dict(placement.emulated),

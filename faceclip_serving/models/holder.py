@@ -1,12 +1,14 @@
-"""Holds places in the sampler for the requests that a process works for, and notices who has left.
+"""Holds places in the sampler for the requests of a public model, and notices who has left.
 
-One thread renews all of them once a second. It asks of each whether its caller is still there, whatever the request is waiting
-for, and ends those whose caller has gone; a place that the sampler has ended meanwhile is known to be lost.
+One thread renews all of them once a second. About as often as the denoiser is called it asks of each whether its caller is still there,
+whatever the request is waiting for, and ends those whose caller has gone.
 """
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
+LOOK_EVERY_S = (0.02, 0.5)
+"""Between two looks at the callers, at least and at most: one look costs some 50 µs per request."""
 
 Ask = Callable[[Operation], dict[str, Any]]
 """Asks the sampler; its report."""
@@ -23,55 +27,56 @@ Ask = Callable[[Operation], dict[str, Any]]
 
 def asking(call: Callable[[str, Mapping[str, Array]], dict[str, Array]]) -> Ask:
     """Operations over `call`, which runs a model of this deployment."""
-    import json
-
     return lambda operation: dict(json.loads(call(SAMPLER, {"control": operations.encode(operation)})["report"][0]))
 
 
 class Holder:
     """The places of one process. All methods may be called from any thread."""
 
-    def __init__(self, ask: Ask, every_s: float = RENEW_EVERY_S) -> None:
+    def __init__(self, ask: Ask, renew_every_s: float = RENEW_EVERY_S) -> None:
         self._ask = ask
-        self._every_s = every_s
+        self._renew_every_s = renew_every_s
         self._held: dict[str, Callable[[], bool]] = {}
-        self._lost: set[str] = set()
-        self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._changed = threading.Condition()
+        self._over = False
         self._thread = threading.Thread(target=self._run, name="holder", daemon=True)
         self._thread.start()
 
-    def hold(self, place: str, has_left: Callable[[], bool] = lambda: False) -> None:
+    def hold(self, place: str, has_left: Callable[[], bool]) -> None:
         """Renews a place from now on. `has_left`: whether its caller is gone."""
-        with self._lock:
+        with self._changed:
             self._held[place] = has_left
+            self._changed.notify()
 
     def drop(self, place: str) -> None:
         """Renews it no longer."""
-        with self._lock:
+        with self._changed:
             self._held.pop(place, None)
-            self._lost.discard(place)
-
-    def lost(self, place: str) -> bool:
-        """Whether the sampler has ended the request of a place that is held."""
-        with self._lock:
-            return place in self._lost
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._over.set()
+        with self._changed:
+            self._over = True
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(self._every_s):
-            with self._lock:
-                held = dict(self._held)
+        renewed_at, look_every_s = 0.0, LOOK_EVERY_S[0]
+        while (held := self._next(look_every_s)) is not None:
             try:
                 for place in [place for place, has_left in held.items() if has_left()]:
+                    self.drop(place)
                     self._ask(End(place, "cancelled"))
-                if held:
-                    gone = self._ask(Renew(list(held)))["gone"]
-                    with self._lock:
-                        self._lost |= self._held.keys() & set(gone)
+                if time.monotonic() - renewed_at >= self._renew_every_s:
+                    renewed_at = time.monotonic()
+                    told = self._ask(Renew(list(held)))
+                    look_every_s = min(max(told["round_s"], LOOK_EVERY_S[0]), LOOK_EVERY_S[1])
             except Exception:  # noqa: BLE001 - the sampler is stopping or gone; then there is nothing to hold
                 continue
+
+    def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
+        """What is held, after a wait; waits on while nothing is. None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over, wait_s)
+            self._changed.wait_for(lambda: self._over or bool(self._held))
+            return None if self._over else dict(self._held)

@@ -4,7 +4,7 @@ so an autoscaler wants `faceclip_waiting_requests` and `faceclip_active_requests
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import triton_python_backend_utils as pb_utils
 
@@ -24,15 +24,25 @@ class Metrics:
         """A number that goes up and down."""
         return self._metric(name, pb_utils.MetricFamily.GAUGE, text, labels)
 
-    def _metric(self, name: str, kind: int, text: str, labels: Mapping[str, str]) -> pb_utils.Metric:
+    def histogram(self, name: str, text: str, buckets: Sequence[float], **labels: str) -> pb_utils.Metric:
+        """How often a number was at most each of some bounds."""
+        return self._metric(name, pb_utils.MetricFamily.HISTOGRAM, text, labels, list(buckets))
+
+    def _metric(
+        self, name: str, kind: int, text: str, labels: Mapping[str, str], buckets: list[float] | None = None
+    ) -> pb_utils.Metric:
         if name not in self._families:
             self._families[name] = pb_utils.MetricFamily(name=f"faceclip_{name}", description=text, kind=kind)
-        return self._families[name].Metric(labels={**self._labels, **labels})
+        options = {} if buckets is None else {"buckets": buckets}
+        return self._families[name].Metric(labels={**self._labels, **labels}, **options)
 
 
 def requests_by_outcome(metrics: Metrics, *outcomes: str) -> dict[str, pb_utils.Metric]:
-    """Counters of ended requests; each model counts the outcomes that it decides."""
+    """Counters of ended requests."""
     return {name: metrics.counter("requests_total", "ended requests by outcome", outcome=name) for name in outcomes}
+
+
+BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 class StageMetrics:
@@ -40,11 +50,31 @@ class StageMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._stages: dict[str, pb_utils.Metric] = {}
+        self._stages: dict[str, tuple[pb_utils.Metric, pb_utils.Metric]] = {}
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """A request's `timings_s`."""
         for stage, value in seconds.items():
             if stage not in self._stages:
-                self._stages[stage] = self._metrics.counter("stage_seconds_total", "seconds of finished requests", stage=stage)
-            self._stages[stage].increment(value)
+                self._stages[stage] = (
+                    self._metrics.counter("stage_seconds_total", "seconds of finished requests", stage=stage),
+                    self._metrics.histogram("stage_seconds", "seconds of a finished request", BUCKETS_S, stage=stage),
+                )
+            total, histogram = self._stages[stage]
+            total.increment(value)
+            histogram.observe(value)
+
+
+class EncodingMetrics:
+    """Rows that an encoder knew already, and those that it computed."""
+
+    def __init__(self, metrics: Metrics, encoder: str) -> None:
+        self._metrics = metrics  # keeps the families alive
+        text = "rows asked of an encoder, by whether they were remembered"
+        self._known = metrics.counter("encoding_rows_total", text, encoder=encoder, remembered="yes")
+        self._computed = metrics.counter("encoding_rows_total", text, encoder=encoder, remembered="no")
+
+    def add(self, known: int, computed: int) -> None:
+        """One call."""
+        self._known.increment(known)
+        self._computed.increment(computed)

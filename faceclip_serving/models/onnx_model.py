@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..contract.signatures import ENCODERS, bounds
+from ..contract.signatures import bounds
 from . import adapter
 from .encoding_cache import EncodingCache
+from .metrics import EncodingMetrics, Metrics
 from .onnx_component import OnnxComponent
 
 
@@ -22,8 +23,10 @@ class TritonPythonModel:
             bounds(setup.variant, setup.placement.denoiser_rows, setup.vae_tile)[setup.signature.name],
         )
 
-        cached = setup.signature.name in ENCODERS
-        self._run = EncodingCache(component.run, setup.signature, setup.encoding_cache_bytes) if cached else component.run
+        self._run = component.run
+        if setup.placement.remembered_bytes(setup.signature.name):
+            counts = EncodingMetrics(Metrics(setup.variant.name, setup.deployment), setup.signature.name)
+            self._run = EncodingCache(component.run, setup.signature, setup.settings["encoding_cache_mb"] * 2**20, counts.add)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._run) for request in requests]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -31,10 +32,12 @@ def prepare(
     arrays: Mapping[str, Array],
     place: str = "",
     deadline: float | None = None,
+    id: str = "",
+    received: float | None = None,
 ) -> dict[str, Array]:
-    """The outputs of `prepare` for one request. Raises `InvalidRequest`."""
-    job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest)
-    job.stamp("received")
+    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. Raises `InvalidRequest`."""
+    job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
+    job.clock["received"] = time.monotonic() if received is None else received
     photos = reference_photos(variant, arrays)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
     job.faces = [face.report for face in faces]

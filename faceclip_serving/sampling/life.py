@@ -3,9 +3,9 @@
     reserved → preparing → waiting → active → decoding → ended
 
 A request gets a place before any work is done for it, and `end` works from every state and from any thread: it tells the caller,
-once, and gives everything back. A place is a lease: whoever prepares, follows or decodes renews it, so that nobody can leave and keep
-it. While the sampler itself owes the answer, the place is its own. Bounded at two points: `max_active` requests share the
-denoiser's ticks, `max_waiting` more may be on the way there. Knows states, places and time; nothing of pictures or of Triton.
+once, and gives everything back. A place is a lease: the public model that serves the caller renews it as long as the caller is there,
+so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more may be
+on the way there; tenants share both. Knows states, places and time; nothing of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import queue
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -25,8 +25,8 @@ from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 
 log = logging.getLogger(__name__)
 
-HEAD_START_S = {"interactive": 0.0, "batch": 30.0}
-"""Priority -> the head start, in seconds of waiting, that others have over it. Finite, so nothing starves."""
+REASONS_KEPT = 1024
+"""Of requests that have ended while nobody listened: the reason is told to whom asks next."""
 
 
 class State(Enum):
@@ -47,9 +47,9 @@ class Limits:
     max_active: int = 8
     max_waiting: int = 32
     lease_s: float = 5.0
-    """A place that is held from another process, and was not renewed for so long, is lost."""
-    unheld_s: float = 60.0
-    """The same for a place in the hands of Triton's ensemble, which renews nothing: while encoders or the decoder work for it."""
+    """A place that was not renewed for so long is lost."""
+    batch_head_start_s: float = 30.0
+    """The head start, in seconds of waiting, that others have over priority `batch`. Finite, so nothing starves."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class Request:
     """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to the loop."""
 
     place: str
-    priority: str
+    id: str
+    tenant: str
     deadline: float | None
     """Monotonic seconds."""
     since: float
+    held_until: float
+    """Monotonic seconds."""
+    priority: str = "interactive"
     state: State = State.RESERVED
-    held_until: float | None = None
-    """Monotonic seconds; None: the sampler owes the answer, so the place is kept."""
     work: Any = None
     """What the loop does for it."""
     listener: Callable[[Any], None] | None = None
     """Hears what becomes of the work: any number of events, and exactly one last one."""
-    holds: bool = False
-    """Whether somebody renews the place while it waits and is active: a follower."""
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
@@ -85,15 +85,25 @@ class Request:
 class Counts:
     """What is told of all requests together."""
 
-    active: int = 0
-    waiting: int = 0
-    """Everything before `active`."""
-    decoding: int = 0
+    states: Mapping[State, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> int:
+        return self.states.get(State.ACTIVE, 0)
+
+    @property
+    def decoding(self) -> int:
+        return self.states.get(State.DECODING, 0)
+
+    @property
+    def waiting(self) -> int:
+        """Everything before `active`."""
+        return self.in_flight - self.active - self.decoding
 
     @property
     def in_flight(self) -> int:
-        """All that have a place and whose pictures are not ready."""
-        return self.active + self.waiting + self.decoding
+        """All that have a place."""
+        return sum(self.states.values())
 
 
 class Lives:
@@ -111,6 +121,7 @@ class Lives:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._alive: dict[str, Request] = {}
+        self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
         self._draining = False
         self._over: Exception | None = None
@@ -118,13 +129,16 @@ class Lives:
         """What is to be said, in order; see `deliver`."""
 
     # ---------------------------------------------------------------------------------------------------------- the way in
-    def admit(self, priority: str = "interactive", deadline: float | None = None) -> Request:
-        """A place for a request that is about to come. Raises `Busy`, `Stopping`."""
+    def admit(self, id: str = "", tenant: str = "", deadline: float | None = None) -> Request:
+        """A place for a request that is about to come. Raises `Busy`, `Stopping`.
+
+        Where all are taken, the latest request of a tenant that has more of them and is not served yet makes room.
+        """
         with self._changed:
             self._sweep()
             now = self._clock()
-            request = Request(uuid.uuid4().hex, priority, deadline, now, held_until=now + self.limits.lease_s)
-            refusal = self._refusal()
+            request = Request(uuid.uuid4().hex, id, tenant, deadline, now, now + self.limits.lease_s)
+            refusal = self._refusal(tenant)
             if refusal is not None:
                 self.messages.put(lambda: self._on_end(request, refusal))
                 raise refusal
@@ -132,13 +146,11 @@ class Lives:
             self._changed.notify_all()  # the loop begins to look after leases
             return request
 
-    def prepare(self, place: str) -> bool:
-        """The preparation begins; whether the request is still wanted."""
+    def prepare(self, place: str) -> None:
+        """The preparation begins. Raises why the request has ended, where it has."""
         with self._changed:
-            request = self._alive.get(place)
-            if request is not None and request.state is State.RESERVED:
-                request.state = State.PREPARING
-            return request is not None
+            request = self._wanted(place, State.RESERVED)
+            request.state = State.PREPARING
 
     def renew(self, places: Iterable[str]) -> list[str]:
         """The holder is still there; the places that have ended meanwhile."""
@@ -149,33 +161,20 @@ class Lives:
                 request = self._alive.get(place)
                 if request is None:
                     gone.append(place)
-                elif request.held_until is not None:
-                    request.held_until = max(request.held_until, self._clock() + self.limits.lease_s)
+                else:
+                    request.held_until = self._clock() + self.limits.lease_s
             return gone
 
-    def leave(self, place: str) -> None:
-        """Nobody renews the place for a while: it is in the ensemble's hands."""
-        with self._changed:
-            request = self._alive.get(place)
-            if request is not None and request.held_until is not None:
-                request.held_until = self._clock() + self.limits.unheld_s
-
     def enter(
-        self, place: str, work: Any, listener: Callable[[Any], None], holds: bool, steps: Callable[[], int] = lambda: 0,
-        priority: str = "interactive", deadline: float | None = None,
+        self, place: str, work: Any, listener: Callable[[Any], None], steps: Callable[[], int] = lambda: 0,
+        priority: str = "interactive",
     ) -> None:  # fmt: skip
-        """The work of an admitted request has come: it waits to become active.
-
-        `holds`: whether a follower renews the place. Raises `Cancelled` where the place is lost.
-        """
+        """The work of a request has come: it waits to become active. Raises why the request has ended, where it has."""
         with self._changed:
             self._sweep()
-            request = self._alive.get(place)
-            if request is None or request.state not in (State.RESERVED, State.PREPARING):
-                raise Cancelled("the request has ended before its work came: its caller left, or its preparation took too long")
-            request.state, request.work, request.listener, request.holds = State.WAITING, work, listener, holds
-            request.priority, request.deadline, request.steps = priority, deadline, steps
-            request.held_until = self._clock() + self.limits.lease_s if holds else None
+            request = self._wanted(place, State.RESERVED, State.PREPARING)
+            request.state, request.work, request.listener = State.WAITING, work, listener
+            request.priority, request.steps = priority, steps
             self._changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------------------ the loop
@@ -205,11 +204,9 @@ class Lives:
         with self._changed:
             if request.state is not State.ACTIVE:
                 return
-            now = self._clock()
             request.state = State.DECODING
             request.work = None
-            request.held_until = now + (self.limits.lease_s if request.holds else self.limits.unheld_s)
-            self._finished_at.append(now)
+            self._finished_at.append(self._clock())
             self._say(request, result, last=True)
 
     # ---------------------------------------------------------------------------------------------------------- the way out
@@ -223,9 +220,26 @@ class Lives:
             if was in (State.WAITING, State.ACTIVE):
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
+            if error is not None:
+                self._reasons[place] = error
+                if len(self._reasons) > REASONS_KEPT:
+                    self._reasons.popitem(last=False)
             self.messages.put(lambda: self._on_end(request, error))
             self._changed.notify_all()
             return True
+
+    def cancel(self, id: str) -> bool:
+        """Ends every request of an id, for its caller; whether there was one."""
+        with self._changed:
+            found = [request.place for request in self._alive.values() if request.id == id]
+            for place in found:
+                self.end(place, Cancelled("ended by its id, as its caller wished"))
+            return bool(found)
+
+    def why(self, place: str) -> Exception | None:
+        """Why a request has ended that went wrong a while ago; None where that is not known any more."""
+        with self._changed:
+            return self._reasons.get(place)
 
     def stop(self, error: Exception | None = None) -> None:
         """Ends everything, and the loop; nothing is admitted any more."""
@@ -278,25 +292,43 @@ class Lives:
     def counts(self) -> Counts:
         with self._changed:
             self._sweep()
-            states = [request.state for request in self._alive.values()]
-            active, decoding = states.count(State.ACTIVE), states.count(State.DECODING)
-            return Counts(active, len(states) - active - decoding, decoding)
+            return Counts(Counter(request.state for request in self._alive.values()))
 
     @property
     def in_flight(self) -> int:
         return self.counts().in_flight
 
     # ---------------------------------------------------------------------------------------------------------- under the lock
-    def _refusal(self) -> Exception | None:
+    def _wanted(self, place: str, *states: State) -> Request:
+        """The request of a place, which must be in one of these states. Raises why it is not there."""
+        request = self._alive.get(place)
+        if request is None or request.state not in states:
+            raise self.why(place) or Cancelled(
+                "the request has ended before its work came: its caller left, or its time ran out"
+            )
+        return request
+
+    def _refusal(self, tenant: str) -> Exception | None:
+        """Why nobody of this tenant gets a place now; None after one was made, where it had to be."""
         if self._over is not None:
             return self._over
         if self._draining:
-            return Busy("draining: this server finishes its work and takes no more; use another one")
+            return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits = self.limits
-        taken = sum(request.state is not State.DECODING for request in self._alive.values())
-        if taken >= limits.max_active + limits.max_waiting:
-            return Busy(f"busy: {taken} requests are in flight, the most allowed; retry after {self._retry_s():.0f} s")
-        return None
+        placed = [request for request in self._alive.values() if request.state is not State.DECODING]
+        if len(placed) < limits.max_active + limits.max_waiting:
+            return None
+        held = Counter(request.tenant for request in placed)
+        unserved = [request for request in placed if request.state is not State.ACTIVE]
+        latest = max(unserved, key=lambda request: (held[request.tenant], request.since), default=None)
+        hint = f"retry after {self._retry_s():.0f} s"
+        if latest is not None and held[latest.tenant] > held[tenant] + 1:
+            told = (
+                f"busy: of {len(placed)} requests in flight, the most allowed, {held[latest.tenant]} are this tenant's; {hint}"
+            )
+            self.end(latest.place, Busy(told, "displaced"))
+            return None
+        return Busy(f"busy: {len(placed)} requests are in flight, the most allowed; {hint}")
 
     def _retry_s(self) -> float:
         """Seconds between the ends of recent requests: after so long a place should be free."""
@@ -314,20 +346,22 @@ class Lives:
                     request.place,
                     DeadlineExceeded(f"the request's timeout ran out after {done} steps; allow more time or fewer steps"),
                 )
-            elif request.held_until is not None and now > request.held_until:
+            elif now > request.held_until:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
 
     def _promoted(self) -> list[Request]:
-        """The active requests, after those who may have become so."""
+        """The active requests, after those who may have become so: of the tenant that is served least, the most urgent."""
         active = [request for request in self._alive.values() if request.state is State.ACTIVE]
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
-        waiting.sort(key=lambda request: urgency(request.priority, request.since))
-        for request in waiting[: max(0, self.limits.max_active - len(active))]:
+        served = Counter(request.tenant for request in active)
+        while waiting and len(active) < self.limits.max_active:
+            request = min(waiting, key=lambda request: (served[request.tenant], self._urgency(request)))
+            waiting.remove(request)
             request.state = State.ACTIVE
+            served[request.tenant] += 1
             active.append(request)
         return active
 
-
-def urgency(priority: str, since: float) -> float:
-    """Sort key of waiting requests: the smallest goes first."""
-    return since + HEAD_START_S[priority]
+    def _urgency(self, request: Request) -> float:
+        """Sort key of waiting requests: the smallest goes first."""
+        return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
-from .life import Lives, Request
+from .life import Counts, Lives, Request
 from .pictures import Batch, Denoise, Picture, advance, in_calls, select
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class Usage:
 
     ticks: int = 0
     """Rounds of the denoiser that had a row of this request."""
+    began: float = 0.0
+    """When the first of them began, monotonic seconds."""
     rows: int = 0
     """Denoiser rows of this request."""
     shared_rows: int = 0
@@ -119,7 +121,10 @@ class Observer(Protocol):
 
     def tick(self, tick: Tick) -> None: ...
 
-    def load(self, active: int, waiting: int) -> None: ...
+    def load(self, counts: Counts) -> None: ...
+
+    def lost_thread(self) -> None:
+        """One of the sampler's threads has ended by an error; told by that thread itself."""
 
 
 Group = tuple[Request, list[Picture]]
@@ -134,10 +139,11 @@ class StepLoop:
         self._denoise = in_calls(denoise, max_rows)
         self._max_rows = max_rows
         self._observer = observer
-        self._load = (0, 0)
+        self._load = Counts()
         self._batch = Batch()
         self._ticks = 0
         self._round_at: float | None = None
+        self._round_s = 0.0
         self._threads = [
             threading.Thread(target=self._supervised, args=(target,), name=name, daemon=True)
             for target, name in ((self._run, "step-loop"), (lives.deliver, "messages"))
@@ -156,6 +162,11 @@ class StepLoop:
         since = self._round_at
         return 0.0 if since is None else time.monotonic() - since
 
+    @property
+    def round_s(self) -> float:
+        """Seconds of the last round of the denoiser; 0 before the first."""
+        return self._round_s
+
     def stop(self) -> None:
         """Ends what is in progress and the threads."""
         self._lives.stop()
@@ -169,6 +180,8 @@ class StepLoop:
             target()
         except BaseException as error:
             log.critical("a thread of the sampler has ended: everything in flight fails", exc_info=error)
+            if self._observer is not None:
+                self._observer.lost_thread()
             self._lives.stop(RuntimeError(f"the sampler has stopped: {type(error).__name__}: {error}"))
 
     def _run(self) -> None:
@@ -194,6 +207,7 @@ class StepLoop:
         predicted, rows = self._predictions(groups)
         ended = time.monotonic()
         self._ticks += 1
+        self._round_s = ended - called
         for (request, pictures), noise_pred in zip(groups, predicted, strict=True):
             work: Work | None = request.work  # gone where the request has ended meanwhile
             if work is None:
@@ -243,6 +257,7 @@ class StepLoop:
     ) -> None:
         """One step of a request's pictures, and what its caller hears of it."""
         before, usage = work.step, work.usage
+        usage.began = usage.began or time.monotonic() - seconds
         usage.ticks += 1
         usage.rows += len(noise_pred)
         usage.shared_rows += rows
@@ -256,8 +271,7 @@ class StepLoop:
 
     def _observe_load(self) -> None:
         counts = self._lives.counts()
-        load = (counts.active, counts.waiting)
-        if self._observer is not None and load != self._load:
+        if self._observer is not None and counts != self._load:
             observer = self._observer
-            self._lives.messages.put(lambda: observer.load(*load))
-        self._load = load
+            self._lives.messages.put(lambda: observer.load(counts))
+        self._load = counts

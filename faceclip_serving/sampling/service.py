@@ -7,15 +7,18 @@ answered at the next step. `Reply` is how an answer gets back, from whichever th
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from ..contract import operations
+from ..contract.callers import Caller, check_own
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
-from ..contract.operations import Admit, Drain, End, Follow, Leave, Operation, Prepare, Renew, Start, Status
+from ..contract.operations import FOR_OPERATORS, Admit, Cancel, Drain, End, Follow, Operation, Prepare, Renew, Start, Status
+from ..contract.settings import Settings
+from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out
@@ -24,11 +27,6 @@ from .loop import Finished, StepLoop, Stepped, Work
 from .pictures import start_pictures
 
 Event = Stepped | Finished | Ended
-
-MOST_PREVIEWS = 8
-"""Of steps that a follower has not heard yet. A preview is a picture's latents: a megabyte for a large one."""
-MOST_LAST_WORDS = 64
-"""Reasons that are kept for followers who have not asked yet."""
 
 
 class Reply(Protocol):
@@ -45,8 +43,10 @@ class Follower:
     Steps that were not heard are kept in order, previews of the last few alone.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, previews_kept: int) -> None:
+        """`previews_kept`: of steps that were not heard. A preview is a picture's latents: a megabyte for a large one."""
         self._job = job
+        self._previews_kept = previews_kept
         self._unheard: deque[Event] = deque()
         self._watcher: Reply | None = None
         self._over = False
@@ -56,8 +56,9 @@ class Follower:
         """An event of the run."""
         with self._lock:
             self._unheard.append(event)
-            if len(self._unheard) > MOST_PREVIEWS and isinstance(old := self._unheard[-MOST_PREVIEWS - 1], Stepped):
-                self._unheard[-MOST_PREVIEWS - 1] = replace(old, latents=None)
+            earlier = -self._previews_kept - 1
+            if len(self._unheard) >= -earlier and isinstance(old := self._unheard[earlier], Stepped):
+                self._unheard[earlier] = replace(old, latents=None)
         self._answer()
 
     def ask(self, watcher: Reply) -> None:
@@ -69,12 +70,6 @@ class Follower:
         if before is not None:
             before.refuse(Cancelled("another watcher follows this run now"))
         self._answer()
-
-    @property
-    def last_words(self) -> bool:
-        """Whether nothing is left to say but why the run has failed."""
-        with self._lock:
-            return bool(self._unheard) and isinstance(self._unheard[-1], Ended)
 
     def _answer(self) -> None:
         with self._lock:
@@ -94,32 +89,33 @@ class Follower:
 class Service:
     """The sampler's answers. `handle` may be called from any thread."""
 
-    def __init__(self, variant: Variant, digest: str, loop: StepLoop, lives: Lives) -> None:
+    def __init__(self, variant: Variant, digest: str, loop: StepLoop, lives: Lives, settings: Settings) -> None:
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
+        self._settings = settings
         self._followers: dict[str, Follower] = {}
-        self._ended: OrderedDict[str, Follower] = OrderedDict()
-        """Of runs that failed while nobody was asking: the reason is told to whom asks next."""
         self._operations: Mapping[type[Operation], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
-            Renew: lambda asked, _: {"gone": lives.renew(asked.places)},
-            Prepare: lambda asked, _: {"gone": not lives.prepare(asked.place)},
-            Leave: self._leave,
+            Renew: lambda asked, _: {"gone": lives.renew(asked.places), "round_s": loop.round_s},
+            Prepare: self._prepare,
             Start: self._start,
             End: self._end,
+            Cancel: lambda asked, _: {"ended": lives.cancel(asked.id)},
             Drain: self._drain,
             Status: lambda *_: self.status(),
         }
 
-    def handle(self, arrays: Mapping[str, Array], reply: Reply) -> None:
-        """Answers one request, now or when its run has got there."""
+    def handle(self, arrays: Mapping[str, Array], reply: Reply, who: Caller) -> None:
+        """Answers one request, now or when its run has got there. `who` sent it."""
         try:
-            if "control" not in arrays:
+            asked = operations.decode(arrays["control"]) if "control" in arrays else None
+            if not (who is Caller.OPERATOR and isinstance(asked, FOR_OPERATORS)):
+                check_own(SAMPLER, who)
+            if asked is None:
                 self._run(arrays, reply)
                 return
-            asked = operations.decode(arrays["control"])
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
                 return
@@ -130,38 +126,34 @@ class Service:
             reply.send({"report": json_tensor(answer)})
 
     def ended(self, place: str) -> None:
-        """A request is over, so its follower goes, but for a reason that was not told yet."""
-        follower = self._followers.pop(place, None)
-        if follower is not None and follower.last_words:
-            self._ended[place] = follower
-            while len(self._ended) > MOST_LAST_WORDS:
-                self._ended.popitem(last=False)
+        """A request is over, so its follower goes. Whoever asks for it later is told why by `Lives`."""
+        self._followers.pop(place, None)
 
     def _run(self, arrays: Mapping[str, Array], reply: Reply) -> None:
         job = self._job(arrays)
-        self._enter(job, arrays, lambda event: _answer(reply, job, event), holds=False, previews=False)
+        self._enter(job, arrays, lambda event: _answer(reply, job, event), follows=False, previews=False)
 
     def _start(self, asked: Start, arrays: Mapping[str, Array]) -> dict[str, Any]:
         job = self._job(arrays)
-        follower = self._followers[job.place] = Follower(job)
+        follower = self._followers[job.place] = Follower(job, self._settings["previews_kept"])
         try:
-            self._enter(job, arrays, follower.hear, holds=True, previews=asked.previews)
+            self._enter(job, arrays, follower.hear, follows=True, previews=asked.previews)
         except Exception:
             self._followers.pop(job.place, None)
             raise
         return {"place": job.place}
 
     def _follow(self, asked: Follow, reply: Reply) -> None:
-        follower = self._followers.get(asked.place) or self._ended.pop(asked.place, None)
+        follower = self._followers.get(asked.place)
         if follower is None:
-            raise InvalidRequest("control: no such run; it has ended, or was given up because nobody held it")
+            raise self._lives.why(asked.place) or InvalidRequest("control: no such run; it has ended, and its end was told")
         follower.ask(reply)
 
     def _admit(self, asked: Admit, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        return {"place": self._lives.admit(asked.priority, asked.deadline).place}
+        return {"place": self._lives.admit(asked.id, asked.tenant, asked.deadline).place}
 
-    def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        self._lives.leave(asked.place)
+    def _prepare(self, asked: Prepare, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        self._lives.prepare(asked.place)
         return {}
 
     def _end(self, asked: End, arrays: Mapping[str, Array]) -> dict[str, Any]:
@@ -177,7 +169,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What a probe asks. `stalled_s`: seconds since the loop came round last, 0 while it has nothing to do."""
-        limits, counts = self._lives.limits, self._lives.counts()
+        counts = self._lives.counts()
         return {
             "in_flight": counts.in_flight,
             "active": counts.active,
@@ -186,36 +178,35 @@ class Service:
             "draining": self._lives.draining,
             "threads_alive": self._loop.threads_alive and not self._lives.over,
             "stalled_s": round(self._loop.stalled_s, 3),
-            "max_active": limits.max_active,
-            "max_waiting": limits.max_waiting,
+            "settings": dict(self._settings),
         }
 
     def _job(self, arrays: Mapping[str, Array]) -> Job:
-        """The job of a request, with a place: one that was not admitted before, is now. Raises `Busy`."""
         job = Job.decode(arrays["job"], self._digest)
         job.stamp("conditioned")
-        job.place = job.place or self._lives.admit(job.request.priority, job.deadline).place
         return job
 
     def _enter(
-        self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None], holds: bool, previews: bool
+        self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None], follows: bool, previews: bool
     ) -> None:
         """The job's pictures wait to be drawn."""
 
         def hear(event: Event) -> None:
             if not isinstance(event, Stepped):
                 job.stamp("denoised")
+            if isinstance(event, Finished):
+                job.clock["begun"] = event.usage.began
             listener(event)
 
         try:
             if job.face_weights and self._variant.identity.name in arrays:
                 job.warnings += odd_ones_out(arrays[self._variant.identity.name])
             conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}
-            work = Work(start_pictures(self._variant, job, conditioning), wants_steps=holds, wants_previews=previews)
+            work = Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
         except Exception as error:
             self._lives.end(job.place, error)
             raise
-        self._lives.enter(job.place, work, hear, holds, lambda: work.step, job.request.priority, job.deadline)
+        self._lives.enter(job.place, work, hear, lambda: work.step, job.request.priority)
 
 
 def _answer(reply: Reply, job: Job, event: Event) -> None:

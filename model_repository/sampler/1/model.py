@@ -7,8 +7,10 @@ requests of any number overlap, while Triton sees a plain (not decoupled) model 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from faceclip_serving.contract.callers import caller
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array, Signature
@@ -42,18 +44,18 @@ class TritonPythonModel:
         make_scheduler(
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
-        placement = setup.placement
-        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment))
+        settings = setup.settings
+        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment), settings, setup.digest)
 
         def on_end(request: Request, error: Exception | None) -> None:
             metrics.ended(error)
             self._service.ended(request.place)
 
-        lives = Lives(Limits(placement.max_active, placement.max_waiting), on_end)
+        lives = Lives(Limits(**{each.name: settings[each.name] for each in fields(Limits)}), on_end)
         self._loop = StepLoop(
-            lives, lambda inputs: setup.call(DENOISER, inputs)["noise_pred"], placement.denoiser_rows, metrics
+            lives, lambda inputs: setup.call(DENOISER, inputs)["noise_pred"], settings["denoiser_rows"], metrics
         )
-        self._service = Service(setup.variant, setup.digest, self._loop, lives)
+        self._service = Service(setup.variant, setup.digest, self._loop, lives, settings)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -63,7 +65,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 reply.refuse(error)
             else:
-                self._service.handle(arrays, reply)
+                self._service.handle(arrays, reply, caller(adapter.parameters(request)))
 
     def is_ready(self) -> bool:
         """Servers of 26.04 and later ask this for /v2/health/ready: optional, without arguments, true or false, within 5 s; an

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from faceclip_serving.contract.signatures import VAE_TILE, model_name, vae_tile
+from faceclip_serving.contract.signatures import VAE_TILE, vae_tile
 from faceclip_serving.models import adapter
 from faceclip_serving.sampling.tiling import tiled
 
@@ -16,8 +16,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        name, tile = model_name(VAE_TILE, setup.deployment), vae_tile(setup.variant)
-        self._run = tiled(lambda arrays: adapter.call(name, tile, arrays), setup.vae_tile, setup.variant.latent_scale)
+        tile = vae_tile(setup.variant)
+        self._run = tiled(lambda arrays: setup.call_as(tile, VAE_TILE, arrays), setup.vae_tile, setup.variant.latent_scale)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._run) for request in requests]

@@ -1,0 +1,107 @@
+"""What the public models do around a request: a place before any work, held as long as the caller is there, one end, one line of log.
+
+Triton tells a plain or decoupled Python model that its gRPC caller has left, closed a call or run out of time (2.51), but never an
+ensemble; so the ensemble stands behind this.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..contract.errors import Cancelled, DeadlineExceeded, outcome
+from ..contract.operations import Admit, End
+from ..contract.request import parse_one
+from ..contract.tensors import Array
+from . import adapter
+from .holder import Holder, asking
+from .metrics import Metrics, StageMetrics
+from .request_log import line, request_log
+
+MOST_THREADS = 4096 + 256 + 64
+"""One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
+
+Arrays = Mapping[str, Array]
+Call = Callable[[str, Arrays], dict[str, Array]]
+"""Runs a model of the deployment by its role, for the request at hand."""
+Flow = Generator[Arrays, None, Arrays]
+"""Responses on the way; returns the last one."""
+
+class Front:
+    """Serves the requests of one public model by a flow of inner ones."""
+
+    def __init__(self, setup: adapter.Setup, flow: Callable[[Call, Arrays, str], Flow]) -> None:
+        """`flow` gets the inner models, the request's tensors and its place."""
+        self._setup = setup
+        self._flow = flow
+        self._ask = asking(setup.call)
+        self._holder = Holder(self._ask)
+        self._log = request_log()
+        self._stages = StageMetrics(Metrics(setup.variant.name, setup.deployment))
+        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="request")
+
+    def accept(self, request: Any) -> None:
+        """Serves a request in a thread of its own."""
+        self._threads.submit(self._serve, request, request.get_response_sender(), time.monotonic())
+
+    def stop(self) -> None:
+        self._holder.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _serve(self, request: Any, sender: Any, received: float) -> None:
+        context = adapter.Context(request.request_id() or uuid.uuid4().hex, received=received, trace=request.trace())
+        arrays: Arrays = {}
+        last: Arrays = {}
+        failed: Exception | None = None
+        try:
+            limit_us = adapter.timeout_us(request)
+            context = replace(context, deadline=received + limit_us / 1e6 if limit_us else None)
+            arrays = adapter.decode(request, self._setup.signature)
+            for response, is_last in self._responses(arrays, context, sender.is_cancelled):
+                encoded = adapter.encode(response, self._setup.signature)
+                (adapter.send if is_last else adapter.send_more)(sender, encoded)
+                last = response
+        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            failed = error
+            adapter.send(sender, adapter.failure(error, request))
+        self._tell(context, arrays, last, failed)
+
+    def _responses(
+        self, arrays: Arrays, context: adapter.Context, has_left: Callable[[], bool]
+    ) -> Generator[tuple[Arrays, bool], None, None]:
+        """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise."""
+        tenant = parse_one("tenant", self._setup.variant, arrays)
+        place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
+        self._holder.hold(place, has_left)
+        ended: BaseException | None = Cancelled("the caller is gone")
+        try:
+            context = replace(context, place=place)
+            flow = self._flow(partial(self._setup.call, context=context), arrays, place)
+            try:
+                while True:
+                    yield next(flow), False
+            except StopIteration as stop:
+                final: Arrays = stop.value
+            if context.deadline is not None and time.monotonic() > context.deadline:
+                raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
+            ended = None
+        except BaseException as error:  # whatever ends this ends the request
+            ended = error
+            raise
+        finally:
+            self._holder.drop(place)
+            self._ask(End(place, outcome(ended)))
+        yield final, True
+
+    def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
+        details = json.loads(last["details"][0]) if failed is None and "details" in last else {}
+        if details:
+            self._stages.add(details["timings_s"])
+        total_s = time.monotonic() - context.received
+        self._log.info(line(self._setup, context.id, total_s, arrays, details, failed))

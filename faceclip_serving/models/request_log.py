@@ -1,0 +1,67 @@
+"""One line of log per request, JSON: who, how it ended, and where the time went. Never the prompt, unless an operator sets `log_prompts`;
+never a photograph; and of warnings and errors, whose words may quote the caller's, the parameters alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..contract.errors import outcome
+from ..contract.tensors import Array
+
+if TYPE_CHECKING:
+    from .adapter import Setup
+
+_ABOUT = re.compile(r"([a-z_]+(?:\[\d+\])?):")
+"""How a warning or an error begins that is about a parameter."""
+
+
+def request_log() -> logging.Logger:
+    """Writes lines as they are, nothing before them, so that a line is a JSON document."""
+    log = logging.getLogger("faceclip.requests")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stderr))
+        log.propagate = False
+    return log
+
+
+def line(
+    setup: Setup, id: str, total_s: float, arrays: Mapping[str, Array], details: Mapping[str, Any], failed: Exception | None
+) -> str:
+    """The text of the line. `details`: the finished request's, else empty."""
+    sampling = details.get("sampling", {})
+    told = {
+        "event": "request",
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "model": setup.signature.name,
+        "deployment": setup.deployment,
+        "id": id,
+        "tenant": _text(arrays, "tenant"),
+        "outcome": outcome(failed),
+        "seconds": details.get("timings_s") or {"total": round(total_s, 6)},
+        "images": len(details.get("seeds", ())),
+        "rows": sampling.get("rows", 0),
+        "warnings": [_about(warning) for warning in details.get("warnings", ())],
+    }
+    if failed is not None:
+        told["about"] = _about(str(failed))
+    if setup.settings["log_prompts"]:
+        told["prompt"] = _text(arrays, "prompt")
+    return json.dumps(told)
+
+
+def _about(message: str) -> str:
+    found = _ABOUT.match(message)
+    return found[1] if found else ""
+
+
+def _text(arrays: Mapping[str, Array], name: str) -> str:
+    """A text parameter as it came; empty where it is none."""
+    value = next(iter(arrays.get(name, ())), b"")
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
