@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "faceclip_serving.contract": set(),
     "faceclip_serving.face": CONTRACT,
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
-    "faceclip_serving.models": CONTRACT | {"faceclip_serving.face", "faceclip_serving.sampling"},
+    "faceclip_serving.models": CONTRACT | {"faceclip_serving", "faceclip_serving.face", "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
     "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,20 +18,15 @@ from typing import Any
 from ..contract.errors import Cancelled, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
-from ..contract.tensors import Array
 from . import adapter
 from .holder import Holder, asking
 from .metrics import Metrics, StageMetrics
 from .request_log import line, request_log
+from .streaming import Arrays, Call, Flow
 
 MOST_THREADS = 4096 + 256 + 64
 """One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
 
-Arrays = Mapping[str, Array]
-Call = Callable[[str, Arrays], dict[str, Array]]
-"""Runs a model of the deployment by its role, for the request at hand."""
-Flow = Generator[Arrays, None, Arrays]
-"""Responses on the way; returns the last one."""
 
 class Front:
     """Serves the requests of one public model by a flow of inner ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from PIL import Image
 
@@ -25,7 +25,12 @@ from ..contract.signatures import (
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..sampling.previews import preview
-from .front import Arrays, Call, Flow
+
+Arrays = Mapping[str, Array]
+Call = Callable[[str, Arrays], dict[str, Array]]
+"""Runs a model of the deployment by its role, for the request at hand."""
+Flow = Generator[Arrays, None, Arrays]
+"""What a public model does for a request: responses on the way; returns the last one."""
 
 
 def stream(variant: Variant, factors: Array, call: Call, arrays: Arrays, place: str) -> Flow:

@@ -6,7 +6,8 @@ from typing import Any
 
 from faceclip_serving.contract.signatures import ENSEMBLE
 from faceclip_serving.models import adapter
-from faceclip_serving.models.front import Arrays, Call, Flow, Front
+from faceclip_serving.models.front import Front
+from faceclip_serving.models.streaming import Arrays, Call, Flow
 
 
 def flow(call: Call, arrays: Arrays, place: str) -> Flow:
