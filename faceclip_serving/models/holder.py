@@ -6,6 +6,7 @@ whatever the request is waiting for, and ends those whose caller has gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -63,16 +64,16 @@ class Holder:
     def _run(self) -> None:
         renewed_at, look_every_s = 0.0, LOOK_EVERY_S[0]
         while (held := self._next(look_every_s)) is not None:
-            try:
-                for place in [place for place, has_left in held.items() if has_left()]:
-                    self.drop(place)
-                    self._ask(End(place, "cancelled"))
-                if time.monotonic() - renewed_at >= self._renew_every_s:
-                    renewed_at = time.monotonic()
-                    told = self._ask(Renew(list(held)))
+            for place, has_left in held.items():
+                with contextlib.suppress(Exception):  # of one caller; others are looked at all the same
+                    if has_left():
+                        self.drop(place)
+                        self._ask(End(place, "cancelled"))
+            if time.monotonic() - renewed_at >= self._renew_every_s:
+                renewed_at = time.monotonic()
+                with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to hold
+                    told = self._ask(Renew([place for place in held if place in self._held]))
                     look_every_s = min(max(told["round_s"], LOOK_EVERY_S[0]), LOOK_EVERY_S[1])
-            except Exception:  # noqa: BLE001 - the sampler is stopping or gone; then there is nothing to hold
-                continue
 
     def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
         """What is held, after a wait; waits on while nothing is. None at the end."""
