@@ -88,3 +88,22 @@ def test_a_look_that_fails_stops_nobody_from_being_held(sampler, holder):
     holder.hold("broken", broken)
     holder.hold("fine", lambda: False)
     sampler.wait_for(lambda: any("fine" in places for places in sampler.renewals()))
+
+
+def test_nobody_is_looked_at_after_a_drop(holder):
+    """Triton frees a request with its last response, and a look at a freed one could end the server."""
+    looking, freed = threading.Event(), threading.Event()
+
+    def look():
+        looking.set()
+        time.sleep(0.1)
+        assert not freed.is_set()
+        return False
+
+    holder.hold("a", look)
+    assert looking.wait(10)
+    holder.drop("a")
+    freed.set()
+    looking.clear()
+    time.sleep(0.3)
+    assert not looking.is_set()
