@@ -49,7 +49,8 @@ class Holder:
             self._changed.notify()
 
     def drop(self, place: str) -> None:
-        """Renews it no longer."""
+        """Renews it no longer. Afterwards its caller is not looked at either: `has_left` asks Triton about a request, which is gone
+        once its last response was sent."""
         with self._changed:
             self._held.pop(place, None)
 
@@ -64,19 +65,24 @@ class Holder:
         renewed_at, look_every_s = 0.0, LOOK_EVERY_S[0]
         while (held := self._next(look_every_s)) is not None:
             try:
-                for place in [place for place, has_left in held.items() if has_left()]:
+                for place in [place for place in held if self._has_left(place)]:
                     self.drop(place)
                     self._ask(End(place, "cancelled"))
                 if time.monotonic() - renewed_at >= self._renew_every_s:
                     renewed_at = time.monotonic()
-                    told = self._ask(Renew(list(held)))
+                    told = self._ask(Renew(held))
                     look_every_s = min(max(told["round_s"], LOOK_EVERY_S[0]), LOOK_EVERY_S[1])
             except Exception:  # noqa: BLE001 - the sampler is stopping or gone; then there is nothing to hold
                 continue
 
-    def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
+    def _has_left(self, place: str) -> bool:
+        with self._changed:  # so that nobody drops it meanwhile
+            has_left = self._held.get(place)
+            return has_left is not None and has_left()
+
+    def _next(self, wait_s: float) -> list[str] | None:
         """What is held, after a wait; waits on while nothing is. None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._over, wait_s)
             self._changed.wait_for(lambda: self._over or bool(self._held))
-            return None if self._over else dict(self._held)
+            return None if self._over else list(self._held)
