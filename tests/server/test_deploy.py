@@ -22,7 +22,7 @@ from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
 from export.repository.render import render
 from faceclip_serving.contract.placements import component_models, placements
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
+from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, UNARY, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
@@ -280,9 +280,9 @@ def restricted(repository, tmp_path_factory):
 
 @pytest.mark.server
 def test_the_probe_and_the_index_work_without_a_key(restricted):
-    assert probe(restricted.url)["variant"] == "tiny-sdxl"
+    assert probe(restricted.connection)["variant"] == "tiny-sdxl"
     with grpc.InferenceServerClient(restricted.url) as client:
-        assert {model.name for model in client.get_model_repository_index().models} >= {ENSEMBLE, *COMPONENTS}
+        assert {model.name for model in client.get_model_repository_index().models} >= {UNARY, ENSEMBLE, *COMPONENTS}
 
 
 @pytest.mark.server
@@ -294,7 +294,7 @@ def test_shared_memory_logging_and_loading_are_closed_and_the_key_opens_the_firs
         for call in (client.get_system_shared_memory_status, client.get_log_settings, client.get_trace_settings):
             call(headers={"triton-grpc-protocol-admin-key": KEY})
         with pytest.raises(InferenceServerException, match="not allowed"):
-            client.load_model(ENSEMBLE)
+            client.load_model(UNARY)
 
 
 @pytest.mark.server
