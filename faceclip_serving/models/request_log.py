@@ -47,18 +47,20 @@ def line(
         "seconds": details.get("timings_s") or {"total": round(total_s, 6)},
         "images": len(details.get("seeds", ())),
         "rows": sampling.get("rows", 0),
-        "warnings": [_about(warning) for warning in details.get("warnings", ())],
+        "warnings": [_about(warning, setup) for warning in details.get("warnings", ())],
     }
     if failed is not None:
-        told["about"] = _about(str(failed))
+        told["about"] = _about(str(failed), setup)
     if setup.settings["log_prompts"]:
         told["prompt"] = _text(arrays, "prompt")
     return json.dumps(told)
 
 
-def _about(message: str) -> str:
+def _about(message: str, setup: Setup) -> str:
+    """The parameter; empty where it is none of ours: an unknown name is the caller's own text."""
     found = _ABOUT.match(message)
-    return found[1] if found else ""
+    known = {"timeout", *(tensor.name for tensor in setup.signature.inputs)}
+    return found[1] if found and found[1].partition("[")[0] in known else ""
 
 
 def _text(arrays: Mapping[str, Array], name: str) -> str:
