@@ -6,6 +6,7 @@ elsewhere it comes from the environment.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import tempfile
@@ -14,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceclip_serving.contract.callers import OPERATOR_KEY, OPERATOR_KEY_VARIABLE, SECRET, SECRET_VARIABLE
-
-_LOCAL = ("localhost", "127.", "[::1]")
 
 
 def _new() -> str:
@@ -61,11 +60,19 @@ def operator_parameters(target: str) -> Mapping[str, str]:
     """The request parameter that shows an operator to the server at `target`, as far as a key is known here."""
     key = os.environ.get(OPERATOR_KEY_VARIABLE, "")
     host, _, port = target.rpartition(":")
-    if not key and (host.startswith(_LOCAL) or host == "") and port.isdigit():
+    if not key and _is_here(host) and port.isdigit():
         path = _folder() / port
         if _is_ours(path.parent) and path.is_file():
             key = path.read_text()
     return {OPERATOR_KEY: key} if key else {}
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this very machine, whatever names it."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _folder() -> Path:

@@ -16,8 +16,8 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
-from .pipeline import RemotePipeline, with_variant
-from .request import Call, GenerateOptions, with_parameters
+from .pipeline import RemotePipeline, named, with_variant
+from .request import Call, GenerateOptions, check_request_id, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
 from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, ServedModel, choose_model, describe
@@ -77,28 +77,30 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         call = await asyncio.to_thread(self._prepare, prompt, options)
 
         async def attempt(limit_s: float | None) -> Arrays:
-            return await self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s)
+            return await self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s, call.request_id)
 
-        return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
+        with named(call):
+            return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
         await self.can_stream()
         call = await asyncio.to_thread(self._prepare_stream, self._stream_config, prompt, options)
-        responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), Retry(call.timeout_s, call.retries))
-        event = None
-        async with aclosing(responses):
-            while arrays is not None:
-                event = await asyncio.to_thread(self._read_event, call, arrays)
-                answer = self._report(call, event)
-                if inspect.isawaitable(answer):
-                    await answer
-                yield event
-                if stopped := self._stopped(call, event):
-                    yield stopped
-                    return
-                arrays = await anext(responses, None)
-        self._result(event)
+        with named(call):
+            responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), Retry(call.timeout_s, call.retries))
+            event = None
+            async with aclosing(responses):
+                while arrays is not None:
+                    event = await asyncio.to_thread(self._read_event, call, arrays)
+                    answer = self._report(call, event)
+                    if inspect.isawaitable(answer):
+                        await answer
+                    yield event
+                    if stopped := self._stopped(call, event):
+                        yield stopped
+                        return
+                    arrays = await anext(responses, None)
+            self._result(event)
 
     async def can_stream(self) -> bool:
         """Whether the server has the streaming twin of this model."""
@@ -108,6 +110,10 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             except ModelNotFoundError:
                 return False
         return True
+
+    async def cancel(self, request_id: str) -> bool:
+        """As `FaceCLIPPipeline.cancel`."""
+        return await self._transport.cancel(self.cancel_model, check_request_id(request_id), CONTROL_TIMEOUT_S)
 
     async def close(self) -> None:
         """Ends the connection. The pipeline cannot be used afterwards."""
@@ -122,7 +128,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         await self.close()
 
     async def _begin(self, call: Call, limit_s: float | None) -> tuple[AsyncGenerator[Arrays, None], Arrays | None]:
-        responses = self._transport.stream(self.stream_model, call.inputs, limit_s)
+        responses = self._transport.stream(self.stream_model, call.inputs, limit_s, call.request_id)
         return responses, await anext(responses, None)  # once a response is here, the work has begun: no further attempt
 
 

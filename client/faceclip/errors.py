@@ -21,6 +21,8 @@ import re
 class FaceCLIPError(Exception):
     """Base of all errors of this package. The transport's own exception, if any, is `__cause__`."""
 
+    request_id = ""
+    """Of the call that failed, as the server's log and traces have it; empty where no call was sent."""
     safe_to_retry = False
     """True only where it is certain that the server did not begin the work."""
 

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from .address import Address
 from .errors import FaceCLIPError, InvalidRequestError, error_from_status
 from .transport import Array, Arrays, ModelConfig, ModelState, ServerState
-from .wire import infer_arrays, infer_request, model_config, model_states
+from .wire import cancel_request, infer_arrays, infer_request, model_config, model_states
 
 MAX_RESPONSE_BYTES = 256 * 2**20
 """Four raw 2048 x 2048 RGB pictures are 48 MiB. gRPC's own limit is 4 MiB."""
@@ -71,9 +71,9 @@ class _Connection:
                 f"{self.address}: this connection was closed; make another pipeline by from_pretrained, and close it after the last call"
             )
 
-    def _open_stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Any:
+    def _open_stream(self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str) -> Any:
         self._check_open()
-        requests = iter([infer_request(model, inputs, timeout_s=timeout_s)])
+        requests = iter([infer_request(model, inputs, (), timeout_s, request_id)])
         return self._stub.ModelStreamInfer(requests, timeout=timeout_s, metadata=[*self._metadata, _STREAM_METADATA])
 
     def _read_stream(self, response: Any) -> dict[str, Array]:
@@ -96,12 +96,16 @@ class GrpcTransport(_Connection):
     ) -> None:
         super().__init__(grpc, address, headers, root_certificates)
 
-    def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]:
-        request = infer_request(model, inputs, outputs, timeout_s)
+    def infer(
+        self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
+    ) -> dict[str, Array]:
+        request = infer_request(model, inputs, outputs, timeout_s, request_id)
         return infer_arrays(self._call(self._stub.ModelInfer, request, timeout_s))
 
-    def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Generator[dict[str, Array], None, None]:
-        call = self._open_stream(model, inputs, timeout_s)
+    def stream(
+        self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str = ""
+    ) -> Generator[dict[str, Array], None, None]:
+        call = self._open_stream(model, inputs, timeout_s, request_id)
         try:
             for response in call:
                 yield self._read_stream(response)
@@ -109,6 +113,10 @@ class GrpcTransport(_Connection):
             raise self._error(error, timeout_s) from error
         finally:
             call.cancel()  # the generator was closed, or Ctrl-C; no effect on a finished call
+
+    def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
+        answer = infer_arrays(self._call(self._stub.ModelInfer, cancel_request(model, request_id), timeout_s))
+        return bool(answer["ended"][0])
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         return model_config(self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))
@@ -158,12 +166,16 @@ class AsyncGrpcTransport(_Connection):
                 f"{self.address}: this connection belongs to another event loop; make the pipeline inside the asyncio.run() that uses it"
             )
 
-    async def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]:
-        request = infer_request(model, inputs, outputs, timeout_s)
+    async def infer(
+        self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
+    ) -> dict[str, Array]:
+        request = infer_request(model, inputs, outputs, timeout_s, request_id)
         return infer_arrays(await self._call(self._stub.ModelInfer, request, timeout_s))
 
-    async def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> AsyncGenerator[dict[str, Array], None]:
-        call = self._open_stream(model, inputs, timeout_s)
+    async def stream(
+        self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str = ""
+    ) -> AsyncGenerator[dict[str, Array], None]:
+        call = self._open_stream(model, inputs, timeout_s, request_id)
         try:
             async for response in call:
                 yield self._read_stream(response)
@@ -171,6 +183,10 @@ class AsyncGrpcTransport(_Connection):
             raise self._error(error, timeout_s) from error
         finally:
             call.cancel()
+
+    async def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
+        answer = infer_arrays(await self._call(self._stub.ModelInfer, cancel_request(model, request_id), timeout_s))
+        return bool(answer["ended"][0])
 
     async def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         return model_config(await self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +14,10 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
-from .request import Call, GenerateOptions, check_timeout, prepare_call, with_parameters
+from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
-from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
+from .served import CANCEL_SUFFIX, CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
 from .transport import Arrays, ModelConfig, Transport
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class RemotePipeline(DiffusersHabits):
     def stream_model(self) -> str:
         """Name of the streaming twin; the server may not have it."""
         return self.config.model + STREAM_SUFFIX
+
+    @property
+    def cancel_model(self) -> str:
+        """Name of the model that ends calls by their id."""
+        return self.config.model + CANCEL_SUFFIX
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.address}, model '{self.config.model}', variant '{self.config.variant}'>"
@@ -153,9 +158,10 @@ class FaceCLIPPipeline(RemotePipeline):
         call = self._prepare(prompt, options)
 
         def attempt(limit_s: float | None) -> Arrays:
-            return self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s)
+            return self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s, call.request_id)
 
-        return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
+        with named(call):
+            return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
@@ -171,6 +177,13 @@ class FaceCLIPPipeline(RemotePipeline):
                 return False
         return True
 
+    def cancel(self, request_id: str) -> bool:
+        """Ends a call that was made with this `request_id`, here or elsewhere: it raises `ServerError`. Whether there was one.
+
+        Whoever closes a stream, is interrupted or runs out of time needs no such call: the server notices.
+        """
+        return self._transport.cancel(self.cancel_model, check_request_id(request_id), CONTROL_TIMEOUT_S)
+
     def close(self) -> None:
         """Ends the connection. The pipeline cannot be used afterwards."""
         self._transport.close()
@@ -183,21 +196,32 @@ class FaceCLIPPipeline(RemotePipeline):
 
     def _events(self, call: Call) -> Generator[Progress | FaceCLIPOutput, None, None]:
         def attempt(limit_s: float | None) -> tuple[Generator[Arrays, None, None], Arrays | None]:
-            responses = self._transport.stream(self.stream_model, call.inputs, limit_s)
+            responses = self._transport.stream(self.stream_model, call.inputs, limit_s, call.request_id)
             return responses, next(responses, None)  # once a response is here, the work has begun: no further attempt
 
-        responses, arrays = _retrying(attempt, Retry(call.timeout_s, call.retries))
-        event = None
-        with closing(responses):
-            while arrays is not None:
-                event = self._read_event(call, arrays)
-                self._report(call, event)
-                yield event
-                if stopped := self._stopped(call, event):
-                    yield stopped  # leaving the responses behind ends the server's work
-                    return
-                arrays = next(responses, None)
-        self._result(event)
+        with named(call):
+            responses, arrays = _retrying(attempt, Retry(call.timeout_s, call.retries))
+            event = None
+            with closing(responses):
+                while arrays is not None:
+                    event = self._read_event(call, arrays)
+                    self._report(call, event)
+                    yield event
+                    if stopped := self._stopped(call, event):
+                        yield stopped  # leaving the responses behind ends the server's work
+                        return
+                    arrays = next(responses, None)
+            self._result(event)
+
+
+@contextmanager
+def named(call: Call) -> Iterator[None]:
+    """Errors within bear the call's id, by which the server's log and traces are searched."""
+    try:
+        yield
+    except FaceCLIPError as error:
+        error.request_id = call.request_id
+        raise
 
 
 def find_model(transport: Transport, model: str | None, variant: str | None) -> ServedModel:

@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import operator
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -25,6 +26,7 @@ from .transport import Array
 MAX_SEED = 2**63 - 1
 DRAWN_SEEDS = 2**53 - 2**10
 """Drawn seeds are below, so that seed + i is exact wherever JSON's numbers are doubles."""
+MAX_ID = 128
 MAX_TIMEOUT_S = 1e8
 """Three years; from 1e9 on gRPC's clock overflows."""
 OutputType = Literal["pil", "np", "bytes"]
@@ -47,6 +49,8 @@ class GenerateOptions(Parameters, total=False):
     """Seconds until `DeadlineExceededError`; None: no limit. Left out: the pipeline's."""
     retries: int
     """How often to ask again a server that is too busy. Default 0."""
+    request_id: str
+    """Names the call in the server's log and traces, in `details` and errors; by it, `cancel` ends the call. Default: drawn."""
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -59,7 +63,7 @@ def with_parameters(function: _Function) -> _Function:
     return function
 
 
-_CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries")
+_CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries", "request_id")
 """Keywords that are not tensors of the request by themselves."""
 
 _SYNONYMS = {
@@ -87,6 +91,7 @@ class Call:
     callback: Callable[..., Any] | None
     timeout_s: float | None
     retries: int
+    request_id: str
 
 
 def prepare_call(
@@ -111,7 +116,19 @@ def prepare_call(
         callback=options.get("callback_on_step_end"),
         timeout_s=check_timeout(options.get("timeout_s", default_timeout_s)),
         retries=_integer("retries", options.get("retries", 0), 0, 1000),
+        request_id=check_request_id(options.get("request_id")),
     )
+
+
+def check_request_id(request_id: object) -> str:
+    """The id as it is sent; None: one that nobody else has, or guesses."""
+    if request_id is None:
+        return uuid.uuid4().hex
+    if not isinstance(request_id, str):
+        raise TypeError(f"request_id: expected a text, got {type(request_id).__name__}")
+    if not 0 < len(request_id) <= MAX_ID or not request_id.isprintable() or not request_id.isascii():
+        raise InvalidRequestError(f"request_id: expected 1 to {MAX_ID} printable ASCII characters, got {request_id[:80]!r}")
+    return request_id
 
 
 def encode(name: str, datatype: str, value: Any) -> Array:

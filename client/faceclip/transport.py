@@ -1,7 +1,7 @@
 """The seam between this client and a server: what must be asked of a server, in numpy arrays, whatever carries it.
 
 Everything above this seam is testable with an object that answers these calls. Every call raises `FaceCLIPError` on failure;
-`timeout_s` is the limit of that call in seconds, None for no limit.
+`timeout_s` is the limit of that call in seconds, None for no limit; `request_id` names it to the server.
 """
 
 from __future__ import annotations
@@ -51,10 +51,17 @@ class Transport(Protocol):
     @property
     def address(self) -> str: ...
 
-    def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]: ...
+    def infer(
+        self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
+    ) -> dict[str, Array]: ...
 
-    def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> Generator[dict[str, Array], None, None]:
+    def stream(
+        self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str = ""
+    ) -> Generator[dict[str, Array], None, None]:
         """The responses of a decoupled model. Closing the generator cancels the work on the server."""
+
+    def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
+        """Ends the requests of an id by the server's model for that; whether there was one."""
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """Raises `ModelNotFoundError` if there is no such model."""
@@ -67,14 +74,20 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """The same calls for asyncio. Cancelling the awaiting task cancels the work on the server where the model can see it."""
+    """The same calls for asyncio. Cancelling the awaiting task cancels the work on the server."""
 
     @property
     def address(self) -> str: ...
 
-    async def infer(self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Array]: ...
+    async def infer(
+        self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
+    ) -> dict[str, Array]: ...
 
-    def stream(self, model: str, inputs: Arrays, timeout_s: float | None) -> AsyncGenerator[dict[str, Array], None]: ...
+    def stream(
+        self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str = ""
+    ) -> AsyncGenerator[dict[str, Array], None]: ...
+
+    async def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool: ...
 
     async def model_config(self, model: str, timeout_s: float | None) -> ModelConfig: ...
 

@@ -18,11 +18,13 @@ IMAGE_ENCODING = "image_encoding"
 _AS_FILES = np.array([b"binary"], np.object_)
 
 
-def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeout_s: float | None = None) -> Any:
+def infer_request(
+    model: str, inputs: Arrays, outputs: Sequence[str] = (), timeout_s: float | None = None, request_id: str = ""
+) -> Any:
     """A `ModelInferRequest`. No `outputs`: all of the model's. `timeout_s`: after that the server may drop the request."""
-    request = service_pb2.ModelInferRequest(model_name=model)
+    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     if timeout_s is not None:
-        # Models inside an ensemble never see that the caller's call has ended; this parameter (microseconds) reaches them.
+        # In microseconds. The server learns of the end of a call by itself, but not why, nor beforehand.
         request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1e6))
     for name, array in {**inputs, IMAGE_ENCODING: _AS_FILES}.items():
         is_bytes = array.dtype.hasobject
@@ -30,6 +32,14 @@ def infer_request(model: str, inputs: Arrays, outputs: Sequence[str] = (), timeo
         request.raw_input_contents.append(serialize_byte_tensor(array).item() if is_bytes else array.tobytes())
     for name in outputs:
         request.outputs.add(name=name)
+    return request
+
+
+def cancel_request(model: str, request_id: str) -> Any:
+    """A `ModelInferRequest` to the model that ends requests by their id."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name="request_id", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(serialize_byte_tensor(np.array([request_id.encode()], np.object_)).item())
     return request
 
 

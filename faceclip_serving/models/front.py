@@ -6,6 +6,7 @@ ensemble; so the ensemble stands behind this.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -91,7 +92,8 @@ class Front:
             raise
         finally:
             self._holder.drop(place)
-            self._ask(End(place, outcome(ended)))
+            with contextlib.suppress(Exception):  # the sampler is stopping or gone, or the place was lost: the answer stands
+                self._ask(End(place, outcome(ended)))
         yield final, True
 
     def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:

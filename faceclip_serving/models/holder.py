@@ -6,6 +6,7 @@ whatever the request is waiting for, and ends those whose caller has gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -49,7 +50,7 @@ class Holder:
             self._changed.notify()
 
     def drop(self, place: str) -> None:
-        """Renews it no longer."""
+        """Renews it no longer. After this its caller is not looked at: Triton frees a request with its last response."""
         with self._changed:
             self._held.pop(place, None)
 
@@ -63,16 +64,26 @@ class Holder:
     def _run(self) -> None:
         renewed_at, look_every_s = 0.0, LOOK_EVERY_S[0]
         while (held := self._next(look_every_s)) is not None:
-            try:
-                for place in [place for place, has_left in held.items() if has_left()]:
-                    self.drop(place)
+            for place in [place for place in held if self._has_left(place)]:
+                with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
                     self._ask(End(place, "cancelled"))
-                if time.monotonic() - renewed_at >= self._renew_every_s:
-                    renewed_at = time.monotonic()
-                    told = self._ask(Renew(list(held)))
+            if time.monotonic() - renewed_at >= self._renew_every_s:
+                renewed_at = time.monotonic()
+                with contextlib.suppress(Exception):
+                    told = self._ask(Renew([place for place in held if place in self._held]))
                     look_every_s = min(max(told["round_s"], LOOK_EVERY_S[0]), LOOK_EVERY_S[1])
-            except Exception:  # noqa: BLE001 - the sampler is stopping or gone; then there is nothing to hold
-                continue
+
+    def _has_left(self, place: str) -> bool:
+        """Whether the caller of a place that is still held has gone; then it is held no longer."""
+        with self._changed:  # so that `drop` waits for a look
+            has_left = self._held.get(place)
+            try:
+                left = has_left is not None and has_left()
+            except Exception:  # noqa: BLE001 - of one caller; others are looked at all the same
+                left = False
+            if left:
+                del self._held[place]
+            return left
 
     def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
         """What is held, after a wait; waits on while nothing is. None at the end."""

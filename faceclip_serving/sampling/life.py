@@ -10,6 +10,7 @@ on the way there; tenants share both. Knows states, places and time; nothing of 
 
 from __future__ import annotations
 
+import copy
 import logging
 import queue
 import threading
@@ -221,7 +222,7 @@ class Lives:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
             if error is not None:
-                self._reasons[place] = error
+                self._reasons[place] = copy.copy(error)  # without its traceback, which would keep pictures alive
                 if len(self._reasons) > REASONS_KEPT:
                     self._reasons.popitem(last=False)
             self.messages.put(lambda: self._on_end(request, error))
@@ -303,9 +304,8 @@ class Lives:
         """The request of a place, which must be in one of these states. Raises why it is not there."""
         request = self._alive.get(place)
         if request is None or request.state not in states:
-            raise self.why(place) or Cancelled(
-                "the request has ended before its work came: its caller left, or its time ran out"
-            )
+            why = copy.copy(self.why(place))
+            raise why or Cancelled("the request has ended before its work came: its caller left, or its time ran out")
         return request
 
     def _refusal(self, tenant: str) -> Exception | None:
@@ -320,7 +320,7 @@ class Lives:
             return None
         held = Counter(request.tenant for request in placed)
         unserved = [request for request in placed if request.state is not State.ACTIVE]
-        latest = max(unserved, key=lambda request: (held[request.tenant], request.since), default=None)
+        latest = max(reversed(unserved), key=lambda request: (held[request.tenant], request.since), default=None)
         hint = f"retry after {self._retry_s():.0f} s"
         if latest is not None and held[latest.tenant] > held[tenant] + 1:
             told = (

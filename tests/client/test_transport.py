@@ -29,17 +29,26 @@ class Echo:
     def __init__(self) -> None:
         self.closed = False
         self.limits_s: list[float | None] = []
+        self.cancelled: list[str] = []
 
-    def infer(self, model: str, inputs: Any, outputs: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
+    def infer(
+        self, model: str, inputs: Any, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
+    ) -> dict[str, Any]:
         self.limits_s.append(timeout_s)
         file = io.BytesIO()
         Image.new("RGB", (8, 8), "gray").save(file, "PNG")
-        asked = {"model": model, "prompt": inputs["prompt"][0].decode(), "outputs": list(outputs)}
+        asked = {"model": model, "prompt": inputs["prompt"][0].decode(), "outputs": list(outputs), "id": request_id}
         return {"images": _objects(file.getvalue()), "seeds": np.array([4]), "details": _objects(json.dumps(asked).encode())}
 
-    def stream(self, model: str, inputs: Any, timeout_s: float | None) -> Generator[dict[str, Any], None, None]:
+    def stream(
+        self, model: str, inputs: Any, timeout_s: float | None, request_id: str = ""
+    ) -> Generator[dict[str, Any], None, None]:
         yield {"progress": _objects(b'{"step": 1, "total": 1}')}
         yield self.infer(model, inputs, (), timeout_s)
+
+    def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
+        self.cancelled.append(f"{model} {request_id}")
+        return True
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         if not model.startswith("mine"):
@@ -65,8 +74,9 @@ def _objects(*items: bytes) -> Any:
 def test_a_pipeline_works_over_any_transport() -> None:
     echo = Echo()
     with FaceCLIPPipeline.from_pretrained("own", transport=echo) as pipe:
-        result = pipe("hello", timeout_s=5)
-        assert result.details == {"model": "mine", "prompt": "hello", "outputs": ["images", "seeds", "details"]}
+        result = pipe("hello", timeout_s=5, request_id="r1")
+        told = {"model": "mine", "prompt": "hello", "outputs": ["images", "seeds", "details"], "id": "r1"}
+        assert result.details == told and pipe.cancel("r1") and echo.cancelled == ["mine_cancel r1"]
         assert result.seed == 4
         assert echo.limits_s[0] is not None and echo.limits_s[0] <= 5
         assert isinstance(list(pipe.stream("hello", timeout_s=None))[-1], FaceCLIPOutput)

@@ -29,7 +29,7 @@ from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import ENSEMBLE, PREVIEW_IMAGE, PROGRESS, STREAM
+from faceclip_serving.contract.signatures import CANCEL, PREVIEW_IMAGE, PROGRESS, STREAM
 
 VARIANT = TINY_SDXL
 BUSY = "server busy: 4 requests in flight; retry after 0.2 s"
@@ -61,6 +61,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Metadata of every inference call."""
         self.timeouts_us: list[int] = []
         """The `timeout` parameter of every inference request, microseconds; 0: none."""
+        self.ids: list[str] = []
+        """The id of every inference request."""
         self.tells_statuses = True
         """Whether errors of a stream come with a status, for callers who ask for it; older servers send text only."""
         self.busy_calls = 0
@@ -102,11 +104,16 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelConfigResponse(config=self.models[request.name])
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
+        if request.model_name == CANCEL:
+            wanted = InferResult(_as_response(request)).as_numpy("request_id")[0].decode()
+            response = service_pb2.ModelInferResponse(raw_output_contents=[bytes([wanted in self.ids])])
+            response.outputs.add(name="ended", datatype="BOOL", shape=[1])
+            return response
         arrays = self._receive(request, context)
         try:
             wanted = self._obey(arrays)
         except Refused as refused:
-            context.abort(refused.status, f"in ensemble '{ENSEMBLE}', {refused}")
+            context.abort(refused.status, f"[request id: {request.id}] {refused}")
         if wanted.prompt == "slow":
             ended = self._watch(context)
             self.steps_sent.set()
@@ -149,6 +156,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         arrays = {tensor.name: result.as_numpy(tensor.name) for tensor in request.inputs if tensor.name != IMAGE_ENCODING}
         self.received.append(arrays)
         self.timeouts_us.append(request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0)
+        self.ids.append(request.id)
         self.metadata.append({item.key: item.value for item in context.invocation_metadata()})
         return arrays
 

@@ -1,16 +1,20 @@
 """The state machine of a request: every way through it, against a model that keeps the same books by hand."""
 
+import gc
 import queue
+import weakref
+from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from faceclip_serving.sampling.life import Ended, Limits, Lives, State, urgency
+from faceclip_serving.sampling.life import REASONS_KEPT, Ended, Limits, Lives, State
 
-LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0, unheld_s=60.0)
+LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
 
 
 class Clock:
@@ -42,10 +46,19 @@ def delivered(lives):
             return
 
 
-def working(lives, heard, holds=False, place=None, **options):
-    place = place or lives.admit().place
-    lives.enter(place, "work", heard.append, holds, **options)
+def working(lives, heard, place=None, tenant="", **options):
+    place = place or lives.admit(tenant=tenant).place
+    lives.enter(place, "work", heard.append, **options)
     return place
+
+
+def gone(lives, place):
+    """Whether the request has ended, asked as its preparation would."""
+    try:
+        lives.prepare(place)
+    except Exception:  # noqa: BLE001 - whatever it has ended by
+        return True
+    return False
 
 
 def active(lives):
@@ -57,7 +70,7 @@ def active(lives):
 def test_a_request_goes_its_whole_way_and_hears_one_end(lives):
     heard = []
     place = lives.admit().place
-    assert lives.prepare(place)
+    lives.prepare(place)
     working(lives, heard, place=place)
     (request,) = active(lives)
     lives.tell(request, "step")
@@ -96,7 +109,7 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
     if state is not State.RESERVED:
         lives.prepare(place)
     if state not in (State.RESERVED, State.PREPARING):
-        working(lives, [], holds=True, place=place)
+        working(lives, [], place=place)
     if state in (State.ACTIVE, State.DECODING):
         (request,) = active(lives)
     if state is State.DECODING:
@@ -111,19 +124,119 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
     assert ended == place and isinstance(error, Cancelled)
 
 
-def test_what_the_sampler_owes_needs_no_holder_and_the_ensemble_is_given_time(lives, clock):
+def test_whoever_asks_later_hears_why_a_request_has_ended(lives):
+    error = MemoryError("x")
     place = lives.admit().place
-    lives.leave(place)  # to the encoders
-    clock.now += 59
-    assert lives.in_flight == 1
+    lives.end(place, error)
+    for ask in (lambda: lives.prepare(place), lambda: lives.enter(place, "work", [].append)):
+        with pytest.raises(MemoryError, match="x"):
+            ask()
+    fine = lives.admit().place
+    lives.end(fine)
+    assert repr(lives.why(place)) == repr(error) and lives.why(fine) is None and lives.why("unknown") is None
+
+
+def test_the_reason_that_is_kept_holds_nothing_else_alive(lives):
+    def fail():
+        picture = np.zeros(3)
+        seen.append(weakref.ref(picture))
+        raise MemoryError(picture.size)
+
+    seen, place = [], lives.admit().place
+    try:
+        fail()
+    except MemoryError as error:
+        lives.end(place, error)
+        delivered(lives)
+    lives.ends.clear()
+    gc.collect()
+    assert str(lives.why(place)) == "3" and seen[0]() is None
+
+
+def test_reasons_are_kept_in_a_bounded_number(lives):
+    places = []
+    for _ in range(REASONS_KEPT + 1):
+        places.append(lives.admit().place)
+        lives.end(places[-1], MemoryError("x"))
+    assert lives.why(places[0]) is None and lives.why(places[1]) is not None
+
+
+def test_work_comes_once_and_after_its_preparation_began_no_second_one_does(lives):
+    place = lives.admit().place
+    lives.prepare(place)
+    with pytest.raises(Cancelled):
+        lives.prepare(place)
     working(lives, [], place=place)
-    clock.now += 10_000
-    (request,) = active(lives)
-    lives.finish(request, "result")
-    clock.now += 59
+    with pytest.raises(Cancelled):
+        working(lives, [], place=place)
     assert lives.in_flight == 1
-    clock.now += 2
-    assert lives.in_flight == 0
+
+
+def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
+    heard, others = [], []
+    working(lives, heard, place=lives.admit(id="mine").place)
+    prepared = lives.admit(id="mine").place
+    working(lives, others, place=lives.admit(id="other").place)
+    assert lives.cancel("mine") and not lives.cancel("mine") and not lives.cancel("unknown")
+    delivered(lives)
+    (end,) = heard
+    assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.in_flight == 1
+
+
+def test_turns_go_round_the_tenants(clock):
+    lives = Lives(Limits(2, 8), clock=clock)
+    for tenant in "aaaab":
+        working(lives, [], tenant=tenant)
+        clock.now += 0.1
+    served = []
+    while now := active(lives):
+        served += [request.tenant for request in now if request.tenant + request.place not in served]
+        assert len({request.tenant for request in now}) == min(2, len({r.tenant for r in lives._alive.values()}))
+        for request in now:
+            lives.finish(request, "result")
+            lives.end(request.place)
+
+
+def test_a_full_server_makes_room_for_a_tenant_with_less_and_turns_the_latest_of_the_greediest_away(lives, clock):
+    heard = []
+    for _ in range(2):
+        working(lives, heard, tenant="greedy")
+        clock.now += 0.1
+    active(lives)
+    early, late = (lives.admit(tenant="greedy").place for _ in range(2))
+    with pytest.raises(Busy, match="retry after"):
+        lives.admit(tenant="greedy")
+    modest = lives.admit(tenant="modest").place
+    with pytest.raises(Busy) as caught:
+        lives.prepare(late)
+    assert caught.value.reason == "displaced" and "4 are this tenant's" in str(caught.value)
+    assert not gone(lives, early) and not gone(lives, modest) and len(active(lives)) == 2, "what is served goes on"
+    delivered(lives)
+    assert [type(error) for _, error in lives.ends] == [Busy, Busy] and not heard
+
+
+def test_nobody_is_turned_away_for_a_tenant_that_would_then_have_more(lives):
+    for tenant in "aabb":
+        lives.admit(tenant=tenant)
+    for tenant in "ab":
+        with pytest.raises(Busy, match="in flight, the most allowed"):
+            lives.admit(tenant=tenant)
+    lives.admit(tenant="c")  # has none, the others two
+    assert sorted(request.tenant for request in lives._alive.values()) in (["a", "a", "b", "c"], ["a", "b", "b", "c"])
+
+
+def test_the_hint_is_the_time_between_recent_ends(lives, clock):
+    for _ in range(3):
+        working(lives, [])
+        (request,) = active(lives)
+        clock.now += 4.0
+        lives.renew([request.place])
+        lives.finish(request, "result")
+        lives.end(request.place)
+    for _ in range(4):
+        lives.admit()
+    with pytest.raises(Busy, match="retry after 4 s"):
+        lives.admit()
 
 
 def test_forty_who_left_do_not_close_the_server(clock):
@@ -138,10 +251,12 @@ def test_forty_who_left_do_not_close_the_server(clock):
 
 def test_a_deadline_ends_a_request_wherever_it_is(lives, clock):
     heard = []
-    working(lives, heard, deadline=3.0, steps=lambda: 7)
+    working(lives, heard, lives.admit(deadline=3.0).place, steps=lambda: 7)
     prepared = lives.admit(deadline=3.0).place
     clock.now = 3.1
-    assert lives.in_flight == 0 and not lives.prepare(prepared)
+    assert lives.in_flight == 0
+    with pytest.raises(DeadlineExceeded):
+        lives.prepare(prepared)
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, DeadlineExceeded) and "after 7 steps" in str(end.error)
@@ -163,7 +278,7 @@ def test_a_stop_tells_everybody(lives):
     waiting = lives.admit().place
     lives.stop()
     delivered(lives)
-    assert isinstance(heard[0].error, Stopping) and lives.in_flight == 0 and not lives.prepare(waiting)
+    assert isinstance(heard[0].error, Stopping) and lives.in_flight == 0 and gone(lives, waiting)
     assert lives.round() is None
     with pytest.raises(Stopping):
         lives.admit()
@@ -178,7 +293,7 @@ def test_a_last_word_that_cannot_be_said_is_replaced_by_the_reason(lives):
         heard.append(event)
 
     place = lives.admit().place
-    lives.enter(place, "work", listener, holds=False)
+    lives.enter(place, "work", listener)
     (request,) = active(lives)
     lives.finish(request, "result")
     delivered(lives)
@@ -195,7 +310,7 @@ def test_a_step_that_cannot_be_said_ends_the_request_once(lives):
         heard.append(event)
 
     place = lives.admit().place
-    lives.enter(place, "work", listener, holds=False)
+    lives.enter(place, "work", listener)
     (request,) = active(lives)
     lives.tell(request, "step")
     delivered(lives)
@@ -203,11 +318,22 @@ def test_a_step_that_cannot_be_said_ends_the_request_once(lives):
     assert isinstance(end.error, MemoryError) and not lives.end(place)
 
 
-def test_batch_waits_behind_interactive_but_never_for_ever(lives, clock):
+def test_batch_waits_behind_interactive(lives):
     for priority in ("batch", "interactive", "interactive"):
-        lives.enter(lives.admit().place, priority, lambda event: None, holds=False, priority=priority)
+        lives.enter(lives.admit().place, priority, lambda event: None, priority=priority)
     assert sorted(request.priority for request in active(lives)) == ["interactive", "interactive"]
-    assert urgency("batch", since=0.0) < urgency("interactive", since=31.0)
+
+
+def test_batch_that_has_waited_for_its_head_start_goes_first(clock):
+    lives = Lives(Limits(1, 2, lease_s=1000.0, batch_head_start_s=30.0), clock=clock)
+    for seconds, priority in ((0.0, "batch"), (29.0, "interactive"), (31.0, "interactive")):
+        clock.now = seconds
+        lives.enter(lives.admit().place, priority, lambda event: None, priority=priority)
+    order = []
+    while now := active(lives):
+        order.append((now[0].priority, now[0].since))
+        lives.end(now[0].place)
+    assert order == [("interactive", 29.0), ("batch", 0.0), ("interactive", 31.0)]
 
 
 class Machine(RuleBasedStateMachine):
@@ -227,24 +353,31 @@ class Machine(RuleBasedStateMachine):
         assert request.place not in self.ends or isinstance(error, Busy), "a request ends once"
         self.ends[request.place] = error
 
-    @rule(target=places, deadline=st.one_of(st.none(), st.floats(0, 30)))
-    def admit(self, deadline):
-        free = self.lives.in_flight - sum(r.state is State.DECODING for r in self.lives._alive.values()) < 4
+    @rule(target=places, tenant=st.sampled_from("abc"), deadline=st.one_of(st.none(), st.floats(0, 30)))
+    def admit(self, tenant, deadline):
+        self.lives.counts()  # whoever has ended by now is gone
+        placed = [r for r in self.lives._alive.values() if r.state is not State.DECODING]
+        held = Counter(r.tenant for r in placed)
+        yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE)
+        before = {r.place: r for r in placed}
         try:
-            place = self.lives.admit(deadline=None if deadline is None else self.clock.now + deadline).place
+            place = self.lives.admit("id", tenant, None if deadline is None else self.clock.now + deadline).place
         except Busy:
-            assert not free or self.lives.draining
+            assert self.lives.draining or (len(placed) == 4 and not yields)
             return "refused"
-        assert free and not self.lives.draining
+        assert not self.lives.draining and (len(placed) < 4 or yields)
+        for lost in (before[place] for place in before.keys() - self.lives._alive.keys()):
+            unserved = [r for r in placed if r.state is not State.ACTIVE]
+            assert len(placed) == 4 and held[lost.tenant] == max(held[r.tenant] for r in unserved)
         self.admitted.add(place)
         return place
 
     @rule(place=places)
     def prepare(self, place):
-        self.lives.prepare(place)
+        gone(self.lives, place)
 
-    @rule(place=places, holds=st.booleans(), broken=st.booleans())
-    def enter(self, place, holds, broken):
+    @rule(place=places, broken=st.booleans(), priority=st.sampled_from(["interactive", "batch"]))
+    def enter(self, place, broken, priority):
         events = self.heard.setdefault(place, [])
 
         def listener(event):
@@ -253,14 +386,10 @@ class Machine(RuleBasedStateMachine):
             events.append(event)
 
         try:
-            self.lives.enter(place, "work", listener, holds)
-        except Cancelled:
+            self.lives.enter(place, "work", listener, priority=priority)
+        except Exception:  # noqa: BLE001 - whatever it has ended by
             return
         events.append("entered")
-
-    @rule(place=places)
-    def leave(self, place):
-        self.lives.leave(place)
 
     @rule(held=st.lists(places, max_size=4))
     def renew(self, held):
@@ -301,16 +430,9 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self):
         delivered(self.lives)
-        self.clock.now += 1000.0  # nobody renews; what is active is finished
-        for request in self.lives._promoted():
-            self.lives.finish(request, "result")
-        for _ in range(3):
-            self.clock.now += 1000.0
-            for request in self.lives._promoted():
-                self.lives.finish(request, "result")
-            delivered(self.lives)
-            self.lives._sweep()
-            delivered(self.lives)
+        self.clock.now += LIMITS.lease_s + 0.1  # nobody renews
+        self.lives.counts()
+        delivered(self.lives)
         assert self.lives.in_flight == 0, "everything ends by itself: a drain does too"
         assert self.admitted <= self.ends.keys()
         for events in self.heard.values():

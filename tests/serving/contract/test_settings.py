@@ -1,0 +1,75 @@
+"""What an operator may set: where a value comes from, and what is refused."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.placements import CPU, PLACEMENT_NAMES, placements
+from faceclip_serving.contract.sdxl import SDXL
+from faceclip_serving.contract.settings import SETTINGS, VARIABLE, read_orders, resolve
+from faceclip_serving.sampling.life import Limits
+
+BIG, SMALL = placements(SDXL)["datacenter"], placements(SDXL)["8gb"]
+
+
+def resolved(placement=CPU, config=None, told=None, deployment="faceclip"):
+    return resolve(placement, deployment, config, {VARIABLE: json.dumps(told)} if told is not None else {})
+
+
+def test_a_placement_says_what_nobody_sets():
+    assert {BIG.denoiser_rows, SMALL.denoiser_rows} == {16, 1} <= set(PLACEMENT_NAMES) | {16, 1}
+    for placement in (BIG, SMALL):
+        found = resolved(placement)
+        assert found["denoiser_rows"] == placement.denoiser_rows and found["max_active"] == placement.max_active
+        assert found.keys() == {setting.name for setting in SETTINGS}
+
+
+def test_every_default_is_allowed_and_every_limit_of_the_sampler_is_a_setting():
+    for setting in SETTINGS:
+        assert setting.parse(json.dumps(setting.default(BIG)), BIG) == setting.default(BIG)
+    assert {field.name for field in fields(Limits)} <= {setting.name for setting in SETTINGS if setting.sampler}
+
+
+def test_the_command_line_goes_before_the_config_and_one_deployment_before_all():
+    config = {"max_active": "3", "lease_s": "7", "role": "sampler"}
+    found = resolved(config=config, told={"": {"max_active": "4", "max_waiting": "1"}, "flux": {"max_waiting": "2"}})
+    assert (found["max_active"], found["max_waiting"], found["lease_s"]) == (4, 1, 7.0)
+    found = resolved(config=config, told={"": {"max_waiting": "1"}, "flux": {"max_waiting": "2"}}, deployment="flux")
+    assert (found["max_active"], found["max_waiting"]) == (3, 2)
+
+
+def test_orders_are_read_as_they_are_written():
+    both = {"faceclip": CPU, "flux": SMALL}
+    told = read_orders(both, ["max_active=2", "flux.max_waiting=0", "lease_s=2", "flux.max_waiting=1"])
+    assert told == {"": {"max_active": "2", "lease_s": "2"}, "flux": {"max_waiting": "1"}}
+    assert resolved(told=told, deployment="flux")["max_waiting"] == 1 and resolved(told=told)["max_waiting"] == 32
+    assert read_orders(both, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("max_active", "expected NAME=VALUE with a name of max_active"),
+        ("speed=3", "expected NAME=VALUE with a name of max_active"),
+        ("sdxl.max_active=3", "no deployment 'sdxl', only faceclip, flux"),
+        ("max_active=0", "max_active: expected a value from 1 to 256, got 0"),
+        ("max_active=many", "max_active: expected a whole number"),
+        ("max_active=2.5", "max_active: expected a whole number"),
+        ("max_active=true", "max_active: expected a value"),
+        ("max_active=", "max_active: expected a whole number"),
+        ("denoiser_rows=2", "denoiser_rows: expected a value from 1 to 1, got 2"),  # of flux' placement
+        ("lease_s=0.5", "lease_s: expected a value from 2.0 to 600.0 seconds"),
+        ("lease_s=NaN", "lease_s: expected a value"),
+        ("max_active=" + "[" * 100_000, "max_active: expected"),
+    ],
+)
+def test_what_is_no_setting_is_refused_in_words(order, said):
+    with pytest.raises(InvalidRequest, match=said.replace("[", r"\[")):
+        read_orders({"faceclip": CPU, "flux": SMALL}, [order])
+
+
+def test_a_config_that_was_edited_wrongly_is_refused_too():
+    with pytest.raises(InvalidRequest, match="max_active: expected"):
+        resolved(config={"max_active": "-1"})

@@ -1,0 +1,109 @@
+"""Holding places: renewed while the caller is there, ended when it has left, whatever else fails."""
+
+import threading
+import time
+
+import pytest
+
+from faceclip_serving.contract.errors import Stopping
+from faceclip_serving.contract.operations import End, Renew
+from faceclip_serving.models.holder import Holder
+
+
+class Sampler:
+    def __init__(self):
+        self.heard = []
+        self.failing = False
+        self.changed = threading.Condition()
+
+    def ask(self, operation):
+        with self.changed:
+            self.heard.append(operation)
+            self.changed.notify_all()
+        if self.failing:
+            raise Stopping("the server is stopping")
+        return {"gone": [], "round_s": 0.0}
+
+    def wait_for(self, condition):
+        with self.changed:
+            assert self.changed.wait_for(condition, 10)
+
+    def ended(self):
+        return [asked.place for asked in self.heard if isinstance(asked, End)]
+
+    def renewals(self):
+        return [asked.places for asked in self.heard if isinstance(asked, Renew)]
+
+
+@pytest.fixture
+def sampler():
+    return Sampler()
+
+
+@pytest.fixture
+def holder(sampler):
+    made = Holder(sampler.ask, renew_every_s=0.05)
+    yield made
+    made.stop()
+
+
+def test_what_is_held_is_renewed_and_what_is_dropped_is_not(sampler, holder):
+    holder.hold("a", lambda: False)
+    holder.hold("b", lambda: False)
+    sampler.wait_for(lambda: ["a", "b"] in sampler.renewals())
+    holder.drop("a")
+    sampler.wait_for(lambda: sampler.renewals()[-1] == ["b"])
+    holder.drop("b")
+    time.sleep(0.1)
+    count = len(sampler.heard)
+    time.sleep(0.2)
+    assert len(sampler.heard) == count and not sampler.ended(), "nobody is asked while nothing is held"
+
+
+def test_a_caller_who_has_left_ends_its_request_once_and_no_other(sampler, holder):
+    left = threading.Event()
+    holder.hold("stays", lambda: False)
+    holder.hold("leaves", left.is_set)
+    sampler.wait_for(lambda: ["stays", "leaves"] in sampler.renewals())
+    left.set()
+    sampler.wait_for(sampler.ended)
+    sampler.wait_for(lambda: sampler.renewals()[-1] == ["stays"])
+    time.sleep(0.2)
+    assert sampler.ended() == ["leaves"]
+
+
+def test_a_sampler_that_does_not_answer_is_asked_again(sampler, holder):
+    sampler.failing = True
+    holder.hold("a", lambda: False)
+    sampler.wait_for(lambda: len(sampler.renewals()) >= 2)
+    sampler.failing = False
+    count = len(sampler.renewals())
+    sampler.wait_for(lambda: len(sampler.renewals()) > count)
+
+
+def test_a_look_that_fails_stops_nobody_from_being_held(sampler, holder):
+    def broken():
+        raise RuntimeError("no answer")
+
+    holder.hold("broken", broken)
+    holder.hold("fine", lambda: False)
+    sampler.wait_for(lambda: any("fine" in places for places in sampler.renewals()))
+
+
+def test_nobody_is_looked_at_after_a_drop(holder):
+    """Triton frees a request with its last response, and a look at a freed one could end the server."""
+    looking, freed = threading.Event(), threading.Event()
+
+    def look():
+        looking.set()
+        time.sleep(0.1)
+        assert not freed.is_set()
+        return False
+
+    holder.hold("a", look)
+    assert looking.wait(10)
+    holder.drop("a")
+    freed.set()
+    looking.clear()
+    time.sleep(0.3)
+    assert not looking.is_set()
