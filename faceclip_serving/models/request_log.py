@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..contract.errors import outcome
+from ..contract.parameters import PARAMETERS
 from ..contract.tensors import Array
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _ABOUT = re.compile(r"([a-z_]+(?:\[\d+\])?):")
 """How a warning or an error begins that is about a parameter."""
+_OURS = {"timeout", "busy", "draining", *(tensor.name for tensor in PARAMETERS)}
 
 
 def request_log() -> logging.Logger:
@@ -47,20 +49,19 @@ def line(
         "seconds": details.get("timings_s") or {"total": round(total_s, 6)},
         "images": len(details.get("seeds", ())),
         "rows": sampling.get("rows", 0),
-        "warnings": [_about(warning, setup) for warning in details.get("warnings", ())],
+        "warnings": [_about(warning) for warning in details.get("warnings", ())],
     }
     if failed is not None:
-        told["about"] = _about(str(failed), setup)
+        told["about"] = _about(str(failed))
     if setup.settings["log_prompts"]:
         told["prompt"] = _text(arrays, "prompt")
     return json.dumps(told)
 
 
-def _about(message: str, setup: Setup) -> str:
-    """The parameter; empty where it is none of ours: an unknown name is the caller's own text."""
+def _about(message: str) -> str:
+    """What it is about; empty where that is nothing of ours: an unknown parameter's name is the caller's own text."""
     found = _ABOUT.match(message)
-    known = {"timeout", *(tensor.name for tensor in setup.signature.inputs)}
-    return found[1] if found and found[1].partition("[")[0] in known else ""
+    return found[1] if found and found[1].partition("[")[0] in _OURS else ""
 
 
 def _text(arrays: Mapping[str, Array], name: str) -> str:

@@ -96,7 +96,7 @@ def test_a_request_is_one_line_of_json_without_what_its_caller_wrote(server, pip
             client.infer("faceclip", inputs(prompt=WORD.encode()), parameters={WORD: 1}, request_id="log-name")
     (line,) = until(lambda: lines(server, id="log-1"))
     assert (line["outcome"], line["tenant"], line["rows"], line["images"]) == ("ok", "mill", 4, 1)
-    assert line["seconds"].keys() == {"prepare", "encode", "denoise", "decode", "finish", "total"}
+    assert line["seconds"].keys() == {"prepare", "encode", "queue", "denoise", "decode", "finish", "total"}
     assert line["warnings"] and set(line["warnings"]) == {"prompt"} and "prompt" not in line
     abouts = [until(lambda number=number: lines(server, id=f"log-wrong-{number}"))[0] for number in range(5)]
     assert [line["outcome"] for line in abouts] == ["invalid"] * 5
@@ -129,7 +129,7 @@ def test_metrics_tell_states_refusals_bounds_and_what_runs(server, pipe):
         assert re.search(rf'^faceclip_requests{{.*state="{state}".*}} \d', text, re.MULTILINE), state
     for reason in ("full", "draining", "displaced"):
         assert re.search(rf'^faceclip_refusals_total{{.*reason="{reason}".*}} \d', text, re.MULTILINE), reason
-    for stage in ("prepare", "encode", "denoise", "decode", "finish", "total"):
+    for stage in ("prepare", "encode", "queue", "denoise", "decode", "finish", "total"):
         assert re.search(rf'^faceclip_stage_seconds_bucket{{.*stage="{stage}".*le=".*}} \d', text, re.MULTILINE), stage
     for name, value in (("max_active", 8), ("max_waiting", 32), ("denoiser_rows", 8)):
         assert re.search(rf"^faceclip_{name}{{.*}} {value}$", text, re.MULTILINE), name
