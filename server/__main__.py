@@ -92,7 +92,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         " Answers GET /start, /ready and /live on the health port. Ends with an error when a model's process dies. On SIGTERM or"
         " Ctrl-C it takes no more work, waits for what is in flight, and stops; a second signal stops at once. Further arguments"
         " go to tritonserver as they are.",
-        epilog="Listens on the loopback address unless --address says otherwise: the server has no authentication of its own.",
+        epilog="Listens on the loopback address unless --address says otherwise: callers are not authenticated.",
         allow_abbrev=False,
     )
     parser.add_argument("repository", type=Path, help="e.g. build/tiny-sdxl-cpu, made by `python -m export repository`")
