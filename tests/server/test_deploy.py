@@ -237,7 +237,9 @@ def test_every_variable_of_compose_reaches_the_container_and_is_documented(compo
     for name in {*re.findall(r"\$\{(\w+)", text), "PIP_FLAGS"}:
         assert f"| `{name}` |" in table, name
     environment = compose["services"]["faceclip"]["environment"]
-    assert environment == {name: f"${{{name}:-}}" for name in ("FACECLIP_ADMIN_KEY", "FACECLIP_RESTRICTED", "FACECLIP_OPERATOR_KEY")}
+    assert environment == {
+        name: f"${{{name}:-}}" for name in ("FACECLIP_ADMIN_KEY", "FACECLIP_RESTRICTED", "FACECLIP_OPERATOR_KEY")
+    }
 
 
 def test_without_a_key_one_is_made_that_nobody_knows():
