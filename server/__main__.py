@@ -62,6 +62,12 @@ def main(argv: list[str] | None = None) -> int:
             ("--key", "its key"),
         ):
             command.add_argument(option, type=Path, metavar="FILE", help=f"TLS: {what}")
+        command.add_argument(
+            "--server-name",
+            default="",
+            metavar="NAME",
+            help="TLS: whom the server's certificate is made out to (default: the host)",
+        )
         command.set_defaults(run=function)
     _add_health(commands)
     args, options = parser.parse_known_args(argv)
@@ -86,7 +92,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         " Answers GET /start, /ready and /live on the health port. Ends with an error when a model's process dies. On SIGTERM or"
         " Ctrl-C it takes no more work, waits for what is in flight, and stops; a second signal stops at once. Further arguments"
         " go to tritonserver as they are.",
-        epilog="Listens on the loopback address unless --address says otherwise: the server has no authentication of its own.",
+        epilog="Listens on the loopback address unless --address says otherwise: callers are not authenticated.",
         allow_abbrev=False,
     )
     parser.add_argument("repository", type=Path, help="e.g. build/tiny-sdxl-cpu, made by `python -m export repository`")
@@ -113,6 +119,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a setting of every deployment, or of one: DEPLOYMENT.NAME=VALUE; may be repeated. "
         + "; ".join(f"{setting.name}: {setting.doc}" for setting in SETTINGS).replace("%", "%%"),
     )
+    for option, what in (("--cert", "certificate"), ("--key", "its key")):
+        parser.add_argument(
+            option,
+            type=Path,
+            metavar="FILE",
+            help=f"{what} for this command's own calls, where options make the server ask for one (default: the server's own)",
+        )
     parser.set_defaults(run=_run)
 
 
@@ -130,10 +143,13 @@ def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(args: argparse.Namespace) -> int:
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
     timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
+    client = (args.cert, args.key) if args.cert or args.key else None
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with held_back():
             from .supervise import supervise
-        supervise(args.repository, ports, Address(args.address), args.options, args.settings, *timeouts, args.start_size)
+        supervise(
+            args.repository, ports, Address(args.address), args.options, args.settings, *timeouts, args.start_size, client
+        )
     print("stopped", file=sys.stderr)
     return 0
 
@@ -197,7 +213,7 @@ def _target(args: argparse.Namespace) -> tuple[Connection, list[str]]:
     from .probe import deployments
 
     url = _url(args.url, "grpc", args.grpc_port)
-    to = Connection(url, dict(args.header), args.ca, args.cert, args.key)
+    to = Connection(url, dict(args.header), args.ca, args.cert, args.key, args.server_name)
     to = replace(to, parameters=operator_parameters(to.target))
     return to, args.deployment or deployments(to)
 

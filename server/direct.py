@@ -36,6 +36,8 @@ class Connection:
     certificate: Path | None = None
     """Ours, with its `key`, where the server asks for one."""
     key: Path | None = None
+    server_name: str = ""
+    """Whom the server's certificate is made out to; empty: the host of the address."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Request parameters by which we are known, see `contract/callers.py`."""
 
@@ -45,6 +47,8 @@ class Connection:
                 raise AddressError(f"{option}: TLS alone has certificates; write the address as grpcs://{self.target}")
             if path is not None and not path.is_file():
                 raise AddressError(f"{option}: {path}: no such file")
+        if (self.certificate is None) != (self.key is None):
+            raise AddressError("--cert and --key: expected both or none; the key is the certificate's")
         if "://" in self.url and urlsplit(self.url).scheme not in ("grpc", "grpcs"):
             raise AddressError(f"url: expected host:port, or grpcs://host:port for TLS, got '{self.url}'")
 
@@ -69,6 +73,7 @@ def grpc_client(to: Connection) -> grpc.InferenceServerClient:
 
     files = {"root_certificates": to.root_certificates, "certificate_chain": to.certificate, "private_key": to.key}
     paths = {name: None if path is None else str(path) for name, path in files.items()}
-    client = grpc.InferenceServerClient(to.target, ssl=to.tls, channel_args=_CHANNEL, **paths)
+    channel = [*_CHANNEL, ("grpc.ssl_target_name_override", to.server_name)] if to.server_name else _CHANNEL
+    client = grpc.InferenceServerClient(to.target, ssl=to.tls, channel_args=channel, **paths)
     client.register_plugin(Headers())
     return client

@@ -32,10 +32,10 @@ from . import installation
 from . import repository as assembled
 from .defaults import START_TIMEOUT_S, Address
 from .defaults import Ports as Ports
-from .direct import Connection
 from .keys import Keys, remember
 from .log import Log
 from .probe import ProbeError, probe
+from .tls import absolute, own_connection
 
 SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_PDEATHSIG = 1
@@ -97,10 +97,12 @@ class TritonServer:
         log: Path | None = None,
         options: Sequence[str] = (),
         settings: Sequence[str] = (),
+        client: tuple[Path, Path] | None = None,
     ) -> None:
         """Starts the process. `log`: file for its output, else this process's stderr. `options`: more of tritonserver's own.
 
         `settings`: of the models, `NAME=VALUE` or `DEPLOYMENT.NAME=VALUE`, see `contract/settings.py`.
+        `client`: see `tls.own_connection`.
         """
         self.repository = repository
         self.interfaces = assembled.interfaces(repository)
@@ -108,7 +110,11 @@ class TritonServer:
         self.keys = Keys()
         self.ports = ports or Ports()
         self.log = log
-        self._address = address = address or Address()
+        address = address or Address()
+        self.url = f"{address.reached_at}:{self.ports.grpc}"
+        """gRPC address for clients on this machine."""
+        self.connection = own_connection(self.url, options, self.keys.parameters, client)
+        """For whoever started it, who may do all that its models may."""
         for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
             check_free(service, port, address)
         self._workspace = _Workspace()
@@ -130,7 +136,7 @@ class TritonServer:
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             "--disable-auto-complete-config",  # every config.pbtxt is complete; guessing would start each model twice
-            *options,
+            *absolute(options),
         ]
         self._said = Log()
         environment = {**found.environment, **self.keys.environment, VARIABLE: json.dumps(told)}
@@ -184,16 +190,6 @@ class TritonServer:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    @property
-    def url(self) -> str:
-        """gRPC address for clients on this machine."""
-        return f"{self._address.reached_at}:{self.ports.grpc}"
-
-    @property
-    def connection(self) -> Connection:
-        """For whoever started it, who may do all that its models may."""
-        return Connection(self.url, parameters=self.keys.parameters)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S, size: tuple[int, int] | None = None) -> dict[str, dict[str, Any]]:
         """Waits until a smallest real request to each deployment succeeds; name -> details. Raises `ServerError`.

@@ -27,11 +27,12 @@ def supervise(
     drain_timeout_s: float,
     stall_timeout_s: float,
     start_size: tuple[int, int] | None = None,
+    client: tuple[Path, Path] | None = None,
 ) -> None:
     """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died."""
     check_free("health", ports.health, address)
     with (
-        TritonServer(repository, ports, address, options=options, settings=settings) as server,
+        TritonServer(repository, ports, address, options=options, settings=settings, client=client) as server,
         Watch(server, stall_timeout_s) as watch,
         HealthPort(address, ports.health, watch),
     ):

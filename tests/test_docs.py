@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from server import installation
 
 ROOT = Path(__file__).resolve().parent.parent
 README_LINES = 130
@@ -108,6 +112,20 @@ def help_of(module: str, command: str | None) -> str:
     return printed.getvalue()
 
 
+def _options(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", text))
+
+
+@cache
+def tritons_options() -> set[str]:
+    """What `run` passes on."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = installation.find(Path(folder))
+        environment = {**os.environ, **found.environment}
+        told = subprocess.run([found.binary, "--help"], env=environment, capture_output=True, text=True, check=False)
+    return _options(told.stdout + told.stderr)
+
+
 def choices(text: str, option: str) -> list[str]:
     """What an option may be, where its help names all of it."""
     found = re.search(rf"(?<!\S){re.escape(option)} \{{([^}}\s]*)\}}", text)
@@ -124,7 +142,9 @@ def test_every_command_exists_and_knows_its_options(document):
         takes_command = program in ("python -m export", "python -m benchmarks", "python -m server", "faceclip")
         command = words[0] if takes_command and words and re.fullmatch(r"[a-z][a-z-]+", words[0]) else None
         text = help_of(PROGRAMS[program], command)
-        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", text)) | {"--help"}
+        known = (
+            _options(text) | {"--help"} | (tritons_options() if (program, command) == ("python -m server", "run") else set())
+        )
         for word, value in pairwise([*words, ""]):
             option = word.partition("=")[0]
             if re.fullmatch(r"--?[a-z][\w-]*", option):

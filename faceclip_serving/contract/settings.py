@@ -10,11 +10,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .allowed import Between
 from .errors import InvalidRequest
-from .placements import Placement
+
+if TYPE_CHECKING:  # the command line reads this table before it obeys signals: nothing that takes time
+    from .placements import Placement
 
 VARIABLE = "FACECLIP_SETTINGS"
 """Environment variable of the models' processes: JSON, deployment, or "" for all -> setting -> value."""

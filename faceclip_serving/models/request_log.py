@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..contract.errors import outcome
+from ..contract.parameters import PARAMETERS
 from ..contract.tensors import Array
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _ABOUT = re.compile(r"([a-z_]+(?:\[\d+\])?):")
 """How a warning or an error begins that is about a parameter."""
+_OURS = {"timeout", "busy", "draining", *(tensor.name for tensor in PARAMETERS)}
 
 
 def request_log() -> logging.Logger:
@@ -57,8 +59,9 @@ def line(
 
 
 def _about(message: str) -> str:
+    """What it is about; empty where that is nothing of ours: an unknown parameter's name is the caller's own text."""
     found = _ABOUT.match(message)
-    return found[1] if found else ""
+    return found[1] if found and found[1].partition("[")[0] in _OURS else ""
 
 
 def _text(arrays: Mapping[str, Array], name: str) -> str:

@@ -18,7 +18,7 @@ from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip.status import server_status
 from faceclip_serving.contract.flux import TINY_FLUX
-from faceclip_serving.contract.operations import Admit, End, Leave, Status
+from faceclip_serving.contract.operations import Status
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
@@ -29,6 +29,8 @@ from server.process import Ports, TritonServer
 from server.supervise import drain_before_stop
 from server.watch import Watch
 from tests.serving.contract.test_parameters import raw
+
+from .callers import places
 
 CALL = {"seed": 5, "num_inference_steps": 3, "height": 128, "width": 96}
 
@@ -69,32 +71,29 @@ def test_each_answers_at_the_same_time_as_it_does_alone(both, pipe):
 
 
 def test_orders_reach_every_sampler_and_clients_see_both(both):
-    assert deployments(both.url) == ["faceclip", "flux"]
+    assert deployments(both.connection) == ["faceclip", "flux"]
     with FaceCLIPPipeline.from_pretrained(both.url, model="flux") as flux:
         offered = server_status(flux._transport).offered
         assert {served.model: served.variant for served in offered} == {"faceclip": "tiny-sdxl", "flux": "tiny-flux"}
-        places = [ask(both.url, Admit(), name)["place"] for name in ("faceclip", "flux")]
-        assert drain(both.url, both.interfaces, timeout_s=0).in_flight == 2
-        for name, place in zip(("faceclip", "flux"), places, strict=True):
-            ask(both.url, End(place), name)
-        assert not drain(both.url, both.interfaces, timeout_s=10)
-        resume(both.url, both.interfaces)
+        with places(both.connection, 1), places(both.connection, 1, "flux"):
+            assert drain(both.connection, both.interfaces, timeout_s=0).in_flight == 2
+        assert not drain(both.connection, both.interfaces, timeout_s=10)
+        resume(both.connection, both.interfaces)
         assert flux("a portrait", num_inference_steps=1).images
 
 
 def test_a_sampler_that_is_silent_is_told_and_cuts_nothing_of_the_others(both, capsys):
     """A stop gives its whole time to what is in flight in the other one, and to what the silent one may have."""
-    place = ask(both.url, Admit(), "flux")["place"]
-    ask(both.url, Leave(place), "flux")
-    (silent,) = [pid for pid, model in model_processes(both.pid).items() if model == "sampler"]
-    os.kill(silent, signal.SIGSTOP)
-    try:
-        drain_before_stop(both, Watch(both), 4)
-        with pytest.raises(ControlError, match="the sampler of 'faceclip' does not answer") as caught:
-            resume(both.url, both.interfaces)
-        assert "flux" not in str(caught.value) and not ask(both.url, Status(), "flux")["draining"]
-    finally:
-        both.kill()  # once a model's process was silent, Triton 2.51 may end: the last test of this server
+    with places(both.connection, 1, "flux"):
+        (silent,) = [pid for pid, model in model_processes(both.pid).items() if model == "sampler"]
+        os.kill(silent, signal.SIGSTOP)
+        try:
+            drain_before_stop(both, Watch(both), 4)
+            with pytest.raises(ControlError, match="the sampler of 'faceclip' does not answer") as caught:
+                resume(both.connection, both.interfaces)
+            assert "flux" not in str(caught.value) and not ask(both.connection, Status(), "flux")["draining"]
+        finally:
+            both.kill()  # once a model's process was silent, Triton 2.51 may end: the last test of this server
     said = capsys.readouterr().err
     for line in (
         "draining: 1 request is in flight; the sampler of 'faceclip' does not answer (",

@@ -1,6 +1,5 @@
 """A request's life on a real server: callers who leave in every state, refusals beside slow preparation, one answer for each."""
 
-import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,34 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
-from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from faceclip import FaceCLIPPipeline, InvalidRequestError, ServerBusyError
-from faceclip_serving.contract.operations import Admit, End, Leave, Status
+from faceclip_serving.contract.operations import Admit, End
 from server.control import ask
-from server.metrics import read_metrics
-from server.probe import tensor_input
 
-
-def crowd():
-    """A photograph that takes long to search: large, and nobody in it."""
-    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).resize((3200, 2400), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def status(server):
-    return ask(server.url, Status())
+from .callers import LONG, Stream, crowd, metrics, places, status, until
 
 
 @pytest.fixture
@@ -45,27 +23,9 @@ def idle(server):
     until(lambda: status(server)["in_flight"] == 0)
 
 
-class Stream:
-    """A stream of NVIDIA's client that can hang up at any moment."""
-
-    def __init__(self, server, **values):
-        self.answers = []
-        self.client = grpc.InferenceServerClient(server.url)
-        self.client.start_stream(callback=lambda result, error: self.answers.append(error or result))
-        inputs = [tensor_input(name, [value]) for name, value in {"prompt": b"a portrait", **values}.items()]
-        self.client.async_stream_infer("faceclip_stream", inputs)
-
-    def leave(self):
-        self.client.stop_stream(cancel_requests=True)
-        self.client.close()
-
-
-LONG = {"num_inference_steps": 200, "height": 256, "width": 256}
-
-
 def test_a_caller_who_leaves_while_the_photograph_is_prepared_gives_the_place_back(server, idle):
     photo = crowd()
-    streams = [Stream(server, face_images=photo) for _ in range(6)]
+    streams = [Stream(server.url, face_images=photo) for _ in range(6)]
     until(lambda: status(server)["waiting"] == 6)
     for stream in streams:
         stream.leave()
@@ -73,7 +33,7 @@ def test_a_caller_who_leaves_while_the_photograph_is_prepared_gives_the_place_ba
 
 
 def test_a_caller_who_leaves_while_waiting_for_a_turn_gives_the_place_back(server, idle):
-    streams = [Stream(server, **LONG) for _ in range(11)]
+    streams = [Stream(server.url, **LONG) for _ in range(11)]
     until(lambda: status(server)["active"] == 8 and status(server)["waiting"] == 3)
     for stream in streams[8:]:
         stream.leave()
@@ -84,7 +44,7 @@ def test_a_caller_who_leaves_while_waiting_for_a_turn_gives_the_place_back(serve
     until(lambda: status(server)["in_flight"] == 0, 30)
 
     def load():
-        found = read_metrics(f"127.0.0.1:{server.ports.metrics}")
+        found = metrics(server)
         return found["faceclip_active_requests"], found["faceclip_waiting_requests"]
 
     until(lambda: load() == (0, 0), 30)
@@ -93,9 +53,6 @@ def test_a_caller_who_leaves_while_waiting_for_a_turn_gives_the_place_back(serve
 def test_a_full_server_refuses_while_all_preparers_are_busy(server, pipe, idle):
     """The refusal comes before any of the photographs is done: nobody waits for others' photographs to hear a no."""
     photo, done = crowd(), threading.Event()
-    places = [ask(server.url, Admit())["place"] for _ in range(34)]
-    for place in places:
-        ask(server.url, Leave(place))
 
     def doomed():
         with pytest.raises(InvalidRequestError, match="no face"), FaceCLIPPipeline.from_pretrained(server.url) as own:
@@ -103,20 +60,19 @@ def test_a_full_server_refuses_while_all_preparers_are_busy(server, pipe, idle):
         done.set()
 
     with ThreadPoolExecutor(6) as callers:
-        slow = [callers.submit(doomed) for _ in range(6)]
-        until(lambda: status(server)["in_flight"] == 40)
-        with pytest.raises(ServerBusyError) as refused:
-            pipe("a portrait", face_image=photo, retries=0)
-        assert not done.is_set() and refused.value.retry_after_s >= 1
-        for place in places:
-            ask(server.url, End(place))
+        with places(server.connection, 34):
+            slow = [callers.submit(doomed) for _ in range(6)]
+            until(lambda: status(server)["in_flight"] == 40)
+            with pytest.raises(ServerBusyError) as refused:
+                pipe("a portrait", face_image=photo, retries=0)
+            assert not done.is_set() and refused.value.retry_after_s >= 1
         for each in slow:
             each.result()
 
 
 def test_every_outcome_is_counted_once(server, pipe, idle):
     def counted():
-        found = read_metrics(f"127.0.0.1:{server.ports.metrics}")
+        found = metrics(server)
         return {name: value for name, value in found.items() if name.startswith("faceclip_requests_total")}
 
     before = counted()
@@ -139,10 +95,10 @@ def test_every_outcome_is_counted_once(server, pipe, idle):
 
 
 def test_a_place_without_a_holder_is_lost_and_its_request_is_not_drawn(server, idle):
-    place = ask(server.url, Admit())["place"]
+    place = ask(server.connection, Admit())["place"]
     assert status(server)["in_flight"] == 1
     until(lambda: status(server)["in_flight"] == 0, 20)
-    assert ask(server.url, End(place)) == {"ended": False}
+    assert ask(server.connection, End(place)) == {"ended": False}
 
 
 def test_what_is_no_operation_is_refused_in_words(server):
@@ -157,4 +113,4 @@ def test_what_is_no_operation_is_refused_in_words(server):
             wire = grpc.InferInput("control", [1], "BYTES")
             wire.set_data_from_numpy(np.array([text], object))
             with pytest.raises(InferenceServerException, match="control: "):
-                client.infer("sampler", [wire])
+                client.infer("sampler", [wire], parameters=server.keys.parameters)

@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from faceclip import FaceCLIPPipeline, ServerBusyError, ServerUnavailableError
-from faceclip_serving.contract.operations import Admit, Drain, End, Leave
+from faceclip_serving.contract.operations import Drain
 from server.control import ask, drain, resume
 from server.process import Ports, ServerError, TritonServer
+
+from .callers import places
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,30 +79,24 @@ def test_a_model_whose_code_was_changed_after_assembly_refuses_to_load(repositor
 def test_drain_refuses_new_work_finishes_the_old_and_resumes(server, pipe):
     stream = pipe.stream("a portrait", num_inference_steps=40, height=192, width=192)
     next(stream)
-    answer = ask(server.url, Drain())
+    answer = ask(server.connection, Drain())
     try:
         assert answer["in_flight"] == 1
         with pytest.raises(ServerUnavailableError, match="draining"):
             pipe("a portrait", num_inference_steps=1)
         *_, last = stream
         assert last.images
-        assert not drain(server.url, server.interfaces, timeout_s=30)
+        assert not drain(server.connection, server.interfaces, timeout_s=30)
     finally:
-        resume(server.url, server.interfaces)
+        resume(server.connection, server.interfaces)
     assert pipe("a portrait", num_inference_steps=1).images
 
 
 def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
-    places = [ask(server.url, Admit())["place"] for _ in range(40)]
-    for place in places:
-        ask(server.url, Leave(place))  # kept without being renewed
-    started = time.monotonic()
-    with pytest.raises(ServerBusyError) as caught:
-        pipe("a portrait", num_inference_steps=1)
-    assert time.monotonic() - started < 2
-    assert caught.value.retry_after_s >= 1
-    for number in places:
-        ask(server.url, End(number))
+    with places(server.connection, 40):
+        with pytest.raises(ServerBusyError) as caught:
+            pipe("a portrait", num_inference_steps=1)
+        assert caught.value.retry_after_s >= 1
     assert pipe("a portrait", num_inference_steps=1).images
 
 

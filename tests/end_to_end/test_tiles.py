@@ -45,13 +45,14 @@ def client(repository, tmp_path_factory):
         grpc.InferenceServerClient(server.url) as connected,
     ):
         server.wait_ready()
-        yield connected
+        yield connected, server.keys.parameters
 
 
-def infer(client, model, latents):
+def infer(served, model, latents):
+    client, own = served
     wire = grpc.InferInput("latents", list(latents.shape), "FP32")
     wire.set_data_from_numpy(latents)
-    return client.infer(model, [wire]).as_numpy("image")
+    return client.infer(model, [wire], parameters=own).as_numpy("image")
 
 
 def latents(images, height, width):

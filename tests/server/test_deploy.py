@@ -22,7 +22,7 @@ from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
 from export.repository.render import render
 from faceclip_serving.contract.placements import component_models, placements
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, components
+from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, UNARY, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
@@ -237,7 +237,9 @@ def test_every_variable_of_compose_reaches_the_container_and_is_documented(compo
     for name in {*re.findall(r"\$\{(\w+)", text), "PIP_FLAGS"}:
         assert f"| `{name}` |" in table, name
     environment = compose["services"]["faceclip"]["environment"]
-    assert environment == {name: f"${{{name}:-}}" for name in ("FACECLIP_ADMIN_KEY", "FACECLIP_RESTRICTED")}
+    assert environment == {
+        name: f"${{{name}:-}}" for name in ("FACECLIP_ADMIN_KEY", "FACECLIP_RESTRICTED", "FACECLIP_OPERATOR_KEY")
+    }
 
 
 def test_without_a_key_one_is_made_that_nobody_knows():
@@ -280,9 +282,9 @@ def restricted(repository, tmp_path_factory):
 
 @pytest.mark.server
 def test_the_probe_and_the_index_work_without_a_key(restricted):
-    assert probe(restricted.url)["variant"] == "tiny-sdxl"
+    assert probe(restricted.connection)["variant"] == "tiny-sdxl"
     with grpc.InferenceServerClient(restricted.url) as client:
-        assert {model.name for model in client.get_model_repository_index().models} >= {ENSEMBLE, *COMPONENTS}
+        assert {model.name for model in client.get_model_repository_index().models} >= {UNARY, ENSEMBLE, *COMPONENTS}
 
 
 @pytest.mark.server
@@ -294,7 +296,7 @@ def test_shared_memory_logging_and_loading_are_closed_and_the_key_opens_the_firs
         for call in (client.get_system_shared_memory_status, client.get_log_settings, client.get_trace_settings):
             call(headers={"triton-grpc-protocol-admin-key": KEY})
         with pytest.raises(InferenceServerException, match="not allowed"):
-            client.load_model(ENSEMBLE)
+            client.load_model(UNARY)
 
 
 @pytest.mark.server

@@ -25,14 +25,14 @@ from server.process import _Workspace
 from server.repository import interfaces
 
 ROOT = Path(__file__).resolve().parents[2]
-ENSEMBLE = 'name: "faceclip" platform: "ensemble" parameters { key: "interface" value { string_value: "{}" } }'
+PUBLIC = 'name: "faceclip" backend: "python" parameters { key: "interface" value { string_value: "{}" } }'
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A repository, as far as it is read before a start."""
     (tmp_path / "faceclip").mkdir()
-    (tmp_path / "faceclip" / "config.pbtxt").write_text(ENSEMBLE)
+    (tmp_path / "faceclip" / "config.pbtxt").write_text(PUBLIC)
     return tmp_path
 
 

@@ -48,6 +48,7 @@ def test_a_finished_request():
     [
         (InvalidRequest(f"scheduler: expected one of a, got '{SECRET}'"), "invalid", "scheduler"),
         (InvalidRequest(f"{SECRET}: this model has no such parameter"), "invalid", ""),
+        (InvalidRequest("marker: this model has no such parameter"), "invalid", ""),
         (Busy(f"busy: {SECRET}"), "rejected", "busy"),
         (Cancelled("the caller is gone"), "cancelled", ""),
         (MemoryError(SECRET), "error", ""),
