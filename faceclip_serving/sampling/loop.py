@@ -19,7 +19,7 @@ import numpy as np
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
 from .life import Lives, Request
-from .pictures import Batch, Denoise, Picture, advance, in_calls, select
+from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls, select
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ class Work:
     def stepped(self) -> Stepped:
         """The step that all pictures have done."""
         picture = min(self.pictures, key=lambda picture: picture.step)
-        timestep = float(picture.scheduler.timesteps[picture.step - 1])
-        latents = self.pictures[0].latents.numpy().copy() if self.wants_previews else None
+        timestep = picture.schedule.timesteps[picture.step - 1]
+        latents = self.pictures[0].latents.copy() if self.wants_previews else None
         return Stepped(picture.step, len(picture.chains), timestep, latents)
 
     def finished(self) -> Finished:
         """What the pictures have become. Raises `NotANumber`."""
-        latents = np.concatenate([picture.latents.numpy() for picture in self.pictures])
+        latents = finished_latents(self.pictures)
         if not np.isfinite(latents).all():
             raise NotANumber(
                 "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
