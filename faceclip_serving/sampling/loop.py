@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -131,7 +131,8 @@ class StepLoop:
 
     def __init__(self, lives: Lives, denoise: Denoise, max_rows: int, observer: Observer | None = None) -> None:
         self._lives = lives
-        self._denoise = in_calls(denoise, max_rows)
+        self._denoise = in_calls(self._timed(denoise), max_rows)
+        self._denoiser_s = 0.0
         self._max_rows = max_rows
         self._observer = observer
         self._load = (0, 0)
@@ -190,9 +191,10 @@ class StepLoop:
         groups = self._chosen(requests)
         if not groups:  # all have ended since
             return own_since
-        called = time.monotonic()
+        before = self._denoiser_s
         predicted, rows = self._predictions(groups)
         ended = time.monotonic()
+        seconds = self._denoiser_s - before
         self._ticks += 1
         for (request, pictures), noise_pred in zip(groups, predicted, strict=True):
             work: Work | None = request.work  # gone where the request has ended meanwhile
@@ -201,14 +203,26 @@ class StepLoop:
             try:
                 if isinstance(noise_pred, Exception):
                     raise noise_pred
-                self._advance(request, work, pictures, noise_pred, rows, ended - called)
+                self._advance(request, work, pictures, noise_pred, rows, seconds)
             except Exception as error:  # whatever it is, it is this request's
                 log.error("a request failed in the sampler", exc_info=error)
                 self._lives.end(request.place, error)
         if self._observer is not None:
-            tick, observer = Tick(rows, len(groups), ended - called, called - own_since), self._observer
+            tick, observer = Tick(rows, len(groups), seconds, ended - own_since - seconds), self._observer
             self._lives.messages.put(lambda: observer.tick(tick))
         return ended
+
+    def _timed(self, denoise: Denoise) -> Denoise:
+        """The denoiser, whose seconds are counted: what else a tick takes is the loop's own."""
+
+        def timed(inputs: Mapping[str, Array]) -> Array:
+            started = time.monotonic()
+            try:
+                return denoise(inputs)
+            finally:
+                self._denoiser_s += time.monotonic() - started
+
+        return timed
 
     def _chosen(self, requests: Iterable[Request]) -> list[Group]:
         """Whom this round is for, in the order of their rows."""
