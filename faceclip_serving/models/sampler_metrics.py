@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..contract.errors import OUTCOMES, outcome
-from ..sampling.loop import Tick
+from ..sampling.loop import Ticks
 from .metrics import Metrics, requests_by_outcome
 
 
@@ -21,13 +21,13 @@ class SamplerMetrics:
         self._request_steps = metrics.counter("request_steps_total", "requests served, summed over ticks")
         self._ended = requests_by_outcome(metrics, *OUTCOMES)
 
-    def tick(self, tick: Tick) -> None:
-        """A denoiser call has ended."""
-        self._ticks.increment(1)
-        self._rows.increment(tick.rows)
-        self._denoiser_s.increment(tick.denoiser_s)
-        self._own_s.increment(tick.own_s)
-        self._request_steps.increment(tick.requests)
+    def ticks(self, ticks: Ticks) -> None:
+        """Some denoiser calls have ended."""
+        self._ticks.increment(ticks.ticks)
+        self._rows.increment(ticks.rows)
+        self._denoiser_s.increment(ticks.denoiser_s)
+        self._own_s.increment(ticks.own_s)
+        self._request_steps.increment(ticks.requests)
 
     def load(self, active: int, waiting: int) -> None:
         """How many requests there are now."""

@@ -103,21 +103,26 @@ class Work:
         return Finished(latents, self.usage)
 
 
-@dataclass(frozen=True)
-class Tick:
-    """What one round of the denoiser did, for metrics; it is one call, or several where a picture has more rows than a call."""
+@dataclass
+class Ticks:
+    """What some rounds of the denoiser did, for metrics; each is one call, or several where a picture has more rows than a call."""
 
-    rows: int
-    requests: int
-    denoiser_s: float
-    own_s: float
+    ticks: int = 0
+    rows: int = 0
+    requests: int = 0
+    denoiser_s: float = 0.0
+    own_s: float = 0.0
     """Everything else since the previous call ended or work began: the scheduler's own time."""
+
+
+TELL_S = 0.25
+"""Seconds of work after which an observer hears of it: to count costs more than a step does."""
 
 
 class Observer(Protocol):
     """Hears what the loop does, in the messages' thread."""
 
-    def tick(self, tick: Tick) -> None: ...
+    def ticks(self, ticks: Ticks) -> None: ...
 
     def load(self, active: int, waiting: int) -> None: ...
 
@@ -138,6 +143,7 @@ class StepLoop:
         self._load = (0, 0)
         self._batch = Batch()
         self._ticks = 0
+        self._untold = Ticks()
         self._round_at: float | None = None
         self._threads = [
             threading.Thread(target=self._supervised, args=(target,), name=name, daemon=True)
@@ -184,6 +190,7 @@ class StepLoop:
     def _idle(self) -> None:
         self._round_at = None
         self._batch.forget()
+        self._tell_ticks()
         self._observe_load()
 
     def _tick(self, requests: Iterable[Request], own_since: float) -> float:
@@ -207,10 +214,21 @@ class StepLoop:
             except Exception as error:  # whatever it is, it is this request's
                 log.error("a request failed in the sampler", exc_info=error)
                 self._lives.end(request.place, error)
-        if self._observer is not None:
-            tick, observer = Tick(rows, len(groups), seconds, ended - own_since - seconds), self._observer
-            self._lives.messages.put(lambda: observer.tick(tick))
+        untold = self._untold
+        untold.ticks += 1
+        untold.rows += rows
+        untold.requests += len(groups)
+        untold.denoiser_s += seconds
+        untold.own_s += ended - own_since - seconds
+        if untold.denoiser_s + untold.own_s > TELL_S:
+            self._tell_ticks()
         return ended
+
+    def _tell_ticks(self) -> None:
+        untold, self._untold = self._untold, Ticks()
+        if self._observer is not None and untold.ticks:
+            observer = self._observer
+            self._lives.messages.put(lambda: observer.ticks(untold))
 
     def _timed(self, denoise: Denoise) -> Denoise:
         """The denoiser, whose seconds are counted: what else a tick takes is the loop's own."""

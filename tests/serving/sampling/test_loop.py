@@ -169,7 +169,7 @@ class Load:
     def __init__(self):
         self.loads = []
 
-    def tick(self, tick):
+    def ticks(self, ticks):
         pass
 
     def load(self, active, waiting):
