@@ -62,8 +62,8 @@ def branches_needed(request: GenerationRequest, has_face: bool) -> tuple[str, ..
     return tuple(branch for branch in (UNCONDITIONAL, TEXT, IDENTITY) if branch in used)
 
 
-def combine(predictions: Sequence[Any], scales: Sequence[float]) -> Any:
-    """The chain's value from the predictions of its branches (arrays or tensors of one shape)."""
+def combine(predictions: Any, scales: Sequence[float]) -> Any:
+    """The chain's value from the predictions of its branches: arrays or tensors of one shape, or an array of them."""
     value = predictions[0]
     for scale, left, right in zip(scales, predictions[:-1], predictions[1:], strict=True):
         value = value + scale * (right - left)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def probed(scheduler: Any) -> Schedule:
     scales, steps, draws = [], [], []
     remembered: dict[Slot, torch.Tensor] = {}
     for timestep in scheduler.timesteps:
-        scales.append(_factor(lambda sample, timestep=timestep: scale(sample, timestep)))
+        scales.append(_factor(partial(scale, timestep=timestep)))
         before = [_SAMPLE, *remembered]
         fed = _fed(len(before) + 1, random)
         *registers, prediction = (torch.from_numpy(row.reshape(_SHAPE)) for row in fed.astype(np.float32))
@@ -141,11 +142,13 @@ def _matrix(fed: Array, noise: Array, found: Array) -> Array:
     count = len(fed)
     quiet = noise[_ZEROS]
     of_noise = found[:, _ZEROS] @ quiet / (quiet @ quiet) if quiet.any() else np.zeros(len(found))
-    part = np.outer(of_noise, noise)
-    matrix = found[:, :count] - part[:, :count]
-    matrix[np.abs(matrix) <= 1e-6 * np.abs(part[:, :count])] = 0.0  # rounding of the noise
-    largest = np.abs(matrix) @ np.abs(fed) + np.abs(part)
-    if (np.abs(found - matrix @ fed - part) > _ROUNDING * largest).any():
+    with np.errstate(invalid="ignore"):  # what is not finite is found by who asks
+        part = np.outer(of_noise, noise)
+        matrix = found[:, :count] - part[:, :count]
+        matrix[np.abs(matrix) <= 1e-6 * np.abs(part[:, :count])] = 0.0  # rounding of the noise
+        largest = np.abs(matrix) @ np.abs(fed) + np.abs(part)
+        differs = np.abs(found - matrix @ fed - part) > _ROUNDING * largest
+    if differs.any():
         raise ValueError("its steps are not linear in the sample, the prediction and the noise")
     return np.column_stack([matrix, of_noise])
 

@@ -22,7 +22,9 @@ def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
     """The schedule of the request. Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step."""
     config, steps = variant.scheduler_config, request.num_inference_steps
     timesteps = variant.timesteps_for(config, steps, request.height, request.width)
-    wanted = (json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps))
+    wanted = (
+        json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps)
+    )
     found = _schedule(request.scheduler, *wanted, steps)
     if isinstance(found, str):
         raise InvalidRequest(found)
