@@ -19,7 +19,7 @@ import torch
 from ..contract.job import Job
 from ..contract.tensors import Array
 from ..contract.variant import Variant
-from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine, weighted_sum
+from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine_into, weighted_sum
 from .probe import Schedule
 from .schedule import start_schedule
 from .step_cache import StepCache
@@ -78,7 +78,7 @@ class Picture:
 
         Takes those after it as well that need no new prediction, see `step_cache`.
         """
-        self._prediction[...] = combine(predictions, self.chain.scales)
+        combine_into(self._prediction, predictions, self.chain.scales)
         if self.cache.threshold > 0:
             self.cache.remember(self.model_input(), self.chain)
         self._take()
