@@ -222,7 +222,7 @@ class Lives:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
             if error is not None:
-                self._reasons[place] = copy.copy(error)  # without its traceback, which would keep pictures alive
+                self._reasons[place] = _in_words(error)
                 if len(self._reasons) > REASONS_KEPT:
                     self._reasons.popitem(last=False)
             self.messages.put(lambda: self._on_end(request, error))
@@ -240,7 +240,8 @@ class Lives:
     def why(self, place: str) -> Exception | None:
         """Why a request has ended that went wrong a while ago; None where that is not known any more."""
         with self._changed:
-            return self._reasons.get(place)
+            known = self._reasons.get(place)
+            return known and _in_words(known)  # whoever raises it hangs frames on it
 
     def stop(self, error: Exception | None = None) -> None:
         """Ends everything, and the loop; nothing is admitted any more."""
@@ -304,8 +305,8 @@ class Lives:
         """The request of a place, which must be in one of these states. Raises why it is not there."""
         request = self._alive.get(place)
         if request is None or request.state not in states:
-            why = copy.copy(self.why(place))
-            raise why or Cancelled("the request has ended before its work came: its caller left, or its time ran out")
+            told = "the request has ended before its work came: its caller left, or its time ran out"
+            raise self.why(place) or Cancelled(told)
         return request
 
     def _refusal(self, tenant: str) -> Exception | None:
@@ -365,3 +366,11 @@ class Lives:
     def _urgency(self, request: Request) -> float:
         """Sort key of waiting requests: the smallest goes first."""
         return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)
+
+
+def _in_words(error: Exception) -> Exception:
+    """The same error without the frames that it passed through: their arrays and requests would live as long as it is kept."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class that cannot be made again from what it says
+        return RuntimeError(f"{type(error).__name__}: {error}")
