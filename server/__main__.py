@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     if options and args.run is not _run:
         parser.error(f"unknown arguments: {' '.join(options)}")
     args.options = options
+    if args.run is not _run:  # what tritonserver logs is not ours to choose
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines say no more than our errors
     try:
         code: int = args.run(args)
     except (UserError, OSError) as error:

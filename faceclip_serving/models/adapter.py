@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """For which request a model calls another one. Travels beside the tensors, through the ensemble too."""
+    """For which request a model calls another one. Travels beside the tensors, through the ensemble too.
+
+    Triton's trace does not: it is gone once `execute` has returned, and a server of 2.51 that is handed it later dies.
+    """
 
     id: str = ""
     """Triton's own id of the request."""
@@ -44,8 +47,6 @@ class Context:
     """When the request came, monotonic seconds."""
     deadline: float | None = None
     """When nobody waits for it any more."""
-    trace: Any = None
-    """Triton's, so that inner calls are spans of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,6 @@ class Setup:
             inputs=[_to_triton(tensor, arrays[tensor.name]) for tensor in signature.inputs if tensor.name in arrays],
             parameters={SECRET: self.secret, _CONTEXT: _encode_context(context)},
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
-            **({} if context.trace is None else {"trace": context.trace}),
         ).exec()
         if response.has_error():
             raise _raised(role, response.error().message())
@@ -143,7 +143,7 @@ def decode(request: Any, signature: Signature) -> dict[str, Array]:
 def context(request: Any) -> Context:
     """What an own model said of the request that it calls for. Of use where `decode` has let the request in."""
     told = json.loads(parameters(request)[_CONTEXT])
-    return Context(request.request_id(), told["place"], told["received"], told["deadline"], request.trace())
+    return Context(request.request_id(), told["place"], told["received"], told["deadline"])
 
 
 def _encode_context(context: Context) -> str:

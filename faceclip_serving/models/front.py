@@ -51,7 +51,7 @@ class Front:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self, request: Any, sender: Any, received: float) -> None:
-        context = adapter.Context(request.request_id() or uuid.uuid4().hex, received=received, trace=request.trace())
+        context = adapter.Context(request.request_id() or uuid.uuid4().hex, received=received)
         arrays: Arrays = {}
         last: Arrays = {}
         failed: Exception | None = None

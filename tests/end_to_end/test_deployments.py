@@ -21,7 +21,7 @@ from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.operations import Status
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import ENSEMBLE, SAMPLER, STREAM, model_name
+from faceclip_serving.contract.signatures import CANCEL, ENSEMBLE, SAMPLER, STREAM, UNARY, model_name
 from server.control import ControlError, ask, drain, resume
 from server.models import model_processes
 from server.probe import deployments
@@ -103,8 +103,11 @@ def test_a_sampler_that_is_silent_is_told_and_cuts_nothing_of_the_others(both, c
 
 
 def test_names_of_models():
-    assert [model_name(role) for role in (ENSEMBLE, STREAM, SAMPLER)] == ["faceclip", "faceclip_stream", "sampler"]
-    assert [model_name(role, "flux") for role in (ENSEMBLE, STREAM, SAMPLER)] == ["flux", "flux_stream", "flux_sampler"]
+    roles = (UNARY, STREAM, CANCEL, ENSEMBLE, SAMPLER)
+    assert [model_name(role) for role in roles] == ["faceclip", "faceclip_stream", "faceclip_cancel", "ensemble", "sampler"]
+    assert [model_name(role, "flux") for role in roles] == [
+        "flux", "flux_stream", "flux_cancel", "flux_ensemble", "flux_sampler",
+    ]  # fmt: skip
     for bad in ("", "Flux", "a-b", "1x"):
         with pytest.raises(DeploymentError, match="name: expected lower-case"):
             check_name(bad)

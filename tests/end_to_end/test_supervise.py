@@ -30,13 +30,15 @@ IPV6 = Path("/proc/net/if_inet6").exists() and "0" * 31 + "1 " in Path("/proc/ne
 
 
 def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(repository):
-    few = ("--set", "max_active=2", "--set", "faceclip.max_waiting=1")
+    few = ("--set", "max_active=3", "--set", "faceclip.max_waiting=0")
     with running(repository, *few) as run, ThreadPoolExecutor(2) as clients:
         run.until(run.answers)
         assert [run.ask(question)[0] for question in ("start", "ready", "live", "else")] == [503, 503, 200, 404]
         run.until_ready()
         assert [run.ask(question)[0] for question in ("start", "ready", "live")] == [200, 200, 200]
 
+        told = json.loads(command("status", "--grpc-port", str(run.ports.grpc)).stdout)["faceclip"]
+        assert (told["in_flight"], told["settings"]["max_active"], told["settings"]["max_waiting"]) == (0, 3, 0)
         callers = [Stream(run.url, **LONG) for _ in range(3)]
         run.until(lambda: run.ask("ready")[1]["why"] == "3 in flight")
         with pytest.raises(ServerBusyError), FaceCLIPPipeline.from_pretrained(run.url) as pipe:
