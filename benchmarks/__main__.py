@@ -25,6 +25,7 @@ COMMANDS = {
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
+    "mutants": Command("benchmarks.mutants.command", "whether unit tests notice a fault: each kind of room with one at a time"),
     "gpu-verify": Command("benchmarks.gpu.verify", "parity, times and memory on a GPU"),
 }
 

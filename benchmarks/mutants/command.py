@@ -1,0 +1,250 @@
+"""Whether unit tests would notice a fault: each room's own tests, run on the room with one small fault (a mutant) at a time.
+
+A mutant is killed when a test fails, or does not end; one that survives shows a promise that no test holds. Of the tests, only those
+run that run the changed lines. They run on a copy; the checkout is only read. What survives is printed as it is found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from py_compile import PycInvalidationMode
+from typing import Any
+
+from export.paths import ROOT
+from faceclip_serving.contract.errors import UserError
+
+from ..measure.report import emit, say
+from .equivalent import EQUIVALENT
+from .mutate import Mutant, mutants
+
+WORKER = Path(__file__).with_name("worker.py")
+LEAST_S = 20.0
+"""Time that a mutant's tests have at least; beyond, `SLOWER` times what they take without a fault."""
+SLOWER = 4.0
+
+
+@dataclass(frozen=True)
+class Room:
+    """Modules and their own unit tests: files, or folders of them."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+_SAMPLING, _CONTRACT = "faceclip_serving/sampling", "faceclip_serving/contract"
+ROOMS = {
+    "parameters": Room(
+        (
+            *(f"{_CONTRACT}/{name}.py" for name in ("allowed", "errors", "job", "operations", "parameters", "request")),
+            "faceclip_serving/face/references.py",
+        ),
+        ("tests/serving/contract", "tests/serving/face/test_references.py"),
+    ),
+    "sampling": Room(
+        (
+            *(f"{_SAMPLING}/{name}.py" for name in ("guidance", "loop", "pictures", "previews", "schedule", "service")),
+            f"{_SAMPLING}/step_cache.py",
+            f"{_SAMPLING}/tiling.py",
+            f"{_CONTRACT}/schedules.py",
+        ),
+        ("tests/serving/sampling",),
+    ),
+    "admission": Room(
+        (f"{_SAMPLING}/life.py",), ("tests/serving/sampling/test_life.py", "tests/serving/sampling/test_loop.py")
+    ),
+}
+
+
+class MutantsError(UserError):
+    """The tests cannot be measured; the message says why."""
+
+
+@dataclass
+class Found:
+    """Of one file."""
+
+    killed: int = 0
+    timeouts: int = 0
+    """Of the killed: those whose tests did not end."""
+    survivors: list[str] = field(default_factory=list)
+    """As differences."""
+    equivalent: int = 0
+    """Survivors that nobody could tell from the file itself: see `EQUIVALENT`."""
+
+    def as_json(self) -> dict[str, Any]:
+        counted = self.killed + len(self.survivors)
+        return {
+            "mutants": counted + self.equivalent,
+            "killed": self.killed,
+            "timeouts": self.timeouts,
+            "equivalent": self.equivalent,
+            "survived": len(self.survivors),
+            "rate": round(self.killed / counted, 4) if counted else None,
+            "survivors": self.survivors,
+        }
+
+
+class Tests:
+    """The tests of some rooms in a copy of a checkout, as a worker process runs them."""
+
+    def __init__(self, copy: Path, rooms: Sequence[Room]) -> None:
+        """Runs all of them once. Raises `MutantsError` if one fails."""
+        self._copy = copy
+        self._rooms = rooms
+        environment = {**os.environ, "PYTHONPATH": str(copy / "client"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._worker = subprocess.Popen(
+            [sys.executable, str(WORKER), str(copy)], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        tests = list(dict.fromkeys(test for room in rooms for test in room.tests))
+        told = self._ask({"tests": tests, "files": [name for room in rooms for name in room.modules]})
+        if "tests" not in told:
+            raise MutantsError(f"the tests fail without any mutant; mend them first:\n{told['output']}")
+        self._known: dict[str, dict[str, Any]] = told["tests"]
+        self.seconds: float = told["seconds"]
+        for room in rooms:
+            source = (copy / room.modules[0]).read_text(encoding="utf-8")
+            outcome, by = self.run(room.modules[0], Mutant(source, range(0), True, "", ""))
+            if outcome != "survived":
+                raise MutantsError(f"{by or room.tests} fails in another order without any mutant; mend it first")
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._worker.terminate()
+        self._worker.communicate()
+
+    def concerned(self, file: str, mutant: Mutant) -> list[str]:
+        """The room's tests that run the mutant's lines, the quickest first."""
+        (room,) = (room for room in self._rooms if file in room.modules)
+
+        def runs(name: str) -> bool:
+            own = any(name.startswith((f"{test}/", f"{test}::")) for test in room.tests)
+            lines = self._known[name]["lines"].get(file, ())
+            return own and (mutant.at_import or any(line in mutant.lines for line in lines))
+
+        return sorted(filter(runs, self._known), key=lambda name: float(self._known[name]["seconds"]))
+
+    def run(self, file: str, mutant: Mutant) -> tuple[str, str]:
+        """`killed`, `survived` or `timeout`, and the test that has failed."""
+        ids = self.concerned(file, mutant)
+        if not ids:
+            return "survived", ""
+        usual = sum(self._known[name]["seconds"] for name in ids)
+        path = self._copy / file
+        text = path.read_text(encoding="utf-8")
+        path.write_text(mutant.source, encoding="utf-8")
+        try:
+            answer = self._ask({"ids": ids, "limit_s": max(LEAST_S, SLOWER * usual)})
+            return answer["outcome"], answer["by"]
+        finally:
+            path.write_text(text, encoding="utf-8")
+
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._worker.stdin is not None and self._worker.stdout is not None
+        print(json.dumps(question), file=self._worker.stdin, flush=True)
+        line = self._worker.stdout.readline()
+        if not line:
+            raise MutantsError(f"the process that runs the tests ended with code {self._worker.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextlib.contextmanager
+def copied(root: Path) -> Iterator[Path]:
+    """A copy of what git knows of a checkout, or would: gone at the end."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="faceclip-mutants-") as folder:
+        copy = Path(folder).resolve()
+        for name in filter(None, listed.stdout.split("\0")):
+            if (root / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / name, copy / name)
+        with contextlib.redirect_stdout(io.StringIO()):
+            compileall.compile_dir(copy, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        yield copy
+
+
+def measure(
+    root: Path, rooms: Sequence[Room], files: Sequence[str] = (), sample: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """The mutants of the rooms of a checkout, or of some `files` of theirs; at most `sample` of them, drawn by `seed`."""
+    started = time.monotonic()
+    rooms = [room for room in rooms if not files or set(files) & set(room.modules)]
+    names = [name for room in rooms for name in room.modules if not files or name in files]
+    with copied(root) as copy, contextlib.closing(Tests(copy, rooms)) as tests:
+        sources = {name: (copy / name).read_text(encoding="utf-8") for name in names}
+        chosen = [(name, mutant) for name, source in sources.items() for mutant in mutants(source)]
+        if sample is not None and sample < len(chosen):
+            drawn = sorted(random.Random(seed).sample(range(len(chosen)), sample))
+            chosen = [chosen[i] for i in drawn]
+        say(f"{len(chosen)} mutants of {len(names)} files; the tests take {tests.seconds:.0f} s without one")
+        found = {name: Found() for name in names}
+        for count, (name, mutant) in enumerate(chosen, 1):
+            _judge(found[name], tests, name, mutant, sources[name])
+            if count % 25 == 0 or count == len(chosen):
+                say(f"{count} of {len(chosen)}, {time.monotonic() - started:.0f} s: {name} {_figures(found[name])}")
+    killed = sum(each.killed for each in found.values())
+    counted = killed + sum(len(each.survivors) for each in found.values())
+    return {
+        "mutants": len(chosen),
+        "sample": sample,
+        "rate": round(killed / counted, 4) if counted else None,
+        "seconds": round(time.monotonic() - started),
+        "files": {name: each.as_json() for name, each in found.items()},
+    }
+
+
+def _judge(found: Found, tests: Tests, name: str, mutant: Mutant, source: str) -> None:
+    if (mutant.was, mutant.now) in EQUIVALENT.get(name, {}):
+        found.equivalent += 1
+        return
+    outcome, _ = tests.run(name, mutant)
+    if outcome == "survived":
+        found.survivors.append(mutant.diff(source, name))
+        print(found.survivors[-1], file=sys.stderr, flush=True)
+    else:
+        found.killed += 1
+        found.timeouts += outcome == "timeout"
+
+
+def _figures(found: Found) -> str:
+    return f"{found.killed} killed, {len(found.survivors)} survived"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--room", choices=sorted(ROOMS), action="append", help="repeatable (default: all)")
+    known = sorted(name for room in ROOMS.values() for name in room.modules)
+    parser.add_argument(
+        "--file", choices=known, action="append", default=[], metavar="FILE", help="of a room; repeatable (default: all)"
+    )
+    parser.add_argument("--sample", type=int, metavar="N", help="so many mutants, drawn at random (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    rooms = args.room or sorted(ROOMS)
+    document = measure(ROOT, [ROOMS[name] for name in rooms], args.file, args.sample, args.seed)
+    for name, told in document["files"].items():
+        say(f"{name}: {told['mutants']} mutants, {told['killed']} killed, {told['survived']} survived")
+    emit("-".join(["mutants", *(args.room or [])]), {"rooms": rooms, **document})
+    return 0

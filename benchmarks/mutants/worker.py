@@ -1,0 +1,173 @@
+"""The process that runs tests on mutants: everything but the project is imported once, and each mutant is a fork of that.
+
+Importing torch takes seconds, and the tests of a mutant less than one. A script with nothing of the project's in it:
+`python worker.py ROOT`, where ROOT is a copy of the checkout. A line of JSON on stdin is a question, one on stdout its answer:
+
+    {"tests": [...], "files": [...]}    -> {"seconds", "output", "tests": {id: {"seconds", "lines": {file: [...]}}}}; failed: "output" alone
+    {"ids": [...], "limit_s": seconds}  -> {"outcome": "killed" | "survived" | "timeout", "by": id of the test that failed}
+
+The first is to come first. `lines`: which lines of `files` a test runs. The ids of the second are run in their order.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+OPTIONS = ("-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+
+
+class Lines:
+    """A pytest plugin that notes which lines of some files each test runs, in all of its threads."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._names = {str(Path(name).resolve()): name for name in files}
+        self._found: dict[str, set[int]] = defaultdict(set)
+        self.tests: dict[str, Any] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._found = defaultdict(set)
+        started = time.perf_counter()
+        threading.settrace(self._called)
+        sys.settrace(self._called)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            lines = {name: sorted(found) for name, found in self._found.items()}
+            self.tests[item.nodeid] = {"seconds": time.perf_counter() - started, "lines": lines}
+
+    def _called(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name = self._names.get(frame.f_code.co_filename)
+        if name is None:
+            return None
+        found = self._found[name]
+
+        def line(frame: FrameType, event: str, arg: Any) -> Any:
+            found.add(frame.f_lineno)
+            return line
+
+        found.add(frame.f_lineno)
+        return line
+
+
+class Chosen:
+    """A pytest plugin that runs some of the tests, in an order."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._place = {name: place for place, name in enumerate(ids)}
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self._place), key=lambda item: self._place[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
+def in_fork(work: Callable[[], Any], limit_s: float) -> Any:
+    """What `work` returns in a process of its own; "timeout" after so many seconds, None if the process ends without a word."""
+    read, write = os.pipe()
+    gc.freeze()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        answer = json.dumps(work()).encode()
+        while answer:
+            answer = answer[os.write(write, answer) :]
+        os._exit(0)
+    os.close(write)
+    deadline = time.monotonic() + limit_s
+    told = b""
+    try:
+        while select.select([read], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            part = os.read(read, 1 << 20)
+            if not part:
+                return json.loads(told) if told else None
+            told += part
+        return "timeout"
+    finally:
+        os.close(read)
+        try:
+            os.killpg(child, signal.SIGKILL)  # and what it has started
+        except ProcessLookupError:
+            pass
+        os.waitpid(child, 0)
+
+
+def first_run(tests: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
+    """The tests without a mutant; `imported`: the modules that they load from outside of the project."""
+    started = time.perf_counter()
+    lines = Lines(files)
+    sys.dont_write_bytecode = False  # of the tests, which do not change
+    output = Path("first_run.txt")
+    with output.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        code = pytest.main([*tests, *OPTIONS], [lines])
+    here = str(Path.cwd())
+    known = [(name, getattr(module, "__file__", None) or "") for name, module in list(sys.modules.items())]
+    imported = [name for name, file in known if not file.startswith(here) and not name.startswith("__")]
+    told = {"seconds": time.perf_counter() - started, "output": output.read_text(), "imported": imported}
+    return told | ({"tests": lines.tests} if code == pytest.ExitCode.OK else {})
+
+
+def one_run(ids: Sequence[str]) -> dict[str, str]:
+    """Whether any of the tests fails."""
+    chosen = Chosen(ids)
+    files = dict.fromkeys(name.partition("::")[0] for name in ids)
+    code = pytest.main([*files, *OPTIONS], [chosen])
+    return {"outcome": "survived" if code == pytest.ExitCode.OK else "killed", "by": chosen.failed}
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    if "files" in question:
+        told: dict[str, Any] | str | None = in_fork(lambda: first_run(question["tests"], question["files"]), 1800)
+        if not isinstance(told, dict):
+            return {"output": f"the tests ended without a result: {told}"}
+        for name in told.pop("imported"):
+            try:
+                importlib.import_module(name)
+            except Exception:  # noqa: BLE001 - the tests import it themselves then
+                continue
+        return told
+    found = in_fork(lambda: one_run(question["ids"]), question["limit_s"])
+    if found == "timeout":
+        return {"outcome": "timeout", "by": ""}
+    return found or {"outcome": "killed", "by": "its process ended"}
+
+
+def main(root: str) -> None:
+    os.chdir(root)
+    sys.dont_write_bytecode = True  # a mutant may be as old and as long as what it replaces
+    sys.path[:1] = [root, str(Path(root, "client"))]
+    settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what else may print
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=told, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
