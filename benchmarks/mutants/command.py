@@ -32,40 +32,42 @@ from .equivalent import EQUIVALENT
 from .mutate import Mutant, mutants
 
 WORKER = Path(__file__).with_name("worker.py")
-LEAST_S = 20.0
-"""Time that a mutant's tests have at least; beyond, `SLOWER` times what they take without a fault."""
-SLOWER = 4.0
+LEAST_S = 10.0
+"""Time that a test has at least; beyond, `SLOWER` times what it takes without a fault."""
+SLOWER = 3.0
 
+Room = Mapping[str, Sequence[str]]
+"""Module -> its own unit tests, as files or folders."""
 
-@dataclass(frozen=True)
-class Room:
-    """Modules and their own unit tests: files, or folders of them."""
-
-    modules: tuple[str, ...]
-    tests: tuple[str, ...]
-
-
-_SAMPLING, _CONTRACT = "faceclip_serving/sampling", "faceclip_serving/contract"
-ROOMS = {
-    "parameters": Room(
-        (
-            *(f"{_CONTRACT}/{name}.py" for name in ("allowed", "errors", "job", "operations", "parameters", "request")),
-            "faceclip_serving/face/references.py",
-        ),
-        ("tests/serving/contract", "tests/serving/face/test_references.py"),
-    ),
-    "sampling": Room(
-        (
-            *(f"{_SAMPLING}/{name}.py" for name in ("guidance", "loop", "pictures", "previews", "schedule", "service")),
-            f"{_SAMPLING}/step_cache.py",
-            f"{_SAMPLING}/tiling.py",
-            f"{_CONTRACT}/schedules.py",
-        ),
-        ("tests/serving/sampling",),
-    ),
-    "admission": Room(
-        (f"{_SAMPLING}/life.py",), ("tests/serving/sampling/test_life.py", "tests/serving/sampling/test_loop.py")
-    ),
+_REQUESTS = (
+    "tests/serving/contract",
+    "tests/serving/models/test_warnings.py",
+    "tests/export/repository/test_interface.py",
+)
+_SAMPLING = "tests/serving/sampling"
+ROOMS: Mapping[str, Room] = {
+    "parameters": {
+        **{
+            f"faceclip_serving/contract/{name}.py": _REQUESTS
+            for name in ("allowed", "errors", "job", "operations", "parameters", "request")
+        },
+        "faceclip_serving/face/references.py": ("tests/serving/face/test_references.py",),
+    },
+    "sampling": {
+        f"faceclip_serving/{name}.py": tuple(f"{_SAMPLING}/test_{each}.py" for each in tests)
+        for name, tests in {
+            "contract/schedules": ("schedule", "pictures"),
+            "sampling/guidance": ("guidance", "pictures"),
+            "sampling/loop": ("loop",),
+            "sampling/pictures": ("pictures", "placements"),
+            "sampling/previews": ("previews",),
+            "sampling/schedule": ("schedule", "pictures"),
+            "sampling/service": ("loop",),
+            "sampling/step_cache": ("step_cache", "pictures"),
+            "sampling/tiling": ("tiling",),
+        }.items()
+    },
+    "admission": {"faceclip_serving/sampling/life.py": (f"{_SAMPLING}/test_life.py",)},
 }
 
 
@@ -99,28 +101,28 @@ class Found:
 
 
 class Tests:
-    """The tests of some rooms in a copy of a checkout, as a worker process runs them."""
+    """The tests of some modules in a copy of a checkout, as a worker process runs them."""
 
-    def __init__(self, copy: Path, rooms: Sequence[Room]) -> None:
+    def __init__(self, copy: Path, modules: Room) -> None:
         """Runs all of them once. Raises `MutantsError` if one fails."""
         self._copy = copy
-        self._rooms = rooms
+        self._modules = modules
         environment = {**os.environ, "PYTHONPATH": str(copy / "client"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._worker = subprocess.Popen(
             [sys.executable, str(WORKER), str(copy)], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        tests = list(dict.fromkeys(test for room in rooms for test in room.tests))
-        told = self._ask({"tests": tests, "files": [name for room in rooms for name in room.modules]})
+        tests = list(dict.fromkeys(test for tests in modules.values() for test in tests))
+        told = self._ask({"tests": tests, "files": list(modules)})
         if "tests" not in told:
             raise MutantsError(f"the tests fail without any mutant; mend them first:\n{told['output']}")
         self._known: dict[str, dict[str, Any]] = told["tests"]
         self.seconds: float = told["seconds"]
-        for room in rooms:
-            source = (copy / room.modules[0]).read_text(encoding="utf-8")
-            outcome, by = self.run(room.modules[0], Mutant(source, range(0), True, "", ""))
+        for name in {tuple(tests): name for name, tests in modules.items()}.values():
+            source = (copy / name).read_text(encoding="utf-8")
+            outcome, by = self.run(name, Mutant(source, range(0), True, "", ""))
             if outcome != "survived":
-                raise MutantsError(f"{by or room.tests} fails in another order without any mutant; mend it first")
+                raise MutantsError(f"{by or modules[name]} fails in another order without any mutant; mend it first")
 
     def close(self) -> None:
         """Ends the worker."""
@@ -128,27 +130,31 @@ class Tests:
         self._worker.communicate()
 
     def concerned(self, file: str, mutant: Mutant) -> list[str]:
-        """The room's tests that run the mutant's lines, the quickest first."""
-        (room,) = (room for room in self._rooms if file in room.modules)
+        """The module's tests that run the mutant's lines, the quickest first; all, where only the import runs them."""
 
         def runs(name: str) -> bool:
-            own = any(name.startswith((f"{test}/", f"{test}::")) for test in room.tests)
-            lines = self._known[name]["lines"].get(file, ())
-            return own and (mutant.at_import or any(line in mutant.lines for line in lines))
+            return any(line in mutant.lines for line in self._known[name]["lines"].get(file, ()))
 
-        return sorted(filter(runs, self._known), key=lambda name: float(self._known[name]["seconds"]))
+        own = [
+            name
+            for name in self._known
+            if name.startswith(tuple(f"{test}{end}" for test in self._modules[file] for end in "/:"))
+        ]
+        chosen = own if mutant.at_import else list(filter(runs, own)) or own
+        return sorted(chosen, key=lambda name: float(self._known[name]["seconds"]))
 
     def run(self, file: str, mutant: Mutant) -> tuple[str, str]:
         """`killed`, `survived` or `timeout`, and the test that has failed."""
         ids = self.concerned(file, mutant)
         if not ids:
             return "survived", ""
-        usual = sum(self._known[name]["seconds"] for name in ids)
+        seconds = [SLOWER * self._known[name]["seconds"] for name in ids]
+        limits = {"each_s": max(LEAST_S, *seconds), "limit_s": 2 * LEAST_S + sum(seconds)}
         path = self._copy / file
         text = path.read_text(encoding="utf-8")
         path.write_text(mutant.source, encoding="utf-8")
         try:
-            answer = self._ask({"ids": ids, "limit_s": max(LEAST_S, SLOWER * usual)})
+            answer = self._ask({"ids": ids, **limits})
             return answer["outcome"], answer["by"]
         finally:
             path.write_text(text, encoding="utf-8")
@@ -184,21 +190,17 @@ def copied(root: Path) -> Iterator[Path]:
         yield copy
 
 
-def measure(
-    root: Path, rooms: Sequence[Room], files: Sequence[str] = (), sample: int | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """The mutants of the rooms of a checkout, or of some `files` of theirs; at most `sample` of them, drawn by `seed`."""
+def measure(root: Path, modules: Room, sample: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """The mutants of some modules of a checkout; at most `sample` of them, drawn by `seed`."""
     started = time.monotonic()
-    rooms = [room for room in rooms if not files or set(files) & set(room.modules)]
-    names = [name for room in rooms for name in room.modules if not files or name in files]
-    with copied(root) as copy, contextlib.closing(Tests(copy, rooms)) as tests:
-        sources = {name: (copy / name).read_text(encoding="utf-8") for name in names}
+    with copied(root) as copy, contextlib.closing(Tests(copy, modules)) as tests:
+        sources = {name: (copy / name).read_text(encoding="utf-8") for name in modules}
         chosen = [(name, mutant) for name, source in sources.items() for mutant in mutants(source)]
         if sample is not None and sample < len(chosen):
             drawn = sorted(random.Random(seed).sample(range(len(chosen)), sample))
             chosen = [chosen[i] for i in drawn]
-        say(f"{len(chosen)} mutants of {len(names)} files; the tests take {tests.seconds:.0f} s without one")
-        found = {name: Found() for name in names}
+        say(f"{len(chosen)} mutants of {len(modules)} files; the tests take {tests.seconds:.0f} s without one")
+        found = {name: Found() for name in modules}
         for count, (name, mutant) in enumerate(chosen, 1):
             _judge(found[name], tests, name, mutant, sources[name])
             if count % 25 == 0 or count == len(chosen):
@@ -233,7 +235,7 @@ def _figures(found: Found) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--room", choices=sorted(ROOMS), action="append", help="repeatable (default: all)")
-    known = sorted(name for room in ROOMS.values() for name in room.modules)
+    known = sorted(name for room in ROOMS.values() for name in room)
     parser.add_argument(
         "--file", choices=known, action="append", default=[], metavar="FILE", help="of a room; repeatable (default: all)"
     )
@@ -243,7 +245,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     rooms = args.room or sorted(ROOMS)
-    document = measure(ROOT, [ROOMS[name] for name in rooms], args.file, args.sample, args.seed)
+    modules = {name: tests for room in rooms for name, tests in ROOMS[room].items() if not args.file or name in args.file}
+    if not modules:
+        raise MutantsError(f"--file: expected a file of {', '.join(rooms)}, got {', '.join(args.file)}")
+    document = measure(ROOT, modules, args.sample, args.seed)
     for name, told in document["files"].items():
         say(f"{name}: {told['mutants']} mutants, {told['killed']} killed, {told['survived']} survived")
     emit("-".join(["mutants", *(args.room or [])]), {"rooms": rooms, **document})

@@ -4,9 +4,10 @@ Importing torch takes seconds, and the tests of a mutant less than one. A script
 `python worker.py ROOT`, where ROOT is a copy of the checkout. A line of JSON on stdin is a question, one on stdout its answer:
 
     {"tests": [...], "files": [...]}    -> {"seconds", "output", "tests": {id: {"seconds", "lines": {file: [...]}}}}; failed: "output" alone
-    {"ids": [...], "limit_s": seconds}  -> {"outcome": "killed" | "survived" | "timeout", "by": id of the test that failed}
+    {"ids": [...], "each_s", "limit_s"} -> {"outcome": "killed" | "survived" | "timeout", "by": id of the test that failed}
 
-The first is to come first. `lines`: which lines of `files` a test runs. The ids of the second are run in their order.
+The first is to come first. `lines`: which lines of `files` a test runs. The ids of the second are run in their order, each for at most
+`each_s` seconds and all for `limit_s`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -69,14 +70,20 @@ class Lines:
 
 
 class Chosen:
-    """A pytest plugin that runs some of the tests, in an order."""
+    """A pytest plugin that runs some of the tests, in an order; before them those of the same functions that are `new`."""
 
-    def __init__(self, ids: Sequence[str]) -> None:
+    def __init__(self, ids: Sequence[str], known: Collection[str]) -> None:
         self._place = {name: place for place, name in enumerate(ids)}
+        self._functions = {name.partition("[")[0] for name in ids}
+        self._known = known
         self.failed = ""
 
+    def _chosen(self, name: str) -> bool:
+        return name in self._place or (name not in self._known and name.partition("[")[0] in self._functions)
+
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = sorted((item for item in items if item.nodeid in self._place), key=lambda item: self._place[item.nodeid])
+        chosen = [item for item in items if self._chosen(item.nodeid)]
+        items[:] = sorted(chosen, key=lambda item: self._place.get(item.nodeid, -1))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -133,15 +140,16 @@ def first_run(tests: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
     return told | ({"tests": lines.tests} if code == pytest.ExitCode.OK else {})
 
 
-def one_run(ids: Sequence[str]) -> dict[str, str]:
-    """Whether any of the tests fails."""
-    chosen = Chosen(ids)
+def one_run(ids: Sequence[str], known: Collection[str], each_s: float) -> dict[str, str]:
+    """Whether any of the tests fails. `known`: all that there are without a mutant, which may be in the parameters of tests too."""
+    chosen = Chosen(ids, known)
     files = dict.fromkeys(name.partition("::")[0] for name in ids)
-    code = pytest.main([*files, *OPTIONS], [chosen])
+    code = pytest.main([*files, *OPTIONS, f"--timeout={each_s}"], [chosen])
     return {"outcome": "survived" if code == pytest.ExitCode.OK else "killed", "by": chosen.failed}
 
 
-def answer(question: dict[str, Any]) -> dict[str, Any]:
+def answer(question: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """`known` is filled by the first question."""
     if "files" in question:
         told: dict[str, Any] | str | None = in_fork(lambda: first_run(question["tests"], question["files"]), 1800)
         if not isinstance(told, dict):
@@ -151,8 +159,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
                 importlib.import_module(name)
             except Exception:  # noqa: BLE001 - the tests import it themselves then
                 continue
+        known.update(told.get("tests", ()))
         return told
-    found = in_fork(lambda: one_run(question["ids"]), question["limit_s"])
+    found = in_fork(lambda: one_run(question["ids"], known, question["each_s"]), question["limit_s"])
     if found == "timeout":
         return {"outcome": "timeout", "by": ""}
     return found or {"outcome": "killed", "by": "its process ended"}
@@ -165,8 +174,9 @@ def main(root: str) -> None:
     settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what else may print
+    known: set[str] = set()
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=told, flush=True)
+        print(json.dumps(answer(json.loads(line), known)), file=told, flush=True)
 
 
 if __name__ == "__main__":
