@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.placements": MEASURING,
+    "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
     "examples": MEASURING,
     "deploy": set(),

@@ -67,7 +67,7 @@ ROOMS: Mapping[str, Room] = {
             "sampling/tiling": ("tiling",),
         }.items()
     },
-    "admission": {"faceclip_serving/sampling/life.py": (f"{_SAMPLING}/test_life.py",)},
+    "admission": {"faceclip_serving/sampling/life.py": (f"{_SAMPLING}/test_admission.py", f"{_SAMPLING}/test_life.py")},
 }
 
 
