@@ -4,5 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {}
+_REST = "numpy takes any negative size for the rest"
+_PREVIEWS = "faceclip_serving/sampling/previews.py"
+
+EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
+    "faceclip_serving/contract/request.py": {
+        ("_HEAD = 256", "_HEAD = 257"): "every format of pictures says what it is in a fraction of that",
+    },
+    _PREVIEWS: {
+        ("rng = np.random.default_rng(0)", "rng = np.random.default_rng(1)"): "any seed will do",
+        (
+            "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-1, channels))",
+            "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-2, channels))",
+        ): _REST,
+        (
+            "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-1, 3), rcond=None)[0]",
+            "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
+        ): _REST,
+    },
+    "faceclip_serving/sampling/step_cache.py": {
+        ("_changed: float = 0.0", "_changed: float = 1.0"): "`remember` sets it before `recall` reads it",
+    },
+}
 """File -> (the lines, the lines with the fault), each as `Mutant` has them -> why that is no fault."""

@@ -31,12 +31,11 @@ class StepCache:
 
     def remember(self, model_input: torch.Tensor, prediction: torch.Tensor, of: object) -> None:
         """Notes what the denoiser made of an input. `of`: the guidance it was made with; another one needs another call."""
-        if self.threshold > 0:
-            self._last_input, self._prediction, self._of, self._changed = model_input, prediction, of, 0.0
+        self._last_input, self._prediction, self._of, self._changed = model_input, prediction, of, 0.0
 
     def recall(self, model_input: torch.Tensor, step: int, steps: int, of: object) -> torch.Tensor | None:
         """The last prediction, if it may serve for step number `step` (from 0) of `steps` as well."""
-        if self.threshold <= 0 or self._last_input is None or of != self._of:
+        if self._last_input is None or of != self._of:
             return None
         if not FIRST_STEPS <= step < steps - 1:
             return None

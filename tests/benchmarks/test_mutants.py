@@ -106,7 +106,7 @@ def test_what_tests_hold_is_killed_what_they_do_not_survives_and_the_checkout_is
     found = measure(checkout, {"room/module.py": ("tests/test_module.py",)})["files"]["room/module.py"]
     assert content(checkout) == before
     changed = [[line for line in diff.splitlines() if line.startswith("+ ")] for diff in found["survivors"]]
-    assert [["+    return None"], ["+    return (a - 1)"], ["+    return a + 2"]] == changed
+    assert changed == [["+    return None"], ["+    return (a - 1)"], ["+    return a + 2"]]
     assert found["mutants"] == found["killed"] + 3 and found["killed"] >= 8
     assert found["rate"] == pytest.approx(found["killed"] / found["mutants"], abs=1e-4)
     assert "+    return a + 2" in capfd.readouterr().err, "told as it is found"

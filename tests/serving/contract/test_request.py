@@ -61,7 +61,7 @@ def test_random_seeds_are_many_and_javascript_can_count_on_from_each():
 
 
 def test_the_short_name_of_a_command_line_is_understood():
-    with pytest.raises(InvalidRequest, match="^face: this model has no such parameter; did you mean 'face_images'"):
+    with pytest.raises(InvalidRequest, match=r"^face: this model has no such parameter; did you mean 'face_images'"):
         check_names(["face"], KNOWN)
 
 
@@ -80,7 +80,7 @@ def test_a_parameter_without_effect_is_named_with_what_it_needs():
 )  # fmt: skip
 def test_tritons_own_parameters_and_headers_pass_and_do_not_hide_a_wrong_one(name):
     check_names([name], ["prompt"])
-    with pytest.raises(InvalidRequest, match="^xyzzy: this model has no such parameter; known are prompt, seed$"):
+    with pytest.raises(InvalidRequest, match=r"^xyzzy: this model has no such parameter; known are prompt, seed$"):
         check_names([name, "xyzzy"], ["prompt", "seed"])
 
 

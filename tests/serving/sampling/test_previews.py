@@ -1,6 +1,7 @@
 """Rough pictures: the map is found from any decoder's pictures, and a preview is that map, one pixel per latent cell."""
 
 import numpy as np
+import pytest
 
 from faceclip_serving.sampling.previews import fit, preview
 
@@ -19,6 +20,7 @@ def decoder(factors, seen):
     return decode
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_map_of_a_linear_decoder_is_found_from_a_few_smooth_pictures():
     factors, seen = np.random.default_rng(1).standard_normal((CHANNELS + 1, 3)), []
     found = fit(decoder(factors, seen), CHANNELS, SCALE, side=8, samples=3)
