@@ -62,7 +62,7 @@ ROOMS: Mapping[str, Room] = {
             "contract/schedules": ("schedule", "pictures"),
             "sampling/guidance": ("guidance", "pictures"),
             "sampling/loop": ("loop",),
-            "sampling/pictures": ("pictures", "placements"),
+            "sampling/pictures": ("select", "pictures", "placements"),
             "sampling/previews": ("previews",),
             "sampling/schedule": ("schedule", "pictures"),
             "sampling/service": ("loop",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _REST = "numpy takes any negative size for the rest"
+_ALONE = "there the tile is alone, and its share is divided by itself"
+_BOTH = "both have a row per tile"
 _PREVIEWS = "faceclip_serving/sampling/previews.py"
 
 EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
@@ -24,6 +26,22 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
     },
     "faceclip_serving/sampling/step_cache.py": {
         ("_changed: float = 0.0", "_changed: float = 1.0"): "`remember` sets it before `recall` reads it",
+    },
+    "faceclip_serving/sampling/tiling.py": {
+        (
+            "before = starts[i - 1] + tile - start if i else 0",
+            "before = starts[i - 1] + tile - start if i else 1",
+        ): _ALONE,
+        (
+            "after = start + tile - starts[i + 1] if i < steps else 0",
+            "after = start + tile - starts[i + 1] if i < steps else 1",
+        ): _ALONE,
+        ("for start, row in zip(starts, raw, strict=True)", "for start, row in zip(starts, raw)"): _BOTH,
+        ("for start, row in zip(starts, raw, strict=True)", "for start, row in zip(starts, raw, strict=False)"): _BOTH,
+        (
+            "return picture.clip(0, 1, out=picture)  # shares of one, rounded, may add up to a trifle more",
+            "return picture.clip(0, 1)  # shares of one, rounded, may add up to a trifle more",
+        ): "in place, so that no second picture is needed",
     },
 }
 """File -> (the lines, the lines with the fault), each as `Mutant` has them -> why that is no fault."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.sampling.previews import fit, preview
+from faceclip_serving.sampling.previews import PREVIEW_FILE, fit, preview
 
 CHANNELS, SCALE = 4, 2
 
@@ -38,6 +38,11 @@ def test_the_same_decoder_gives_the_same_map_and_the_usual_sizes_are_those_of_th
     decode = decoder(np.eye(CHANNELS + 1, 3), seen)
     np.testing.assert_array_equal(fit(decode, CHANNELS, SCALE), fit(decode, CHANNELS, SCALE))
     assert [latents.shape for latents in seen] == [(1, CHANNELS, 16, 16)] * 8
+
+
+def test_the_map_lies_in_a_file_that_numpy_names_alike(tmp_path):
+    np.save(tmp_path / PREVIEW_FILE, np.ones(2))
+    assert (tmp_path / PREVIEW_FILE).is_file(), "np.save adds .npy where it is missing"
 
 
 def test_a_preview_has_a_pixel_per_cell_rounded_and_within_the_range_of_a_byte():
