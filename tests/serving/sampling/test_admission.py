@@ -85,6 +85,23 @@ def test_the_hint_is_the_time_between_recent_ends_and_a_second_at_least(server, 
         server.admitted()
 
 
+def test_the_hint_forgets_how_fast_the_server_once_was(server):
+    for every_s, ends in ((0.0, 50), (10.0, 40)):
+        for _ in range(ends):
+            server.now += every_s
+            place = server.working()
+            server.finish(place)
+            server.lives.end(place)
+    for _ in range(4):
+        server.working()
+    with pytest.raises(Busy, match="retry after 10 s$"):
+        server.admitted()
+
+
+def test_a_request_is_interactive_unless_it_says_otherwise(server):
+    assert [server.lives.admit().priority, server.lives.admit("batch").priority] == ["interactive", "batch"]
+
+
 def test_counts_say_where_requests_are(server):
     first = server.working()
     for _ in range(2):
@@ -97,6 +114,11 @@ def test_counts_say_where_requests_are(server):
 
 
 # -------------------------------------------------------------------------------------------------------------------- leases
+def test_places_are_kept_for_as_long_as_the_docs_say():
+    usual = Limits(max_active=1, max_waiting=1)
+    assert (usual.lease_s, usual.unheld_s) == (5, 60)
+
+
 def test_a_lease_lasts_to_its_very_end_and_what_is_left_longer(server):
     kept, left = server.admitted(), server.admitted()
     server.lives.leave(left)
@@ -195,6 +217,15 @@ def test_a_round_waits_for_work():
     request = lives.admit()
     lives.enter(request.place, "work", lambda event: None, holds=False)
     assert rounds.get(timeout=30) == [request]
+
+
+def test_a_loop_that_sleeps_begins_to_look_after_leases_when_somebody_is_admitted():
+    lives, idle = Lives(LIMITS), queue.SimpleQueue()
+    threading.Thread(target=lambda: lives.round(lambda: idle.put("asleep")), daemon=True).start()
+    assert idle.get(timeout=30) == "asleep"
+    lives.admit()
+    assert idle.get(timeout=30) == "asleep", "again, after a look"
+    lives.stop()
 
 
 @pytest.mark.parametrize("work", [False, True])

@@ -110,7 +110,7 @@ def test_a_decoder_of_another_scale_is_named():
     shapes = r"expected the shape \[1, 3, 128, 128\] for latents \[1, 4, 16, 16\], got \[1, 3, 64, 64\]"
     with pytest.raises(ValueError, match=f"^decoded tile: {shapes}$"):
         decode_tiled(local, latents(1, 20, 20), 16, 8)
-    with pytest.raises(ValueError, match="^tile: expected at least 2 latent cells, got 1$"):
+    with pytest.raises(ValueError, match=r"^tile: expected at least 2 latent cells, got 1$"):
         spans(20, 1, 8)
 
 
