@@ -110,22 +110,36 @@ class Tests:
         """Runs all of them once. Raises `MutantsError` if one fails."""
         self._copy = copy
         self._modules = modules
-        environment = {**os.environ, "PYTHONPATH": str(copy / "client"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        (copy / ".tmp").mkdir()
+        own = {
+            "PYTHONPATH": str(copy / "client"),
+            "TMPDIR": str(copy / ".tmp"),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         self._worker = subprocess.Popen(
-            [sys.executable, str(WORKER), str(copy)], env=environment, text=True,
+            [sys.executable, str(WORKER), str(copy)], env={**os.environ, **own}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        tests = list(dict.fromkeys(test for tests in modules.values() for test in tests))
-        told = self._ask({"tests": tests, "files": list(modules)})
+        self._known: dict[str, dict[str, Any]] = {}
+        self.seconds = 0.0
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        tests = list(dict.fromkeys(test for tests in self._modules.values() for test in tests))
+        told = self._ask({"tests": tests, "files": list(self._modules)})
         if "tests" not in told:
             raise MutantsError(f"the tests fail without any mutant; mend them first:\n{told['output']}")
-        self._known: dict[str, dict[str, Any]] = told["tests"]
-        self.seconds: float = told["seconds"]
-        for name in {tuple(tests): name for name, tests in modules.items()}.values():
-            source = (copy / name).read_text(encoding="utf-8")
+        self._known, self.seconds = told["tests"], told["seconds"]
+        for name in {tuple(tests): name for name, tests in self._modules.items()}.values():
+            source = (self._copy / name).read_text(encoding="utf-8")
             outcome, by = self.run(name, Mutant(source, range(0), True, "", ""))
             if outcome != "survived":
-                raise MutantsError(f"{by or modules[name]} fails in another order without any mutant; mend it first")
+                raise MutantsError(f"{by or self._modules[name]} fails in another order without any mutant; mend it first")
 
     def close(self) -> None:
         """Ends the worker."""

@@ -213,18 +213,18 @@ def test_who_came_first_goes_first_and_a_batch_gives_way_for_half_a_minute(serve
 def test_a_round_waits_for_work():
     lives, idle, rounds = Lives(LIMITS), threading.Event(), queue.SimpleQueue()
     threading.Thread(target=lambda: rounds.put(lives.round(idle.set)), daemon=True).start()
-    assert idle.wait(30) and rounds.empty()
+    assert idle.wait(10) and rounds.empty()
     request = lives.admit()
     lives.enter(request.place, "work", lambda event: None, holds=False)
-    assert rounds.get(timeout=30) == [request]
+    assert rounds.get(timeout=10) == [request]
 
 
 def test_a_loop_that_sleeps_begins_to_look_after_leases_when_somebody_is_admitted():
     lives, idle = Lives(LIMITS), queue.SimpleQueue()
     threading.Thread(target=lambda: lives.round(lambda: idle.put("asleep")), daemon=True).start()
-    assert idle.get(timeout=30) == "asleep"
+    assert idle.get(timeout=10) == "asleep"
     lives.admit()
-    assert idle.get(timeout=30) == "asleep", "again, after a look"
+    assert idle.get(timeout=10) == "asleep", "again, after a look"
     lives.stop()
 
 
@@ -235,9 +235,9 @@ def test_a_loop_that_waits_hears_of_the_end(work):
         lives.admit()
     loop = threading.Thread(target=lambda: rounds.append(lives.round(idle.set)), daemon=True)
     loop.start()
-    assert idle.wait(30) and not lives.over
+    assert idle.wait(10) and not lives.over
     lives.stop()
-    loop.join(30)
+    loop.join(10)
     assert rounds == [None] and lives.over
 
 
