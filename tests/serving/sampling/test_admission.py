@@ -194,6 +194,15 @@ def test_a_deadline_is_the_last_moment_and_is_told_with_the_steps_that_were_done
     assert "after 0 steps" in str(unstarted.error)
 
 
+def test_a_deadline_before_the_work_came_is_told_so_to_the_books(server):
+    place = server.admitted(deadline=3.0)
+    server.now = 3.1
+    assert not server.alive(place)
+    server.deliver()
+    ((ended, error),) = server.ends
+    assert ended == place and type(error) is DeadlineExceeded and "after 0 steps" in str(error)
+
+
 # --------------------------------------------------------------------------------------------------------------------- order
 def test_who_came_first_goes_first_and_a_batch_gives_way_for_half_a_minute(server):
     batch = server.working(priority="batch")
