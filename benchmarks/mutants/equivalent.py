@@ -10,6 +10,12 @@ _BOTH = "both have a row per tile"
 _PREVIEWS = "faceclip_serving/sampling/previews.py"
 
 EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
+    "faceclip_serving/contract/parameters.py": {
+        (
+            'return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, needs=needs)})',
+            "return field(metadata={\"declared\": Parameter('XX', dtype, default, allowed, doc, short, needs=needs)})",
+        ): "`SCALARS` gives each the name of its field",
+    },
     "faceclip_serving/contract/request.py": {
         ("_HEAD = 256", "_HEAD = 257"): "every format of pictures says what it is in a fraction of that",
     },

@@ -2,6 +2,8 @@
 
 Knows syntax alone. Docstrings, annotations, decorators and assertions are left as they are; so are the words of a message between
 its values, which no test should spell out, while each value that a message names is left out once.
+
+Own, because mutmut (3.8) leaves out what stands outside of functions, and properties: all that declares the parameters.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_the_hint_forgets_how_fast_the_server_once_was(server):
             server.lives.end(place)
     for _ in range(4):
         server.working()
-    with pytest.raises(Busy, match="retry after 10 s$"):
+    with pytest.raises(Busy, match=r"retry after 10 s$"):
         server.admitted()
 
 
