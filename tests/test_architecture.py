@@ -40,13 +40,14 @@ MAY_IMPORT = {
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.placements": MEASURING,
+    "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
     "examples": MEASURING,
     "deploy": set(),
 }
 """Room -> the rooms that it may import, itself left out."""
-BY_NAME = {"export.commandline", "benchmarks.measure.gpu"}
-"""Modules that import by a name which is not in their text: commands of a table, and a library that may be missing."""
+BY_NAME = {"export.commandline", "benchmarks.measure.gpu", "benchmarks.mutants.worker"}
+"""Modules that import by a name which is not in their text: commands of a table, a library that may be missing, what tests load."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
 """Where programs start: they may name any room of their package."""
 

@@ -24,7 +24,7 @@ from .photos import Photo, collect_photos
 from .transport import Array
 
 MAX_SEED = 2**63 - 1
-DRAWN_SEEDS = 2**53 - 2**10
+DRAWN_SEEDS = 2**52
 """Drawn seeds are below, so that seed + i is exact wherever JSON's numbers are doubles."""
 MAX_ID = 128
 MAX_TIMEOUT_S = 1e8

@@ -180,12 +180,12 @@ class Photographs:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, for messages, where one of the `known` names is like `name`; else nothing."""
-    plain = {each.lower().replace("-", "_"): each for each in known}
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1)
+    plain = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), plain)
     return f"; did you mean '{plain[close[0]]}'?" if close else ""
 
 
 def _range(low: float, high: float) -> str:
-    if isinstance(high, int) and high >= 2**31:
+    if isinstance(high, int) and high.bit_length() > 31 and high.bit_count() == high.bit_length():
         return f"{low} to 2^{high.bit_length()}-1"
     return " to ".join(f"{end:g}" if isinstance(end, float) else str(end) for end in (low, high))

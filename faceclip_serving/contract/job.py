@@ -53,7 +53,7 @@ class Job:
     @classmethod
     def decode(cls, tensor: Array, digest: str) -> Job:
         """The job of a BYTES tensor. Raises `RuntimeError` if it was made by other code than `digest`."""
-        document = json.loads(tensor.reshape(-1)[0])
+        document = json.loads(tensor.item())
         if document["digest"] != digest:
             raise RuntimeError(
                 "the models of this repository were assembled from different versions of the code"

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from types import NoneType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InvalidRequest
 from .tensors import Array, json_tensor
@@ -97,8 +96,8 @@ def encode(operation: Operation) -> Array:
 def decode(control: Array) -> Operation:
     """The operation of a `control` tensor. Raises `InvalidRequest`."""
     try:
-        told = json.loads(control.reshape(-1)[0])
-    except (ValueError, RecursionError, IndexError) as error:
+        told = json.loads(control.item())
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"control: expected a JSON object ({error})") from None
     name = told.pop("op", None) if isinstance(told, dict) else None
     kind = OPERATIONS.get(name) if isinstance(name, str) else None
@@ -118,7 +117,5 @@ def _is(value: Any, hint: Any) -> bool:
     """Whether a JSON value is of a field's type."""
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_is(each, get_args(hint)[0]) for each in value)
-    kinds = get_args(hint) if get_origin(hint) is Union or len(get_args(hint)) > 1 else (hint,)
-    if value is None or isinstance(value, bool):
-        return (NoneType if value is None else bool) in kinds
-    return isinstance(value, tuple(kind for kind in kinds if kind is not bool)) or (float in kinds and isinstance(value, int))
+    kinds = get_args(hint) or (hint,)
+    return type(value) in kinds or (type(value) is int and float in kinds)

@@ -19,7 +19,7 @@ from .tensors import DType, Tensor
 from .variant import Variant
 
 MAX_SEED = 2**63 - 1
-RANDOM_SEEDS = 2**53 - 2**10
+RANDOM_SEEDS = 2**52
 """Random seeds are below. JavaScript, and whatever else reads JSON's numbers as doubles, can then repeat seed and seed + i."""
 MAX_CHARACTERS = 10_000
 MAX_TENANT = 64

@@ -146,14 +146,14 @@ def _file(name: str, content: bytes) -> bytes:
         )
     text = content
     if head.lower().startswith(b"data:"):
-        declared, comma, text = content.lstrip().partition(b",")
+        declared, comma, text = content.partition(b",")
         if not comma or not declared.lower().endswith(b";base64"):
             raise InvalidRequest(
                 f"{name}: expected a data URL that contains ';base64,', got another one; send the file, as base64"
             )
     elif content[:_HEAD].translate(None, _BASE64):
         return content
-    plain = text.translate(_TO_STANDARD, string.whitespace.encode()).rstrip(b"=")
+    plain = text.translate(_TO_STANDARD, string.whitespace.encode())
     try:
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError as error:

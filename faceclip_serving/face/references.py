@@ -17,7 +17,9 @@ person around 0.5 and above, of two people around 0. An assumption about the pub
 def face_weights(reports: Sequence[Mapping[str, Any]], weighting: str) -> list[float]:
     """One weight per reference, summing to 1. `weighting`: `equal`, or `quality`: by the detector's score times frontality, so
     that a clear frontal photograph counts more. A face whose quality is unknown (an aligned crop, say) counts as a good one."""
-    raw = [1.0 if weighting == "equal" else _quality(report) for report in reports]
+    if weighting == "equal":
+        return [1 / len(reports) for _ in reports]
+    raw = [_quality(report) for report in reports]
     return [weight / sum(raw) for weight in raw]
 
 
@@ -31,8 +33,8 @@ def odd_ones_out(identity: Array) -> list[str]:
     count = len(identity)
     if count < 2:
         return []
-    vectors = identity.reshape(count, -1) / np.sqrt(identity.shape[1])
-    others = (vectors @ vectors.T - np.eye(count)).sum(axis=1) / (count - 1)
+    likeness = np.einsum("ibc,jbc->ij", identity, identity) / identity.shape[1]  # mean cosine over the branches
+    others = (likeness - np.eye(count)).sum(axis=1) / (count - 1)
     return [
         f"face_images[{i}]: its mean likeness to the other references is {others[i]:.2f}; below {DIFFERENT_PERSON} it may show"
         " a different person"

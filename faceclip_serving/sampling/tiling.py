@@ -90,8 +90,11 @@ def tiled(run: Run, tile: int, scale: int) -> Run:
 
 
 def _window(size: int, before: int, after: int) -> Array:
-    """Rises over the first `before` pixels, falls over the last `after`; where both meet, the smaller holds."""
+    """Reaches one after the first `before` pixels, falls below it in the last `after`; where both meet, the smaller holds.
+
+    Between, where a tile is alone, any value is its whole share. Of a tile at the picture's edge one of both is 0.
+    """
     position = np.arange(size) + 0.5
-    rise = np.minimum(1, position / before) if before else np.ones(size)
-    fall = np.minimum(1, (size - position) / after) if after else np.ones(size)
+    rise = position / before if before else np.inf
+    fall = (size - position) / after if after else np.inf
     return np.asarray(np.minimum(rise, fall))

@@ -19,6 +19,7 @@ def chain(has_face=True, step=0, **values):
         ({"guidance_scale": 5.0}, Chain((U, F), (5.0,))),
         ({"guidance_scale": 1.0}, Chain((F,), ())),
         ({"guidance_scale": 0.0}, Chain((F,), ())),
+        ({"guidance_scale": 1.5}, Chain((U, F), (1.5,))),
         ({"text_guidance_scale": 7.0, "id_guidance_scale": 2.0}, Chain((U, T, F), (7.0, 2.0))),
         ({"text_guidance_scale": 7.0}, Chain((U, T, F), (7.0, 3.0))),
         ({"text_guidance_scale": 4.0, "id_guidance_scale": 4.0}, Chain((U, F), (4.0,))),
@@ -60,3 +61,11 @@ def test_a_chain_in_place_has_the_same_bits(scales):
     out = np.full((4, 8, 8), np.nan, np.float32)
     combine_into(out, predictions, scales)
     np.testing.assert_array_equal(out, combine(predictions, scales))
+
+
+def test_a_missing_scale_or_weight_is_an_error_and_no_other_picture():
+    rows = list(np.ones((3, 2)))
+    with pytest.raises(ValueError):
+        combine(rows, [5.0])
+    with pytest.raises(ValueError):
+        weighted_sum(rows, [0.5, 0.5])

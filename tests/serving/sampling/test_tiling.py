@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceclip_serving.contract.placements import placements
@@ -27,6 +27,7 @@ def latents(images, height, width):
     return np.random.default_rng(0).standard_normal((images, 4, height, width)).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(cells=st.integers(1, 300), tile=st.integers(2, 100), scale=st.sampled_from([1, 4, 8]))
 def test_tiles_cover_an_axis_overlap_and_share_each_pixel(cells, tile, scale):
     found = spans(cells, tile, scale)
@@ -60,6 +61,15 @@ def test_what_one_tile_alone_covers_is_that_tile_to_the_bit():
     assert first == 0 < second < 16
     alone = np.s_[..., : second * SCALE]
     np.testing.assert_array_equal(picture[alone], decode(given_latents[..., :16])[alone])
+
+
+def test_a_white_picture_is_no_whiter_in_a_seam():
+    """Shares of one are rounded, and may add up to more."""
+
+    def white(cells):
+        return np.ones((1, 3, SCALE * cells.shape[2], SCALE * cells.shape[3]), np.float32)
+
+    assert decode_tiled(white, latents(1, 20, 33), 16, SCALE).max() == 1
 
 
 def test_a_seam_is_a_ramp_and_no_step():
@@ -97,9 +107,10 @@ def test_it_is_the_component_to_its_caller():
 
 
 def test_a_decoder_of_another_scale_is_named():
-    with pytest.raises(ValueError, match=r"decoded tile: expected the shape \[1, 3, 128, 128\]"):
+    shapes = r"expected the shape \[1, 3, 128, 128\] for latents \[1, 4, 16, 16\], got \[1, 3, 64, 64\]"
+    with pytest.raises(ValueError, match=f"^decoded tile: {shapes}$"):
         decode_tiled(local, latents(1, 20, 20), 16, 8)
-    with pytest.raises(ValueError, match="tile: expected at least 2"):
+    with pytest.raises(ValueError, match=r"^tile: expected at least 2 latent cells, got 1$"):
         spans(20, 1, 8)
 
 

@@ -1,0 +1,1 @@
+"""Whether the unit tests of a room would notice a fault in it."""

@@ -1,0 +1,53 @@
+"""Mutants that nobody could tell from the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_REST = "numpy takes any negative size for the rest"
+_ALONE = "there the tile is alone, and its share is divided by itself"
+_BOTH = "both have a row per tile"
+_PREVIEWS = "faceclip_serving/sampling/previews.py"
+
+EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
+    "faceclip_serving/contract/parameters.py": {
+        (
+            'return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, needs=needs)})',
+            "return field(metadata={\"declared\": Parameter('XX', dtype, default, allowed, doc, short, needs=needs)})",
+        ): "`SCALARS` gives each the name of its field",
+    },
+    "faceclip_serving/contract/request.py": {
+        ("_HEAD = 256", "_HEAD = 257"): "every format of pictures says what it is in a fraction of that",
+    },
+    _PREVIEWS: {
+        ("rng = np.random.default_rng(0)", "rng = np.random.default_rng(1)"): "any seed will do",
+        (
+            "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-1, channels))",
+            "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-2, channels))",
+        ): _REST,
+        (
+            "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-1, 3), rcond=None)[0]",
+            "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
+        ): _REST,
+    },
+    "faceclip_serving/sampling/step_cache.py": {
+        ("_changed: float = 0.0", "_changed: float = 1.0"): "`remember` sets it before `serves` reads it",
+    },
+    "faceclip_serving/sampling/tiling.py": {
+        (
+            "before = starts[i - 1] + tile - start if i else 0",
+            "before = starts[i - 1] + tile - start if i else 1",
+        ): _ALONE,
+        (
+            "after = start + tile - starts[i + 1] if i < steps else 0",
+            "after = start + tile - starts[i + 1] if i < steps else 1",
+        ): _ALONE,
+        ("for start, row in zip(starts, raw, strict=True)", "for start, row in zip(starts, raw)"): _BOTH,
+        ("for start, row in zip(starts, raw, strict=True)", "for start, row in zip(starts, raw, strict=False)"): _BOTH,
+        (
+            "return picture.clip(0, 1, out=picture)  # shares of one, rounded, may add up to a trifle more",
+            "return picture.clip(0, 1)  # shares of one, rounded, may add up to a trifle more",
+        ): "in place, so that no second picture is needed",
+    },
+}
+"""File -> (the lines, the lines with the fault), each as `Mutant` has them -> why that is no fault."""

@@ -1,0 +1,113 @@
+"""Each kind of value: what is kept, what is refused and in which words, and the range as people and programs are told it."""
+
+import pytest
+
+from faceclip_serving.contract.allowed import Between, Flag, JsonObject, OneOf, Photographs, Text, nearest
+from faceclip_serving.contract.errors import InvalidRequest
+
+COUNT, SHARE, SIDE = Between(1, 10), Between(0.0, 1.5), Between(8, 64, 8, "pixels")
+EVEN = Between(2, 8, 2)
+NAME = OneOf(("Euler", "UniPC"), {"fast": "UniPC"})
+SCENE, WORDS = Text(20, "a beach"), Text(5)
+OPTIONS = JsonObject({"karras": Flag(), "order": Between(1, 3)})
+
+
+@pytest.mark.parametrize(
+    ("allowed", "value", "kept"),
+    [
+        (COUNT, 1, 1),
+        (COUNT, 10, 10),
+        (SHARE, 0.0, 0.0),
+        (SHARE, 1, 1),
+        (SIDE, 8, 8),
+        (SIDE, 64, 64),
+        (EVEN, 4, 4),
+        (NAME, "euler", "Euler"),
+        (NAME, "UNIPC", "UniPC"),
+        (NAME, "Fast", "UniPC"),
+        (SCENE, "x" * 20, "x" * 20),
+        (WORDS, "", ""),
+        (WORDS, "hello", "hello"),
+        (Flag(), True, True),
+        (Flag(), False, False),
+        (OPTIONS, "", {}),
+        (OPTIONS, '{"order": 2, "karras": true}', {"order": 2, "karras": True}),
+        (Photographs(2), [b"a", b"b"], [b"a", b"b"]),
+    ],
+)
+def test_what_is_allowed_is_kept(allowed, value, kept):
+    found = allowed.read("it", value)
+    assert found == kept and type(found) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "value", "message"),
+    [
+        (COUNT, 0, "it: expected a value from 1 to 10, got 0"),
+        (COUNT, 11, "it: expected a value from 1 to 10, got 11"),
+        (COUNT, 2.5, "it: expected a whole number from 1 to 10, got 2.5"),
+        (COUNT, 2.0, "it: expected a whole number from 1 to 10, got 2.0; write 2"),
+        (COUNT, "2", "it: expected a whole number from 1 to 10, got 2"),
+        (COUNT, True, "it: expected a value from 1 to 10, got True"),
+        (SHARE, 2.0, "it: expected a value from 0.0 to 1.5, got 2.0"),
+        (SHARE, "much", "it: expected a value from 0.0 to 1.5, got much"),
+        (SHARE, False, "it: expected a value from 0.0 to 1.5, got False"),
+        (SHARE, float("nan"), "it: expected a value from 0.0 to 1.5, got nan"),
+        (SIDE, 12, "it: expected a multiple of 8 from 8 to 64 pixels, got 12; try 16"),
+        (SIDE, 1, "it: expected a multiple of 8 from 8 to 64 pixels, got 1; try 8"),
+        (SIDE, 100, "it: expected a multiple of 8 from 8 to 64 pixels, got 100; try 64"),
+        (SIDE, 12.5, "it: expected a multiple of 8 from 8 to 64 pixels, got 12.5"),
+        (EVEN, 3, "it: expected a multiple of 2 from 2 to 8, got 3; try 4"),
+        (NAME, "slow", "it: expected one of Euler, UniPC, got 'slow'"),
+        (NAME, 1, "it: expected one of Euler, UniPC, got 1"),
+        (SCENE, " ", "it: a text is required, got nothing; describe the scene, e.g. 'a beach'"),
+        (WORDS, "xxxxxx", "it: at most 5 characters are read, got 6; shorten it"),
+        (Flag(), 1, "it: expected true or false, got 1"),
+        (OPTIONS, "[1]", 'it: expected a JSON object, got list; write e.g. {"karras": true}'),
+        (
+            OPTIONS,
+            "[" * 100_000,
+            'it: expected a JSON object of plain values, got one nested too deeply; write e.g. {"karras": true}',
+        ),
+        (OPTIONS, '{"kar": 1}', "it: expected some of karras, order, got 'kar'; did you mean 'karras'?"),
+        (OPTIONS, '{"xyz": 1}', "it: expected some of karras, order, got 'xyz'"),
+        (OPTIONS, '{"order": 4}', "it: order: expected a value from 1 to 3, got 4"),
+        (Photographs(2), [b""] * 3, "it: at most 2 photographs are used together, got 3"),
+    ],
+)
+def test_anything_else_is_refused_with_what_was_expected_what_came_and_the_cure(allowed, value, message):
+    with pytest.raises(InvalidRequest) as caught:
+        allowed.read("it", value)
+    assert str(caught.value) == message
+
+
+def test_text_that_is_no_json_is_refused_with_the_place_and_an_example():
+    with pytest.raises(InvalidRequest, match=r'^it: expected JSON, .*\(.*line 1 column 2.*\); write e.g. {"karras": true}$'):
+        OPTIONS.read("it", "{")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words", "told"),
+    [
+        (COUNT, "1 to 10", {"min": 1, "max": 10}),
+        (SHARE, "0 to 1.5", {"min": 0.0, "max": 1.5}),
+        (SIDE, "8 to 64 pixels, multiples of 8", {"min": 8, "max": 64, "multiple": 8}),
+        (EVEN, "2 to 8, multiples of 2", {"min": 2, "max": 8, "multiple": 2}),
+        (Between(1, 2**32 - 1), "1 to 2^32-1", {"min": 1, "max": 2**32 - 1}),
+        (Between(1, 2**31 - 1), "1 to 2147483647", {"min": 1, "max": 2**31 - 1}),
+        (Between(1, 2**32), "1 to 4294967296", {"min": 1, "max": 2**32}),
+        (NAME, "`Euler`, `UniPC`", {"choices": ["Euler", "UniPC"]}),
+        (WORDS, "at most 5 characters", {"max_characters": 5}),
+        (Flag(), "true, false", {}),
+        (OPTIONS, "a JSON object of `karras`: true, false; `order`: 1 to 3", {"entries": {"karras": {}, "order": {"min": 1, "max": 3}}}),
+        (Photographs(2), "at most 2 files", {"max_items": 2}),
+    ],
+)  # fmt: skip
+def test_people_and_programs_are_told_the_range(allowed, words, told):
+    assert allowed.describe() == words
+    assert allowed.as_json() == told
+
+
+@pytest.mark.parametrize(("name", "meant"), [("karas", "karras"), ("A-B", "a_b"), ("unipc", "UniPC"), ("xyzzy", None)])
+def test_the_nearest_name_is_proposed_or_none(name, meant):
+    assert nearest(name, ["ab", "a_b", "karras", "UniPC"]) == (f"; did you mean '{meant}'?" if meant else "")

@@ -1,0 +1,39 @@
+"""How an end is called, in metrics and between the models."""
+
+import pytest
+
+from faceclip_serving.contract.errors import (
+    OUTCOMES,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotANumber,
+    Stopping,
+    outcome,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (None, "ok"),
+        (InvalidRequest("x"), "invalid"),
+        (Cancelled("x"), "cancelled"),
+        (GeneratorExit(), "cancelled"),  # whoever listened has left
+        (DeadlineExceeded("x"), "deadline"),
+        (Busy("x"), "rejected"),
+        (NotANumber("x"), "not_a_number"),
+        (Stopping("x"), "stopping"),
+        (RuntimeError("x"), "error"),
+        (MemoryError("x"), "error"),
+    ],
+)
+def test_an_end_is_called_by_its_error(error, name):
+    assert outcome(error) == name
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_what_an_outcome_raises_is_called_so_again(name):
+    kind = OUTCOMES[name]
+    assert outcome(kind and kind("x")) == name
