@@ -21,6 +21,9 @@ COMMANDS = {
     "full-size": Command("benchmarks.placements.full_size", "one full-size placement, emulated: a picture by the real server"),
     "probes": Command("benchmarks.speed.probes", "time of /ready and /live while the server is full"),
     "soak": Command("benchmarks.speed.soak", "leaks under mixed load"),
+    "chaos": Command(
+        "benchmarks.chaos.command", "what a server promises, under everything at once; exit code 1 where it breaks"
+    ),
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),

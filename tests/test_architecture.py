@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "benchmarks.measure": SERVING | EXPORT | {"server", "faceclip"},
     "benchmarks.memory": MEASURING,
     "benchmarks.speed": MEASURING,
+    "benchmarks.chaos": MEASURING,
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.placements": MEASURING,

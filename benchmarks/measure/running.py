@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.variant import Variant
+from server.defaults import START_TIMEOUT_S, Ports
+from server.health import HealthError, ask_health
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -29,7 +34,7 @@ def serving(
     """A ready server over the variant's repository, and a client of it."""
     from export.repository.from_nothing import build_repository  # torch
     from faceclip import FaceCLIPError, FaceCLIPPipeline
-    from server.process import Ports, TritonServer
+    from server.process import TritonServer
 
     repository = build_repository(variant, placement, checkpoint)
     with tempfile.TemporaryDirectory() as folder, TritonServer(repository, Ports.free(), log=Path(folder) / "log") as server:
@@ -40,3 +45,41 @@ def serving(
                 yield server, pipe
         except FaceCLIPError as error:
             raise ServingError(f"a request of the measurement failed: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """A `server run` of its own, as in production."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc}"
+
+
+@contextmanager
+def supervised(repository: Path, *options: str) -> Iterator[Supervised]:
+    """A started `server run` on free ports; told to end at the end, if it has not ended by then. `options`: more of its own."""
+    ports = Ports.free()
+    named = [f"--{name}-port={getattr(ports, name)}" for name in ("http", "grpc", "metrics", "health")]
+    command = [sys.executable, "-m", "server", "run", str(repository), *named, *options]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while not _started(ports):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise ServingError(f"the server did not start: {' '.join(command)}")
+                time.sleep(0.2)
+            yield Supervised(process, ports)
+        finally:
+            process.terminate()
+
+
+def _started(ports: Ports) -> bool:
+    try:
+        ask_health(f"127.0.0.1:{ports.health}", "start", timeout_s=5)
+    except HealthError:
+        return False
+    return True

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,46 +17,18 @@ from export.commandline import add_variant
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from server.defaults import START_TIMEOUT_S, Ports
+from server.defaults import Ports
 from server.direct import open_url
-from server.health import HealthError, ask_health
+from server.health import ask_health
 
 from ..measure.report import emit, say
-from ..measure.running import ServingError
+from ..measure.running import ServingError, supervised
 
 PLACEMENT = CPU
 QUESTIONS = ("ready", "live")
 EVERY_S = 0.05
 STEPS = 200
 """Of each request: more than the measurement lasts."""
-
-
-@contextmanager
-def supervised(variant: Variant) -> Iterator[Ports]:
-    """A started `server run` on free ports; killed at the end, since nobody waits for its pictures."""
-    from export.repository.from_nothing import build_repository  # torch
-
-    ports = Ports.free()
-    options = [f"--{name}-port={getattr(ports, name)}" for name in ("http", "grpc", "metrics", "health")]
-    command = [sys.executable, "-m", "server", "run", str(build_repository(variant, PLACEMENT)), *options, "--drain-timeout=0"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while not _says_yes(ports, "start"):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise ServingError(f"the server did not start: {' '.join(command)}")
-                time.sleep(0.2)
-            yield ports
-        finally:
-            process.terminate()
-
-
-def _says_yes(ports: Ports, question: str) -> bool:
-    try:
-        ask_health(f"127.0.0.1:{ports.health}", question, timeout_s=5)
-    except HealthError:
-        return False
-    return True
 
 
 def milliseconds(ports: Ports, question: str) -> float:
@@ -82,7 +50,11 @@ def measure(variant: Variant, requests: int, count: int) -> dict[str, Any]:
             ended.append(type(error).__name__)
 
     ended: list[str] = []
-    with supervised(variant) as ports, ThreadPoolExecutor(requests) as clients:
+    from export.repository.from_nothing import build_repository  # torch
+
+    repository = build_repository(variant, PLACEMENT)
+    with supervised(repository, "--drain-timeout=0") as run, ThreadPoolExecutor(requests) as clients:
+        ports = run.ports
         idle = _percentiles(ports, count)
         with FaceCLIPPipeline.from_pretrained(f"127.0.0.1:{ports.grpc}") as pipe:
             for seed in range(requests):

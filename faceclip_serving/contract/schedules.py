@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -75,18 +76,24 @@ def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: i
 
 
 def _scheduler_class(name: str) -> Any:
-    """A class of diffusers, imported without torch's compiler: diffusers takes one decorator from it that no scheduler uses, and does
-    without where it is missing. It would be a third of the time and 70 MB of a sampler's start."""
-    unloaded = "torch._dynamo" not in sys.modules
-    if unloaded:
-        sys.modules["torch._dynamo"] = None  # type: ignore[assignment]  # how Python says that a module cannot be imported
+    """A class of diffusers, imported without two modules that would be most of a sampler's start.
+
+    torch's compiler is a third of the time and 70 MB: diffusers takes one decorator from it that no scheduler uses, and does without
+    where it is missing. `scipy.stats` is wanted for one option: scipy imports it when it is first named.
+    """
+    absent = {
+        "torch._dynamo": None,
+        "scipy.stats": ModuleType("scipy.stats"),
+    }  # None: how Python says that it cannot be imported
+    absent = {module: instead for module, instead in absent.items() if module not in sys.modules}
+    sys.modules.update(absent)  # type: ignore[arg-type]
     try:
         import diffusers
 
         return getattr(diffusers, name)
     finally:
-        if unloaded:
-            del sys.modules["torch._dynamo"]
+        for module in absent:
+            del sys.modules[module]
 
 
 def make_scheduler(name: str, config: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Any:

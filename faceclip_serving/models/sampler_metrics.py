@@ -7,7 +7,7 @@ from faceclip_serving import __version__
 from ..contract.errors import BUSY, OUTCOMES, Busy, outcome
 from ..contract.settings import Settings
 from ..sampling.life import Counts, State
-from ..sampling.loop import Tick
+from ..sampling.loop import Ticks
 from .metrics import Metrics, requests_by_outcome
 
 
@@ -33,13 +33,13 @@ class SamplerMetrics:
         text = "requests that were turned away, by reason"
         self._refused = {reason: metrics.counter("refusals_total", text, reason=reason) for reason in BUSY}
 
-    def tick(self, tick: Tick) -> None:
-        """A denoiser call has ended."""
-        self._ticks.increment(1)
-        self._rows.increment(tick.rows)
-        self._denoiser_s.increment(tick.denoiser_s)
-        self._own_s.increment(tick.own_s)
-        self._request_steps.increment(tick.requests)
+    def ticks(self, ticks: Ticks) -> None:
+        """Some denoiser calls have ended."""
+        self._ticks.increment(ticks.ticks)
+        self._rows.increment(ticks.rows)
+        self._denoiser_s.increment(ticks.denoiser_s)
+        self._own_s.increment(ticks.own_s)
+        self._request_steps.increment(ticks.requests)
 
     def load(self, counts: Counts) -> None:
         """What there is now."""

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..contract.parameters import GenerationRequest
+from ..contract.tensors import Array
 
 UNCONDITIONAL, TEXT, IDENTITY = "unconditional", "text", "identity"
 PREFIXED_TEXT = "prefixed_text"
@@ -68,6 +71,18 @@ def combine(predictions: Sequence[Any], scales: Sequence[float]) -> Any:
     for scale, left, right in zip(scales, predictions[:-1], predictions[1:], strict=True):
         value = value + scale * (right - left)
     return value
+
+
+def combine_into(out: Array, predictions: Array, scales: Sequence[float]) -> None:
+    """The same, in `out`; with one scale without further memory."""
+    if not scales:
+        out[...] = predictions[0]
+        return
+    np.subtract(predictions[1], predictions[0], out=out)
+    out *= scales[0]
+    out += predictions[0]
+    for scale, left, right in zip(scales[1:], predictions[1:-1], predictions[2:], strict=True):
+        out += scale * (right - left)
 
 
 def blend(identity: Any, prefixed_text: Any, weight: float) -> Any:

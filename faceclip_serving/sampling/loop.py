@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ import numpy as np
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
 from .life import Counts, Lives, Request
-from .pictures import Batch, Denoise, Picture, advance, in_calls, select
+from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls, select
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +90,13 @@ class Work:
     def stepped(self) -> Stepped:
         """The step that all pictures have done."""
         picture = min(self.pictures, key=lambda picture: picture.step)
-        timestep = float(picture.scheduler.timesteps[picture.step - 1])
-        latents = self.pictures[0].latents.numpy().copy() if self.wants_previews else None
+        timestep = picture.schedule.timesteps[picture.step - 1]
+        latents = self.pictures[0].latents.copy() if self.wants_previews else None
         return Stepped(picture.step, len(picture.chains), timestep, latents)
 
     def finished(self) -> Finished:
         """What the pictures have become. Raises `NotANumber`."""
-        latents = np.concatenate([picture.latents.numpy() for picture in self.pictures])
+        latents = finished_latents(self.pictures)
         if not np.isfinite(latents).all():
             raise NotANumber(
                 "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
@@ -105,21 +105,26 @@ class Work:
         return Finished(latents, self.usage)
 
 
-@dataclass(frozen=True)
-class Tick:
-    """What one round of the denoiser did, for metrics; it is one call, or several where a picture has more rows than a call."""
+@dataclass
+class Ticks:
+    """What some rounds of the denoiser did, for metrics; each is one call, or several where a picture has more rows than a call."""
 
-    rows: int
-    requests: int
-    denoiser_s: float
-    own_s: float
+    ticks: int = 0
+    rows: int = 0
+    requests: int = 0
+    denoiser_s: float = 0.0
+    own_s: float = 0.0
     """Everything else since the previous call ended or work began: the scheduler's own time."""
+
+
+TELL_S = 0.25
+"""Seconds of work after which an observer hears of it: to count costs more than a step does."""
 
 
 class Observer(Protocol):
     """Hears what the loop does, in the messages' thread."""
 
-    def tick(self, tick: Tick) -> None: ...
+    def ticks(self, ticks: Ticks) -> None: ...
 
     def load(self, counts: Counts) -> None: ...
 
@@ -136,12 +141,14 @@ class StepLoop:
 
     def __init__(self, lives: Lives, denoise: Denoise, max_rows: int, observer: Observer | None = None) -> None:
         self._lives = lives
-        self._denoise = in_calls(denoise, max_rows)
+        self._denoise = in_calls(self._timed(denoise), max_rows)
+        self._denoiser_s = 0.0
         self._max_rows = max_rows
         self._observer = observer
         self._load = Counts()
         self._batch = Batch()
         self._ticks = 0
+        self._untold = Ticks()
         self._round_at: float | None = None
         self._round_s = 0.0
         self._threads = [
@@ -196,6 +203,7 @@ class StepLoop:
     def _idle(self) -> None:
         self._round_at = None
         self._batch.forget()
+        self._tell_ticks()
         self._observe_load()
 
     def _tick(self, requests: Iterable[Request], own_since: float) -> float:
@@ -203,11 +211,12 @@ class StepLoop:
         groups = self._chosen(requests)
         if not groups:  # all have ended since
             return own_since
-        called = time.monotonic()
+        before = self._denoiser_s
         predicted, rows = self._predictions(groups)
         ended = time.monotonic()
+        seconds = self._denoiser_s - before
         self._ticks += 1
-        self._round_s = ended - called
+        self._round_s = seconds
         for (request, pictures), noise_pred in zip(groups, predicted, strict=True):
             work: Work | None = request.work  # gone where the request has ended meanwhile
             if work is None:
@@ -215,14 +224,37 @@ class StepLoop:
             try:
                 if isinstance(noise_pred, Exception):
                     raise noise_pred
-                self._advance(request, work, pictures, noise_pred, rows, ended - called)
+                self._advance(request, work, pictures, noise_pred, rows, seconds)
             except Exception as error:  # whatever it is, it is this request's
                 log.error("a request failed in the sampler", exc_info=error)
                 self._lives.end(request.place, error)
-        if self._observer is not None:
-            tick, observer = Tick(rows, len(groups), ended - called, called - own_since), self._observer
-            self._lives.messages.put(lambda: observer.tick(tick))
+        untold = self._untold
+        untold.ticks += 1
+        untold.rows += rows
+        untold.requests += len(groups)
+        untold.denoiser_s += seconds
+        untold.own_s += ended - own_since - seconds
+        if untold.denoiser_s + untold.own_s > TELL_S:
+            self._tell_ticks()
         return ended
+
+    def _tell_ticks(self) -> None:
+        untold, self._untold = self._untold, Ticks()
+        if self._observer is not None and untold.ticks:
+            observer = self._observer
+            self._lives.messages.put(lambda: observer.ticks(untold))
+
+    def _timed(self, denoise: Denoise) -> Denoise:
+        """The denoiser, whose seconds are counted: what else a tick takes is the loop's own."""
+
+        def timed(inputs: Mapping[str, Array]) -> Array:
+            started = time.monotonic()
+            try:
+                return denoise(inputs)
+            finally:
+                self._denoiser_s += time.monotonic() - started
+
+        return timed
 
     def _chosen(self, requests: Iterable[Request]) -> list[Group]:
         """Whom this round is for, in the order of their rows."""

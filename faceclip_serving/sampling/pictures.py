@@ -1,15 +1,17 @@
 """Sampling: pictures on their way from noise to latents, advanced together by a denoiser that takes rows of any of them.
 
-The unit is one `Picture`: its latents, its own scheduler and generator, its guidance. A tick picks pictures of one latent size,
+The unit is one `Picture`: its latents, its own schedule and generator, its guidance. A tick picks pictures of one latent size,
 calls the denoiser once for all their rows, and advances each by one step; so requests with different step counts, schedulers
 and guidance share every call, and may join and leave between ticks. The denoiser is any callable; nothing here knows of Triton.
+
+Between two calls there is arithmetic on arrays that exist already, and a picture's is its own, so that its bits never depend on
+whom it shares a call with. torch draws the noise, so that a seed means the same picture as in diffusers, and does nothing else.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,29 +19,43 @@ import torch
 from ..contract.job import Job
 from ..contract.tensors import Array
 from ..contract.variant import Variant
-from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine, weighted_sum
-from .schedule import start_schedule, step_arguments
+from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine_into, weighted_sum
+from .probe import Schedule
+from .schedule import start_schedule
 from .step_cache import StepCache
 
 Denoise = Callable[[Mapping[str, Array]], Array]
-"""The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]."""
+"""The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]. They are used again after it."""
 
 
-@dataclass(eq=False)
 class Picture:
     """One picture between noise and latents."""
 
-    latents: torch.Tensor
-    """FP32 [1, channels, height, width]."""
-    scheduler: Any
-    step_arguments: dict[str, Any]
-    chains: tuple[Chain, ...]
-    """Guidance of each step."""
-    constants: Mapping[str, Mapping[str, Array]]
-    """Branch -> the denoiser inputs that do not change between steps, each [1, ...]."""
-    cache: StepCache = field(default_factory=lambda: StepCache(0.0))
-    step: int = 0
-    last_tick: int = field(default=-1)
+    def __init__(
+        self,
+        schedule: Schedule,
+        chains: tuple[Chain, ...],
+        constants: Mapping[str, Mapping[str, Array]],
+        shape: tuple[int, ...],
+        seed: int,
+        cache: StepCache,
+    ) -> None:
+        """`chains`: guidance of each step. `constants`: branch -> the denoiser inputs that do not change between steps, each
+        [1, ...]. `shape`: of the latents, [1, channels, height, width]."""
+        self.schedule, self.chains, self.constants, self.shape, self.cache = schedule, chains, constants, shape, cache
+        self.step = 0
+        self.last_tick = -1
+        _, registers, inputs = schedule.steps.shape
+        values = np.zeros((inputs, int(np.prod(shape))), np.float32)
+        self._inputs, self._registers = values, values[:registers]
+        self._next = np.empty_like(self._registers)
+        self._prediction = values[registers].reshape(shape[1:])
+        self._noise = torch.from_numpy(values[-1].reshape(shape))  # the prediction, where no step draws any
+        self._generator = torch.Generator().manual_seed(seed)
+        self.latents = values[0].reshape(shape)
+        """FP32 [1, channels, height, width], changed in place."""
+        torch.randn(shape, generator=self._generator, out=torch.from_numpy(self.latents))
+        self.latents *= np.float32(schedule.initial_scale)
 
     @property
     def done(self) -> bool:
@@ -50,35 +66,32 @@ class Picture:
         return self.chains[self.step]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.latents.shape)
+    def timestep(self) -> float:
+        return self.schedule.timesteps[self.step]
 
-    def model_input(self) -> tuple[Array, float]:
-        """The scaled latents [1, ...] and the timestep of the current step."""
-        return self._scaled().numpy(), float(self.scheduler.timesteps[self.step])
+    def model_input(self, out: Array | None = None) -> Array:
+        """The scaled latents [1, ...] of the current step."""
+        return np.multiply(self.latents, self.schedule.input_scales[self.step], out=out)
 
     def advance(self, predictions: Array) -> None:
         """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width].
 
         Takes those after it as well that need no new prediction, see `step_cache`.
         """
-        noise = combine([torch.from_numpy(row)[None] for row in predictions], self.chain.scales)
+        combine_into(self._prediction, predictions, self.chain.scales)
         if self.cache.threshold > 0:
-            self.cache.remember(self._scaled(), noise, self.chain)
-        self._take(noise)
+            self.cache.remember(self.model_input(), self.chain)
+        self._take()
         while self.cache.threshold > 0 and not self.done:
-            again = self.cache.recall(self._scaled(), self.step, len(self.chains), self.chain)
-            if again is None:
+            if not self.cache.serves(self.model_input(), self.step, len(self.chains), self.chain):
                 break
-            self._take(again)
+            self._take()
 
-    def _scaled(self) -> torch.Tensor:
-        scale = getattr(self.scheduler, "scale_model_input", None)  # flow matching has no such thing
-        return self.latents if scale is None else scale(self.latents, self.scheduler.timesteps[self.step])
-
-    def _take(self, noise: torch.Tensor) -> None:
-        timestep = self.scheduler.timesteps[self.step]
-        self.latents = self.scheduler.step(noise, timestep, self.latents, **self.step_arguments, return_dict=False)[0]
+    def _take(self) -> None:
+        if self.schedule.draws[self.step]:
+            torch.randn(self.shape, generator=self._generator, out=self._noise)
+        np.einsum("rk,kn->rn", self.schedule.steps[self.step], self._inputs, out=self._next)
+        self._registers[...] = self._next
         self.step += 1
 
 
@@ -106,14 +119,8 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
     constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
     chains = tuple(chain_at(request, bool(job.face_weights), step) for step in range(request.num_inference_steps))
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
-    pictures = []
-    for seed in request.seeds:
-        scheduler = start_schedule(variant, request)
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(shape, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-        arguments = step_arguments(scheduler, generator)
-        pictures.append(Picture(noise, scheduler, arguments, chains, constants, StepCache(request.step_cache)))
-    return pictures
+    schedule = start_schedule(variant, request)
+    return [Picture(schedule, chains, constants, shape, seed, StepCache(request.step_cache)) for seed in request.seeds]
 
 
 def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
@@ -132,33 +139,44 @@ def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
     return chosen
 
 
+_REMEMBERED_BATCHES = 4
+"""More requests than one call has rows for take turns, in as many groups as there are calls."""
+
+
 class Batch:
-    """Builds denoiser inputs. Keeps the conditioning of the last tick, which seldom changes from one tick to the next."""
+    """Builds denoiser inputs, in arrays that it fills again for the same pictures: of its last few calls, since they repeat."""
 
     def __init__(self) -> None:
-        self._members: list[tuple[Picture, tuple[str, ...]]] = []
-        self._constants: dict[str, Array] = {}
+        self._known: OrderedDict[tuple[tuple[Picture, tuple[str, ...]], ...], dict[str, Array]] = OrderedDict()
 
     def inputs(self, pictures: Sequence[Picture]) -> dict[str, Array]:
         """All inputs of one denoiser call; rows follow the pictures' order and, within one, its chain's branches."""
-        members = [(picture, picture.chain.branches) for picture in pictures]
-        if not (
-            len(members) == len(self._members)
-            and all(a[0] is b[0] and a[1] == b[1] for a, b in zip(members, self._members, strict=True))
-        ):
-            rows = [picture.constants[branch] for picture, branches in members for branch in branches]
-            self._constants = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-            self._members = members
-        latents, timesteps = [], []
+        members = tuple((picture, picture.chain.branches) for picture in pictures)
+        inputs = self._known.get(members) or self._allocated(members)
+        self._known.move_to_end(members)
+        latents, timesteps = inputs["latents"], inputs["timestep"]
+        first = 0
         for picture, branches in members:
-            scaled, timestep = picture.model_input()
-            latents += [scaled] * len(branches)
-            timesteps += [[timestep]] * len(branches)
-        return {"latents": np.concatenate(latents), "timestep": np.array(timesteps, np.float32), **self._constants}
+            last = first + len(branches)
+            picture.model_input(out=latents[first : first + 1])
+            latents[first + 1 : last] = latents[first]
+            timesteps[first:last] = picture.timestep
+            first = last
+        return inputs
 
     def forget(self) -> None:
         """Drops references to pictures that are gone."""
-        self._members, self._constants = [], {}
+        self._known.clear()
+
+    def _allocated(self, members: tuple[tuple[Picture, tuple[str, ...]], ...]) -> dict[str, Array]:
+        rows = [picture.constants[branch] for picture, branches in members for branch in branches]
+        inputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        inputs["latents"] = np.empty((len(rows), *members[0][0].shape[1:]), np.float32)
+        inputs["timestep"] = np.empty((len(rows), 1), np.float32)
+        self._known[members] = inputs
+        if len(self._known) > _REMEMBERED_BATCHES:
+            self._known.popitem(last=False)
+        return inputs
 
 
 def advance(pictures: Sequence[Picture], noise_pred: Array, tick: int) -> None:
@@ -199,4 +217,4 @@ def sample(pictures: Sequence[Picture], denoise: Denoise, max_rows: int) -> Arra
 
 def finished_latents(pictures: Sequence[Picture]) -> Array:
     """Latents [pictures, channels, height, width] of pictures of one size."""
-    return np.concatenate([picture.latents.numpy() for picture in pictures])
+    return np.concatenate([picture.latents for picture in pictures])

@@ -1,4 +1,4 @@
-"""A request's schedule: made, and tried out before anything is drawn by it.
+"""A request's schedule: found once, and refused where it cannot be run, before anything is drawn by it.
 
 Some combinations of scheduler, options and number of steps are accepted by the scheduler and fail in its middle, or divide by zero.
 They are the caller's to change, so they are found before the request joins others.
@@ -6,72 +6,48 @@ They are the caller's to change, so they are found before the request joins othe
 
 from __future__ import annotations
 
-import inspect
 import json
 from functools import lru_cache
-from typing import Any
 
-import torch
+import numpy as np
 
 from ..contract.errors import InvalidRequest
 from ..contract.parameters import GenerationRequest
-from ..contract.schedules import SetTimesteps, make_scheduler
+from ..contract.schedules import make_scheduler
 from ..contract.variant import Variant
+from .probe import Schedule, probed
 
 
-def start_schedule(variant: Variant, request: GenerationRequest) -> Any:
-    """A diffusers scheduler at the first step of the request. Raises `InvalidRequest` where it cannot reach the last one."""
-    config, options = (json.dumps(each, sort_keys=True) for each in (variant.scheduler_config, request.scheduler_options))
+def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
+    """The schedule of the request. Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step."""
+    config, steps = variant.scheduler_config, request.num_inference_steps
+    timesteps = variant.timesteps_for(config, steps, request.height, request.width)
     wanted = (
-        request.scheduler,
-        config,
-        options,
-        variant.timesteps_for,
-        request.num_inference_steps,
-        request.height,
-        request.width,
+        json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps)
     )
-    refusal = _refusal(*wanted)
-    if refusal is not None:
-        raise InvalidRequest(refusal)
-    return _scheduler(*wanted)
+    found = _schedule(request.scheduler, *wanted, steps)
+    if isinstance(found, str):
+        raise InvalidRequest(found)
+    return found
 
 
-def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
-    """What the scheduler's `step` takes besides its tensors."""
-    return {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-
-
-def _scheduler(name: str, config: str, options: str, timesteps_for: SetTimesteps, steps: int, height: int, width: int) -> Any:
-    """`config` and `options`: JSON."""
-    found = json.loads(config)
-    scheduler = make_scheduler(name, found, json.loads(options))
-    try:
-        scheduler.set_timesteps(**timesteps_for(found, steps, height, width))
-    except ValueError as error:
-        raise InvalidRequest(f"num_inference_steps: {name} refuses {steps}: {error}") from None
-    return scheduler
-
-
-@lru_cache(maxsize=1024)
-def _refusal(
-    name: str, config: str, options: str, timesteps_for: SetTimesteps, steps: int, height: int, width: int
-) -> str | None:
-    """Why the schedule cannot be run, found by running it on one cell; None: it can."""
+@lru_cache(maxsize=256)
+def _schedule(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
+    """The schedule, or why it cannot be run. All but the last are JSON; `timesteps`: what `set_timesteps` is told."""
     what = f"scheduler_options: {name} with {options} and {steps} steps"
     cure = "leave out an option, or choose another scheduler or number of steps"
     try:
-        scheduler = _scheduler(name, config, options, timesteps_for, steps, height, width)
-        sample = torch.ones(1, 1, 1, 1) * getattr(scheduler, "init_noise_sigma", 1.0)
-        arguments = step_arguments(scheduler, torch.Generator().manual_seed(0))
-        scale = getattr(
-            scheduler, "scale_model_input", lambda sample, timestep: sample
-        )  # else a step warns, in the server's log
-        for timestep in scheduler.timesteps:
-            scale(sample, timestep)
-            sample = scheduler.step(torch.zeros_like(sample), timestep, sample, **arguments, return_dict=False)[0]
+        scheduler = make_scheduler(name, json.loads(config), json.loads(options))
     except InvalidRequest as error:
         return str(error)
+    try:
+        scheduler.set_timesteps(**json.loads(timesteps))
+    except ValueError as error:
+        return f"num_inference_steps: {name} refuses {steps}: {error}"
     except Exception as error:  # noqa: BLE001 - whatever a scheduler raises, the combination is at fault
         return f"{what} cannot be run ({type(error).__name__}: {error}); {cure}"
-    return None if torch.isfinite(sample).all() else f"{what} gives values that are not numbers; {cure}"
+    try:
+        schedule = probed(scheduler)
+    except Exception as error:  # noqa: BLE001 - the same
+        return f"{what} cannot be run ({type(error).__name__}: {error}); {cure}"
+    return schedule if schedule.finite else f"{what} gives values that are not numbers; {cure}"

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
+
+from ..contract.tensors import Array
 
 FIRST_STEPS = 2
 """Steps at the beginning that are always computed: the composition of the picture is decided there."""
@@ -19,30 +21,28 @@ FIRST_STEPS = 2
 
 @dataclass
 class StepCache:
-    """The memory of one picture. `threshold`: sum of relative changes from which a prediction is no longer used; 0: off."""
+    """What one picture knows of its last prediction, which it keeps itself. `threshold`: sum of relative changes from which that is
+    no longer used; 0: off."""
 
     threshold: float
     skipped: int = 0
     """Steps that used the last prediction again."""
-    _last_input: torch.Tensor | None = None
-    _prediction: torch.Tensor | None = None
+    _last_input: Array | None = None
     _of: Any = None
     _changed: float = 0.0
 
-    def remember(self, model_input: torch.Tensor, prediction: torch.Tensor, of: object) -> None:
-        """Notes what the denoiser made of an input. `of`: the guidance it was made with; another one needs another call."""
-        if self.threshold > 0:
-            self._last_input, self._prediction, self._of, self._changed = model_input, prediction, of, 0.0
+    def remember(self, model_input: Array, of: object) -> None:
+        """Notes what the denoiser's input was. `of`: the guidance that its prediction has; another one needs another call."""
+        self._last_input, self._of, self._changed = model_input, of, 0.0
 
-    def recall(self, model_input: torch.Tensor, step: int, steps: int, of: object) -> torch.Tensor | None:
-        """The last prediction, if it may serve for step number `step` (from 0) of `steps` as well."""
-        if self.threshold <= 0 or self._last_input is None or of != self._of:
-            return None
-        if not FIRST_STEPS <= step < steps - 1:
-            return None
-        self._changed += float((model_input - self._last_input).abs().mean() / self._last_input.abs().mean().clamp_min(1e-12))
+    def serves(self, model_input: Array, step: int, steps: int, of: object) -> bool:
+        """Whether the last prediction is used for step number `step` (from 0) of `steps` as well."""
+        if self._last_input is None or of != self._of or not FIRST_STEPS <= step < steps - 1:
+            return False
+        change = np.abs(model_input - self._last_input).mean() / max(np.abs(self._last_input).mean(), 1e-12)
+        self._changed += float(change)
         self._last_input = model_input
-        if self._changed >= self.threshold:
-            return None
+        if not self._changed < self.threshold:
+            return False
         self.skipped += 1
-        return self._prediction
+        return True

@@ -3,7 +3,7 @@ import pytest
 
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.guidance import Chain, branches_needed, chain_at, combine, weighted_sum
+from faceclip_serving.sampling.guidance import Chain, branches_needed, chain_at, combine, combine_into, weighted_sum
 from tests.serving.contract.test_parameters import raw
 
 U, T, F = "unconditional", "text", "identity"
@@ -52,3 +52,11 @@ def test_formulas():
     assert combine([f], []) is f
     assert weighted_sum([f], [1.0]) is f
     np.testing.assert_allclose(weighted_sum([t, f], [0.25, 0.75]), 0.25 * t + 0.75 * f)
+
+
+@pytest.mark.parametrize("scales", [(), (5.0,), (3.0, 1.7)])
+def test_a_chain_in_place_has_the_same_bits(scales):
+    predictions = np.random.default_rng(0).standard_normal((len(scales) + 1, 4, 8, 8)).astype(np.float32)
+    out = np.full((4, 8, 8), np.nan, np.float32)
+    combine_into(out, predictions, scales)
+    np.testing.assert_array_equal(out, combine(predictions, scales))

@@ -105,15 +105,15 @@ def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
         np.testing.assert_array_equal(outcome(events).latents, alone(key, job(seed=key)))
 
 
-def test_a_scheduler_that_fails_in_its_middle_fails_its_own_request_only(start):
+def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start):
     lives, _ = start(Denoiser(0.02))
     *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
 
-    def fails(*_args, **_options):
+    def fails(_predictions):
         raise IndexError("index 50 is out of bounds")
 
     def spoil(work):
-        work.pictures[0].scheduler.step = fails
+        work.pictures[0].advance = fails
 
     *_, bad = submit(lives, 2, job(seed=2, num_inference_steps=8), change=spoil)
     assert isinstance(outcome(bad).error, IndexError)
@@ -122,7 +122,7 @@ def test_a_scheduler_that_fails_in_its_middle_fails_its_own_request_only(start):
 
 def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
     lives, _ = start(Denoiser())
-    *_, events = submit(lives, 1, job(seed=1), change=lambda work: work.pictures[0].latents.fill_(float("nan")))
+    *_, events = submit(lives, 1, job(seed=1), change=lambda work: work.pictures[0].latents.fill(np.nan))
     assert isinstance(outcome(events).error, NotANumber)
 
 
@@ -169,14 +169,15 @@ def test_stopping_tells_everyone(start):
 
 
 class Load:
-    """An observer that notes the load."""
+    """An observer that notes what it is told."""
 
     def __init__(self):
         self.loads = []
         self.lost = 0
+        self.told = []
 
-    def tick(self, tick):
-        pass
+    def ticks(self, ticks):
+        self.told.append(ticks)
 
     def load(self, counts):
         self.loads.append((counts.active, counts.waiting))
@@ -194,6 +195,24 @@ def test_the_load_that_is_told_returns_to_nothing_after_a_failure(start):
     while load.loads[-1:] != [(0, 0)] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert load.loads[-1] == (0, 0) and (1, 0) in load.loads
+
+
+def test_every_round_is_told_once_when_the_work_is_done_at_the_latest(start):
+    """The seconds of calls and of everything else, copying their inputs included, are those that the loop worked."""
+    load = Load()
+    lives, _ = start(Denoiser(0.02), observer=load)
+    began = time.monotonic()
+    both = [submit(lives, key, job(seed=key, num_inference_steps=30))[-1] for key in (1, 2)]
+    usages = [outcome(events).usage for events in both]
+    seconds = time.monotonic() - began
+    while load.loads[-1:] != [(0, 0)] and time.monotonic() < began + 30:
+        time.sleep(0.01)
+    assert sum(each.requests for each in load.told) == 60 and sum(each.rows for each in load.told) == 120
+    ticks = sum(each.ticks for each in load.told)
+    assert 30 <= ticks <= 60 and 1 < len(load.told) < ticks
+    denoiser_s = sum(each.denoiser_s for each in load.told)
+    assert ticks * 0.02 <= denoiser_s <= denoiser_s + sum(each.own_s for each in load.told) <= seconds + 1
+    assert max(usage.denoiser_s for usage in usages) <= denoiser_s + 1e-6
 
 
 def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start, monkeypatch):
