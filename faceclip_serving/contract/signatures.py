@@ -1,7 +1,7 @@
 """Signatures of every component and of every model of the repository, derived from a variant.
 
 `components` are the neural networks that `export` turns into ONNX: pure functions of tensors, the same whatever runtime runs
-them. `models` adds the Python models around them and the public ensemble.
+them. `models` adds the Python models around them, the ensemble and the public models.
 
 How rows and faces meet: a request brings `faces` aligned crops and needs `rows` encodings, one per (face, prompt) pair. Each
 row names its face by `face_index`; -1 means "no face", which the published network defines as an all-zero image. The features
