@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SIDE = int((MAX_MEGAPIXELS * 1e6) ** 0.5) // 8 * 8
 PER_REQUEST = 4
 FILLED_WITHIN_S = 120.0
+SPARE = 4
+"""More callers than places, who take what becomes free."""
 
 
 @cache
@@ -58,15 +60,18 @@ def refusals(server: TritonServer, count: int) -> dict[str, Any]:
         caller = Caller(server.url)
         tensors = request_tensors(prompt="a crowd", face_images=list(photographs))
         while not over.is_set():
-            ends[_until(caller, STREAM if number % 2 else UNARY, tensors, over).kind] += 1
+            kind = _until(caller, STREAM if number % 2 else UNARY, tensors, over).kind
+            ends[kind] += 1
+            if kind not in (BUSY, INVALID):
+                return
 
-    with ThreadPoolExecutor(places) as fillers:
-        for number in range(places):
+    with ThreadPoolExecutor(places + SPARE) as fillers:
+        for number in range(places + SPARE):
             fillers.submit(fill, number)
         try:
             say(f"{places} places filled with {PER_REQUEST} photographs of {SIDE} x {SIDE} each")
             _until_full(server, places)
-            found = _measure(server, count)
+            found = _measure(server, count, places)
         finally:
             over.set()
     milliseconds = [answer.seconds * 1e3 for answer in found]
@@ -87,7 +92,7 @@ def _until(caller: Caller, model: str, tensors: Any, over: threading.Event) -> A
     """One call, left when the measurement is over; a refused one waits a little."""
     answer = caller.ask(model, tensors, over=over)
     if answer.kind == BUSY:
-        over.wait(0.5)
+        over.wait(0.2)
     return answer
 
 
@@ -99,13 +104,15 @@ def _until_full(server: TritonServer, places: int) -> None:
         time.sleep(0.2)
 
 
-def _measure(server: TritonServer, count: int) -> list[Answer]:
-    """Refusals alone: whoever gets the place that has just become free leaves at once."""
+def _measure(server: TritonServer, count: int, places: int) -> list[Answer]:
+    """Refusals alone: who gets a place that has just become free gives it up, and waits until another has taken it."""
     caller, tensors, found = Caller(server.url), good(0), list[Answer]()
-    while len(found) < count:
+    while len(found) < count and not server.ended:
         answer = caller.ask(UNARY, tensors, limit_s=1.0)
         if answer.kind == BUSY:
             found.append(answer)
+        else:
+            _until_full(server, places)
         time.sleep(0.01)
     caller.close()
     return found

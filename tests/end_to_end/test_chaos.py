@@ -1,0 +1,12 @@
+"""The quick form of `python -m benchmarks chaos`: mixed requests, bad input and hang-ups at once, on a real server."""
+
+from benchmarks.chaos.command import chaos
+
+
+def test_everybody_gets_one_right_answer_and_nothing_is_left_behind(repository):
+    found = chaos(repository, 150, parts=["storm"])
+    assert found["promises_broken"] == [], found["first_faults"]
+    assert found["requests"] == 150
+    assert {"bad", "good", "impossible"} <= set(found["outcomes"]) and any(
+        name.startswith("leaving") for name in found["outcomes"]
+    )
