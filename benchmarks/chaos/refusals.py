@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SIDE = int((MAX_MEGAPIXELS * 1e6) ** 0.5) // 8 * 8
 PER_REQUEST = 4
 FILLED_WITHIN_S = 120.0
-SPARE = 4
+SPARE = 1
 """More callers than places, who take what becomes free."""
 
 
@@ -92,7 +92,7 @@ def _until(caller: Caller, model: str, tensors: Any, over: threading.Event) -> A
     """One call, left when the measurement is over; a refused one waits a little."""
     answer = caller.ask(model, tensors, over=over)
     if answer.kind == BUSY:
-        over.wait(0.2)
+        over.wait(1.0)
     return answer
 
 

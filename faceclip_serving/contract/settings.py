@@ -60,7 +60,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("lease_s", 5.0, 2.0, 600.0, "a place that its holder has not renewed for so long is lost", unit="seconds"),
     _setting("batch_head_start_s", 30.0, 0.0, 86_400.0, "how long priority `batch` stands back behind `interactive`", unit="seconds"),
     _setting("previews_kept", 8, 1, 1000, "unheard previews that are kept per stream; older ones are dropped"),
-    _setting("preparing_threads", lambda p: os.cpu_count() or 1, 1, 256, "requests whose photographs are prepared at once",
+    _setting("preparing_threads", lambda p: max(1, (os.cpu_count() or 1) - 1), 1, 256, "requests whose photographs are prepared at once",
              sampler=False),
     _setting("photo_budget_s", 10.0, 0.1, 600.0, "time for the photographs of one request", sampler=False, unit="seconds"),
     _setting("encoding_cache_mb", lambda p: p.encoding_cache_bytes // _MB, 0, 2**20,

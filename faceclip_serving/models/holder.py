@@ -20,7 +20,9 @@ from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
 LOOK_EVERY_S = (0.02, 0.5)
-"""Between two looks at the callers, at least and at most: one look costs some 50 µs per request."""
+"""Between two looks at all callers, at least and at most."""
+LOOK_S = 0.002
+"""Between two looks, however many are held: a look asks the server, and takes time from who is being answered."""
 
 Ask = Callable[[Operation], dict[str, Any]]
 """Asks the sampler; its report."""
@@ -62,16 +64,16 @@ class Holder:
         self._thread.join()
 
     def _run(self) -> None:
-        renewed_at, look_every_s = 0.0, LOOK_EVERY_S[0]
-        while (held := self._next(look_every_s)) is not None:
+        renewed_at, round_s, count = 0.0, 0.0, 0
+        while (held := self._next(min(max(round_s, LOOK_EVERY_S[0], count * LOOK_S), LOOK_EVERY_S[1]))) is not None:
+            count = len(held)
             for place in [place for place in held if self._has_left(place)]:
                 with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
                     self._ask(End(place, "cancelled"))
             if time.monotonic() - renewed_at >= self._renew_every_s:
                 renewed_at = time.monotonic()
                 with contextlib.suppress(Exception):
-                    told = self._ask(Renew([place for place in held if place in self._held]))
-                    look_every_s = min(max(told["round_s"], LOOK_EVERY_S[0]), LOOK_EVERY_S[1])
+                    round_s = self._ask(Renew([place for place in held if place in self._held]))["round_s"]
 
     def _has_left(self, place: str) -> bool:
         """Whether the caller of a place that is still held has gone; then it is held no longer."""

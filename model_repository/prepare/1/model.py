@@ -11,6 +11,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cv2
+
 from faceclip_serving.contract.operations import Prepare
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import WithinBudget
@@ -31,6 +33,7 @@ def _stand_back() -> None:
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
+        cv2.setNumThreads(1)  # a request is one thread, so that `preparing_threads` says how many cores are taken
         self._setup = setup
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._ask = asking(setup.call)
