@@ -126,6 +126,8 @@ class Lives:
         self._finished_at: deque[float] = deque(maxlen=32)
         self._draining = False
         self._over: Exception | None = None
+        self.changes = 0
+        """How often a request has come, gone on or ended: what has not changed need not be counted again."""
         self.messages: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         """What is to be said, in order; see `deliver`."""
 
@@ -144,6 +146,7 @@ class Lives:
                 self.messages.put(lambda: self._on_end(request, refusal))
                 raise refusal
             self._alive[request.place] = request
+            self.changes += 1
             self._changed.notify_all()  # the loop begins to look after leases
             return request
 
@@ -152,6 +155,7 @@ class Lives:
         with self._changed:
             request = self._wanted(place, State.RESERVED)
             request.state = State.PREPARING
+            self.changes += 1
 
     def renew(self, places: Iterable[str]) -> list[str]:
         """The holder is still there; the places that have ended meanwhile."""
@@ -176,6 +180,7 @@ class Lives:
             request = self._wanted(place, State.RESERVED, State.PREPARING)
             request.state, request.work, request.listener = State.WAITING, work, listener
             request.priority, request.steps = priority, steps
+            self.changes += 1
             self._changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------------------ the loop
@@ -207,6 +212,7 @@ class Lives:
                 return
             request.state = State.DECODING
             request.work = None
+            self.changes += 1
             self._finished_at.append(self._clock())
             self._say(request, result, last=True)
 
@@ -218,6 +224,7 @@ class Lives:
             if request is None:
                 return False
             was, request.state, request.work = request.state, State.ENDED, None
+            self.changes += 1
             if was in (State.WAITING, State.ACTIVE):
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
@@ -353,12 +360,15 @@ class Lives:
     def _promoted(self) -> list[Request]:
         """The active requests, after those who may have become so: of the tenant that is served least, the most urgent."""
         active = [request for request in self._alive.values() if request.state is State.ACTIVE]
+        if len(active) == len(self._alive) or len(active) >= self.limits.max_active:
+            return active
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
         served = Counter(request.tenant for request in active)
         while waiting and len(active) < self.limits.max_active:
             request = min(waiting, key=lambda request: (served[request.tenant], self._urgency(request)))
             waiting.remove(request)
             request.state = State.ACTIVE
+            self.changes += 1
             served[request.tenant] += 1
             active.append(request)
         return active

@@ -145,7 +145,7 @@ class StepLoop:
         self._denoiser_s = 0.0
         self._max_rows = max_rows
         self._observer = observer
-        self._load = Counts()
+        self._told_changes = 0
         self._batch = Batch()
         self._ticks = 0
         self._untold = Ticks()
@@ -302,8 +302,7 @@ class StepLoop:
             self._lives.finish(request, work.finished())
 
     def _observe_load(self) -> None:
-        counts = self._lives.counts()
-        if self._observer is not None and counts != self._load:
-            observer = self._observer
+        if self._observer is not None and (changes := self._lives.changes) != self._told_changes:
+            self._told_changes = changes
+            counts, observer = self._lives.counts(), self._observer
             self._lives.messages.put(lambda: observer.load(counts))
-        self._load = counts
