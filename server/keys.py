@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,14 +41,17 @@ class Keys:
         return {SECRET: self.secret}
 
 
-def remember(port: int, key: str) -> Path | None:
-    """Writes the operator's key of the server on that gRPC port for commands of the same user; the file, or None where that is not safe."""
+def remember(port: int, key: str, host: str = "127.0.0.1") -> Path | None:
+    """Writes the operator's key of the server at that gRPC address for commands of the same user; the file, or None where that is not safe.
+
+    `host`: the IP address that it listens on.
+    """
     try:
-        folder = _folder()
+        folder = _folders()[0]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(folder):
             return None
-        path = folder / str(port)
+        path = folder / _name(host, port)
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(key)
@@ -60,23 +64,36 @@ def operator_parameters(target: str) -> Mapping[str, str]:
     """The request parameter that shows an operator to the server at `target`, as far as a key is known here."""
     key = os.environ.get(OPERATOR_KEY_VARIABLE, "")
     host, _, port = target.rpartition(":")
-    if not key and _is_here(host) and port.isdigit():
-        path = _folder() / port
-        if _is_ours(path.parent) and path.is_file():
-            key = path.read_text()
+    if not key and port.isdigit():
+        listening = [address for each in _addresses(host) for address in (each, "0.0.0.0", "::")]
+        paths = [folder / _name(address, int(port)) for folder in _folders() if _is_ours(folder) for address in listening]
+        key = next((path.read_text() for path in paths if path.is_file()), "")
     return {OPERATOR_KEY: key} if key else {}
 
 
-def _is_here(host: str) -> bool:
-    """Whether a host is this very machine, whatever names it."""
+def _addresses(host: str) -> list[str]:
+    """The IP addresses of this machine that a host's name or address means; none where it is another machine."""
+    if host == "localhost":
+        return ["127.0.0.1", "::1"]
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+        address = ipaddress.ip_address(host.strip("[]"))
+        with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as test:
+            test.bind((str(address), 0))  # nobody can listen at another machine's
+    except (ValueError, OSError):
+        return []
+    return [str(address)]
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"faceclip-keys-{os.getuid()}"
+def _name(host: str, port: int) -> str:
+    return f"{ipaddress.ip_address(host.strip('[]'))}-{port}"
+
+
+def _folders() -> list[Path]:
+    """Where keys are; the first for new ones. A service and a login of the same user differ in XDG_RUNTIME_DIR."""
+    name = f"faceclip-keys-{os.getuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    folders = [Path(runtime) / name, Path(tempfile.gettempdir()) / name]
+    return folders if Path(runtime).is_dir() else folders[1:]
 
 
 def _is_ours(folder: Path) -> bool:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.settings import VARIABLE, read_orders
+from faceclip_serving.contract.placements import Placement
+from faceclip_serving.contract.settings import VARIABLE, read_orders, resolve
 
 from . import installation
 from . import repository as assembled
@@ -48,6 +49,10 @@ EXIT_TIMEOUT_S = 20
 """How long Triton waits for what is in flight when it is told to end. It knows nothing of a request's next step."""
 STOP_TIMEOUT_S = 30
 """After so long its end is no longer waited for."""
+
+
+SPARE_CALLS = 32
+"""Of one model to others, for those who are about to be refused."""
 
 
 class ServerError(UserError):
@@ -106,7 +111,8 @@ class TritonServer:
         """
         self.repository = repository
         self.interfaces = assembled.interfaces(repository)
-        told = read_orders(assembled.placements_of(repository) if settings else {}, list(settings))
+        placements = assembled.placements_of(repository)
+        told = read_orders(placements, list(settings))
         self.keys = Keys()
         self.ports = ports or Ports()
         self.log = log
@@ -128,6 +134,7 @@ class TritonServer:
             f"--backend-directory={found.backends}",
             f"--cache-directory={found.caches}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            f"--backend-config=python,thread-pool-size={inner_calls(placements, told)}",
             f"--http-address={address.for_http}",
             f"--grpc-address={address.for_grpc}",
             f"--metrics-address={address.for_http}",
@@ -140,7 +147,7 @@ class TritonServer:
         ]
         self._said = Log()
         environment = {**found.environment, **self.keys.environment, VARIABLE: json.dumps(told)}
-        self._key_file = remember(self.ports.grpc, self.keys.operator)
+        self._key_file = remember(self.ports.grpc, self.keys.operator, address.text)
         self._keeper = threading.Thread(target=self._keep, args=(command, environment), daemon=True, name="tritonserver")
         self._started, self._over = (
             threading.Event(),
@@ -263,6 +270,17 @@ class TritonServer:
         if self.log is not None:
             return Log(self.log.read_text(errors="replace").splitlines()).reason() if self.log.exists() else ""
         return self._said.reason()
+
+
+def inner_calls(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str, str]]) -> int:
+    """How many calls of other models one model may have under way: the backend's pool, where further ones would wait for them.
+
+    A public model has one for every request in flight, and needs more to ask for places and to keep them. `told`: as `read_orders`
+    returns it.
+    """
+    environment = {VARIABLE: json.dumps(told)}
+    settings = [resolve(placement, name, environment=environment) for name, placement in placements.items()]
+    return max(int(each["max_active"] * 3 + each["max_waiting"]) for each in settings) + SPARE_CALLS
 
 
 def check_free(service: str, port: int, address: Address) -> None:

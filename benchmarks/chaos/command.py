@@ -25,9 +25,9 @@ from faceclip_serving.contract.signatures import DENOISER, PREPARE, SAMPLER, UNA
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit, say
+from ..measure.sleeping import QUICK, with_sleeping_denoiser
 from .ends import drained, killed
 from .refusals import refusals
-from .repository import with_sleeping_denoiser
 from .storm import log_faults, storm
 
 PLACEMENT = CPU
@@ -48,7 +48,7 @@ def chaos(repository: Path, requests: int, refused: int = 200, parts: Sequence[s
     from server.process import Ports, TritonServer
 
     found: dict[str, Any] = {"note": NOTE}
-    with with_sleeping_denoiser(repository) as folder:
+    with with_sleeping_denoiser(repository, QUICK) as folder:
         if {"storm", "refusals"} & set(parts):
             log = folder.parent / "log"
             with TritonServer(folder, Ports.free(), log=log) as server:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.variant import Variant
 from server.defaults import START_TIMEOUT_S, Ports
 from server.health import HealthError, ask_health
+
+from .sleeping import Sleep, with_sleeping_denoiser
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -29,15 +31,19 @@ class ServingError(UserError):
 
 @contextmanager
 def serving(
-    variant: Variant, placement: Placement, checkpoint: Path | None = None
+    variant: Variant, placement: Placement, checkpoint: Path | None = None, sleep: Sleep | None = None
 ) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
-    """A ready server over the variant's repository, and a client of it."""
+    """A ready server over the variant's repository, and a client of it. `sleep`: its denoiser sleeps instead of computing."""
     from export.repository.from_nothing import build_repository  # torch
     from faceclip import FaceCLIPError, FaceCLIPPipeline
     from server.process import TritonServer
 
-    repository = build_repository(variant, placement, checkpoint)
-    with tempfile.TemporaryDirectory() as folder, TritonServer(repository, Ports.free(), log=Path(folder) / "log") as server:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        repository = build_repository(variant, placement, checkpoint)
+        if sleep is not None:
+            repository = stack.enter_context(with_sleeping_denoiser(repository, sleep))
+        server = stack.enter_context(TritonServer(repository, Ports.free(), log=Path(folder) / "log"))
         server.wait_ready()
         print(f"serving {repository} at {server.url}", file=sys.stderr)
         try:

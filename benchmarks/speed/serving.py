@@ -2,6 +2,9 @@
 
 Everything is a ratio within one run on one machine. The ideal is the denoiser's own throughput in one process, on the same
 number of rows at the same batch size: what a server of no cost whatsoever would reach.
+
+On a processor the denoiser shares its cores with all that serves it: decoding, photographs, the server. With --sleeping it sleeps
+instead, as one on a GPU leaves the cores to others; then the ideal is known, and what is lost is the server's.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,7 @@ from server.metrics import read_metrics
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, say
 from ..measure.running import serving
+from ..measure.sleeping import CARD, Sleep
 from ..measure.timing import seconds_of
 
 if TYPE_CHECKING:
@@ -44,10 +49,12 @@ SAME_DB = 50
 class Bench:
     """One server, one client, one size, and the denoiser in this process."""
 
-    def __init__(self, variant: Variant, server: TritonServer, pipe: FaceCLIPPipeline, steps: int) -> None:
+    def __init__(
+        self, variant: Variant, server: TritonServer, pipe: FaceCLIPPipeline, steps: int, sleep: Sleep | None = None
+    ) -> None:
         from faceclip_serving.models.onnx_component import OnnxComponent
 
-        self.variant, self.server, self.pipe, self.steps = variant, server, pipe, steps
+        self.variant, self.server, self.pipe, self.steps, self.sleep = variant, server, pipe, steps, sleep
         self.denoiser = OnnxComponent(
             server.repository / DENOISER / "1" / ONNX_FILE,
             components(variant)[DENOISER],
@@ -60,12 +67,16 @@ class Bench:
         """The smallest square picture whose step takes `MIN_STEP_S`, and that time."""
         low, high = self.variant.limits.size
         side = max(low, 64)
+        if self.sleep is not None:
+            return side, self.sleep.of(ROWS_PER_PICTURE)
         while (seconds := self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)) < MIN_STEP_S and side < high:
             side += 32
         return side, seconds
 
     def denoise_s(self, rows: int, side: int, repeats: int) -> float:
         """Median seconds of one denoiser call of so many rows in this process."""
+        if self.sleep is not None:
+            return self.sleep.of(rows)
         cells = side // self.variant.latent_scale
         signature = components(self.variant)[DENOISER]
         inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
@@ -182,10 +193,12 @@ def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, 
     return {"requests": requests, "cancelled": cancelled, "others_that_differ": wrong}
 
 
-def measure_serving(variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_serving(
+    variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None, sleep: Sleep | None = None
+) -> dict[str, Any]:
     """Everything; progress on stderr."""
-    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
-        bench = Bench(variant, server, pipe, steps)
+    with serving(variant, PLACEMENT, checkpoint, sleep) as (server, pipe):
+        bench = Bench(variant, server, pipe, steps, sleep)
         say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         bench.generate(seed=0, steps=2)
         levels = {}
@@ -200,6 +213,11 @@ def measure_serving(variant: Variant, steps: int, requests_each: int, checkpoint
         say(f"cancels in a crowd: {crowd}")
     return {
         "variant": variant.name,
+        **(
+            {}
+            if sleep is None
+            else {"note": "the denoiser sleeps; no time here is one of a real denoiser", "sleep": asdict(sleep)}
+        ),
         "picture": [bench.side, bench.side],
         "steps": steps,
         "denoiser_step_ms": round(bench.step_s * 1e3, 1),
@@ -218,9 +236,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
+    parser.add_argument("--sleeping", action="store_true", help="the denoiser sleeps instead of computing, as if on a GPU")
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    emit(f"serving-{args.variant}", measure_serving(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint))
+    sleep, name = (CARD, "serving-sleeping") if args.sleeping else (None, "serving")
+    measured = measure_serving(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint, sleep)
+    emit(f"{name}-{args.variant}", measured)
     return 0

@@ -42,6 +42,13 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Which of these places have ended -> `{"lost": [...]}`. Whoever only works for them asks, and renews nothing."""
+
+    places: list[str]
+
+
+@dataclass(frozen=True)
 class Start:
     """With a job: run it, to be followed step by step -> `{"place": id}`."""
 
@@ -82,7 +89,7 @@ class Status:
     """-> what is in flight and whether the loop is well; see `Service.status`."""
 
 
-Operation = Admit | Renew | Prepare | Start | Follow | End | Cancel | Drain | Status
+Operation = Admit | Renew | Prepare | Lost | Start | Follow | End | Cancel | Drain | Status
 FOR_OPERATORS = (Drain, Status)
 """What an operator may ask besides our own models; see `callers`."""
 OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}

@@ -40,7 +40,7 @@ class Setting:
             value = text
         allowed = self.allowed(placement)
         if isinstance(value, int) and not isinstance(value, bool) and isinstance(allowed.low, float):
-            value = float(value)
+            value = float(value) if abs(value) < 2**63 else float("inf")
         read: int | float = allowed.read(self.name, value)
         return read
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..contract.errors import DeadlineExceeded, InvalidRequest
+from ..contract.errors import Cancelled, DeadlineExceeded, InvalidRequest
 from .detectors import Detector, Face
 from .photos import Pixels
 
@@ -21,20 +21,24 @@ class WithinBudget:
         detect: Detector,
         budget_s: float,
         deadline: float | None = None,
+        gone: Callable[[], bool] = lambda: False,
         used: Callable[[], float] = time.thread_time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline`: seconds of `clock`. The budget begins now."""
+        """`deadline`: seconds of `clock`. `gone`: whether nobody waits any more. The budget begins now."""
         self.name = detect.name
         self._detect = detect
         self._budget_s = budget_s
         self._deadline = deadline
+        self._gone = gone
         self._used = used
         self._clock = clock
         self._began = used()
 
     def __call__(self, image: Pixels) -> list[Face]:
-        """Raises `InvalidRequest`, `DeadlineExceeded`."""
+        """Raises `InvalidRequest`, `DeadlineExceeded`, `Cancelled`."""
+        if self._gone():
+            raise Cancelled("the request has ended while its photographs were searched")
         if self._deadline is not None and self._clock() > self._deadline:
             raise DeadlineExceeded("the request's timeout ran out while its photographs were searched; allow more time")
         if self._used() - self._began > self._budget_s:

@@ -152,8 +152,27 @@ def _encode_context(context: Context) -> str:
 
 def parameters(request: Any) -> dict[str, Any]:
     """What came beside the tensors. HTTP's `generate` puts there what is no tensor of the model; steps of an ensemble see it too."""
-    told: dict[str, Any] = json.loads(request.parameters() or "{}")
+    try:
+        told: dict[str, Any] = json.loads(request.parameters() or "{}")
+    except ValueError as error:  # names and values in other encodings, or what JSON cannot hold
+        raise InvalidRequest(f"parameters: expected UTF-8, got something else ({error}); send text in UTF-8") from None
     return told
+
+
+def request_id(request: Any) -> str:
+    """Triton's own id of the request; empty where none was given."""
+    try:
+        return str(request.request_id())
+    except ValueError as error:
+        raise InvalidRequest(f"id: expected UTF-8, got something else ({error}); send text in UTF-8") from None
+
+
+def who_asks(request: Any) -> Caller:
+    """Who sent a request, whatever it holds."""
+    try:
+        return caller(parameters(request))
+    except InvalidRequest:
+        return Caller.PUBLIC
 
 
 def timeout_us(request: Any) -> int:
@@ -216,7 +235,7 @@ def failure(error: Exception, request: Any) -> Any:
         log.error("request failed", exc_info=error)
         message = f"{type(error).__name__}: {error}"
     message = message.encode("utf-8", "backslashreplace").decode()  # a caller's text that we quote may hold what UTF-8 cannot
-    if caller(parameters(request)) is Caller.OWN:
+    if who_asks(request) is Caller.OWN:
         message = f"{kind.__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 

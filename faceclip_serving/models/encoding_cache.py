@@ -22,16 +22,8 @@ Row = tuple[Array, ...]
 class EncodingCache:
     """Wraps `run` of a component whose outputs have one row per face or prompt. Least recently used rows go first."""
 
-    def __init__(
-        self,
-        run: Callable[[Mapping[str, Array]], dict[str, Array]],
-        signature: Signature,
-        max_bytes: int,
-        count: Callable[[int, int], None] = lambda found, computed: None,
-    ) -> None:
-        """`count` hears, of each call, how many rows were known and how many were not."""
+    def __init__(self, run: Callable[[Mapping[str, Array]], dict[str, Array]], signature: Signature, max_bytes: int) -> None:
         self._run = run
-        self._count = count
         self._signature = signature
         self._max_bytes = max_bytes
         self._axis = signature.outputs[0].axes[0]
@@ -45,7 +37,6 @@ class EncodingCache:
         self._signature.check_inputs(arrays)
         keys = self._keys(arrays)
         missing = [i for i, key in enumerate(keys) if key not in self._rows]
-        self._count(len(keys) - len(missing), len(missing))
         fresh: dict[bytes, Row] = {}
         if missing:
             outputs = self._run({name: a[missing] if self._is_per_row(name) else a for name, a in arrays.items()})

@@ -16,12 +16,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..contract.errors import Cancelled, DeadlineExceeded, outcome
+from ..contract.errors import OUTCOMES, Cancelled, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
 from . import adapter
 from .holder import Holder, asking
-from .metrics import Metrics, StageMetrics
+from .metrics import Metrics, StageMetrics, requests_by_outcome
 from .request_log import line, request_log
 from .streaming import Arrays, Call, Flow
 
@@ -39,7 +39,9 @@ class Front:
         self._ask = asking(setup.call)
         self._holder = Holder(self._ask)
         self._log = request_log()
-        self._stages = StageMetrics(Metrics(setup.variant.name, setup.deployment))
+        metrics = Metrics(setup.variant.name, setup.deployment)
+        self._stages = StageMetrics(metrics)
+        self._refused = requests_by_outcome(metrics, *OUTCOMES)
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="request")
 
     def accept(self, request: Any) -> None:
@@ -51,28 +53,33 @@ class Front:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self, request: Any, sender: Any, received: float) -> None:
-        context = adapter.Context(request.request_id() or uuid.uuid4().hex, received=received)
+        context = adapter.Context(uuid.uuid4().hex, received=received)
         arrays: Arrays = {}
         last: Arrays = {}
         failed: Exception | None = None
+        admitted = False
         try:
+            context = replace(context, id=adapter.request_id(request) or context.id)
             limit_us = adapter.timeout_us(request)
             context = replace(context, deadline=received + limit_us / 1e6 if limit_us else None)
             arrays = adapter.decode(request, self._setup.signature)
-            for response, is_last in self._responses(arrays, context, sender.is_cancelled):
+            tenant = parse_one("tenant", self._setup.variant, arrays)
+            admitted = True  # from here on the sampler counts how it ends
+            for response, is_last in self._responses(arrays, context, tenant, sender.is_cancelled):
                 encoded = adapter.encode(response, self._setup.signature)
                 (adapter.send if is_last else adapter.send_more)(sender, encoded)
                 last = response
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             failed = error
+            if not admitted:
+                self._refused[outcome(error)].increment(1)
             adapter.send(sender, adapter.failure(error, request))
         self._tell(context, arrays, last, failed)
 
     def _responses(
-        self, arrays: Arrays, context: adapter.Context, has_left: Callable[[], bool]
+        self, arrays: Arrays, context: adapter.Context, tenant: str, has_left: Callable[[], bool]
     ) -> Generator[tuple[Arrays, bool], None, None]:
         """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise."""
-        tenant = parse_one("tenant", self._setup.variant, arrays)
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
         self._holder.hold(place, has_left)
         ended: BaseException | None = Cancelled("the caller is gone")

@@ -88,18 +88,3 @@ class StageMetrics:
             total, histogram = self._stages[stage]
             total.increment(value)
             histogram.observe(value)
-
-
-class EncodingMetrics:
-    """Rows that an encoder knew already, and those that it computed."""
-
-    def __init__(self, metrics: Metrics, encoder: str) -> None:
-        self._metrics = metrics  # keeps the families alive
-        text = "rows asked of an encoder, by whether they were remembered"
-        self._known = metrics.counter("encoding_rows_total", text, encoder=encoder, remembered="yes")
-        self._computed = metrics.counter("encoding_rows_total", text, encoder=encoder, remembered="no")
-
-    def add(self, known: int, computed: int) -> None:
-        """One call."""
-        self._known.increment(known)
-        self._computed.increment(computed)

@@ -7,7 +7,6 @@ from typing import Any
 from ..contract.signatures import bounds
 from . import adapter
 from .encoding_cache import EncodingCache
-from .metrics import EncodingMetrics, Metrics
 from .onnx_component import OnnxComponent
 
 
@@ -25,8 +24,7 @@ class TritonPythonModel:
 
         self._run = component.run
         if setup.placement.remembered_bytes(setup.signature.name):
-            counts = EncodingMetrics(Metrics(setup.variant.name, setup.deployment), setup.signature.name)
-            self._run = EncodingCache(component.run, setup.signature, setup.settings["encoding_cache_mb"] * 2**20, counts.add)
+            self._run = EncodingCache(component.run, setup.signature, setup.settings["encoding_cache_mb"] * 2**20)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._run) for request in requests]

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..contract.errors import outcome
-from ..contract.parameters import PARAMETERS
+from ..contract.parameters import MAX_CHARACTERS, PARAMETERS
 from ..contract.tensors import Array
 
 if TYPE_CHECKING:
     from .adapter import Setup
 
+LONGEST = 128
+"""Of an id or a tenant in the log, in characters."""
 _ABOUT = re.compile(r"([a-z_]+(?:\[\d+\])?):")
 """How a warning or an error begins that is about a parameter."""
 _OURS = {"timeout", "busy", "draining", *(tensor.name for tensor in PARAMETERS)}
@@ -43,8 +45,8 @@ def line(
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "model": setup.signature.name,
         "deployment": setup.deployment,
-        "id": id,
-        "tenant": _text(arrays, "tenant"),
+        "id": id[:LONGEST],
+        "tenant": _text(arrays, "tenant")[:LONGEST],
         "outcome": outcome(failed),
         "seconds": details.get("timings_s") or {"total": round(total_s, 6)},
         "images": len(details.get("seeds", ())),
@@ -65,6 +67,6 @@ def _about(message: str) -> str:
 
 
 def _text(arrays: Mapping[str, Array], name: str) -> str:
-    """A text parameter as it came; empty where it is none."""
+    """A text parameter as it came, cut where it is longer than any that is accepted; empty where it is none."""
     value = next(iter(arrays.get(name, ())), b"")
-    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+    return value[:MAX_CHARACTERS].decode(errors="replace") if isinstance(value, bytes) else ""

@@ -170,6 +170,12 @@ class Lives:
                     request.held_until = self._clock() + self.limits.lease_s
             return gone
 
+    def lost(self, places: Iterable[str]) -> list[str]:
+        """Those that have ended."""
+        with self._changed:
+            self._sweep()
+            return [place for place in places if place not in self._alive]
+
     def enter(
         self, place: str, work: Any, listener: Callable[[Any], None], steps: Callable[[], int] = lambda: 0,
         priority: str = "interactive",
@@ -358,13 +364,18 @@ class Lives:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
 
     def _promoted(self) -> list[Request]:
-        """The active requests, after those who may have become so: of the tenant that is served least, the most urgent."""
+        """The active requests, after those who may have become so: of the tenant that is served least, the most urgent.
+
+        Where pictures come faster than they are decoded, fewer become active, so that these do not pile up.
+        """
         active = [request for request in self._alive.values() if request.state is State.ACTIVE]
         if len(active) == len(self._alive) or len(active) >= self.limits.max_active:
             return active
+        decoding = sum(request.state is State.DECODING for request in self._alive.values())
+        turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
         served = Counter(request.tenant for request in active)
-        while waiting and len(active) < self.limits.max_active:
+        while waiting and len(active) < turns:
             request = min(waiting, key=lambda request: (served[request.tenant], self._urgency(request)))
             waiting.remove(request)
             request.state = State.ACTIVE

@@ -16,7 +16,20 @@ from ..contract import operations
 from ..contract.callers import Caller, check_own
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
-from ..contract.operations import FOR_OPERATORS, Admit, Cancel, Drain, End, Follow, Operation, Prepare, Renew, Start, Status
+from ..contract.operations import (
+    FOR_OPERATORS,
+    Admit,
+    Cancel,
+    Drain,
+    End,
+    Follow,
+    Lost,
+    Operation,
+    Prepare,
+    Renew,
+    Start,
+    Status,
+)
 from ..contract.settings import Settings
 from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array, json_tensor
@@ -100,6 +113,7 @@ class Service:
             Admit: self._admit,
             Renew: lambda asked, _: {"gone": lives.renew(asked.places), "round_s": loop.round_s},
             Prepare: self._prepare,
+            Lost: lambda asked, _: {"lost": lives.lost(asked.places)},
             Start: self._start,
             End: self._end,
             Cancel: lambda asked, _: {"ended": lives.cancel(asked.id)},

@@ -74,7 +74,7 @@ def done(server):
     return {
         name: value
         for name, value in found.items()
-        if name.startswith(("faceclip_ticks", "faceclip_denoiser_rows", "faceclip_encoding_rows", "faceclip_requests_total"))
+        if name.startswith(("faceclip_ticks", "faceclip_denoiser_rows", "faceclip_requests_total"))
     }
 
 
@@ -115,7 +115,7 @@ def test_inner_models_do_nothing_for_them(server, who):
         assert (now["in_flight"], now["draining"]) == (1, False), "nobody was admitted, ended or drained"
         more = {name: value - before.get(name, 0) for name, value in done(server).items() if value != before.get(name, 0)}
         assert more.pop("faceclip_ticks_total") == 1 and more.pop('faceclip_requests_total{outcome="ok"}') == 1
-        assert {name.partition("{")[0] for name in more} <= {"faceclip_denoiser_rows_total", "faceclip_encoding_rows_total"}
+        assert {name.partition("{")[0] for name in more} <= {"faceclip_denoiser_rows_total"}
     for text in (*said, *map(str, refused)):
         assert server.keys.secret not in text and server.keys.operator not in text
 

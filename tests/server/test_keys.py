@@ -13,26 +13,44 @@ from server.keys import Keys, operator_parameters, remember
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
     monkeypatch.delenv(OPERATOR_KEY_VARIABLE, raising=False)
     return tmp_path
 
 
-def test_a_key_is_found_by_its_port_on_this_machine_alone():
+def test_a_key_is_found_by_its_address_on_this_machine_alone():
     keys = Keys()
-    path = remember(8001, keys.operator)
+    path = remember(8001, keys.operator, "0.0.0.0")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    for target in ("localhost:8001", "127.0.0.1:8001", "127.0.0.2:8001", "[::1]:8001"):
+    for target in ("localhost:8001", "127.0.0.1:8001", "127.0.0.2:8001"):
         assert caller(operator_parameters(target), keys.environment) is Caller.OPERATOR
     for target in (
         "localhost:8002",
         "example.org:8001",
         "localhost.example.org:8001",
         "127.example.org:8001",
-        "10.0.0.1:8001",
+        "192.0.2.1:8001",
         "localhost",
         "",
     ):
         assert operator_parameters(target) == {}, target
+
+
+def test_servers_on_one_port_of_two_addresses_have_keys_of_their_own():
+    one, other = Keys(), Keys()
+    remember(8001, one.operator, "127.0.0.1")
+    remember(8001, other.operator, "127.0.0.2")
+    for target, keys in (("localhost:8001", one), ("127.0.0.1:8001", one), ("127.0.0.2:8001", other)):
+        assert caller(operator_parameters(target), keys.environment) is Caller.OPERATOR
+
+
+def test_a_login_finds_the_key_of_a_service_without_a_runtime_folder(own_folder, monkeypatch):
+    keys = Keys()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
+    remember(8001, keys.operator)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own_folder))
+    assert caller(operator_parameters("localhost:8001"), keys.environment) is Caller.OPERATOR
 
 
 def test_the_environment_goes_before_and_reaches_other_machines(monkeypatch):
@@ -58,13 +76,13 @@ def test_a_server_that_starts_anew_on_a_port_replaces_the_key():
 @pytest.mark.parametrize("made", ["open to others", "a link", "a file"])
 def test_a_folder_that_others_could_have_made_is_neither_written_nor_read(own_folder, made):
     folder = own_folder / f"faceclip-keys-{os.getuid()}"
-    elsewhere = own_folder / "elsewhere"
+    elsewhere = own_folder / "theirs"
     elsewhere.mkdir(mode=0o700)
-    (elsewhere / "8001").write_text("theirs")
+    (elsewhere / "127.0.0.1-8001").write_text("theirs")
     if made == "open to others":
         folder.mkdir()
         folder.chmod(0o755)
-        (folder / "8001").write_text("theirs")
+        (folder / "127.0.0.1-8001").write_text("theirs")
     elif made == "a link":
         folder.symlink_to(elsewhere)
     else:

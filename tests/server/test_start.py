@@ -25,7 +25,10 @@ from server.process import _Workspace
 from server.repository import interfaces
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC = 'name: "faceclip" backend: "python" parameters { key: "interface" value { string_value: "{}" } }'
+PUBLIC = 'name: "faceclip" backend: "python"' + "".join(
+    f' parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+    for key, value in {"interface": "{}", "variant": "tiny-sdxl", "placement": "cpu"}.items()
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""First step of the ensemble: checks the request, finds and aligns faces, tokenises. As many requests at once as there are cores.
+"""First step of the ensemble: checks the request, finds and aligns faces, tokenises. Several requests at once, see `Lanes`.
 
 Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Photographs keep
 cores busy for seconds, so whoever needs a core for a millisecond, such as a refusal, a step or a probe, goes before them.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import cv2
 
-from faceclip_serving.contract.operations import Prepare
+from faceclip_serving.contract.errors import Cancelled
+from faceclip_serving.contract.operations import Lost, Prepare
+from faceclip_serving.contract.parameters import FACE_IMAGES
+from faceclip_serving.contract.request import parse_one
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import WithinBudget
 from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.holder import asking
+from faceclip_serving.models.lanes import Lanes, Task
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 
@@ -38,20 +42,48 @@ class TritonPythonModel:
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._ask = asking(setup.call)
         self._own = threading.local()
-        self._threads = ThreadPoolExecutor(setup.settings["preparing_threads"], "prepare", _stand_back)
+        ask, count = self._ask, setup.settings["preparing_threads"]
+        self._lanes = Lanes(count, lambda places: ask(Lost(places))["lost"], _stand_back)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            self._threads.submit(self._serve, request, request.get_response_sender())
+            sender = request.get_response_sender()
+            try:
+                arrays = adapter.decode(request, self._setup.signature)
+                context = adapter.context(request)
+                tenant = parse_one("tenant", self._setup.variant, arrays)
+            except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+                adapter.send(sender, adapter.failure(error, request))
+                continue
+            heavy = FACE_IMAGES.name in arrays
+            work = partial(self._serve, request, sender, arrays, context)
+            self._lanes.submit(
+                Task(context.place, tenant, heavy, work, partial(self._serve, request, sender, arrays, context, None))
+            )
 
-    def _serve(self, request: Any, sender: Any) -> None:
-        adapter.send(sender, adapter.respond(request, self._setup.signature, lambda arrays: self._one(request, arrays)))
+    def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task | None) -> None:
+        """Prepares a request, or, without a task, says why it has ended."""
+        try:
+            self._ask(Prepare(context.place))  # raises why the request has ended, where it has
+            if task is None:
+                raise Cancelled("the request has ended before its preparation began")
+            response = adapter.encode(self._prepared(arrays, context, task), self._setup.signature)
+        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            response = adapter.failure(self._why(context.place) if task is not None and task.lost.is_set() else error, request)
+        adapter.send(sender, response)
 
-    def _one(self, request: Any, arrays: dict[str, Array]) -> dict[str, Array]:
-        context = adapter.context(request)
-        self._ask(Prepare(context.place))
+    def _why(self, place: str) -> Exception:
+        """Why a request has ended."""
+        try:
+            self._ask(Prepare(place))
+        except Exception as error:  # noqa: BLE001 - the answer
+            return error
+        return Cancelled("the request has ended while its photographs were searched")
+
+    def _prepared(self, arrays: dict[str, Array], context: adapter.Context, task: Task) -> dict[str, Array]:
         setup = self._setup
-        detect = WithinBudget(self._detector(), setup.settings["photo_budget_s"], context.deadline)
+        budget_s = setup.settings["photo_budget_s"]
+        detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
         return prepare(
             setup.variant, self._tokenizers, detect, setup.digest, arrays,
             context.place, context.deadline, context.id, context.received,
@@ -65,4 +97,4 @@ class TritonPythonModel:
         return detector
 
     def finalize(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lanes.stop()

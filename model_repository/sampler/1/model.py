@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from faceclip_serving.contract.callers import caller
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array, Signature
@@ -65,7 +64,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 reply.refuse(error)
             else:
-                self._service.handle(arrays, reply, caller(adapter.parameters(request)))
+                self._service.handle(arrays, reply, adapter.who_asks(request))
 
     def is_ready(self) -> bool:
         """Servers of 26.04 and later ask this for /v2/health/ready: optional, without arguments, true or false, within 5 s; an

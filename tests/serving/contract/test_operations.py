@@ -12,6 +12,7 @@ from faceclip_serving.contract.operations import (
     Drain,
     End,
     Follow,
+    Lost,
     Prepare,
     Renew,
     Start,
@@ -22,7 +23,7 @@ from faceclip_serving.contract.operations import (
 from faceclip_serving.contract.tensors import bytes_tensor, json_tensor
 
 SENT = [
-    Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Start(True), Follow("a"),
+    Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Lost(["a"]), Start(True), Follow("a"),
     End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
 ]  # fmt: skip
 
@@ -53,7 +54,10 @@ def test_what_is_left_out_is_the_usual(told, meant):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ([1], "control: expected 'op', one of admit, renew, prepare, start, follow, end, cancel, drain, status, got None"),
+        (
+            [1],
+            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, end, cancel, drain, status, got None",
+        ),
         ({"op": "stop"}, "control: expected 'op', one of admit, renew, .*, got 'stop'"),
         ({"op": ["admit"]}, r"control: expected 'op', one of admit, renew, .*, got \['admit'\]"),
         ({"op": "follow"}, r"control: 'follow' takes \['place'\], needs \['place'\], got \[\]"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.contract.errors import DeadlineExceeded, InvalidRequest
+from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest
 from faceclip_serving.face.budget import WithinBudget
 from faceclip_serving.face.detectors import YuNet
 
@@ -19,7 +19,7 @@ class Clock:
 
 def test_a_search_goes_on_as_long_as_its_own_time_lasts():
     used, clock = Clock(), Clock()
-    detect = WithinBudget(YuNet(), 2.0, None, used, clock)
+    detect = WithinBudget(YuNet(), 2.0, used=used, clock=clock)
     assert detect.name == "yunet" and detect(PICTURE) == []
     clock.now += 1000.0  # others took the core meanwhile
     used.now += 2.0
@@ -31,7 +31,7 @@ def test_a_search_goes_on_as_long_as_its_own_time_lasts():
 
 def test_a_search_for_which_nobody_waits_ends():
     clock = Clock()
-    detect = WithinBudget(YuNet(), 2.0, 101.0, Clock(), clock)
+    detect = WithinBudget(YuNet(), 2.0, 101.0, used=Clock(), clock=clock)
     clock.now = 101.0
     detect(PICTURE)
     clock.now = 101.1
@@ -43,4 +43,13 @@ def test_time_is_that_of_the_calling_thread():
     detect = WithinBudget(YuNet(), 0.0)
     sum(range(10**6))
     with pytest.raises(InvalidRequest):
+        detect(PICTURE)
+
+
+def test_a_search_that_nobody_waits_for_any_more_ends():
+    left = []
+    detect = WithinBudget(YuNet(), 2.0, gone=lambda: bool(left))
+    detect(PICTURE)
+    left.append(True)
+    with pytest.raises(Cancelled):
         detect(PICTURE)

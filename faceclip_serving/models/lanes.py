@@ -1,0 +1,129 @@
+"""The preparation of requests by a few threads: whose turn it is, and who is still waited for.
+
+Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs go
+round the tenants, one request of each in turn. A request that has ended meanwhile is answered at once, and what it holds is let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+
+
+@dataclass(eq=False)
+class Task:
+    """One request. `work` answers it; `give_up` answers it where its place is lost before its turn came."""
+
+    place: str
+    tenant: str
+    heavy: bool
+    """Whether it has photographs."""
+    work: Callable[[Task], None]
+    give_up: Callable[[], None]
+    lost: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody waits for it any more, also while it is worked for."""
+
+
+class Lanes:
+    """All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        threads: int,
+        lost: Callable[[list[str]], Iterable[str]],
+        begin: Callable[[], None] = lambda: None,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        """`threads`: for photographs. `lost`: which of some places have ended. `begin`: called first in each of those threads."""
+        self._lost = lost
+        self._begin = begin
+        self._look_every_s = look_every_s
+        self._changed = threading.Condition()
+        self._light: deque[Task] = deque()
+        self._heavy: dict[str, deque[Task]] = {}
+        """Tenant -> its tasks; the tenant whose turn it is comes first."""
+        self._working: set[Task] = set()
+        self._over = False
+        targets = [(self._run, False), *[(self._run, True)] * threads, (self._look, False)]
+        for target, heavy in targets:
+            threading.Thread(target=target, args=(heavy,), daemon=True, name="prepare").start()
+
+    def submit(self, task: Task) -> None:
+        with self._changed:
+            if task.heavy:
+                self._heavy.setdefault(task.tenant, deque()).append(task)
+            else:
+                self._light.append(task)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Begins nothing any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def _run(self, heavy: bool) -> None:
+        if heavy:
+            self._begin()
+        while (task := self._next(heavy)) is not None:
+            try:
+                task.work(task)
+            except Exception:
+                log.exception("a request could not be answered")
+            with self._changed:
+                self._working.discard(task)
+
+    def _next(self, heavy: bool) -> Task | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or bool(self._heavy if heavy else self._light))
+            if self._over:
+                return None
+            task = self._turn() if heavy else self._light.popleft()
+            self._working.add(task)
+            return task
+
+    def _turn(self) -> Task:
+        """The first task of the tenant whose turn it is, who goes to the end of the line."""
+        tenant = next(iter(self._heavy))
+        tasks = self._heavy.pop(tenant)
+        task = tasks.popleft()
+        if tasks:
+            self._heavy[tenant] = tasks
+        return task
+
+    def _look(self, _: bool) -> None:
+        """Asks who has ended, and lets go of them."""
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._over, self._look_every_s):
+                    return
+                known = [*self._working, *self._light, *(task for tasks in self._heavy.values() for task in tasks)]
+            if not known:
+                continue
+            try:
+                ended = set(self._lost([task.place for task in known]))
+            except Exception:  # noqa: BLE001 - the sampler is stopping or gone; its callers hear so
+                continue
+            for task in (task for task in known if task.place in ended):
+                self._let_go(task)
+
+    def _let_go(self, task: Task) -> None:
+        task.lost.set()
+        with self._changed:
+            queue = self._heavy.get(task.tenant) if task.heavy else self._light
+            if queue is None or task not in queue:
+                return  # it is worked for, and ends by itself
+            queue.remove(task)
+            if task.heavy and not queue:
+                del self._heavy[task.tenant]
+        try:
+            task.give_up()
+        except Exception:
+            log.exception("a request could not be answered")

@@ -1,0 +1,114 @@
+"""Whose turn it is to be prepared, and that nobody waits, or holds anything, who has ended."""
+
+import threading
+from functools import partial
+
+import pytest
+
+from faceclip_serving.models.lanes import Lanes, Task
+
+
+class Requests:
+    """Requests whose work ends when it is let."""
+
+    def __init__(self, threads=1):
+        self.order, self.given_up, self.ended = [], [], set()
+        self.changed = threading.Condition()
+        self.gate = threading.Semaphore(0)
+        self.lanes = Lanes(threads, lambda places: self.ended & set(places), look_every_s=0.02)
+
+    def note(self, notes, name):
+        with self.changed:
+            notes.append(name)
+            self.changed.notify_all()
+
+    def submit(self, name, tenant="", heavy=True):
+        def work(task):
+            self.note(self.order, name)
+            if heavy:
+                assert self.gate.acquire(timeout=10)
+
+        task = Task(name, tenant, heavy, work, partial(self.note, self.given_up, name))
+        self.lanes.submit(task)
+        return task
+
+    def until(self, condition):
+        with self.changed:
+            assert self.changed.wait_for(condition, 10), (self.order, self.given_up)
+
+
+@pytest.fixture
+def requests():
+    made = Requests()
+    yield made
+    made.lanes.stop()
+    for _ in range(20):
+        made.gate.release()
+
+
+def test_who_has_no_photographs_waits_behind_nobodys(requests):
+    requests.submit("a")
+    requests.submit("b")
+    requests.until(lambda: requests.order == ["a"])
+    requests.submit("words", heavy=False)
+    requests.until(lambda: requests.order == ["a", "words"])
+
+
+def test_photographs_go_round_the_tenants(requests):
+    requests.submit("running", "flood")
+    requests.until(lambda: requests.order == ["running"])
+    for name in ("flood 1", "flood 2", "flood 3"):
+        requests.submit(name, "flood")
+    requests.submit("shop 1", "shop")
+    requests.submit("shop 2", "shop")
+    for _ in range(6):
+        requests.gate.release()
+    requests.until(lambda: len(requests.order) == 6)
+    assert requests.order == ["running", "flood 1", "shop 1", "flood 2", "shop 2", "flood 3"]
+
+
+@pytest.mark.parametrize("heavy", [True, False])
+def test_who_has_ended_is_answered_before_its_turn_and_never_worked_for(requests, heavy):
+    requests.submit("running")
+    requests.until(lambda: requests.order == ["running"])
+    if not heavy:  # the light lane is held up as well
+        blocked = threading.Event()
+        requests.lanes.submit(Task("light", "", False, lambda task: blocked.wait(10), lambda: None))
+    requests.submit("gone", heavy=heavy)
+    requests.submit("stays", heavy=heavy)
+    with requests.changed:
+        requests.ended.add("gone")
+    requests.until(lambda: requests.given_up == ["gone"])
+    requests.gate.release()
+    if not heavy:
+        blocked.set()
+    requests.until(lambda: requests.order == ["running", "stays"])
+    assert requests.given_up == ["gone"]
+
+
+def test_who_ends_while_it_is_worked_for_is_told_and_answers_itself(requests):
+    task = requests.submit("a")
+    requests.until(lambda: requests.order == ["a"])
+    requests.ended.add("a")
+    assert task.lost.wait(10)
+    assert not requests.given_up
+
+
+def test_work_that_fails_ends_no_thread(requests):
+    def fail(task):
+        raise MemoryError("no room for the answer")
+
+    for heavy in (True, False):
+        requests.lanes.submit(Task("bad", "", heavy, fail, lambda: None))
+        requests.submit(f"good {heavy}", heavy=heavy)
+    requests.until(lambda: sorted(requests.order) == ["good False", "good True"])
+
+
+def test_a_sampler_that_does_not_answer_stops_nothing():
+    def lost(places):
+        raise RuntimeError("stopping")
+
+    lanes, done = Lanes(1, lost, look_every_s=0.01), threading.Event()
+    lanes.submit(Task("a", "", True, lambda task: done.set(), lambda: None))
+    assert done.wait(10)
+    lanes.stop()
