@@ -65,12 +65,17 @@ ROOMS: Mapping[str, Room] = {
             "sampling/pictures": ("select", "pictures", "placements"),
             "sampling/previews": ("previews",),
             "sampling/schedule": ("schedule", "pictures"),
-            "sampling/service": ("loop",),
+            "sampling/probe": ("probe",),
+            "sampling/service": ("service",),
             "sampling/step_cache": ("step_cache", "pictures"),
             "sampling/tiling": ("tiling",),
         }.items()
     },
-    "admission": {"faceclip_serving/sampling/life.py": (f"{_SAMPLING}/test_admission.py", f"{_SAMPLING}/test_life.py")},
+    "admission": {
+        "faceclip_serving/sampling/life.py": tuple(
+            f"{_SAMPLING}/test_{each}.py" for each in ("admission", "life", "life_machine", "kept_reasons")
+        )
+    },
 }
 
 

@@ -38,6 +38,21 @@ class Server:
     def finish(self, place):
         self.lives.finish(self.request(place), "result")
 
+    def serve(self, every_s, count):
+        """Requests that end one after the other."""
+        for _ in range(count):
+            self.now += every_s
+            place = self.working()
+            self.finish(place)
+            self.lives.end(place)
+
+    def refuses(self, said):
+        """Once it is full, with that hint in seconds."""
+        for _ in range(4):
+            self.working()
+        with pytest.raises(Busy, match=f"retry after {said} s$"):
+            self.admitted()
+
     def deliver(self):
         self.lives.messages.put(None)
         self.lives.deliver()
@@ -75,28 +90,14 @@ def test_a_refusal_is_counted_as_an_end(server):
 @pytest.mark.parametrize(("every_s", "ends", "said"), [(7.0, 3, 7), (7.0, 2, 7), (7.0, 1, 1), (0.25, 3, 1)])
 def test_the_hint_is_the_time_between_recent_ends_and_a_second_at_least(server, every_s, ends, said):
     server.now = 100.0
-    for _ in range(ends):
-        server.now += every_s
-        place = server.working()
-        server.finish(place)
-        server.lives.end(place)
-    for _ in range(4):
-        server.working()
-    with pytest.raises(Busy, match=f"retry after {said} s$"):
-        server.admitted()
+    server.serve(every_s, ends)
+    server.refuses(said)
 
 
 def test_the_hint_forgets_how_fast_the_server_once_was(server):
-    for every_s, ends in ((0.0, 50), (10.0, 40)):
-        for _ in range(ends):
-            server.now += every_s
-            place = server.working()
-            server.finish(place)
-            server.lives.end(place)
-    for _ in range(4):
-        server.working()
-    with pytest.raises(Busy, match=r"retry after 10 s$"):
-        server.admitted()
+    server.serve(0.0, 50)
+    server.serve(10.0, 40)
+    server.refuses(10)
 
 
 def test_a_request_is_interactive_unless_it_says_otherwise(server):

@@ -1,25 +1,16 @@
-"""The step loop and the service, with a plain callable as denoiser."""
+"""The step loop, with a plain callable as denoiser."""
 
-import json
 import queue
 import time
-from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
 
-from faceclip_serving.contract import operations
-from faceclip_serving.contract.callers import Caller
-from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
-from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Prepare, Renew, Start, Status
-from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.settings import resolve
-from faceclip_serving.sampling.life import Ended, Limits, Lives
-from faceclip_serving.sampling.loop import StepLoop, Stepped, Work
+from faceclip_serving.sampling.life import Ended, Limits
+from faceclip_serving.sampling.loop import Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.service import Service
 
 from .test_pictures import conditioning, denoise, job
 
@@ -40,21 +31,6 @@ class Denoiser:
 
 
 POISON = 1e6
-SETTINGS = resolve(CPU, "faceclip", environment={})
-
-
-@pytest.fixture
-def start():
-    loops = []
-
-    def make(denoiser, max_rows=8, limits=None, observer=None):
-        lives = Lives(limits or Limits(8, 8))
-        loops.append(StepLoop(lives, denoiser, max_rows, observer))
-        return lives, loops[-1]
-
-    yield make
-    for loop in loops:
-        loop.stop()
 
 
 def submit(lives, key, one, arrays=None, deadline=None, change=lambda work: None, **wants):
@@ -226,204 +202,3 @@ def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start,
         lives.admit()
     loop._threads[0].join(30)
     assert not loop.threads_alive and load.lost == 1
-
-
-class Reply:
-    """Collects the one answer of a request."""
-
-    def __init__(self):
-        self.answers = queue.Queue()
-        self.send = self.refuse = self.answers.put
-
-    def get(self):
-        answer = self.answers.get(timeout=30)
-        assert self.answers.empty()
-        return answer
-
-
-class TestService:
-    @pytest.fixture
-    def service(self, start):
-        def make(denoiser, limits=None, digest="digest"):
-            lives, loop = start(denoiser, limits=limits)
-            made = Service(TINY_SDXL, digest, loop, lives, SETTINGS)
-            lives._on_end = lambda request, error: made.ended(request.place)
-            made.loop, made.lives = loop, lives
-            return made
-
-        return make
-
-    def ask(self, service, operation=None, arrays=None, who=Caller.OWN):
-        reply = Reply()
-        control = {} if operation is None else {"control": operations.encode(operation)}
-        service.handle({**(arrays or {}), **control}, reply, who)
-        return reply
-
-    def admit(self, service, **options):
-        return self.report(self.ask(service, Admit(**options)))["place"]
-
-    def run(self, service, key, **values):
-        """The reply of a run that was admitted before."""
-        return self.ask(service, arrays=self.arrays(key, self.admit(service), **values))
-
-    def start(self, service, key, previews=False, **values):
-        place = self.admit(service)
-        return self.report(self.ask(service, Start(previews), self.arrays(key, place, **values)))["place"]
-
-    def report(self, reply):
-        answer = reply.get()
-        assert isinstance(answer, dict), answer
-        return json.loads(answer["report"][0])
-
-    def arrays(self, key, place="", **values):
-        return {"job": replace(job(seed=key, **values), place=place).encode(), **conditioning(key)}
-
-    def in_flight(self, service):
-        return self.report(self.ask(service, Status()))["in_flight"]
-
-    def test_a_run_that_is_followed_reports_every_step_and_ends_with_the_same_latents(self, service):
-        made = service(Denoiser(0.01))
-        place = self.start(made, 1, previews=True)
-        steps = []
-        while True:
-            answer = self.ask(made, Follow(place)).get()
-            progress = json.loads(answer["report"][0])
-            if "step" not in progress:
-                break
-            steps.append(progress["step"])
-            assert answer["latents"].shape == (1, 4, 8, 8)
-        assert steps == [1, 2, 3, 4]
-        np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
-        assert progress["sampling"]["ticks"] == 4
-        assert isinstance(self.ask(made, Follow(place)).get(), InvalidRequest)
-        assert self.in_flight(made) == 1, "its pictures are decoded"
-        assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True}
-        assert self.in_flight(made) == 0
-        deadline = time.monotonic() + 30
-        while made._followers and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not made._followers, "nothing is kept of a request that has ended"
-
-    def test_a_slow_follower_hears_every_step_in_order_and_few_previews_are_kept(self, service):
-        made = service(Denoiser(0.0))
-        steps = 12
-        place = self.start(made, 1, previews=True, num_inference_steps=steps)
-        deadline = time.monotonic() + 30
-        while not self.report(self.ask(made, Status()))["decoding"] and time.monotonic() < deadline:
-            time.sleep(0.01)  # the run has ended before anybody asked
-        answers = [self.ask(made, Follow(place)).get() for _ in range(steps + 1)]
-        assert [json.loads(answer["report"][0]).get("step") for answer in answers] == [*range(1, steps + 1), None]
-        assert [answer["latents"].shape for answer in answers if "latents" in answer] == [(1, 4, 8, 8)] * SETTINGS[
-            "previews_kept"
-        ]
-
-    def test_a_caller_who_leaves_ends_the_run_and_whoever_asks_is_told(self, service):
-        made = service(Denoiser(0.01))
-        place = self.start(made, 1, num_inference_steps=100)
-        assert self.report(self.ask(made, Follow(place)))["step"] >= 1
-        assert self.report(self.ask(made, End(place, "cancelled"))) == {"ended": True}
-        while isinstance(answer := self.ask(made, Follow(place)).get(), dict):
-            pass
-        assert isinstance(answer, Cancelled) and self.in_flight(made) == 0
-
-    def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
-        made = service(Denoiser(0.2))
-        place = self.start(made, 1)
-        first, second = self.ask(made, Follow(place)), self.ask(made, Follow(place))
-        assert isinstance(first.get(), Cancelled) and self.report(second)["step"] == 1
-
-    def test_mixed_versions_and_unknown_operations_are_refused(self, service):
-        made = service(Denoiser(), digest="another digest")
-        assert "assemble" in str(self.ask(made, arrays=self.arrays(1)).get())
-        assert "assemble" in str(self.ask(made, Start(), arrays=self.arrays(1)).get())
-        for control in (b'{"op": "nonsense"}', b"[", b'{"op": "follow"}', b'{"op": "end", "place": 3}', b'{"op": ["admit"]}'):
-            reply = Reply()
-            made.handle({"control": np.array([control], object)}, reply, Caller.OWN)
-            assert isinstance(answer := reply.get(), InvalidRequest) and str(answer).startswith("control: "), control
-        assert self.in_flight(made) == 0
-
-    def test_a_full_server_refuses_at_once_and_takes_work_again_later(self, service):
-        made = service(Denoiser(0.01), Limits(1, 1))
-        first, second = self.run(made, 1), self.run(made, 2)
-        refused = self.ask(made, Admit()).get()
-        assert isinstance(refused, Busy) and "retry after" in str(refused)
-        for reply, key in ((first, 1), (second, 2)):
-            np.testing.assert_array_equal(reply.get()["latents"], alone(key, job(seed=key)))
-        assert self.admit(made)
-
-    def test_a_request_is_in_flight_until_its_pictures_are_ready_and_needs_no_place_meanwhile(self, service):
-        made = service(Denoiser(0.0), Limits(1, 0))
-        place = self.admit(made)
-        assert self.report(self.ask(made, Prepare(place))) == {}
-        assert self.report(self.ask(made, Renew([place, "?"]))) == {"gone": ["?"], "round_s": 0.0}
-        answer = self.ask(made, arrays=self.arrays(1, place)).get()
-        assert json.loads(answer["report"][0])["place"] == place
-        assert self.in_flight(made) == 1
-        assert isinstance(self.run(made, 2).get(), dict), "its place is free"
-        assert self.report(self.ask(made, Renew([place])))["round_s"] > 0
-        self.ask(made, End(place, "ok"))
-        assert self.report(self.ask(made, Status()))["decoding"] == 1
-
-    def test_a_place_that_is_lost_is_the_end_of_the_request(self, service):
-        made = service(Denoiser())
-        place = self.admit(made)
-        self.ask(made, End(place))
-        assert isinstance(self.ask(made, Prepare(place)).get(), Cancelled)
-        assert isinstance(self.ask(made, arrays=self.arrays(1, place)).get(), Cancelled)
-        assert isinstance(self.ask(made, arrays=self.arrays(1, "never admitted")).get(), Cancelled)
-
-    def test_a_request_is_ended_by_its_id(self, service):
-        made = service(Denoiser(0.01))
-        place = self.admit(made, id="mine", tenant="t")
-        reply = self.ask(made, arrays=self.arrays(1, place, num_inference_steps=200))
-        assert self.report(self.ask(made, Cancel("mine"))) == {"ended": True}
-        assert isinstance(reply.get(), Cancelled)
-        assert self.report(self.ask(made, Cancel("mine"))) == {"ended": False}
-
-    @pytest.mark.parametrize("operation", [None, *get_args(operations.Operation)])
-    def test_only_own_models_and_for_some_operations_an_operator_are_heard(self, service, operation):
-        made = service(Denoiser())
-        place = self.admit(made)
-        needed = {"place": place, "places": [place], "id": "x"}
-        asked = operation and operation(**{name: needed[name] for name in operation.__annotations__ if name in needed})
-        arrays = self.arrays(1, place) if operation in (None, Start) else {}
-        for who in (Caller.PUBLIC, Caller.OPERATOR):
-            answer = self.ask(made, asked, arrays, who).get()
-            if who is Caller.OPERATOR and operation in (Drain, Status):
-                assert isinstance(answer, dict)
-            else:
-                assert isinstance(answer, InvalidRequest) and "only models of this server" in str(answer)
-        assert made.lives.draining is (operation is Drain) and self.in_flight(made) == 1
-
-    def test_a_job_that_cannot_be_drawn_gives_its_place_back(self, service):
-        made = service(Denoiser())
-        place = self.admit(made)
-        arrays = self.arrays(1, place)
-        del arrays["embeddings"]
-        assert isinstance(self.ask(made, arrays=arrays).get(), KeyError)
-        assert self.in_flight(made) == 0
-
-    def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
-        made = service(Denoiser(0.4), Limits(3, 2))
-        assert self.report(self.ask(made, Status())) == {
-            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "draining": False, "threads_alive": True, "stalled_s": 0.0,
-            "settings": SETTINGS,
-        }  # fmt: skip
-        reply = self.run(made, 1)
-        seen = []
-        while (status := self.report(self.ask(made, Status())))["active"] or status["waiting"]:
-            seen.append(status["stalled_s"])
-            time.sleep(0.02)
-        assert max(seen) > 0.2 and min(seen[len(seen) // 4 :]) < 0.2, "it grows within a call and starts again with the next"
-        assert isinstance(reply.get(), dict)
-        made.loop.stop()
-        assert self.report(self.ask(made, Status()))["threads_alive"] is False
-
-    def test_draining_finishes_what_is_in_flight(self, service):
-        made = service(Denoiser(0.01))
-        running = self.run(made, 1)
-        assert self.report(self.ask(made, Drain()))["in_flight"] == 1
-        assert isinstance(self.ask(made, Admit()).get(), Busy)
-        assert isinstance(running.get(), dict)
-        assert self.report(self.ask(made, Drain(on=False)))["draining"] is False
-        assert isinstance(self.run(made, 2).get(), dict)
