@@ -29,6 +29,7 @@ ENVIRONMENT = {SECRET_VARIABLE: "s" * 32, OPERATOR_KEY_VARIABLE: "k" * 32}
         ({SECRET: True}, Caller.PUBLIC),
         ({SECRET: None, OPERATOR_KEY: 0}, Caller.PUBLIC),
         ({SECRET: "ü"}, Caller.PUBLIC),
+        ({SECRET: "\ud800"}, Caller.PUBLIC),  # JSON may hold what UTF-8 cannot
         ({}, Caller.PUBLIC),
     ],
 )
