@@ -55,6 +55,10 @@ SPARE_CALLS = 32
 """Of one model to others, for those who are about to be refused."""
 
 
+ALLOCATION = {"MALLOC_ARENA_MAX": "2"}
+"""For glibc, where the environment says nothing of it: each of many threads would keep what it has freed in an arena of its own."""
+
+
 class ServerError(UserError):
     """The server did not start, or died; the message ends with what its log says of it."""
 
@@ -146,7 +150,7 @@ class TritonServer:
             *absolute(options),
         ]
         self._said = Log()
-        environment = {**found.environment, **self.keys.environment, VARIABLE: json.dumps(told)}
+        environment = {**ALLOCATION, **os.environ, **found.environment, **self.keys.environment, VARIABLE: json.dumps(told)}
         self._key_file = remember(self.ports.grpc, self.keys.operator, address.text)
         self._keeper = threading.Thread(target=self._keep, args=(command, environment), daemon=True, name="tritonserver")
         self._started, self._over = (
@@ -176,7 +180,7 @@ class TritonServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if self.log is None else stack.enter_context(self.log.open("wb")),
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment},
+                    env=environment,
                     start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in order
                     preexec_fn=_die_with_parent,
                 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import queue
 import threading
 import time
@@ -124,6 +125,10 @@ class Lives:
         self._alive: dict[str, Request] = {}
         self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
+        self._due = math.inf
+        """Until then nobody's time is up, whatever comes but a new request."""
+        self._active: list[Request] = []
+        self._promoted_at = -1
         self._draining = False
         self._over: Exception | None = None
         self.changes = 0
@@ -146,6 +151,7 @@ class Lives:
                 self.messages.put(lambda: self._on_end(request, refusal))
                 raise refusal
             self._alive[request.place] = request
+            self._due = min(self._due, _due(request))
             self.changes += 1
             self._changed.notify_all()  # the loop begins to look after leases
             return request
@@ -193,6 +199,7 @@ class Lives:
     def round(self, idle: Callable[[], None] = lambda: None) -> list[Request] | None:
         """Waits until there is work; the active requests, the oldest first. None when the loop is to end.
 
+        It is the same list as long as nothing has changed.
         Before, whoever has ended is dropped and whoever may is promoted. `idle` is called before each wait.
         """
         with self._changed:
@@ -353,6 +360,8 @@ class Lives:
     def _sweep(self) -> None:
         """Ends whoever nobody holds any more, and whose time is up."""
         now = self._clock()
+        if now <= self._due:
+            return
         for request in list(self._alive.values()):
             if request.deadline is not None and now > request.deadline:
                 done = request.steps()
@@ -362,12 +371,19 @@ class Lives:
                 )
             elif now > request.held_until:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
+        self._due = min(map(_due, self._alive.values()), default=math.inf)
 
     def _promoted(self) -> list[Request]:
         """The active requests, after those who may have become so: of the tenant that is served least, the most urgent.
 
         Where pictures come faster than they are decoded, fewer become active, so that these do not pile up.
         """
+        if self._promoted_at != self.changes:
+            self._active = self._chosen_active()
+            self._promoted_at = self.changes
+        return self._active
+
+    def _chosen_active(self) -> list[Request]:
         active = [request for request in self._alive.values() if request.state is State.ACTIVE]
         if len(active) == len(self._alive) or len(active) >= self.limits.max_active:
             return active
@@ -387,6 +403,11 @@ class Lives:
     def _urgency(self, request: Request) -> float:
         """Sort key of waiting requests: the smallest goes first."""
         return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)
+
+
+def _due(request: Request) -> float:
+    """From then on a request ends by itself, if its holder does not renew its place."""
+    return request.held_until if request.deadline is None else min(request.held_until, request.deadline)
 
 
 def _in_words(error: Exception) -> Exception:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -102,6 +103,7 @@ class Work:
                 "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
                 " guidance, or a denoiser of a wider precision"
             )
+        self.usage.skipped_steps = sum(picture.cache.skipped for picture in self.pictures)
         return Finished(latents, self.usage)
 
 
@@ -136,6 +138,22 @@ Group = tuple[Request, list[Picture]]
 """A request and those of its pictures that a round is for."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Whom a round was for. It holds for the next one too, unless somebody came, went or was left out, or needs other rows."""
+
+    requests: list[Request]
+    groups: list[Group]
+    left_out: bool
+    """Whether a picture had to wait."""
+    alike_until: list[tuple[Picture, int]]
+    """Pictures, and the step at which each needs other rows or none."""
+
+    def holds_for(self, requests: list[Request]) -> bool:
+        alike = not self.left_out and requests is self.requests
+        return alike and all(picture.step < until for picture, until in self.alike_until)
+
+
 class StepLoop:
     """Works for the active requests of `lives` until it is stopped. `max_rows`: largest batch of a denoiser call."""
 
@@ -147,6 +165,7 @@ class StepLoop:
         self._observer = observer
         self._told_changes = 0
         self._batch = Batch()
+        self._choice = Choice([], [], True, [])
         self._ticks = 0
         self._untold = Ticks()
         self._round_at: float | None = None
@@ -203,10 +222,11 @@ class StepLoop:
     def _idle(self) -> None:
         self._round_at = None
         self._batch.forget()
+        self._choice = Choice([], [], True, [])
         self._tell_ticks()
         self._observe_load()
 
-    def _tick(self, requests: Iterable[Request], own_since: float) -> float:
+    def _tick(self, requests: list[Request], own_since: float) -> float:
         """One round of the denoiser and what follows from it; the time when its last call ended."""
         groups = self._chosen(requests)
         if not groups:  # all have ended since
@@ -256,15 +276,19 @@ class StepLoop:
 
         return timed
 
-    def _chosen(self, requests: Iterable[Request]) -> list[Group]:
+    def _chosen(self, requests: list[Request]) -> list[Group]:
         """Whom this round is for, in the order of their rows."""
-        works = [(request, request.work) for request in requests]
-        owner = {id(picture): request for request, work in works if work is not None for picture in work.pictures}
-        pictures = (picture for _, work in works if work is not None for picture in work.pictures)
-        groups: dict[Request, list[Picture]] = {}
-        for picture in select(pictures, self._max_rows):
-            groups.setdefault(owner[id(picture)], []).append(picture)
-        return list(groups.items())
+        if not self._choice.holds_for(requests):
+            works = [(request, request.work) for request in requests]
+            owner = {picture: request for request, work in works if work is not None for picture in work.pictures}
+            chosen = select(owner, self._max_rows)
+            groups: dict[Request, list[Picture]] = {}
+            for picture in chosen:
+                groups.setdefault(owner[picture], []).append(picture)
+            left_out = len(chosen) < sum(not picture.done for picture in owner)
+            alike_until = [] if left_out else [(picture, picture.steps_alike()) for picture in chosen]
+            self._choice = Choice(requests, list(groups.items()), left_out, alike_until)
+        return self._choice.groups
 
     def _predictions(self, groups: list[Group]) -> tuple[list[Array | Exception], int]:
         """For each group its rows of the denoiser's output, or why there are none; and the rows of all.
@@ -281,21 +305,21 @@ class StepLoop:
                 return [error], counts[0]
             log.warning("a denoiser call for %d requests failed, each is tried alone: %s", len(groups), error)
             return [self._predictions([group])[0][0] for group in groups], sum(counts)
-        ends = np.cumsum(counts)
+        ends = accumulate(counts)
         return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)
 
     def _advance(
         self, request: Request, work: Work, pictures: list[Picture], noise_pred: Array, rows: int, seconds: float
     ) -> None:
         """One step of a request's pictures, and what its caller hears of it."""
-        before, usage = work.step, work.usage
+        usage = work.usage
+        before = work.step if work.wants_steps else 0
         usage.began = usage.began or time.monotonic() - seconds
         usage.ticks += 1
         usage.rows += len(noise_pred)
         usage.shared_rows += rows
         usage.denoiser_s += seconds
         advance(pictures, noise_pred, self._ticks)
-        usage.skipped_steps = sum(picture.cache.skipped for picture in work.pictures)
         if work.wants_steps and work.step > before:
             self._lives.tell(request, work.stepped())
         if work.done:

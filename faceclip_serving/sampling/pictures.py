@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ class Picture:
     @property
     def chain(self) -> Chain:
         return self.chains[self.step]
+
+    def steps_alike(self) -> int:
+        """The first step from here on that calls for other branches, or the number of steps."""
+        branches = self.chain.branches
+        return next((i for i in range(self.step, len(self.chains)) if self.chains[i].branches != branches), len(self.chains))
 
     @property
     def timestep(self) -> float:
@@ -139,44 +145,59 @@ def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
     return chosen
 
 
+_Members = tuple[tuple[Picture, tuple[str, ...]], ...]
+"""The pictures of a call, in the order of their rows, and the branches of each."""
 _REMEMBERED_BATCHES = 4
 """More requests than one call has rows for take turns, in as many groups as there are calls."""
+
+
+class _Rows(NamedTuple):
+    """Where one picture is written to in a call's inputs: views, since to slice takes longer than to write."""
+
+    picture: Picture
+    first: Array
+    """Latents of its first branch [1, ...]."""
+    others: Array
+    """Latents of its other branches [branches - 1, ...]."""
+    timesteps: Array
+    """[branches, 1]."""
 
 
 class Batch:
     """Builds denoiser inputs, in arrays that it fills again for the same pictures: of its last few calls, since they repeat."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[tuple[Picture, tuple[str, ...]], ...], dict[str, Array]] = OrderedDict()
+        self._known: OrderedDict[_Members, tuple[dict[str, Array], list[_Rows]]] = OrderedDict()
 
     def inputs(self, pictures: Sequence[Picture]) -> dict[str, Array]:
         """All inputs of one denoiser call; rows follow the pictures' order and, within one, its chain's branches."""
         members = tuple((picture, picture.chain.branches) for picture in pictures)
-        inputs = self._known.get(members) or self._allocated(members)
+        inputs, rows = self._known.get(members) or self._allocated(members)
         self._known.move_to_end(members)
-        latents, timesteps = inputs["latents"], inputs["timestep"]
-        first = 0
-        for picture, branches in members:
-            last = first + len(branches)
-            picture.model_input(out=latents[first : first + 1])
-            latents[first + 1 : last] = latents[first]
-            timesteps[first:last] = picture.timestep
-            first = last
+        for picture, first, others, timesteps in rows:
+            picture.model_input(out=first)
+            others[...] = first
+            timesteps.fill(picture.timestep)
         return inputs
 
     def forget(self) -> None:
         """Drops references to pictures that are gone."""
         self._known.clear()
 
-    def _allocated(self, members: tuple[tuple[Picture, tuple[str, ...]], ...]) -> dict[str, Array]:
-        rows = [picture.constants[branch] for picture, branches in members for branch in branches]
-        inputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        inputs["latents"] = np.empty((len(rows), *members[0][0].shape[1:]), np.float32)
-        inputs["timestep"] = np.empty((len(rows), 1), np.float32)
-        self._known[members] = inputs
+    def _allocated(self, members: _Members) -> tuple[dict[str, Array], list[_Rows]]:
+        constants = [picture.constants[branch] for picture, branches in members for branch in branches]
+        inputs = {name: np.concatenate([each[name] for each in constants]) for name in constants[0]}
+        latents = inputs["latents"] = np.empty((len(constants), *members[0][0].shape[1:]), np.float32)
+        timesteps = inputs["timestep"] = np.empty((len(constants), 1), np.float32)
+        rows, first = [], 0
+        for picture, branches in members:
+            last = first + len(branches)
+            rows.append(_Rows(picture, latents[first : first + 1], latents[first + 1 : last], timesteps[first:last]))
+            first = last
+        self._known[members] = inputs, rows
         if len(self._known) > _REMEMBERED_BATCHES:
             self._known.popitem(last=False)
-        return inputs
+        return inputs, rows
 
 
 def advance(pictures: Sequence[Picture], noise_pred: Array, tick: int) -> None:
