@@ -73,16 +73,15 @@ def combine(predictions: Sequence[Any], scales: Sequence[float]) -> Any:
     return value
 
 
-def combine_into(out: Array, predictions: Array, scales: Sequence[float]) -> None:
-    """The same, in `out`; with one scale without further memory."""
-    if not scales:
-        out[...] = predictions[0]
-        return
-    np.subtract(predictions[1], predictions[0], out=out)
-    out *= scales[0]
-    out += predictions[0]
-    for scale, left, right in zip(scales[1:], predictions[1:-1], predictions[2:], strict=True):
-        out += scale * (right - left)
+def with_guidance(steps: Array, chains: Sequence[Chain]) -> Array:
+    """Matrices of steps over the branches in the place of the prediction: the first branch, then each one's difference to the one
+    before it. `steps`: those of `Schedule`, as many as `chains`."""
+    registers = steps.shape[1]
+    scales = np.zeros((len(chains), 1, max(len(chain.branches) for chain in chains)), np.float32)
+    for row, chain in zip(scales, chains, strict=True):
+        row[0, : len(chain.branches)] = (1.0, *chain.scales)
+    of_prediction = steps[:, :, registers : registers + 1]
+    return np.concatenate([steps[:, :, :registers], of_prediction * scales, steps[:, :, registers + 1 :]], axis=2)
 
 
 def blend(identity: Any, prefixed_text: Any, weight: float) -> Any:

@@ -20,7 +20,8 @@ import numpy as np
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
 from .life import Counts, Lives, Request
-from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls, select
+from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls
+from .turns import Choices, Group
 
 log = logging.getLogger(__name__)
 
@@ -134,26 +135,6 @@ class Observer(Protocol):
         """One of the sampler's threads has ended by an error; told by that thread itself."""
 
 
-Group = tuple[Request, list[Picture]]
-"""A request and those of its pictures that a round is for."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Whom a round was for. It holds for the next one too, unless somebody came, went or was left out, or needs other rows."""
-
-    requests: list[Request]
-    groups: list[Group]
-    left_out: bool
-    """Whether a picture had to wait."""
-    alike_until: list[tuple[Picture, int]]
-    """Pictures, and the step at which each needs other rows or none."""
-
-    def holds_for(self, requests: list[Request]) -> bool:
-        alike = not self.left_out and requests is self.requests
-        return alike and all(picture.step < until for picture, until in self.alike_until)
-
-
 class StepLoop:
     """Works for the active requests of `lives` until it is stopped. `max_rows`: largest batch of a denoiser call."""
 
@@ -161,11 +142,10 @@ class StepLoop:
         self._lives = lives
         self._denoise = in_calls(self._timed(denoise), max_rows)
         self._denoiser_s = 0.0
-        self._max_rows = max_rows
         self._observer = observer
         self._told_changes = 0
         self._batch = Batch()
-        self._choice = Choice([], [], True, [])
+        self._choices = Choices(max_rows)
         self._ticks = 0
         self._untold = Ticks()
         self._round_at: float | None = None
@@ -222,13 +202,13 @@ class StepLoop:
     def _idle(self) -> None:
         self._round_at = None
         self._batch.forget()
-        self._choice = Choice([], [], True, [])
+        self._choices.forget()
         self._tell_ticks()
         self._observe_load()
 
     def _tick(self, requests: list[Request], own_since: float) -> float:
         """One round of the denoiser and what follows from it; the time when its last call ended."""
-        groups = self._chosen(requests)
+        groups = self._choices.next(requests)
         if not groups:  # all have ended since
             return own_since
         before = self._denoiser_s
@@ -275,20 +255,6 @@ class StepLoop:
                 self._denoiser_s += time.monotonic() - started
 
         return timed
-
-    def _chosen(self, requests: list[Request]) -> list[Group]:
-        """Whom this round is for, in the order of their rows."""
-        if not self._choice.holds_for(requests):
-            works = [(request, request.work) for request in requests]
-            owner = {picture: request for request, work in works if work is not None for picture in work.pictures}
-            chosen = select(owner, self._max_rows)
-            groups: dict[Request, list[Picture]] = {}
-            for picture in chosen:
-                groups.setdefault(owner[picture], []).append(picture)
-            left_out = len(chosen) < sum(not picture.done for picture in owner)
-            alike_until = [] if left_out else [(picture, picture.steps_alike()) for picture in chosen]
-            self._choice = Choice(requests, list(groups.items()), left_out, alike_until)
-        return self._choice.groups
 
     def _predictions(self, groups: list[Group]) -> tuple[list[Array | Exception], int]:
         """For each group its rows of the denoiser's output, or why there are none; and the rows of all.

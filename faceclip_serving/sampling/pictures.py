@@ -20,7 +20,7 @@ import torch
 from ..contract.job import Job
 from ..contract.tensors import Array
 from ..contract.variant import Variant
-from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, combine_into, weighted_sum
+from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, weighted_sum, with_guidance
 from .probe import Schedule
 from .schedule import start_schedule
 from .step_cache import StepCache
@@ -46,17 +46,17 @@ class Picture:
         self.schedule, self.chains, self.constants, self.shape, self.cache = schedule, chains, constants, shape, cache
         self.step = 0
         self.last_tick = -1
-        _, registers, inputs = schedule.steps.shape
-        values = np.zeros((inputs, int(np.prod(shape))), np.float32)
-        self._inputs, self._registers = values, values[:registers]
-        self._next = np.empty_like(self._registers)
-        self._prediction = values[registers].reshape(shape[1:])
-        self._noise = torch.from_numpy(values[-1].reshape(shape))  # the prediction, where no step draws any
+        self._matrices = with_guidance(schedule.steps, chains)
+        rows, branches = schedule.steps.shape[1], max(len(chain.branches) for chain in chains)
+        self._now, self._next = (_Values(self._matrices.shape[-1], rows, branches, shape) for _ in range(2))
         self._generator = torch.Generator().manual_seed(seed)
-        self.latents = values[0].reshape(shape)
-        """FP32 [1, channels, height, width], changed in place."""
         torch.randn(shape, generator=self._generator, out=torch.from_numpy(self.latents))
-        self.latents *= np.float32(schedule.initial_scale)
+        np.multiply(self.latents, np.float32(schedule.initial_scale), out=self.latents)
+
+    @property
+    def latents(self) -> Array:
+        """FP32 [1, channels, height, width]; the next step but one writes here again."""
+        return self._now.latents
 
     @property
     def done(self) -> bool:
@@ -84,21 +84,46 @@ class Picture:
 
         Takes those after it as well that need no new prediction, see `step_cache`.
         """
-        combine_into(self._prediction, predictions, self.chain.scales)
+        self._now.take(predictions)
         if self.cache.threshold > 0:
             self.cache.remember(self.model_input(), self.chain)
-        self._take()
+        self._step()
         while self.cache.threshold > 0 and not self.done:
             if not self.cache.serves(self.model_input(), self.step, len(self.chains), self.chain):
                 break
-            self._take()
+            self._now.predictions[...] = self._next.predictions
+            self._step()
 
-    def _take(self) -> None:
+    def _step(self) -> None:
+        now, then = self._now, self._next
         if self.schedule.draws[self.step]:
-            torch.randn(self.shape, generator=self._generator, out=self._noise)
-        np.einsum("rk,kn->rn", self.schedule.steps[self.step], self._inputs, out=self._next)
-        self._registers[...] = self._next
+            torch.randn(self.shape, generator=self._generator, out=now.noise)
+        np.einsum("rk,kn->rn", self._matrices[self.step], now.all, out=then.registers)
+        self._now, self._next = then, now
         self.step += 1
+
+
+class _Values:
+    """What a step is computed from, as rows of one array, each a tensor of the latents' shape: the registers, the prediction of the
+    first branch, the differences between neighbouring branches, and noise."""
+
+    def __init__(self, count: int, registers: int, branches: int, shape: tuple[int, ...]) -> None:
+        self.all = np.zeros((count, int(np.prod(shape))), np.float32)
+        self.registers = self.all[:registers]
+        self.predictions = self.all[registers : registers + branches]
+        self.latents: Array = self.all[0].reshape(shape)
+        self.noise = torch.from_numpy(self.all[-1].reshape(shape))
+        """Of use where a step draws any; else this row is another one's."""
+        self._first = self.all[registers].reshape(shape[1:])
+        self._differences = [
+            self.all[registers + 1 : registers + count].reshape(count - 1, *shape[1:]) for count in range(1, branches + 1)
+        ]
+
+    def take(self, predictions: Array) -> None:
+        """Predictions of a chain's branches [branches, channels, height, width]."""
+        self._first[...] = predictions[0]
+        if len(predictions) > 1:
+            np.subtract(predictions[1:], predictions[:-1], out=self._differences[len(predictions) - 1])
 
 
 def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
@@ -129,12 +154,16 @@ def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]
     return [Picture(schedule, chains, constants, shape, seed, StepCache(request.step_cache)) for seed in request.seeds]
 
 
-def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
-    """The pictures of the next tick: the one that has waited longest, whole, and others of its size while their rows fit.
+def in_turn(pictures: Iterable[Picture]) -> list[Picture]:
+    """Those that are not done; the one that has waited longest comes first."""
+    return sorted((p for p in pictures if not p.done), key=lambda picture: picture.last_tick)
+
+
+def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
+    """The pictures of the next tick: the first, whole, and others of its size while their rows fit.
 
     Pictures that were served go to the back of the order, so sizes alternate and none starves.
     """
-    waiting = sorted((p for p in pictures if not p.done), key=lambda picture: picture.last_tick)
     chosen: list[Picture] = []
     rows = 0
     for picture in waiting:
@@ -143,6 +172,11 @@ def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
             chosen.append(picture)
             rows += needed
     return chosen
+
+
+def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
+    """Whom of these the next tick is for."""
+    return fitting(in_turn(pictures), max_rows)
 
 
 _Members = tuple[tuple[Picture, tuple[str, ...]], ...]

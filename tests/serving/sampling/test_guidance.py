@@ -3,7 +3,7 @@ import pytest
 
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.guidance import Chain, branches_needed, chain_at, combine, combine_into, weighted_sum
+from faceclip_serving.sampling.guidance import Chain, branches_needed, chain_at, combine, weighted_sum, with_guidance
 from tests.serving.contract.test_parameters import raw
 
 U, T, F = "unconditional", "text", "identity"
@@ -55,12 +55,18 @@ def test_formulas():
     np.testing.assert_allclose(weighted_sum([t, f], [0.25, 0.75]), 0.25 * t + 0.75 * f)
 
 
-@pytest.mark.parametrize("scales", [(), (5.0,), (3.0, 1.7)])
-def test_a_chain_in_place_has_the_same_bits(scales):
-    predictions = np.random.default_rng(0).standard_normal((len(scales) + 1, 4, 8, 8)).astype(np.float32)
-    out = np.full((4, 8, 8), np.nan, np.float32)
-    combine_into(out, predictions, scales)
-    np.testing.assert_array_equal(out, combine(predictions, scales))
+def test_guidance_within_the_matrices_of_steps_is_the_chain():
+    """Two registers and noise; chains of every length, one after the other."""
+    random = np.random.default_rng(0)
+    chains = [Chain((U, T, F), (3.0, 1.7)), Chain((U, F), (5.0,)), Chain((F,), ())]
+    steps = random.standard_normal((3, 2, 4)).astype(np.float32)
+    registers, predictions, noise = (random.standard_normal((count, 6)).astype(np.float32) for count in (2, 3, 1))
+    for step, matrix, chain in zip(steps, with_guidance(steps, chains), chains, strict=True):
+        own = predictions[: len(chain.branches)]
+        value = combine(list(own), chain.scales)
+        others = np.ones((3 - len(own), 6), np.float32)  # whatever an earlier step has left there
+        rows = np.concatenate([registers, own[:1], np.diff(own, axis=0), others, noise])
+        np.testing.assert_allclose(matrix @ rows, step @ np.stack([*registers, value, *noise]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_missing_scale_or_weight_is_an_error_and_no_other_picture():

@@ -195,7 +195,7 @@ def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start,
     load = Load()
     lives, loop = start(Denoiser(0.02), observer=load)
     *_, events = submit(lives, 1, job(seed=1, num_inference_steps=100))
-    monkeypatch.setattr(loop, "_chosen", lambda requests: 1 / 0)
+    monkeypatch.setattr(loop._choices, "next", lambda requests: 1 / 0)
     event = outcome(events)
     assert "the sampler has stopped: ZeroDivisionError" in str(event.error)
     with pytest.raises(RuntimeError, match="the sampler has stopped"):

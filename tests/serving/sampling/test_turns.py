@@ -1,0 +1,62 @@
+"""Remembered turns are those that would be found anew, whatever the pictures are and however long they go on."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faceclip_serving.sampling.guidance import Chain
+from faceclip_serving.sampling.pictures import Picture, select
+from faceclip_serving.sampling.turns import Choices
+
+BRANCHES = ("unconditional", "text", "identity")
+
+
+@dataclass(eq=False)
+class Turned(Picture):
+    """A picture as far as its turn depends on it; `strides`: how many steps each of its turns takes."""
+
+    shape: tuple[int, ...]
+    chains: tuple[Chain, ...]
+    strides: list[int] = field(default_factory=lambda: [1])
+    step: int = 0
+    last_tick: int = -1
+
+    def turn(self, tick):
+        self.strides.append(self.strides.pop(0))
+        self.step = min(self.step + self.strides[-1], len(self.chains))
+        self.last_tick = tick
+
+
+def chain(count):
+    return Chain(BRANCHES[-count:], (2.0,) * (count - 1))
+
+
+PICTURES = st.builds(
+    Turned,
+    shape=st.sampled_from([(1, 4, 8, 8), (1, 4, 8, 16)]),
+    chains=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 6)), min_size=1, max_size=3).map(
+        lambda parts: tuple(chain(count) for count, steps in parts for _ in range(steps))
+    ),
+    strides=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(PICTURES, min_size=1, max_size=3), min_size=1, max_size=5), st.integers(2, 8))
+def test_every_turn_is_the_one_that_select_would_find(works, max_rows):
+    requests = [SimpleNamespace(work=SimpleNamespace(pictures=pictures)) for pictures in works]
+    pictures = [picture for each in works for picture in each]
+    choices, tick = Choices(max_rows), 0
+    while expected := select(pictures, max_rows):
+        groups = choices.next(requests)
+        assert sorted(map(id, expected)) == sorted(id(picture) for _, chosen in groups for picture in chosen)
+        assert all(picture in request.work.pictures for request, chosen in groups for picture in chosen)
+        for picture in expected:
+            picture.turn(tick)
+        tick += 1
+        if all(picture.done for picture in works[0]) and len(works) > 1:  # a request ends: the list is another one
+            works, requests = works[1:], requests[1:]
+            pictures = [picture for each in works for picture in each]
+    assert choices.next(requests) == []
