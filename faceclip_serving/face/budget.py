@@ -1,9 +1,11 @@
-"""A limit to the time that the search for faces in one request's photographs may take."""
+"""Limits to the time and the cores that the search for faces in one request's photographs may take."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+import cv2
 
 from ..contract.errors import Cancelled, DeadlineExceeded, InvalidRequest
 from .detectors import Detector, Face
@@ -46,4 +48,20 @@ class WithinBudget:
                 f"face_images: the search for faces took more than {self._budget_s:g} s; send fewer or smaller photographs, cropped to"
                 " the person, or aligned crops with face_aligned"
             )
+        return self._detect(image)
+
+
+class SharingCores:
+    """A detector that takes every core while no other request has photographs, and one core among others.
+
+    So each thread that prepares takes one core, and a request that is alone waits for no core that nobody uses.
+    """
+
+    def __init__(self, detect: Detector, crowded: Callable[[], bool]) -> None:
+        self.name = detect.name
+        self._detect = detect
+        self._crowded = crowded
+
+    def __call__(self, image: Pixels) -> list[Face]:
+        cv2.setNumThreads(1 if self._crowded() else cv2.getNumberOfCPUs())  # of the whole process
         return self._detect(image)

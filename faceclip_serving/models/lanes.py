@@ -63,6 +63,12 @@ class Lanes:
                 self._light.append(task)
             self._changed.notify_all()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more than one request with photographs is here."""
+        with self._changed:
+            return sum(map(len, self._heavy.values())) + sum(task.heavy for task in self._working) > 1
+
     def stop(self) -> None:
         """Begins nothing any more."""
         with self._changed:

@@ -21,7 +21,8 @@ class Choice:
     after: Choice | None = None
     """Whom the next round is for, once that is known."""
 
-    def holds(self) -> bool:
+    def unchanged(self) -> bool:
+        """Whether its pictures, now that they were served, come back as they were."""
         return all(picture.step < until for picture, until in self.alike_until)
 
 
@@ -43,11 +44,12 @@ class Choices:
         if requests is not self._requests:
             self.forget()
             self._requests = requests
-        choice = self._last and self._last.after
-        if choice is None or not choice.holds():
+        last = self._last
+        choice = last.after if last is not None and last.unchanged() else None
+        if choice is None:
             choice = self._found(requests)
-            if self._last is not None:
-                self._last.after = choice
+            if last is not None and last.unchanged():
+                last.after = choice
         self._last = choice
         return choice.groups
 

@@ -11,14 +11,12 @@ import threading
 from functools import partial
 from typing import Any
 
-import cv2
-
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.operations import Lost, Prepare
 from faceclip_serving.contract.parameters import FACE_IMAGES
 from faceclip_serving.contract.request import parse_one
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.face.budget import WithinBudget
+from faceclip_serving.face.budget import SharingCores, WithinBudget
 from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.holder import asking
@@ -37,7 +35,6 @@ def _stand_back() -> None:
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
-        cv2.setNumThreads(1)  # a request is one thread, so that `preparing_threads` says how many cores are taken
         self._setup = setup
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._ask = asking(setup.call)
@@ -92,7 +89,7 @@ class TritonPythonModel:
     def _detector(self) -> Detector:
         """One for each thread: it keeps the size of its picture."""
         if not hasattr(self._own, "detector"):
-            self._own.detector = YuNet()
+            self._own.detector = SharingCores(YuNet(), lambda: self._lanes.crowded)
         detector: Detector = self._own.detector
         return detector
 

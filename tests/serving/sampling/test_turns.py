@@ -1,7 +1,6 @@
 """Remembered turns are those that would be found anew, whatever the pictures are and however long they go on."""
 
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +28,16 @@ class Turned(Picture):
         self.last_tick = tick
 
 
+@dataclass(eq=False)
+class Work:
+    pictures: list[Turned]
+
+
+@dataclass(eq=False)
+class Request:
+    work: Work
+
+
 def chain(count):
     return Chain(BRANCHES[-count:], (2.0,) * (count - 1))
 
@@ -46,7 +55,7 @@ PICTURES = st.builds(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(PICTURES, min_size=1, max_size=3), min_size=1, max_size=5), st.integers(2, 8))
 def test_every_turn_is_the_one_that_select_would_find(works, max_rows):
-    requests = [SimpleNamespace(work=SimpleNamespace(pictures=pictures)) for pictures in works]
+    requests = [Request(Work(pictures)) for pictures in works]
     pictures = [picture for each in works for picture in each]
     choices, tick = Choices(max_rows), 0
     while expected := select(pictures, max_rows):
