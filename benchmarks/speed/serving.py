@@ -14,8 +14,10 @@ import random
 import statistics
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from export.commandline import add_checkpoint, add_variant
 from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.placements import CPU, ONNX_FILE
 from faceclip_serving.contract.signatures import DENOISER, bounds, components
+from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from server.metrics import read_metrics
@@ -31,6 +34,7 @@ from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, say
 from ..measure.running import serving
 from ..measure.sleeping import CARD, Sleep
+from ..measure.sleeping_denoiser import predict
 from ..measure.timing import seconds_of
 
 if TYPE_CHECKING:
@@ -68,20 +72,21 @@ class Bench:
         low, high = self.variant.limits.size
         side = max(low, 64)
         if self.sleep is not None:
-            return side, self.sleep.of(ROWS_PER_PICTURE)
+            return side, self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)
         while (seconds := self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)) < MIN_STEP_S and side < high:
             side += 32
         return side, seconds
 
     def denoise_s(self, rows: int, side: int, repeats: int) -> float:
         """Median seconds of one denoiser call of so many rows in this process."""
-        if self.sleep is not None:
-            return self.sleep.of(rows)
         cells = side // self.variant.latent_scale
         signature = components(self.variant)[DENOISER]
         inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
-        self.denoiser.run(inputs)
-        return statistics.median(seconds_of(lambda: self.denoiser.run(inputs)) for _ in range(repeats))
+        run: Callable[[Mapping[str, Array]], Mapping[str, Array]] = self.denoiser.run
+        if self.sleep is not None:
+            run = partial(predict, **asdict(self.sleep))
+        run(inputs)
+        return statistics.median(seconds_of(lambda: run(inputs)) for _ in range(repeats))
 
     def generate(self, seed: int, steps: int | None = None, **options: Any) -> bytes:
         result = self.pipe(
