@@ -122,7 +122,12 @@ def run(args: argparse.Namespace) -> int:
         args.logs.mkdir(parents=True, exist_ok=True)
     found = []
     for case in list(cases(args)):  # all of them, before minutes are spent
-        result = {"component": case.component, "choice": case.choice, "limits": case.limits, **run_module(compiler.__name__, case.job)}
+        result = {
+            "component": case.component,
+            "choice": case.choice,
+            "limits": case.limits,
+            **run_module(compiler.__name__, case.job),
+        }
         say(f"{_name(result)}: {result.get('refused') or result.get('error') or str(result['seconds']) + ' s'}")
         found.append(result)
     print(shown(found), file=sys.stderr)

@@ -124,7 +124,9 @@ def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) ->
     def kept(tensor: Watched) -> str:
         if tensor.operator in ONNX_ISLANDS:
             return "operator"
-        starts = row.fp32 if tensor.operator in ONNX_PRODUCTS else (*row.fp32, *row.wide)  # a wide layer's own product is in half
+        starts = (
+            row.fp32 if tensor.operator in ONNX_PRODUCTS else (*row.fp32, *row.wide)
+        )  # a wide layer's own product is in half
         declared = next((start for start in starts if fnmatch.fnmatchcase(tensor.layer, f"{start}*")), "")
         return declared or ("rescaled" if row.fit_half is not None else "")
 
