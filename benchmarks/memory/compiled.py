@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     print(shown(found), file=sys.stderr)
     largest = args.largest and list(args.largest)
     emit(
-        f"compiled-{args.variant}",
+        "-".join(["compiled", args.variant, *(args.component or ())]),
         {"variant": args.variant, "precision": args.precision, "sm": args.sm, "largest": largest, "builds": found},
     )
     return 0 if all("plan_bytes" in each for each in found) else 1
