@@ -112,3 +112,19 @@ def test_a_sampler_that_does_not_answer_stops_nothing():
     lanes.submit(Task("a", "", True, lambda task: done.set(), lambda: None))
     assert done.wait(10)
     lanes.stop()
+
+
+def test_it_is_crowded_from_the_second_request_with_photographs_on(requests):
+    lanes = requests.lanes
+    assert not lanes.crowded
+    requests.submit("first")
+    requests.until(lambda: "first" in requests.order)
+    requests.submit("words", heavy=False)
+    requests.until(lambda: "words" in requests.order)
+    assert not lanes.crowded
+    requests.submit("second")  # waits
+    assert lanes.crowded
+    requests.gate.release()
+    requests.until(lambda: "second" in requests.order)
+    assert not lanes.crowded
+    requests.gate.release()
