@@ -96,10 +96,10 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
         "finish": partial(finish, variant, placement, _DIGEST),
     }
     for name in COMPONENTS:
-        runtime = placement.components[name].runtime
+        execution = placement.components[name]
         tile = placement.vae_tile if name == VAE_DECODER else 0
-        path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
-        run = _component(path, nets[name], runtime, limits[name], threads)
+        path = repository / (VAE_TILE if tile else name) / "1" / execution.runtime.artifact
+        run = _component(path, nets[name], execution, limits[name], threads)
         if tile:
             stages[name] = tiled(run, tile, variant.latent_scale)
         else:
@@ -107,11 +107,8 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     return Pipeline(variant, placement.denoiser_rows, stages)
 
 
-def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:
-    """A component of a repository, by ONNX Runtime or TensorRT. An engine stays loaded until the process ends."""
-    if runtime.providers:
-        return OnnxComponent(path, signature, runtime.providers, limits, threads).run
-    from export.engine.device import open_device
-    from export.engine.tensorrt import running
-
-    return _OPEN.enter_context(running(path, signature, open_device()))
+def _component(path: Path, signature: Signature, execution: Execution, limits: Bounds, threads: int) -> Run:
+    """A component of a repository, by ONNX Runtime or TensorRT. A plan stays loaded until the process ends."""
+    if execution.runtime.providers:
+        return OnnxComponent(path, signature, execution.runtime.providers, limits, threads).run
+    return TrtComponent(path, signature, execution, limits).run
