@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from export.paths import ROOT
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.placements import Placement, Runtime
+from faceclip_serving.contract.placements import Execution, Placement
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
     DENOISER,
@@ -36,13 +35,12 @@ from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.models.trt_component import TrtComponent
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.tiling import Run, tiled
 
 Arrays = dict[str, Array]
 _DIGEST = package_digest(ROOT / "faceclip_serving")
-_OPEN = ExitStack()
-"""Of engines."""
 
 
 @dataclass

@@ -103,7 +103,9 @@ def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
             )
         return Target(runtime, machine)
     if not sm and not machine.gpu:
-        raise EngineError("sm: no NVIDIA card here to build for; say for which, e.g. --sm 75,86,89,120 for RTX 20, 30, 40 and 50")
+        raise EngineError(
+            "sm: no NVIDIA card here to build for; say for which, e.g. --sm 75,86,89,120 for RTX 20, 30, 40 and 50"
+        )
     from .tensorrt import compute_capabilities
 
     wanted, known = sorted(set(sm or [sm_of(machine.compute_capability)])), compute_capabilities()
@@ -149,9 +151,7 @@ def build_engine(
     if not target.runtime.ahead_of_time:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder / PLAN_FILE) as partial:
-        work = Work(
-            folder / ONNX_FILE, partial, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache
-        )
+        work = Work(folder / ONNX_FILE, partial, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
         measured = build_apart(work)
     return _finish(folder, recipe, target.machine, measured), True
 

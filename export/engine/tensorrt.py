@@ -73,7 +73,7 @@ def build(work: Work) -> Measured:
         with work.log.open("w") as log:
             _build(work, log, progress)
     except PolygraphyException as error:
-        raise EngineError(f"{work.onnx}: {str(error).splitlines()[0]}{last_errors(work.log)}") from None
+        raise EngineError(f"{work.onnx}: not built: {str(error).splitlines()[0]}{last_errors(work.log)}") from None
     finally:
         progress.close()
     seconds = round(time.monotonic() - started, 1)
@@ -132,7 +132,9 @@ def check_network(onnx: Path, network: trt.INetworkDefinition, signature: Signat
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     for what, found, declared in (("inputs", inputs, signature.inputs), ("outputs", outputs, signature.outputs)):
         got = {tensor.name: (tensor.dtype.name, list(tensor.shape)) for tensor in found}
-        expected = {tensor.name: ("FLOAT" if tensor.dtype is DType.FP32 else tensor.dtype.name, tensor.dims) for tensor in declared}
+        expected = {
+            tensor.name: ("FLOAT" if tensor.dtype is DType.FP32 else tensor.dtype.name, tensor.dims) for tensor in declared
+        }
         if got.keys() != expected.keys() or not all(_alike(got[name], expected[name]) for name in expected):
             raise EngineError(f"{onnx}: {what}: expected {expected}, the graph has {got}; export it again")
 
@@ -157,9 +159,10 @@ _PHRASES = {
 
 
 def last_errors(log: Path) -> str:
-    """The last lines of a build log that report errors, for a message, with the log's place."""
+    """What a build log reports as an error, for a message: refused nodes, or else the last line; and the log's place."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("[E]")]
-    return "".join(f"\n  {line}" for line in [*lines[-3:], f"the whole log: {log}"])
+    nodes = [line for line in lines if line.startswith("[E] In node")]
+    return "".join(f"\n  {line}" for line in [*(nodes[:5] or lines[-1:]), f"the whole log: {log}"])
 
 
 def refit(base: Path, onnx: Path, plan: Path, log_file: Path) -> None:
@@ -174,7 +177,9 @@ def refit(base: Path, onnx: Path, plan: Path, log_file: Path) -> None:
             raise EngineError(f"{onnx}: TensorRT cannot take its weights; the reason is in {log_file}")
         missing = refitter.get_missing_weights()
         if missing:
-            raise EngineError(f"{onnx}: has no values for {len(missing)} weights of the plan, e.g. {missing[:3]}; build instead")
+            raise EngineError(
+                f"{onnx}: has no values for {len(missing)} weights of the plan, e.g. {missing[:3]}; build instead"
+            )
         if not refitter.refit_cuda_engine():
             raise EngineError(f"{onnx}: TensorRT could not exchange the weights; the reason is in {log_file}")
         # The default keeps the weights in, which is what a stripped plan is refitted for.

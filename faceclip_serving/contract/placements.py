@@ -1,7 +1,8 @@
 """Where each component runs, as data. A placement maps components to runtimes; it never changes a signature.
 
 A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, a plan in Triton's
-own TensorRT backend, or a plan of TensorRT for RTX inside the Python backend. `python -m export forecast` says what memory a placement needs.
+own TensorRT backend, or a plan of TensorRT for RTX inside the Python backend. `python -m export forecast` says what memory a placement
+needs.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE,
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU", package="tensorrt")
 """TensorRT proper, for all cards, in Triton's own backend: NVIDIA's container brings both."""
-TRT_RTX = Runtime(
-    "trt-rtx", "python", "", PLAN_FILE, "KIND_GPU", package="tensorrt_rtx", ahead_of_time=True, cuda_graphs=True
-)
+TRT_RTX = Runtime("trt-rtx", "python", "", PLAN_FILE, "KIND_GPU", package="tensorrt_rtx", ahead_of_time=True, cuda_graphs=True)
 """TensorRT for RTX, for GeForce and RTX cards of series 20 to 50: a wheel, no container."""
 RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT, TRT_RTX)}
 PLAN_RUNTIMES = tuple(name for name, runtime in RUNTIMES.items() if runtime.package)

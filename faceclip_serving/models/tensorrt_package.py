@@ -91,7 +91,9 @@ def find_card(gpu: int = 0) -> Card:
     try:
         asked = subprocess.run(query, capture_output=True, text=True, timeout=60)
     except OSError as error:
-        raise PackageError(f"no NVIDIA driver here ({error}); plans run on a machine with an NVIDIA card and its driver") from None
+        raise PackageError(
+            f"no NVIDIA driver here ({error}); plans run on a machine with an NVIDIA card and its driver"
+        ) from None
     if asked.returncode:
         raise PackageError(f"GPU {which}: nvidia-smi says: {(asked.stdout + asked.stderr).strip()}")
     return read_card(asked.stdout)

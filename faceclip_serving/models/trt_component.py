@@ -53,7 +53,9 @@ class TrtComponent:
             self._check_tensors(engine)
             if execution.weights_on_card_bytes is not None:
                 engine.weight_streaming_budget_v2 = min(execution.weights_on_card_bytes, engine.streamable_weights_size)
-            context = self._specialised(engine, runtime.cuda_graphs) if runtime.ahead_of_time else engine.create_execution_context()
+            context = (
+                self._specialised(engine, runtime.cuda_graphs) if runtime.ahead_of_time else engine.create_execution_context()
+            )
             if context is None:
                 raise PlanError(
                     f"{path}: not enough GPU memory for its activations; build it for smaller pictures (`--largest` of `python -m export"
@@ -73,7 +75,9 @@ class TrtComponent:
 
         self._signature.check_inputs(arrays, self._bounds)
         try:
-            found = self._runner.infer({name: np.ascontiguousarray(array) for name, array in arrays.items()}, check_inputs=False)
+            found = self._runner.infer(
+                {name: np.ascontiguousarray(array) for name, array in arrays.items()}, check_inputs=False
+            )
         except PolygraphyException as error:
             shapes = {name: list(array.shape) for name, array in arrays.items()}
             raise PlanError(f"{self._path}: TensorRT could not run it on shapes {shapes}: {error}") from error

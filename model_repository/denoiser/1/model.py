@@ -1,4 +1,4 @@
-"""Runs `denoiser` on ONNX Runtime, or its plan on TensorRT for RTX. Triton's own backends have the artifact here alone, and need no Python."""
+"""Runs `denoiser` on ONNX Runtime, or its plan on TensorRT for RTX. Triton's own backends need the artifact alone, no Python."""
 
 from faceclip_serving.models.component_model import TritonPythonModel
 
