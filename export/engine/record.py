@@ -209,10 +209,10 @@ def unfit(recipe: Recipe, purpose: Purpose) -> str | None:
     Where it was built for chosen pictures, it must serve those as the placement calls them; larger ones fail when they are asked for.
     """
     for what, expected, found in (
-        ("runtime", purpose.execution.runtime.name, recipe.runtime),
         ("variant", purpose.variant.name, recipe.variant),
         ("component", purpose.component, recipe.component),
         ("precision", purpose.precision, recipe.precision),
+        ("runtime", purpose.execution.runtime.name, recipe.runtime),
     ):
         if expected != found:
             return f"expected a plan of {what} {expected}, {RECORD} says {found}"

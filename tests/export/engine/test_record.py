@@ -155,7 +155,14 @@ def of(variant, placement, component, sizes=ALL_SIZES):
     """A recipe as `export engine` writes it for a placement."""
     purpose = Purpose(variant, placements(variant)[placement], component)
     return Recipe(
-        variant.name, component, purpose.precision, RECIPE.onnx, bounds_document(purpose.bounds(sizes)), Options(), sizes
+        variant.name,
+        component,
+        purpose.precision,
+        RECIPE.onnx,
+        bounds_document(purpose.bounds(sizes)),
+        Options(),
+        sizes,
+        purpose.execution.runtime.name,
     )
 
 
@@ -256,7 +263,7 @@ def test_other_capabilities_and_versions_are_reasons_to_compile(compiled):
 
 
 def test_a_plan_of_one_tensorrt_is_not_for_the_other(compiled):
-    with pytest.raises(EngineError, match="expected a plan of runtime tensorrt, model.plan.json says trt-rtx"):
+    with pytest.raises(EngineError, match=r"expected a plan of runtime tensorrt, model.plan.json says trt-rtx"):
         check_plan(compiled, PURPOSE)
     rewrite(compiled, recipe=RECIPE)
     with pytest.raises(EngineError, match=r"says tensorrt; build it here with `.* --placement 24gb --runtime trt-rtx --comp"):

@@ -85,7 +85,7 @@ def test_a_process_has_one_tensorrt_and_polygraphy_drives_the_chosen_one():
 @without_driver
 def test_without_a_driver_a_plan_is_refused_in_words(tmp_path):
     signature = components(TINY_SDXL)[DENOISER]
-    with pytest.raises(PackageError, match="no NVIDIA driver here .*; plans run on a machine with an NVIDIA card"):
+    with pytest.raises(PackageError, match=r"no NVIDIA driver here .*; plans run on a machine with an NVIDIA card"):
         TrtComponent(tmp_path / "model.plan", signature, Execution(TRT_RTX, "fp16"), {})
 
 
