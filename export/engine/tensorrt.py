@@ -123,7 +123,8 @@ def _build(work: Work, log: TextIO, progress: Progress) -> None:
 
 def parsed(onnx: Path) -> tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser]:
     """An ONNX file as the compiler's parser reads it."""
-    return cast("Any", network_from_onnx_path(str(onnx), strongly_typed=True))
+    found: tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser] = network_from_onnx_path(str(onnx), strongly_typed=True)
+    return found
 
 
 def check_network(onnx: Path, network: trt.INetworkDefinition, signature: Signature) -> None:
@@ -204,11 +205,12 @@ def information(path: Path) -> dict[str, Any]:
 def load(path: Path) -> trt.ICudaEngine:
     """Raises `EngineError` where the plan cannot be loaded here."""
     try:
-        return cast("Any", engine_from_path(str(path)))
+        engine: trt.ICudaEngine = engine_from_path(str(path))
     except PolygraphyException as error:
         raise EngineError(
             f"{path}: TensorRT cannot load it: another GPU or TensorRT version built it, or memory is short"
         ) from error
+    return engine
 
 
 @contextmanager

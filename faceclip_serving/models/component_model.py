@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..contract.signatures import bounds
@@ -17,7 +18,7 @@ class TritonPythonModel:
         path = setup.folder / execution.runtime.artifact
         limits = bounds(setup.variant, placement.denoiser_rows, setup.vae_tile)[name]
         self._signature = setup.signature
-        self._close = lambda: None
+        self._close: Callable[[], None] = lambda: None
         if execution.runtime.package:
             from .trt_component import TrtComponent  # where there is no plan, its packages may be missing
 

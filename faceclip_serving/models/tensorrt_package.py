@@ -46,12 +46,15 @@ def use(runtime: Runtime) -> str:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi numbers cards
     try:
         if package == TRT_RTX.package:
-            import tensorrt_rtx as trt
+            import tensorrt_rtx
+
+            found = str(tensorrt_rtx.__version__)
         else:
-            import tensorrt as trt
+            import tensorrt
+
+            found = str(tensorrt.__version__)
     except (ImportError, OSError) as error:
         raise PackageError(f"{package} is installed, but its libraries do not load ({error}): {_CURE[package]}") from error
-    found = str(trt.__version__)
     check_version(package, found)
     return found
 

@@ -16,7 +16,7 @@ from export.engine.record import LOG, Machine, Purpose, check_plan, read_record
 from export.engine.shapes import shape_ranges
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, components
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.tensors import DType
 
 from ..micro import MICRO
@@ -73,21 +73,21 @@ def test_half_precision_is_compiled_for_the_cards_that_take_it(component, sm, mi
 
 
 def test_the_command_says_what_it_built_as_json_and_keeps_it(tiny_fp32, tmp_path, capsys):
-    linked(tiny_fp32 / TEXT_ENCODER, tmp_path / "fp16" / TEXT_ENCODER)  # what a graph computes in does not matter here
-    command = ["engine", "--sm", "89", "--json", "--components", str(tmp_path), "--component", TEXT_ENCODER]
+    linked(tiny_fp32 / FACE_ENCODER, tmp_path / "fp16" / FACE_ENCODER)  # what a graph computes in does not matter here
+    command = ["engine", "--sm", "89", "--json", "--components", str(tmp_path), "--component", FACE_ENCODER]
     assert main(command) == 0
     out, err = capsys.readouterr()
     (line,) = out.splitlines()
     found = json.loads(line)
     assert found["runtime"] == f"tensorrt-rtx {target_of(TRT_RTX, (89,)).machine.tensorrt}" and found["sm"] == [89]
-    assert found["components"].keys() == {TEXT_ENCODER} and found["components"][TEXT_ENCODER]["built"]
-    size = (tmp_path / "fp16" / TEXT_ENCODER / PLAN_FILE).stat().st_size
-    assert found["components"][TEXT_ENCODER]["plan_mb"] == pytest.approx(size / 1e6, abs=1e-3)
-    assert all(found["components"][TEXT_ENCODER][key] > 0 for key in ("activation_bytes", "weight_bytes", "seconds"))
+    assert found["components"].keys() == {FACE_ENCODER} and found["components"][FACE_ENCODER]["built"]
+    size = (tmp_path / "fp16" / FACE_ENCODER / PLAN_FILE).stat().st_size
+    assert found["components"][FACE_ENCODER]["plan_mb"] == pytest.approx(size / 1e6, abs=1e-3)
+    assert all(found["components"][FACE_ENCODER][key] > 0 for key in ("activation_bytes", "weight_bytes", "seconds"))
     assert "activations" in err
     assert main(command) == 0
-    again = json.loads(capsys.readouterr().out)["components"][TEXT_ENCODER]
-    assert not again.pop("built") and again.items() <= found["components"][TEXT_ENCODER].items()
+    again = json.loads(capsys.readouterr().out)["components"][FACE_ENCODER]
+    assert not again.pop("built") and again.items() <= found["components"][FACE_ENCODER].items()
 
 
 @pytest.mark.parametrize(("sm", "words"), [((90,), "compiles for 75, .*120.*, got 90"), ((89, 60), "got 60, 89")])
