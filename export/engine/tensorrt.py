@@ -132,12 +132,16 @@ def check_network(onnx: Path, network: trt.INetworkDefinition, signature: Signat
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     for what, found, declared in (("inputs", inputs, signature.inputs), ("outputs", outputs, signature.outputs)):
-        got = {tensor.name: (tensor.dtype.name, list(tensor.shape)) for tensor in found}
+        got = {tensor.name: (tensor.dtype.name, _sizes(tensor.shape)) for tensor in found}
         expected = {
             tensor.name: ("FLOAT" if tensor.dtype is DType.FP32 else tensor.dtype.name, tensor.dims) for tensor in declared
         }
         if got.keys() != expected.keys() or not all(_alike(got[name], expected[name]) for name in expected):
             raise EngineError(f"{onnx}: {what}: expected {expected}, the graph has {got}; export it again")
+
+
+def _sizes(dims: trt.Dims) -> list[int]:
+    return [dims[i] for i in range(len(dims))]
 
 
 def _alike(got: tuple[str, list[int]], expected: tuple[str, list[int]]) -> bool:
@@ -196,7 +200,7 @@ def information(path: Path) -> dict[str, Any]:
     for i in range(engine.num_io_tensors):
         name = engine.get_tensor_name(i)
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-            context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+            context.set_input_shape(name, tuple(_sizes(engine.get_tensor_profile_shape(name, 0)[1])))
     inspector.execution_context = context
     document = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     return cast("dict[str, Any]", document)
@@ -247,5 +251,5 @@ def _peak_host_bytes() -> int | None:
 
 def compute_capabilities() -> list[int]:
     """What plans can be compiled for ahead of time, e.g. 89."""
-    names = trt.ComputeCapability.__members__
+    names = cast("Any", trt).ComputeCapability.__members__  # TensorRT for RTX alone has it
     return sorted(int(name.removeprefix("SM")) for name in names if name.startswith("SM"))
