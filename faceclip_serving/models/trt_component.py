@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from ..contract.errors import UserError
 from ..contract.placements import Execution
 from ..contract.tensors import Array, Bounds, Signature
-from .tensorrt_package import find_card, use
+from .tensorrt_package import PackageError, find_card, use
 
 log = logging.getLogger(__name__)
 
@@ -133,5 +134,12 @@ def select_gpu(gpu: int) -> None:
     """Makes `gpu` the card of this thread, for TensorRT too. Raises `PackageError` where CUDA's runtime library is not found."""
     from polygraphy import cuda
 
-    wrapper = cuda.wrapper()
+    # Polygraphy looks where the variable says when it is first used, and not yet where wheels for CUDA 13 put the library.
+    wheels = [str(folder) for place in sys.path if (folder := Path(place or ".") / "nvidia/cu13/lib").is_dir()]
+    known = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(dict.fromkeys([*known, *wheels]))
+    try:
+        wrapper = cuda.wrapper()
+    except OSError as error:
+        raise PackageError(f"CUDA's runtime library is not found ({error}); pip install nvidia-cuda-runtime") from error
     wrapper.check(wrapper.handle.cudaSetDevice(gpu))
