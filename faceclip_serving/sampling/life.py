@@ -83,8 +83,10 @@ class Request:
     """What the loop does for it."""
     listener: Callable[[Any], None] | None = None
     """Hears what becomes of the work: any number of events, and exactly one last one."""
+    result: Any = None
+    """What goes to the decoder when that is its turn."""
     decoded: bool = False
-    """Whether its work went to the decoder."""
+    """Whether it has gone there."""
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
@@ -238,14 +240,23 @@ class Lives:
                 self._say(request, event)
 
     def finish(self, request: Request, result: Any) -> None:
-        """The work is done, `result` is the last thing its listener hears; decoding begins."""
+        """The work is done; `result` is the last thing its listener hears, when the decoder has few others to do."""
         with self._changed:
             if request.state is not State.ACTIVE:
                 return
-            request.state, request.decoded = State.DECODING, True
-            request.work = None
+            request.state, request.work = State.DECODING, None
             self._note_change()
+            request.result = result
             self._finished_at.append(self._clock())
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Lets results go to the decoder, the oldest first: few at a time, since what is there cannot be taken back."""
+        handed = sum(request.decoded for request in (*self._alive.values(), *self._leaving.values()))
+        done = [request for request in self._alive.values() if request.state is State.DECODING and not request.decoded]
+        for request in done[: max(0, most_decoded(self.limits.max_active) - handed)]:
+            request.decoded = True
+            result, request.result = request.result, None
             self._say(request, result, last=True)
 
     # ---------------------------------------------------------------------------------------------------------- the way out
@@ -259,6 +270,7 @@ class Lives:
             request = self._leaving.pop(place, None)
             if request is not None:
                 request.state = State.ENDED
+                self._hand_over()
                 self._note_change()
                 self._changed.notify_all()
             return ended
@@ -269,10 +281,11 @@ class Lives:
             request = self._alive.pop(place, None)
             if request is None:
                 return False
-            was, request.state, request.work = request.state, State.LEAVING, None
+            unanswered = request.state in (State.WAITING, State.ACTIVE, State.DECODING) and not request.decoded
+            request.state, request.work, request.result = State.LEAVING, None, None
             self._leaving[place] = request
             self._note_change()
-            if was in (State.WAITING, State.ACTIVE):
+            if unanswered:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
             request.listener, request.steps = None, int
@@ -433,7 +446,7 @@ class Lives:
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
         if not waiting or len(active) >= self.limits.max_active:
             return active
-        decoding = sum(request.decoded for request in (*self._alive.values(), *self._leaving.values()))
+        decoding = sum(r.decoded or r.state is State.DECODING for r in (*self._alive.values(), *self._leaving.values()))
         turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
         served = Counter(request.tenant for request in active)
         now = self._clock()
@@ -471,6 +484,11 @@ class Lives:
     def _urgency(self, request: Request) -> float:
         """Sort key of waiting requests: the smallest goes first."""
         return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)
+
+
+def most_decoded(max_active: int) -> int:
+    """Requests whose pictures are at the decoder at a time: enough to keep it busy, and to fill a batch."""
+    return max(2, max_active // 2)
 
 
 def _due(request: Request) -> float:
