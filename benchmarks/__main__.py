@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": Command("benchmarks.speed.compare", "served against its peers, in one run"),
     "latency": Command("benchmarks.speed.latency", "floor, stages, requests; sweeps and a chart"),
     "vram": Command("benchmarks.memory.vram", "idle and peak memory of the host, and of a GPU if there is one"),
+    "compiled": Command("benchmarks.memory.compiled", "whether TensorRT for RTX takes each graph, and what memory it says"),
     "onestep": Command("benchmarks.memory.onestep", "each component once, at full size"),
     "serving": Command("benchmarks.speed.serving", "throughput, late joiners, cancellation"),
     "placements": Command(

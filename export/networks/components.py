@@ -52,8 +52,10 @@ class Network:
     tolerance: Mapping[str, float]
     """Precision -> largest error allowed, as a share of the reference's largest absolute value."""
     fp32: tuple[str, ...] = ()
-    """Sub-modules and tensors, by the start of their names, that stay FP32 in `fp16` besides `precision.FP32_LAYERS`; `*`
-    stands for any text."""
+    """Tensors that no product reads, by the start of their names, that stay FP32 in `fp16` besides those of
+    `precision.FP32_LAYERS`; `*` stands for any text."""
+    wide: tuple[str, ...] = ()
+    """Layers, by the start of their names, that multiply in half precision and answer in FP32: see `WideLinear`."""
     fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
     lora: Target | None = None
@@ -79,6 +81,13 @@ times as far to 0.08 and 0.17; these are twice that. A graph that computes somet
 _NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0}
 """Below the worst that nano, the only trained network at hand, measured (docs/measured.md). Different pictures are 10 to 12 dB apart."""
 
+_UNET_ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "*.time_emb_proj")
+_DIT_ENDS = (
+    *("transformer.x_embedder", "transformer.context_embedder", "transformer.time_text_embed"),
+    *("transformer.norm_out", "transformer.proj_out"),
+)
+"""What enters and leaves a denoiser; of the UNet, also how time reaches its blocks. Not in 8 bits."""
+
 NETWORKS: Mapping[type, Mapping[str, Network]] = {
     SDXLArchitecture: {
         FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
@@ -87,10 +96,9 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             sdxl.denoiser,
             "unet",
             _TOLERANCE,
-            fp32=("unet.time_embedding", "unet.add_embedding"),
-            keep_8bit=("unet.conv_in", "unet.conv_out", "*.time_emb_proj"),
+            keep_8bit=_UNET_ENDS,
             lora=lora_names.UNET,
-            quantization=Quantization(("unet.conv_in", "unet.conv_out", "*.time_emb_proj", "*.conv_shortcut"), _NEAR_DB),
+            quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
@@ -100,23 +108,28 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             flux.text_encoder,
             "face_t5_encoder",
             _TOLERANCE,
-            fp32=("no_face_", "encoder.encoder_2.t5_encoder.block.*.ff_layer.wo."),
+            fp32=("no_face_",),
+            wide=("encoder.encoder_2.t5_encoder.block.*.ff_layer.wo.",),
             shallow=flux.shallow_text_encoder,
         ),
         DENOISER: Network(
             flux.denoiser,
             "dit",
             _TOLERANCE,
-            fp32=(
-                "transformer.pos_embed",
-                "transformer.time_text_embed",
-                "transformer.context_embedder",
-                "transformer.x_embedder",
+            fp32=("transformer.pos_embed",),
+            wide=(
+                "transformer.x_embedder.",
+                "transformer.context_embedder.",
+                "transformer.*_blocks.*.norm*.linear.",
+                "transformer.*_blocks.*.ff*.net.2.",
+                "transformer.*_blocks.*.to_out.0.",
+                "transformer.*_blocks.*.to_add_out.",
+                "transformer.single_transformer_blocks.*.proj_out.",
             ),
-            keep_8bit=("transformer.norm_out", "transformer.proj_out", "transformer.*.norm*.linear"),
+            keep_8bit=(*_DIT_ENDS, "transformer.*.norm*.linear"),
             shallow=flux.shallow_denoiser,
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.
-            quantization=Quantization(("transformer.norm_out", "transformer.proj_out"), _NEAR_DB),
+            quantization=Quantization(_DIT_ENDS, _NEAR_DB),
         ),
         VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },

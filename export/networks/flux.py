@@ -19,6 +19,7 @@ from faceclip_serving.contract.variant import Variant
 
 from .faceclip.face_t5 import FaceT5Encoder, face_features
 from .vae import VAEDecoder
+from .wide import HEADROOM, WideLinear
 
 Filled = Callable[..., nn.Module]
 """(constructor, checkpoint part, start of names) -> the network in FP32 and evaluation mode, with those weights, or with all."""
@@ -29,7 +30,6 @@ _PACK = 2
 """Latent cells per side of an image token."""
 _ROPE_BASE = 10000.0
 _TRAIN_STEPS = 1000.0
-_HALF_HEADROOM = 64.0
 
 
 class FaceEncoder(nn.Module):
@@ -56,6 +56,8 @@ class TextEncoder(nn.Module):
             _, patch_token = face_features(encoder.encoder_2.face_encoder, torch.zeros(1, 3, FACE_SIZE, FACE_SIZE))
         self.register_buffer("no_face_patch_token", patch_token)
         del encoder.encoder_2.face_encoder  # its memory is free before the export
+        for block in encoder.encoder_2.t5_encoder.block:  # what they read and what they answer leaves half's range
+            block.ff_layer.wo = WideLinear(block.ff_layer.wo, HEADROOM)
         self.encoder = encoder
 
     def forward(self, pooled_ids: Tensor, input_ids: Tensor, face_index: Tensor, patch_token: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,28 +130,18 @@ def widen(transformer: FluxTransformer2DModel) -> None:
     sum and product outside the matrices is FP32, and the matrices that feed the streams return FP32 from inputs that are scaled
     down by a power of two, so that neither has to be clipped and all weights can still be FP16.
     """
+    transformer.x_embedder = WideLinear(transformer.x_embedder)
+    transformer.context_embedder = WideLinear(transformer.context_embedder)
     for block in transformer.transformer_blocks:
         for norm in (block.norm1, block.norm1_context):
             norm.linear = WideLinear(norm.linear)
         for feed_forward in (block.ff, block.ff_context):
-            feed_forward.net[2] = WideLinear(feed_forward.net[2], _HALF_HEADROOM)
-        block.attn.to_out[0] = WideLinear(block.attn.to_out[0], _HALF_HEADROOM)
-        block.attn.to_add_out = WideLinear(block.attn.to_add_out, _HALF_HEADROOM)
+            feed_forward.net[2] = WideLinear(feed_forward.net[2], HEADROOM)
+        block.attn.to_out[0] = WideLinear(block.attn.to_out[0], HEADROOM)
+        block.attn.to_add_out = WideLinear(block.attn.to_add_out, HEADROOM)
     for block in transformer.single_transformer_blocks:
         block.norm.linear = WideLinear(block.norm.linear)
-        block.proj_out = WideLinear(block.proj_out, _HALF_HEADROOM)
-
-
-class WideLinear(nn.Module):
-    """A linear layer whose result is FP32 and may exceed half's range by `headroom`, a power of two."""
-
-    def __init__(self, linear: nn.Linear, headroom: float = 1.0) -> None:
-        super().__init__()
-        self.weight, self.bias, self.headroom = linear.weight, linear.bias, headroom
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        product = functional.linear(tokens / self.headroom, self.weight).float() * self.headroom
-        return product + self.bias
+        block.proj_out = WideLinear(block.proj_out, HEADROOM)
 
 
 # -------------------------------------------------------------------------------------------------------------- builders

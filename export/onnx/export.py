@@ -39,7 +39,7 @@ from .clock import Clock
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .int8_weights import quantize
-from .precision import BYTES, fp32_products, to_half
+from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, versions, weights_source
 from .trace import OPSET, trace
 from .wanted import DEPTHS, PRECISIONS, Export
@@ -252,7 +252,7 @@ def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) 
         graph.save(model, folder)
         graph.verify_file(folder / ONNX_FILE, signature)
         operators = precision_report(folder / ONNX_FILE)
-        check_precision(operators, export.precision, fp32_products(module))
+        check_precision(operators, export.precision)
     # torch's exporter keeps what it last traced, and with it the weights.
     for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None

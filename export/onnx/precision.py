@@ -40,8 +40,9 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset({
 def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
     """Makes `module` compute in FP16, in place: FP32 tensors go in and come out, islands stay FP32.
 
-    `keep_fp32`: starts of the names of sub-modules and tensors that stay FP32 besides `FP32_LAYERS`; `*` in one stands for any
-    text. Tensors are converted one by one, so memory never holds both forms of the network.
+    `keep_fp32`: starts of the names of tensors that stay FP32 besides those of `FP32_LAYERS`; `*` in one stands for any text. Not
+    weights of products: RTX 20 has no FP32 matrix product. Tensors are converted one by one, so memory never holds both forms of
+    the network.
     """
     keep = [f"{start}*" for start in keep_fp32]
     for layer_name, layer in module.named_modules():
@@ -60,12 +61,6 @@ def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
         return tuple(output.float() for output in outputs)
 
     module.forward = forward
-
-
-def fp32_products(module: nn.Module) -> int:
-    """How many layers of a converted module multiply by an FP32 weight: as many FP32 products its graph may have."""
-    layers = (nn.Linear, nn.Conv2d)
-    return sum(isinstance(layer, layers) and layer.weight.dtype == torch.float32 for layer in module.modules())
 
 
 class HalfArithmetic(TorchFunctionMode):

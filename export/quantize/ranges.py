@@ -2,7 +2,7 @@
 
 The FP32 graph is drawn with: every floating-point tensor in it gets a largest absolute value, while whole pictures are made from
 prompts (see `calibration`). What would overflow must be in FP32 in the FP16 graph, by its operator (`precision.ONNX_ISLANDS`), by its
-layer (`Network.fp32`), or be scaled down before (`Network.fit_half`); a tensor that is none of these is named, and is an error.
+layer (`Network.wide`), or be scaled down before (`Network.fit_half`); a tensor that is none of these is named, and is an error.
 Knows ONNX graphs and names; nothing of what a layer computes.
 """
 
@@ -32,7 +32,7 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..commandline import add_variant
 from ..onnx.draw import Run
-from ..onnx.graph_precision import ONNX_ISLANDS
+from ..onnx.graph_precision import ONNX_ISLANDS, ONNX_PRODUCTS
 from ..outputs import require_file
 from ..paths import onnx_folder
 from .sitting import Sitting, add_sitting, sitting_from
@@ -124,7 +124,10 @@ def judge(watched: list[Watched], largest: Mapping[str, float], row: Network) ->
     def kept(tensor: Watched) -> str:
         if tensor.operator in ONNX_ISLANDS:
             return "operator"
-        declared = next((start for start in row.fp32 if fnmatch.fnmatchcase(tensor.layer, f"{start}*")), "")
+        starts = (
+            row.fp32 if tensor.operator in ONNX_PRODUCTS else (*row.fp32, *row.wide)
+        )  # a wide layer's own product is in half
+        declared = next((start for start in starts if fnmatch.fnmatchcase(tensor.layer, f"{start}*")), "")
         return declared or ("rescaled" if row.fit_half is not None else "")
 
     found = [Extreme(tensor, largest[tensor.name], kept(tensor)) for tensor in watched]
@@ -139,7 +142,7 @@ def report(extremes: list[Extreme], row: Network) -> dict[str, Any]:
         "largest": _described(extremes[0]),
         "largest_in_half": _described(exposed[0]) if exposed else None,
         "needs_fp32": [_described(extreme) for extreme in exposed if not extreme.largest < HALF_MAX],
-        "declared": {start: _island([each for each in extremes if each.kept == start]) for start in row.fp32},
+        "declared": {start: _island([each for each in extremes if each.kept == start]) for start in (*row.fp32, *row.wide)},
         "rescaled": row.fit_half is not None,
         "top": [_described(extreme) for extreme in extremes[:_SHOWN]],
     }
@@ -185,7 +188,7 @@ def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     if lines:
         raise RangeError(
-            "half precision ends at 65504: add these layers to Network.fp32 in export/networks/components.py\n  "
+            "half precision ends at 65504: make these layers wide (export/networks/wide.py, Network.wide in components.py)\n  "
             + "\n  ".join(lines)
         )
 

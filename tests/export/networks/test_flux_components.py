@@ -1,6 +1,7 @@
 """FLUX's components against the networks they wrap: diffusers' own transformer and VAE, and the encoder's reference form."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 from export.checkpoint.seeded import fill_seeded
 from export.networks.components import NETWORKS, build, network
 from export.networks.faceclip.face_t5 import FaceT5Encoder
-from export.networks.flux import Denoiser, RotaryTables, WideLinear
+from export.networks.flux import Denoiser, RotaryTables
+from export.networks.wide import WideLinear
 from export.onnx.example_inputs import example_inputs
 from export.onnx.export import export_component
 from export.onnx.precision import HalfArithmetic, to_half
@@ -145,12 +147,36 @@ def test_streams_beyond_half_survive_fp16():
     assert (found - expected).abs().max() < 1e-2 * expected.abs().max()
 
 
-def test_t5s_output_projections_stay_fp32():
-    module = build(TINY_FLUX, TEXT_ENCODER)
-    to_half(module, NETWORKS[FluxArchitecture][TEXT_ENCODER].fp32)
-    single = {name for name, tensor in module.named_parameters() if tensor.dtype == torch.float32}
-    kept = {name for name in single if "norm" not in name}
-    assert kept == {f"encoder.encoder_2.t5_encoder.block.{i}.ff_layer.wo.weight" for i in range(2)}
+def test_t5s_sums_beyond_half_survive_fp16():
+    """With larger output projections their results leave half's range, as T5's own do."""
+    exact, half = (build(TINY_FLUX, TEXT_ENCODER) for _ in range(2))
+    largest = 0.0
+
+    def measure(_layer, _inputs, output):
+        nonlocal largest
+        largest = max(largest, float(output.abs().max()))
+
+    for module in (exact, half):
+        for block in module.encoder.encoder_2.t5_encoder.block:
+            block.ff_layer.wo.weight *= 4e4
+    exact.encoder.encoder_2.t5_encoder.block[0].ff_layer.wo.register_forward_hook(measure)
+    inputs = tensors(TEXT_ENCODER)
+    with torch.no_grad():
+        expected = exact(*inputs)
+        to_half(half, NETWORKS[FluxArchitecture][TEXT_ENCODER].fp32)
+        found = half(*inputs)
+    assert largest > 65504
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() < 1e-2 * other.abs().max()
+
+
+@pytest.mark.parametrize("component", [TEXT_ENCODER, DENOISER])
+def test_the_table_names_the_wide_layers_and_no_others(component):
+    wide = [f"{start}*" for start in NETWORKS[FluxArchitecture][component].wide]
+    module = build(TINY_FLUX, component)
+    for name, layer in module.named_modules():
+        if hasattr(layer, "weight"):
+            assert any(fnmatchcase(f"{name}.weight", start) for start in wide) == isinstance(layer, WideLinear), name
 
 
 # ------------------------------------------------------------------------------------------------------------- encoders

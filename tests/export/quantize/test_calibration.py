@@ -121,6 +121,11 @@ def test_a_declared_layer_says_whether_its_range_demands_it(graph):
     assert declared["second"] == {"tensors": 2, "largest": 100_000, "by_range": True}
 
 
+def test_what_follows_the_product_of_a_wide_layer_is_fp32_and_the_product_is_not(graph):
+    row = replace(ROW, wide=("second",))
+    assert [span["tensor"] for span in ranges.report(spans(graph, row, 1.0), row)["needs_fp32"]] == ["large"]
+
+
 def test_a_value_that_is_no_number_counts_as_infinite(graph):
     run, largest, watched = ranges.watch(graph, ["y"])
     for value in (np.nan, 1.0):
