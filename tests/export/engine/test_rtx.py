@@ -62,7 +62,7 @@ def test_every_component_is_compiled_for_two_series_in_one_plan_and_its_needs_ar
     assert build_engine(TINY_SDXL, component, "fp32", folder, limits, Options(), target) == (record, False)
 
 
-@pytest.mark.parametrize(("component", "sm"), [(FACE_ENCODER, (75, 86, 89, 120)), (DENOISER, (86, 89, 120))])
+@pytest.mark.parametrize(("component", "sm"), [(FACE_ENCODER, (75, 86, 89, 120)), (DENOISER, (75, 86, 89, 120))])
 def test_half_precision_is_compiled_for_the_cards_that_take_it(component, sm, micro_fp16, tmp_path):
     folder = linked(micro_fp16 / component, tmp_path / component)
     limits = Purpose(TINY_SDXL, PLACEMENT, component).bounds()
