@@ -11,6 +11,10 @@ OPTIONS ?=
 
 # For check-tensorrt: folders that each hold tensorrt/__init__.pyi, one per version of TensorRT.
 TENSORRT_STUBS ?=
+STUBS := .mypy_cache/stubs
+STRICT := --config-file= --strict --python-version 3.11 --explicit-package-bases --follow-imports=silent --no-warn-unused-ignores \
+  --disable-error-code=import-untyped --disable-error-code=import-not-found
+RTX_CODE := $(wildcard export/engine/*.py) faceclip_serving/models/trt_component.py faceclip_serving/models/tensorrt_package.py
 
 VENV := .venv
 RUN  := $(VENV)/bin/python
@@ -55,14 +59,20 @@ check: setup ## lint and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-check-tensorrt: setup ## types of the engine code against each TensorRT in TENSORRT_STUBS
-	@test -n "$(TENSORRT_STUBS)" || { echo 'give folders that hold tensorrt/__init__.pyi: make check-tensorrt TENSORRT_STUBS="A B"' >&2; exit 2; }
+check-tensorrt: setup ## types of the engine code against TensorRT for RTX, and each TensorRT in TENSORRT_STUBS
+	# Declarations of TensorRT for RTX are read from the installed package.
+	@$(VENV)/bin/stubgen -q -p tensorrt_rtx -p tensorrt_rtx_bindings -o $(STUBS)/rtx
+	# Some of its signatures are loose, and one is no Python: a parameter without a default after those with one.
+	@sed -i -e '1i # mypy: ignore-errors' -e '/def add_scale_nd/d' $(STUBS)/rtx/tensorrt_rtx*/*.pyi
+	@echo "tensorrt_rtx: $(RTX_CODE)"
+	@MYPYPATH=$(CURDIR):$(STUBS)/rtx $(VENV)/bin/mypy $(STRICT) --cache-dir $(STUBS)/rtx/cache $(RTX_CODE)
 	@for stubs in $(TENSORRT_STUBS); do \
 	  test -f $$stubs/tensorrt/__init__.pyi || { echo "$$stubs: no tensorrt/__init__.pyi there" >&2; exit 2; }; \
 	  echo "$$(grep -o "__version__.*" $$stubs/tensorrt/__init__.pyi): export/engine/*.py"; \
-	  MYPYPATH=$(CURDIR):$$stubs $(VENV)/bin/mypy --config-file= --strict --python-version 3.11 --explicit-package-bases \
-	    --follow-imports=silent --no-warn-unused-ignores --cache-dir .mypy_cache/tensorrt-$$(echo $$stubs | cksum | cut -d' ' -f1) \
-	    export/engine/*.py || exit 1; \
+	  own=$(STUBS)/$$(echo $$stubs | cksum | cut -d' ' -f1); mkdir -p $$own; \
+	  : 'The one code, against this TensorRT in the place of the other.'; \
+	  ln -sfn $$(realpath $$stubs)/tensorrt $$own/tensorrt_rtx; \
+	  MYPYPATH=$(CURDIR):$$own:$$stubs $(VENV)/bin/mypy $(STRICT) --cache-dir $$own/cache export/engine/*.py || exit 1; \
 	done
 
 test: setup ## all tests, the real server included

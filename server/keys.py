@@ -16,10 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceclip_serving.contract.callers import OPERATOR_KEY, OPERATOR_KEY_VARIABLE, SECRET, SECRET_VARIABLE
+from faceclip_serving.contract.errors import UserError
 
 
 def _new() -> str:
     return secrets.token_hex(32)
+
+
+class WeakKeyError(UserError):
+    """An operator's key that nobody could show, or that is soon guessed."""
+
+
+def _operator_key() -> str:
+    """The one that the environment gives. Raises `WeakKeyError`."""
+    key = os.environ.get(OPERATOR_KEY_VARIABLE, "")
+    if key and (len(key) < 16 or not key.isprintable()):
+        raise WeakKeyError(
+            f"{OPERATOR_KEY_VARIABLE}: expected at least 16 characters of text, got {len(key)}; e.g. `openssl rand -hex 32`"
+        )
+    return key
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Keys:
 
     secret: str = field(default_factory=_new, repr=False)
     """The models'."""
-    operator: str = field(default_factory=lambda: os.environ.get(OPERATOR_KEY_VARIABLE) or _new(), repr=False)
+    operator: str = field(default_factory=lambda: _operator_key() or _new(), repr=False)
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.settings import VARIABLE, read_orders, resolve
+from faceclip_serving.contract.settings import VARIABLE, most_in_flight, read_orders, resolve
 
 from . import installation
 from . import repository as assembled
@@ -138,7 +138,7 @@ class TritonServer:
             f"--backend-directory={found.backends}",
             f"--cache-directory={found.caches}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
-            f"--backend-config=python,thread-pool-size={inner_calls(placements, told)}",
+            f"--backend-config=python,thread-pool-size={inner_calls(placements, told, assembled.sampler_parameters(repository))}",
             f"--http-address={address.for_http}",
             f"--grpc-address={address.for_grpc}",
             f"--metrics-address={address.for_http}",
@@ -276,15 +276,19 @@ class TritonServer:
         return self._said.reason()
 
 
-def inner_calls(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str, str]]) -> int:
+def inner_calls(
+    placements: Mapping[str, Placement],
+    told: Mapping[str, Mapping[str, str]],
+    configured: Mapping[str, Mapping[str, str]],
+) -> int:
     """How many calls of other models one model may have under way: the backend's pool, where further ones would wait for them.
 
     A public model has one for every request in flight, and needs more to ask for places and to keep them. `told`: as `read_orders`
-    returns it.
+    returns it. `configured`: deployment -> parameters in the sampler's config.pbtxt.
     """
     environment = {VARIABLE: json.dumps(told)}
-    settings = [resolve(placement, name, environment=environment) for name, placement in placements.items()]
-    return max(int(each["max_active"] * 3 + each["max_waiting"]) for each in settings) + SPARE_CALLS
+    settings = [resolve(placement, name, configured.get(name), environment) for name, placement in placements.items()]
+    return max(most_in_flight(each["max_active"], each["max_waiting"]) for each in settings) + SPARE_CALLS
 
 
 def check_free(service: str, port: int, address: Address) -> None:

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement, placement_of
+from faceclip_serving.contract.signatures import SAMPLER, model_name
 from faceclip_serving.contract.variants import VARIANTS
 
 CONFIG = "config.pbtxt"
@@ -30,6 +31,23 @@ def interfaces(repository: Path) -> dict[str, Mapping[str, Any]]:
 def placements_of(repository: Path) -> dict[str, Placement]:
     """Deployment -> its placement. Raises `RepositoryError`."""
     return {name: placement_of(VARIANTS[told["variant"]], told["placement"]) for name, told in _public(repository).items()}
+
+
+def sampler_parameters(repository: Path) -> dict[str, Mapping[str, str]]:
+    """Deployment -> the parameters in its sampler's config.pbtxt. Raises `RepositoryError`."""
+    found = {name: repository / model_name(SAMPLER, name) / CONFIG for name in _public(repository)}
+    return {name: _parameters(_config(path)) for name, path in found.items() if path.exists()}
+
+
+def _config(path: Path) -> model_config_pb2.ModelConfig:
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(f"repository: {path} cannot be read ({error}); assemble the repository again") from None
+
+
+def _parameters(config: model_config_pb2.ModelConfig) -> dict[str, str]:
+    return {key: value.string_value for key, value in config.parameters.items()}
 
 
 def _public(repository: Path) -> dict[str, Mapping[str, str]]:
@@ -51,14 +69,9 @@ def _public(repository: Path) -> dict[str, Mapping[str, str]]:
         )
     found: dict[str, Mapping[str, str]] = {}
     for path in models:
-        try:
-            config = text_format.Parse((path / CONFIG).read_text(), model_config_pb2.ModelConfig())
-        except text_format.ParseError as error:
-            raise RepositoryError(
-                f"repository: {path / CONFIG} cannot be read ({error}); assemble the repository again"
-            ) from None
+        config = _config(path / CONFIG)
         if "interface" in config.parameters:
-            found[config.name] = {key: value.string_value for key, value in config.parameters.items()}
+            found[config.name] = _parameters(config)
     if not found:
         names = ", ".join(path.name for path in models)
         raise RepositoryError(f"repository: {repository} holds no FaceCLIP model, only {names}; make it with `make repository`")

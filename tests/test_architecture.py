@@ -113,7 +113,7 @@ def test_torch_is_needed_by_the_sampler_alone():
     names = ["prepare", "finish", "streaming", "prompts", "onnx_component", "encoding_cache"]
     assert not loaded("import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {"torch", "diffusers"}
     stub = "sys.modules['triton_python_backend_utils'] = type(sys)('stub'); "
-    names = ["adapter", "onnx_model"]
+    names = ["adapter", "component_model"]
     assert not loaded(stub + "import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {
         "torch",
         "diffusers",

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
-from export.engine.errors import EngineError
 from export.engine.shapes import bounds_document, engine_bounds, parse_size
-from export.engine.tensorrt import version as tensorrt_version
 from export.paths import onnx_folder
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import TENSORRT, placements
+from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.tensorrt_package import installed as installed_tensorrt
+from faceclip_serving.models.tensorrt_package import use
 
 from ..measure import gpu
 from ..measure.own_process import run_module
@@ -57,8 +57,9 @@ def installed() -> dict[str, Any]:
     import torch
 
     try:
-        tensorrt = tensorrt_version()
-    except EngineError as error:
+        runtime = installed_tensorrt()
+        tensorrt = f"{runtime.name} {use(runtime)}"
+    except UserError as error:
         tensorrt = f"missing: {error}"
     return {
         "gpus": gpu.devices(),
@@ -82,7 +83,7 @@ def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Seq
                 engine_bounds(placement.narrowed(variant), component, placement.denoiser_rows, vae_tile=placement.vae_tile)
             )
             for component, execution in placement.components.items()
-            if execution.runtime is TENSORRT
+            if execution.runtime.package
         }
     for component in COMPONENTS:
         model = find(variant.name, component, exported)

@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA
-from faceclip_serving.contract.placements import TENSORRT as TENSORRT_RUNTIME
+from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA, Execution
 from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.tensors import Array, Range, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.tensorrt_package import installed
 
 from ..measure import gpu
 from ..measure.timing import seconds_of
@@ -144,14 +144,15 @@ def _onnxruntime(trial: WayTrial, _: Variant, signature: Signature, __: ExitStac
 
 def _tensorrt(trial: WayTrial, variant: Variant, signature: Signature, stack: ExitStack) -> Run:
     """A plan for all cases, optimised for the first, built unless it is there."""
-    from export.engine.build import build_engine, this_machine
-    from export.engine.device import open_device
+    from export.engine.build import build_engine, target_of
     from export.engine.options import Options
-    from export.engine.tensorrt import running
+    from faceclip_serving.models.trt_component import TrtComponent
 
-    folder = Path(trial.folder)
-    build_engine(variant, trial.component, PRECISION, folder, case_bounds(trial.cases), Options(), this_machine())
-    return stack.enter_context(running(folder / TENSORRT_RUNTIME.artifact, signature, open_device()))
+    folder, runtime = Path(trial.folder), installed()
+    limits = case_bounds(trial.cases)
+    build_engine(variant, trial.component, PRECISION, folder, limits, Options(), target_of(runtime))
+    component = TrtComponent(folder / runtime.artifact, signature, Execution(runtime, PRECISION), limits)
+    return stack.enter_context(closing(component)).run
 
 
 _OPEN: Mapping[str, Callable[[WayTrial, Variant, Signature, ExitStack], Run]] = {

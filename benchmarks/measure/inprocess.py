@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from export.paths import ROOT
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.placements import Placement, Runtime
+from faceclip_serving.contract.placements import Execution, Placement
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
     DENOISER,
@@ -36,13 +35,12 @@ from faceclip_serving.models.finish import finish
 from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.models.trt_component import TrtComponent
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.tiling import Run, tiled
 
 Arrays = dict[str, Array]
 _DIGEST = package_digest(ROOT / "faceclip_serving")
-_OPEN = ExitStack()
-"""Of engines."""
 
 
 @dataclass
@@ -96,10 +94,10 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
         "finish": partial(finish, variant, placement, _DIGEST),
     }
     for name in COMPONENTS:
-        runtime = placement.components[name].runtime
+        execution = placement.components[name]
         tile = placement.vae_tile if name == VAE_DECODER else 0
-        path = repository / (VAE_TILE if tile else name) / "1" / runtime.artifact
-        run = _component(path, nets[name], runtime, limits[name], threads)
+        path = repository / (VAE_TILE if tile else name) / "1" / execution.runtime.artifact
+        run = _component(path, nets[name], execution, limits[name], threads)
         if tile:
             stages[name] = tiled(run, tile, variant.latent_scale)
         else:
@@ -107,11 +105,8 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     return Pipeline(variant, placement.denoiser_rows, stages)
 
 
-def _component(path: Path, signature: Signature, runtime: Runtime, limits: Bounds, threads: int) -> Run:
-    """A component of a repository, by ONNX Runtime or TensorRT. An engine stays loaded until the process ends."""
-    if runtime.providers:
-        return OnnxComponent(path, signature, runtime.providers, limits, threads).run
-    from export.engine.device import open_device
-    from export.engine.tensorrt import running
-
-    return _OPEN.enter_context(running(path, signature, open_device()))
+def _component(path: Path, signature: Signature, execution: Execution, limits: Bounds, threads: int) -> Run:
+    """A component of a repository, by ONNX Runtime or TensorRT. A plan stays loaded until the process ends."""
+    if execution.runtime.providers:
+        return OnnxComponent(path, signature, execution.runtime.providers, limits, threads).run
+    return TrtComponent(path, signature, execution, limits).run

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.engine.errors import EngineError
-from export.engine.tensorrt import version as tensorrt_version
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.signatures import PREPARE
 from faceclip_serving.contract.variant import Variant
+from faceclip_serving.models.tensorrt_package import use
 
 from ..measure.example import PROMPT
 
@@ -74,12 +74,14 @@ def absent(placement: Placement, wanted: Sequence[str], skipped: Sequence[str]) 
     """Peers that do not take part -> why."""
     reasons = dict.fromkeys(skipped, "--skip")
     if TENSORRT in wanted:
-        if all(execution.runtime.providers for execution in placement.components.values()):
+        runtimes = {execution.runtime for execution in placement.components.values() if execution.runtime.package}
+        if not runtimes:
             reasons[TENSORRT] = f"placement '{placement.name}' has no engines"
         else:
             try:
-                tensorrt_version()
-            except EngineError as error:
+                for runtime in runtimes:
+                    use(runtime)
+            except UserError as error:
                 reasons[TENSORRT] = str(error)
     return reasons
 

@@ -1,7 +1,8 @@
 """ONNX -> `model.plan` beside it, with the record that says what it was built for, and the build log.
 
-The order: what is wanted (`Recipe`), what is there, and only then TensorRT. A plan appears complete or not at all; the record is
-written last. Knows the steps; shapes, options, records and TensorRT each have a module of their own.
+TensorRT for RTX compiles for a list of compute capabilities (--sm), on any machine; TensorRT proper builds on the GPU that will serve.
+The order: what is wanted (`Recipe`), what is there, and only then the compiler, in a process of its own for each plan. A plan appears
+complete or not at all; the record is written last. Knows the steps; shapes, options, records and TensorRT each have a module.
 """
 
 from __future__ import annotations
@@ -12,36 +13,108 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from faceclip_serving.contract.placements import ONNX_FILE, PLACEMENT_NAMES, PLAN_FILE, Placement, placement_of, placements
+from faceclip_serving.contract.placements import (
+    ONNX_FILE,
+    PLACEMENT_NAMES,
+    PLAN_FILE,
+    PLAN_RUNTIMES,
+    TRT_RTX,
+    Placement,
+    Runtime,
+    placement_of,
+    placements,
+)
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.tensorrt_package import PackageError, find_card, use
 
 from ..checkpoint.digests import sha256
 from ..commandline import add_components, add_variant
 from ..onnx.record import METADATA
+from ..onnx.wanted import PRECISIONS
 from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
-from . import tensorrt as engine_tensorrt
-from .device import open_device
 from .errors import EngineError
-from .operators import check_operators
 from .options import Options
-from .progress import Progress
-from .record import LOG, RECORD, Machine, Purpose, Recipe, Record, check_plan, onnx_digests, read_record, reasons_to_build
+from .record import (
+    LOG,
+    RECORD,
+    Machine,
+    Measured,
+    Purpose,
+    Recipe,
+    Record,
+    check_plan,
+    onnx_digests,
+    read_record,
+    reasons_to_build,
+    sm_of,
+)
 from .shapes import ALL_SIZES, Sizes, bounds_document, parse_size, shape_ranges
 
+if TYPE_CHECKING:
+    from .tensorrt import Work  # at run time inside functions, once the package is chosen
 
-def this_machine() -> Machine:
-    """TensorRT and GPU of this process. Raises `EngineError` where one of them is missing."""
-    version = engine_tensorrt.version()
-    device = open_device()
-    return Machine(version, device.name, device.compute_capability, device.driver)
+
+@dataclass(frozen=True)
+class Target:
+    """What plans are built for."""
+
+    runtime: Runtime
+    machine: Machine
+    sm: tuple[int, ...] = ()
+    """Compute capabilities; empty: the card of `machine`."""
+
+    @property
+    def label(self) -> str:
+        """Package and version, e.g. `tensorrt-rtx 1.7.1.116`."""
+        return f"{self.runtime.package.replace('_', '-')} {self.machine.tensorrt}"
+
+
+def this_machine(runtime: Runtime) -> Machine:
+    """The runtime's TensorRT and the card of this process. Raises `PackageError` where one that is needed is missing."""
+    version = use(runtime)
+    try:
+        card = find_card()
+    except PackageError:
+        if runtime.ahead_of_time:
+            return Machine(version)
+        raise
+    return Machine(version, card.name, card.capability, card.driver)
+
+
+def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
+    """The target on this machine. `sm`: for which compute capabilities, where the runtime compiles for some; else the card's."""
+    machine = this_machine(runtime)
+    if not runtime.ahead_of_time:
+        if sm:
+            raise EngineError(
+                f"sm: runtime '{runtime.name}' builds for the GPU that is here; leave --sm out, or choose `--runtime {TRT_RTX.name}`"
+            )
+        return Target(runtime, machine)
+    if not sm and not machine.gpu:
+        raise EngineError(
+            "sm: no NVIDIA card here to build for; say for which, e.g. --sm 75,86,89,120 for RTX 20, 30, 40 and 50"
+        )
+    from .tensorrt import compute_capabilities
+
+    wanted, known = sorted(set(sm or [sm_of(machine.compute_capability)])), compute_capabilities()
+    if not set(wanted) <= set(known):
+        raise EngineError(
+            f"sm: {runtime.package} {machine.tensorrt} compiles for {', '.join(map(str, known))}, got {', '.join(map(str, wanted))};"
+            " other cards need `--runtime tensorrt`, on the card"
+        )
+    return Target(runtime, machine, tuple(wanted))
 
 
 def build_engine(
@@ -51,37 +124,49 @@ def build_engine(
     folder: Path,
     limits: Bounds,
     options: Options,
-    machine: Machine,
+    target: Target,
     sizes: Sizes = ALL_SIZES,
 ) -> tuple[Record, bool]:
     """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built.
 
     `sizes`: the choice that `limits` follow from.
     """
-    recipe = Recipe(variant.name, component, precision, onnx_digests(folder), bounds_document(limits), options, sizes)
-    reasons = reasons_to_build(folder, recipe, machine)
+    options.require_for(target.runtime)
+    bounds = bounds_document(limits)
+    recipe = Recipe(
+        variant.name, component, precision, onnx_digests(folder), bounds, options, sizes, target.runtime.name, target.sm
+    )
+    reasons = reasons_to_build(folder, recipe, target.machine)
     before = read_record(folder)
     if before is not None and not reasons:
         print(f"{component} {precision}: kept, nothing it is made from has changed", file=sys.stderr)
         return before, False
     require_own_plan(folder)
     print(f"{component} {precision}: building: {'; '.join(reasons)}", file=sys.stderr)
-    check_operators(folder / ONNX_FILE)
-    shapes = shape_ranges(components(variant)[component], limits)
-    cache = timing_cache(machine)
-    progress = Progress(component)
-    started = time.monotonic()
-    with (folder / LOG).open("w") as log:
+    from .tensorrt import Work
+
+    signature = components(variant)[component]
+    shapes = shape_ranges(signature, limits)
+    cache = timing_cache(target.machine)
+    if not target.runtime.ahead_of_time:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / PLAN_FILE) as partial:
+        work = Work(folder / ONNX_FILE, partial, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
+        measured = build_apart(work)
+    return _finish(folder, recipe, target.machine, measured), True
+
+
+def build_apart(work: Work) -> Measured:
+    """Builds in a process of its own: memory goes back whole, and a failed build harms no other. Raises `EngineError`."""
+    from .tensorrt import build
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            known = cache.read_bytes() if cache.exists() else b""
-            built = engine_tensorrt.build(folder / ONNX_FILE, shapes, options, known, log, progress)
-        except EngineError as error:
-            log.flush()
-            raise EngineError(f"{error}{last_error(folder / LOG)}") from None
-        finally:
-            progress.close()
-    _write(cache, built.timing_cache)
-    return _finish(folder, built.plan, recipe, machine, time.monotonic() - started), True
+            return pool.submit(build, work).result()
+        except BrokenProcessPool:
+            raise EngineError(
+                f"{work.onnx}: the process that built it was killed, most likely for want of memory; the log so far: {work.log}"
+            ) from None
 
 
 def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -> Record:
@@ -104,13 +189,16 @@ def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -
         raise EngineError(
             f"{folder}: {base / PLAN_FILE} was stripped of these very weights and takes no others; build it with --stripped --refit"
         )
+    from .tensorrt import refit
+
     started = time.monotonic()
-    with (folder / LOG).open("w") as log:
-        plan = engine_tensorrt.refit((base / PLAN_FILE).read_bytes(), folder / ONNX_FILE, log)
+    with replacing(folder / PLAN_FILE) as partial:
+        refit(base / PLAN_FILE, folder / ONNX_FILE, partial, folder / LOG)
     # Its weights are in and it is a finished plan now: whether it can be refitted again differs between TensorRT's versions.
     finished = replace(options, refit=False, stripped=False)
     recipe = replace(record.recipe, onnx=digests, options=finished)
-    return _finish(folder, plan, recipe, machine, time.monotonic() - started)
+    measured = replace(record.measured, seconds=round(time.monotonic() - started, 1), peak_host_bytes=None)
+    return _finish(folder, recipe, machine, measured)
 
 
 def require_own_plan(folder: Path) -> None:
@@ -130,15 +218,9 @@ def timing_cache(machine: Machine) -> Path:
     return TIMING / f"{name}.cache"
 
 
-def last_error(log: Path) -> str:
-    """The last line of a build log that reports an error, for a message, with the log's place."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line.split(" ")[0]]
-    return (f"\n  {lines[-1]}" if lines else "") + f"\n  the whole log: {log}"
-
-
 def plan_components(placement: Placement) -> list[str]:
     """Components that a placement runs from a plan. Raises `EngineError` where there is none."""
-    found = [name for name in COMPONENTS if placement.components[name].runtime.artifact == PLAN_FILE]
+    found = [name for name in COMPONENTS if placement.components[name].runtime.package]
     if not found:
         raise EngineError(
             f"placement '{placement.name}': runs no component on TensorRT; choose one of {', '.join(plan_placements())}"
@@ -152,23 +234,15 @@ def plan_placements() -> list[str]:
         name
         for variant in VARIANTS.values()
         for name, placement in placements(variant).items()
-        if any(execution.runtime.artifact == PLAN_FILE for execution in placement.components.values())
+        if any(execution.runtime.package for execution in placement.components.values())
     }
     return [name for name in PLACEMENT_NAMES if name in found]
 
 
-def _finish(folder: Path, plan: bytes | memoryview, recipe: Recipe, machine: Machine, seconds: float) -> Record:
-    _write(folder / PLAN_FILE, plan)
-    size = (folder / PLAN_FILE).stat().st_size
-    record = Record(recipe, machine, size, sha256(folder / PLAN_FILE), round(seconds, 1))
+def _finish(folder: Path, recipe: Recipe, machine: Machine, measured: Measured) -> Record:
+    record = Record(recipe, machine, (folder / PLAN_FILE).stat().st_size, sha256(folder / PLAN_FILE), measured)
     record.write(folder)
     return record
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_bytes(content)
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
@@ -187,26 +261,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="exchange the weights of the plans in DIR/<precision>/<component>/ instead",
     )
+    parser.add_argument(
+        "--sm",
+        type=parse_sm,
+        default=(),
+        metavar="75,86,89,120",
+        help="compile with TensorRT for RTX for these compute capabilities, on any machine (default with that runtime: the card here)",
+    )
+    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)  # as other commands spell it; it is JSON anyway
     engine_options.add_arguments(parser)
+
+
+def parse_sm(text: str) -> tuple[int, ...]:
+    """`89,120` -> (89, 120). Raises `ValueError`, as argparse wants."""
+    return tuple(int(each) for each in text.split(","))
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which plans: the arguments that `engine`, `verify` and `inspect` share."""
     add_variant(parser)
     parser.add_argument("--placement", "--profile", choices=plan_placements(), default=plan_placements()[-1])
+    parser.add_argument("--runtime", choices=PLAN_RUNTIMES, help="of the plans (default: the placement's)")
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     add_components(parser, "root of the ONNX files")
 
 
+def chosen_placement(args: argparse.Namespace) -> Placement:
+    """The placement, with its plans on the runtime that was chosen; --sm chooses TensorRT for RTX."""
+    placement = placement_of(VARIANTS[args.variant], args.placement)
+    runtime = args.runtime or (TRT_RTX.name if getattr(args, "sm", ()) else None)
+    return placement.on(runtime) if runtime else placement
+
+
 def purpose_of(args: argparse.Namespace, component: str) -> Purpose:
     """What the plan of a component is to serve."""
-    variant = VARIANTS[args.variant]
-    return Purpose(variant, placement_of(variant, args.placement), component)
+    return Purpose(VARIANTS[args.variant], chosen_placement(args), component)
 
 
 def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     """(component, precision, folder) of every chosen plan."""
-    placement = placement_of(VARIANTS[args.variant], args.placement)
+    placement = chosen_placement(args)
     found = plan_components(placement)
     names: Sequence[str] = args.component or found
     elsewhere = sorted(set(names) - set(found))
@@ -220,7 +314,7 @@ def selected(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
 
 def all_folders(args: argparse.Namespace) -> dict[str, Path]:
     """Component -> the folder of its ONNX file and plan, for every component of the placement."""
-    placement = placement_of(VARIANTS[args.variant], args.placement)
+    placement = chosen_placement(args)
     root: Path = args.components or onnx_folder(VARIANTS[args.variant])
     return {name: root / execution.precision / name for name, execution in placement.components.items()}
 
@@ -232,30 +326,42 @@ def run(args: argparse.Namespace) -> int:
     chosen = selected(args)
     purposes = {name: purpose_of(args, name) for name, _, _ in chosen}
     limits = {name: purpose.bounds(sizes) for name, purpose in purposes.items()}
-    for _, _, folder in chosen:
+    for _, precision, folder in chosen:
         if not (folder / ONNX_FILE).exists():
-            raise EngineError(
-                f"expected {folder / ONNX_FILE}; make it with `python -m export onnx --variant {variant.name}"
-                f" --precision {folder.parent.name}`"
-            )
-    machine = this_machine()
-    documents = []
+            made = f"onnx --variant {variant.name} --precision {precision}"
+            cure = made if precision in PRECISIONS else f"quantize --variant {variant.name}"
+            raise EngineError(f"expected {folder / ONNX_FILE}; make it with `python -m export {cure}`")
+    runtimes = {name: purpose.execution.runtime for name, purpose in purposes.items()}
+    targets = {runtime.name: target_of(runtime, args.sm) for runtime in runtimes.values()}
+    documents = {}
     for component, precision, folder in chosen:
-        built = True
+        built, target, purpose = True, targets[runtimes[component].name], purposes[component]
         if args.refit_from is not None:
-            record = refit_engine(args.refit_from / precision / component, folder, purposes[component], machine)
+            record = refit_engine(args.refit_from / precision / component, folder, purpose, target.machine)
         else:
-            record, built = build_engine(variant, component, precision, folder, limits[component], options, machine, sizes)
-        documents.append(
-            {
-                "component": component,
-                "plan": str(folder / PLAN_FILE),
-                "built": built,
-                "bytes": record.plan_bytes,
-                "seconds": record.seconds,
-                "bounds": record.recipe.bounds,
-            }
-        )
-    found = {"variant": variant.name, "placement": args.placement, "gpu": machine.gpu, "tensorrt": machine.tensorrt}
-    print(json.dumps({**found, "engines": documents}))
+            streams = options.weight_streaming or purpose.execution.weights_on_card_bytes is not None
+            wanted = replace(options, weight_streaming=streams)
+            record, built = build_engine(variant, component, precision, folder, limits[component], wanted, target, sizes)
+        documents[component] = {"plan": str(folder / PLAN_FILE), "built": built, **document(record)}
+        print(f"{component} {precision}: {_told(record)}", file=sys.stderr)
+    (target,) = targets.values()
+    found = {"variant": variant.name, "placement": args.placement, "runtime": target.label, "sm": list(target.sm)}
+    print(json.dumps({**found, "gpu": target.machine.gpu or None, "components": documents}))
     return 0
+
+
+def document(record: Record) -> dict[str, Any]:
+    """A plan's figures, for JSON. Sizes in bytes, or in MB of 10^6 bytes."""
+    return {
+        "precision": record.recipe.precision,
+        "plan_mb": round(record.plan_bytes / 1e6, 3),
+        **asdict(record.measured),
+        "bounds": record.recipe.bounds,
+    }
+
+
+def _told(record: Record) -> str:
+    """A plan's figures in a line for people."""
+    parts = [("weights", record.measured.weight_bytes), ("activations", record.measured.activation_bytes)]
+    sizes = [f"{what} {size / 1e6:,.1f} MB" for what, size in (("plan", record.plan_bytes), *parts) if size is not None]
+    return f"{', '.join(sizes)}, built in {record.measured.seconds:.1f} s"

@@ -25,7 +25,6 @@ from .build import add_selection, purpose_of, selected, this_machine
 from .errors import EngineError
 from .record import Purpose, Record, check_plan
 from .shapes import bounds_from, narrower
-from .tensorrt import information
 
 UNKNOWN = "unknown"
 
@@ -190,8 +189,10 @@ def describe(record: Record, needed: Bounds) -> dict[str, Any]:
     return {
         "component": recipe.component,
         "precision": recipe.precision,
+        "runtime": recipe.runtime,
         "tensorrt": record.machine.tensorrt,
-        "gpu": record.machine.gpu,
+        "sm": list(recipe.sm),
+        "gpu": record.machine.gpu or None,
         "bytes": record.plan_bytes,
         "bounds": recipe.bounds,
         "narrower_than_server": narrower(bounds_from(recipe.bounds), needed),
@@ -202,8 +203,11 @@ def check_repository(repository: Path) -> list[Record]:
     """The records of all plans of an assembled repository, each fit for its model, this machine and Triton. Raises `EngineError`."""
     folders = sorted(path.parent for path in repository.glob(f"*/*/{PLAN_FILE}"))
     purposes = [served_purpose(folder.parent) for folder in folders]
-    machine = this_machine() if folders else None
-    return [check_plan(folder, purpose, machine, for_triton=True) for folder, purpose in zip(folders, purposes, strict=True)]
+    machines = {runtime: this_machine(runtime) for runtime in {purpose.execution.runtime for purpose in purposes}}
+    return [
+        check_plan(folder, purpose, machines[purpose.execution.runtime], for_triton=True)
+        for folder, purpose in zip(folders, purposes, strict=True)
+    ]
 
 
 def served_purpose(model: Path) -> Purpose:
@@ -217,6 +221,8 @@ def served_purpose(model: Path) -> Purpose:
         said = {key: config.parameters[key].string_value for key in ("variant", "placement")}
         variant = VARIANTS[said["variant"]]
         placement = placement_of(variant, said["placement"])
+        if "plans_on" in config.parameters:
+            placement = placement.on(config.parameters["plans_on"].string_value)
     except (FileNotFoundError, UnicodeDecodeError, text_format.ParseError, KeyError, PlacementError) as error:
         raise EngineError(
             f"{path}: expected the variant and placement that `python -m export repository` writes ({error}); assemble it again"
@@ -268,10 +274,11 @@ def inspect_plans(args: argparse.Namespace) -> int:
     chosen = [(purpose_of(args, component), folder) for component, _, folder in selected(args)]
     for purpose, folder in chosen:
         check_plan(folder, purpose)  # before TensorRT is asked for: a missing plan is the commoner mistake
-    machine = this_machine()
     documents = []
     for purpose, folder in chosen:
-        record = check_plan(folder, purpose, machine, whole=True)
+        record = check_plan(folder, purpose, this_machine(purpose.execution.runtime), whole=True)
+        from .tensorrt import information  # once the package is chosen
+
         found = layers(information(folder / PLAN_FILE))
         _print_layers(found if args.layers else [])
         documents.append({**describe(record, purpose.bounds()), "layers": summary(found)})

@@ -1,4 +1,4 @@
-"""What may be chosen when an engine is built, as data: each option, the builder flags it means, and what excludes what.
+"""What may be chosen when an engine is built, as data: each option, and what excludes what.
 
 Precision is not among them. TensorRT 11 has no precision flags, and a strongly typed network of TensorRT 10 obeys the graph as
 well: what the ONNX file says is what runs. Knows names of TensorRT's flags; does not import it.
@@ -7,19 +7,16 @@ well: what the ONNX file says is what runs. Knows names of TensorRT's flags; doe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from faceclip_serving.contract.placements import Runtime
 
 from .errors import EngineError
 
 GIB = 1 << 30
 
-HARDWARE: Mapping[str, str] = {
-    "none": "NONE",
-    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
-    "ampere-plus": "AMPERE_PLUS",
-}
-"""Our name -> tensorrt.HardwareCompatibilityLevel: which other GPUs may load the plan. Wider is slower."""
+HARDWARE = ("none", "same-compute-capability", "ampere-plus")
+"""Which other GPUs may load a plan of TensorRT proper. Wider is slower."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Options:
     stripped: bool = False
     """The plan holds no weights, and takes them from the ONNX file before use."""
     hardware: str = "none"
-    """A key of `HARDWARE`."""
+    """One of `HARDWARE`."""
     optimization_level: int = 3
     """0 to 5: how long the builder searches; 3 is TensorRT's default."""
     workspace_gb: float | None = None
@@ -50,25 +47,22 @@ class Options:
         """Whether Triton's TensorRT backend can serve the plan: it neither refits nor sets a streaming budget."""
         return not (self.stripped or self.weight_streaming)
 
+    @property
+    def hardware_level(self) -> str:
+        """Name of tensorrt.HardwareCompatibilityLevel."""
+        return self.hardware.upper().replace("-", "_")
 
-def builder_flags(options: Options) -> tuple[str, ...]:
-    """Names of tensorrt.BuilderFlag to set; all of them exist in TensorRT 10.12 and in 11.
+    @property
+    def workspace_bytes(self) -> int | None:
+        return None if self.workspace_gb is None else int(self.workspace_gb * GIB)
 
-    A stripped plan needs a promise about the weights that will come: any (REFIT), or the very same ones (REFIT_IDENTICAL), which
-    lets the builder fold them into its choices.
-    """
-    flags = []
-    if options.weight_streaming:
-        flags.append("WEIGHT_STREAMING")
-    if options.refit:
-        flags.append("REFIT")
-    if options.stripped:
-        flags += ["STRIP_PLAN"] if options.refit else ["STRIP_PLAN", "REFIT_IDENTICAL"]
-    return tuple(flags)
-
-
-def workspace_bytes(options: Options) -> int | None:
-    return None if options.workspace_gb is None else int(options.workspace_gb * GIB)
+    def require_for(self, runtime: Runtime) -> None:
+        """Raises `EngineError` for what the runtime's compiler does not do."""
+        if runtime.ahead_of_time and (self.refit or self.stripped or self.hardware != "none"):
+            raise EngineError(
+                f"runtime '{runtime.name}': builds for compute capabilities (--sm), on any machine; --refit, --stripped and"
+                " --hardware-compatibility need the card, and `--runtime tensorrt`"
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stripped", action="store_true", help="no weights in the plan (not for Triton)")
     group.add_argument("--weight-streaming", action="store_true", help="weights may stay in host memory (not for Triton)")
     group.add_argument(
-        "--hardware-compatibility", choices=tuple(HARDWARE), default="none", help="which other GPUs may load it; costs speed"
+        "--hardware-compatibility", choices=HARDWARE, default="none", help="which other GPUs may load it; costs speed"
     )
     group = parser.add_argument_group("how it is built")
     group.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="search effort (default: %(default)s)")

@@ -1,7 +1,7 @@
 """What is written beside a plan, and what follows from it: rebuild or keep, load or refuse.
 
-A plan is native code for one GPU and one TensorRT. Loaded elsewhere it fails late and obscurely, or runs badly, so this module
-answers first, in words. Knows files and comparisons; imports neither TensorRT nor CUDA.
+A plan is for one version of one TensorRT, and for one GPU or a list of compute capabilities. Loaded elsewhere it fails late and
+obscurely, or runs badly, so this module answers first, in words. Knows files and comparisons; imports neither TensorRT nor CUDA.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, Placement
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TENSORRT, Execution, Placement
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variant import Variant
 
@@ -24,21 +24,21 @@ from .shapes import ALL_SIZES, Sizes, bounds_from, engine_bounds, narrower
 RECORD = f"{PLAN_FILE}.json"
 """Begins with the plan's name, so that it goes where the plan goes."""
 LOG = "build.log"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a plan is built or loaded."""
+    """Where a plan is built or loaded. Without a card only the version is known."""
 
     tensorrt: str
-    """e.g. `10.13.3.9`."""
-    gpu: str
+    """Version of the runtime's package, e.g. `10.13.3.9`."""
+    gpu: str = ""
     """The driver's name for it, e.g. `NVIDIA H200`."""
-    compute_capability: str
+    compute_capability: str = ""
     """e.g. `9.0`."""
-    cuda_driver: str
-    """Newest CUDA that the driver runs, e.g. `13.0`. Recorded, not compared: drivers run older plans."""
+    driver: str = ""
+    """Version of the driver. Recorded, not compared: newer drivers run older plans."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Recipe:
     options: Options
     sizes: Sizes = ALL_SIZES
     """The choice of pictures that `bounds` follow from: --size, --static or --largest."""
+    runtime: str = TENSORRT.name
+    """Name of the runtime that the plan is for."""
+    sm: tuple[int, ...] = ()
+    """Compute capabilities that it was compiled for, e.g. 89 for 8.9; empty: the GPU that it was built on."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,19 @@ class Purpose:
     component: str
 
     @property
+    def execution(self) -> Execution:
+        return self.placement.components[self.component]
+
+    @property
     def precision(self) -> str:
-        return self.placement.components[self.component].precision
+        return self.execution.precision
 
     @property
     def command(self) -> str:
         """The one that builds such a plan."""
-        return f"python -m export engine --variant {self.variant.name} --placement {self.placement.name} --component {self.component}"
+        chosen = f" --runtime {self.placement.plans_on}" if self.placement.plans_on else ""
+        where = f"--variant {self.variant.name} --placement {self.placement.name}{chosen}"
+        return f"python -m export engine {where} --component {self.component}"
 
     def bounds(self, sizes: Sizes = ALL_SIZES) -> dict[str, Range]:
         """What the placement asks of it, for the chosen pictures. Raises `EngineError` for sizes that no request can have."""
@@ -81,13 +91,26 @@ class Purpose:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a build took, and what the plan needs as its compiler's log has it; None where that does not say."""
+
+    seconds: float
+    peak_host_bytes: int | None = None
+    """Largest resident memory of the process that built it."""
+    activation_bytes: int | None = None
+    """On the card, for the largest shapes."""
+    scratch_bytes: int | None = None
+    """The largest that a single kernel asks for; part of the activations."""
+    weight_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     recipe: Recipe
     machine: Machine
     plan_bytes: int
     plan_sha256: str
-    seconds: float
-    """Of the build."""
+    measured: Measured
 
     def write(self, folder: Path) -> None:
         (folder / RECORD).write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n")
@@ -115,9 +138,10 @@ def read_record(folder: Path) -> Record | None:
             return None
         recipe: dict[str, Any] = document.pop("recipe")
         options = Options(**recipe.pop("options"))
-        sizes = Sizes.read(recipe.pop("sizes", {}))
-        machine = Machine(**document.pop("machine"))
-        return Record(Recipe(**recipe, options=options, sizes=sizes), machine, **document)
+        sizes = Sizes.read(recipe.pop("sizes"))
+        sm = tuple(recipe.pop("sm"))
+        machine, measured = Machine(**document.pop("machine")), Measured(**document.pop("measured"))
+        return Record(Recipe(**recipe, options=options, sizes=sizes, sm=sm), machine, measured=measured, **document)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
 
@@ -131,15 +155,13 @@ def reasons_to_build(folder: Path, recipe: Recipe, machine: Machine) -> list[str
         return [f"{PLAN_FILE} is incomplete"]
     before, after = asdict(record.recipe), asdict(recipe)
     reasons = [f"{key} changed from {before[key]} to {after[key]}" for key in after if before[key] != after[key]]
-    reasons += [
-        f"{name} changed from {was} to {is_now}"
-        for name, was, is_now in (
-            ("TensorRT", record.machine.tensorrt, machine.tensorrt),
+    machines = [("TensorRT", record.machine.tensorrt, machine.tensorrt)]
+    if not recipe.sm:
+        machines += [
             ("GPU", record.machine.gpu, machine.gpu),
             ("compute capability", record.machine.compute_capability, machine.compute_capability),
-        )
-        if was != is_now
-    ]
+        ]
+    reasons += [f"{name} changed from {was} to {is_now}" for name, was, is_now in machines if was != is_now]
     return reasons
 
 
@@ -149,7 +171,7 @@ def check_plan(
     """The record of a plan that may be loaded for `purpose`. Raises `EngineError` that says what does not fit and what to do.
 
     `machine`: where it is about to be loaded; None where that is not known, and then only files are checked. `for_triton`: by
-    Triton's own backend. `whole`: also read all of the plan, and of the ONNX file where one is beside it, and compare checksums.
+    the server. `whole`: also read all of the plan, and of the ONNX file where one is beside it, and compare checksums.
     """
     path = folder / PLAN_FILE
     record = read_record(folder)
@@ -169,7 +191,7 @@ def check_plan(
         raise EngineError(
             f"{path}: expected a plan of the {ONNX_FILE} beside it, {RECORD} says that it was built from another; {rebuild}"
         )
-    if for_triton and not record.recipe.options.for_triton:
+    if for_triton and purpose.execution.runtime.backend != "python" and not record.recipe.options.for_triton:
         raise EngineError(
             f"{path} was built with --stripped or --weight-streaming: Triton's TensorRT backend neither refits a plan nor sets a"
             " streaming budget; build it without these"
@@ -190,9 +212,12 @@ def unfit(recipe: Recipe, purpose: Purpose) -> str | None:
         ("variant", purpose.variant.name, recipe.variant),
         ("component", purpose.component, recipe.component),
         ("precision", purpose.precision, recipe.precision),
+        ("runtime", purpose.execution.runtime.name, recipe.runtime),
     ):
         if expected != found:
             return f"expected a plan of {what} {expected}, {RECORD} says {found}"
+    if purpose.execution.weights_on_card_bytes is not None and not recipe.options.weight_streaming:
+        return f"placement '{purpose.placement.name}' streams its weights, and it was built without --weight-streaming"
     try:
         needed = purpose.bounds(recipe.sizes)
     except EngineError as error:
@@ -210,8 +235,11 @@ def incompatibility(record: Record, here: Machine) -> str | None:
     built = record.machine
     if built.tensorrt != here.tensorrt:
         return f"was built by TensorRT {built.tensorrt}, here is {here.tensorrt}: a plan loads only in the version that made it"
-    hardware = record.recipe.options.hardware
-    if hardware == "ampere-plus":
+    hardware, sm = record.recipe.options.hardware, record.recipe.sm
+    if sm:
+        if here.gpu and sm_of(here.compute_capability) not in sm:
+            return f"was compiled for SM {', '.join(map(str, sm))}, here is a {here.gpu} of compute capability {here.compute_capability}"
+    elif hardware == "ampere-plus":
         if float(here.compute_capability) < 8.0:
             return f"was built for Ampere and later, here is a {here.gpu} of compute capability {here.compute_capability}"
     elif built.compute_capability != here.compute_capability:
@@ -225,3 +253,9 @@ def incompatibility(record: Record, here: Machine) -> str | None:
             " (--hardware-compatibility same-compute-capability makes plans for both)"
         )
     return None
+
+
+def sm_of(compute_capability: str) -> int:
+    """`8.9` -> 89."""
+    major, _, minor = compute_capability.partition(".")
+    return int(major) * 10 + int(minor)

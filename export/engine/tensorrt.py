@@ -1,237 +1,231 @@
-"""The only module that speaks to TensorRT: parse and build, refit, run, inspect. One code for 10.12 and later, and for 11.
+"""The only module that speaks to the compiler: parse and build, refit, inspect. One code for TensorRT 10.12 and later, for 11, and for
+TensorRT for RTX, through Polygraphy.
 
-Only what both majors have is used. Networks are strongly typed, so precision is what the ONNX graph says; TF32 is switched off,
-since whatever is FP32 in a graph is so on purpose. TensorRT is imported inside functions: everything else works without it.
+Networks are strongly typed, so precision is what the ONNX graph says; TF32 is switched off, since whatever is FP32 in a graph is so on
+purpose. Import it inside functions, after `tensorrt_package.use` has chosen the package.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt, TextIO, cast
 
-import numpy as np
+from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+from polygraphy.backend.trt import (
+    CreateConfig,
+    PostprocessConfig,
+    Profile,
+    engine_bytes_from_network,
+    engine_from_path,
+    get_trt_logger,
+    network_from_onnx_path,
+)
+from polygraphy.exception import PolygraphyException
+from polygraphy.logger import G_LOGGER
+from polygraphy.mod.trt_importer import lazy_import_trt
 
-from faceclip_serving.contract.tensors import Array, Signature
+from faceclip_serving.contract.placements import Runtime
+from faceclip_serving.contract.tensors import DType, Signature
 
-from .device import Device
 from .errors import EngineError
-from .options import HARDWARE, Options, builder_flags, workspace_bytes
+from .options import Options
 from .progress import Progress
+from .record import Measured
 from .shapes import ShapeRange
 
 if TYPE_CHECKING:
-    import tensorrt as trt
-
-OLDEST = (10, 12)
-PACKAGE = "tensorrt"
+    import tensorrt_rtx as trt
+else:
+    trt = lazy_import_trt()
 
 
 @dataclass(frozen=True)
-class Built:
-    plan: bytes | memoryview
-    timing_cache: bytes | memoryview
+class Work:
+    """A plan to be built, for a process of its own."""
+
+    onnx: Path
+    plan: Path
+    """Where it is written to."""
+    log: Path
+    signature: Signature
+    shapes: Mapping[str, ShapeRange]
+    options: Options
+    runtime: Runtime
+    sm: tuple[int, ...]
+    """Compute capabilities to compile for, e.g. 89; empty: the card that is here."""
+    timing_cache: Path
 
 
-def version() -> str:
-    """TensorRT's version. Raises `EngineError` where it is missing, cannot be loaded, or is older than `OLDEST`."""
-    oldest = ".".join(map(str, OLDEST))
-    advice = (
-        f"engines need the Python package '{PACKAGE}' {oldest} or later, of the very version that the server has;"
-        " build inside the serving image (deploy/README.md), where both are the same"
-    )
-    if find_spec(PACKAGE) is None:
-        raise EngineError(f"{PACKAGE} is not installed: {advice}")
+def build(work: Work) -> Measured:
+    """Writes the plan and the log; returns what the build took, and what the compiler says of its memory. Raises `EngineError`.
+
+    Call it in a process of its own: after a failed build the next one in the same process may fail as well.
+    """
+    progress = Progress(work.signature.name)
+    started = time.monotonic()
     try:
-        import tensorrt as trt
-    except (ImportError, OSError) as error:
-        raise EngineError(f"{PACKAGE} is installed, but its libraries do not load ({error}): {advice}") from error
-    found = str(trt.__version__)
-    check_version(found)
+        with work.log.open("w") as log:
+            _build(work, log, progress)
+    except PolygraphyException as error:
+        raise EngineError(f"{work.onnx}: not built: {str(error).splitlines()[0]}{last_errors(work.log)}") from None
+    finally:
+        progress.close()
+    seconds = round(time.monotonic() - started, 1)
+    return Measured(seconds, _peak_host_bytes(), **reported(work.log.read_text(errors="replace")))
+
+
+def _build(work: Work, log: TextIO, progress: Progress) -> None:
+    options = work.options
+    with _logging(log):
+        network = parsed(work.onnx)
+        check_network(work.onnx, network[1], work.signature)
+        profile = Profile()
+        for name, found in work.shapes.items():
+            profile.add(name, *found)
+        pools = {trt.MemoryPoolType.WORKSPACE: options.workspace_bytes} if options.workspace_bytes is not None else None
+        settings: dict[str, Any] = {
+            "profiles": [profile],
+            "builder_optimization_level": options.optimization_level,
+            "memory_pool_limits": pools,
+            "progress_monitor": _monitor(progress),
+            "weight_streaming": options.weight_streaming,
+        }
+        if work.runtime.ahead_of_time:
+            capabilities = [divmod(sm, 10) for sm in work.sm]
+            config = CreateConfigRTX(compute_capabilities=capabilities, **settings)
+            cache = None
+        else:
+            level = trt.HardwareCompatibilityLevel.__members__[options.hardware_level]
+            cache = str(work.timing_cache)
+            known = cache if work.timing_cache.exists() else None
+            config = CreateConfig(
+                refittable=options.refit,
+                strip_plan=options.stripped,
+                hardware_compatibility_level=level,
+                load_timing_cache=known,
+                **settings,
+            )
+
+        def finish(_: trt.Builder, __: trt.INetworkDefinition, found: trt.IBuilderConfig) -> None:
+            found.clear_flag(trt.BuilderFlag.TF32)
+            if options.stripped and not options.refit:
+                found.set_flag(trt.BuilderFlag.__members__["REFIT_IDENTICAL"])
+
+        plan = engine_bytes_from_network(network, PostprocessConfig(config, finish), save_timing_cache=cache)
+        work.plan.write_bytes(memoryview(plan))
+
+
+def parsed(onnx: Path) -> tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser]:
+    """An ONNX file as the compiler's parser reads it."""
+    found: tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser] = network_from_onnx_path(str(onnx), strongly_typed=True)
     return found
 
 
-def check_version(found: str) -> None:
-    """Raises `EngineError` for a TensorRT that this code was not written for."""
-    major, minor = (int(part) for part in found.split(".")[:2])
-    if (major, minor) < OLDEST:
-        raise EngineError(f"{PACKAGE}: expected {'.'.join(map(str, OLDEST))} or later, found {found}")
+def check_network(onnx: Path, network: trt.INetworkDefinition, signature: Signature) -> None:
+    """Raises `EngineError` unless names, types and axes of the parsed inputs and outputs are those of the signature."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    for what, found, declared in (("inputs", inputs, signature.inputs), ("outputs", outputs, signature.outputs)):
+        got = {tensor.name: (tensor.dtype.name, _sizes(tensor.shape)) for tensor in found}
+        expected = {
+            tensor.name: ("FLOAT" if tensor.dtype is DType.FP32 else tensor.dtype.name, tensor.dims) for tensor in declared
+        }
+        if got.keys() != expected.keys() or not all(_alike(got[name], expected[name]) for name in expected):
+            raise EngineError(f"{onnx}: {what}: expected {expected}, the graph has {got}; export it again")
 
 
-# ------------------------------------------------------------------------------------------------------------------ build
-def build(
-    onnx: Path,
-    shapes: Mapping[str, ShapeRange],
-    options: Options,
-    timing_cache: bytes,
-    log: TextIO,
-    progress: Progress,
-) -> Built:
-    """A plan for the current GPU. `timing_cache`: of an earlier build on such a GPU, or empty. Raises `EngineError`."""
-    import tensorrt as trt
-
-    logger = _logger(log)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx)):
-        raise EngineError(f"{onnx}: TensorRT's parser refused it: {_parser_errors(parser)}")
-    declared = {network.get_input(i).name for i in range(network.num_inputs)}
-    if declared != shapes.keys():
-        raise EngineError(f"{onnx}: expected inputs {sorted(shapes)}, the graph has {sorted(declared)}; export it again")
-
-    config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-    for name, found in shapes.items():
-        profile.set_shape(name, *(trt.Dims(list(shape)) for shape in found))
-    if config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"{onnx}: TensorRT refused the shapes {dict(shapes)}; see the build log")
-    for flag in builder_flags(options):
-        config.set_flag(trt.BuilderFlag.__members__[flag])
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.builder_optimization_level = options.optimization_level
-    config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[HARDWARE[options.hardware]]
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # `inspect` reads precisions from it; it costs no speed
-    config.progress_monitor = _monitor(progress)
-    workspace = workspace_bytes(options)
-    if workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    if not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)  # of another driver, perhaps: measure anew
-
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EngineError(f"{onnx}: TensorRT could not build it; the reason is in the build log")
-    return Built(_bytes(plan), _bytes(config.get_timing_cache().serialize()))
+def _sizes(dims: trt.Dims) -> list[int]:
+    return [dims[i] for i in range(len(dims))]
 
 
-def refit(plan: bytes, onnx: Path, log: TextIO) -> bytes | memoryview:
-    """The plan with the weights of another ONNX file of the same graph, as of a fused LoRA. Raises `EngineError`."""
-    import tensorrt as trt
-
-    logger = _logger(log)
-    engine = _deserialized(plan, logger)
-    if not engine.refittable:
-        raise EngineError("the plan cannot be refitted; build it with --refit")
-    refitter = trt.Refitter(engine, logger)
-    parser = trt.OnnxParserRefitter(refitter, logger)
-    if not parser.refit_from_file(str(onnx)):
-        raise EngineError(f"{onnx}: TensorRT cannot take its weights: {_parser_errors(parser)}")
-    missing = refitter.get_missing_weights()
-    if missing:
-        raise EngineError(f"{onnx}: has no values for {len(missing)} weights of the plan, e.g. {missing[:3]}; build instead")
-    if not refitter.refit_cuda_engine():
-        raise EngineError(f"{onnx}: TensorRT could not exchange the weights; the reason is in the log")
-    # The default keeps the weights in, which is what a stripped plan is refitted for.
-    return _bytes(engine.serialize_with_config(engine.create_serialization_config()))
+def _alike(got: tuple[str, list[int]], expected: tuple[str, list[int]]) -> bool:
+    """Whether type and axes agree; the parser may know the size of an axis (or not) where the declaration does not (or does)."""
+    (dtype, shape), (wanted, dims) = got, expected
+    return dtype == wanted and len(shape) == len(dims) and all(-1 in (a, b) or a == b for a, b in zip(shape, dims, strict=True))
 
 
-# -------------------------------------------------------------------------------------------------------------------- run
-@contextmanager
-def running(path: Path, signature: Signature, device: Device) -> Iterator[Callable[[Mapping[str, Array]], dict[str, Array]]]:
-    """The plan as a function of named arrays, on `device`, one call at a time."""
-    engine = _deserialized(path.read_bytes(), _logger(io.StringIO()))
-    _check_tensors(path, engine, signature)
-    context = engine.create_execution_context()
-    if context is None:
-        raise EngineError(f"{path}: not enough GPU memory for its activations; see `--largest` of `python -m export engine`")
+def reported(log: str) -> dict[str, int | None]:
+    """Bytes that the compiler says the plan needs, by the names of `Measured`; None where it does not say."""
+    found = {key: re.findall(rf"{phrase}: (\d+) bytes", log) for key, phrase in _PHRASES.items()}
+    return {key: int(values[-1]) if values else None for key, values in found.items()}
 
-    def run(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        signature.check_inputs(arrays)
-        with ExitStack() as stack:
-            for tensor in signature.inputs:
-                array = arrays[tensor.name]
-                if not context.set_input_shape(tensor.name, tuple(array.shape)):
-                    raise EngineError(f"{path}: input '{tensor.name}': shape {list(array.shape)} is outside the plan's profile")
-                address = stack.enter_context(device.memory(array.nbytes))
-                device.upload(address, array)
-                context.set_tensor_address(tensor.name, address)
-            outputs: dict[str, tuple[int, Array]] = {}
-            for tensor in signature.outputs:
-                array = np.empty(_shape(context.get_tensor_shape(tensor.name)), tensor.dtype.numpy)
-                address = stack.enter_context(device.memory(array.nbytes))
-                context.set_tensor_address(tensor.name, address)
-                outputs[tensor.name] = (address, array)
-            if not context.execute_async_v3(device.stream):
-                raise EngineError(f"{path}: TensorRT could not run it on shapes { {n: a.shape for n, a in arrays.items()} }")
-            device.synchronize()
-            for address, array in outputs.values():
-                device.download(address, array)
-        return {name: array for name, (_, array) in outputs.items()}
 
-    yield run
+_PHRASES = {
+    "activation_bytes": "Total Activation Memory",
+    "scratch_bytes": "Max Scratch Memory",
+    "weight_bytes": "Total Weights Memory",
+}
+
+
+def last_errors(log: Path) -> str:
+    """What a build log reports as an error, for a message: refused nodes, or else the last line; and the log's place."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("[E]")]
+    nodes = [line for line in lines if line.startswith("[E] In node")]
+    return "".join(f"\n  {line}" for line in [*(nodes[:5] or lines[-1:]), f"the whole log: {log}"])
+
+
+def refit(base: Path, onnx: Path, plan: Path, log_file: Path) -> None:
+    """Writes the plan `base` with the weights of another ONNX file of the same graph, as of a fused LoRA. Raises `EngineError`."""
+    with log_file.open("w") as log, _logging(log):
+        engine = load(base)
+        if not engine.refittable:
+            raise EngineError("the plan cannot be refitted; build it with --refit")
+        refitter = trt.Refitter(engine, get_trt_logger())
+        parser = trt.OnnxParserRefitter(refitter, get_trt_logger())
+        if not parser.refit_from_file(str(onnx)):
+            raise EngineError(f"{onnx}: TensorRT cannot take its weights; the reason is in {log_file}")
+        missing = refitter.get_missing_weights()
+        if missing:
+            raise EngineError(
+                f"{onnx}: has no values for {len(missing)} weights of the plan, e.g. {missing[:3]}; build instead"
+            )
+        if not refitter.refit_cuda_engine():
+            raise EngineError(f"{onnx}: TensorRT could not exchange the weights; the reason is in {log_file}")
+        # The default keeps the weights in, which is what a stripped plan is refitted for.
+        serialized: Any = engine.serialize_with_config(engine.create_serialization_config())
+        plan.write_bytes(memoryview(serialized))
 
 
 def information(path: Path) -> dict[str, Any]:
     """The engine inspector's JSON, with the usual shapes set: without them formats of a dynamic engine are not told."""
-    import tensorrt as trt
-
-    engine = _deserialized(path.read_bytes(), _logger(io.StringIO()))
+    engine = load(path)
     inspector = engine.create_engine_inspector()
     context = engine.create_execution_context()
     for i in range(engine.num_io_tensors):
         name = engine.get_tensor_name(i)
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-            context.set_input_shape(name, _shape(engine.get_tensor_profile_shape(name, 0)[1]))
+            context.set_input_shape(name, tuple(_sizes(engine.get_tensor_profile_shape(name, 0)[1])))
     inspector.execution_context = context
     document = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     return cast("dict[str, Any]", document)
 
 
-# ------------------------------------------------------------------------------------------------------------------ parts
-def _deserialized(plan: bytes, logger: trt.ILogger) -> trt.ICudaEngine:
-    import tensorrt as trt
-
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EngineError("TensorRT cannot load the plan: another GPU or TensorRT version built it, or memory is short")
+def load(path: Path) -> trt.ICudaEngine:
+    """Raises `EngineError` where the plan cannot be loaded here."""
+    try:
+        engine: trt.ICudaEngine = engine_from_path(str(path))
+    except PolygraphyException as error:
+        raise EngineError(
+            f"{path}: TensorRT cannot load it: another GPU or TensorRT version built it, or memory is short"
+        ) from error
     return engine
 
 
-def _check_tensors(path: Path, engine: trt.ICudaEngine, signature: Signature) -> None:
-    found = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
-    declared = {tensor.name for tensor in (*signature.inputs, *signature.outputs)}
-    if found != declared:
-        raise EngineError(f"{path}: expected tensors {sorted(declared)}, the plan has {sorted(found)}; build it again")
-
-
-def _shape(dims: trt.Dims) -> tuple[int, ...]:
-    return tuple(dims[i] for i in range(len(dims)))
-
-
-def _bytes(memory: trt.IHostMemory) -> memoryview:
-    # It has the buffer protocol, which its declaration does not say; a view spares a copy of gigabytes.
-    return memoryview(cast("Any", memory))
-
-
-def _parser_errors(parser: trt.OnnxParser | trt.OnnxParserRefitter) -> str:
-    errors = (parser.get_error(i) for i in range(parser.num_errors))
-    return "; ".join(f"{error.node_operator()} '{error.node_name()}': {error.desc()}" for error in errors) or "no reason given"
-
-
-def _logger(log: TextIO) -> trt.ILogger:
-    """Everything that TensorRT says but its verbose chatter, into `log`."""
-    import tensorrt as trt
-
-    class Logger(trt.ILogger):  # type: ignore[misc, unused-ignore]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            if severity != trt.ILogger.VERBOSE:
-                log.write(f"{severity} {msg}\n")
-
-    return Logger()
+@contextmanager
+def _logging(log: TextIO) -> Iterator[None]:
+    """All that Polygraphy and the compiler say, but their verbose chatter, goes to `log`."""
+    G_LOGGER.colors = False
+    with G_LOGGER.verbosity(G_LOGGER.VERBOSE), redirect_stdout(log), redirect_stderr(log):
+        yield
 
 
 def _monitor(progress: Progress) -> trt.IProgressMonitor:
-    import tensorrt as trt
-
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -247,3 +241,15 @@ def _monitor(progress: Progress) -> trt.IProgressMonitor:
             return True  # go on building
 
     return Monitor()
+
+
+def _peak_host_bytes() -> int | None:
+    """Largest resident memory of this process; unlike `getrusage`, not that of the one which started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else None
+
+
+def compute_capabilities() -> list[int]:
+    """What plans can be compiled for ahead of time, e.g. 89."""
+    names = cast("Any", trt).ComputeCapability.__members__  # TensorRT for RTX alone has it
+    return sorted(int(name.removeprefix("SM")) for name in names if name.startswith("SM"))

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,14 @@ from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models.trt_component import TrtComponent
 
 from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db
 from ..onnx.example_inputs import example_inputs
 from .build import add_selection, all_folders, purpose_of, selected, this_machine
-from .device import open_device
 from .errors import EngineError
 from .record import Purpose, check_plan, require_onnx
 from .shapes import SIDES, bounds_from
-from .tensorrt import running
 
 if TYPE_CHECKING:
     from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
@@ -65,10 +64,11 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
 def verify_plan(purpose: Purpose, folder: Path) -> dict[str, Any]:
     """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
     require_onnx(folder)  # what it is compared with
-    record = check_plan(folder, purpose, this_machine(), whole=True)
+    record = check_plan(folder, purpose, this_machine(purpose.execution.runtime), whole=True)
     variant, component, precision = purpose.variant, purpose.component, purpose.precision
-    with running(folder / PLAN_FILE, components(variant)[component], open_device()) as run:
-        return verify_run(variant, component, precision, folder / ONNX_FILE, bounds_from(record.recipe.bounds), run)
+    limits = bounds_from(record.recipe.bounds)
+    with closing(TrtComponent(folder / PLAN_FILE, components(variant)[component], purpose.execution, limits)) as plan:
+        return verify_run(variant, component, precision, folder / ONNX_FILE, limits, plan.run)
 
 
 def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
@@ -84,14 +84,20 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
     def by_onnx(component: str) -> Iterator[Run]:
         yield parity.onnx_run(placed[component][0] / ONNX_FILE, nets[component])
 
-    def by_plan(component: str) -> AbstractContextManager[Run]:
+    @contextmanager
+    def by_plan(component: str) -> Iterator[Run]:
         folder, purpose = placed[component]
-        return running(folder / PLAN_FILE, nets[component], open_device()) if purpose is not None else by_onnx(component)
+        if purpose is None:
+            with by_onnx(component) as run:
+                yield run
+        else:
+            with closing(TrtComponent(folder / PLAN_FILE, nets[component], purpose.execution, {})) as plan:
+                yield plan.run
 
     folder, purpose = placed[DENOISER]
     height, width = variant.defaults.height, variant.defaults.width
     if purpose is not None:
-        limits = bounds_from(check_plan(folder, purpose, this_machine()).recipe.bounds)
+        limits = bounds_from(check_plan(folder, purpose, this_machine(purpose.execution.runtime)).recipe.bounds)
         height, width = (limits[axis].opt * variant.latent_scale for axis in SIDES)
     pictures = [draw(variant, height, width, steps, each) for each in (by_plan, by_onnx)]
     return require_alike(*pictures)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faceclip_serving.contract.placements import ORT_CPU, ORT_CUDA, TENSORRT, Execution, Placement, placements
+from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
 from faceclip_serving.contract.signatures import COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, VAE_DECODER, bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -72,7 +72,8 @@ class Forecast:
     def contexts(self) -> int:
         """Bytes of CUDA contexts: one of the server, where it runs a component itself, and one of each process on the card."""
         used = [need.execution.runtime for need in self.components.values() if need.on_gpu]
-        return CUDA_CONTEXT_BYTES * (any(runtime.backend != "python" for runtime in used) + used.count(ORT_CUDA))
+        in_python = sum(runtime.backend == "python" for runtime in used)
+        return CUDA_CONTEXT_BYTES * ((in_python < len(used)) + in_python)
 
     @property
     def processes(self) -> int:
@@ -118,7 +119,7 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
 
 
 def _need(graph: Graph, execution: Execution) -> Need:
-    rules = live_memory.TENSORRT if execution.runtime is TENSORRT else live_memory.ONNX_RUNTIME
+    rules = live_memory.TENSORRT if execution.runtime.package else live_memory.ONNX_RUNTIME
     if execution.precision == "fp32" or execution.runtime is ORT_CPU:
         rules = replace(rules, half_bits=32)
     matrix_bits = 8 if execution.precision in EIGHT_BITS else None

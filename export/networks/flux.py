@@ -58,8 +58,8 @@ class TextEncoder(nn.Module):
         self.register_buffer("no_face_patch_token", patch_token)
         del encoder.encoder_2.face_encoder  # its memory is free before the export
         for block in encoder.encoder_2.t5_encoder.block:  # what they read and what they answer leaves half's range
-            feed_forward: Any = block.ff_layer
-            feed_forward.wo = WideLinear(feed_forward.wo, HEADROOM)
+            layer: Any = block.ff_layer
+            layer.wo = WideLinear(layer.wo, HEADROOM)
         self.encoder = encoder
 
     def forward(self, pooled_ids: Tensor, input_ids: Tensor, face_index: Tensor, patch_token: Tensor) -> tuple[Tensor, Tensor]:

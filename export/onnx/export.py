@@ -58,12 +58,7 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
     `LoraError`, `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
     """
     export = _settled(wanted)
-    row = _row(export)
-    weights = None if export.checkpoint is None else readable_file(export.checkpoint, row.part)
-    loras = [lora.describe() for lora in export.loras]
-    architecture = (export.variant.architecture, export.variant.tokens)
-    definition = (*architecture, export.signature, export.limits, export.precision, export.depth, OPSET, *loras)
-    key = identity(definition, weights)
+    weights, loras, key = _made_from(export)
     existing = kept(destination, key)
     if existing is not None:
         print(f"{export.component} {export.precision}: kept, nothing it is made from has changed", file=sys.stderr)
@@ -87,6 +82,20 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
         }
         (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     return metadata
+
+
+def is_kept(wanted: Export, destination: Path) -> bool:
+    """Whether `export_component` would keep what is there."""
+    return kept(destination, _made_from(_settled(wanted))[2]) is not None
+
+
+def _made_from(export: Export) -> tuple[Path | None, list[dict[str, object]], str]:
+    """The file of its weights, its LoRAs in words, and the identity of everything that it is made from."""
+    weights = None if export.checkpoint is None else readable_file(export.checkpoint, _row(export).part)
+    loras = [lora.describe() for lora in export.loras]
+    architecture = (export.variant.architecture, export.variant.tokens)
+    definition = (*architecture, export.signature, export.limits, export.precision, export.depth, OPSET, *loras)
+    return weights, loras, identity(definition, weights)
 
 
 def _settled(wanted: Export) -> Export:

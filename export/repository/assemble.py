@@ -19,7 +19,7 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, Placement, component_models, placement_of
+from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, PLAN_RUNTIMES, Placement, component_models, placement_of
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
     DEFAULT_DEPLOYMENT,
@@ -142,10 +142,11 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
     execution = placement.components[name]
     source = components / execution.precision / name
     if not (source / execution.runtime.artifact).exists():
-        command = "engine" if execution.runtime.artifact == PLAN_FILE else "onnx"
+        command = "engine" if execution.runtime.package else "onnx"
+        chosen = f" --runtime {placement.plans_on}" if placement.plans_on and execution.runtime.package else ""
         raise RepositoryError(
             f"{name}: expected {source / execution.runtime.artifact}; make it with"
-            f" `python -m export {command} --variant {variant.name} --placement {placement.name}`"
+            f" `python -m export {command} --variant {variant.name} --placement {placement.name}{chosen}`"
         )
     if execution.runtime.artifact == PLAN_FILE:
         check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
@@ -178,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the placement's rows, sizes, tiles, admission and precision on a machine without its card: ONNX Runtime's CPU provider"
         " runs what a GPU would; to try a placement, never to measure it",
     )
+    parser.add_argument("--runtime", choices=PLAN_RUNTIMES, help="of the plans (default: the placement's)")
     parser.add_argument("--gpu", type=int, default=0, metavar="N", help="the GPU of what runs on one (default: %(default)s)")
     parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
 
@@ -191,6 +193,7 @@ def run(args: argparse.Namespace) -> int:
         )
     variant = VARIANTS[args.variant]
     placement = replace(placement_of(variant, args.placement), gpu=args.gpu)
+    placement = placement.on(args.runtime) if args.runtime else placement
     components = args.components or onnx_folder(variant)
     if args.emulate:
         placement = emulated(variant, placement, components)

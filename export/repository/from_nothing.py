@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,7 +13,7 @@ from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.tokenizers import TOKENIZERS
-from ..onnx.export import export_component
+from ..onnx.export import export_components, is_kept
 from ..onnx.tokenizers import export_tokenizers
 from ..onnx.wanted import PRECISIONS, Export
 from ..paths import onnx_folder, repository_folder
@@ -38,9 +39,19 @@ def build_repository(
     with FileLock(exported / LOCK):  # two at once would do the work twice, and one would replace what the other serves
         weights_folder(variant, checkpoint)  # says which are missing, before anything is made
         export_tokenizers(variant, checkpoint, exported / TOKENIZERS)
-        for component in COMPONENTS:
-            precision = placement.components[component].precision
-            if precision in PRECISIONS:  # else `export quantize` makes it
-                export_component(Export(variant, component, precision, checkpoint), exported / precision / component)
+        precisions = {component: placement.components[component].precision for component in COMPONENTS}
+        wanted = [
+            Export(variant, component, precision, checkpoint)
+            for component, precision in precisions.items()
+            if precision in PRECISIONS  # else `export quantize` makes it
+        ]
+        missing = [each for each in wanted if not is_kept(each, exported / each.precision / each.component)]
+        for _ in export_components(missing, exported, _at_once(variant)):
+            pass
         folder = destination or repository_folder(variant, placement)
         return assemble(variant, placement, exported, folder, checkpoint, deployment)
+
+
+def _at_once(variant: Variant) -> int:
+    """How many components are exported at a time: as many as there are cores, but one where each takes much of the memory."""
+    return 1 if variant.weights == "checkpoint" else len(os.sched_getaffinity(0))

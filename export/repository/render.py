@@ -60,6 +60,8 @@ def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEP
         )
         _parameter(config, "variant", variant.name)
         _parameter(config, "placement", placement.name)
+        if placement.plans_on:
+            _parameter(config, "plans_on", placement.plans_on)
         if name == UNARY:
             _parameter(config, "interface", json.dumps(interface(variant), sort_keys=True))
             if placement.emulated:

@@ -32,7 +32,7 @@ def caller(parameters: Mapping[str, Any], environment: Mapping[str, str] = os.en
     """Who sent a request with these parameters."""
     for name, variable, who in ((SECRET, SECRET_VARIABLE, Caller.OWN), (OPERATOR_KEY, OPERATOR_KEY_VARIABLE, Caller.OPERATOR)):
         told, wanted = parameters.get(name), environment.get(variable)
-        if wanted and isinstance(told, str) and hmac.compare_digest(told.encode(errors="replace"), wanted.encode()):
+        if wanted and isinstance(told, str) and hmac.compare_digest(told.encode(errors="replace"), os.fsencode(wanted)):
             return who
     return Caller.PUBLIC
 

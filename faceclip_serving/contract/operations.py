@@ -63,8 +63,16 @@ class Follow:
 
 
 @dataclass(frozen=True)
+class Leave:
+    """The caller of a request is gone -> `{"ended": bool}`, whether it had not ended before. Its place is kept until `End`."""
+
+    place: str
+
+
+@dataclass(frozen=True)
 class End:
-    """A request has ended, or is to -> `{"ended": bool}`, whether it was still there. `outcome`: of `errors.OUTCOMES`."""
+    """Nothing is done for a request any more, its place is given back -> `{"ended": bool}`, whether it had not ended before; with `ok`
+    why it had, as an error. `outcome`: of `errors.OUTCOMES`."""
 
     place: str
     outcome: str = "cancelled"
@@ -89,7 +97,7 @@ class Status:
     """-> what is in flight and whether the loop is well; see `Service.status`."""
 
 
-Operation = Admit | Renew | Prepare | Lost | Start | Follow | End | Cancel | Drain | Status
+Operation = Admit | Renew | Prepare | Lost | Start | Follow | Leave | End | Cancel | Drain | Status
 FOR_OPERATORS = (Drain, Status)
 """What an operator may ask besides our own models; see `callers`."""
 OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}

@@ -1,7 +1,8 @@
 """Where each component runs, as data. A placement maps components to runtimes; it never changes a signature.
 
-A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, or a plan in
-Triton's own TensorRT backend. `python -m export forecast` says what memory a placement needs.
+A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, a plan in Triton's
+own TensorRT backend, or a plan of TensorRT for RTX inside the Python backend. `python -m export forecast` says what memory a placement
+needs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ class Runtime:
     instance_kind: str
     providers: tuple[str, ...] = ()
     """ONNX Runtime execution providers, for the Python backend."""
+    package: str = ""
+    """Python package that builds, loads and runs its plans; empty where it has none."""
+    ahead_of_time: bool = False
+    """Plans are compiled for a list of compute capabilities, on any machine, and finished on the card when they first run there; what
+    that gives is kept beside the plan. Otherwise a plan is built on the card that runs it, and is finished."""
+    cuda_graphs: bool = False
+    """Whole calls are captured as CUDA graphs, by shape, where the Python backend runs plans."""
 
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -38,8 +46,13 @@ ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecution
 ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
-TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU")
-RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT)}
+TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU", package="tensorrt")
+"""TensorRT proper, for all cards, in Triton's own backend: NVIDIA's container brings both."""
+TRT_RTX = Runtime("trt-rtx", "python", "", PLAN_FILE, "KIND_GPU", package="tensorrt_rtx", ahead_of_time=True, cuda_graphs=True)
+"""TensorRT for RTX, for GeForce and RTX cards of series 20 to 50: a wheel, no container."""
+RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (ORT_CPU, ORT_CUDA, TRITON_ORT, TENSORRT, TRT_RTX)}
+PLAN_RUNTIMES = tuple(name for name, runtime in RUNTIMES.items() if runtime.package)
+"""Names of those that run plans."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,9 @@ class Execution:
     """Precision written into the graph, by the name of its folder; boundaries are FP32 in all of them."""
     stands_for: Execution | None = None
     """What an emulated placement would run on its card."""
+    weights_on_card_bytes: int | None = None
+    """Of a plan's weights, how many may be on the card at once; the others are streamed from host memory in each call, which is slower.
+    None: all. For runtimes whose plans the Python backend runs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,9 @@ class Placement:
     vae_tile: int = 0
     """Latent cells per side of the tiles that pictures are decoded in (tiling.py); 0: pictures are decoded whole."""
     gpu: int = 0
-    """Which GPU, as CUDA numbers them, runs what runs on one."""
+    """Which GPU, as nvidia-smi numbers them, runs what runs on one."""
+    plans_on: str = ""
+    """Name of the runtime that was chosen for the plans, in the place of the table's; see `on`."""
 
     @property
     def emulated(self) -> Mapping[str, str]:
@@ -86,8 +104,17 @@ class Placement:
 
     @property
     def label(self) -> str:
-        """The name, for folders and reports; it tells an emulated placement from the real one."""
-        return f"{self.name}-emulated" if self.emulated else self.name
+        """The name, for folders and reports; it tells an emulated placement, and a chosen runtime, from the table's."""
+        return "-".join(filter(None, (self.name, self.plans_on, "emulated" if self.emulated else "")))
+
+    def on(self, runtime: str) -> Placement:
+        """The same placement with the plans of another runtime, by its name. Nothing else changes, nor what runs without a plan."""
+        chosen = RUNTIMES[runtime]
+        components = {
+            name: replace(execution, runtime=chosen) if execution.runtime.package else execution
+            for name, execution in self.components.items()
+        }
+        return self if components == self.components else replace(self, components=components, plans_on=runtime)
 
     def emulate(self, precisions: Mapping[str, str] | None = None) -> Placement:
         """The same placement on a machine without its card: ONNX Runtime's CPU provider runs what a GPU would.

@@ -85,6 +85,11 @@ def resolve(
     }
 
 
+def most_in_flight(max_active: int, max_waiting: int) -> int:
+    """Requests that have a place, at most: those that wait, are drawn or decoded, or have ended while something goes on for them."""
+    return max_waiting + 3 * max_active
+
+
 def read_orders(placements: Mapping[str, Placement], texts: list[str]) -> dict[str, dict[str, str]]:
     """`--set` as people write it, `NAME=VALUE` or `DEPLOYMENT.NAME=VALUE`, checked; the value of `VARIABLE`.
 

@@ -107,6 +107,8 @@ def setup(args: Mapping[str, str]) -> Setup:
             " assemble the repository again (python -m export repository)"
         )
     placement = placement_of(VARIANTS[parameters["variant"]], parameters["placement"])
+    if "plans_on" in parameters:
+        placement = placement.on(parameters["plans_on"])
     placement = replace(placement, gpu=int(parameters.get("gpu", 0)))
     if "emulate" in parameters:
         placement = placement.emulate(json.loads(parameters["emulate"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Generator
@@ -16,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..contract.errors import OUTCOMES, Cancelled, DeadlineExceeded, outcome
+from ..contract.errors import OUTCOMES, Busy, Cancelled, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
 from . import adapter
@@ -24,6 +25,8 @@ from .holder import Holder, asking
 from .metrics import Metrics, StageMetrics, requests_by_outcome
 from .request_log import line, request_log
 from .streaming import Arrays, Call, Flow
+
+log = logging.getLogger(__name__)
 
 MOST_THREADS = 4096 + 256 + 64
 """One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
@@ -93,15 +96,27 @@ class Front:
                 final: Arrays = stop.value
             if context.deadline is not None and time.monotonic() > context.deadline:
                 raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
+            self._finish(place)
             ended = None
         except BaseException as error:  # whatever ends this ends the request
             ended = error
             raise
         finally:
             self._holder.drop(place)
-            with contextlib.suppress(Exception):  # the sampler is stopping or gone, or the place was lost: the answer stands
-                self._ask(End(place, outcome(ended)))
+            if ended is not None:
+                with contextlib.suppress(Exception):  # the sampler is stopping or gone
+                    self._ask(End(place, outcome(ended)))
         yield final, True
+
+    def _finish(self, place: str) -> None:
+        """Gives the place of a request back that went well. Raises why it has ended meanwhile, so that all are told the same."""
+        self._holder.drop(place)
+        try:
+            self._ask(End(place, outcome(None)))
+        except (Busy, Cancelled, DeadlineExceeded):
+            raise
+        except Exception as error:  # noqa: BLE001 - the sampler is stopping or gone: the answer stands
+            log.warning("the end of a request could not be told: %s", error)
 
     def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
         details = json.loads(last["details"][0]) if failed is None and "details" in last else {}

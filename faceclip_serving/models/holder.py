@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..contract import operations
-from ..contract.operations import End, Operation, Renew
+from ..contract.operations import Leave, Operation, Renew
 from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array
 
@@ -69,14 +69,14 @@ class Holder:
             count = len(held)
             for place in [place for place in held if self._has_left(place)]:
                 with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
-                    self._ask(End(place, "cancelled"))
+                    self._ask(Leave(place))
             if time.monotonic() - renewed_at >= self._renew_every_s:
                 renewed_at = time.monotonic()
                 with contextlib.suppress(Exception):
                     round_s = self._ask(Renew([place for place in held if place in self._held]))["round_s"]
 
     def _has_left(self, place: str) -> bool:
-        """Whether the caller of a place that is still held has gone; then it is held no longer."""
+        """Whether the caller of a place that is still held has gone. Then it is looked at no more, and renewed until it is dropped."""
         with self._changed:  # so that `drop` waits for a look
             has_left = self._held.get(place)
             try:
@@ -84,7 +84,7 @@ class Holder:
             except Exception:  # noqa: BLE001 - of one caller; others are looked at all the same
                 left = False
             if left:
-                del self._held[place]
+                self._held[place] = _nobody
             return left
 
     def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
@@ -93,3 +93,8 @@ class Holder:
             self._changed.wait_for(lambda: self._over, wait_s)
             self._changed.wait_for(lambda: self._over or bool(self._held))
             return None if self._over else dict(self._held)
+
+
+def _nobody() -> bool:
+    """Looks at a caller whose leave was told."""
+    return False

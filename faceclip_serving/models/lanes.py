@@ -1,13 +1,15 @@
 """The preparation of requests by a few threads: whose turn it is, and who is still waited for.
 
 Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs go
-round the tenants, one request of each in turn. A request that has ended meanwhile is answered at once, and what it holds is let go.
+round the tenants, one request of each in turn, those of priority `batch` behind the others for a while. A request that has ended
+meanwhile is answered at once, and what it holds is let go.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ class Task:
     """Whether it has photographs."""
     work: Callable[[Task], None]
     give_up: Callable[[], None]
+    due: float = 0.0
+    """Monotonic seconds; before, everybody else's photographs come first."""
     lost: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for it any more, also while it is worked for."""
 
@@ -96,10 +100,12 @@ class Lanes:
             return task
 
     def _turn(self) -> Task:
-        """The first task of the tenant whose turn it is, who goes to the end of the line."""
-        tenant = next(iter(self._heavy))
-        tasks = self._heavy.pop(tenant)
-        task = tasks.popleft()
+        """The first task that is due of the first tenant who has one; the tenant goes to the end of the line."""
+        now = time.monotonic()
+        first = {tenant: min(tasks, key=lambda task: task.due) for tenant, tasks in self._heavy.items()}
+        tenant = next((tenant for tenant, task in first.items() if task.due <= now), next(iter(first)))
+        task, tasks = first[tenant], self._heavy.pop(tenant)
+        tasks.remove(task)
         if tasks:
             self._heavy[tenant] = tasks
         return task

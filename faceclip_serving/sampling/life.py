@@ -1,11 +1,12 @@
 """A request's life, owned in one place.
 
-    reserved → preparing → waiting → active → decoding → ended
+    reserved → preparing → waiting → active → decoding → leaving → ended
 
-A request gets a place before any work is done for it, and `end` works from every state and from any thread: it tells the caller,
-once, and gives everything back. A place is a lease: the public model that serves the caller renews it as long as the caller is there,
-so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more may be
-on the way there; tenants share both. Knows states, places and time; nothing of pictures or of Triton.
+A request gets a place before any work is done for it. `give_up` works from every state and from any thread and tells the caller, once.
+The place is given back by `end`, when nothing is done for the request any more: what an encoder or a decoder has begun cannot be
+stopped, so whoever leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews
+it, so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more
+may be on the way there; tenants share both. Knows states, places and time; nothing of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from enum import Enum
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
+from ..contract.settings import most_in_flight
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class State(Enum):
     WAITING = "waiting"
     ACTIVE = "active"
     DECODING = "decoding"
+    LEAVING = "leaving"
+    """It has ended, and something that was begun for it goes on."""
     ENDED = "ended"
 
 
@@ -79,6 +83,10 @@ class Request:
     """What the loop does for it."""
     listener: Callable[[Any], None] | None = None
     """Hears what becomes of the work: any number of events, and exactly one last one."""
+    result: Any = None
+    """What goes to the decoder when that is its turn."""
+    decoded: bool = False
+    """Whether it has gone there."""
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
@@ -98,9 +106,13 @@ class Counts:
         return self.states.get(State.DECODING, 0)
 
     @property
+    def leaving(self) -> int:
+        return self.states.get(State.LEAVING, 0)
+
+    @property
     def waiting(self) -> int:
         """Everything before `active`."""
-        return self.in_flight - self.active - self.decoding
+        return self.in_flight - self.active - self.decoding - self.leaving
 
     @property
     def in_flight(self) -> int:
@@ -123,16 +135,23 @@ class Lives:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._alive: dict[str, Request] = {}
+        self._leaving: dict[str, Request] = {}
+        self._last_turns: dict[str, int] = {}
+        """Tenant -> when it had its last turn, counted in turns."""
+        self._turns = 0
         self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
+        """Since somebody has been here all the time."""
         self._due = math.inf
         """Until then nobody's time is up, whatever comes but a new request."""
         self._active: list[Request] = []
         self._promoted_at = -1
         self._draining = False
         self._over: Exception | None = None
-        self.changes = 0
-        """How often a request has come, gone on or ended: what has not changed need not be counted again."""
+        self.on_change: Callable[[Counts], None] = lambda counts: None
+        """Hears in the messages' thread, soon after somebody has come, gone on or ended, how many are where."""
+        self._changes = 0
+        self._change_told = True
         self.messages: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         """What is to be said, in order; see `deliver`."""
 
@@ -150,9 +169,11 @@ class Lives:
             if refusal is not None:
                 self.messages.put(lambda: self._on_end(request, refusal))
                 raise refusal
+            if not self.in_flight:
+                self._finished_at.clear()
             self._alive[request.place] = request
             self._due = min(self._due, _due(request))
-            self.changes += 1
+            self._note_change()
             self._changed.notify_all()  # the loop begins to look after leases
             return request
 
@@ -161,18 +182,18 @@ class Lives:
         with self._changed:
             request = self._wanted(place, State.RESERVED)
             request.state = State.PREPARING
-            self.changes += 1
+            self._note_change()
 
     def renew(self, places: Iterable[str]) -> list[str]:
-        """The holder is still there; the places that have ended meanwhile."""
+        """The holder is still there; the places of requests that have ended meanwhile."""
         with self._changed:
             self._sweep()
             gone = []
             for place in places:
-                request = self._alive.get(place)
-                if request is None:
+                if place not in self._alive:
                     gone.append(place)
-                else:
+                request = self._alive.get(place) or self._leaving.get(place)
+                if request is not None:
                     request.held_until = self._clock() + self.limits.lease_s
             return gone
 
@@ -192,7 +213,7 @@ class Lives:
             request = self._wanted(place, State.RESERVED, State.PREPARING)
             request.state, request.work, request.listener = State.WAITING, work, listener
             request.priority, request.steps = priority, steps
-            self.changes += 1
+            self._note_change()
             self._changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------------------ the loop
@@ -219,28 +240,55 @@ class Lives:
                 self._say(request, event)
 
     def finish(self, request: Request, result: Any) -> None:
-        """The work is done, `result` is the last thing its listener hears; decoding begins."""
+        """The work is done; `result` is the last thing its listener hears, when the decoder has few others to do."""
         with self._changed:
             if request.state is not State.ACTIVE:
                 return
-            request.state = State.DECODING
-            request.work = None
-            self.changes += 1
+            request.state, request.work = State.DECODING, None
+            self._note_change()
+            request.result = result
             self._finished_at.append(self._clock())
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Lets results go to the decoder, the oldest first: few at a time, since what is there cannot be taken back."""
+        handed = sum(request.decoded for request in (*self._alive.values(), *self._leaving.values()))
+        done = [request for request in self._alive.values() if request.state is State.DECODING and not request.decoded]
+        for request in done[: max(0, most_decoded(self.limits.max_active) - handed)]:
+            request.decoded = True
+            result, request.result = request.result, None
             self._say(request, result, last=True)
 
     # ---------------------------------------------------------------------------------------------------------- the way out
     def end(self, place: str, error: Exception | None = None) -> bool:
-        """Ends a request, whatever its state; `error`: why, None where all went well. Whether it was still there."""
+        """Nothing is done for a request any more: its place is given back. Whether it had not ended before.
+
+        `error`: why it has ended, None where all went well.
+        """
+        with self._changed:
+            ended = self.give_up(place, error)
+            request = self._leaving.pop(place, None)
+            if request is not None:
+                request.state = State.ENDED
+                self._hand_over()
+                self._note_change()
+                self._changed.notify_all()
+            return ended
+
+    def give_up(self, place: str, error: Exception | None) -> bool:
+        """Ends a request, whatever its state; whether it had not ended before. What was begun for it keeps its place until `end`."""
         with self._changed:
             request = self._alive.pop(place, None)
             if request is None:
                 return False
-            was, request.state, request.work = request.state, State.ENDED, None
-            self.changes += 1
-            if was in (State.WAITING, State.ACTIVE):
+            unanswered = request.state in (State.WAITING, State.ACTIVE, State.DECODING) and not request.decoded
+            request.state, request.work, request.result = State.LEAVING, None, None
+            self._leaving[place] = request
+            self._note_change()
+            if unanswered:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
+            request.listener, request.steps = None, int
             if error is not None:
                 self._reasons[place] = _in_words(error)
                 if len(self._reasons) > REASONS_KEPT:
@@ -254,7 +302,7 @@ class Lives:
         with self._changed:
             found = [request.place for request in self._alive.values() if request.id == id]
             for place in found:
-                self.end(place, Cancelled("ended by its id, as its caller wished"))
+                self.give_up(place, Cancelled("ended by its id, as its caller wished"))
             return bool(found)
 
     def why(self, place: str) -> Exception | None:
@@ -267,7 +315,7 @@ class Lives:
         """Ends everything, and the loop; nothing is admitted any more."""
         with self._changed:
             self._over = self._over or error or Stopping("the server is stopping")
-            for place in list(self._alive):
+            for place in [*self._alive, *self._leaving]:
                 self.end(place, self._over)
             self._changed.notify_all()
 
@@ -296,7 +344,7 @@ class Lives:
             except Exception as error:  # an encoding, too little memory: the caller still needs an answer
                 if isinstance(event, Ended):
                     raise
-                self.end(request.place, error)  # says so to whom still waits for the last event
+                self.give_up(request.place, error)  # says so to whom still waits for the last event
                 if last:
                     listener(Ended(error))
 
@@ -314,11 +362,14 @@ class Lives:
     def counts(self) -> Counts:
         with self._changed:
             self._sweep()
-            return Counts(Counter(request.state for request in self._alive.values()))
+            return Counts(Counter(request.state for request in (*self._alive.values(), *self._leaving.values())))
 
     @property
     def in_flight(self) -> int:
-        return self.counts().in_flight
+        """All that have a place."""
+        with self._changed:
+            self._sweep()
+            return len(self._alive) + len(self._leaving)
 
     # ---------------------------------------------------------------------------------------------------------- under the lock
     def _wanted(self, place: str, *states: State) -> Request:
@@ -336,6 +387,8 @@ class Lives:
         if self._draining:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits = self.limits
+        if self.in_flight >= most_in_flight(limits.max_active, limits.max_waiting):
+            return Busy("busy: what was begun for requests that were given up is not over yet; retry after 1 s")
         placed = [request for request in self._alive.values() if request.state is not State.DECODING]
         if len(placed) < limits.max_active + limits.max_waiting:
             return None
@@ -345,11 +398,12 @@ class Lives:
         hint = f"retry after {self._retry_s():.0f} s"
         if latest is not None and held[latest.tenant] > held[tenant] + 1:
             told = (
-                f"busy: of {len(placed)} requests in flight, the most allowed, {held[latest.tenant]} are this tenant's; {hint}"
+                f"busy: of {len(placed)} requests that wait or are drawn, the most allowed, {held[latest.tenant]} are this"
+                f" tenant's; {hint}"
             )
-            self.end(latest.place, Busy(told, "displaced"))
+            self.give_up(latest.place, Busy(told, "displaced"))
             return None
-        return Busy(f"busy: {len(placed)} requests are in flight, the most allowed; {hint}")
+        return Busy(f"busy: {len(placed)} requests wait or are drawn, the most allowed; {hint}")
 
     def _retry_s(self) -> float:
         """Seconds between the ends of recent requests: after so long a place should be free."""
@@ -365,44 +419,76 @@ class Lives:
         for request in list(self._alive.values()):
             if request.deadline is not None and now > request.deadline:
                 done = request.steps()
-                self.end(
+                self.give_up(
                     request.place,
                     DeadlineExceeded(f"the request's timeout ran out after {done} steps; allow more time or fewer steps"),
                 )
             elif now > request.held_until:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
-        self._due = min(map(_due, self._alive.values()), default=math.inf)
+        for place in [place for place, request in self._leaving.items() if now > request.held_until]:
+            self.end(place)
+        self._due = min(
+            (*map(_due, self._alive.values()), *(request.held_until for request in self._leaving.values())), default=math.inf
+        )
 
     def _promoted(self) -> list[Request]:
         """The active requests, after those who may have become so: of the tenant that is served least, the most urgent.
 
         Where pictures come faster than they are decoded, fewer become active, so that these do not pile up.
         """
-        if self._promoted_at != self.changes:
+        if self._promoted_at != self._changes:
             self._active = self._chosen_active()
-            self._promoted_at = self.changes
+            self._promoted_at = self._changes
         return self._active
 
     def _chosen_active(self) -> list[Request]:
         active = [request for request in self._alive.values() if request.state is State.ACTIVE]
-        if len(active) == len(self._alive) or len(active) >= self.limits.max_active:
-            return active
-        decoding = sum(request.state is State.DECODING for request in self._alive.values())
-        turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
+        if not waiting or len(active) >= self.limits.max_active:
+            return active
+        decoding = sum(r.decoded or r.state is State.DECODING for r in (*self._alive.values(), *self._leaving.values()))
+        turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
         served = Counter(request.tenant for request in active)
+        now = self._clock()
         while waiting and len(active) < turns:
-            request = min(waiting, key=lambda request: (served[request.tenant], self._urgency(request)))
+            request = min(
+                waiting,
+                key=lambda request: (
+                    served[request.tenant],
+                    self._urgency(request) > now,  # it may wait
+                    self._last_turns.get(request.tenant, 0),
+                    self._urgency(request),
+                ),
+            )
             waiting.remove(request)
             request.state = State.ACTIVE
-            self.changes += 1
+            self._turns += 1
+            self._last_turns[request.tenant] = self._turns
+            self._note_change()
             served[request.tenant] += 1
             active.append(request)
+        here = {request.tenant for request in self._alive.values()}
+        self._last_turns = {tenant: turn for tenant, turn in self._last_turns.items() if tenant in here}
         return active
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        if self._change_told:
+            self._change_told = False
+            self.messages.put(self._tell_change)
+
+    def _tell_change(self) -> None:
+        self._change_told = True
+        self.on_change(self.counts())
 
     def _urgency(self, request: Request) -> float:
         """Sort key of waiting requests: the smallest goes first."""
         return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)
+
+
+def most_decoded(max_active: int) -> int:
+    """Requests whose pictures are at the decoder at a time: enough to keep it busy, and to fill a batch."""
+    return max(2, max_active // 2)
 
 
 def _due(request: Request) -> float:

@@ -143,7 +143,8 @@ class StepLoop:
         self._denoise = in_calls(self._timed(denoise), max_rows)
         self._denoiser_s = 0.0
         self._observer = observer
-        self._told_changes = 0
+        if observer is not None:
+            lives.on_change = observer.load
         self._batch = Batch()
         self._choices = Choices(max_rows)
         self._ticks = 0
@@ -196,7 +197,6 @@ class StepLoop:
             if self._round_at is None:
                 own_since = time.monotonic()
             self._round_at = time.monotonic()
-            self._observe_load()
             own_since = self._tick(requests, own_since)
 
     def _idle(self) -> None:
@@ -204,7 +204,6 @@ class StepLoop:
         self._batch.forget()
         self._choices.forget()
         self._tell_ticks()
-        self._observe_load()
 
     def _tick(self, requests: list[Request], own_since: float) -> float:
         """One round of the denoiser and what follows from it; the time when its last call ended."""
@@ -227,7 +226,7 @@ class StepLoop:
                 self._advance(request, work, pictures, noise_pred, rows, seconds)
             except Exception as error:  # whatever it is, it is this request's
                 log.error("a request failed in the sampler", exc_info=error)
-                self._lives.end(request.place, error)
+                self._lives.give_up(request.place, error)
         untold = self._untold
         untold.ticks += 1
         untold.rows += rows
@@ -290,9 +289,3 @@ class StepLoop:
             self._lives.tell(request, work.stepped())
         if work.done:
             self._lives.finish(request, work.finished())
-
-    def _observe_load(self) -> None:
-        if self._observer is not None and (changes := self._lives.changes) != self._told_changes:
-            self._told_changes = changes
-            counts, observer = self._lives.counts(), self._observer
-            self._lives.messages.put(lambda: observer.load(counts))

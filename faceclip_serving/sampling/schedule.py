@@ -31,7 +31,7 @@ def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
     return found
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _schedule(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
     """The schedule, or why it cannot be run. All but the last are JSON; `timesteps`: what `set_timesteps` is told."""
     what = f"scheduler_options: {name} with {options} and {steps} steps"

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from ..contract import operations
@@ -23,6 +24,7 @@ from ..contract.operations import (
     Drain,
     End,
     Follow,
+    Leave,
     Lost,
     Operation,
     Prepare,
@@ -102,12 +104,22 @@ class Follower:
 class Service:
     """The sampler's answers. `handle` may be called from any thread."""
 
-    def __init__(self, variant: Variant, digest: str, loop: StepLoop, lives: Lives, settings: Settings) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        digest: str,
+        loop: StepLoop,
+        lives: Lives,
+        settings: Settings,
+        begin: Callable[[Callable[[], None]], object] = lambda work: work(),
+    ) -> None:
+        """`begin`: does what a run begins with, in order. A schedule that was never asked for takes seconds to find."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
         self._settings = settings
+        self._begin = begin
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Operation], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
@@ -116,6 +128,7 @@ class Service:
             Lost: lambda asked, _: {"lost": lives.lost(asked.places)},
             Start: self._start,
             End: self._end,
+            Leave: self._leave,
             Cancel: lambda asked, _: {"ended": lives.cancel(asked.id)},
             Drain: self._drain,
             Status: lambda *_: self.status(),
@@ -127,14 +140,24 @@ class Service:
             asked = operations.decode(arrays["control"]) if "control" in arrays else None
             if not (who is Caller.OPERATOR and isinstance(asked, FOR_OPERATORS)):
                 check_own(SAMPLER, who)
-            if asked is None:
-                self._run(arrays, reply)
+            if asked is None or isinstance(asked, Start):
+                self._begin(partial(self._answered, asked, arrays, reply))
                 return
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
                 return
-            answer = self._operations[type(asked)](asked, arrays)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            reply.refuse(error)
+        else:
+            self._answered(asked, arrays, reply)
+
+    def _answered(self, asked: Operation | None, arrays: Mapping[str, Array], reply: Reply) -> None:
+        try:
+            if asked is None:
+                self._run(arrays, reply)
+                return
+            answer = self._operations[type(asked)](asked, arrays)
+        except Exception as error:  # noqa: BLE001 - the same
             reply.refuse(error)
         else:
             reply.send({"report": json_tensor(answer)})
@@ -175,7 +198,13 @@ class Service:
             raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
         kind = OUTCOMES[asked.outcome]
         error = None if kind is None else kind(f"ended by the holder of its place: {asked.outcome}")
-        return {"ended": self._lives.end(asked.place, error)}
+        ended = self._lives.end(asked.place, error)
+        if error is None and not ended and (why := self._lives.why(asked.place)) is not None:
+            raise why
+        return {"ended": ended}
+
+    def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        return {"ended": self._lives.give_up(asked.place, Cancelled("its caller is gone"))}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
         self._lives.drain(asked.on)
@@ -189,6 +218,7 @@ class Service:
             "active": counts.active,
             "waiting": counts.waiting,
             "decoding": counts.decoding,
+            "leaving": counts.leaving,
             "draining": self._lives.draining,
             "threads_alive": self._loop.threads_alive and not self._lives.over,
             "stalled_s": round(self._loop.stalled_s, 3),
@@ -218,7 +248,7 @@ class Service:
             conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}
             work = Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
         except Exception as error:
-            self._lives.end(job.place, error)
+            self._lives.give_up(job.place, error)
             raise
         self._lives.enter(job.place, work, hear, lambda: work.step, job.request.priority)
 

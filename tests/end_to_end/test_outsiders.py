@@ -18,6 +18,7 @@ from faceclip_serving.contract.operations import (
     Drain,
     End,
     Follow,
+    Leave,
     Lost,
     Prepare,
     Renew,
@@ -43,7 +44,8 @@ def parameters_of(who, server):
 def operations(place):
     """One of each kind, about a place that somebody else holds."""
     asked = (
-        Admit("x"), Renew([place]), Prepare(place), Lost([place]), Start(), Follow(place), End(place), Cancel("held"), Drain(), Status(),
+        Admit("x"), Renew([place]), Prepare(place), Lost([place]), Start(), Follow(place), Leave(place), End(place), Cancel("held"),
+        Drain(), Status(),
     )  # fmt: skip
     assert {type(each) for each in asked} == set(OPERATIONS.values()), "all that there are"
     return asked

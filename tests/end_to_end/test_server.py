@@ -100,6 +100,12 @@ def test_above_the_bound_callers_are_refused_at_once_with_a_hint(server, pipe):
     assert pipe("a portrait", num_inference_steps=1).images
 
 
+def test_many_threads_share_few_arenas_of_memory(server):
+    """Else what each thread has freed stays with it, and memory grows with the number of callers."""
+    environment = (Path("/proc") / str(server.pid) / "environ").read_text().split("\0")
+    assert f"MALLOC_ARENA_MAX={os.environ.get('MALLOC_ARENA_MAX', '2')}" in environment
+
+
 def test_the_documented_plain_client_works(server, tmp_path):
     """Any KServe-v2 client can call the server: the example is run as it stands, but for address and folder."""
     page = (ROOT / "docs" / "try.md").read_text()

@@ -80,7 +80,7 @@ def test_without_tensorrt_one_line_says_so(image):
     answer = image.run("sh", "deploy/build.sh", "nano", "8gb")
     assert answer.returncode == 1 and answer.stdout == ""
     (line,) = answer.stderr.splitlines()
-    assert line.startswith("error: tensorrt is not installed")
+    assert line.startswith("error: the Python package 'tensorrt' is not installed")
     answer = image.run("python3", "deploy/tensorrt_version.py")
     (line,) = answer.stderr.splitlines()
     assert answer.returncode == 1 and line.startswith("error: no TensorRT library")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -48,15 +49,14 @@ class TritonPythonModel:
             try:
                 arrays = adapter.decode(request, self._setup.signature)
                 context = adapter.context(request)
-                tenant = parse_one("tenant", self._setup.variant, arrays)
+                tenant, priority = (parse_one(name, self._setup.variant, arrays) for name in ("tenant", "priority"))
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
             heavy = FACE_IMAGES.name in arrays
+            due = time.monotonic() + self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0
             work = partial(self._serve, request, sender, arrays, context)
-            self._lanes.submit(
-                Task(context.place, tenant, heavy, work, partial(self._serve, request, sender, arrays, context, None))
-            )
+            self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
 
     def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task | None) -> None:
         """Prepares a request, or, without a task, says why it has ended."""

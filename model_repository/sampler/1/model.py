@@ -7,6 +7,7 @@ requests of any number overlap, while Triton sees a plain (not decoupled) model 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
@@ -54,7 +55,8 @@ class TritonPythonModel:
         self._loop = StepLoop(
             lives, lambda inputs: setup.call(DENOISER, inputs)["noise_pred"], settings["denoiser_rows"], metrics
         )
-        self._service = Service(setup.variant, setup.digest, self._loop, lives, settings)
+        self._beginnings = ThreadPoolExecutor(1, thread_name_prefix="begin")
+        self._service = Service(setup.variant, setup.digest, self._loop, lives, settings, self._beginnings.submit)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -73,4 +75,5 @@ class TritonPythonModel:
         return bool(status["threads_alive"]) and not status["draining"]
 
     def finalize(self) -> None:
+        self._beginnings.shutdown(wait=False, cancel_futures=True)
         self._loop.stop()

@@ -1,5 +1,5 @@
-"""Runs `text_encoder` on ONNX Runtime. A TensorRT placement has model.plan here instead, and needs no Python."""
+"""Runs `text_encoder` on ONNX Runtime, or its plan on TensorRT for RTX. Triton's own backends need the artifact alone, no Python."""
 
-from faceclip_serving.models.onnx_model import TritonPythonModel
+from faceclip_serving.models.component_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

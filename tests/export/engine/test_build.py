@@ -1,6 +1,5 @@
-"""The `engine` command up to TensorRT, and with it where a GPU and TensorRT are at hand."""
+"""The `engine` command up to the compiler of TensorRT proper, and with it where a GPU and TensorRT are at hand."""
 
-import ctypes.util
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,88 +7,53 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.engine import tensorrt as engine_tensorrt
-from export.engine.build import last_error, plan_components, plan_placements, refit_engine, timing_cache
-from export.engine.device import driver_version, open_device
+from export.engine.build import Target, parse_sm, plan_components, plan_placements, refit_engine, target_of, timing_cache
 from export.engine.errors import EngineError
 from export.engine.options import Options
-from export.engine.record import Machine, Purpose, Recipe, Record, onnx_digests
-from export.engine.tensorrt import check_version, version
-from faceclip_serving.contract.placements import CPU, PLAN_FILE, placements
+from export.engine.record import Machine, Measured, Purpose, Recipe, Record, onnx_digests
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import CPU, PLAN_FILE, TENSORRT, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import FACE_ENCODER
+from faceclip_serving.models.tensorrt_package import find_card
 
 ROOT = Path(__file__).resolve().parents[3]
-H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
+H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
 without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
 
 
 def has_gpu():
     try:
-        open_device()
-    except EngineError:
+        find_card()
+    except UserError:
         return False
     return find_spec("tensorrt") is not None
 
 
-@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="a CUDA driver is installed here")
-def test_a_missing_driver_is_one_clear_error():
-    with pytest.raises(EngineError, match=r"no CUDA driver here \(.*\): TensorRT engines are built and run on the machine"):
-        open_device()
-
-
 @without_tensorrt
 def test_a_missing_tensorrt_is_one_clear_error():
-    with pytest.raises(
-        EngineError, match=r"tensorrt is not installed: engines need the Python package 'tensorrt' 10\.12 or later"
-    ):
-        version()
+    with pytest.raises(UserError, match=r"the Python package 'tensorrt' is not installed: engines need it in the very version"):
+        target_of(TENSORRT)
 
 
-@pytest.mark.parametrize("found", ["10.11.0.33", "8.6.1", "9.3.0.post12"])
-def test_an_old_tensorrt_is_refused(found):
-    with pytest.raises(EngineError, match=f"expected 10.12 or later, found {found}"):
-        check_version(found)
-
-
-@pytest.mark.parametrize("found", ["10.12.0.36", "10.16.1.11", "11.0.0.114", "11.4.0.106"])
-def test_both_majors_are_taken(found):
-    check_version(found)
-
-
-def test_only_one_module_imports_tensorrt_and_none_when_it_is_imported():
-    importing = [
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "export").rglob("*.py")
-        if any(line.strip() == "import tensorrt as trt" for line in path.read_text().splitlines())
-    ]
-    assert importing == ["export/engine/tensorrt.py"]
-    lines = [line for line in (ROOT / "export/engine/tensorrt.py").read_text().splitlines() if "import tensorrt" in line]
-    assert lines and all(line.startswith("    ") for line in lines)
-    assert engine_tensorrt.PACKAGE == "tensorrt"
-
-
-def test_the_driver_tells_its_version_as_people_write_it():
-    assert [driver_version(number) for number in (12080, 13000, 13010)] == ["12.8", "13.0", "13.1"]
+def test_one_module_of_the_builder_speaks_to_tensorrt_and_is_imported_once_its_package_is_chosen():
+    for path in (ROOT / "export/engine").glob("*.py"):
+        lines = path.read_text().splitlines()
+        speaks = any(line.startswith(("from polygraphy", "import polygraphy")) for line in lines)
+        assert speaks == (path.name == "tensorrt.py"), path
+        early = [line for line in lines if line.startswith("from .tensorrt import")]
+        assert not early, f"{path}: {early}"
 
 
 def test_a_timing_cache_belongs_to_one_gpu_and_one_version():
     machines = (
         H200,
-        Machine("11.3.0.99", *("NVIDIA H200", "9.0", "13.0")),
-        Machine("11.4.0.106", "NVIDIA GeForce RTX 4090", "8.9", "13.0"),
+        Machine("11.3.0.99", "NVIDIA H200", "9.0"),
+        Machine("11.4.0.106", "NVIDIA GeForce RTX 4090", "8.9"),
     )
     names = {timing_cache(machine).name for machine in machines}
     assert len(names) == 3 and "NVIDIA-H200-9.0-tensorrt-11.4.0.106.cache" in names
     assert not any(" " in name or "/" in name for name in names)
-
-
-def test_a_failed_build_ends_with_the_logs_last_error(tmp_path):
-    log = tmp_path / "build.log"
-    log.write_text("Severity.INFO a\nSeverity.ERROR first\nSeverity.ERROR no implementation for node X\nSeverity.INFO bye\n")
-    assert last_error(log).splitlines()[1:] == ["  Severity.ERROR no implementation for node X", f"  the whole log: {log}"]
-    log.write_text("Severity.INFO mentions ERROR in passing\n")
-    assert last_error(log) == f"\n  the whole log: {log}"
 
 
 def test_the_placements_say_what_gets_a_plan():
@@ -113,8 +77,21 @@ def test_with_the_graphs_there_tensorrt_is_what_is_missing(tmp_path, capsys):
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"")
     assert main(["engine", "--components", str(tmp_path), "--component", FACE_ENCODER]) == 1
-    assert "tensorrt is not installed" in capsys.readouterr().err
+    assert "'tensorrt' is not installed" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+
+
+def test_a_precision_that_another_command_makes_is_said_to_be(tmp_path, capsys):
+    arguments = ["--variant", "flux", "--placement", "24gb", "--component", "denoiser", "--components", str(tmp_path)]
+    assert main(["engine", *arguments]) == 1
+    assert "make it with `python -m export quantize --variant flux`" in capsys.readouterr().err
+
+
+def test_capabilities_are_numbers_and_what_they_are_for_is_told():
+    assert parse_sm("75,86,120") == (75, 86, 120)
+    with pytest.raises(ValueError):
+        parse_sm("8.9")
+    assert Target(TENSORRT, H200).label == "tensorrt 11.4.0.106"
 
 
 def test_a_size_beyond_the_variants_is_refused_first(tmp_path, capsys):
@@ -129,7 +106,7 @@ def plan_folder(folder, options, graph="graph", weights="weights"):
     (folder / "model.onnx.data").write_text(weights)
     (folder / PLAN_FILE).write_text("plan")
     recipe = Recipe("tiny-sdxl", FACE_ENCODER, "fp16", onnx_digests(folder), {"faces": [1, 1, 4]}, options)
-    Record(recipe, H200, 4, "", 1.0).write(folder)
+    Record(recipe, H200, 4, "", Measured(1.0)).write(folder)
     return folder
 
 
@@ -154,9 +131,9 @@ def test_weights_that_a_plan_cannot_take_are_refused(tmp_path, options, graph, w
 def test_a_real_engine_is_built_kept_verified_and_half(tiny_fp16_components, capsys):
     arguments = ["--components", str(tiny_fp16_components), "--component", FACE_ENCODER]
     assert main(["engine", *arguments, "--refit"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["engines"][0]["built"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["components"][FACE_ENCODER]["built"]
     assert main(["engine", *arguments, "--refit"]) == 0
-    assert not json.loads(capsys.readouterr().out.splitlines()[-1])["engines"][0]["built"]
+    assert not json.loads(capsys.readouterr().out.splitlines()[-1])["components"][FACE_ENCODER]["built"]
     assert main(["verify", *arguments]) == 0
     assert main(["inspect", *arguments]) == 0
     root = str(tiny_fp16_components)

@@ -8,7 +8,7 @@ import pytest
 from export.__main__ import main
 from export.engine.errors import EngineError
 from export.engine.inspect import Layer, check_layers, describe, layers, summary
-from export.engine.record import Machine, Recipe, Record
+from export.engine.record import Machine, Measured, Recipe, Record
 from export.forecast.shapes import find
 from export.networks.components import network
 from export.onnx.graph_precision import ONNX_PRODUCTS
@@ -197,5 +197,5 @@ def test_a_saved_document_is_summed_up_on_the_command_line(tmp_path, capsys):
 
 def test_a_description_says_what_the_server_may_ask_in_vain():
     recipe = Recipe("sdxl", DENOISER, "fp16", {}, {"rows": [2, 2, 2], "latent_height": [32, 144, 256]}, options=None)
-    record = Record(recipe, Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0"), 1, "", 0.0)
+    record = Record(recipe, Machine("11.4.0.106", "NVIDIA H200", "9.0"), 1, "", Measured(0.0))
     assert describe(record, bounds(SDXL, 8)[DENOISER])["narrower_than_server"] == {"rows": "plan 2 to 2, server 1 to 8"}

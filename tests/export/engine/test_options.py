@@ -1,29 +1,12 @@
-"""Options and the builder flags that they mean."""
+"""Options, and what excludes what."""
 
 import argparse
 
 import pytest
 
 from export.engine.errors import EngineError
-from export.engine.options import Options, add_arguments, builder_flags, from_arguments, workspace_bytes
-
-REMOVED_IN_11 = {"FP16", "BF16", "INT8", "FP8", "INT4", "FP4", "OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS"}
-
-
-@pytest.mark.parametrize(
-    ("options", "flags"),
-    [
-        (Options(), ()),
-        (Options(refit=True), ("REFIT",)),
-        (Options(weight_streaming=True), ("WEIGHT_STREAMING",)),
-        (Options(stripped=True), ("STRIP_PLAN", "REFIT_IDENTICAL")),
-        (Options(stripped=True, refit=True), ("REFIT", "STRIP_PLAN")),
-        (Options(weight_streaming=True, refit=True, stripped=True), ("WEIGHT_STREAMING", "REFIT", "STRIP_PLAN")),
-    ],
-)
-def test_flags(options, flags):
-    assert builder_flags(options) == flags
-    assert not REMOVED_IN_11 & set(flags)
+from export.engine.options import Options, add_arguments, from_arguments
+from faceclip_serving.contract.placements import TENSORRT, TRT_RTX
 
 
 @pytest.mark.parametrize(
@@ -51,4 +34,13 @@ def test_the_command_line_reaches_every_option():
     text = "--refit --stripped --weight-streaming --hardware-compatibility ampere-plus --optimization-level 5 --workspace 1.5"
     found = from_arguments(parser.parse_args(text.split()))
     assert found == Options(True, True, True, "ampere-plus", 5, 1.5)
-    assert workspace_bytes(found) == 3 << 29 and workspace_bytes(Options()) is None
+    assert found.workspace_bytes == 3 << 29 and Options().workspace_bytes is None
+    assert [Options(hardware=name).hardware_level for name in ("none", "ampere-plus")] == ["NONE", "AMPERE_PLUS"]
+
+
+@pytest.mark.parametrize("options", [Options(refit=True), Options(stripped=True), Options(hardware="ampere-plus")])
+def test_what_needs_the_card_is_not_compiled_ahead_of_time(options):
+    options.require_for(TENSORRT)
+    with pytest.raises(EngineError, match=r"runtime 'trt-rtx': .* need the card, and `--runtime tensorrt`"):
+        options.require_for(TRT_RTX)
+    Options(weight_streaming=True).require_for(TRT_RTX)

@@ -1,6 +1,5 @@
 """Keep, rebuild, load or refuse: decided from what is written beside a plan."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from export.engine.options import Options
 from export.engine.record import (
     RECORD,
     Machine,
+    Measured,
     Purpose,
     Recipe,
     Record,
@@ -26,9 +26,10 @@ from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 
-H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
+H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
 PURPOSE = Purpose(SDXL, placements(SDXL)["24gb"], DENOISER)
 BOUNDS = bounds_document(PURPOSE.bounds())
+MEASURED = Measured(12.5, 4_000_000_000, 557_000_000, 53_000_000, 5_151_000_000)
 RECIPE = Recipe("sdxl", DENOISER, "fp16", {"model.onnx": "aa", "model.onnx.data": "bb"}, BOUNDS, Options())
 
 
@@ -36,7 +37,7 @@ RECIPE = Recipe("sdxl", DENOISER, "fp16", {"model.onnx": "aa", "model.onnx.data"
 def folder(tmp_path):
     """A folder with a file in the place of a plan, and its record."""
     (tmp_path / PLAN_FILE).write_bytes(b"native code")
-    Record(RECIPE, H200, 11, sha256(tmp_path / PLAN_FILE), 12.5).write(tmp_path)
+    Record(RECIPE, H200, 11, sha256(tmp_path / PLAN_FILE), MEASURED).write(tmp_path)
     return tmp_path
 
 
@@ -46,12 +47,12 @@ def rewrite(folder, **changes):
 
 
 def test_a_record_is_read_back_as_written(folder):
-    assert read_record(folder) == Record(RECIPE, H200, 11, sha256(folder / PLAN_FILE), 12.5)
+    assert read_record(folder) == Record(RECIPE, H200, 11, sha256(folder / PLAN_FILE), MEASURED)
 
 
 def test_what_is_up_to_date_is_kept_and_a_new_driver_changes_nothing(folder):
     assert reasons_to_build(folder, RECIPE, H200) == []
-    assert reasons_to_build(folder, RECIPE, replace(H200, cuda_driver="13.3")) == []
+    assert reasons_to_build(folder, RECIPE, replace(H200, driver="590.1")) == []
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_each_change_is_a_reason_to_build_and_is_told(folder, recipe, machine, w
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"format": 0}', '{"format": 1, "recipe": {}}', '{"format": 1, "recipe": 3}']
+    "text", ["", "{", "[]", "{}", '{"format": 0}', '{"format": 2, "recipe": {}}', '{"format": 2, "recipe": 3}']
 )
 def test_a_record_that_cannot_be_read_means_no_plan(folder, text):
     (folder / RECORD).write_text(text)
@@ -102,7 +103,7 @@ def test_a_changed_plan_of_the_same_size_is_found_when_it_is_read_whole(folder):
 
 
 def test_a_plan_loads_where_it_was_built(folder):
-    assert check_plan(folder, PURPOSE, replace(H200, cuda_driver="13.3"), for_triton=True, whole=True) == read_record(folder)
+    assert check_plan(folder, PURPOSE, replace(H200, driver="590.1"), for_triton=True, whole=True) == read_record(folder)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,14 @@ def of(variant, placement, component, sizes=ALL_SIZES):
     """A recipe as `export engine` writes it for a placement."""
     purpose = Purpose(variant, placements(variant)[placement], component)
     return Recipe(
-        variant.name, component, purpose.precision, RECIPE.onnx, bounds_document(purpose.bounds(sizes)), Options(), sizes
+        variant.name,
+        component,
+        purpose.precision,
+        RECIPE.onnx,
+        bounds_document(purpose.bounds(sizes)),
+        Options(),
+        sizes,
+        purpose.execution.runtime.name,
     )
 
 
@@ -213,8 +221,60 @@ def test_a_plan_of_another_graph_than_the_one_beside_it_is_found_when_files_are_
         check_plan(folder, PURPOSE, whole=True)
 
 
-def test_a_record_from_before_choices_were_kept_is_read(folder):
-    document = json.loads((folder / RECORD).read_text())
-    del document["recipe"]["sizes"]
-    (folder / RECORD).write_text(json.dumps(document))
-    assert check_plan(folder, PURPOSE).recipe == RECIPE
+# ------------------------------------------------------------------------------------------------ compiled ahead of time
+NO_CARD = Machine("1.7.1.116")
+RTX_4090 = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9", "580.95.05")
+ON_RTX = replace(PURPOSE, placement=PURPOSE.placement.on("trt-rtx"))
+
+
+@pytest.fixture
+def compiled(folder):
+    rewrite(folder, recipe=replace(RECIPE, runtime="trt-rtx", sm=(86, 89)), machine=NO_CARD)
+    return folder
+
+
+def test_a_plan_for_compute_capabilities_loads_on_their_cards_wherever_it_was_compiled(compiled):
+    assert reasons_to_build(compiled, read_record(compiled).recipe, RTX_4090) == []
+    assert check_plan(compiled, ON_RTX, RTX_4090, for_triton=True, whole=True).recipe.sm == (86, 89)
+    assert check_plan(compiled, ON_RTX, NO_CARD)
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (
+            replace(RTX_4090, gpu="NVIDIA GeForce RTX 2080", compute_capability="7.5"),
+            "compiled for SM 86, 89, here is a NVIDIA Ge",
+        ),
+        (replace(RTX_4090, tensorrt="1.8.0.1"), "built by TensorRT 1.7.1.116, here is 1.8.0.1"),
+    ],
+)
+def test_and_nowhere_else(compiled, machine, words):
+    with pytest.raises(EngineError, match=words):
+        check_plan(compiled, ON_RTX, machine)
+
+
+def test_other_capabilities_and_versions_are_reasons_to_compile(compiled):
+    recipe = read_record(compiled).recipe
+    (reason,) = reasons_to_build(compiled, replace(recipe, sm=(89, 120)), NO_CARD)
+    assert reason == "sm changed from (86, 89) to (89, 120)"
+    (reason,) = reasons_to_build(compiled, recipe, replace(NO_CARD, tensorrt="1.8.0.1"))
+    assert reason == "TensorRT changed from 1.7.1.116 to 1.8.0.1"
+
+
+def test_a_plan_of_one_tensorrt_is_not_for_the_other(compiled):
+    with pytest.raises(EngineError, match=r"expected a plan of runtime tensorrt, model.plan.json says trt-rtx"):
+        check_plan(compiled, PURPOSE)
+    rewrite(compiled, recipe=RECIPE)
+    with pytest.raises(EngineError, match=r"says tensorrt; build it here with `.* --placement 24gb --runtime trt-rtx --comp"):
+        check_plan(compiled, ON_RTX)
+
+
+def test_a_placement_that_streams_weights_needs_a_plan_that_can(compiled):
+    execution = replace(ON_RTX.execution, weights_on_card_bytes=10**9)
+    placement = replace(ON_RTX.placement, components={**ON_RTX.placement.components, DENOISER: execution})
+    with pytest.raises(EngineError, match="streams its weights, and it was built without --weight-streaming"):
+        check_plan(compiled, replace(ON_RTX, placement=placement))
+    recipe = replace(read_record(compiled).recipe, options=Options(weight_streaming=True))
+    rewrite(compiled, recipe=recipe)
+    assert check_plan(compiled, replace(ON_RTX, placement=placement), for_triton=True)

@@ -1,6 +1,7 @@
 """Plans in a repository: assembled and loaded only where they serve the model that they lie in."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,14 +10,14 @@ from export.engine import inspect
 from export.engine.errors import EngineError
 from export.engine.inspect import check_repository
 from export.engine.options import Options
-from export.engine.record import RECORD, Machine, Purpose, Recipe, Record, onnx_digests
+from export.engine.record import RECORD, Machine, Measured, Purpose, Recipe, Record, onnx_digests, read_record
 from export.engine.shapes import bounds_document
 from export.repository.assemble import assemble
-from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, placements
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER
 
-H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "13.0")
+H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
 PLACEMENTS = placements(TINY_SDXL)
 
 
@@ -39,14 +40,14 @@ def planned(folder, purpose):
     (folder / PLAN_FILE).write_text("plan")
     bounds = bounds_document(purpose.bounds())
     recipe = Recipe(purpose.variant.name, purpose.component, purpose.precision, onnx_digests(folder), bounds, Options())
-    Record(recipe, H200, 4, sha256(folder / PLAN_FILE), 1.0).write(folder)
+    Record(recipe, H200, 4, sha256(folder / PLAN_FILE), Measured(1.0)).write(folder)
 
 
 @pytest.mark.parametrize("deployment", ["faceclip", "second"])
 def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is_served(
     components, tmp_path, monkeypatch, deployment
 ):
-    monkeypatch.setattr(inspect, "this_machine", lambda: H200)  # there is no GPU here
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime: H200)  # there is no GPU here
     repository = assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r", deployment=deployment)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
     prefix = "" if deployment == "faceclip" else f"{deployment}_"
@@ -75,3 +76,22 @@ def test_plans_of_another_placement_or_graph_are_not_assembled(components, tmp_p
     with pytest.raises(EngineError, match=r"built from another; build it here with `python -m export engine .* denoiser`"):
         assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_plans_that_the_python_backend_runs_are_served_with_its_code_and_checked_as_such(components, tmp_path, monkeypatch):
+    placement = PLACEMENTS["16gb"].on(TRT_RTX.name)
+    with pytest.raises(
+        EngineError, match=r"expected a plan of runtime trt-rtx, model.plan.json says tensorrt; .* --runtime trt-rtx"
+    ):
+        assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    for name in COMPONENTS:
+        folder = components / "fp16" / name
+        record = read_record(folder)
+        replace(record, recipe=replace(record.recipe, runtime=TRT_RTX.name, sm=(89,)), machine=Machine("1.7.1.116")).write(
+            folder
+        )
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    assert {path.name for path in (repository / DENOISER / "1").iterdir()} > {PLAN_FILE, RECORD, "model.py"}
+    card = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9")
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime: card if runtime is TRT_RTX else H200)
+    assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)

@@ -13,7 +13,7 @@ from export.__main__ import COMMANDS
 from export.paths import MODEL_REPOSITORY
 from export.repository.assemble import RepositoryError, assemble
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, render
-from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, component_models, placements
+from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, TENSORRT, TRT_RTX, component_models, placements
 from faceclip_serving.contract.signatures import VAE_TILE
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.face.detectors import MODEL
@@ -54,6 +54,26 @@ def test_a_tensorrt_component_is_tritons_own_backend():
     config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", PLAN_FILE)
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_plans_of_another_runtime_change_who_runs_them_and_nothing_else(variant):
+    for placement in placements(variant).values():
+        chosen = placement.on(TRT_RTX.name)
+        plans = [name for name, execution in placement.components.items() if execution.runtime.package]
+        assert (
+            chosen.plans_on == (TRT_RTX.name if plans else "") and chosen.on(TENSORRT.name).components == placement.components
+        )
+        before, after = (({name: parse(text) for name, text in render(variant, each).items()}) for each in (placement, chosen))
+        for holder, component in component_models(chosen).items():
+            config = after[holder]
+            assert list(config.input) == list(before[holder].input) and list(config.output) == list(before[holder].output)
+            if component in plans:
+                assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
+                assert config.parameters["plans_on"].string_value == TRT_RTX.name and config.instance_group[0].gpus == [0]
+                assert chosen.components[component].precision == placement.components[component].precision
+            else:
+                assert chosen.components[component] == placement.components[component]
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)

@@ -12,6 +12,7 @@ from faceclip_serving.contract.operations import (
     Drain,
     End,
     Follow,
+    Leave,
     Lost,
     Prepare,
     Renew,
@@ -24,7 +25,7 @@ from faceclip_serving.contract.tensors import bytes_tensor, json_tensor
 
 SENT = [
     Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Lost(["a"]), Start(True), Follow("a"),
-    End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
+    Leave("a"), End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
 ]  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_what_is_left_out_is_the_usual(told, meant):
     [
         (
             [1],
-            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, end, cancel, drain, status, got None",
+            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, leave, end, cancel, drain, status, got None",
         ),
         ({"op": "stop"}, "control: expected 'op', one of admit, renew, .*, got 'stop'"),
         ({"op": ["admit"]}, r"control: expected 'op', one of admit, renew, .*, got \['admit'\]"),

@@ -1,10 +1,11 @@
 """The limit to the search in one request's photographs."""
 
+import cv2
 import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest
-from faceclip_serving.face.budget import WithinBudget
+from faceclip_serving.face.budget import SharingCores, WithinBudget
 from faceclip_serving.face.detectors import YuNet
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
@@ -53,3 +54,22 @@ def test_a_search_that_nobody_waits_for_any_more_ends():
     left.append(True)
     with pytest.raises(Cancelled):
         detect(PICTURE)
+
+
+def test_whoever_is_alone_has_all_cores_and_among_others_one():
+    """Asked before each search, since others come and go while a request's photographs are searched."""
+    crowd = [False, True, False]
+    before, used = cv2.getNumThreads(), []
+
+    class Counting(YuNet):
+        def __call__(self, image):
+            used.append(cv2.getNumThreads())
+            return super().__call__(image)
+
+    detect = SharingCores(Counting(), lambda: crowd.pop(0))
+    try:
+        assert detect.name == "yunet"
+        assert [detect(PICTURE) for _ in range(3)] == [[], [], []]
+    finally:
+        cv2.setNumThreads(before)
+    assert used == [cv2.getNumberOfCPUs(), 1, cv2.getNumberOfCPUs()]

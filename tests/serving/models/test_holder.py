@@ -6,7 +6,7 @@ import time
 import pytest
 
 from faceclip_serving.contract.errors import Stopping
-from faceclip_serving.contract.operations import End, Renew
+from faceclip_serving.contract.operations import Leave, Renew
 from faceclip_serving.models.holder import Holder
 
 
@@ -29,7 +29,7 @@ class Sampler:
             assert self.changed.wait_for(condition, 10)
 
     def ended(self):
-        return [asked.place for asked in self.heard if isinstance(asked, End)]
+        return [asked.place for asked in self.heard if isinstance(asked, Leave)]
 
     def renewals(self):
         return [asked.places for asked in self.heard if isinstance(asked, Renew)]
@@ -67,9 +67,12 @@ def test_a_caller_who_has_left_ends_its_request_once_and_no_other(sampler, holde
     sampler.wait_for(lambda: ["stays", "leaves"] in sampler.renewals())
     left.set()
     sampler.wait_for(sampler.ended)
-    sampler.wait_for(lambda: sampler.renewals()[-1] == ["stays"])
-    time.sleep(0.2)
+    count = len(sampler.renewals())
+    sampler.wait_for(lambda: len(sampler.renewals()) > count + 1)
     assert sampler.ended() == ["leaves"]
+    assert sampler.renewals()[-1] == ["stays", "leaves"], "its place is kept while something goes on for it"
+    holder.drop("leaves")
+    sampler.wait_for(lambda: sampler.renewals()[-1] == ["stays"])
 
 
 def test_a_sampler_that_does_not_answer_is_asked_again(sampler, holder):

@@ -1,6 +1,7 @@
 """Whose turn it is to be prepared, and that nobody waits, or holds anything, who has ended."""
 
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -22,13 +23,13 @@ class Requests:
             notes.append(name)
             self.changed.notify_all()
 
-    def submit(self, name, tenant="", heavy=True):
+    def submit(self, name, tenant="", heavy=True, due=0.0):
         def work(task):
             self.note(self.order, name)
             if heavy:
                 assert self.gate.acquire(timeout=10)
 
-        task = Task(name, tenant, heavy, work, partial(self.note, self.given_up, name))
+        task = Task(name, tenant, heavy, work, partial(self.note, self.given_up, name), due)
         self.lanes.submit(task)
         return task
 
@@ -112,3 +113,34 @@ def test_a_sampler_that_does_not_answer_stops_nothing():
     lanes.submit(Task("a", "", True, lambda task: done.set(), lambda: None))
     assert done.wait(10)
     lanes.stop()
+
+
+def test_it_is_crowded_from_the_second_request_with_photographs_on(requests):
+    lanes = requests.lanes
+    assert not lanes.crowded
+    requests.submit("first")
+    requests.until(lambda: "first" in requests.order)
+    requests.submit("words", heavy=False)
+    requests.until(lambda: "words" in requests.order)
+    assert not lanes.crowded
+    requests.submit("second")  # waits
+    assert lanes.crowded
+    requests.gate.release()
+    requests.until(lambda: "second" in requests.order)
+    assert not lanes.crowded
+    requests.gate.release()
+
+
+def test_who_may_wait_is_prepared_after_the_others_but_not_for_ever(requests):
+    requests.submit("running")
+    requests.until(lambda: requests.order == ["running"])
+    now = time.monotonic()
+    requests.submit("batch", "flood", due=now + 1000)
+    requests.submit("long waiting batch", "shop", due=now - 1)
+    requests.submit("interactive 1", "flood")
+    requests.submit("interactive 2", "other")
+    requests.submit("later batch", "other", due=now + 2000)
+    for _ in range(6):
+        requests.gate.release()
+    requests.until(lambda: len(requests.order) == 6)
+    assert requests.order == ["running", "interactive 1", "long waiting batch", "interactive 2", "batch", "later batch"]

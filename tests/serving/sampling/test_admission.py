@@ -39,19 +39,23 @@ class Server:
         self.lives.finish(self.request(place), "result")
 
     def serve(self, every_s, count):
-        """Requests that end one after the other."""
+        """Requests that end one after the other; there is always one."""
+        place = self.working()
         for _ in range(count):
-            self.now += every_s
-            place = self.working()
+            for _ in range(2):
+                self.now += every_s / 2
+                assert self.alive(place)
+            following = self.working()
             self.finish(place)
             self.lives.end(place)
+            place = following
+        self.present = place
 
     def refuses(self, said):
         """Once it is full, with that hint in seconds."""
-        for _ in range(4):
-            self.working()
         with pytest.raises(Busy, match=f"retry after {said} s$"):
-            self.admitted()
+            for _ in range(5):
+                self.working()
 
     def deliver(self):
         self.lives.messages.put(None)
@@ -71,7 +75,7 @@ def test_places_are_those_of_the_limits_and_a_decoding_request_needs_none(server
     first = server.working()
     for _ in range(3):
         server.working()
-    with pytest.raises(Busy, match="4 requests are in flight, the most allowed; retry after 1 s"):
+    with pytest.raises(Busy, match="4 requests wait or are drawn, the most allowed; retry after 1 s"):
         server.admitted()
     server.finish(first)
     assert server.admitted()
@@ -96,8 +100,17 @@ def test_the_hint_is_the_time_between_recent_ends_and_a_second_at_least(server, 
 
 def test_the_hint_forgets_how_fast_the_server_once_was(server):
     server.serve(0.0, 50)
+    server.lives.end(server.present)
     server.serve(10.0, 40)
     server.refuses(10)
+
+
+def test_the_hint_knows_nothing_of_the_time_when_nobody_was_there(server):
+    server.serve(2.0, 3)
+    server.lives.end(server.present)
+    server.now += 36_000
+    server.serve(3.0, 3)
+    server.refuses(3)
 
 
 def test_a_request_is_interactive_unless_it_says_otherwise(server):
@@ -174,7 +187,7 @@ def test_a_deadline_is_the_last_moment_and_is_told_with_the_steps_that_were_done
     server.now = 3.0
     assert server.active() == [place, other]
     server.now = 3.1
-    assert server.lives.in_flight == 0
+    assert server.lives.counts() == Counts({State.LEAVING: 2})
     server.deliver()
     (end,), (unstarted,) = server.heard[place], server.heard[other]
     assert type(end.error) is DeadlineExceeded and "after 7 steps" in str(end.error)

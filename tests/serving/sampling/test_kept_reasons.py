@@ -31,7 +31,8 @@ def test_the_reason_of_an_end_holds_nothing_of_the_request():
         failing(seen, InvalidRequest("scheduler_options: cannot be run"))
     except InvalidRequest as error:
         lives.end(place, error)
-    lives.messages.get()()
+    lives.messages.put(None)
+    lives.deliver()
     assert gone(seen)
     assert isinstance(lives.why(place), InvalidRequest) and str(lives.why(place)) == "scheduler_options: cannot be run"
 

@@ -5,7 +5,8 @@ import queue
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from faceclip_serving.sampling.life import REASONS_KEPT, Ended, Limits, Lives, State
+from faceclip_serving.contract.settings import most_in_flight
+from faceclip_serving.sampling.life import REASONS_KEPT, Ended, Limits, Lives, State, most_decoded
 
 LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
 
@@ -75,7 +76,7 @@ def test_a_request_goes_its_whole_way_and_hears_one_end(lives):
     assert heard == ["step", "result"] and lives.ends == [(place, None)] and lives.in_flight == 0
 
 
-@pytest.mark.parametrize("state", list(State)[:-1], ids=lambda state: state.value)
+@pytest.mark.parametrize("state", list(State)[:-2], ids=lambda state: state.value)
 def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
     heard = []
     place = lives.admit().place
@@ -156,7 +157,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
     assert lives.cancel("mine") and not lives.cancel("mine") and not lives.cancel("unknown")
     delivered(lives)
     (end,) = heard
-    assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.in_flight == 1
+    assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.counts().waiting == 1
 
 
 def test_turns_go_round_the_tenants(clock):
@@ -195,7 +196,7 @@ def test_nobody_is_turned_away_for_a_tenant_that_would_then_have_more(lives):
     for tenant in "aabb":
         lives.admit(tenant=tenant)
     for tenant in "ab":
-        with pytest.raises(Busy, match="in flight, the most allowed"):
+        with pytest.raises(Busy, match="wait or are drawn, the most allowed"):
             lives.admit(tenant=tenant)
     lives.admit(tenant="c")  # has none, the others two
     assert sorted(request.tenant for request in lives._alive.values()) in (["a", "a", "b", "c"], ["a", "b", "b", "c"])
@@ -216,7 +217,7 @@ def test_a_deadline_ends_a_request_wherever_it_is(lives, clock):
     working(lives, heard, lives.admit(deadline=3.0).place, steps=lambda: 7)
     prepared = lives.admit(deadline=3.0).place
     clock.now = 3.1
-    assert lives.in_flight == 0
+    assert lives.in_flight == lives.counts().leaving == 2
     with pytest.raises(DeadlineExceeded):
         lives.prepare(prepared)
     delivered(lives)
@@ -260,7 +261,7 @@ def test_a_last_word_that_cannot_be_said_is_replaced_by_the_reason(lives):
     lives.finish(request, "result")
     delivered(lives)
     (end,) = heard
-    assert isinstance(end.error, MemoryError) and lives.in_flight == 0
+    assert isinstance(end.error, MemoryError) and lives.in_flight == lives.counts().leaving == 1
 
 
 def test_a_step_that_cannot_be_said_ends_the_request_once(lives):
@@ -296,3 +297,94 @@ def test_batch_that_has_waited_for_its_head_start_goes_first(clock):
         order.append((now[0].priority, now[0].since))
         lives.end(now[0].place)
     assert order == [("interactive", 29.0), ("batch", 0.0), ("interactive", 31.0)]
+
+
+# --------------------------------------------------------------------------------------------------- what was begun goes on
+def test_whoever_leaves_while_something_goes_on_for_it_keeps_its_place_until_that_is_over(lives, clock):
+    place = lives.admit().place
+    working(lives, [], place=place)
+    (request,) = active(lives)
+    lives.finish(request, "result")
+    assert lives.give_up(place, Cancelled("its caller is gone")) and not lives.give_up(place, Cancelled("again"))
+    for _ in range(3):
+        clock.now += 4.0
+        assert lives.renew([place]) == [place], "its holder knows that it has ended"
+        assert lives.in_flight == lives.counts().leaving == 1
+    assert not lives.end(place) and lives.in_flight == 0
+    delivered(lives)
+    assert [type(error) for _, error in lives.ends] == [Cancelled]
+
+
+def test_a_place_whose_holder_is_gone_too_is_given_back(lives, clock):
+    place = lives.admit().place
+    lives.give_up(place, Cancelled("its caller is gone"))
+    clock.now += LIMITS.lease_s + 0.1
+    assert lives.in_flight == 0
+
+
+def test_impatient_callers_do_not_pile_up_at_the_decoder(lives):
+    """Each leaves as soon as its pictures wait for the decoder, and comes again. What the decoder has not begun is never done."""
+    decoder, heard = [], []
+    for _ in range(50):
+        place = lives.admit().place
+        working(lives, heard, place=place)
+        (request,) = active(lives)
+        lives.finish(request, "result")
+        lives.give_up(place, Cancelled("its caller is gone"))
+        delivered(lives)
+        if heard.pop() == "result":
+            decoder.append(place)
+        else:
+            lives.end(place)  # as its ensemble returns
+    assert len(decoder) == lives.in_flight == most_decoded(LIMITS.max_active)
+    good = []
+    place = lives.admit().place
+    working(lives, good, place=place)
+    (request,) = active(lives)
+    lives.finish(request, "result")
+    delivered(lives)
+    assert not good and lives.counts().decoding == 1
+    lives.end(decoder[0])
+    delivered(lives)
+    assert good == ["result"]
+
+
+def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
+    """Something slow before the sampler, such as an encoder on a processor."""
+    with pytest.raises(Busy, match="given up is not over yet"):
+        for _ in range(100):
+            lives.give_up(lives.admit().place, Cancelled("its caller is gone"))
+    assert lives.in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+
+
+@pytest.mark.parametrize("flooders", ["a", "ab", "abcd"])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_flood_delays_itself_first_however_many_flood(clock, flooders, turns):
+    lives = Lives(Limits(turns, 30, lease_s=1000.0), clock=clock)
+    for _ in range(5):
+        for tenant in flooders:
+            lives.enter(lives.admit(tenant=tenant).place, tenant, lambda event: None)
+    for request in active(lives):
+        lives.finish(request, "result")
+        lives.end(request.place)
+    clock.now += 1.0
+    lives.enter(lives.admit(tenant="modest").place, "modest", lambda event: None)
+    for _ in range(len(flooders) + 1):
+        now = active(lives)
+        if any(request.tenant == "modest" for request in now):
+            return
+        lives.finish(now[0], "result")
+        lives.end(now[0].place)
+    raise AssertionError("it waits for more than one turn of each other tenant")
+
+
+def test_changes_are_told_while_the_loop_is_busy(lives):
+    told = []
+    lives.on_change = told.append
+    for _ in range(3):
+        lives.admit()
+    delivered(lives)
+    assert told and told[-1].waiting == 3
+    lives.stop()
+    delivered(lives)
+    assert told[-1].in_flight == 0

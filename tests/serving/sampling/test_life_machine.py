@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from faceclip_serving.contract.errors import Busy, Cancelled
+from faceclip_serving.contract.settings import most_in_flight
 from faceclip_serving.sampling.life import Ended, Lives, State
 
 from .test_life import LIMITS, Clock, delivered, gone
@@ -36,10 +37,12 @@ class Machine(RuleBasedStateMachine):
         held = Counter(r.tenant for r in placed)
         yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE)
         before = {r.place: r for r in placed}
+        before_in_flight = self.lives.in_flight
         try:
             place = self.lives.admit("id", tenant, None if deadline is None else self.clock.now + deadline).place
         except Busy:
-            assert self.lives.draining or (len(placed) == 4 and not yields)
+            full = before_in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+            assert self.lives.draining or full or (len(placed) == 4 and not yields)
             return "refused"
         assert not self.lives.draining and (len(placed) < 4 or yields)
         for lost in (before[place] for place in before.keys() - self.lives._alive.keys()):
@@ -81,6 +84,12 @@ class Machine(RuleBasedStateMachine):
         known = place in self.lives._alive
         assert self.lives.end(place, error) == known
 
+    @rule(place=places, error=st.sampled_from([Cancelled("x"), ValueError("x")]))
+    def give_up(self, place, error):
+        before = self.lives.in_flight
+        known = place in self.lives._alive
+        assert self.lives.give_up(place, error) == known and self.lives.in_flight == before
+
     @rule(finish=st.booleans())
     def work(self, finish):
         self.lives._sweep()
@@ -103,6 +112,9 @@ class Machine(RuleBasedStateMachine):
         states = [request.state for request in self.lives._alive.values()]
         assert states.count(State.ACTIVE) <= LIMITS.max_active and State.ENDED not in states
         assert len(states) - states.count(State.DECODING) <= LIMITS.max_active + LIMITS.max_waiting
+        assert len(states) + len(self.lives._leaving) <= most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+        everybody = (*self.lives._alive.values(), *self.lives._leaving.values())
+        assert sum(request.decoded for request in everybody) <= 2 * LIMITS.max_active
 
     def teardown(self):
         delivered(self.lives)

@@ -198,13 +198,15 @@ class TestService:
         arrays = self.arrays(1, place)
         del arrays["embeddings"]
         assert isinstance(self.ask(made, arrays=arrays).get(), KeyError)
+        assert self.report(self.ask(made, Status()))["leaving"] == 1
+        self.ask(made, End(place, "error"))
         assert self.in_flight(made) == 0
 
     def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
         made = service(Denoiser(0.4), Limits(3, 2))
         assert self.report(self.ask(made, Status())) == {
-            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "draining": False, "threads_alive": True, "stalled_s": 0.0,
-            "settings": SETTINGS,
+            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "leaving": 0, "draining": False,
+            "threads_alive": True, "stalled_s": 0.0, "settings": SETTINGS,
         }  # fmt: skip
         reply = self.run(made, 1)
         seen = []
