@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from export.commandline import add_components, add_variant
-from export.engine.shapes import Sizes, engine_bounds, parse_size, shape_ranges
+from export.engine.build import Target, build_apart, target_of
+from export.engine.errors import EngineError
+from export.engine.options import Options
+from export.engine.record import LOG
+from export.engine.shapes import ShapeRange, Sizes, engine_bounds, parse_size, shape_ranges
 from export.paths import onnx_folder
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..measure.own_process import run_module
 from ..measure.report import emit, say
 from ..measure.table import table
-from . import compiler
-from .compiler import Compile
 
 
 class CompiledError(UserError):
-    """Nothing can be compiled: the compiler or a graph is missing."""
+    """A graph is missing."""
 
 
 class Case(NamedTuple):
@@ -40,7 +43,8 @@ class Case(NamedTuple):
     """Axis -> smallest, usual, largest."""
     choice: Mapping[str, int]
     """`rows` of the denoiser or `tile` of the decoder, in latent cells; 0: whole pictures, as many as a request may have."""
-    job: Compile
+    graph: Path
+    shapes: Mapping[str, ShapeRange]
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
@@ -65,17 +69,32 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 def _case(args: argparse.Namespace, variant: Variant, component: str, graph: Path, choice: dict[str, int]) -> Case:
     limits = engine_bounds(variant, component, choice.get("rows", 1), Sizes(largest=args.largest), choice.get("tile", 0))
     shapes = shape_ranges(components(variant)[component], limits)
-    name = "-".join([component, *(f"{key}{value}" for key, value in choice.items())])
-    log = "" if args.logs is None else str((args.logs / f"{name}.log").resolve())
-    return Case(component, limits, choice, Compile(str(graph.resolve()), shapes, args.sm, log))
+    return Case(component, limits, choice, graph, shapes)
+
+
+def built(case: Case, variant: Variant, target: Target, log: Path | None = None) -> dict[str, Any]:
+    """One build, whose plan is weighed and forgotten: what it took and needs, or `refused`: the compiler's reason."""
+    from export.engine.tensorrt import Work  # once the package is chosen
+
+    signature = components(variant)[case.component]
+    with tempfile.TemporaryDirectory(prefix="compiled-") as scratch:
+        plan = Path(scratch) / PLAN_FILE
+        work = Work(
+            case.graph, plan, log or Path(scratch) / LOG, signature, case.shapes, Options(), target.runtime, target.sm, plan
+        )
+        try:
+            measured = build_apart(work)
+        except EngineError as error:
+            return {"refused": str(error)}
+        return {"plan_bytes": plan.stat().st_size, **asdict(measured)}
 
 
 def shown(found: Sequence[Mapping[str, Any]]) -> str:
     """A line per build, and below them why what was refused."""
-    keys = ("weight_bytes", "activation_bytes", "scratch_bytes", "plan_bytes", "host_peak_bytes")
+    keys = ("weight_bytes", "activation_bytes", "scratch_bytes", "plan_bytes", "peak_host_bytes")
     rows = [[_name(each), each.get("seconds"), *(_gb(each.get(key)) for key in keys)] for each in found]
     header = ["component", "s", "weights GB", "activations GB", "of it scratch GB", "plan GB", "host peak GB"]
-    refused = [f"{_name(each)}: {reason}" for each in found if (reason := each.get("refused") or each.get("error"))]
+    refused = [f"{_name(each)}: {reason}" for each in found if (reason := each.get("refused"))]
     return "\n".join([table(header, rows), *refused])
 
 
@@ -111,29 +130,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest side that the decoder sees of one picture, latent cells; 0: whole pictures (default: 32,48,64,96,144)",
     )
     parser.add_argument("--largest", type=parse_size, default=None, metavar="HEIGHTxWIDTH", help="largest picture")
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="folder for all that the compiler says")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="folder for what the compiler says")
 
 
 def run(args: argparse.Namespace) -> int:
-    reason = compiler.missing()
-    if reason:
-        raise CompiledError(reason)
+    target = target_of(TRT_RTX, args.sm)
     if args.logs is not None:
         args.logs.mkdir(parents=True, exist_ok=True)
     found = []
     for case in list(cases(args)):  # all of them, before minutes are spent
-        result = {
-            "component": case.component,
-            "choice": case.choice,
-            "limits": case.limits,
-            **run_module(compiler.__name__, case.job),
-        }
-        say(f"{_name(result)}: {result.get('refused') or result.get('error') or str(result['seconds']) + ' s'}")
+        result: dict[str, Any] = {"component": case.component, "choice": case.choice, "limits": case.limits}
+        log = None if args.logs is None else args.logs / f"{_name(result).replace(' ', '-')}.log"
+        result.update(built(case, VARIANTS[args.variant], target, log))
+        say(f"{_name(result)}: {result.get('refused') or str(result['seconds']) + ' s'}")
         found.append(result)
     print(shown(found), file=sys.stderr)
     largest = args.largest and list(args.largest)
     emit(
         "-".join(["compiled", args.variant, *(args.component or ())]),
-        {"variant": args.variant, "precision": args.precision, "sm": args.sm, "largest": largest, "builds": found},
+        {
+            "variant": args.variant,
+            "precision": args.precision,
+            "sm": args.sm,
+            "compiler": target.label,
+            "largest": largest,
+            "builds": found,
+        },
     )
     return 0 if all("plan_bytes" in each for each in found) else 1

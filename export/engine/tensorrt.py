@@ -151,9 +151,12 @@ def _alike(got: tuple[str, list[int]], expected: tuple[str, list[int]]) -> bool:
 
 
 def reported(log: str) -> dict[str, int | None]:
-    """Bytes that the compiler says the plan needs, by the names of `Measured`; None where it does not say."""
+    """Bytes that the compiler says the plan needs, by the names of `Measured`; None where it does not say.
+
+    A plan for several cards states them for each; the largest counts.
+    """
     found = {key: re.findall(rf"{phrase}: (\d+) bytes", log) for key, phrase in _PHRASES.items()}
-    return {key: int(values[-1]) if values else None for key, values in found.items()}
+    return {key: max(map(int, values), default=None) for key, values in found.items()}
 
 
 _PHRASES = {

@@ -90,6 +90,11 @@ def most_in_flight(max_active: int, max_waiting: int) -> int:
     return max_waiting + 3 * max_active
 
 
+def most_decoded(max_active: int) -> int:
+    """Requests whose pictures are at the decoder at a time: enough to keep it busy, and to fill a batch."""
+    return max(2, max_active // 2)
+
+
 def read_orders(placements: Mapping[str, Placement], texts: list[str]) -> dict[str, dict[str, str]]:
     """`--set` as people write it, `NAME=VALUE` or `DEPLOYMENT.NAME=VALUE`, checked; the value of `VARIABLE`.
 

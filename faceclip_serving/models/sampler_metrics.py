@@ -6,8 +6,8 @@ from faceclip_serving import __version__
 
 from ..contract.errors import BUSY, OUTCOMES, Busy, outcome
 from ..contract.settings import Settings
-from ..sampling.life import Counts, State
 from ..sampling.loop import Ticks
+from ..sampling.requests import Counts, State
 from .metrics import Metrics, requests_by_outcome
 
 

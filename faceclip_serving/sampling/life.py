@@ -6,7 +6,7 @@ A request gets a place before any work is done for it. `give_up` works from ever
 The place is given back by `end`, when nothing is done for the request any more: what an encoder or a decoder has begun cannot be
 stopped, so whoever leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews
 it, so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more
-may be on the way there; tenants share both. Knows states, places and time; nothing of pictures or of Triton.
+may be on the way there; tenants share both, see `fairness`. Knows states, places and time; nothing of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -19,105 +19,18 @@ import threading
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from ..contract.settings import most_in_flight
+from ..contract.settings import most_decoded, most_in_flight
+from .fairness import Fairness, displaced_by
+from .requests import Counts, Ended, Limits, Request, State
 
 log = logging.getLogger(__name__)
 
 REASONS_KEPT = 1024
 """Of requests that have ended while nobody listened: the reason is told to whom asks next."""
-
-
-class State(Enum):
-    """Where a request is. The order of the members is that of its life."""
-
-    RESERVED = "reserved"
-    PREPARING = "preparing"
-    WAITING = "waiting"
-    ACTIVE = "active"
-    DECODING = "decoding"
-    LEAVING = "leaving"
-    """It has ended, and something that was begun for it goes on."""
-    ENDED = "ended"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much may be in flight, and how long a place is kept for whom."""
-
-    max_active: int = 8
-    max_waiting: int = 32
-    lease_s: float = 5.0
-    """A place that was not renewed for so long is lost."""
-    batch_head_start_s: float = 30.0
-    """The head start, in seconds of waiting, that others have over priority `batch`. Finite, so nothing starves."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What the listener of a request hears last if it did not finish."""
-
-    error: Exception
-
-
-@dataclass(eq=False)
-class Request:
-    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to the loop."""
-
-    place: str
-    id: str
-    tenant: str
-    deadline: float | None
-    """Monotonic seconds."""
-    since: float
-    held_until: float
-    """Monotonic seconds."""
-    priority: str = "interactive"
-    state: State = State.RESERVED
-    work: Any = None
-    """What the loop does for it."""
-    listener: Callable[[Any], None] | None = None
-    """Hears what becomes of the work: any number of events, and exactly one last one."""
-    result: Any = None
-    """What goes to the decoder when that is its turn."""
-    decoded: bool = False
-    """Whether it has gone there."""
-    steps: Callable[[], int] = lambda: 0
-    """How many steps it has done, for messages."""
-
-
-@dataclass
-class Counts:
-    """What is told of all requests together."""
-
-    states: Mapping[State, int] = field(default_factory=dict)
-
-    @property
-    def active(self) -> int:
-        return self.states.get(State.ACTIVE, 0)
-
-    @property
-    def decoding(self) -> int:
-        return self.states.get(State.DECODING, 0)
-
-    @property
-    def leaving(self) -> int:
-        return self.states.get(State.LEAVING, 0)
-
-    @property
-    def waiting(self) -> int:
-        """Everything before `active`."""
-        return self.in_flight - self.active - self.decoding - self.leaving
-
-    @property
-    def in_flight(self) -> int:
-        """All that have a place."""
-        return sum(self.states.values())
 
 
 class Lives:
@@ -136,9 +49,7 @@ class Lives:
         self._changed = threading.Condition(threading.RLock())
         self._alive: dict[str, Request] = {}
         self._leaving: dict[str, Request] = {}
-        self._last_turns: dict[str, int] = {}
-        """Tenant -> when it had its last turn, counted in turns."""
-        self._turns = 0
+        self._fairness = Fairness(limits.batch_head_start_s)
         self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
         """Since somebody has been here all the time."""
@@ -172,7 +83,7 @@ class Lives:
             if not self.in_flight:
                 self._finished_at.clear()
             self._alive[request.place] = request
-            self._due = min(self._due, _due(request))
+            self._due = min(self._due, request.due)
             self._note_change()
             self._changed.notify_all()  # the loop begins to look after leases
             return request
@@ -392,15 +303,10 @@ class Lives:
         placed = [request for request in self._alive.values() if request.state is not State.DECODING]
         if len(placed) < limits.max_active + limits.max_waiting:
             return None
-        held = Counter(request.tenant for request in placed)
-        unserved = [request for request in placed if request.state is not State.ACTIVE]
-        latest = max(reversed(unserved), key=lambda request: (held[request.tenant], request.since), default=None)
         hint = f"retry after {self._retry_s():.0f} s"
-        if latest is not None and held[latest.tenant] > held[tenant] + 1:
-            told = (
-                f"busy: of {len(placed)} requests that wait or are drawn, the most allowed, {held[latest.tenant]} are this"
-                f" tenant's; {hint}"
-            )
+        latest, held = displaced_by(tenant, placed)
+        if latest is not None:
+            told = f"busy: of {len(placed)} requests that wait or are drawn, the most allowed, {held} are this tenant's; {hint}"
             self.give_up(latest.place, Busy(told, "displaced"))
             return None
         return Busy(f"busy: {len(placed)} requests wait or are drawn, the most allowed; {hint}")
@@ -428,7 +334,8 @@ class Lives:
         for place in [place for place, request in self._leaving.items() if now > request.held_until]:
             self.end(place)
         self._due = min(
-            (*map(_due, self._alive.values()), *(request.held_until for request in self._leaving.values())), default=math.inf
+            (*(each.due for each in self._alive.values()), *(request.held_until for request in self._leaving.values())),
+            default=math.inf,
         )
 
     def _promoted(self) -> list[Request]:
@@ -448,27 +355,11 @@ class Lives:
             return active
         decoding = sum(r.decoded or r.state is State.DECODING for r in (*self._alive.values(), *self._leaving.values()))
         turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
-        served = Counter(request.tenant for request in active)
-        now = self._clock()
-        while waiting and len(active) < turns:
-            request = min(
-                waiting,
-                key=lambda request: (
-                    served[request.tenant],
-                    self._urgency(request) > now,  # it may wait
-                    self._last_turns.get(request.tenant, 0),
-                    self._urgency(request),
-                ),
-            )
-            waiting.remove(request)
+        for request in self._fairness.next(waiting, active, turns - len(active), self._clock()):
             request.state = State.ACTIVE
-            self._turns += 1
-            self._last_turns[request.tenant] = self._turns
             self._note_change()
-            served[request.tenant] += 1
             active.append(request)
-        here = {request.tenant for request in self._alive.values()}
-        self._last_turns = {tenant: turn for tenant, turn in self._last_turns.items() if tenant in here}
+        self._fairness.forget_all_but({request.tenant for request in self._alive.values()})
         return active
 
     def _note_change(self) -> None:
@@ -480,20 +371,6 @@ class Lives:
     def _tell_change(self) -> None:
         self._change_told = True
         self.on_change(self.counts())
-
-    def _urgency(self, request: Request) -> float:
-        """Sort key of waiting requests: the smallest goes first."""
-        return request.since + (self.limits.batch_head_start_s if request.priority == "batch" else 0.0)
-
-
-def most_decoded(max_active: int) -> int:
-    """Requests whose pictures are at the decoder at a time: enough to keep it busy, and to fill a batch."""
-    return max(2, max_active // 2)
-
-
-def _due(request: Request) -> float:
-    """From then on a request ends by itself, if its holder does not renew its place."""
-    return request.held_until if request.deadline is None else min(request.held_until, request.deadline)
 
 
 def _in_words(error: Exception) -> Exception:

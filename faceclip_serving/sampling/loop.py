@@ -19,8 +19,9 @@ import numpy as np
 
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
-from .life import Counts, Lives, Request
+from .life import Lives
 from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls
+from .requests import Counts, Request
 from .turns import Choices, Group
 
 log = logging.getLogger(__name__)

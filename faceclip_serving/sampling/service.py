@@ -37,9 +37,10 @@ from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out
-from .life import Ended, Lives
+from .life import Lives
 from .loop import Finished, StepLoop, Stepped, Work
 from .pictures import start_pictures
+from .requests import Ended
 
 Event = Stepped | Finished | Ended
 

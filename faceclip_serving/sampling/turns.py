@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .life import Request
 from .pictures import Picture, fitting, in_turn
+from .requests import Request
 
 Group = tuple[Request, list[Picture]]
 """A request and those of its pictures that a round is for."""

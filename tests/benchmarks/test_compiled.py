@@ -5,18 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure.own_process import run_module
-from benchmarks.memory import compiled, compiler
-from benchmarks.memory.compiler import Compile, stated
+from benchmarks.memory import compiled
+from export.engine.build import target_of
 from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
-from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER, components
 from tests.export.micro import MICRO
-
-with_compiler = pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "it is here")
 
 
 def asked(tmp_path: Path, *given: str) -> list[compiled.Case]:
@@ -34,10 +31,9 @@ def test_every_choice_is_a_build_of_its_own_with_its_largest_shapes(tmp_path):
     assert [(case.component, case.choice) for case in found] == [
         (FACE_ENCODER, {}), (DENOISER, {"rows": 1}), (DENOISER, {"rows": 4}), (VAE_DECODER, {"tile": 32}), (VAE_DECODER, {"tile": 0}),
     ]  # fmt: skip
-    assert [case.job.shapes["latents"][2] for case in found[1:]] == [
+    assert [case.shapes["latents"][2] for case in found[1:]] == [
         (1, 4, 144, 112), (4, 4, 144, 112), (1, 4, 32, 32), (SDXL.limits.num_images_per_prompt, 4, 144, 112),
     ]  # fmt: skip
-    assert all(case.job.capabilities == [75, 120] for case in found)
 
 
 def test_a_graph_that_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
@@ -45,11 +41,6 @@ def test_a_graph_that_is_missing_is_named_with_the_command_that_makes_it(tmp_pat
         compiled.CompiledError, match=r"text_encoder/model.onnx; make it with `python -m export onnx --variant sdxl"
     ):
         asked(tmp_path, "--component", "text_encoder")
-
-
-def test_the_largest_of_several_cards_counts_and_silence_is_not_zero():
-    log = ["Total Activation Memory: 100 bytes", "Total Weights Memory: 7 bytes", "Total Activation Memory: 300 bytes"]
-    assert stated(log) == {"activation_bytes": 300, "scratch_bytes": None, "weight_bytes": 7}
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +51,14 @@ def denoisers(tmp_path_factory) -> dict[str, Path]:
     return {precision: folder / precision / ONNX_FILE for precision in ("fp16", "fp32")}
 
 
-@with_compiler
 def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name(denoisers):
     """In one plan with RTX 30, 40 and 50."""
-    shapes = shape_ranges(components(MICRO)[DENOISER], engine_bounds(MICRO, DENOISER, 2))
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX exists on Linux, x86-64, alone")
+    target = target_of(TRT_RTX, [75, 86, 89, 120])
+    limits = engine_bounds(MICRO, DENOISER, 2)
+    shapes = shape_ranges(components(MICRO)[DENOISER], limits)
     taken, refused = (
-        run_module(compiler.__name__, Compile(str(denoisers[precision]), shapes, [75, 86, 89, 120]))
+        compiled.built(compiled.Case(DENOISER, limits, {"rows": 2}, denoisers[precision], shapes), MICRO, target)
         for precision in ("fp16", "fp32")
     )
     assert taken["plan_bytes"] > taken["weight_bytes"] > 0 and taken["activation_bytes"] > 0

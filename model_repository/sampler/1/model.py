@@ -17,8 +17,9 @@ from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.models import adapter
 from faceclip_serving.models.metrics import Metrics
 from faceclip_serving.models.sampler_metrics import SamplerMetrics
-from faceclip_serving.sampling.life import Limits, Lives, Request
+from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
+from faceclip_serving.sampling.requests import Limits, Request
 from faceclip_serving.sampling.service import Service
 
 

@@ -18,6 +18,7 @@ from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, 
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.tensors import DType
+from faceclip_serving.models.tensorrt_package import use
 
 from ..micro import MICRO
 
@@ -27,6 +28,14 @@ pytestmark = pytest.mark.skipif(
 )
 PLACEMENT = placements(TINY_SDXL)["16gb"].on(TRT_RTX.name)
 RTX_4090 = ("NVIDIA GeForce RTX 4090", "8.9", "580.95.05")
+
+
+def test_the_largest_of_several_cards_counts_and_silence_is_not_zero():
+    use(TRT_RTX)
+    from export.engine.tensorrt import reported
+
+    log = "Total Activation Memory: 300 bytes\nTotal Weights Memory: 7 bytes\nTotal Activation Memory: 100 bytes\n"
+    assert reported(log) == {"activation_bytes": 300, "scratch_bytes": None, "weight_bytes": 7}
 
 
 def linked(source, folder):

@@ -9,7 +9,7 @@ from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.placements import CPU, PLACEMENT_NAMES, placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.settings import SETTINGS, VARIABLE, read_orders, resolve
-from faceclip_serving.sampling.life import Limits
+from faceclip_serving.sampling.requests import Limits
 
 BIG, SMALL = placements(SDXL)["datacenter"], placements(SDXL)["8gb"]
 

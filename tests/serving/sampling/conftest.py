@@ -2,8 +2,9 @@
 
 import pytest
 
-from faceclip_serving.sampling.life import Limits, Lives
+from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
+from faceclip_serving.sampling.requests import Limits
 
 
 @pytest.fixture

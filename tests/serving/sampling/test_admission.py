@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from faceclip_serving.sampling.life import Counts, Ended, Limits, Lives, State
+from faceclip_serving.sampling.life import Lives
+from faceclip_serving.sampling.requests import Counts, Ended, Limits, State
 
 LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
 

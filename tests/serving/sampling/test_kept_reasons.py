@@ -6,7 +6,8 @@ import weakref
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
-from faceclip_serving.sampling.life import Limits, Lives
+from faceclip_serving.sampling.life import Lives
+from faceclip_serving.sampling.requests import Limits
 
 
 class Tensors:

@@ -5,8 +5,9 @@ import queue
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from faceclip_serving.contract.settings import most_in_flight
-from faceclip_serving.sampling.life import REASONS_KEPT, Ended, Limits, Lives, State, most_decoded
+from faceclip_serving.contract.settings import most_decoded, most_in_flight
+from faceclip_serving.sampling.life import REASONS_KEPT, Lives
+from faceclip_serving.sampling.requests import Ended, Limits, State
 
 LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
 

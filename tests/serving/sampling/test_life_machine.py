@@ -8,7 +8,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from faceclip_serving.contract.errors import Busy, Cancelled
 from faceclip_serving.contract.settings import most_in_flight
-from faceclip_serving.sampling.life import Ended, Lives, State
+from faceclip_serving.sampling.life import Lives
+from faceclip_serving.sampling.requests import Ended, State
 
 from .test_life import LIMITS, Clock, delivered, gone
 

@@ -8,9 +8,9 @@ import pytest
 
 from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.life import Ended, Limits
 from faceclip_serving.sampling.loop import Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
+from faceclip_serving.sampling.requests import Ended, Limits
 
 from .test_pictures import conditioning, denoise, job
 

@@ -16,7 +16,7 @@ from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Foll
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
-from faceclip_serving.sampling.life import Limits
+from faceclip_serving.sampling.requests import Limits
 from faceclip_serving.sampling.service import Service
 
 from .test_loop import Denoiser, alone

@@ -1,0 +1,100 @@
+"""What is known of a request while it has a place: where it is, whose it is, and until when it is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class State(Enum):
+    """Where a request is. The order of the members is that of its life."""
+
+    RESERVED = "reserved"
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    ACTIVE = "active"
+    DECODING = "decoding"
+    LEAVING = "leaving"
+    """It has ended, and something that was begun for it goes on."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may be in flight, and how long a place is kept for whom."""
+
+    max_active: int = 8
+    max_waiting: int = 32
+    lease_s: float = 5.0
+    """A place that was not renewed for so long is lost."""
+    batch_head_start_s: float = 30.0
+    """The head start, in seconds of waiting, that others have over priority `batch`. Finite, so nothing starves."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the listener of a request hears last if it did not finish."""
+
+    error: Exception
+
+
+@dataclass(eq=False)
+class Request:
+    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to the loop."""
+
+    place: str
+    id: str
+    tenant: str
+    deadline: float | None
+    """Monotonic seconds."""
+    since: float
+    held_until: float
+    """Monotonic seconds."""
+    priority: str = "interactive"
+    state: State = State.RESERVED
+    work: Any = None
+    """What the loop does for it."""
+    listener: Callable[[Any], None] | None = None
+    """Hears what becomes of the work: any number of events, and exactly one last one."""
+    result: Any = None
+    """What goes to the decoder when that is its turn."""
+    decoded: bool = False
+    """Whether it has gone there."""
+    steps: Callable[[], int] = lambda: 0
+    """How many steps it has done, for messages."""
+
+    @property
+    def due(self) -> float:
+        """From then on it ends by itself, if its holder does not renew its place."""
+        return self.held_until if self.deadline is None else min(self.held_until, self.deadline)
+
+
+@dataclass
+class Counts:
+    """What is told of all requests together."""
+
+    states: Mapping[State, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> int:
+        return self.states.get(State.ACTIVE, 0)
+
+    @property
+    def decoding(self) -> int:
+        return self.states.get(State.DECODING, 0)
+
+    @property
+    def leaving(self) -> int:
+        return self.states.get(State.LEAVING, 0)
+
+    @property
+    def waiting(self) -> int:
+        """Everything before `active`."""
+        return self.in_flight - self.active - self.decoding - self.leaving
+
+    @property
+    def in_flight(self) -> int:
+        """All that have a place."""
+        return sum(self.states.values())
