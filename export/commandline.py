@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import PLACEMENT_NAMES
+from faceclip_serving.contract.placements import PLACEMENT_NAMES, PLAN_RUNTIMES
 from faceclip_serving.contract.variants import VARIANTS
 
 
@@ -99,6 +99,11 @@ def add_placement(
     """`--placement`, also spelt `--profile` as it once was. Whether the variant has it, `placement_of` says."""
     shown = text if default is None else f"{text} (default: %(default)s)"
     parser.add_argument("--placement", "--profile", choices=PLACEMENT_NAMES, default=default, help=shown)
+
+
+def add_runtime(parser: argparse._ActionsContainer) -> None:
+    """`--runtime`, which takes the place of the placement's for its plans."""
+    parser.add_argument("--runtime", choices=PLAN_RUNTIMES, help="of the plans (default: the placement's)")
 
 
 def add_checkpoint(parser: argparse._ActionsContainer, text: str) -> None:

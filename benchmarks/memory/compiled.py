@@ -1,7 +1,11 @@
-"""What TensorRT for RTX says of a variant's graphs: does it take them for these cards, how long, how much memory.
+"""Whether TensorRT for RTX takes each component's graph, and what memory it says the plan needs; no GPU is needed.
 
-Every component is compiled ahead of time, without a GPU, into one plan for all cards: RTX 20 is SM 75, 30 is 86, 40 is 89, 50 is 120.
-The denoiser is compiled for each number of rows, the decoder for each tile. Takes graphs that `python -m export onnx` wrote.
+By default every plan that a placement asks for; `--rows` and `--tiles` try others. A graph that was not exported is traced from seeded
+weights and forgotten, since what a plan needs does not depend on them. `--record` keeps the figures with the code, where
+the forecast reads them. `--blocks` shortens networks that are too large for this machine to compile: their activations are those of the
+whole network, which reuses them from block to block; their weights are counted instead.
+
+One process a build, which takes minutes for the full-size networks and about three times the weights in host memory.
 """
 
 from __future__ import annotations
@@ -10,77 +14,147 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from export.commandline import add_components, add_variant
 from export.engine.build import Target, build_apart, target_of
 from export.engine.errors import EngineError
 from export.engine.options import Options
-from export.engine.record import LOG
-from export.engine.shapes import ShapeRange, Sizes, engine_bounds, parse_size, shape_ranges
+from export.engine.record import LOG, Purpose
+from export.engine.shapes import Sizes, engine_bounds, parse_size, shape_ranges
+from export.forecast.compiled import Build, keep
 from export.paths import onnx_folder
+from faceclip_serving.contract.architectures import FluxArchitecture
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER, components
+from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit, say
 from ..measure.table import table
 
+ALL = [75, 86, 89, 120]
+"""RTX 20, 30, 40 and 50."""
+
 
 class CompiledError(UserError):
-    """A graph is missing."""
+    """Nothing can be compiled as asked."""
 
 
-class Case(NamedTuple):
-    """One build: what of the component, and the job."""
+@dataclass(frozen=True)
+class Case:
+    """One plan to compile."""
 
     component: str
-    limits: Mapping[str, Sequence[int]]
+    precision: str
+    limits: Bounds
     """Axis -> smallest, usual, largest."""
-    choice: Mapping[str, int]
-    """`rows` of the denoiser or `tile` of the decoder, in latent cells; 0: whole pictures, as many as a request may have."""
-    graph: Path
-    shapes: Mapping[str, ShapeRange]
+    streams: bool = False
+    """Whether weights may wait in host memory."""
+
+    @property
+    def largest(self) -> dict[str, int]:
+        return {axis: bound.max for axis, bound in self.limits.items()}
+
+    @property
+    def name(self) -> str:
+        return " ".join(
+            [
+                self.component,
+                self.precision,
+                *(f"{axis} {value}" for axis, value in self.largest.items()),
+                *(["streams"] if self.streams else []),
+            ]
+        )
 
 
-def cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Raises `CompiledError` where a graph is missing, `EngineError` for a size that the variant does not have."""
+def cases(args: argparse.Namespace) -> list[Case]:
+    """What is asked for, each plan once. Raises `CompiledError`, or `EngineError` for a size that the variant does not have."""
     variant = VARIANTS[args.variant]
+    found = _tried(args, variant) if args.rows or args.tiles else _placed(args, variant)
+    different = list({case.name: case for case in found}.values())
+    if not different:
+        raise CompiledError(f"nothing to compile: no placement of '{variant.name}' has such plans")
+    return different
+
+
+def _placed(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
+    """What the placements ask for."""
+    for placement in placements(variant).values():
+        for component in args.component or COMPONENTS:
+            execution = placement.components[component]
+            if execution.runtime.package and args.precision in (None, execution.precision):
+                purpose = Purpose(variant, placement, component)
+                yield Case(
+                    component,
+                    execution.precision,
+                    purpose.bounds(Sizes(largest=args.largest)),
+                    execution.weights_on_card_bytes is not None,
+                )
+
+
+def _tried(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
+    """What `--rows` and `--tiles` ask for."""
     for component in args.component or COMPONENTS:
-        graph = (args.components or onnx_folder(variant)) / args.precision / component / ONNX_FILE
-        if not graph.exists():
-            raise CompiledError(
-                f"expected {graph}; make it with `python -m export onnx --variant {variant.name} --component {component}"
-                f" --precision {args.precision}`"
-            )
         choices: list[dict[str, int]] = [{}]
         if component == DENOISER:
-            choices = [{"rows": rows} for rows in args.rows]
+            choices = [{"denoiser_rows": rows} for rows in args.rows]
         if component == VAE_DECODER:
-            choices = [{"tile": tile} for tile in args.tiles]
+            choices = [{"vae_tile": tile} for tile in args.tiles]
         for choice in choices:
-            yield _case(args, variant, component, graph, choice)
+            limits = engine_bounds(variant, component, **{"denoiser_rows": 1, **choice}, sizes=Sizes(largest=args.largest))
+            yield Case(component, args.precision or "fp16", limits)
 
 
-def _case(args: argparse.Namespace, variant: Variant, component: str, graph: Path, choice: dict[str, int]) -> Case:
-    limits = engine_bounds(variant, component, choice.get("rows", 1), Sizes(largest=args.largest), choice.get("tile", 0))
-    shapes = shape_ranges(components(variant)[component], limits)
-    return Case(component, limits, choice, graph, shapes)
+def graph_of(case: Case, variant: Variant, exported: Path | None, scratch: Path) -> Path:
+    """The exported graph, or one that is traced from seeded weights into `scratch`. Raises `CompiledError` where that is impossible."""
+    place = Path(case.precision) / case.component
+    if exported is not None and (exported / place / ONNX_FILE).exists():
+        return exported / place / ONNX_FILE
+    if not (scratch / place / ONNX_FILE).exists():
+        from export.onnx.export import write_unproven  # brings torch
+        from export.onnx.wanted import PRECISIONS, Export
+
+        if case.precision not in PRECISIONS:
+            raise CompiledError(
+                f"expected {place / ONNX_FILE}; make it with `python -m export quantize --variant {variant.name}`"
+            )
+        write_unproven(Export(variant, case.component, case.precision, seeded=True), scratch / place)
+    return scratch / place / ONNX_FILE
 
 
-def built(case: Case, variant: Variant, target: Target, log: Path | None = None) -> dict[str, Any]:
+def shortened(variant: Variant, blocks: int) -> Variant:
+    """The variant with so many blocks of each kind, as wide as they are. Raises `CompiledError` for a family without equal blocks."""
+    architecture = variant.architecture
+    if not isinstance(architecture, FluxArchitecture):
+        raise CompiledError(f"blocks: expected a variant of FLUX, whose blocks are all alike, got '{variant.name}'")
+    transformer = {**architecture.transformer, "num_layers": blocks, "num_single_layers": blocks}
+    text = replace(architecture.text, layers=blocks)
+    return replace(variant, architecture=replace(architecture, transformer=transformer, text=text))
+
+
+def built(case: Case, variant: Variant, graph: Path, target: Target, log: Path | None = None) -> dict[str, Any]:
     """One build, whose plan is weighed and forgotten: what it took and needs, or `refused`: the compiler's reason."""
     from export.engine.tensorrt import Work  # once the package is chosen
 
     signature = components(variant)[case.component]
-    with tempfile.TemporaryDirectory(prefix="compiled-") as scratch:
+    shapes = shape_ranges(signature, case.limits)
+    with tempfile.TemporaryDirectory(prefix="compiled-", dir=graph.parent) as scratch:
         plan = Path(scratch) / PLAN_FILE
         work = Work(
-            case.graph, plan, log or Path(scratch) / LOG, signature, case.shapes, Options(), target.runtime, target.sm, plan
+            graph,
+            plan,
+            log or Path(scratch) / LOG,
+            signature,
+            shapes,
+            Options(weight_streaming=case.streams),
+            target.runtime,
+            target.sm,
+            plan,
         )
         try:
             measured = build_apart(work)
@@ -89,17 +163,13 @@ def built(case: Case, variant: Variant, target: Target, log: Path | None = None)
         return {"plan_bytes": plan.stat().st_size, **asdict(measured)}
 
 
-def shown(found: Sequence[Mapping[str, Any]]) -> str:
+def shown(found: Sequence[tuple[Case, Mapping[str, Any]]]) -> str:
     """A line per build, and below them why what was refused."""
     keys = ("weight_bytes", "activation_bytes", "scratch_bytes", "plan_bytes", "peak_host_bytes")
-    rows = [[_name(each), each.get("seconds"), *(_gb(each.get(key)) for key in keys)] for each in found]
+    rows = [[case.name, each.get("seconds"), *(_gb(each.get(key)) for key in keys)] for case, each in found]
     header = ["component", "s", "weights GB", "activations GB", "of it scratch GB", "plan GB", "host peak GB"]
-    refused = [f"{_name(each)}: {reason}" for each in found if (reason := each.get("refused"))]
+    refused = [f"{case.name}: {reason}" for case, each in found if (reason := each.get("refused"))]
     return "\n".join([table(header, rows), *refused])
-
-
-def _name(found: Mapping[str, Any]) -> str:
-    return " ".join([found["component"], *(f"{key} {value}" for key, value in found["choice"].items())])
 
 
 def _gb(size: int | None) -> float | None:
@@ -115,46 +185,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser, "sdxl")
     add_components(parser)
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--precision", default="fp16", help="folder of the graphs (default: %(default)s)")
     parser.add_argument(
-        "--sm", type=numbers, default=[75, 86, 89, 120], metavar="N,N", help="compute capabilities (default: 75,86,89,120)"
+        "--precision", help="folder of the graphs (default: as the placements have it; fp16 with --rows, --tiles)"
     )
+    parser.add_argument("--sm", type=numbers, default=ALL, metavar="N,N", help="compute capabilities (default: 75,86,89,120)")
     parser.add_argument(
-        "--rows", type=numbers, default=[1, 2, 4, 8], metavar="N,N", help="most rows of a denoiser call (default: 1,2,4,8)"
+        "--rows",
+        type=numbers,
+        default=[],
+        metavar="N,N",
+        help="most rows of a denoiser call (default: as the placements have it)",
     )
     parser.add_argument(
         "--tiles",
         type=numbers,
-        default=[32, 48, 64, 96, 144],
+        default=[],
         metavar="N,N",
-        help="largest side that the decoder sees of one picture, latent cells; 0: whole pictures (default: 32,48,64,96,144)",
+        help="largest side that the decoder sees of one picture, latent cells; 0: whole pictures (default: as the placements have it)",
     )
     parser.add_argument("--largest", type=parse_size, default=None, metavar="HEIGHTxWIDTH", help="largest picture")
+    parser.add_argument(
+        "--blocks", type=int, metavar="N", help="compile networks with N blocks of each kind, of seeded weights"
+    )
+    parser.add_argument("--record", action="store_true", help="keep the figures with the code, for the forecast")
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="for graphs that are traced and forgotten (default: temporary)"
+    )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="folder for what the compiler says")
 
 
 def run(args: argparse.Namespace) -> int:
-    target = target_of(TRT_RTX, args.sm)
+    variant, target = VARIANTS[args.variant], target_of(TRT_RTX, args.sm)
+    wanted = cases(args)
+    compiled, exported = variant, args.components or onnx_folder(variant)
+    if args.blocks is not None:
+        compiled, exported = shortened(variant, args.blocks), None
     if args.logs is not None:
         args.logs.mkdir(parents=True, exist_ok=True)
     found = []
-    for case in list(cases(args)):  # all of them, before minutes are spent
-        result: dict[str, Any] = {"component": case.component, "choice": case.choice, "limits": case.limits}
-        log = None if args.logs is None else args.logs / f"{_name(result).replace(' ', '-')}.log"
-        result.update(built(case, VARIANTS[args.variant], target, log))
-        say(f"{_name(result)}: {result.get('refused') or str(result['seconds']) + ' s'}")
-        found.append(result)
+    with tempfile.TemporaryDirectory(prefix="compiled-", dir=args.scratch) as folder:
+        for case in wanted:
+            log = None if args.logs is None else args.logs / f"{case.name.replace(' ', '-')}.log"
+            result = built(case, compiled, graph_of(case, compiled, exported, Path(folder)), target, log)
+            say(f"{case.name}: {result.get('refused') or str(result['seconds']) + ' s'}")
+            found.append((case, result))
+            if args.record and "plan_bytes" in result:
+                kept = Build(
+                    case.component, case.precision, case.largest, target.sm, target.label, **result, blocks=args.blocks
+                )
+                keep(variant.name, [kept])
     print(shown(found), file=sys.stderr)
-    largest = args.largest and list(args.largest)
     emit(
         "-".join(["compiled", args.variant, *(args.component or ())]),
         {
             "variant": args.variant,
-            "precision": args.precision,
             "sm": args.sm,
             "compiler": target.label,
-            "largest": largest,
-            "builds": found,
+            "blocks": args.blocks,
+            "builds": [
+                {
+                    "component": case.component,
+                    "precision": case.precision,
+                    "largest": case.largest,
+                    "streams": case.streams,
+                    **each,
+                }
+                for case, each in found
+            ],
         },
     )
-    return 0 if all("plan_bytes" in each for each in found) else 1
+    return 0 if all("plan_bytes" in each for _, each in found) else 1

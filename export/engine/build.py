@@ -24,7 +24,6 @@ from faceclip_serving.contract.placements import (
     ONNX_FILE,
     PLACEMENT_NAMES,
     PLAN_FILE,
-    PLAN_RUNTIMES,
     TRT_RTX,
     Placement,
     Runtime,
@@ -38,7 +37,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.tensorrt_package import PackageError, find_card, use
 
 from ..checkpoint.digests import sha256
-from ..commandline import add_components, add_variant
+from ..commandline import add_components, add_runtime, add_variant
 from ..onnx.record import METADATA
 from ..onnx.wanted import PRECISIONS
 from ..outputs import replacing
@@ -281,7 +280,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which plans: the arguments that `engine`, `verify` and `inspect` share."""
     add_variant(parser)
     parser.add_argument("--placement", "--profile", choices=plan_placements(), default=plan_placements()[-1])
-    parser.add_argument("--runtime", choices=PLAN_RUNTIMES, help="of the plans (default: the placement's)")
+    add_runtime(parser)
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
     add_components(parser, "root of the ONNX files")
 

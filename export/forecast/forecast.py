@@ -1,8 +1,8 @@
 """How much memory a variant needs on a placement, from the real graphs, before anything is built or bought.
 
-Weights are counted from the graphs; intermediate tensors by following each graph at the largest size that the placement admits
-(`live_memory`). What no graph tells, the memory of processes, CUDA contexts and kernels' workspace, are constants below, measured or
-assumed as they say. Whole-card memory is held against the placement's `gpu_bytes`.
+What a plan needs was said by the compiler (`compiled`). On ONNX Runtime weights are counted from the graphs, and intermediate tensors by
+following each graph at the largest size that the placement admits (`live_memory`). What neither tells, the memory of processes and CUDA
+contexts, are constants below, measured or assumed as they say. Whole-card memory is held against the placement's `gpu_bytes`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from faceclip_serving.contract.signatures import COMPONENTS, FINISH, PREPARE, SA
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
-from ..commandline import add_components, add_placement, add_variant
+from ..commandline import add_components, add_placement, add_runtime, add_variant
 from ..engine.shapes import parse_size
+from ..onnx.errors import GraphError
 from ..paths import onnx_folder
-from . import live_memory
+from . import compiled, live_memory
 from .shapes import Graph, concrete, find, record
 
 CUDA_CONTEXT_BYTES = 450_000_000
@@ -43,6 +44,10 @@ EIGHT_BITS = ("fp8", "int8", "int8w")
 """Precisions that store matrices so."""
 
 
+COMPILER, MODEL = "compiler", "model"
+"""Where a figure is from: the compiler's log, or counting and following the graph."""
+
+
 @dataclass(frozen=True)
 class Need:
     """Bytes of one component where it runs."""
@@ -50,14 +55,37 @@ class Need:
     execution: Execution
     weights: int
     activations: int
+    sources: Mapping[str, str]
+    """`weights`, `activations` -> `COMPILER` or `MODEL`."""
+    compiler: str = ""
+    """Whose figures they are, e.g. `tensorrt-rtx 1.7.1.116`."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of the figures: that they were scaled, or are those of another precision."""
 
     @property
     def on_gpu(self) -> bool:
         return self.execution.runtime is not ORT_CPU
 
     @property
+    def on_card(self) -> int:
+        """Weights that are on the card at once, where it runs there."""
+        budget = self.execution.weights_on_card_bytes
+        return self.weights if budget is None else min(budget, self.weights)
+
+    @property
     def total(self) -> int:
-        return self.weights + self.activations
+        """Where it runs."""
+        return self.on_card + self.activations
+
+    @property
+    def streamed(self) -> int:
+        """Weights that wait in host memory."""
+        return self.weights - self.on_card
+
+    @property
+    def source(self) -> str:
+        """Of both figures; `compiler + model` where they differ."""
+        return " + ".join(sorted(set(self.sources.values())))
 
 
 @dataclass(frozen=True)
@@ -89,9 +117,23 @@ class Forecast:
         return round((used + self.contexts) * (1 + MARGIN)) if used else 0
 
     @property
+    def said(self) -> int:
+        """Bytes on the card that the compiler said."""
+        on_card = [need for need in self.components.values() if need.on_gpu]
+        figures = [(need.sources["weights"], need.on_card) for need in on_card]
+        figures += [(need.sources["activations"], need.activations) for need in on_card]
+        return sum(size for source, size in figures if source == COMPILER)
+
+    @property
+    def assumed(self) -> int:
+        """Bytes on the card that nobody has seen: contexts and margin."""
+        return self.gpu_bytes - sum(need.total for need in self.components.values() if need.on_gpu)
+
+    @property
     def host_bytes(self) -> int:
         """Peak of all processes' resident memory."""
-        return self.processes + sum(need.total for need in self.components.values() if not need.on_gpu)
+        needs = self.components.values()
+        return self.processes + sum(need.streamed if need.on_gpu else need.total for need in needs)
 
     @property
     def fits(self) -> bool:
@@ -114,16 +156,38 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     for component in COMPONENTS:
         sizes = {axis: min(bound.max, cells.get(axis, bound.max)) for axis, bound in limits[component].items()}
         graph = concrete(find(variant.name, component, exported), {**sizes, "height": size[0], "width": size[1]})
-        needs[component] = _need(graph, placement.components[component])
+        execution = placement.components[component]
+        largest_axes = {axis: sizes[axis] for axis in limits[component]}
+        needs[component] = (
+            _compiled(variant, component, graph, execution, largest_axes)
+            if execution.runtime.package
+            else _followed(graph, execution)
+        )
     return Forecast(variant, placement, size, needs)
 
 
-def _need(graph: Graph, execution: Execution) -> Need:
-    rules = live_memory.TENSORRT if execution.runtime.package else live_memory.ONNX_RUNTIME
-    if execution.precision == "fp32" or execution.runtime is ORT_CPU:
-        rules = replace(rules, half_bits=32)
+def _compiled(variant: Variant, component: str, graph: Graph, execution: Execution, largest: Mapping[str, int]) -> Need:
+    """What the compiler said of a plan. Raises `GraphError` where none of that component was ever compiled."""
+    streams = execution.weights_on_card_bytes is not None
+    found = compiled.figures(variant.name, component, execution.precision, largest, streams)
+    if found is None:
+        raise GraphError(
+            f"{component} of '{variant.name}': nothing is kept of what the compiler says that it needs; measure it:"
+            f" python -m benchmarks compiled --variant {variant.name} --component {component} --record"
+        )
+    counted = live_memory.weight_bytes(graph, 8 if execution.precision in EIGHT_BITS else None)
+    sources = {"weights": MODEL if found.weight_bytes is None else COMPILER, "activations": COMPILER}
+    weights = counted if found.weight_bytes is None else found.weight_bytes
+    return Need(execution, weights, found.activation_bytes, sources, found.compiler, found.notes)
+
+
+def _followed(graph: Graph, execution: Execution) -> Need:
+    """What ONNX Runtime needs of a graph."""
+    wide = execution.precision == "fp32" or execution.runtime is ORT_CPU
+    rules = replace(live_memory.ONNX_RUNTIME, half_bits=32) if wide else live_memory.ONNX_RUNTIME
     matrix_bits = 8 if execution.precision in EIGHT_BITS else None
-    return Need(execution, live_memory.weight_bytes(graph, rules, matrix_bits), live_memory.peak_bytes(graph, rules))
+    sources = {"weights": MODEL, "activations": MODEL}
+    return Need(execution, live_memory.weight_bytes(graph, matrix_bits, rules), live_memory.peak_bytes(graph, rules), sources)
 
 
 # ---------------------------------------------------------------------------------------------------------------- command
@@ -148,11 +212,22 @@ def document(forecast: Forecast) -> dict[str, object]:
                 "runtime": need.execution.runtime.name,
                 "precision": need.execution.precision,
                 "weights_gb": gb(need.weights),
+                "weights_on_card_gb": gb(need.on_card if need.on_gpu else 0),
                 "activations_gb": gb(need.activations),
+                "source": need.source,
+                "sources": dict(need.sources),
+                "compiler": need.compiler,
+                "notes": list(need.notes),
             }
             for name, need in forecast.components.items()
         },
-        "gpu": {"predicted_peak_gb": gb(forecast.gpu_bytes), "contexts_gb": gb(forecast.contexts), "margin": MARGIN},
+        "gpu": {
+            "predicted_peak_gb": gb(forecast.gpu_bytes),
+            "compiler_gb": gb(forecast.said),
+            "contexts_gb": gb(forecast.contexts),
+            "margin": MARGIN,
+            "assumed_gb": gb(forecast.assumed),
+        },
         "host": {"predicted_peak_gb": gb(forecast.host_bytes), "processes_gb": gb(forecast.processes)},
     }
 
@@ -163,11 +238,13 @@ def table(forecast: Forecast) -> str:
     lines = [
         f"{forecast.variant.name} on {forecast.placement.name}: pictures up to {height} x {width},"
         f" {forecast.placement.denoiser_rows} denoiser rows, GB of 10^9 bytes",
-        f"{'':14} {'where':5} {'runtime':9} {'precision':9} {'weights':>8} {'activations':>12} {'sum':>8}",
+        f"{'':14} {'where':5} {'runtime':9} {'precision':9} {'weights':>8} {'on card':>8} {'activations':>12} {'sum':>8}  source",
     ]
     for name, need in forecast.components.items():
         where = f"{'GPU' if need.on_gpu else 'host':5} {need.execution.runtime.name:9} {need.execution.precision:9}"
-        lines.append(f"{name:14} {where} {need.weights / 1e9:8.2f} {need.activations / 1e9:12.2f} {need.total / 1e9:8.2f}")
+        weights = f"{need.weights / 1e9:8.2f} {need.on_card / 1e9 if need.on_gpu else 0:8.2f}"
+        lines.append(f"{name:14} {where} {weights} {need.activations / 1e9:12.2f} {need.total / 1e9:8.2f}  {need.source}")
+        lines += [f"{'':14} {note}" for note in need.notes]
     sums = [("processes", "host", forecast.processes), ("host peak", "", forecast.host_bytes)]
     if forecast.gpu_bytes:
         margin = round(forecast.gpu_bytes * MARGIN / (1 + MARGIN))
@@ -178,7 +255,7 @@ def table(forecast: Forecast) -> str:
             *sums,
         ]
     limit = "" if forecast.placement.gpu_bytes is None else f" of {forecast.placement.gpu_bytes / 1e9:.2f}"
-    lines += [f"{name:14} {where:39} {size / 1e9:8.2f}{limit if name == 'GPU peak' else ''}" for name, where, size in sums]
+    lines += [f"{name:14} {where:48} {size / 1e9:8.2f}{limit if name == 'GPU peak' else ''}" for name, where, size in sums]
     return "\n".join(lines)
 
 
@@ -206,6 +283,7 @@ def refusal(forecast: Forecast) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser, "sdxl")
     add_placement(parser, None, "only this one (default: all of the variant)")
+    add_runtime(parser)
     parser.add_argument(
         "--largest", type=parse_size, metavar="HEIGHTxWIDTH", help="largest picture, if not the placement's own"
     )
@@ -221,7 +299,8 @@ def run(args: argparse.Namespace) -> int:
         files = {component: str(record(variant.name, component, exported)) for component in COMPONENTS}
         print(json.dumps({"recorded": files}))
         return 0
-    chosen = [_placement(variant, args.placement)] if args.placement else placements(variant).values()
+    chosen = [_placement(variant, args.placement)] if args.placement else [*placements(variant).values()]
+    chosen = [placement.on(args.runtime) for placement in chosen] if args.runtime else chosen
     forecasts = [predict(variant, placement, exported, args.largest) for placement in chosen]
     if not args.json:
         print("\n\n".join(map(table, forecasts)) + "\n", file=sys.stderr)

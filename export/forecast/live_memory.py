@@ -37,8 +37,6 @@ class Rules:
 ONNX_RUNTIME = Rules(arena=1.75)
 """Measured on the CPU, decoders of two sizes at four resolutions each: 1.72 to 1.77 times the living tensors; denoisers 1.6 to 1.8
 where attention is most of it."""
-TENSORRT = Rules(single_bits=16)
-"""Point-wise work and casts are fused into their neighbours. Attention is counted as if it were not fused, though it usually is."""
 
 
 def peak_bytes(graph: Graph, rules: Rules) -> int:
@@ -79,7 +77,7 @@ def _shared(
     return None
 
 
-def weight_bytes(graph: Graph, rules: Rules, matrix_bits: int | None = None) -> int:
+def weight_bytes(graph: Graph, matrix_bits: int | None = None, rules: Rules = ONNX_RUNTIME) -> int:
     """Bytes of the weights. `matrix_bits`: of matrices and kernels in half precision, where a quantisation stores these smaller."""
     total = 0
     for name in graph.weights:

@@ -115,6 +115,18 @@ def _settled(wanted: Export) -> Export:
 
 
 # ------------------------------------------------------------------------------------------------------------- processes
+def write_unproven(wanted: Export, destination: Path) -> None:
+    """The graph alone, in a process of its own: for whoever weighs it. Without metadata, so nothing takes it for an export."""
+    with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
+        pool.submit(_write_in_process, _settled(wanted), destination).result()
+
+
+def _write_in_process(export: Export, destination: Path) -> None:
+    destination.mkdir(parents=True, exist_ok=True)
+    _give_back_large_buffers()
+    _write(export, destination, Clock(f"{export.component} {export.precision}"), [])
+
+
 def export_components(exports: Sequence[Export], root: Path, processes: int = 1) -> Iterator[dict[str, Any]]:
     """Exports to `root`/<precision>/<component>/, each in a process of its own; yields their metadata in the given order.
 

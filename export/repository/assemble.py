@@ -5,6 +5,7 @@ alone, from object storage), tokenizers and the components' artifacts.
 from __future__ import annotations
 
 import argparse
+import filecmp
 import hashlib
 import json
 import os
@@ -19,7 +20,14 @@ import faceclip_serving
 from faceclip_serving.contract import signatures
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import ORT_CPU, PLAN_FILE, PLAN_RUNTIMES, Placement, component_models, placement_of
+from faceclip_serving.contract.placements import (
+    CACHE_SUFFIX,
+    ORT_CPU,
+    PLAN_FILE,
+    Placement,
+    component_models,
+    placement_of,
+)
 from faceclip_serving.contract.signatures import (
     COMPONENTS,
     DEFAULT_DEPLOYMENT,
@@ -35,7 +43,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
-from ..commandline import add_checkpoint, add_components, add_placement, add_variant
+from ..commandline import add_checkpoint, add_components, add_placement, add_runtime, add_variant
 from ..engine.record import Purpose, check_plan
 from ..onnx.wanted import emulated
 from ..outputs import require_own, scratch
@@ -74,6 +82,7 @@ def assemble(
         return destination  # left alone: a server may be running from it
     with scratch(destination, RECORD) as folder:
         _fill(folder, variant, placement, components, configs, checkpoint, deployment)
+        _keep_runtime_caches(destination, folder)
         install(folder, destination, deployment, identity)
     return destination
 
@@ -154,6 +163,15 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
         _link(path, version / path.name)
 
 
+def _keep_runtime_caches(before: Path, after: Path) -> None:
+    """What plans were finished to on a card, where the repository has the same plans as before: minutes of a first start."""
+    for cache in before.glob(f"*/1/{PLAN_FILE}.*{CACHE_SUFFIX}"):
+        version = after / cache.relative_to(before).parent
+        plan = version / PLAN_FILE
+        if plan.exists() and filecmp.cmp(plan, cache.with_name(PLAN_FILE)) and not (version / cache.name).exists():
+            _link(cache, version / cache.name)
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -179,7 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the placement's rows, sizes, tiles, admission and precision on a machine without its card: ONNX Runtime's CPU provider"
         " runs what a GPU would; to try a placement, never to measure it",
     )
-    parser.add_argument("--runtime", choices=PLAN_RUNTIMES, help="of the plans (default: the placement's)")
+    add_runtime(parser)
     parser.add_argument("--gpu", type=int, default=0, metavar="N", help="the GPU of what runs on one (default: %(default)s)")
     parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)  # the old spelling of `interface`
 

@@ -18,6 +18,8 @@ from .variant import Variant
 ONNX_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
 """A TensorRT engine, serialised."""
+CACHE_SUFFIX = ".cache"
+"""Of the file beside a plan that keeps what it was finished to on a card."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,19 @@ class Placement:
         return "-".join(filter(None, (self.name, self.plans_on, "emulated" if self.emulated else "")))
 
     def on(self, runtime: str) -> Placement:
-        """The same placement with the plans of another runtime, by its name. Nothing else changes, nor what runs without a plan."""
+        """The same placement with the plans of another runtime, by its name. What runs without a plan stays.
+
+        Weights are streamed by plans that the Python backend runs; in Triton's own backend all of them are on the card.
+        """
         chosen = RUNTIMES[runtime]
         components = {
-            name: replace(execution, runtime=chosen) if execution.runtime.package else execution
+            name: replace(
+                execution,
+                runtime=chosen,
+                weights_on_card_bytes=execution.weights_on_card_bytes if chosen.backend == "python" else None,
+            )
+            if execution.runtime.package
+            else execution
             for name, execution in self.components.items()
         }
         return self if components == self.components else replace(self, components=components, plans_on=runtime)
@@ -177,20 +188,28 @@ CPU = Placement("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runt
 GPU_ORT = Placement("gpu-ort", _placed(ORT_CUDA, "fp16"), 8, "ONNX Runtime on CUDA, IO binding", 79 * _GB)
 GPU_TRITON_ORT = Placement("gpu-triton-ort", _placed(TRITON_ORT, "fp16"), 8, "Triton's own ONNX Runtime backend", 79 * _GB)
 
+_RTX = _placed(TRT_RTX, "fp16")
+_RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ENCODERS_ON_CPU)
+_RTX_STREAMED = _placed(
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_200_000_000), **_ENCODERS_ON_CPU
+)
+_RTX_TEXT_STREAMED = _placed(TRT_RTX, "fp16", text_encoder=Execution(TRT_RTX, "fp16", weights_on_card_bytes=500_000_000))
+_RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
 _FP16 = _placed(TENSORRT, "fp16")
-_FP16_ENCODERS_ON_CPU = _placed(TENSORRT, "fp16", **_ENCODERS_ON_CPU)
-_FP8_ENCODERS_ON_CPU = _placed(TENSORRT, "fp16", denoiser=Execution(TENSORRT, "fp8"), **_ENCODERS_ON_CPU)
 
 # fmt: off
 _SDXL = (
     CPU,
     GPU_ORT,
     GPU_TRITON_ORT,
-    Placement("8gb", _FP16_ENCODERS_ON_CPU, 1, "encoders on the CPU; the two halves of guidance one after the other, which a small"
-              " card is busy with anyway", 7_500_000_000, largest_side=1152, vae_tile=64),
-    Placement("12gb", _FP16, 1, "everything on the card", 11_300_000_000, largest_side=1152, vae_tile=64),
-    Placement("16gb", _FP16, 4, "everything on the card, two requests a tick", 15_300_000_000, largest_side=1152, vae_tile=64),
-    Placement("24gb", _FP16, 8, "everything on the card, four requests a tick", 23_300_000_000, largest_side=1152, vae_tile=96),
+    Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a third of the denoiser's weights comes from host memory in each step",
+              5_500_000_000, largest_side=1152, vae_tile=48),
+    Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=48),
+    Placement("12gb", _RTX_TEXT_STREAMED, 2, "everything on the card; most of the text encoder's weights come from host memory for"
+              " each new prompt", 11_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("24gb", _RTX, 8, "everything on the card, four requests a tick, larger pictures", 23_300_000_000, largest_side=1344,
+              vae_tile=144),
     Placement("datacenter", _FP16, 16, "everything on a card of 80 GB, eight requests a tick", 79 * _GB, largest_side=1344),
 )
 
@@ -198,9 +217,9 @@ _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Placement("16gb", _FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=992,
+    Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=992,
               vae_tile=48),
-    Placement("24gb", _FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU", 23_300_000_000, largest_side=1152,
+    Placement("24gb", _RTX_FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU", 23_300_000_000, largest_side=1152,
               vae_tile=64),
     Placement("datacenter", _FP16, 4, "everything on a card of 80 GB, two requests a tick", 79 * _GB, largest_side=1152),
 )

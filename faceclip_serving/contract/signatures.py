@@ -124,6 +124,15 @@ def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str,
     }
 
 
+def usual_sizes(variant: Variant, limits: Bounds) -> list[dict[str, int]]:
+    """Named axes of the calls that a server gets most: of the default picture, one at a time and as many as go into a call."""
+    picture = {"latent_height": variant.defaults.height, "latent_width": variant.defaults.width}
+    cells = {axis: pixels // variant.latent_scale for axis, pixels in picture.items()}
+    one = {axis: min(cells.get(axis, limit.opt), limit.max) for axis, limit in limits.items()}
+    most = {axis: size if axis in cells else limits[axis].max for axis, size in one.items()}
+    return [one] if one == most else [one, most]
+
+
 def _within_tile(side: Range, tile: int, multiple: int) -> Range:
     if tile < 2 or tile % multiple:
         raise ValueError(f"vae_tile: expected a multiple of {multiple} latent cells, at least 2, or 0; got {tile}")

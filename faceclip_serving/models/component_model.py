@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..contract.signatures import bounds
+from ..contract.signatures import bounds, usual_sizes
 from . import adapter
 from .encoding_cache import EncodingCache
 
@@ -24,6 +24,7 @@ class TritonPythonModel:
 
             plan = TrtComponent(path, setup.signature, execution, limits, placement.gpu)
             self._run, self._close = plan.run, plan.close
+            plan.warm_up(usual_sizes(setup.variant, limits))
         else:
             from .onnx_component import OnnxComponent
 

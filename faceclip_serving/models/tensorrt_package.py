@@ -82,6 +82,9 @@ class Card:
     """Compute capability, e.g. `8.9`."""
     driver: str
     """Version of the driver, e.g. `580.95.05`."""
+    total_bytes: int | None
+    """None where card and host share their memory."""
+    free_bytes: int | None
 
 
 def find_card(gpu: int = 0) -> Card:
@@ -90,7 +93,7 @@ def find_card(gpu: int = 0) -> Card:
     if visible and gpu >= len(visible):
         raise PackageError(f"GPU {gpu}: CUDA_VISIBLE_DEVICES leaves {len(visible)} here")
     which = visible[gpu] if visible else str(gpu)
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader", "-i", which]
+    query = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits", "-i", which]
     try:
         asked = subprocess.run(query, capture_output=True, text=True, timeout=60)
     except OSError as error:
@@ -102,9 +105,13 @@ def find_card(gpu: int = 0) -> Card:
     return read_card(asked.stdout)
 
 
+_FIELDS = "name,compute_cap,driver_version,memory.total,memory.free"
+
+
 def read_card(line: str) -> Card:
-    """A card from nvidia-smi's line."""
+    """A card from nvidia-smi's line; memory is in MiB there."""
     fields = [field.strip() for field in line.strip().splitlines()[0].split(",")] if line.strip() else []
-    if len(fields) != 3:
-        raise PackageError(f"nvidia-smi: expected name, compute capability and driver of one card, got {line!r}")
-    return Card(*fields)
+    if len(fields) != 5:
+        raise PackageError(f"nvidia-smi: expected name, compute capability, driver and memory of one card, got {line!r}")
+    total, free = (int(field) * 2**20 if field.isdigit() else None for field in fields[3:])
+    return Card(fields[0], fields[1], fields[2], total, free)

@@ -12,14 +12,15 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..contract.errors import UserError
-from ..contract.placements import Execution
+from ..contract.placements import CACHE_SUFFIX, Execution
 from ..contract.tensors import Array, Bounds, Signature
 from .tensorrt_package import PackageError, find_card, use
 
@@ -55,7 +56,10 @@ class TrtComponent:
             if execution.weights_on_card_bytes is not None:
                 engine.weight_streaming_budget_v2 = min(execution.weights_on_card_bytes, engine.streamable_weights_size)
             context = (
-                self._specialised(engine, runtime.cuda_graphs) if runtime.ahead_of_time else engine.create_execution_context()
+                # What streams is copied in each call, so a call is not captured.
+                self._specialised(engine, runtime.cuda_graphs and execution.weights_on_card_bytes is None)
+                if runtime.ahead_of_time
+                else engine.create_execution_context()
             )
             if context is None:
                 raise PlanError(
@@ -89,6 +93,13 @@ class TrtComponent:
             self._known.add(shapes_of_call)
             self._save()
         return outputs
+
+    def warm_up(self, sizes: Iterable[Mapping[str, int]]) -> None:
+        """Runs the plan on zeros of each of `sizes`, named axes -> size, so that kernels are finished before somebody waits for them."""
+        for each in sizes:
+            started = time.monotonic()
+            self.run({tensor.name: np.zeros(tensor.shape(each), tensor.dtype.numpy) for tensor in self._signature.inputs})
+            log.info("%s: warm for %s after %.1f s", self._path.name, dict(each), time.monotonic() - started)
 
     def close(self) -> None:
         """Keeps what was finished on the card, and frees its memory."""
@@ -127,7 +138,7 @@ class TrtComponent:
 
 def cache_file(plan: Path, card: str, version: str) -> Path:
     """Where the runtime cache of a plan is kept: one file for each card model and version, since TensorRT takes no other's."""
-    return plan.with_name(f"{plan.name}.{re.sub(r'[^A-Za-z0-9.]+', '-', card)}-{version}.cache")
+    return plan.with_name(f"{plan.name}.{re.sub(r'[^A-Za-z0-9.]+', '-', card)}-{version}{CACHE_SUFFIX}")
 
 
 def select_gpu(gpu: int) -> None:

@@ -1,46 +1,80 @@
 """What TensorRT for RTX is asked and what it answered; where it is installed, it compiles a real graph for RTX 20."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from benchmarks.memory import compiled
 from export.engine.build import target_of
-from export.engine.shapes import engine_bounds, shape_ranges
+from export.engine.record import Purpose
+from export.engine.shapes import engine_bounds
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
-from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX
-from faceclip_serving.contract.sdxl import SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER, components
+from faceclip_serving.contract.flux import FLUX, TINY_FLUX
+from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
+from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.tensors import Range
 from tests.export.micro import MICRO
 
 
-def asked(tmp_path: Path, *given: str) -> list[compiled.Case]:
-    for component in (FACE_ENCODER, DENOISER, VAE_DECODER):
-        (tmp_path / "fp16" / component).mkdir(parents=True)
-        (tmp_path / "fp16" / component / ONNX_FILE).touch()
+def asked(*given: str) -> list[compiled.Case]:
     parser = argparse.ArgumentParser()
     compiled.add_arguments(parser)
+    return compiled.cases(parser.parse_args(list(given)))
+
+
+def test_every_choice_is_a_build_of_its_own_with_its_largest_shapes():
     chosen = [f"--component={component}" for component in (FACE_ENCODER, DENOISER, VAE_DECODER)]
-    return list(compiled.cases(parser.parse_args(["--components", str(tmp_path), *chosen, *given])))
+    found = asked(*chosen, "--rows", "1,4", "--tiles", "32,0", "--largest", "1152x896", "--sm", "75,120")
+    pictures = SDXL.limits.num_images_per_prompt
+    assert [(case.component, case.largest) for case in found] == [
+        (FACE_ENCODER, {"faces": 4}),
+        (DENOISER, {"rows": 1, "latent_height": 144, "latent_width": 112}),
+        (DENOISER, {"rows": 4, "latent_height": 144, "latent_width": 112}),
+        (VAE_DECODER, {"images": 1, "latent_height": 32, "latent_width": 32}),
+        (VAE_DECODER, {"images": pictures, "latent_height": 144, "latent_width": 112}),
+    ]
 
 
-def test_every_choice_is_a_build_of_its_own_with_its_largest_shapes(tmp_path):
-    found = asked(tmp_path, "--rows", "1,4", "--tiles", "32,0", "--largest", "1152x896", "--sm", "75,120")
-    assert [(case.component, case.choice) for case in found] == [
-        (FACE_ENCODER, {}), (DENOISER, {"rows": 1}), (DENOISER, {"rows": 4}), (VAE_DECODER, {"tile": 32}), (VAE_DECODER, {"tile": 0}),
-    ]  # fmt: skip
-    assert [case.shapes["latents"][2] for case in found[1:]] == [
-        (1, 4, 144, 112), (4, 4, 144, 112), (1, 4, 32, 32), (SDXL.limits.num_images_per_prompt, 4, 144, 112),
-    ]  # fmt: skip
+@pytest.mark.parametrize("variant", [SDXL, TINY_SDXL, TINY_FLUX])
+def test_by_default_every_plan_of_every_placement_once(variant):
+    found = asked("--variant", variant.name)
+    wanted = {
+        (name, execution.precision, tuple(Purpose(variant, placement, name).bounds().items()))
+        for placement in placements(variant).values()
+        for name, execution in placement.components.items()
+        if execution.runtime.package
+    }
+    assert {(case.component, case.precision, tuple(case.limits.items())) for case in found} <= wanted
+    largest = [(case.component, case.precision, tuple(case.largest.items())) for case in found]
+    assert len(set(largest)) == len(largest) == len({(c, p, tuple((a, r.max) for a, r in limits)) for c, p, limits in wanted})
 
 
-def test_a_graph_that_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
+def test_a_graph_that_was_exported_is_taken_and_another_is_traced_where_that_is_possible(tmp_path):
+    case = compiled.Case(FACE_ENCODER, "fp16", {"faces": Range(1, 1, 4)})
+    exported = tmp_path / "exported" / "fp16" / FACE_ENCODER / ONNX_FILE
+    exported.parent.mkdir(parents=True)
+    exported.touch()
+    assert compiled.graph_of(case, MICRO, tmp_path / "exported", tmp_path) == exported
+    traced = compiled.graph_of(case, MICRO, tmp_path / "nothing", tmp_path)
+    assert [tensor.name for tensor in onnx.load(traced, load_external_data=False).graph.input] == ["aligned_faces"]
+    assert compiled.graph_of(case, MICRO, None, tmp_path) == traced
     with pytest.raises(
-        compiled.CompiledError, match=r"text_encoder/model.onnx; make it with `python -m export onnx --variant sdxl"
+        compiled.CompiledError, match=r"expected fp8/face_encoder/model.onnx; make it with `python -m export quan"
     ):
-        asked(tmp_path, "--component", "text_encoder")
+        compiled.graph_of(replace(case, precision="fp8"), MICRO, tmp_path / "exported", tmp_path)
+
+
+def test_a_network_is_shortened_where_its_blocks_are_alike():
+    short = compiled.shortened(FLUX, 1).architecture
+    assert (short.transformer["num_layers"], short.transformer["num_single_layers"], short.text.layers) == (1, 1, 1)
+    assert short.transformer["num_attention_heads"] == FLUX.architecture.transformer["num_attention_heads"]
+    with pytest.raises(compiled.CompiledError, match="expected a variant of FLUX, whose blocks are all alike, got 'sdxl'"):
+        compiled.shortened(SDXL, 1)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +90,8 @@ def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name(denoisers):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX exists on Linux, x86-64, alone")
     target = target_of(TRT_RTX, [75, 86, 89, 120])
     limits = engine_bounds(MICRO, DENOISER, 2)
-    shapes = shape_ranges(components(MICRO)[DENOISER], limits)
     taken, refused = (
-        compiled.built(compiled.Case(DENOISER, limits, {"rows": 2}, denoisers[precision], shapes), MICRO, target)
+        compiled.built(compiled.Case(DENOISER, precision, limits), MICRO, denoisers[precision], target)
         for precision in ("fp16", "fp32")
     )
     assert taken["plan_bytes"] > taken["weight_bytes"] > 0 and taken["activation_bytes"] > 0

@@ -58,7 +58,7 @@ def test_a_timing_cache_belongs_to_one_gpu_and_one_version():
 
 def test_the_placements_say_what_gets_a_plan():
     assert plan_placements() and all(plan_components(placements(SDXL)[name]) for name in plan_placements())
-    with pytest.raises(EngineError, match="placement 'cpu': runs no component on TensorRT; choose one of 8gb, 12gb"):
+    with pytest.raises(EngineError, match="placement 'cpu': runs no component on TensorRT; choose one of 6gb, 8gb"):
         plan_components(CPU)
 
 
@@ -122,7 +122,7 @@ def test_weights_that_a_plan_cannot_take_are_refused(tmp_path, options, graph, w
     base = plan_folder(tmp_path / "base", options)
     other = plan_folder(tmp_path / "other", Options(), graph, weights)
     with pytest.raises(EngineError, match=words):
-        refit_engine(base, other, Purpose(TINY_SDXL, placements(TINY_SDXL)["16gb"], FACE_ENCODER), H200)
+        refit_engine(base, other, Purpose(TINY_SDXL, placements(TINY_SDXL)["datacenter"], FACE_ENCODER), H200)
     assert (other / PLAN_FILE).read_text() == "plan"
 
 

@@ -27,7 +27,7 @@ from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
-PURPOSE = Purpose(SDXL, placements(SDXL)["24gb"], DENOISER)
+PURPOSE = Purpose(SDXL, placements(SDXL)["24gb"].on("tensorrt"), DENOISER)
 BOUNDS = bounds_document(PURPOSE.bounds())
 MEASURED = Measured(12.5, 4_000_000_000, 557_000_000, 53_000_000, 5_151_000_000)
 RECIPE = Recipe("sdxl", DENOISER, "fp16", {"model.onnx": "aa", "model.onnx.data": "bb"}, BOUNDS, Options())
@@ -154,16 +154,22 @@ def test_the_digests_cover_the_graph_and_its_weights(tmp_path):
 def of(variant, placement, component, sizes=ALL_SIZES):
     """A recipe as `export engine` writes it for a placement."""
     purpose = Purpose(variant, placements(variant)[placement], component)
+    streams = purpose.execution.weights_on_card_bytes is not None
     return Recipe(
         variant.name,
         component,
         purpose.precision,
         RECIPE.onnx,
         bounds_document(purpose.bounds(sizes)),
-        Options(),
+        Options(weight_streaming=streams),
         sizes,
         purpose.execution.runtime.name,
     )
+
+
+def on_tensorrt(variant, placement, component):
+    """The same, of TensorRT proper."""
+    return replace(of(variant, placement, component), runtime="tensorrt")
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
@@ -180,9 +186,13 @@ def test_a_plan_built_for_a_placement_serves_it(folder, variant, choice):
 @pytest.mark.parametrize(
     ("recipe", "purpose", "words"),
     [
-        (of(SDXL, "16gb", DENOISER), ("datacenter", DENOISER), "(rows: plan 1 to 4, server 1 to 16; latent_height: plan "),
-        (of(SDXL, "16gb", VAE_DECODER), ("datacenter", VAE_DECODER), "images: plan 1 to 1, server 1 to "),
-        (of(SDXL, "16gb", VAE_DECODER), ("24gb", VAE_DECODER), "(latent_height: plan 32 to 64, server 32 to 96"),
+        (
+            on_tensorrt(SDXL, "12gb", DENOISER),
+            ("datacenter", DENOISER),
+            "(rows: plan 1 to 2, server 1 to 16; latent_height: plan ",
+        ),
+        (on_tensorrt(SDXL, "16gb", VAE_DECODER), ("datacenter", VAE_DECODER), "images: plan 1 to 1, server 1 to "),
+        (of(SDXL, "16gb", VAE_DECODER), ("24gb", VAE_DECODER), "(latent_height: plan 32 to 64, server 32 to 144"),
         (
             of(TINY_SDXL, "24gb", DENOISER),
             ("24gb", DENOISER),
@@ -194,10 +204,10 @@ def test_a_plan_built_for_a_placement_serves_it(folder, variant, choice):
             "expected a plan of component denoiser, model.plan.json says vae_dec",
         ),
         (of(SDXL, "cpu", DENOISER), ("24gb", DENOISER), "expected a plan of precision fp16, model.plan.json says fp32"),
-        (replace(RECIPE, bounds={"rows": [1, 2, 8]}), ("24gb", DENOISER), "latent_height: plan without it"),
+        (replace(RECIPE, bounds={"rows": [1, 2, 8]}, runtime="trt-rtx"), ("24gb", DENOISER), "latent_height: plan without it"),
         (
-            of(SDXL, "datacenter", DENOISER, Sizes(only=(1344, 1344))),
-            ("24gb", DENOISER),
+            replace(of(SDXL, "datacenter", DENOISER, Sizes(only=(1344, 1344))), runtime="trt-rtx"),
+            ("12gb", DENOISER),
             "does not serve: latent_height: expected",
         ),
     ],
@@ -224,7 +234,7 @@ def test_a_plan_of_another_graph_than_the_one_beside_it_is_found_when_files_are_
 # ------------------------------------------------------------------------------------------------ compiled ahead of time
 NO_CARD = Machine("1.7.1.116")
 RTX_4090 = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9", "580.95.05")
-ON_RTX = replace(PURPOSE, placement=PURPOSE.placement.on("trt-rtx"))
+ON_RTX = replace(PURPOSE, placement=placements(SDXL)["24gb"])
 
 
 @pytest.fixture
@@ -266,7 +276,7 @@ def test_a_plan_of_one_tensorrt_is_not_for_the_other(compiled):
     with pytest.raises(EngineError, match=r"expected a plan of runtime tensorrt, model.plan.json says trt-rtx"):
         check_plan(compiled, PURPOSE)
     rewrite(compiled, recipe=RECIPE)
-    with pytest.raises(EngineError, match=r"says tensorrt; build it here with `.* --placement 24gb --runtime trt-rtx --comp"):
+    with pytest.raises(EngineError, match=r"says tensorrt; build it here with `.* --placement 24gb --component denoiser`"):
         check_plan(compiled, ON_RTX)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from onnx import TensorProto, helper
 
-from export.forecast.live_memory import ONNX_RUNTIME, TENSORRT, Rules, peak_bytes, weight_bytes
+from export.forecast.live_memory import ONNX_RUNTIME, Rules, peak_bytes, weight_bytes
 from export.forecast.shapes import concrete
 from tests.benchmarks.graphs import chain, model, value, weight
 
@@ -60,9 +60,7 @@ def test_a_smaller_tensor_cannot_hold_a_larger_result():
 def test_half_precision_is_twice_as_wide_where_it_is_computed_as_single():
     nodes = [helper.make_node("Conv", ["x"], ["y"])]
     shapes = {"x": [10], "y": [30]}
-    found = [
-        peak(nodes, shapes, ["x"], ["y"], rules, TensorProto.FLOAT16) for rules in (TENSORRT, replace(PLAIN, half_bits=32))
-    ]
+    found = [peak(nodes, shapes, ["x"], ["y"], rules, TensorProto.FLOAT16) for rules in (PLAIN, replace(PLAIN, half_bits=32))]
     assert found == [2 * 40, 4 * 40]
 
 
@@ -74,7 +72,7 @@ def test_a_quantisation_makes_matrices_smaller_and_leaves_vectors(bits, expected
         [value("y", [1, 4], TensorProto.FLOAT16)],
         [weight("w", [8, 4], TensorProto.FLOAT16), weight("b", [4], TensorProto.FLOAT16)],
     )
-    assert weight_bytes(concrete(half, {}), TENSORRT, bits) == expected
+    assert weight_bytes(concrete(half, {}), bits) == expected
 
 
 def test_an_arena_holds_more_than_lives():

@@ -13,17 +13,21 @@ from export.engine.options import Options
 from export.engine.record import RECORD, Machine, Measured, Purpose, Recipe, Record, onnx_digests, read_record
 from export.engine.shapes import bounds_document
 from export.repository.assemble import assemble
-from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
+from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TENSORRT, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER
+from faceclip_serving.models.trt_component import cache_file
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
-PLACEMENTS = placements(TINY_SDXL)
+PLACEMENTS = {name: placement.on(TENSORRT.name) for name, placement in placements(TINY_SDXL).items()}
 
 
 @pytest.fixture
 def components(tiny_fp32, tmp_path):
-    """Components with records as `export engine` writes them for 16gb. Only the decoder's graph is read: previews are fitted to it."""
+    """Components with records as `export engine` writes them for 16gb on TensorRT proper.
+
+    Only the decoder's graph is read: previews are fitted to it.
+    """
     root = tmp_path / "components"
     for name in COMPONENTS:
         folder = root / "fp16" / name
@@ -36,11 +40,21 @@ def components(tiny_fp32, tmp_path):
     return root
 
 
-def planned(folder, purpose):
-    (folder / PLAN_FILE).write_text("plan")
-    bounds = bounds_document(purpose.bounds())
-    recipe = Recipe(purpose.variant.name, purpose.component, purpose.precision, onnx_digests(folder), bounds, Options())
-    Record(recipe, H200, 4, sha256(folder / PLAN_FILE), Measured(1.0)).write(folder)
+def planned(folder, purpose, plan="plan"):
+    (folder / PLAN_FILE).write_text(plan)
+    bounds, runtime = bounds_document(purpose.bounds()), purpose.execution.runtime
+    recipe = Recipe(
+        purpose.variant.name,
+        purpose.component,
+        purpose.precision,
+        onnx_digests(folder),
+        bounds,
+        Options(),
+        runtime=runtime.name,
+        sm=(89,) if runtime.ahead_of_time else (),
+    )
+    machine = Machine("1.7.1.116") if runtime.ahead_of_time else H200
+    Record(recipe, machine, len(plan), sha256(folder / PLAN_FILE), Measured(1.0)).write(folder)
 
 
 @pytest.mark.parametrize("deployment", ["faceclip", "second"])
@@ -62,7 +76,7 @@ def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is
         (denoiser / name).write_bytes(content)
     config = denoiser.parent / "config.pbtxt"
     config.write_text(config.read_text().replace('"16gb"', '"datacenter"'))
-    with pytest.raises(EngineError, match=r"rows: plan 1 to 4, server 1 to 16.*--placement datacenter --component denoiser"):
+    with pytest.raises(EngineError, match=r"rows: plan 1 to 8, server 1 to 16.*--placement datacenter --component denoiser"):
         check_repository(repository)
     config.write_text("name: 'denoiser'")
     with pytest.raises(EngineError, match=r"expected the variant and placement that .* writes"):
@@ -79,10 +93,8 @@ def test_plans_of_another_placement_or_graph_are_not_assembled(components, tmp_p
 
 
 def test_plans_that_the_python_backend_runs_are_served_with_its_code_and_checked_as_such(components, tmp_path, monkeypatch):
-    placement = PLACEMENTS["16gb"].on(TRT_RTX.name)
-    with pytest.raises(
-        EngineError, match=r"expected a plan of runtime trt-rtx, model.plan.json says tensorrt; .* --runtime trt-rtx"
-    ):
+    placement = placements(TINY_SDXL)["16gb"]
+    with pytest.raises(EngineError, match=r"expected a plan of runtime trt-rtx, model.plan.json says tensorrt; build it"):
         assemble(TINY_SDXL, placement, components, tmp_path / "r")
     for name in COMPONENTS:
         folder = components / "fp16" / name
@@ -95,3 +107,19 @@ def test_plans_that_the_python_backend_runs_are_served_with_its_code_and_checked
     card = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9")
     monkeypatch.setattr(inspect, "this_machine", lambda runtime: card if runtime is TRT_RTX else H200)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
+
+
+def test_what_a_card_finished_is_kept_while_the_plan_is_the_same(components, tmp_path, monkeypatch):
+    placement = placements(TINY_SDXL)["16gb"]
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    cache = cache_file(repository / DENOISER / "1" / PLAN_FILE, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    cache.write_text("kernels")
+    again = replace(placement, gpu=1)  # other configs, the same plans
+    assemble(TINY_SDXL, again, components, repository)
+    assert cache.read_text() == "kernels"
+    (components / "fp16" / DENOISER / PLAN_FILE).unlink()
+    planned(components / "fp16" / DENOISER, Purpose(TINY_SDXL, placement, DENOISER), "another plan")
+    assemble(TINY_SDXL, placement, components, repository)
+    assert not cache.exists()

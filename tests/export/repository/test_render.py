@@ -51,7 +51,7 @@ def test_a_placement_changes_where_components_run_and_nothing_that_they_exchange
 
 
 def test_a_tensorrt_component_is_tritons_own_backend():
-    config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["8gb"])["denoiser"])
+    config = parse(render(DEFAULT_VARIANT, placements(DEFAULT_VARIANT)["datacenter"])["denoiser"])
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", PLAN_FILE)
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
@@ -59,6 +59,7 @@ def test_a_tensorrt_component_is_tritons_own_backend():
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_plans_of_another_runtime_change_who_runs_them_and_nothing_else(variant):
     for placement in placements(variant).values():
+        placement = placement.on(TENSORRT.name)
         chosen = placement.on(TRT_RTX.name)
         plans = [name for name, execution in placement.components.items() if execution.runtime.package]
         assert (

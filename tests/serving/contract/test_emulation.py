@@ -32,4 +32,4 @@ def test_a_precision_without_a_file_is_replaced_and_told():
     foreign = {name: each.precision for name, each in placement.components.items() if each.precision not in PRECISIONS}
     assert foreign == {"denoiser": "fp8"}
     told = placement.emulate({"denoiser": "fp16"}).emulated["denoiser"]
-    assert told == "fp16 on ort-cpu for fp8 on tensorrt"
+    assert told == "fp16 on ort-cpu for fp8 on trt-rtx"

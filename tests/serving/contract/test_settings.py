@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.placements import CPU, PLACEMENT_NAMES, placements
+from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.settings import SETTINGS, VARIABLE, read_orders, resolve
 from faceclip_serving.sampling.requests import Limits
@@ -19,7 +19,7 @@ def resolved(placement=CPU, config=None, told=None, deployment="faceclip"):
 
 
 def test_a_placement_says_what_nobody_sets():
-    assert {BIG.denoiser_rows, SMALL.denoiser_rows} == {16, 1} <= set(PLACEMENT_NAMES) | {16, 1}
+    assert {BIG.denoiser_rows, SMALL.denoiser_rows} == {16, 2}
     for placement in (BIG, SMALL):
         found = resolved(placement)
         assert found["denoiser_rows"] == placement.denoiser_rows and found["max_active"] == placement.max_active
@@ -59,7 +59,7 @@ def test_orders_are_read_as_they_are_written():
         ("max_active=2.5", "max_active: expected a whole number"),
         ("max_active=true", "max_active: expected a value"),
         ("max_active=", "max_active: expected a whole number"),
-        ("denoiser_rows=2", "denoiser_rows: expected a value from 1 to 1, got 2"),  # of flux' placement
+        ("denoiser_rows=3", "denoiser_rows: expected a value from 1 to 2, got 3"),  # of flux' placement
         ("lease_s=0.5", "lease_s: expected a value from 2.0 to 600.0 seconds"),
         ("lease_s=NaN", "lease_s: expected a value"),
         ("max_active=" + "[" * 100_000, "max_active: expected"),

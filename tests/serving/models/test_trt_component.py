@@ -43,9 +43,11 @@ def test_every_runtime_of_plans_has_a_package_that_can_be_asked_for():
 
 
 def test_nvidia_smis_line_is_a_card_and_others_are_refused():
-    assert read_card("NVIDIA GeForce RTX 4090, 8.9, 580.95.05\n") == Card("NVIDIA GeForce RTX 4090", "8.9", "580.95.05")
+    line = "NVIDIA GeForce RTX 4090, 8.9, 580.95.05, 24564, 23028\n"
+    assert read_card(line) == Card("NVIDIA GeForce RTX 4090", "8.9", "580.95.05", 24564 * 2**20, 23028 * 2**20)
+    assert read_card("NVIDIA GB10, 12.1, 580.95.05, [N/A], [N/A]\n").free_bytes is None
     for line in ("", "\n", "No devices were found\n"):
-        with pytest.raises(PackageError, match="expected name, compute capability and driver"):
+        with pytest.raises(PackageError, match="expected name, compute capability, driver and memory of one card"):
             read_card(line)
 
 

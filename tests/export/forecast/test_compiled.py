@@ -1,0 +1,94 @@
+"""What the compiler said, kept and found again: of the very plan, or of the nearest one, and then it says so."""
+
+from dataclasses import replace
+
+import pytest
+
+from export.engine.record import Purpose
+from export.forecast import compiled
+from export.forecast.compiled import Build, figures, keep, read
+from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
+from faceclip_serving.contract.variants import VARIANTS
+
+SIDES = {"latent_height": 144, "latent_width": 144}
+TWO = Build(
+    DENOISER, "fp16", {"rows": 2, **SIDES}, (75, 86, 89, 120), "tensorrt-rtx 1.7.1.116",
+    activation_bytes=500, weight_bytes=5000, scratch_bytes=400, plan_bytes=5200, peak_host_bytes=17_000, seconds=100.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "KEPT", tmp_path)
+
+
+def test_a_build_of_this_very_plan_is_told_as_it_is(own_folder):
+    keep("v", [TWO, replace(TWO, largest={"rows": 8, **SIDES}, activation_bytes=2100)])
+    found = figures("v", DENOISER, "fp16", {"rows": 8, **SIDES})
+    assert (found.activation_bytes, found.weight_bytes, found.compiler, found.notes) == (2100, 5000, TWO.compiler, ())
+
+
+def test_what_was_never_compiled_is_scaled_from_the_nearest_and_says_so(own_folder):
+    keep("v", [TWO, replace(TWO, largest={"rows": 8, **SIDES}, activation_bytes=2100)])
+    found = figures("v", DENOISER, "fp16", {"rows": 16, "latent_height": 144, "latent_width": 72})
+    assert found.activation_bytes == 2100 and found.weight_bytes == 5000
+    assert found.notes == ("activations scaled in proportion from a plan for rows 8, latent_height 144, latent_width 144",)
+    assert figures("v", DENOISER, "fp16", {"rows": 3, **SIDES}).activation_bytes == 750
+
+
+def test_another_precision_lends_its_activations_alone(own_folder):
+    keep("v", [TWO])
+    found = figures("v", DENOISER, "fp8", TWO.largest)
+    assert (found.activation_bytes, found.weight_bytes) == (500, None)
+    assert found.notes == ("activations as a plan in fp16 has them",)
+    keep("v", [replace(TWO, precision="fp8", largest={"rows": 4, **SIDES}, activation_bytes=1200, weight_bytes=2500)])
+    assert figures("v", DENOISER, "fp8", TWO.largest).activation_bytes == 600, "the precision counts more than the size"
+    assert figures("v", DENOISER, "fp8", TWO.largest).weight_bytes == 2500
+
+
+def test_a_shortened_network_lends_no_weights(own_folder):
+    keep("v", [replace(TWO, blocks=2)])
+    found = figures("v", DENOISER, "fp16", TWO.largest)
+    assert found.weight_bytes is None and found.notes == ("activations as a network with 2 blocks of each kind has them",)
+    keep("v", [TWO])
+    assert figures("v", DENOISER, "fp16", TWO.largest).notes == (), "the whole one is nearer"
+
+
+def test_a_plan_that_streams_is_told_from_one_that_does_not(own_folder):
+    keep("v", [TWO])
+    assert figures("v", DENOISER, "fp16", TWO.largest, streams=True).notes == (
+        "activations as a plan without weight streaming has them",
+    )
+    keep("v", [replace(TWO, streams=True, activation_bytes=700)])
+    assert [figures("v", DENOISER, "fp16", TWO.largest, each).activation_bytes for each in (True, False)] == [700, 500]
+
+
+def test_nothing_is_nothing(own_folder):
+    assert read("v") == [] and figures("v", DENOISER, "fp16", TWO.largest) is None
+    keep("v", [TWO])
+    assert figures("v", VAE_DECODER, "fp16", {"images": 1, **SIDES}) is None
+
+
+def test_a_later_build_of_the_same_plan_takes_the_place_of_the_earlier(own_folder):
+    keep("v", [TWO])
+    keep("v", [replace(TWO, activation_bytes=501, sm=(89,))])
+    assert [each.activation_bytes for each in read("v")] == [501] and read("v")[0].sm == (89,)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_figures_of_every_plan_of_every_placement_are_kept(name):
+    """Of the very plan, its precision and the whole network: where that is not so, the forecast says why, and docs/measured.md."""
+    variant = VARIANTS[name]
+    for placement in placements(variant).values():
+        for component, execution in placement.components.items():
+            if execution.runtime.package:
+                limits = Purpose(variant, placement, component).bounds()
+                largest, streams = (
+                    {axis: each.max for axis, each in limits.items()},
+                    execution.weights_on_card_bytes is not None,
+                )
+                found = figures(name, component, execution.precision, largest, streams)
+                assert found is not None, (placement.name, component)
+                if name == "sdxl":
+                    assert (found.notes, found.weight_bytes is None) == ((), False), (placement.name, component)
