@@ -31,7 +31,7 @@ WORKERS ?= 2
 CHECKPOINT  ?=
 WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
-.PHONY: help setup check check-tensorrt test demo export repository serve bench bench-gpu gpu-verify clean
+.PHONY: help setup check check-tensorrt test demo machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -78,11 +78,14 @@ check-tensorrt: setup ## types of the engine code against TensorRT for RTX, and 
 test: setup ## all tests, the real server included
 	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-export: setup ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
+machine: setup ## whether this machine can serve PLACEMENT: packages, driver, card, memory
+	@$(RUN) -m export machine --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) > /dev/null
+
+export: machine ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
 	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
 
-repository: export ## build/VARIANT-PLACEMENT, ready for Triton
-	$(RUN) -m export repository --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS) --output $(REPOSITORY)
+repository: export ## build/VARIANT-PLACEMENT, ready for Triton, with engines for the card that is here
+	$(RUN) -m export repository --engines --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS) --output $(REPOSITORY)
 
 serve: repository ## the server on loopback; Ctrl-C stops it
 	$(RUN) -m server run $(REPOSITORY) $(OPTIONS)

@@ -6,10 +6,12 @@ set -eu
 variant="${1:?expected a variant, e.g. sdxl}"
 placement="${2:?expected a placement, e.g. 8gb}"
 shift 2
+# Of plans: the image has TensorRT proper, and Triton's own backend for it.
+set -- --runtime tensorrt "$@"
 if [ "${ENGINES:-yes}" = no ]; then
     exec python3 -m export repository --variant "$variant" --placement "$placement" "$@"
 fi
 python3 -m export engine --variant "$variant" --placement "$placement" "$@"
-python3 -m export verify --variant "$variant" --placement "$placement"
-python3 -m export inspect --variant "$variant" --placement "$placement"
-python3 -m export repository --variant "$variant" --placement "$placement"
+python3 -m export verify --variant "$variant" --placement "$placement" --runtime tensorrt
+python3 -m export inspect --variant "$variant" --placement "$placement" --runtime tensorrt
+python3 -m export repository --variant "$variant" --placement "$placement" --runtime tensorrt

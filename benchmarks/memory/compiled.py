@@ -62,14 +62,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        return " ".join(
-            [
-                self.component,
-                self.precision,
-                *(f"{axis} {value}" for axis, value in self.largest.items()),
-                *(["streams"] if self.streams else []),
-            ]
-        )
+        axes = [f"{axis} {value}" for axis, value in self.largest.items()]
+        return " ".join([self.component, self.precision, *axes, *(["streams"] if self.streams else [])])
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -89,12 +83,8 @@ def _placed(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
             execution = placement.components[component]
             if execution.runtime.package and args.precision in (None, execution.precision):
                 purpose = Purpose(variant, placement, component)
-                yield Case(
-                    component,
-                    execution.precision,
-                    purpose.bounds(Sizes(largest=args.largest)),
-                    execution.weights_on_card_bytes is not None,
-                )
+                limits, streams = purpose.bounds(Sizes(largest=args.largest)), execution.weights_on_card_bytes is not None
+                yield Case(component, execution.precision, limits, streams)
 
 
 def _tried(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
@@ -145,17 +135,8 @@ def built(case: Case, variant: Variant, graph: Path, target: Target, log: Path |
     shapes = shape_ranges(signature, case.limits)
     with tempfile.TemporaryDirectory(prefix="compiled-", dir=graph.parent) as scratch:
         plan = Path(scratch) / PLAN_FILE
-        work = Work(
-            graph,
-            plan,
-            log or Path(scratch) / LOG,
-            signature,
-            shapes,
-            Options(weight_streaming=case.streams),
-            target.runtime,
-            target.sm,
-            plan,
-        )
+        options, log = Options(weight_streaming=case.streams), log or Path(scratch) / LOG
+        work = Work(graph, plan, log, signature, shapes, options, target.runtime, target.sm, plan)
         try:
             measured = build_apart(work)
         except EngineError as error:

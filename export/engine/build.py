@@ -44,7 +44,7 @@ from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
 from .errors import EngineError
-from .options import Options
+from .options import NO_OPTIONS, Options
 from .record import (
     LOG,
     RECORD,
@@ -153,6 +153,24 @@ def build_engine(
         work = Work(folder / ONNX_FILE, partial, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
         measured = build_apart(work)
     return _finish(folder, recipe, target.machine, measured), True
+
+
+def build_for(
+    purpose: Purpose, folder: Path, target: Target, options: Options = NO_OPTIONS, sizes: Sizes = ALL_SIZES
+) -> tuple[Record, bool]:
+    """The plan that serves a purpose: as `build_engine`, with what the placement asks for."""
+    streams = options.weight_streaming or purpose.execution.weights_on_card_bytes is not None
+    wanted = replace(options, weight_streaming=streams)
+    variant, component, limits = purpose.variant, purpose.component, purpose.bounds(sizes)
+    return build_engine(variant, component, purpose.precision, folder, limits, wanted, target, sizes)
+
+
+def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
+    """Every plan of a placement that is missing or out of date, for the card that is here. `root`: of <precision>/<component>/."""
+    for component, execution in placement.components.items():
+        if execution.runtime.package:
+            target = target_of(execution.runtime)
+            build_for(Purpose(variant, placement, component), root / execution.precision / component, target)
 
 
 def build_apart(work: Work) -> Measured:
@@ -324,7 +342,8 @@ def run(args: argparse.Namespace) -> int:
     sizes = Sizes(only=args.static or args.size, largest=args.largest, static=args.static is not None)
     chosen = selected(args)
     purposes = {name: purpose_of(args, name) for name, _, _ in chosen}
-    limits = {name: purpose.bounds(sizes) for name, purpose in purposes.items()}
+    for purpose in purposes.values():
+        purpose.bounds(sizes)  # says what is wrong with a size before anything is looked for
     for _, precision, folder in chosen:
         if not (folder / ONNX_FILE).exists():
             made = f"onnx --variant {variant.name} --precision {precision}"
@@ -338,9 +357,7 @@ def run(args: argparse.Namespace) -> int:
         if args.refit_from is not None:
             record = refit_engine(args.refit_from / precision / component, folder, purpose, target.machine)
         else:
-            streams = options.weight_streaming or purpose.execution.weights_on_card_bytes is not None
-            wanted = replace(options, weight_streaming=streams)
-            record, built = build_engine(variant, component, precision, folder, limits[component], wanted, target, sizes)
+            record, built = build_for(purpose, folder, target, options, sizes)
         documents[component] = {"plan": str(folder / PLAN_FILE), "built": built, **document(record)}
         print(f"{component} {precision}: {_told(record)}", file=sys.stderr)
     (target,) = targets.values()

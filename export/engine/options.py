@@ -65,6 +65,9 @@ class Options:
             )
 
 
+NO_OPTIONS = Options()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options on a command line."""
     group = parser.add_argument_group("what the plan can do")

@@ -44,6 +44,7 @@ from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_runtime, add_variant
+from ..engine.build import build_missing
 from ..engine.record import Purpose, check_plan
 from ..onnx.wanted import emulated
 from ..outputs import require_own, scratch
@@ -192,6 +193,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
     parser.add_argument(
+        "--engines", action="store_true", help="build plans that are missing or out of date first, for the card that is here"
+    )
+    parser.add_argument(
         "--emulate",
         action="store_true",
         help="the placement's rows, sizes, tiles, admission and precision on a machine without its card: ONNX Runtime's CPU provider"
@@ -216,6 +220,8 @@ def run(args: argparse.Namespace) -> int:
     if args.emulate:
         placement = emulated(variant, placement, components)
         print(f"emulated: {placement.emulated or 'nothing, this placement needs no card'}", file=sys.stderr)
+    elif args.engines:
+        build_missing(variant, placement, components)
     destination = args.output or repository_folder(variant, placement)
     assemble(variant, placement, components, destination, args.checkpoint, args.name)
     print(f"assembled {destination}", file=sys.stderr)
