@@ -21,7 +21,7 @@ from typing import Any
 from export.commandline import add_components, add_variant
 from export.engine.build import Target, build_apart, target_of
 from export.engine.errors import EngineError
-from export.engine.options import Options
+from export.engine.options import NO_OPTIONS
 from export.engine.record import LOG, Purpose
 from export.engine.shapes import Sizes, engine_bounds, parse_size, shape_ranges
 from export.forecast.compiled import Build, keep
@@ -53,8 +53,6 @@ class Case:
     precision: str
     limits: Bounds
     """Axis -> smallest, usual, largest."""
-    streams: bool = False
-    """Whether weights may wait in host memory."""
 
     @property
     def largest(self) -> dict[str, int]:
@@ -63,7 +61,7 @@ class Case:
     @property
     def name(self) -> str:
         axes = [f"{axis} {value}" for axis, value in self.largest.items()]
-        return " ".join([self.component, self.precision, *axes, *(["streams"] if self.streams else [])])
+        return " ".join([self.component, self.precision, *axes])
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -83,8 +81,7 @@ def _placed(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
             execution = placement.components[component]
             if execution.runtime.package and args.precision in (None, execution.precision):
                 purpose = Purpose(variant, placement, component)
-                limits, streams = purpose.bounds(Sizes(largest=args.largest)), execution.weights_on_card_bytes is not None
-                yield Case(component, execution.precision, limits, streams)
+                yield Case(component, execution.precision, purpose.bounds(Sizes(largest=args.largest)))
 
 
 def _tried(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
@@ -135,8 +132,8 @@ def built(case: Case, variant: Variant, graph: Path, target: Target, log: Path |
     shapes = shape_ranges(signature, case.limits)
     with tempfile.TemporaryDirectory(prefix="compiled-", dir=graph.parent) as scratch:
         plan = Path(scratch) / PLAN_FILE
-        options, log = Options(weight_streaming=case.streams), log or Path(scratch) / LOG
-        work = Work(graph, plan, log, signature, shapes, options, target.runtime, target.sm, plan)
+        log = log or Path(scratch) / LOG
+        work = Work(graph, plan, log, signature, shapes, NO_OPTIONS, target.runtime, target.sm, plan)
         try:
             measured = build_apart(work)
         except EngineError as error:
@@ -228,7 +225,6 @@ def run(args: argparse.Namespace) -> int:
                     "component": case.component,
                     "precision": case.precision,
                     "largest": case.largest,
-                    "streams": case.streams,
                     **each,
                 }
                 for case, each in found

@@ -20,7 +20,7 @@ KEPT = Path(__file__).resolve().parents[1] / "assets" / "compiled"
 
 @dataclass(frozen=True)
 class Build:
-    """One plan and its needs on the card, in bytes."""
+    """One plan and its needs on the card, in bytes. Whether it can stream its weights changes none of them."""
 
     component: str
     precision: str
@@ -37,15 +37,13 @@ class Build:
     peak_host_bytes: int
     """Largest resident memory of the process that compiled it."""
     seconds: float
-    streams: bool = False
-    """Whether weights may wait in host memory; kernels for that are other ones."""
     blocks: int | None = None
     """Of a network that is too large for the machine that compiled it: how many of its equal blocks were left, of each kind. The
     activations are the whole network's, which reuses them from block to block; the weights are not."""
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.component, self.precision, tuple(sorted(self.largest.items())), self.streams, self.blocks
+        return self.component, self.precision, tuple(sorted(self.largest.items())), self.blocks
 
     @property
     def elements(self) -> int:
@@ -65,7 +63,7 @@ class Figures:
     """Where the build was not of this very plan, what it was of."""
 
 
-def figures(variant: str, component: str, precision: str, largest: Mapping[str, int], streams: bool = False) -> Figures | None:
+def figures(variant: str, component: str, precision: str, largest: Mapping[str, int]) -> Figures | None:
     """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled."""
     builds = [build for build in read(variant) if build.component == component and build.largest.keys() == largest.keys()]
     if not builds:
@@ -77,7 +75,6 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
             each.precision != precision,
             each.blocks is not None,
             each.largest != largest,
-            each.streams != streams,
             abs(math.log(each.elements / wanted)),
         ),
     )
@@ -86,8 +83,6 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
         notes.append(f"activations as a plan in {build.precision} has them")
     if build.blocks is not None:
         notes.append(f"activations as a network with {build.blocks} blocks of each kind has them")
-    if build.streams != streams:
-        notes.append(f"activations as a plan {'with' if build.streams else 'without'} weight streaming has them")
     activations = build.activation_bytes
     if build.largest != largest:
         activations = round(activations * wanted / build.elements)

@@ -168,8 +168,7 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
 
 def _compiled(variant: Variant, component: str, graph: Graph, execution: Execution, largest: Mapping[str, int]) -> Need:
     """What the compiler said of a plan. Raises `GraphError` where none of that component was ever compiled."""
-    streams = execution.weights_on_card_bytes is not None
-    found = compiled.figures(variant.name, component, execution.precision, largest, streams)
+    found = compiled.figures(variant.name, component, execution.precision, largest)
     if found is None:
         raise GraphError(
             f"{component} of '{variant.name}': nothing is kept of what the compiler says that it needs; measure it:"

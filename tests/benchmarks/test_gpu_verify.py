@@ -77,7 +77,7 @@ def test_without_a_gpu_it_says_so_counts_and_ends_well(monkeypatch, capsys):
     assert document["forecasts"]["8gb"]["fits"] is True
     (denoiser,) = document["counted"]["denoiser"]
     assert denoiser["flops"] / 1e12 == pytest.approx(6.76, rel=0.01)
-    assert document["engine_shapes"]["8gb"]["denoiser"]["rows"] == [1, 1, 1]
+    assert document["engine_shapes"]["8gb"]["denoiser"]["rows"] == [1, 2, 2]
 
 
 def test_ways_agree_and_the_reference_comes_first(tiny_repository_graphs, tmp_path):

@@ -55,15 +55,6 @@ def test_a_shortened_network_lends_no_weights(own_folder):
     assert figures("v", DENOISER, "fp16", TWO.largest).notes == (), "the whole one is nearer"
 
 
-def test_a_plan_that_streams_is_told_from_one_that_does_not(own_folder):
-    keep("v", [TWO])
-    assert figures("v", DENOISER, "fp16", TWO.largest, streams=True).notes == (
-        "activations as a plan without weight streaming has them",
-    )
-    keep("v", [replace(TWO, streams=True, activation_bytes=700)])
-    assert [figures("v", DENOISER, "fp16", TWO.largest, each).activation_bytes for each in (True, False)] == [700, 500]
-
-
 def test_nothing_is_nothing(own_folder):
     assert read("v") == [] and figures("v", DENOISER, "fp16", TWO.largest) is None
     keep("v", [TWO])
@@ -84,11 +75,7 @@ def test_the_figures_of_every_plan_of_every_placement_are_kept(name):
         for component, execution in placement.components.items():
             if execution.runtime.package:
                 limits = Purpose(variant, placement, component).bounds()
-                largest, streams = (
-                    {axis: each.max for axis, each in limits.items()},
-                    execution.weights_on_card_bytes is not None,
-                )
-                found = figures(name, component, execution.precision, largest, streams)
+                found = figures(name, component, execution.precision, {axis: each.max for axis, each in limits.items()})
                 assert found is not None, (placement.name, component)
                 if name == "sdxl":
                     assert (found.notes, found.weight_bytes is None) == ((), False), (placement.name, component)
