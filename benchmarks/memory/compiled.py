@@ -29,7 +29,7 @@ from export.paths import onnx_folder
 from faceclip_serving.contract.architectures import FluxArchitecture
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER, components
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
@@ -39,6 +39,9 @@ from ..measure.table import table
 
 ALL = [75, 86, 89, 120]
 """RTX 20, 30, 40 and 50."""
+
+SHORTENED = (TEXT_ENCODER, DENOISER)
+"""Components that `--blocks` shortens; the others are whole."""
 
 
 class CompiledError(UserError):
@@ -208,9 +211,8 @@ def run(args: argparse.Namespace) -> int:
             say(f"{case.name}: {result.get('refused') or str(result['seconds']) + ' s'}")
             found.append((case, result))
             if args.record and "plan_bytes" in result:
-                kept = Build(
-                    case.component, case.precision, case.largest, target.sm, target.label, **result, blocks=args.blocks
-                )
+                blocks = args.blocks if case.component in SHORTENED else None
+                kept = Build(case.component, case.precision, case.largest, target.sm, target.label, **result, blocks=blocks)
                 keep(variant.name, [kept])
     print(shown(found), file=sys.stderr)
     emit(

@@ -82,7 +82,7 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
     if build.precision != precision:
         notes.append(f"activations as a plan in {build.precision} has them")
     if build.blocks is not None:
-        notes.append(f"activations as a network with {build.blocks} blocks of each kind has them")
+        notes.append(f"activations as a network of {build.blocks} block{'s' * (build.blocks > 1)} of each kind has them")
     activations = build.activation_bytes
     if build.largest != largest:
         activations = round(activations * wanted / build.elements)

@@ -195,6 +195,9 @@ _RTX_STREAMED = _placed(
 )
 _RTX_TEXT_STREAMED = _placed(TRT_RTX, "fp16", text_encoder=Execution(TRT_RTX, "fp16", weights_on_card_bytes=500_000_000))
 _RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
+_RTX_FP8_STREAMED = _placed(
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=8_300_000_000), **_ENCODERS_ON_CPU
+)
 _FP16 = _placed(TENSORRT, "fp16")
 
 # fmt: off
@@ -217,10 +220,12 @@ _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=992,
-              vae_tile=48),
-    Placement("24gb", _RTX_FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU", 23_300_000_000, largest_side=1152,
+    Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a third of the transformer's weights comes"
+              " from host memory in each step", 11_300_000_000, largest_side=1152, vae_tile=48),
+    Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=1152,
               vae_tile=64),
+    Placement("24gb", _RTX_FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU, larger pictures", 23_300_000_000,
+              largest_side=1536, vae_tile=144),
     Placement("datacenter", _FP16, 4, "everything on a card of 80 GB, two requests a tick", 79 * _GB, largest_side=1152),
 )
 # fmt: on

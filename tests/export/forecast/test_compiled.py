@@ -50,7 +50,7 @@ def test_another_precision_lends_its_activations_alone(own_folder):
 def test_a_shortened_network_lends_no_weights(own_folder):
     keep("v", [replace(TWO, blocks=2)])
     found = figures("v", DENOISER, "fp16", TWO.largest)
-    assert found.weight_bytes is None and found.notes == ("activations as a network with 2 blocks of each kind has them",)
+    assert found.weight_bytes is None and found.notes == ("activations as a network of 2 blocks of each kind has them",)
     keep("v", [TWO])
     assert figures("v", DENOISER, "fp16", TWO.largest).notes == (), "the whole one is nearer"
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.contract.signatures import COMPONENTS, bounds, components, ensemble_steps, models
+from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, bounds, components, ensemble_steps, models, usual_sizes
 from faceclip_serving.contract.tensors import DType, Range, Signature, Tensor, TensorError
 from faceclip_serving.contract.variants import VARIANTS
 
@@ -65,3 +66,17 @@ def test_the_ensemble_is_connected_and_types_agree(variant):
         known |= {step.outputs[tensor.name]: tensor for tensor in signatures[step.model].outputs}
     for tensor in ensemble.outputs:
         assert known[tensor.name].dims == tensor.dims
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_the_usual_sizes_are_the_default_picture_alone_and_in_full_calls_within_the_bounds(variant):
+    for placement in placements(variant).values():
+        narrowed = placement.narrowed(variant)
+        for component, limits in bounds(narrowed, placement.denoiser_rows, placement.vae_tile).items():
+            for sizes in usual_sizes(narrowed, limits):
+                assert sizes.keys() == limits.keys()
+                assert all(limits[axis].min <= size <= limits[axis].max for axis, size in sizes.items()), (component, sizes)
+            if component == DENOISER:
+                found = usual_sizes(narrowed, limits)
+                assert found[-1]["rows"] == placement.denoiser_rows
+                assert found[0]["latent_height"] == narrowed.defaults.height // variant.latent_scale
