@@ -69,12 +69,16 @@ ROOMS: Mapping[str, Room] = {
             "sampling/service": ("service",),
             "sampling/step_cache": ("step_cache", "pictures"),
             "sampling/tiling": ("tiling",),
+            "sampling/turns": ("turns", "select"),
         }.items()
     },
     "admission": {
-        "faceclip_serving/sampling/life.py": tuple(
-            f"{_SAMPLING}/test_{each}.py" for each in ("admission", "life", "life_machine", "kept_reasons")
-        )
+        f"faceclip_serving/sampling/{name}.py": tuple(f"{_SAMPLING}/test_{each}.py" for each in tests)
+        for name, tests in {
+            "fairness": ("fairness", "life"),
+            "life": ("admission", "life", "life_machine", "kept_reasons"),
+            "requests": ("admission", "life"),
+        }.items()
     },
 }
 
