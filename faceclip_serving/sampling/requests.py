@@ -25,11 +25,11 @@ class State(Enum):
 class Limits:
     """How much may be in flight, and how long a place is kept for whom."""
 
-    max_active: int = 8
-    max_waiting: int = 32
-    lease_s: float = 5.0
+    max_active: int
+    max_waiting: int
+    lease_s: float
     """A place that was not renewed for so long is lost."""
-    batch_head_start_s: float = 30.0
+    batch_head_start_s: float
     """The head start, in seconds of waiting, that others have over priority `batch`. Finite, so nothing starves."""
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
-from faceclip_serving.sampling.requests import Limits
+
+from .limits import limited
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def start():
     loops = []
 
     def make(denoiser, max_rows=8, limits=None, observer=None):
-        lives = Lives(limits or Limits(8, 8))
+        lives = Lives(limits or limited(8, 8))
         loops.append(StepLoop(lives, denoiser, max_rows, observer))
         return lives, loops[-1]
 

@@ -8,9 +8,11 @@ import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from faceclip_serving.sampling.life import Lives
-from faceclip_serving.sampling.requests import Counts, Ended, Limits, State
+from faceclip_serving.sampling.requests import Counts, Ended, State
 
-LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
+from .limits import limited
+
+LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
 
 
 class Server:
@@ -132,7 +134,7 @@ def test_counts_say_where_requests_are(server):
 
 # -------------------------------------------------------------------------------------------------------------------- leases
 def test_places_are_kept_for_as_long_as_the_docs_say():
-    usual = Limits(max_active=1, max_waiting=1)
+    usual = limited(max_active=1, max_waiting=1)
     assert (usual.lease_s, usual.batch_head_start_s) == (5, 30)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
 from faceclip_serving.sampling.life import Lives
-from faceclip_serving.sampling.requests import Limits
+
+from .limits import limited
 
 
 class Tensors:
@@ -26,7 +27,7 @@ def gone(seen):
 
 
 def test_the_reason_of_an_end_holds_nothing_of_the_request():
-    lives, seen = Lives(Limits()), []
+    lives, seen = Lives(limited()), []
     place = lives.admit().place
     try:
         failing(seen, InvalidRequest("scheduler_options: cannot be run"))
@@ -39,7 +40,7 @@ def test_the_reason_of_an_end_holds_nothing_of_the_request():
 
 
 def test_whoever_is_told_a_reason_hangs_nothing_on_it():
-    lives, seen = Lives(Limits()), []
+    lives, seen = Lives(limited()), []
     place = lives.admit().place
     lives.end(place, Cancelled("the caller is gone"))
 
@@ -62,7 +63,7 @@ class Odd(Exception):
 
 
 def test_every_kind_of_error_keeps_its_words_and_what_it_says_besides():
-    lives = Lives(Limits())
+    lives = Lives(limited())
     for error, told in ((Busy("busy", "displaced"), "busy"), (Odd(needed="words"), "Odd: words")):
         place = lives.admit().place
         lives.end(place, error)

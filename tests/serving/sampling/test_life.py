@@ -7,9 +7,11 @@ import pytest
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from faceclip_serving.contract.settings import most_decoded, most_in_flight
 from faceclip_serving.sampling.life import REASONS_KEPT, Lives
-from faceclip_serving.sampling.requests import Ended, Limits, State
+from faceclip_serving.sampling.requests import Ended, State
 
-LIMITS = Limits(max_active=2, max_waiting=2, lease_s=5.0)
+from .limits import limited
+
+LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
 
 
 class Clock:
@@ -162,7 +164,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
 
 
 def test_turns_go_round_the_tenants(clock):
-    lives = Lives(Limits(2, 8), clock=clock)
+    lives = Lives(limited(2, 8), clock=clock)
     for tenant in "aaaab":
         working(lives, [], tenant=tenant)
         clock.now += 0.1
@@ -204,7 +206,7 @@ def test_nobody_is_turned_away_for_a_tenant_that_would_then_have_more(lives):
 
 
 def test_forty_who_left_do_not_close_the_server(clock):
-    lives = Lives(Limits(8, 32), clock=clock)
+    lives = Lives(limited(8, 32), clock=clock)
     for _ in range(40):
         lives.admit()
     with pytest.raises(Busy, match="retry after"):
@@ -289,7 +291,7 @@ def test_batch_waits_behind_interactive(lives):
 
 
 def test_batch_that_has_waited_for_its_head_start_goes_first(clock):
-    lives = Lives(Limits(1, 2, lease_s=1000.0, batch_head_start_s=30.0), clock=clock)
+    lives = Lives(limited(1, 2, lease_s=1000.0, batch_head_start_s=30.0), clock=clock)
     for seconds, priority in ((0.0, "batch"), (29.0, "interactive"), (31.0, "interactive")):
         clock.now = seconds
         lives.enter(lives.admit().place, priority, lambda event: None, priority=priority)
@@ -361,7 +363,7 @@ def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
 @pytest.mark.parametrize("flooders", ["a", "ab", "abcd"])
 @pytest.mark.parametrize("turns", [1, 2])
 def test_a_flood_delays_itself_first_however_many_flood(clock, flooders, turns):
-    lives = Lives(Limits(turns, 30, lease_s=1000.0), clock=clock)
+    lives = Lives(limited(turns, 30, lease_s=1000.0), clock=clock)
     for _ in range(5):
         for tenant in flooders:
             lives.enter(lives.admit(tenant=tenant).place, tenant, lambda event: None)
@@ -389,3 +391,7 @@ def test_changes_are_told_while_the_loop_is_busy(lives):
     lives.stop()
     delivered(lives)
     assert told[-1].in_flight == 0
+
+
+def test_states_are_told_by_these_names_in_metrics():
+    assert [state.value for state in State] == ["reserved", "preparing", "waiting", "active", "decoding", "leaving", "ended"]

@@ -10,8 +10,9 @@ from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, NotANu
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.sampling.loop import Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.requests import Ended, Limits
+from faceclip_serving.sampling.requests import Ended
 
+from .limits import limited
 from .test_pictures import conditioning, denoise, job
 
 
@@ -120,7 +121,7 @@ def test_an_end_stops_the_work_at_once_and_leaves_others_alone(start):
 
 
 def test_a_deadline_is_obeyed_between_steps_also_while_waiting(start):
-    lives, _ = start(Denoiser(0.02), limits=Limits(1, 8))
+    lives, _ = start(Denoiser(0.02), limits=limited(1, 8))
     soon = time.monotonic() + 0.1
     *_, active = submit(lives, 1, job(seed=1, num_inference_steps=100), deadline=soon)
     *_, waiting = submit(lives, 2, job(seed=2), deadline=soon)
@@ -129,7 +130,7 @@ def test_a_deadline_is_obeyed_between_steps_also_while_waiting(start):
 
 
 def test_interactive_requests_leave_the_waiting_line_first(start):
-    lives, _ = start(Denoiser(0.01), limits=Limits(1, 8))
+    lives, _ = start(Denoiser(0.01), limits=limited(1, 8))
     order = queue.Queue()
     for key, priority in ((1, "interactive"), (2, "batch"), (3, "interactive")):
         work = Work(start_pictures(TINY_SDXL, job(seed=key), conditioning(key)))
@@ -138,7 +139,7 @@ def test_interactive_requests_leave_the_waiting_line_first(start):
 
 
 def test_stopping_tells_everyone(start):
-    lives, loop = start(Denoiser(0.02), limits=Limits(1, 8))
+    lives, loop = start(Denoiser(0.02), limits=limited(1, 8))
     waiting = [submit(lives, key, job(seed=key, num_inference_steps=100))[-1] for key in (1, 2)]
     loop.stop()
     assert all(isinstance(outcome(events).error, Stopping) for events in waiting)

@@ -16,9 +16,9 @@ from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Foll
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
-from faceclip_serving.sampling.requests import Limits
 from faceclip_serving.sampling.service import Service
 
+from .limits import limited
 from .test_loop import Denoiser, alone
 from .test_pictures import conditioning, job
 
@@ -140,7 +140,7 @@ class TestService:
         assert self.in_flight(made) == 0
 
     def test_a_full_server_refuses_at_once_and_takes_work_again_later(self, service):
-        made = service(Denoiser(0.01), Limits(1, 1))
+        made = service(Denoiser(0.01), limited(1, 1))
         first, second = self.run(made, 1), self.run(made, 2)
         refused = self.ask(made, Admit()).get()
         assert isinstance(refused, Busy) and "retry after" in str(refused)
@@ -149,7 +149,7 @@ class TestService:
         assert self.admit(made)
 
     def test_a_request_is_in_flight_until_its_pictures_are_ready_and_needs_no_place_meanwhile(self, service):
-        made = service(Denoiser(0.0), Limits(1, 0))
+        made = service(Denoiser(0.0), limited(1, 0))
         place = self.admit(made)
         assert self.report(self.ask(made, Prepare(place))) == {}
         assert self.report(self.ask(made, Renew([place, "?"]))) == {"gone": ["?"], "round_s": 0.0}
@@ -203,7 +203,7 @@ class TestService:
         assert self.in_flight(made) == 0
 
     def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
-        made = service(Denoiser(0.4), Limits(3, 2))
+        made = service(Denoiser(0.4), limited(3, 2))
         assert self.report(self.ask(made, Status())) == {
             "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "leaving": 0, "draining": False,
             "threads_alive": True, "stalled_s": 0.0, "settings": SETTINGS,
