@@ -12,7 +12,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ _ADAPTER = "fused"
 """peft's name for the adapter."""
 _PLAIN_PEFT = "base_model.model."
 """What peft writes before a layer's name if it was given a network alone."""
+_LONGEST = 400
+"""Characters of a library's error that are told."""
 _KEEP_THE_WEIGHTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Ways to begin a training that leave the network's own weights as they are."""
 _CANNOT_CONVERT = (
@@ -104,7 +106,8 @@ def adapters(lora: Lora, family: Family, variant: Variant) -> Adapters:
         for kind in sorted({_peft_kind(change) for change in here}):
             chosen = {change.layer: change.factors for change in here if _peft_kind(change) == kind}
             settings = _settings_of(lora, contents, part.name)
-            found.setdefault(part.name, {}).update(_loaded(lora, kind, _empty(part, variant), chosen, settings))
+            network = networks.pop(part.name, None) or _empty(part, variant)  # each kind needs its own
+            found.setdefault(part.name, {}).update(_loaded(lora, kind, network, chosen, settings))
     return found
 
 
@@ -169,7 +172,7 @@ class _Traced(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         layers = frozenset[str]().union(*(each.layers for each in tree_leaves((args, kwargs)) if isinstance(each, _Traced)))
         for each in tree_leaves(result):
             if isinstance(each, _Traced):
@@ -196,7 +199,7 @@ def _arrived(
         for name in frozenset[str]().union(*(each.layers for each in tensors.values())):
             converted.setdefault(name, {})[target] = tensors
     changes: list[_Change] = []
-    strange = []
+    strange: list[str] = []
     for layer in layers:
         made = converted.get(layer.name, {})
         if not made and all(not tensor.any() for tensor in layer.factors.values()):
@@ -205,7 +208,9 @@ def _arrived(
             strange.extend(layer.keys.values())
             continue
         if layer.kind == "lora" and layer.factors.keys() == {DOWN, UP}:
-            factors = [{side: each.as_subclass(Tensor).clone() for side, each in tensors.items()} for tensors in made.values()]
+            factors = [
+                {side: each.as_subclass(Tensor).contiguous() for side, each in tensors.items()} for tensors in made.values()
+            ]
         else:
             factors = [_unchanged(lora, layer, list(made.values()))]
         changes += [_Change(str(part), name, layer.kind, each) for (part, name), each in zip(made, factors, strict=True)]
@@ -262,7 +267,7 @@ def _converted(
     for layer in layers:
         down, up = (layer.keys.get(side, f"{layer.name}.lora_{end}.weight") for side, end in ((DOWN, "down"), (UP, "up")))
         for key, side in ((down, DOWN), (up, UP)):
-            state[key] = _traced(layer.factors.get(side, torch.ones(1, 1)).clone(), layer.name)
+            state[key] = _traced(layer.factors.get(side, torch.ones(1, 1)), layer.name)
         if down.endswith(".lora_down.weight"):  # alpha is in the factors already: the strength must be 1
             state[f"{layer.name}.alpha"] = torch.tensor(float(state[down].shape[0]))
     try:
@@ -271,7 +276,8 @@ def _converted(
         tensors = found[0] if isinstance(found, tuple) else found
     except _CANNOT_CONVERT as error:
         raise LoraError(
-            f"{lora.path.name}: diffusers cannot read the names of its layers: {type(error).__name__}: {error}"
+            f"{lora.path.name}: diffusers cannot read the names of its layers ({_in_short(error)}); the file was made for another model, or"
+            " is in a form that diffusers does not read"
         ) from error
     placed: dict[tuple[str | None, str], dict[str, _Traced]] = {}
     for key, tensor in tensors.items():
@@ -364,8 +370,7 @@ def _loaded(
             inject_adapter_in_model(config, network, adapter_name=_ADAPTER, low_cpu_mem_usage=True, state_dict=state)
             result = set_peft_model_state_dict(network, state, _ADAPTER, low_cpu_mem_usage=True)
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        reasons = [line.strip() for line in str(error).splitlines() if "Error(s) in loading" not in line]
-        raise LoraError(f"{lora.path.name}: peft cannot load it as {kind}: {some(reasons)}") from error
+        raise LoraError(f"{lora.path.name}: peft cannot load it as {kind}: {_in_short(error)}") from error
     layers = {name: each for name, each in network.named_modules() if isinstance(each, BaseTunerLayer)}
     missing = [name for name, tensor in network.named_parameters() if tensor.is_meta]
     lost = [*result.unexpected_keys, *missing, *sorted(layers.keys() ^ changes.keys())]
@@ -376,24 +381,35 @@ def _loaded(
     return layers
 
 
+def _in_short(error: Exception) -> str:
+    """A library's error on one line; some list every tensor."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Error(s) in loading" not in line]
+    text = f"{type(error).__name__}: {' '.join(lines)}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def _config(
     lora: Lora, kind: str, changes: Mapping[str, dict[str, Tensor]], state: Mapping[str, Tensor], settings: dict[str, Any]
 ) -> Any:
     """peft's configuration: that of the file, or one that follows from the shapes, with the strength 1."""
     from diffusers.utils.peft_utils import _create_lokr_config
-    from peft import LoHaConfig, LoraConfig, PeftConfig
+    from peft import LoHaConfig, LoKrConfig, LoraConfig
 
     kind = kind.split()[0]
     if settings:
+        method = {"loha": LoHaConfig, "lokr": LoKrConfig}.get(kind, LoraConfig)
+        known = {field.name for field in fields(method)}
+        foreign = [name for name, value in settings.items() if name not in known and value]
+        if foreign:
+            raise LoraError(f"{lora.path.name}: {some(foreign)}: a setting that {method.__name__} of this peft does not know")
         begun = settings.get("init_lora_weights")
         if begun not in _KEEP_THE_WEIGHTS:
             raise LoraError(
                 f"{lora.path.name}: was trained from weights that '{begun}' had changed; convert it to a plain LoRA first (peft's"
                 " save_pretrained with path_initial_model_for_weight_conversion)"
             )
-        method = {"dora": "LORA"}.get(kind, kind.upper())
-        changed = {"peft_type": method, "modules_to_save": None}
-        return PeftConfig.from_peft_type(**{**settings, **changed})
+        kept = {name: value for name, value in settings.items() if name in known - {"modules_to_save", "target_modules"}}
+        return method(**kept, target_modules=list(changes))
     if kind == "lokr":
         return _create_lokr_config(state, None)
     rank_axis = {"lora": UP, "dora": UP, "loha": "hada_w1_b"}[kind]

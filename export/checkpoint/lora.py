@@ -94,10 +94,6 @@ class Layer:
     keys: Mapping[str, str]
     """Factor -> the tensor's name in the file."""
 
-    @property
-    def rank(self) -> int | None:
-        return rank_of(self.kind, self.factors)
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -127,7 +123,7 @@ def read(lora: Lora) -> Contents:
     """All layers of the file. Raises `LoraError` for what is not whole, not finite or not understood."""
     try:
         with safe_open(lora.path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is a file, not a mapping
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is a file, not a mapping
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise LoraError(f"{lora.path}: expected a safetensors file: {error}") from error
@@ -139,13 +135,14 @@ def read(lora: Lora) -> Contents:
             f"{lora.path.name}: {some(strange)}: not a factor of a LoRA, DoRA, LoHa or LoKr; it would be left out, and the file applied"
             " in half"
         )
-    endless = [name for name, tensor in tensors.items() if not tensor.float().isfinite().all()]
+    norms = {name: float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) for name, tensor in tensors.items()}
+    endless = [name for name, norm in norms.items() if not math.isfinite(norm)]  # as it is if any value is not
     if endless:
         raise LoraError(
             f"{lora.path.name}: {some(endless)}: holds values that are not finite; the training or the file is broken"
         )
     settings = _settings(lora, header)
-    layers = {name: _layer(lora, name, keys, tensors) for name, keys in grouped.items()}
+    layers = {name: _layer(lora, name, keys, tensors, norms) for name, keys in grouped.items()}
     with_alpha = [keys["alpha"] for keys in grouped.values() if "alpha" in keys]
     if settings and with_alpha:
         raise LoraError(
@@ -170,7 +167,7 @@ def factor_of(key: str) -> tuple[str, str] | None:
     return match["layer"], _SIDES[side] if side else match["own"] or match["factor"]
 
 
-def rank_of(kind: str, factors: Mapping[str, Tensor]) -> int | None:
+def _rank(kind: str, factors: Mapping[str, Tensor]) -> int | None:
     """The rank of a change of a kind; None where its factors are not decomposed."""
     return next((factors[name].shape[0] for name in _RANK_OF[kind] if name in factors), None)
 
@@ -188,8 +185,9 @@ def _grouped(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]
     return found, strange
 
 
-def _layer(lora: Lora, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Layer:
-    factors = {factor: tensors[key].float() for factor, key in keys.items() if factor != "alpha"}
+def _layer(lora: Lora, name: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor], norms: Mapping[str, float]) -> Layer:
+    """`norms`: of all tensors."""
+    factors = {factor: tensors[key] for factor, key in keys.items() if factor != "alpha"}
     own = {factor for factor in factors if factor not in (MAGNITUDE, "dora_scale")}
     kind = next((kind for kind, wholes in _WHOLE.items() if any(own == set(whole) for whole in wholes)), None)
     if kind is None:
@@ -201,14 +199,15 @@ def _layer(lora: Lora, name: str, keys: Mapping[str, str], tensors: Mapping[str,
     flat = [keys[factor] for factor in own if factors[factor].ndim < 2]
     if flat:
         raise LoraError(f"{lora.path.name}: {some(flat)}: expected a factor of 2 axes or more")
-    rank = rank_of(kind, factors)
+    rank, strength = _rank(kind, factors), 1.0
     if "alpha" in keys and rank is not None:
         alpha = tensors[keys["alpha"]]
         if alpha.numel() != 1:
             raise LoraError(f"{lora.path.name}: '{keys['alpha']}': expected one number, got the shape {list(alpha.shape)}")
         first = next(factor for factor in _STRENGTHENED[kind] if factor in factors)
-        factors[first] = factors[first] * (float(alpha) / rank)
-    largest = math.prod(float(torch.linalg.vector_norm(factors[factor].double())) for factor in own) * abs(lora.scale)
+        strength = float(alpha) / rank
+        factors[first] = factors[first] * strength
+    largest = math.prod(norms[keys[factor]] for factor in own) * abs(strength * lora.scale)
     if not largest < torch.finfo(torch.float32).max:  # no entry of a product is larger than the product of the norms
         raise LoraError(f"{lora.path.name}: {some(keys.values())}: the product of the factors may leave FP32's range")
     return Layer(name, kind, factors, {factor: key for factor, key in keys.items() if factor != "alpha"})

@@ -149,13 +149,18 @@ def network(variant: Variant, component: str) -> Network:
 
 
 def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:
-    """Those that change a component. Raises `LoraError` for one that is not whole, or not applied as a whole to the variant."""
+    """Those that change a component. Raises `LoraError` as `check_loras` does, where any could change it."""
     parts = {part.name for part in network(variant, component).lora}
+    if not parts:
+        return []
     return [lora for lora, found in zip(loras, check_loras(variant, loras), strict=True) if parts & found]
 
 
 def check_loras(variant: Variant, loras: Sequence[Lora]) -> list[set[str]]:
-    """The parts of a pipeline that each file changes. Reads all of it, and loads it into empty networks. Raises `LoraError`."""
+    """The parts of a pipeline that each file changes. Reads all of it, and loads it into empty networks.
+
+    Raises `LoraError` for one that is not whole, or not applied as a whole to the variant.
+    """
     return [set(adapters(lora, lora_parts.FAMILIES[type(variant.architecture)], variant)) for lora in loras]
 
 

@@ -577,7 +577,7 @@ def test_one_layer_twice(unet, tmp_path):
 def test_shapes_of_another_model(unet, tmp_path):
     tensors = adapter(unet, [QUERY], "unet.")
     wide = {key: torch.cat((value, value), dim=1 if "lora_A" in key else 0) for key, value in tensors.items()}
-    refused(tmp_path, wide, rf"peft cannot load it as lora: size mismatch for {QUERY}")
+    refused(tmp_path, wide, rf"peft cannot load it as lora: RuntimeError: size mismatch for {QUERY}")
     ranks = {key: value[:2] if "lora_A" in key else value for key, value in tensors.items()}
     refused(tmp_path, ranks, "size mismatch")
 
@@ -604,7 +604,9 @@ def test_a_dora_whose_magnitudes_are_of_inputs_or_whose_layer_is_cut(unet, trans
     [
         ("not json", "its header's lora_adapter_metadata: expected JSON"),
         ("[1]", "expected a JSON object of settings, got list"),
-        ('{"unet.lora_alpha": "much"}', "peft cannot load it as lora"),
+        ('{"unet.lora_alpha": "much"}', "peft cannot load it as lora: TypeError"),
+        ('{"unet.r": 3, "unet.strange": true}', "strange: a setting that LoraConfig of this peft does not know"),
+        ('{"unet.r": 3, "unet.lora_bias": true}', "lora_B.fused.bias: peft has no place or no value for these"),
         ('{"unet.r": 3, "unet.init_lora_weights": "pissa"}', "was trained from weights that 'pissa' had changed"),
     ],
 )
