@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,9 @@ class Lora:
         return beside if self.path.stem == "adapter_model" and beside.is_file() else None
 
     def describe(self) -> dict[str, object]:
-        """For metadata, without folders of this machine."""
+        """For metadata, without folders of this machine: all that the fused weights follow from."""
         config = {} if self.config is None else {"config_sha256": sha256(self.config)}
-        return {"file": self.path.name, "sha256": sha256(self.path), **config, "scale": self.scale}
+        return {"file": self.path.name, "sha256": sha256(self.path), **config, "scale": self.scale, "peft": version("peft")}
 
 
 @dataclass(frozen=True)
