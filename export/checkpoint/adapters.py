@@ -220,6 +220,8 @@ def _arrived(
             f"{lora.path.name}: {some(strange)}: no such layer in the networks of '{variant.name}' ({known}); the file was made for another"
             " model, or is in a form that diffusers does not read"
         )
+    if not changes:
+        raise LoraError(f"{lora.path.name}: holds nothing but zeros, so nothing would change")
     return changes
 
 
