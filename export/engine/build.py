@@ -12,10 +12,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ from ..onnx.wanted import PRECISIONS
 from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
+from .agreement import verify_file
 from .errors import EngineError
 from .options import NO_OPTIONS, Options
 from .record import (
@@ -59,7 +61,7 @@ from .record import (
     reasons_to_build,
     sm_of,
 )
-from .shapes import ALL_SIZES, Sizes, bounds_document, parse_size, shape_ranges
+from .shapes import ALL_SIZES, Sizes, bounds_document, bounds_from, parse_size, shape_ranges
 
 if TYPE_CHECKING:
     from .tensorrt import Work  # at run time inside functions, once the package is chosen
@@ -125,10 +127,11 @@ def build_engine(
     options: Options,
     target: Target,
     sizes: Sizes = ALL_SIZES,
+    check: Callable[[Path], object] | None = None,
 ) -> tuple[Record, bool]:
     """Builds the plan of a component whose ONNX lies in `folder`, unless it is up to date. Returns its record, and whether built.
 
-    `sizes`: the choice that `limits` follow from.
+    `sizes`: the choice that `limits` follow from. `check`: is called with the plan before it is kept, and may raise.
     """
     options.require_for(target.runtime)
     bounds = bounds_document(limits)
@@ -149,9 +152,11 @@ def build_engine(
     cache = timing_cache(target.machine)
     if not target.runtime.ahead_of_time:
         cache.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / PLAN_FILE) as partial:
-        work = Work(folder / ONNX_FILE, partial, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
+    with replacing(folder / PLAN_FILE) as unproven:
+        work = Work(folder / ONNX_FILE, unproven, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
         measured = build_apart(work)
+        if check is not None:
+            check(unproven)
     return _finish(folder, recipe, target.machine, measured), True
 
 
@@ -162,7 +167,10 @@ def build_for(
     streams = options.weight_streaming or purpose.execution.weights_on_card_bytes is not None
     wanted = replace(options, weight_streaming=streams)
     variant, component, limits = purpose.variant, purpose.component, purpose.bounds(sizes)
-    return build_engine(variant, component, purpose.precision, folder, limits, wanted, target, sizes)
+    # TensorRT 11.3 says of itself that a plan which can be refitted may compute something else. Without weights it cannot run.
+    proven = options.refit and not options.stripped
+    check = partial(verify_file, purpose, onnx=folder / ONNX_FILE, limits=limits) if proven else None
+    return build_engine(variant, component, purpose.precision, folder, limits, wanted, target, sizes, check)
 
 
 def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
@@ -189,7 +197,8 @@ def build_apart(work: Work) -> Measured:
 def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -> Record:
     """The plan of `base`, built with --refit or --stripped, with the weights of the ONNX file in `folder`, written to `folder`.
 
-    Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file.
+    Seconds instead of a build, for weights that changed in value only, as a fused LoRA's. The graphs must be the same file. The plan is
+    kept only if it agrees with ONNX Runtime. Raises `EngineError` or `ParityError`, and then leaves what was there.
     """
     record = check_plan(base, purpose, machine)
     require_own_plan(folder)
@@ -209,8 +218,9 @@ def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -
     from .tensorrt import refit
 
     started = time.monotonic()
-    with replacing(folder / PLAN_FILE) as partial:
-        refit(base / PLAN_FILE, folder / ONNX_FILE, partial, folder / LOG)
+    with replacing(folder / PLAN_FILE) as unproven:
+        refit(base / PLAN_FILE, folder / ONNX_FILE, unproven, folder / LOG)
+        verify_file(purpose, unproven, folder / ONNX_FILE, bounds_from(record.recipe.bounds))
     # Its weights are in and it is a finished plan now: whether it can be refitted again differs between TensorRT's versions.
     finished = replace(options, refit=False, stripped=False)
     recipe = replace(record.recipe, onnx=digests, options=finished)

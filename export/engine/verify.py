@@ -1,15 +1,9 @@
-"""Every engine against ONNX Runtime on the same inputs, within the tolerance that its component declares.
-
-ONNX Runtime computes the very file that the plan was built from on the CPU, half precision as FP32, so the difference is the
-engine's alone. Cases: those of the export's parity as far as the plan takes them, and the plan's usual shape. Knows the steps;
-what a tolerance means is said in `parity`.
-"""
+"""Every engine against ONNX Runtime on the same inputs, and a picture by both. How plans are compared is in `agreement`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,58 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
 from faceclip_serving.contract.signatures import DENOISER, components
-from faceclip_serving.contract.tensors import Array, Bounds, Signature
+from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.trt_component import TrtComponent
 
 from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db
-from ..onnx.example_inputs import example_inputs
+from .agreement import verify_file
 from .build import add_selection, all_folders, purpose_of, selected, this_machine
 from .errors import EngineError
 from .record import Purpose, check_plan, require_onnx
 from .shapes import SIDES, bounds_from
 
 if TYPE_CHECKING:
-    from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
+    from ..onnx.parity import Run  # at run time inside functions, since torch takes seconds to import
 
 Placed = Mapping[str, tuple[Path, Purpose | None]]
 """Component -> the folder of its ONNX file, and what its plan is to serve; None: the plan is not used."""
-
-
-def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
-    """Parity's cases within the plan's bounds, each once, and the shape that the plan was optimised for."""
-    from ..onnx import parity
-
-    usual = {axis: found.opt for axis, found in limits.items()}
-    found = [*parity.cases(variant, signature, limits), parity.Case(usual, example_inputs(variant, signature, usual, "usual"))]
-    return list({tuple(sorted(case.sizes.items())): case for case in found}.values())
-
-
-def verify_run(variant: Variant, component: str, precision: str, onnx: Path, limits: Bounds, run: Run) -> dict[str, Any]:
-    """Compares `run`, a function of named arrays, with ONNX Runtime on `onnx`. Raises `ParityError` beyond the tolerance."""
-    from ..networks.components import network
-    from ..onnx import parity
-
-    signature = components(variant)[component]
-    tolerance = network(variant, component).tolerance[precision]
-    reference = parity.onnx_run(onnx, signature)
-    findings = []
-    for case in verify_cases(variant, signature, limits):
-        print(f"{component}: {case.name}", file=sys.stderr, flush=True)
-        findings += parity.compare("tensorrt", run, signature, [(case, reference(case.inputs))])
-    parity.require(findings, component, precision, tolerance)
-    return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
 
 
 def verify_plan(purpose: Purpose, folder: Path) -> dict[str, Any]:
     """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
     require_onnx(folder)  # what it is compared with
     record = check_plan(folder, purpose, this_machine(purpose.execution.runtime), whole=True)
-    variant, component, precision = purpose.variant, purpose.component, purpose.precision
-    limits = bounds_from(record.recipe.bounds)
-    with closing(TrtComponent(folder / PLAN_FILE, components(variant)[component], purpose.execution, limits)) as plan:
-        return verify_run(variant, component, precision, folder / ONNX_FILE, limits, plan.run)
+    return verify_file(purpose, folder / PLAN_FILE, folder / ONNX_FILE, bounds_from(record.recipe.bounds))
 
 
 def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:

@@ -18,14 +18,13 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variant import Variant
 
-from ..checkpoint import lora_names
+from ..checkpoint.adapters import Part, adapters, fuse
 from ..checkpoint.deferred import is_large, on_demand
-from ..checkpoint.lora import Lora, check_names, fuse, reaches
-from ..checkpoint.lora_names import Target
+from ..checkpoint.lora import Lora
 from ..checkpoint.memory import require_memory
 from ..checkpoint.read import load_part
 from ..checkpoint.seeded import stand_in
-from . import flux, sdxl, vae
+from . import flux, lora_parts, sdxl, vae
 
 
 class ComponentError(UserError):
@@ -58,8 +57,8 @@ class Network:
     """Layers, by the start of their names, that multiply in half precision and answer in FP32: see `WideLinear`."""
     fit_half: Callable[[nn.Module, list[tuple[Tensor, ...]]], None] | None = None
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
-    lora: Target | None = None
-    """What of a LoRA file is meant for it; None: no LoRA changes it."""
+    lora: tuple[Part, ...] = ()
+    """What of a LoRA file changes it."""
     keep_8bit: tuple[str, ...] = ()
     """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
     shallow: Callable[[Variant], Variant] | None = None
@@ -91,13 +90,13 @@ _DIT_ENDS = (
 NETWORKS: Mapping[type, Mapping[str, Network]] = {
     SDXLArchitecture: {
         FACE_ENCODER: Network(sdxl.face_encoder, "face_clip_encoder", _TOLERANCE),
-        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_names.TOWERS),
+        TEXT_ENCODER: Network(sdxl.text_encoder, "face_clip_encoder", _TOLERANCE, fp32=("no_face_",), lora=lora_parts.TOWERS),
         DENOISER: Network(
             sdxl.denoiser,
             "unet",
             _TOLERANCE,
             keep_8bit=_UNET_ENDS,
-            lora=lora_names.UNET,
+            lora=(lora_parts.UNET,),
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
@@ -111,6 +110,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             fp32=("no_face_",),
             wide=("encoder.encoder_2.t5_encoder.block.*.ff_layer.wo.",),
             shallow=flux.shallow_text_encoder,
+            lora=(lora_parts.POOLED,),
         ),
         DENOISER: Network(
             flux.denoiser,
@@ -128,6 +128,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             ),
             keep_8bit=(*_DIT_ENDS, "transformer.*.norm*.linear"),
             shallow=flux.shallow_denoiser,
+            lora=(lora_parts.DIT,),
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.
             quantization=Quantization(_DIT_ENDS, _NEAR_DB),
         ),
@@ -148,12 +149,19 @@ def network(variant: Variant, component: str) -> Network:
 
 
 def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:
-    """Those that change a component. Raises `LoraError` for one with tensors for no component of the variant."""
-    family = NETWORKS.get(type(variant.architecture), {})
-    for lora in loras:
-        check_names(lora, [row.lora for row in family.values() if row.lora is not None])
-    target = network(variant, component).lora
-    return [lora for lora in loras if reaches(lora, target)]
+    """Those that change a component. Raises `LoraError` as `check_loras` does, where any could change it."""
+    parts = {part.name for part in network(variant, component).lora}
+    if not parts:
+        return []
+    return [lora for lora, found in zip(loras, check_loras(variant, loras), strict=True) if parts & found]
+
+
+def check_loras(variant: Variant, loras: Sequence[Lora]) -> list[set[str]]:
+    """The parts of a pipeline that each file changes. Reads all of it, and loads it into empty networks.
+
+    Raises `LoraError` for one that is not whole, or not applied as a whole to the variant.
+    """
+    return [set(adapters(lora, lora_parts.FAMILIES[type(variant.architecture)], variant)) for lora in loras]
 
 
 def build(
@@ -180,8 +188,7 @@ def build(
         else:
             stand_in(module, only, defer_large)
         for lora in loras:
-            assert row.lora is not None
-            fuse(module, variant, row.lora, lora)
+            fuse(module, variant, row.lora, adapters(lora, lora_parts.FAMILIES[type(variant.architecture)], variant))
         stored = module.state_dict()
         computed = [name for name, _ in module.named_buffers() if name not in stored]
         if computed:

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE[:SCALE]",
-        help="fuse a LoRA (kohya's or diffusers' safetensors) into the weights; may be repeated",
+        help="fuse a LoRA, DoRA, LoHa or LoKr (safetensors of kohya, LyCORIS, diffusers or peft) into the weights; may be repeated",
     )
     parser.add_argument(
         "--output", type=Path, default=BUILD / "onnx", metavar="DIR", help="root of <variant>/<precision>/<component>/"
@@ -64,11 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..checkpoint.lora import parse_lora  # here, since torch takes seconds to import
+    from ..networks.components import check_loras
     from .export import export_components
     from .tokenizers import export_tokenizers
 
     variant = VARIANTS[args.variant]
     loras = tuple(parse_lora(text) for text in args.lora)
+    check_loras(variant, loras)  # before the first component takes its minutes
     chosen = args.component or [*COMPONENTS, *([TOKENIZERS] if _has_tokenizers(variant, args.checkpoint) else [])]
     wanted = [
         Export(variant, component, precision, args.checkpoint, loras, args.parity_depth, args.seeded)

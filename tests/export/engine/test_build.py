@@ -1,21 +1,25 @@
 """The `engine` command up to the compiler of TensorRT proper, and with it where a GPU and TensorRT are at hand."""
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from export.__main__ import main
+from export.engine import agreement
+from export.engine import build as engine_build
 from export.engine.build import Target, parse_sm, plan_components, plan_placements, refit_engine, target_of, timing_cache
 from export.engine.errors import EngineError
 from export.engine.options import Options
-from export.engine.record import Machine, Measured, Purpose, Recipe, Record, onnx_digests
+from export.engine.record import RECORD, Machine, Measured, Purpose, Recipe, Record, onnx_digests
+from export.onnx import parity
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import CPU, PLAN_FILE, TENSORRT, placements
+from faceclip_serving.contract.placements import CPU, ONNX_FILE, PLAN_FILE, TENSORRT, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.signatures import FACE_ENCODER
-from faceclip_serving.models.tensorrt_package import find_card
+from faceclip_serving.models.tensorrt_package import find_card, use
 
 ROOT = Path(__file__).resolve().parents[3]
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
@@ -124,6 +128,68 @@ def test_weights_that_a_plan_cannot_take_are_refused(tmp_path, options, graph, w
     with pytest.raises(EngineError, match=words):
         refit_engine(base, other, Purpose(TINY_SDXL, placements(TINY_SDXL)["datacenter"], FACE_ENCODER), H200)
     assert (other / PLAN_FILE).read_text() == "plan"
+
+
+class Plan:
+    """Stands for a plan on a card, which is not here: answers what ONNX Runtime does, `error` times as much."""
+
+    error = 1.0
+
+    def __init__(self, path, signature, execution, limits):
+        self.error = float(path.read_text())
+        self._run = parity.onnx_run(self.onnx, signature)
+
+    def run(self, arrays):
+        return {name: values * self.error for name, values in self._run(arrays).items()}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("error", [1.0, 1.1])
+def test_a_refitted_plan_is_kept_only_if_it_agrees_with_onnx_runtime(tiny_fp32, tmp_path, monkeypatch, error):
+    source = tiny_fp32 / FACE_ENCODER
+    base, other = tmp_path / "base", tmp_path / "other"
+    for folder in (base, other):
+        shutil.copytree(source, folder)
+    recipe = Recipe("tiny-sdxl", FACE_ENCODER, "fp16", onnx_digests(base), {"faces": [1, 1, 4]}, Options(refit=True))
+    (base / PLAN_FILE).write_text("plan")
+    (other / PLAN_FILE).write_text("before")
+    Record(recipe, H200, 4, "", Measured(1.0)).write(base)
+    monkeypatch.setattr(Plan, "onnx", source / ONNX_FILE, raising=False)
+    monkeypatch.setattr(agreement, "TrtComponent", Plan)
+    use(TRT_RTX)  # the one that is installed here
+    monkeypatch.setattr("export.engine.tensorrt.refit", lambda base, onnx, plan, log: plan.write_text(str(error)))
+    purpose = Purpose(TINY_SDXL, placements(TINY_SDXL)["16gb"], FACE_ENCODER)
+    if error == 1.0:
+        assert not refit_engine(base, other, purpose, H200).recipe.options.refit
+        assert (other / PLAN_FILE).read_text() == "1.0"
+    else:
+        with pytest.raises(parity.ParityError, match=r"tensor '(class|patch)_token'.*tensorrt"):
+            refit_engine(base, other, purpose, H200)
+        assert (other / PLAN_FILE).read_text() == "before" and not (other / RECORD).exists()
+
+
+def test_a_plan_that_can_be_refitted_is_checked_before_it_is_kept(tmp_path, monkeypatch):
+    """TensorRT 11.3 warns of such plans. What the command asks of the builder is the check, with the plan that was just built."""
+    folder = tmp_path / "fp16" / FACE_ENCODER
+    folder.mkdir(parents=True)
+    (folder / ONNX_FILE).write_text("graph")
+    seen = []
+    use(TRT_RTX)  # the one that is installed here
+    monkeypatch.setattr(engine_build, "target_of", lambda *_: Target(TENSORRT, H200))
+    monkeypatch.setattr(engine_build, "build_apart", lambda work: work.plan.write_text("plan") and Measured(1.0))
+
+    def refuse(purpose, plan, onnx, limits):
+        seen.append((purpose.component, plan.read_text(), onnx, set(limits)))
+        raise parity.ParityError("differs")
+
+    monkeypatch.setattr(engine_build, "verify_file", refuse)
+    arguments = ["engine", "--components", str(tmp_path), "--component", FACE_ENCODER]
+    assert main([*arguments, "--refit"]) == 1
+    assert seen == [(FACE_ENCODER, "plan", folder / ONNX_FILE, {"faces"})] and not (folder / PLAN_FILE).exists()
+    assert main([*arguments]) == 0 and len(seen) == 1
+    assert (folder / PLAN_FILE).read_text() == "plan"
 
 
 # -------------------------------------------------------------------------------------------------------------------- GPU

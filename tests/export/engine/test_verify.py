@@ -2,8 +2,8 @@
 
 import pytest
 
+from export.engine.agreement import verify_cases, verify_run
 from export.engine.shapes import Sizes, engine_bounds
-from export.engine.verify import verify_cases, verify_run
 from export.networks.components import network
 from export.onnx import parity
 from faceclip_serving.contract.placements import ONNX_FILE
