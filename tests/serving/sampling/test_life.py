@@ -395,3 +395,29 @@ def test_changes_are_told_while_the_loop_is_busy(lives):
 
 def test_states_are_told_by_these_names_in_metrics():
     assert [state.value for state in State] == ["reserved", "preparing", "waiting", "active", "decoding", "leaving", "ended"]
+
+
+def test_those_that_have_ended_are_told_from_those_that_live(lives):
+    alive, over = (lives.admit().place for _ in range(2))
+    lives.end(over, Cancelled("its caller is gone"))
+    assert lives.lost([alive, over, "never"]) == [over, "never"]
+
+
+def test_of_two_that_are_not_renewed_the_earlier_ends_first(lives, clock):
+    early = lives.admit().place
+    clock.now = 2.0
+    late = lives.admit().place
+    clock.now = 5.1  # of 5 s
+    assert lives.lost([early, late]) == [early]
+    clock.now = 7.1
+    assert lives.lost([early, late]) == [early, late]
+
+
+def test_nothing_is_remembered_of_tenants_that_are_gone(clock):
+    lives = Lives(limited(2, 8), clock=clock)
+    for tenant in "abc":
+        place = lives.admit(tenant=tenant).place
+        lives.enter(place, tenant, lambda event: None)
+        lives.round()
+        assert lives._fairness._last_turns.keys() == {tenant}
+        lives.end(place)

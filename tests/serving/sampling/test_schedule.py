@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures
+from faceclip_serving.sampling.schedule import start_schedule
 
 from .test_pictures import conditioning, denoise, job
 
@@ -33,6 +35,39 @@ def test_what_fails_in_the_middle_or_divides_by_zero_is_refused_before_it_begins
     one = job(scheduler=scheduler, num_inference_steps=steps, scheduler_options=json.dumps(options))
     with pytest.raises(InvalidRequest, match=r"^scheduler_options: \w+ with .*; leave out an option"):
         start_pictures(TINY_SDXL, one, conditioning(1))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "options", "words"),
+    [
+        (
+            "dpmpp_2m", 49, {"use_karras_sigmas": True, "rescale_betas_zero_snr": True},
+            'scheduler_options: DPMSolverMultistepScheduler with {"rescale_betas_zero_snr": true, "use_karras_sigmas": true} and 49 steps'
+            " cannot be run (IndexError: index 50 is out of bounds for dimension 0 with size 50); leave out an option, or choose another"
+            " scheduler or number of steps",
+        ),
+        (
+            "ddim", 10, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+            'scheduler_options: DDIMScheduler with {"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"} and 10 steps gives'
+            " values that are not numbers; leave out an option, or choose another scheduler or number of steps",
+        ),
+        ("lcm", 60, {}, "num_inference_steps: LCMScheduler refuses 60: The combination of"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_with_which_options_and_steps_and_why(scheduler, steps, options, words):
+    one = job(scheduler=scheduler, num_inference_steps=steps, scheduler_options=json.dumps(options))
+    with pytest.raises(InvalidRequest) as caught:
+        start_schedule(TINY_SDXL, one.request)
+    assert str(caught.value).startswith(words)
+
+
+def test_options_in_another_order_are_the_same_schedule_and_sigmas_may_be_numbers_of_numpy():
+    options = [json.dumps({"use_karras_sigmas": True, "timestep_spacing": "trailing"}),
+               json.dumps({"timestep_spacing": "trailing", "use_karras_sigmas": True})]  # fmt: skip
+    first, second = (start_schedule(TINY_SDXL, job(scheduler="dpmpp_2m", scheduler_options=each).request) for each in options)
+    assert first is second
+    request = replace(job().request, scheduler=TINY_FLUX.defaults.scheduler)
+    assert start_schedule(TINY_FLUX, request).finite
 
 
 def test_values_of_another_type_are_refused_although_they_are_equal():

@@ -12,7 +12,7 @@ import pytest
 from faceclip_serving.contract import operations
 from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
-from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Prepare, Renew, Start, Status
+from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Leave, Lost, Prepare, Renew, Start, Status
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
@@ -88,11 +88,14 @@ class TestService:
             if "step" not in progress:
                 break
             steps.append(progress["step"])
+            assert progress.keys() == {"step", "total", "timestep"} and progress["total"] == 4
             assert answer["latents"].shape == (1, 4, 8, 8)
         assert steps == [1, 2, 3, 4]
         np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
         assert progress["sampling"]["ticks"] == 4
-        assert isinstance(self.ask(made, Follow(place)).get(), InvalidRequest)
+        assert progress["clock"].keys() >= {"begun", "denoised"}
+        over = self.ask(made, Follow(place)).get()
+        assert isinstance(over, InvalidRequest) and str(over) == "control: the run has ended, and its end was told"
         assert self.in_flight(made) == 1, "its pictures are decoded"
         assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True}
         assert self.in_flight(made) == 0
@@ -122,6 +125,13 @@ class TestService:
         while isinstance(answer := self.ask(made, Follow(place)).get(), dict):
             pass
         assert isinstance(answer, Cancelled) and self.in_flight(made) == 0
+
+    def test_whoever_has_left_is_told_whether_that_ended_something(self, service):
+        made = service(Denoiser(0.01))
+        place = self.start(made, 1, num_inference_steps=100)
+        assert self.report(self.ask(made, Leave(place))) == {"ended": True}
+        assert self.report(self.ask(made, Leave(place))) == {"ended": False}
+        assert self.report(self.ask(made, Lost([place, "never"]))) == {"lost": [place, "never"]}
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))

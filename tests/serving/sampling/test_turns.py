@@ -69,3 +69,16 @@ def test_every_turn_is_the_one_that_select_would_find(works, max_rows):
             works, requests = works[1:], requests[1:]
             pictures = [picture for each in works for picture in each]
     assert choices.next(requests) == []
+
+
+def test_turns_that_come_again_are_not_searched_for_again(monkeypatch):
+    searched = []
+    search = Choices._found
+    monkeypatch.setattr(Choices, "_found", lambda self, requests: searched.append(1) or search(self, requests))
+    pictures = [Turned((1, 4, 8, 8), (chain(2),) * 40) for _ in range(4)]
+    requests, choices = [Request(Work([picture])) for picture in pictures], Choices(4)
+    for tick in range(40):
+        for _, chosen in choices.next(requests):
+            for picture in chosen:
+                picture.turn(tick)
+    assert len(searched) <= 4, "two pairs take turns"
