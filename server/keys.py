@@ -82,7 +82,8 @@ def operator_parameters(target: str) -> Mapping[str, str]:
     if not key and port.isdigit():
         listening = [address for each in _addresses(host) for address in (each, "0.0.0.0", "::")]
         paths = [folder / _name(address, int(port)) for folder in _folders() if _is_ours(folder) for address in listening]
-        key = next((path.read_text() for path in paths if path.is_file()), "")
+        found = [path for path in paths if path.is_file()]  # of a server that was killed, one may be left
+        key = max(found, key=lambda path: path.stat().st_mtime_ns).read_text() if found else ""
     return {OPERATOR_KEY: key} if key else {}
 
 

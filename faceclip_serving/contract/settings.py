@@ -87,7 +87,7 @@ def resolve(
 
 def most_in_flight(max_active: int, max_waiting: int) -> int:
     """Requests that have a place, at most: those that wait, are drawn or decoded, or have ended while something goes on for them."""
-    return max_waiting + 3 * max_active
+    return max_waiting + 4 * max_active
 
 
 def most_decoded(max_active: int) -> int:

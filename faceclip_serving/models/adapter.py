@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,8 @@ class Context:
     """When the request came, monotonic seconds."""
     deadline: float | None = None
     """When nobody waits for it any more."""
+    called: float = 0.0
+    """When this model, or the ensemble that it is a step of, was called."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,12 @@ def decode(request: Any, signature: Signature) -> dict[str, Array]:
 def context(request: Any) -> Context:
     """What an own model said of the request that it calls for. Of use where `decode` has let the request in."""
     told = json.loads(parameters(request)[_CONTEXT])
-    return Context(request.request_id(), told["place"], told["received"], told["deadline"])
+    return Context(request.request_id(), told["place"], told["received"], told["deadline"], told["called"])
 
 
 def _encode_context(context: Context) -> str:
-    return json.dumps({"place": context.place, "received": context.received, "deadline": context.deadline})
+    told = {"place": context.place, "received": context.received, "deadline": context.deadline, "called": time.monotonic()}
+    return json.dumps(told)
 
 
 def parameters(request: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The preparation of requests by a few threads: whose turn it is, and who is still waited for.
 
 Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs go
-round the tenants, one request of each in turn, those of priority `batch` behind the others for a while. A request that has ended
+round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than they came. A request that has ended
 meanwhile is answered at once, and what it holds is let go.
 """
 
@@ -30,7 +30,7 @@ class Task:
     work: Callable[[Task], None]
     give_up: Callable[[], None]
     due: float = 0.0
-    """Monotonic seconds; before, everybody else's photographs come first."""
+    """Monotonic seconds: when it came, and later for one that may wait. Of one tenant the smallest goes first."""
     lost: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for it any more, also while it is worked for."""
 
@@ -100,7 +100,7 @@ class Lanes:
             return task
 
     def _turn(self) -> Task:
-        """The first task that is due of the first tenant who has one; the tenant goes to the end of the line."""
+        """The next task of the first tenant who has one that is due, else of the first; the tenant goes to the end of the line."""
         now = time.monotonic()
         first = {tenant: min(tasks, key=lambda task: task.due) for tenant, tasks in self._heavy.items()}
         tenant = next((tenant for tenant, task in first.items() if task.due <= now), next(iter(first)))

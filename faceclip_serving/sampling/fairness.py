@@ -14,12 +14,14 @@ class Fairness:
     def __init__(self, batch_head_start_s: float) -> None:
         self._head_start_s = batch_head_start_s
         self._last_turns: dict[str, int] = {}
-        """Tenant -> when it had its last turn, counted in turns."""
+        """Tenant -> when it had its last turn, or came, counted in turns: who comes goes after those who wait since before."""
         self._turns = 0
 
     def next(self, waiting: Sequence[Request], active: Sequence[Request], count: int, now: float) -> list[Request]:
         """At most `count` of `waiting`, in order: of the tenant that is served least, then of who may not wait, then of the tenant whose
-        last turn was longest ago, the most urgent."""
+        last turn (or coming) was longest ago, the most urgent."""
+        for request in waiting:
+            self._last_turns.setdefault(request.tenant, self._turns)
         served = Counter(request.tenant for request in active)
         left, chosen = list(waiting), list[Request]()
         while left and len(chosen) < count:
@@ -28,7 +30,7 @@ class Fairness:
                 key=lambda request: (
                     served[request.tenant],
                     self._urgency(request) > now,  # it may wait
-                    self._last_turns.get(request.tenant, 0),
+                    self._last_turns[request.tenant],
                     self._urgency(request),
                 ),
             )

@@ -297,13 +297,16 @@ class Lives:
             return self._over
         if self._draining:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
-        limits = self.limits
-        if self.in_flight >= most_in_flight(limits.max_active, limits.max_waiting):
-            return Busy("busy: what was begun for requests that were given up is not over yet; retry after 1 s")
+        limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
+        most = most_in_flight(limits.max_active, limits.max_waiting)
         placed = [request for request in self._alive.values() if request.state is not State.DECODING]
-        if len(placed) < limits.max_active + limits.max_waiting:
+        full = len(placed) >= limits.max_active + limits.max_waiting
+        # The last few are for whoever takes another's place, which is free a moment later.
+        if not full and self.in_flight < most - limits.max_active:
             return None
-        hint = f"retry after {self._retry_s():.0f} s"
+        if self.in_flight >= most or not full:
+            behind = self.in_flight - len(placed)
+            return Busy(f"busy: {behind} requests are decoded, or were given up and are not over yet, the most allowed; {hint}")
         latest, held = displaced_by(tenant, placed)
         if latest is not None:
             told = f"busy: of {len(placed)} requests that wait or are drawn, the most allowed, {held} are this tenant's; {hint}"

@@ -7,7 +7,6 @@ They are the caller's to change, so they are found before the request joins othe
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 
 import numpy as np
 
@@ -20,19 +19,44 @@ from .probe import Schedule, probed
 
 def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
     """The schedule of the request. Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step."""
-    config, steps = variant.scheduler_config, request.num_inference_steps
-    timesteps = variant.timesteps_for(config, steps, request.height, request.width)
-    wanted = (
-        json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps)
-    )
-    found = _schedule(request.scheduler, *wanted, steps)
+    found = _schedule(*_key(variant, request))
     if isinstance(found, str):
         raise InvalidRequest(found)
     return found
 
 
-@lru_cache(maxsize=4096)
+def is_known(variant: Variant, request: GenerationRequest) -> bool:
+    """Whether the schedule of the request was found before; another takes up to two seconds."""
+    return _key(variant, request) in _known
+
+
+def _key(variant: Variant, request: GenerationRequest) -> tuple[str, str, str, str, int]:
+    config, steps = variant.scheduler_config, request.num_inference_steps
+    timesteps = variant.timesteps_for(config, steps, request.height, request.width)
+    told = (
+        json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps)
+    )
+    config_told, options, timesteps_told = told
+    return request.scheduler, config_told, options, timesteps_told, steps
+
+
 def _schedule(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
+    key = (name, config, options, timesteps, steps)
+    found = _known.get(key)
+    if found is None:
+        found = _found(*key)
+        while len(_known) >= KNOWN:
+            _known.pop(next(iter(_known)), None)
+        _known[key] = found
+    return found
+
+
+KNOWN = 4096
+"""Schedules that are remembered, and why others cannot be run; the oldest is forgotten first."""
+_known: dict[tuple[str, str, str, str, int], Schedule | str] = {}
+
+
+def _found(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
     """The schedule, or why it cannot be run. All but the last are JSON; `timesteps`: what `set_timesteps` is told."""
     what = f"scheduler_options: {name} with {options} and {steps} steps"
     cure = "leave out an option, or choose another scheduler or number of steps"

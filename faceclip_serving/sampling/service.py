@@ -41,6 +41,7 @@ from .life import Lives
 from .loop import Finished, StepLoop, Stepped, Work
 from .pictures import start_pictures
 from .requests import Ended
+from .schedule import is_known
 
 Event = Stepped | Finished | Ended
 
@@ -122,12 +123,11 @@ class Service:
         self._settings = settings
         self._begin = begin
         self._followers: dict[str, Follower] = {}
-        self._operations: Mapping[type[Operation], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
+        self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
             Renew: lambda asked, _: {"gone": lives.renew(asked.places), "round_s": loop.round_s},
             Prepare: self._prepare,
             Lost: lambda asked, _: {"lost": lives.lost(asked.places)},
-            Start: self._start,
             End: self._end,
             Leave: self._leave,
             Cancel: lambda asked, _: {"ended": lives.cancel(asked.id)},
@@ -142,7 +142,12 @@ class Service:
             if not (who is Caller.OPERATOR and isinstance(asked, FOR_OPERATORS)):
                 check_own(SAMPLER, who)
             if asked is None or isinstance(asked, Start):
-                self._begin(partial(self._answered, asked, arrays, reply))
+                job = self._job(arrays)
+                answer = partial(self._answered, asked, arrays, reply, job)
+                if is_known(self._variant, job.request):
+                    answer()
+                else:
+                    self._begin(answer)
                 return
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
@@ -152,12 +157,17 @@ class Service:
         else:
             self._answered(asked, arrays, reply)
 
-    def _answered(self, asked: Operation | None, arrays: Mapping[str, Array], reply: Reply) -> None:
+    def _answered(self, asked: Operation | None, arrays: Mapping[str, Array], reply: Reply, job: Job | None = None) -> None:
         try:
-            if asked is None:
-                self._run(arrays, reply)
+            if job is not None and self._lives.lost([job.place]):
+                raise self._lives.why(job.place) or Cancelled("the request has ended before its schedule was looked for")
+            if job is not None and isinstance(asked, Start):
+                answer = self._start(asked, arrays, job)
+            elif job is not None:
+                self._run(arrays, reply, job)
                 return
-            answer = self._operations[type(asked)](asked, arrays)
+            else:
+                answer = self._operations[type(asked)](asked, arrays)
         except Exception as error:  # noqa: BLE001 - the same
             reply.refuse(error)
         else:
@@ -167,12 +177,10 @@ class Service:
         """A request is over, so its follower goes. Whoever asks for it later is told why by `Lives`."""
         self._followers.pop(place, None)
 
-    def _run(self, arrays: Mapping[str, Array], reply: Reply) -> None:
-        job = self._job(arrays)
+    def _run(self, arrays: Mapping[str, Array], reply: Reply, job: Job) -> None:
         self._enter(job, arrays, lambda event: _answer(reply, job, event), follows=False, previews=False)
 
-    def _start(self, asked: Start, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        job = self._job(arrays)
+    def _start(self, asked: Start, arrays: Mapping[str, Array], job: Job) -> dict[str, Any]:
         follower = self._followers[job.place] = Follower(job, self._settings["previews_kept"])
         try:
             self._enter(job, arrays, follower.hear, follows=True, previews=asked.previews)

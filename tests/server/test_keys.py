@@ -45,6 +45,14 @@ def test_servers_on_one_port_of_two_addresses_have_keys_of_their_own():
         assert caller(operator_parameters(target), keys.environment) is Caller.OPERATOR
 
 
+def test_of_a_server_that_was_killed_the_key_hides_no_other():
+    killed, running = Keys(), Keys()
+    old = remember(8001, killed.operator, "127.0.0.1")
+    os.utime(old, (1, 1))
+    remember(8001, running.operator, "0.0.0.0")
+    assert caller(operator_parameters("localhost:8001"), running.environment) is Caller.OPERATOR
+
+
 def test_a_login_finds_the_key_of_a_service_without_a_runtime_folder(own_folder, monkeypatch):
     keys = Keys()
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")

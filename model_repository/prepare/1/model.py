@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from functools import partial
 from typing import Any
 
@@ -54,7 +53,7 @@ class TritonPythonModel:
                 adapter.send(sender, adapter.failure(error, request))
                 continue
             heavy = FACE_IMAGES.name in arrays
-            due = time.monotonic() + self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0
+            due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
 

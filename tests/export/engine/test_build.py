@@ -160,7 +160,7 @@ def test_a_refitted_plan_is_kept_only_if_it_agrees_with_onnx_runtime(tiny_fp32, 
     monkeypatch.setattr(agreement, "TrtComponent", Plan)
     use(TRT_RTX)  # the one that is installed here
     monkeypatch.setattr("export.engine.tensorrt.refit", lambda base, onnx, plan, log: plan.write_text(str(error)))
-    purpose = Purpose(TINY_SDXL, placements(TINY_SDXL)["16gb"], FACE_ENCODER)
+    purpose = Purpose(TINY_SDXL, placements(TINY_SDXL)["datacenter"], FACE_ENCODER)
     if error == 1.0:
         assert not refit_engine(base, other, purpose, H200).recipe.options.refit
         assert (other / PLAN_FILE).read_text() == "1.0"

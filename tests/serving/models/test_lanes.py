@@ -137,10 +137,23 @@ def test_who_may_wait_is_prepared_after_the_others_but_not_for_ever(requests):
     now = time.monotonic()
     requests.submit("batch", "flood", due=now + 1000)
     requests.submit("long waiting batch", "shop", due=now - 1)
-    requests.submit("interactive 1", "flood")
-    requests.submit("interactive 2", "other")
+    requests.submit("interactive 1", "flood", due=now)
+    requests.submit("interactive 2", "other", due=now)
     requests.submit("later batch", "other", due=now + 2000)
     for _ in range(6):
         requests.gate.release()
     requests.until(lambda: len(requests.order) == 6)
     assert requests.order == ["running", "interactive 1", "long waiting batch", "interactive 2", "batch", "later batch"]
+
+
+def test_a_batch_request_is_prepared_in_the_end_although_its_tenant_keeps_sending_others(requests):
+    requests.submit("running")
+    requests.until(lambda: requests.order == ["running"])
+    now = time.monotonic()
+    requests.submit("batch", "shop", due=now - 10 + 8)
+    for i in range(12):
+        requests.submit(f"interactive {i}", "shop", due=now - 10 + i)
+    for _ in range(14):
+        requests.gate.release()
+    requests.until(lambda: len(requests.order) == 14)
+    assert requests.order.index("batch") == 9, "where it would be had it come when its head start was over"

@@ -38,11 +38,17 @@ def test_among_equals_the_tenant_whose_last_turn_was_longest_ago():
     assert order(fairness, [request("b", 4), request("a", 5), request("c", 6)]) == [("c", 6), ("a", 5), ("b", 4)]
 
 
-def test_whoever_left_and_comes_again_is_new():
-    fairness = Fairness(30)
-    order(fairness, [request("b", 1), request("a", 2)])
-    fairness.forget_all_but({"b"})
-    assert order(fairness, [request("b", 3), request("a", 4)], count=1) == [("a", 4)]
+def test_whoever_comes_goes_after_those_who_wait_since_before():
+    """Nobody waits for ever behind callers who send one request at a time, or behind ever new ones."""
+    fairness, waiting = Fairness(30), [request("stays", 0), request("stays", 1)]
+    waiting.remove(next(each for each in waiting if [(each.tenant, each.since)] == order(fairness, waiting, count=1)))
+    for now in range(2, 20):
+        comes = request("comes again" if now % 2 else f"new {now}", now)
+        ((tenant, _),) = order(fairness, [*waiting, comes], count=1, now=now)
+        fairness.forget_all_but({"stays"})
+        if tenant == "stays":
+            return
+    raise AssertionError("it waits for ever")
 
 
 def test_the_latest_of_the_greediest_that_is_not_served_makes_room():

@@ -354,10 +354,25 @@ def test_impatient_callers_do_not_pile_up_at_the_decoder(lives):
 
 def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
     """Something slow before the sampler, such as an encoder on a processor."""
-    with pytest.raises(Busy, match="given up is not over yet"):
+    with pytest.raises(Busy, match=r"busy: .* were given up and are not over yet, the most allowed; retry after"):
         for _ in range(100):
             lives.give_up(lives.admit().place, Cancelled("its caller is gone"))
-    assert lives.in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+    assert lives.in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting) - LIMITS.max_active
+
+
+def test_a_newcomer_is_let_in_although_many_are_decoded(lives):
+    """Nobody has given anything up, and one tenant has all places."""
+    for _ in range(2 * LIMITS.max_active):
+        working(lives, [], tenant="flood")
+    while request := next((each for each in lives.round() if each.state is State.ACTIVE), None):
+        lives.finish(request, "result")
+        if lives.counts().decoding == 2 * LIMITS.max_active:
+            break
+    for _ in range(LIMITS.max_active + LIMITS.max_waiting):
+        lives.admit(tenant="flood")
+    assert lives.admit(tenant="modest").state is State.RESERVED
+    with pytest.raises(Busy, match="requests wait or are drawn, the most allowed"):
+        lives.admit(tenant="flood")
 
 
 @pytest.mark.parametrize("flooders", ["a", "ab", "abcd"])

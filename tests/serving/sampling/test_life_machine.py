@@ -42,8 +42,9 @@ class Machine(RuleBasedStateMachine):
         try:
             place = self.lives.admit("id", tenant, None if deadline is None else self.clock.now + deadline).place
         except Busy:
-            full = before_in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
-            assert self.lives.draining or full or (len(placed) == 4 and not yields)
+            most = most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+            behind = before_in_flight == most or (len(placed) < 4 and before_in_flight >= most - LIMITS.max_active)
+            assert self.lives.draining or behind or (len(placed) == 4 and not yields)
             return "refused"
         assert not self.lives.draining and (len(placed) < 4 or yields)
         for lost in (before[place] for place in before.keys() - self.lives._alive.keys()):

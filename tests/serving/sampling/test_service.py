@@ -16,6 +16,7 @@ from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Foll
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
+from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service
 
 from .limits import limited
@@ -132,6 +133,21 @@ class TestService:
         assert self.report(self.ask(made, Leave(place))) == {"ended": True}
         assert self.report(self.ask(made, Leave(place))) == {"ended": False}
         assert self.report(self.ask(made, Lost([place, "never"]))) == {"lost": [place, "never"]}
+
+    def test_an_unusual_schedule_delays_nobody_else_and_who_has_left_is_not_looked_up(self, start):
+        """Schedules that were never asked for wait for one another; here for a begin that never comes."""
+        lives, loop = start(Denoiser(0.0))
+        waiting = []
+        made = Service(TINY_SDXL, "digest", loop, lives, SETTINGS, waiting.append)
+        made.lives, made.loop = lives, loop
+        start_pictures(TINY_SDXL, job(seed=1), conditioning(1))  # this schedule is known
+        unusual = self.run(made, 1, num_inference_steps=37, scheduler="unipc")
+        usual = self.run(made, 2)
+        assert isinstance(usual.get(), dict) and len(waiting) == 1
+        (place,) = (request.place for request in lives._alive.values() if request.state.value == "reserved")
+        lives.end(place, Cancelled("its caller is gone"))
+        waiting[0]()
+        assert str(unusual.get()) == "its caller is gone"
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))
