@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from export.commandline import add_components, add_variant
-from export.engine.build import Target, build_apart, target_of
+from export.engine.build import Target, build_apart, target_of, told_products
 from export.engine.errors import EngineError
 from export.engine.options import Options
 from export.engine.record import LOG
@@ -86,6 +86,8 @@ def built(case: Case, variant: Variant, target: Target, log: Path | None = None)
             measured = build_apart(work)
         except EngineError as error:
             return {"refused": str(error)}
+        for line in told_products(measured):
+            say(line)
         return {"plan_bytes": plan.stat().st_size, **asdict(measured)}
 
 
@@ -147,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     print(shown(found), file=sys.stderr)
     largest = args.largest and list(args.largest)
     emit(
-        "-".join(["compiled", args.variant, *(args.component or ())]),
+        "-".join(["compiled", *([] if args.precision == "fp16" else [args.precision]), args.variant, *(args.component or ())]),
         {
             "variant": args.variant,
             "precision": args.precision,

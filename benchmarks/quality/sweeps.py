@@ -32,7 +32,7 @@ REFERENCES = "references"
 """A sweep over the number of references, 1 to 4, each with its head turned aside; the same cases and noise at every number."""
 PRECISION = "precision"
 """A sweep over what the denoiser's graph computes in; everything else stays fp32."""
-PRECISIONS = ("fp32", "fp16", "int8w")
+PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
 NAMES = (*SWEEPS, REFERENCES, PRECISION)
 
 

@@ -24,7 +24,7 @@ from ..measure.pictures import Picture, decoded, picture_psnr_db
 from ..measure.report import emit, say
 
 PLACEMENT = CPU
-NARROWER = ("fp16", "int8w")
+NARROWER = ("fp16", "int8w", "int4w")
 
 
 def measure_precision(

@@ -60,15 +60,15 @@ class Network:
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
     lora: Target | None = None
     """What of a LoRA file is meant for it; None: no LoRA changes it."""
-    keep_8bit: tuple[str, ...] = ()
-    """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
+    keep_half: tuple[str, ...] = ()
+    """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network, and what modulates it."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
     quantization: Quantization | None = None
     """None: it is not quantised."""
 
 
-_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2, "int8": 0.15, "fp8": 0.3}
+_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2, "int4w": 0.3, "int8": 0.15, "fp8": 0.3}
 """A few times what seeded networks of either size err by; metadata.json has the figures of each export.
 
 `int8` and `fp8` are for an engine against the same quantised file on ONNX Runtime, see `verify`; how near that file is to the one it was
@@ -96,7 +96,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             sdxl.denoiser,
             "unet",
             _TOLERANCE,
-            keep_8bit=_UNET_ENDS,
+            keep_half=_UNET_ENDS,
             lora=lora_names.UNET,
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
@@ -126,7 +126,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
                 "transformer.*_blocks.*.to_add_out.",
                 "transformer.single_transformer_blocks.*.proj_out.",
             ),
-            keep_8bit=(*_DIT_ENDS, "transformer.*.norm*.linear"),
+            keep_half=(*_DIT_ENDS, "transformer.*.norm*.linear"),
             shallow=flux.shallow_denoiser,
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.
             quantization=Quantization(_DIT_ENDS, _NEAR_DB),
