@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt, TextIO, cast
 
@@ -79,7 +79,7 @@ def build(work: Work) -> Measured:
         progress.close()
     seconds = round(time.monotonic() - started, 1)
     said = work.log.read_text(errors="replace")
-    return Measured(seconds, _peak_host_bytes(), **reported(said), **asdict(products(said)))
+    return replace(Measured(seconds, _peak_host_bytes()), **reported(said), **asdict(products(said)))
 
 
 def _build(work: Work, log: TextIO, progress: Progress) -> None:

@@ -34,12 +34,13 @@ class ComponentError(UserError):
 
 @dataclass(frozen=True)
 class Quantization:
-    """What keeps a network's INT8 or FP8 form close to it, see `quantize`."""
+    """What keeps a network's form of fewer bits close to it, see `quantize`."""
 
     excluded: tuple[str, ...]
-    """Layers that stay as they are besides `Network.fp32`, by the start of their weights' names; `*` stands for any text."""
+    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32`, by the start of their weights' names; `*` stands for any
+    text."""
     smallest_psnr_db: Mapping[str, float]
-    """Mode -> how near a picture must be to that of the graph it was made of, dB."""
+    """Precision -> how near a picture must be to that of the graph it was made of, dB."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ by half precision's rounding led the quantised denoiser of tiny-sdxl to 0.07 (IN
 times as far to 0.08 and 0.17; these are twice that. A graph that computes something else errs by about 1.
 """
 
-_NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0}
+_NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0, "int8w": 28.0, "int4w": 28.0}
 """Below the worst that nano, the only trained network at hand, measured (docs/measured.md). Different pictures are 10 to 12 dB apart."""
 
 _UNET_ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "*.time_emb_proj")

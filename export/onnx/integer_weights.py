@@ -92,7 +92,7 @@ def rounded_in_blocks(weight: NDArray[Any], axis: int) -> Pair:
 
 
 def _int4(blocks: NDArray[np.float32], scale: NDArray[np.float16]) -> NDArray[np.float32]:
-    return np.clip(np.rint(blocks / scale.astype(np.float32)), _LOWEST_4, _HIGHEST_4)
+    return np.asarray(np.clip(np.rint(blocks / scale.astype(np.float32)), _LOWEST_4, _HIGHEST_4), np.float32)
 
 
 def _scale(needed: NDArray[np.float32]) -> NDArray[np.float16]:
