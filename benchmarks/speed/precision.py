@@ -56,7 +56,7 @@ def measure_precision(
             pipeline(request_tensors(prompt=prompt, face_images=photos, seed=seed, num_inference_steps=steps))["images"][0]
         )
 
-    cases = []
+    cases: list[dict[str, Any]] = []
     for photo in (PHOTOGRAPH.read_bytes(), None):
         for seed, prompt in enumerate((*UNSEEN, *PROMPTS)[:prompts]):
             psnr = picture_psnr_db(*(picture(name, prompt, photo, seed) for name in runs))

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt, TextIO, cast
 
@@ -79,7 +79,8 @@ def build(work: Work) -> Measured:
         progress.close()
     seconds = round(time.monotonic() - started, 1)
     said = work.log.read_text(errors="replace")
-    return replace(Measured(seconds, _peak_host_bytes()), **reported(said), **asdict(products(said)))
+    told: dict[str, Any] = {**reported(said), **asdict(products(said))}
+    return Measured(seconds, _peak_host_bytes(), **told)
 
 
 def _build(work: Work, log: TextIO, progress: Progress) -> None:
