@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_components, add_variant
-from export.engine.build import Target, build_apart, target_of
+from export.engine.build import Target, build_apart, target_of, told_products
 from export.engine.errors import EngineError
 from export.engine.options import NO_OPTIONS
 from export.engine.record import LOG, Purpose
@@ -42,6 +42,8 @@ ALL = [75, 86, 89, 120]
 
 SHORTENED = (TEXT_ENCODER, DENOISER)
 """Components that `--blocks` shortens; the others are whole."""
+
+NEEDS = ("activation_bytes", "weight_bytes", "scratch_bytes", "plan_bytes", "peak_host_bytes", "seconds")
 
 
 class CompiledError(UserError):
@@ -141,6 +143,8 @@ def built(case: Case, variant: Variant, graph: Path, target: Target, log: Path |
             measured = build_apart(work)
         except EngineError as error:
             return {"refused": str(error)}
+        for line in told_products(measured):
+            say(line)
         return {"plan_bytes": plan.stat().st_size, **asdict(measured)}
 
 
@@ -212,11 +216,19 @@ def run(args: argparse.Namespace) -> int:
             found.append((case, result))
             if args.record and "plan_bytes" in result:
                 blocks = args.blocks if case.component in SHORTENED else None
-                kept = Build(case.component, case.precision, case.largest, target.sm, target.label, **result, blocks=blocks)
+                needs = {name: result[name] for name in NEEDS}
+                kept = Build(case.component, case.precision, case.largest, target.sm, target.label, **needs, blocks=blocks)
                 keep(variant.name, [kept])
     print(shown(found), file=sys.stderr)
     emit(
-        "-".join(["compiled", args.variant, *(args.component or ())]),
+        "-".join(
+            [
+                "compiled",
+                *([args.precision] if args.precision not in (None, "fp16") else []),
+                args.variant,
+                *(args.component or ()),
+            ]
+        ),
         {
             "variant": args.variant,
             "sm": args.sm,

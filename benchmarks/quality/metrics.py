@@ -35,6 +35,13 @@ def verification_auc(same: Floats, other: Floats) -> float:
     return float((below + 0.5 * level).mean() / len(order))
 
 
+def auc_error(auc: float, same: int, other: int) -> float:
+    """Standard error of an area under the curve from `same` and `other` cosines, by the formula of Hanley and McNeil (1982)."""
+    both_same, both_other = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    squared = auc * (1 - auc) + (same - 1) * (both_same - auc**2) + (other - 1) * (both_other - auc**2)
+    return float((max(squared, 0.0) / (same * other)) ** 0.5)
+
+
 def text_accuracy(found: Mapping[str, NDArray[np.int64]], asked: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
     """Share of pictures that show what was asked, per attribute (asked -1: not mentioned), and their mean as `mean`."""
     shares = {}

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..measure.pictures import picture_psnr_db
 from ..measure.report import say
+from .metrics import auc_error
 
 if TYPE_CHECKING:
     from .judges import Jury, Pictures
@@ -32,7 +33,7 @@ REFERENCES = "references"
 """A sweep over the number of references, 1 to 4, each with its head turned aside; the same cases and noise at every number."""
 PRECISION = "precision"
 """A sweep over what the denoiser's graph computes in; everything else stays fp32."""
-PRECISIONS = ("fp32", "fp16", "int8w")
+PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
 NAMES = (*SWEEPS, REFERENCES, PRECISION)
 
 
@@ -75,15 +76,23 @@ def references(maker: Maker, jury: Jury, world: World, settings: Settings) -> tu
 def precisions(
     maker_of: Callable[[str], Maker], jury: Jury, cases: Cases, settings: Settings
 ) -> tuple[list[dict[str, Any]], Pictures]:
-    """The same for precisions of the denoiser. `psnr_db`: mean and least of the pictures against those of the first precision."""
+    """The same for precisions of the denoiser. `psnr_db`: mean and least of the pictures against those of the first precision;
+    `identity_kept`: similarity and AUC are the first's, or better, within the errors of those."""
     points, rows = [], []
     for name in PRECISIONS:
         pictures, seconds = timed(maker_of(name), cases, settings, f"precision {name}")
         rows.append(pictures)
         near = [picture_psnr_db(a, b) for a, b in zip(pictures, rows[0], strict=True)]
         psnr = {"mean": round(float(np.mean(near)), 2), "least": round(min(near), 2)}
-        points.append({"value": name, **point(jury, pictures, cases), "psnr_db": psnr, "seconds_per_picture": seconds})
+        found = point(jury, pictures, cases)
+        points.append({"value": name, **found, "psnr_db": psnr, "seconds_per_picture": seconds})
+        points[-1]["identity_kept"] = identity_kept(found, points[0])
     return points, np.stack(rows)
+
+
+def identity_kept(found: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
+    """Whether neither similarity nor AUC is below the reference's by more than the standard error of the reference's."""
+    return all(found[name] >= reference[name] - reference[f"{name}_error"] for name in ("id_similarity", "verification_auc"))
 
 
 def point(jury: Jury, pictures: Pictures, cases: Cases) -> dict[str, Any]:
@@ -95,6 +104,9 @@ def point(jury: Jury, pictures: Pictures, cases: Cases) -> dict[str, Any]:
         "text_accuracy": columns["text_accuracy"]["mean"],
         "clip_t": columns["clip_t"],
         "verification_auc": columns["verification_auc"],
+        "verification_auc_error": round(
+            auc_error(columns["verification_auc"], len(cases), len(cases) * (len(jury.people) - 1)), 4
+        ),
         "no_face_rate": columns["no_face_rate"],
     }
 

@@ -390,4 +390,12 @@ def _told(record: Record) -> str:
     """A plan's figures in a line for people."""
     parts = [("weights", record.measured.weight_bytes), ("activations", record.measured.activation_bytes)]
     sizes = [f"{what} {size / 1e6:,.1f} MB" for what, size in (("plan", record.plan_bytes), *parts) if size is not None]
-    return f"{', '.join(sizes)}, built in {record.measured.seconds:.1f} s"
+    return f"{', '.join([*sizes, *told_products(record.measured)])}, built in {record.measured.seconds:.1f} s"
+
+
+def told_products(measured: Measured) -> list[str]:
+    """What a plan's products read, in words; empty where the log does not say."""
+    words = [f"{count} products {types}" for types, count in measured.factors.items()]
+    if measured.unfolded:
+        words.append(f"{measured.unfolded} weights unfolded first, the largest {measured.unfolded_bytes / 1e6:,.1f} MB")
+    return words

@@ -23,26 +23,10 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from .build import add_selection, purpose_of, selected, this_machine
 from .errors import EngineError
+from .log_layers import is_fused_product
 from .record import Purpose, Record, check_plan
 from .shapes import bounds_from, narrower
-
-UNKNOWN = "unknown"
-
-# What we call a type, narrowest first -> how the inspector's versions write it within a longer text, as `Channel major FP16 format
-# where channel % 8 == 0`.
-_TYPES = (
-    ("FP4", r"\bFP4\b|\bE2M1\b"),
-    ("FP8", r"\bFP8\b|\bE4M3\b|\bFP8E4M3\b"),
-    ("INT8", r"\bINT8\b"),
-    ("BF16", r"\bBF16\b|\bBFLOAT16\b"),
-    ("FP16", r"\bFP16\b|\bHALF\b|\bFLOAT16\b"),
-    ("FP32", r"\bFP32\b|\bFLOAT\b|\bFLOAT32\b"),
-    ("INT64", r"\bINT64\b"),
-    ("INT32", r"\bINT32\b"),
-    ("BOOL", r"\bBOOL\b"),
-)
-_INDICES = ("INT64", "INT32", "BOOL")
-"""Types that are counted with, not computed in."""
+from .types import UNKNOWN, narrowest, type_of
 
 _KERNELS = (
     ("FP8", r"e4m3|fp8"),
@@ -53,7 +37,7 @@ _KERNELS = (
 )
 """Precision -> what the name of a kernel has in it, more specific first: `bf16` contains `f16`, TF32 kernels read FP32."""
 
-_PRODUCT_TYPES = re.compile(r"conv|gemm|matrixmultiply|matmul|fusedmultihead|attention|mha|myelin", re.IGNORECASE)
+_PRODUCT_TYPES = re.compile(r"conv|correlation|gemm|matrixmultiply|matmul|fusedmultihead|attention|mha|myelin", re.IGNORECASE)
 _PRODUCT_NAMES = re.compile(r"conv|gemm|matmul|_mm|mha|attention|einsum", re.IGNORECASE)
 _MOVES = re.compile(r"reformat|shuffle|noop|constant|cast|copy|signal|wait|slice|concat", re.IGNORECASE)
 
@@ -63,7 +47,7 @@ class Rule:
     """What an engine of one precision computes in."""
 
     types: tuple[str, ...]
-    """Of its products, by the names of `_TYPES`."""
+    """Of its products, by the names of `types`."""
     largest_other_share: float
     """Of the products, how many may have another type."""
     made_by: str = "python -m export onnx"
@@ -79,14 +63,16 @@ RULES: Mapping[str, Rule] = {
     "fp32": Rule(("FP32",), 0.0, exactly=True),
     "fp16": Rule(_HALF, 0.1),
     "int8w": Rule(_HALF, 0.1),
+    "int4w": Rule(_HALF, 0.1),
     "int8": Rule(("INT8",), 0.4, _QUANTIZED),
     "fp8": Rule(("FP8",), 0.4, _QUANTIZED),
 }
 """Precision -> what its engines compute in. Every precision that a placement names has one.
 
-A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly. `int8w` is about how
-weights are stored; its products are those of fp16. In int8 and fp8 attention's products and the excluded layers keep the graph's other
-type, 20 to 32 of 100 products in our denoisers, and `export quantize` accepts a tenth of the others too: less than 40 of 100 together.
+A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly. `int8w` and `int4w` are
+about how weights are stored; their products are those of fp16. In int8 and fp8 attention's products and the excluded layers keep the
+graph's other type, 20 to 32 of 100 products in our denoisers, and `export quantize` accepts a tenth of the others too: less than 40 of
+100 together.
 """
 
 
@@ -153,6 +139,8 @@ def _is_product(name: str, kind: str, parameters: str, layer: Mapping[str, Any])
         return False
     if kind.lower() == "kgen":  # a generated kernel of pointwise operations, unless its own name says more
         return bool(re.search(r"mha|attention", name, re.IGNORECASE))
+    if is_fused_product(name):
+        return True
     texts = " ".join((kind, parameters))
     return bool(_PRODUCT_TYPES.search(texts)) or bool(
         _PRODUCT_NAMES.search(name) and ("TacticName" in layer or "Weights" in layer)
@@ -161,14 +149,13 @@ def _is_product(name: str, kind: str, parameters: str, layer: Mapping[str, Any])
 
 def _precision(layer: Mapping[str, Any]) -> str:
     """Of what goes in, since products of half precision may well answer in FP32."""
-    inputs = [_type(_format(tensor)) for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)]
-    factors = [found for found in inputs if found != UNKNOWN and found not in _INDICES]
-    if factors:
-        # A product's type is that of its narrowest factor; an FP32 bias or mask beside it changes nothing.
-        return min(factors, key=[name for name, _ in _TYPES].index)
+    inputs = [type_of(_format(tensor)) for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)]
+    narrow = narrowest(inputs)
+    if narrow != UNKNOWN:
+        return narrow  # a product's type is that of its narrowest factor; an FP32 bias or mask beside it changes nothing
     weights = layer.get("Weights")
-    if isinstance(weights, dict) and _type(str(weights.get("Type", ""))) != UNKNOWN:
-        return _type(str(weights["Type"]))
+    if isinstance(weights, dict) and type_of(str(weights.get("Type", ""))) != UNKNOWN:
+        return type_of(str(weights["Type"]))
     tactic = str(layer.get("TacticName", "")).lower()
     kernel = next((precision for precision, pattern in _KERNELS if re.search(pattern, tactic)), UNKNOWN)
     return kernel if kernel != UNKNOWN else next((found for found in inputs if found != UNKNOWN), UNKNOWN)
@@ -176,10 +163,6 @@ def _precision(layer: Mapping[str, Any]) -> str:
 
 def _format(tensor: Mapping[str, Any]) -> str:
     return str(tensor.get("Format/Datatype") or tensor.get("Datatype") or tensor.get("Format") or "")
-
-
-def _type(text: str) -> str:
-    return next((name for name, pattern in _TYPES if re.search(pattern, text.upper())), UNKNOWN)
 
 
 # ---------------------------------------------------------------------------------------------------------------- command

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,10 @@ class Measured:
     scratch_bytes: int | None = None
     """The largest that a single kernel asks for; part of the activations."""
     weight_bytes: int | None = None
+    factors: Mapping[str, int] = field(default_factory=dict)
+    """As TensorRT for RTX tells it, see `log_layers.Products`; empty where the log lists no layers."""
+    unfolded: int = 0
+    unfolded_bytes: int = 0
 
 
 @dataclass(frozen=True)

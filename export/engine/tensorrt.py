@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt, TextIO, cast
 
@@ -34,6 +34,7 @@ from faceclip_serving.contract.placements import Runtime
 from faceclip_serving.contract.tensors import DType, Signature
 
 from .errors import EngineError
+from .log_layers import Log, products
 from .options import Options
 from .progress import Progress
 from .record import Measured
@@ -77,12 +78,14 @@ def build(work: Work) -> Measured:
     finally:
         progress.close()
     seconds = round(time.monotonic() - started, 1)
-    return Measured(seconds, _peak_host_bytes(), **reported(work.log.read_text(errors="replace")))
+    said = work.log.read_text(errors="replace")
+    told: dict[str, Any] = {**reported(said), **asdict(products(said))}
+    return Measured(seconds, _peak_host_bytes(), **told)
 
 
 def _build(work: Work, log: TextIO, progress: Progress) -> None:
     options = work.options
-    with _logging(log):
+    with _logging(log, layers=work.runtime.ahead_of_time):
         network = parsed(work.onnx)
         check_network(work.onnx, network[1], work.signature)
         profile = Profile()
@@ -114,6 +117,10 @@ def _build(work: Work, log: TextIO, progress: Progress) -> None:
 
         def finish(_: trt.Builder, __: trt.INetworkDefinition, found: trt.IBuilderConfig) -> None:
             found.clear_flag(trt.BuilderFlag.TF32)
+            if work.runtime.ahead_of_time:
+                # Products that could run side by side would: each with 8 MiB of scratch memory of its own, and for little, since
+                # a product fills a card. It happens with INT8 and INT4 weights, whose products are not merged into one.
+                found.max_aux_streams = 0
             if options.stripped and not options.refit:
                 found.set_flag(trt.BuilderFlag.__members__["REFIT_IDENTICAL"])
 
@@ -221,10 +228,11 @@ def load(path: Path) -> trt.ICudaEngine:
 
 
 @contextmanager
-def _logging(log: TextIO) -> Iterator[None]:
-    """All that Polygraphy and the compiler say, but their verbose chatter, goes to `log`."""
+def _logging(log: TextIO, layers: bool = False) -> Iterator[None]:
+    """All that Polygraphy and the compiler say, but their verbose chatter, goes to `log`. `layers`: of that, what it says of them."""
     G_LOGGER.colors = False
-    with G_LOGGER.verbosity(G_LOGGER.VERBOSE), redirect_stdout(log), redirect_stderr(log):
+    kept, level = (cast("TextIO", Log(log)), G_LOGGER.ULTRA_VERBOSE) if layers else (log, G_LOGGER.VERBOSE)
+    with G_LOGGER.verbosity(level), redirect_stdout(kept), redirect_stderr(kept):
         yield
 
 

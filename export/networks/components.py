@@ -33,12 +33,13 @@ class ComponentError(UserError):
 
 @dataclass(frozen=True)
 class Quantization:
-    """What keeps a network's INT8 or FP8 form close to it, see `quantize`."""
+    """What keeps a network's form of fewer bits close to it, see `quantize`."""
 
     excluded: tuple[str, ...]
-    """Layers that stay as they are besides `Network.fp32`, by the start of their weights' names; `*` stands for any text."""
+    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32`, by the start of their weights' names; `*` stands for any
+    text."""
     smallest_psnr_db: Mapping[str, float]
-    """Mode -> how near a picture must be to that of the graph it was made of, dB."""
+    """Precision -> how near a picture must be to that of the graph it was made of, dB."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,15 @@ class Network:
     """Brings the network, given example inputs, into a form whose activations fit half precision."""
     lora: tuple[Part, ...] = ()
     """What of a LoRA file changes it."""
-    keep_8bit: tuple[str, ...] = ()
-    """Starts of the names of weights that `int8w` leaves in FP16: what enters and leaves the network, and what modulates it."""
+    keep_half: tuple[str, ...] = ()
+    """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network, and what modulates it."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
     quantization: Quantization | None = None
     """None: it is not quantised."""
 
 
-_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2, "int8": 0.15, "fp8": 0.3}
+_TOLERANCE: Mapping[str, float] = {"fp32": 5e-5, "fp16": 1e-2, "int8w": 5e-2, "int4w": 0.3, "int8": 0.15, "fp8": 0.3}
 """A few times what seeded networks of either size err by; metadata.json has the figures of each export.
 
 `int8` and `fp8` are for an engine against the same quantised file on ONNX Runtime, see `verify`; how near that file is to the one it was
@@ -77,7 +78,7 @@ by half precision's rounding led the quantised denoiser of tiny-sdxl to 0.07 (IN
 times as far to 0.08 and 0.17; these are twice that. A graph that computes something else errs by about 1.
 """
 
-_NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0}
+_NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0, "int8w": 28.0, "int4w": 28.0}
 """Below the worst that nano, the only trained network at hand, measured (docs/measured.md). Different pictures are 10 to 12 dB apart."""
 
 _UNET_ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "*.time_emb_proj")
@@ -95,7 +96,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             sdxl.denoiser,
             "unet",
             _TOLERANCE,
-            keep_8bit=_UNET_ENDS,
+            keep_half=_UNET_ENDS,
             lora=(lora_parts.UNET,),
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
@@ -126,7 +127,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
                 "transformer.*_blocks.*.to_add_out.",
                 "transformer.single_transformer_blocks.*.proj_out.",
             ),
-            keep_8bit=(*_DIT_ENDS, "transformer.*.norm*.linear"),
+            keep_half=(*_DIT_ENDS, "transformer.*.norm*.linear"),
             shallow=flux.shallow_denoiser,
             lora=(lora_parts.DIT,),
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.

@@ -38,8 +38,8 @@ from . import graph, parity
 from .clock import Clock
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
-from .int8_weights import quantize
-from .precision import BYTES, to_half
+from .integer_weights import quantize
+from .precision import BYTES, WEIGHT_BITS, to_half
 from .record import METADATA, describe_files, identity, kept, versions, weights_source
 from .trace import OPSET, trace
 from .wanted import DEPTHS, PRECISIONS, Export
@@ -256,9 +256,9 @@ def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) 
     with clock.phase("graph"):
         graph.defer_weights(model, deferred_parameters(module))
         graph.clean(model)
-        if export.precision == "int8w":
+        if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
-            notes["int8"] = quantize(model, _row(export).keep_8bit)
+            notes.update(quantize(model, WEIGHT_BITS[export.precision], _row(export).keep_half))
         graph.conform(model, signature)
     with clock.phase("files"):
         graph.save(model, folder)

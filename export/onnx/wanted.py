@@ -14,8 +14,8 @@ from faceclip_serving.contract.variant import Variant
 if TYPE_CHECKING:
     from ..checkpoint.lora import Lora
 
-PRECISIONS = ("fp32", "fp16", "int8w")
-"""`int8w`: FP16 as in `fp16`, but large weights are stored as INT8, see `int8_weights`."""
+PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
+"""`int8w` and `int4w`: FP16 as in `fp16`, but large weights are stored as integers, see `integer_weights`."""
 
 DEPTHS = ("full", "shallow")
 """On what parity is proven: the component itself, or its form of fewer blocks."""

@@ -43,6 +43,20 @@ def test_identity_scores_separate_own_and_other_people() -> None:
     assert metrics.verification_auc(same, other) == pytest.approx((1 + 1 + 5.5 / 6) / 3)
 
 
+def test_the_error_of_an_auc_is_that_of_hanley_and_mcneil() -> None:
+    # Their worked example: an area of 0.893 from 51 and 58 cases has a standard error of 0.032.
+    assert metrics.auc_error(0.893, 51, 58) == pytest.approx(0.032, abs=1e-3)
+    assert metrics.auc_error(1.0, 10, 20) == 0.0
+
+
+def test_identity_is_kept_within_the_errors_of_the_reference() -> None:
+    reference = {"id_similarity": 0.4, "id_similarity_error": 0.02, "verification_auc": 0.9, "verification_auc_error": 0.03}
+    assert quality_sweeps.identity_kept({"id_similarity": 0.39, "verification_auc": 0.88}, reference)
+    assert quality_sweeps.identity_kept({"id_similarity": 0.6, "verification_auc": 1.0}, reference)
+    assert not quality_sweeps.identity_kept({"id_similarity": 0.37, "verification_auc": 0.95}, reference)
+    assert not quality_sweeps.identity_kept({"id_similarity": 0.45, "verification_auc": 0.86}, reference)
+
+
 def test_text_accuracy_ignores_what_was_not_asked() -> None:
     found = {"hat": np.array([1, 2, 3]), "time": np.array([0, 0, 0])}
     asked = {"hat": np.array([1, 2, 0]), "time": np.array([-1, -1, 1])}
@@ -77,8 +91,13 @@ def test_every_sweep_is_of_a_parameter_that_requests_have() -> None:
 
 
 def test_precisions_are_compared_with_the_first(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    monkeypatch.setattr(quality_sweeps, "point", lambda _jury, pictures, _cases: {"mean": float(pictures.mean())})
-    level = {"fp32": 100, "fp16": 100, "int8w": 110}
+    def point(_jury: Jury, pictures: NDArray[np.uint8], _cases: Cases) -> dict[str, float]:
+        """Brighter pictures are less alike."""
+        of = {"id_similarity": 11 - float(pictures.mean()) / 100, "verification_auc": 0.9}
+        return {**of, "id_similarity_error": 0.11, "verification_auc_error": 0.01}
+
+    monkeypatch.setattr(quality_sweeps, "point", point)
+    level = {"fp32": 100, "fp16": 100, "int8w": 110, "int4w": 112}
     asked = []
 
     def maker_of(name: str) -> Maker:
@@ -90,8 +109,10 @@ def test_precisions_are_compared_with_the_first(monkeypatch: pytest.MonkeyPatch,
 
     points, pictures = quality_sweeps.precisions(maker_of, cast(Jury, None), world.usual, {"seed": 1})
     assert [name for name, _ in asked] == [point["value"] for point in points] == list(level)
-    assert [point["psnr_db"]["least"] for point in points] == [MAX_PSNR_DB, MAX_PSNR_DB, pytest.approx(28.13, abs=0.01)]
-    assert pictures.shape[:2] == (3, len(world.usual)) and all(settings == {"seed": 1} for _, settings in asked)
+    least = [point["psnr_db"]["least"] for point in points]
+    assert least == [MAX_PSNR_DB, MAX_PSNR_DB, pytest.approx(28.13, abs=0.01), pytest.approx(26.55, abs=0.01)]
+    assert [point["identity_kept"] for point in points] == [True, True, True, False]
+    assert pictures.shape[:2] == (4, len(world.usual)) and all(settings == {"seed": 1} for _, settings in asked)
 
 
 def test_one_precision_of_the_denoiser_leaves_the_others_alone() -> None:

@@ -93,7 +93,9 @@ def test_a_module_under_another_name_is_another(tree, now):
 def test_the_exporters_sources_are_all_that_it_works_by_and_nothing_of_serving_or_engines():
     found = {path.relative_to(ROOT).as_posix() for path in reached(EXPORTER)}
     weights = {f"export/checkpoint/{name}.py" for name in ("read", "tensor_files", "parts", "committed", "seeded", "lora")}
-    steps = {f"export/onnx/{name}.py" for name in ("trace", "graph", "precision", "int8_weights", "parity", "example_inputs")}
+    steps = {
+        f"export/onnx/{name}.py" for name in ("trace", "graph", "precision", "integer_weights", "parity", "example_inputs")
+    }
     networks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export/networks").rglob("*.py")}
     assert weights | steps | networks | {"faceclip_serving/contract/signatures.py"} <= found
     rooms = {"faceclip_serving/contract", "export/checkpoint", "export/networks", "export/networks/faceclip", "export/onnx"}

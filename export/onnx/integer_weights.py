@@ -1,0 +1,160 @@
+"""INT8 and INT4 weights in an FP16 graph: a half or a quarter of the file and of the memory traffic, the same arithmetic.
+
+A weight W of a product becomes W8 x scale or W4 x scale, symmetric. INT8 has one scale per output channel: the largest absolute value of
+a channel is 127. INT4 has one per output channel and `BLOCK` values along the axis that is summed over, chosen for the least squared
+error. The graph says `DequantizeLinear(values, scale)` in front of the product, which stays in FP16.
+
+What is stored how follows what NVIDIA's compiler does with it, see docs/quantisation.md: matrix products read INT8 with scales per channel,
+and INT4 with scales per block, as they are; INT8 with scales per block is unfolded to FP16 in memory first. So are the weights of
+convolutions in either type, one at a time, and INT4 in blocks is refused there: they are INT8. Weights of FP32 products, small ones, and
+those that are named stay as they are. Knows ONNX graphs; nothing of networks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .graph import sizes
+
+SMALLEST = 4096
+"""Values; below that a weight is not worth its scales."""
+BLOCK = 64
+"""Values that share a scale in INT4. It divides the width of every layer of SDXL and FLUX; the usual 128 does not divide 320."""
+
+_LARGEST = 127
+_LOWEST_4, _HIGHEST_4 = -8, 7
+_SHARES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7)
+"""Of the scale at which nothing of a block is cut off: those that are tried."""
+
+Pair = tuple[NDArray[Any], NDArray[np.float16]]
+"""Integers of a weight's shape, and their scales."""
+
+
+def quantize(model: ir.Model, bits: int, keep: Iterable[str] = ()) -> dict[str, dict[str, int]]:
+    """Stores the FP16 weights of the graph's products as INT8 (`bits` 8), or those of matrix products as INT4 (4), in place.
+
+    Returns `int8` and `int4` -> how many weights, and how many values they have. `keep`: starts of the names of weights that stay FP16;
+    `*` stands for any text. A weight that another kind of operator reads, too, stays as well.
+    """
+    graph = model.graph
+    patterns = [f"{start}*" for start in keep]
+    counts = {f"int{width}": {"weights": 0, "values": 0} for width in sorted({8, bits}, reverse=True)}
+    for name, weight in list(graph.initializers.items()):
+        axes = {_channel_axis(use.node, use.idx) for use in weight.uses()}
+        axis = axes.pop() if len(axes) == 1 else None
+        tensor = weight.const_value
+        if axis is None or tensor is None or tensor.dtype != ir.DataType.FLOAT16 or tensor.size < SMALLEST:
+            continue
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        shape = sizes(tensor)
+        in_blocks = bits == 4 and len(shape) == 2 and shape[1 - axis] % BLOCK == 0
+        (_replace_by_int4 if in_blocks else _replace_by_int8)(graph, weight, tensor, axis)
+        count = counts["int4" if in_blocks else "int8"]
+        count["weights"] += 1
+        count["values"] += tensor.size
+    return counts
+
+
+def rounded(weight: NDArray[Any], axis: int) -> Pair:
+    """INT8 values of the weight's shape, and the FP16 scale of each channel on `axis`."""
+    wide = weight.astype(np.float32)
+    others = tuple(i for i in range(wide.ndim) if i != axis)
+    scale = _scale(np.abs(wide).max(axis=others) / _LARGEST)
+    by_channel = scale.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(wide.ndim)])
+    return np.rint(wide / by_channel).astype(np.int8), scale
+
+
+def rounded_in_blocks(weight: NDArray[Any], axis: int) -> Pair:
+    """INT4 values of a matrix, and the FP16 scale of every `BLOCK` of them along the other axis than the channels' `axis`.
+
+    Of several scales for a block the one with the least squared error is taken: a small one cuts off the largest values and rounds the
+    others less.
+    """
+    wide = np.moveaxis(weight.astype(np.float32), axis, 1)
+    blocks = wide.reshape(-1, BLOCK, wide.shape[1])
+    whole = np.abs(blocks).max(axis=1, keepdims=True) / _HIGHEST_4
+    best, least = np.zeros_like(whole, np.float16), np.full_like(whole, np.inf)
+    for share in _SHARES:
+        scale = _scale(whole * share)
+        error = np.square(_int4(blocks, scale) * scale - blocks).sum(axis=1, keepdims=True)
+        best = np.where(error < least, scale, best)
+        least = np.minimum(error, least)
+    values = _int4(blocks, best).reshape(wide.shape).astype(ml_dtypes.int4)
+    return np.moveaxis(values, 1, axis), np.moveaxis(best[:, 0], 1, axis)
+
+
+def _int4(blocks: NDArray[np.float32], scale: NDArray[np.float16]) -> NDArray[np.float32]:
+    return np.asarray(np.clip(np.rint(blocks / scale.astype(np.float32)), _LOWEST_4, _HIGHEST_4), np.float32)
+
+
+def _scale(needed: NDArray[np.float32]) -> NDArray[np.float16]:
+    """In FP16, not below what is needed, so that nothing exceeds the range; never 0, for channels and blocks of zeros."""
+    scale = needed.astype(np.float16)
+    scale = np.where(scale < needed, np.nextafter(scale, np.float16(np.inf)), scale)
+    return np.maximum(scale, np.finfo(np.float16).smallest_subnormal)
+
+
+def _channel_axis(node: ir.Node, position: int) -> int | None:
+    """The axis of output channels of an operator's weight; None where input `position` is no weight of a product."""
+    if position != 1:
+        return None
+    if node.op_type == "MatMul":
+        return 1
+    if node.op_type == "Gemm":
+        turned = node.attributes.get("transB")
+        return 0 if turned is not None and turned.as_int() else 1
+    return 0 if node.op_type == "Conv" else None
+
+
+def _replace_by_int8(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
+    pair = _Once(lambda: rounded(tensor.numpy(), axis))
+    _replace(graph, weight, pair, ir.DataType.INT8, [sizes(tensor)[axis]], {"axis": axis})
+
+
+def _replace_by_int4(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
+    pair = _Once(lambda: rounded_in_blocks(tensor.numpy(), axis))
+    scales = [size if i == axis else size // BLOCK for i, size in enumerate(sizes(tensor))]
+    _replace(graph, weight, pair, ir.DataType.INT4, scales, {"axis": 1 - axis, "block_size": BLOCK})
+
+
+def _replace(
+    graph: ir.Graph, weight: ir.Value, pair: _Once, dtype: ir.DataType, scales: list[int], attributes: dict[str, int]
+) -> None:
+    """Puts `DequantizeLinear` of a pair in the place of a weight. `scales`: their shape."""
+    name, shape = str(weight.name), weight.shape
+    assert shape is not None
+    integers = ir.LazyTensor(lambda: ir.Tensor(pair.take(0)), dtype, shape, name=f"{name}.{dtype.name.lower()}")
+    scale = ir.LazyTensor(lambda: ir.Tensor(pair.take(1)), ir.DataType.FLOAT16, ir.Shape(scales), name=f"{name}.scale")
+    stored = [
+        ir.Value(name=t.name, type=ir.TensorType(t.dtype), shape=ir.Shape(sizes(t)), const_value=t) for t in (integers, scale)
+    ]
+    node = ir.node("DequantizeLinear", inputs=stored, attributes=attributes)
+    wide = node.outputs[0]
+    wide.name, wide.type, wide.shape = f"{name}.wide", ir.TensorType(ir.DataType.FLOAT16), shape
+    first = min((use.node for use in weight.uses()), key=list(graph).index)
+    graph.insert_before(first, node)
+    weight.replace_all_uses_with(wide)
+    graph.initializers.pop(name)
+    for value in stored:
+        graph.register_initializer(value)
+
+
+class _Once:
+    """A pair that is made for whichever half is asked for first, and forgotten when both have been taken."""
+
+    def __init__(self, make: Callable[[], Pair]) -> None:
+        self._make = make
+        self._left: dict[int, Any] = {}
+
+    def take(self, half: int) -> Any:
+        if half not in self._left:
+            self._left = dict(enumerate(self._make()))
+        return np.ascontiguousarray(self._left.pop(half))
