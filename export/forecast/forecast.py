@@ -40,8 +40,8 @@ MODEL_BYTES: Mapping[str, int] = {PREPARE: 95_000_000, SAMPLER: 345_000_000, FIN
 PICTURE_COPIES = 10
 """FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
-EIGHT_BITS = ("fp8", "int8", "int8w")
-"""Precisions that store matrices so."""
+MATRIX_BITS: Mapping[str, int] = {"fp8": 8, "int8": 8, "int8w": 8, "int4w": 4}
+"""Precision -> bits of a matrix' element, where they are fewer than FP16's."""
 
 
 COMPILER, MODEL = "compiler", "model"
@@ -174,7 +174,7 @@ def _compiled(variant: Variant, component: str, graph: Graph, execution: Executi
             f"{component} of '{variant.name}': nothing is kept of what the compiler says that it needs; measure it:"
             f" python -m benchmarks compiled --variant {variant.name} --component {component} --record"
         )
-    counted = live_memory.weight_bytes(graph, 8 if execution.precision in EIGHT_BITS else None)
+    counted = live_memory.weight_bytes(graph, MATRIX_BITS.get(execution.precision))
     sources = {"weights": MODEL if found.weight_bytes is None else COMPILER, "activations": COMPILER}
     weights = counted if found.weight_bytes is None else found.weight_bytes
     return Need(execution, weights, found.activation_bytes, sources, found.compiler, found.notes)
@@ -184,7 +184,7 @@ def _followed(graph: Graph, execution: Execution) -> Need:
     """What ONNX Runtime needs of a graph."""
     wide = execution.precision == "fp32" or execution.runtime is ORT_CPU
     rules = replace(live_memory.ONNX_RUNTIME, half_bits=32) if wide else live_memory.ONNX_RUNTIME
-    matrix_bits = 8 if execution.precision in EIGHT_BITS else None
+    matrix_bits = MATRIX_BITS.get(execution.precision)
     sources = {"weights": MODEL, "activations": MODEL}
     return Need(execution, live_memory.weight_bytes(graph, matrix_bits, rules), live_memory.peak_bytes(graph, rules), sources)
 
