@@ -1,6 +1,7 @@
 """Real plans of TensorRT for RTX, compiled here by NVIDIA's compiler: no GPU is needed for that."""
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -43,7 +44,7 @@ def linked(source, folder):
     folder.mkdir(parents=True)
     for path in source.iterdir():
         if path.name.startswith((ONNX_FILE, "metadata")):
-            (folder / path.name).hardlink_to(path)
+            shutil.copy(path, folder)  # a hard link would make others refuse the weights, which have more than one name then
     return folder
 
 
