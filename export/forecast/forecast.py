@@ -22,6 +22,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..commandline import add_components, add_placement, add_runtime, add_variant
 from ..engine.shapes import parse_size
 from ..onnx.errors import GraphError
+from ..onnx.wanted import WEIGHT_BITS
 from ..paths import onnx_folder
 from . import compiled, live_memory
 from .shapes import Graph, concrete, find, record
@@ -40,7 +41,7 @@ MODEL_BYTES: Mapping[str, int] = {PREPARE: 95_000_000, SAMPLER: 345_000_000, FIN
 PICTURE_COPIES = 10
 """FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
-MATRIX_BITS: Mapping[str, int] = {"fp8": 8, "int8": 8, "int8w": 8, "int4w": 4}
+MATRIX_BITS: Mapping[str, int] = {"fp8": 8, "int8": 8, **WEIGHT_BITS}
 """Precision -> bits of a matrix' element, where they are fewer than FP16's."""
 
 

@@ -39,10 +39,10 @@ from .clock import Clock
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .integer_weights import quantize
-from .precision import BYTES, WEIGHT_BITS, to_half
+from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, versions, weights_source
 from .trace import OPSET, trace
-from .wanted import DEPTHS, PRECISIONS, Export
+from .wanted import DEPTHS, PRECISIONS, WEIGHT_BITS, Export
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""

@@ -20,8 +20,6 @@ from ..checkpoint.deferred import cast
 
 BYTES = {"fp32": 4, "fp16": 2, "int8w": 1, "int4w": 1}
 """Bytes of most weights in a file, rounded up."""
-WEIGHT_BITS = {"int8w": 8, "int4w": 4}
-"""Precisions of FP16 products whose weights are stored as integers -> bits of most of them."""
 
 FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
 """Layers whose parameters stay FP32: they divide by statistics of their input."""

@@ -19,7 +19,13 @@ from .probe import Schedule, probed
 
 def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
     """The schedule of the request. Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step."""
-    found = _schedule(*_key(variant, request))
+    key = _key(variant, request)
+    found = _known.get(key)
+    if found is None:
+        found = _found(*key)
+        while len(_known) >= KNOWN:
+            _known.pop(next(iter(_known)), None)
+        _known[key] = found
     if isinstance(found, str):
         raise InvalidRequest(found)
     return found
@@ -38,17 +44,6 @@ def _key(variant: Variant, request: GenerationRequest) -> tuple[str, str, str, s
     )
     config_told, options, timesteps_told = told
     return request.scheduler, config_told, options, timesteps_told, steps
-
-
-def _schedule(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
-    key = (name, config, options, timesteps, steps)
-    found = _known.get(key)
-    if found is None:
-        found = _found(*key)
-        while len(_known) >= KNOWN:
-            _known.pop(next(iter(_known)), None)
-        _known[key] = found
-    return found
 
 
 KNOWN = 4096

@@ -143,11 +143,11 @@ class Service:
                 check_own(SAMPLER, who)
             if asked is None or isinstance(asked, Start):
                 job = self._job(arrays)
-                answer = partial(self._answered, asked, arrays, reply, job)
+                draw = partial(self._drawn, asked, arrays, reply, job)
                 if is_known(self._variant, job.request):
-                    answer()
+                    draw()
                 else:
-                    self._begin(answer)
+                    self._begin(draw)
                 return
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
@@ -157,17 +157,23 @@ class Service:
         else:
             self._answered(asked, arrays, reply)
 
-    def _answered(self, asked: Operation | None, arrays: Mapping[str, Array], reply: Reply, job: Job | None = None) -> None:
+    def _drawn(self, asked: Start | None, arrays: Mapping[str, Array], reply: Reply, job: Job) -> None:
+        """Lets a run begin, unless nobody waits for it any more."""
         try:
-            if job is not None and self._lives.lost([job.place]):
+            if self._lives.lost([job.place]):
                 raise self._lives.why(job.place) or Cancelled("the request has ended before its schedule was looked for")
-            if job is not None and isinstance(asked, Start):
-                answer = self._start(asked, arrays, job)
-            elif job is not None:
+            if asked is None:
                 self._run(arrays, reply, job)
                 return
-            else:
-                answer = self._operations[type(asked)](asked, arrays)
+            answer = self._start(asked, arrays, job)
+        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
+            reply.refuse(error)
+        else:
+            reply.send({"report": json_tensor(answer)})
+
+    def _answered(self, asked: Operation, arrays: Mapping[str, Array], reply: Reply) -> None:
+        try:
+            answer = self._operations[type(asked)](asked, arrays)
         except Exception as error:  # noqa: BLE001 - the same
             reply.refuse(error)
         else:

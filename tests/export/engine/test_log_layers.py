@@ -18,7 +18,7 @@ from export.engine.shapes import ShapeRange
 from export.networks.components import network
 from export.onnx import graph
 from export.onnx.integer_weights import quantize
-from export.onnx.precision import WEIGHT_BITS
+from export.onnx.wanted import WEIGHT_BITS
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.signatures import DENOISER
