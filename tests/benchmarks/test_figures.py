@@ -15,6 +15,8 @@ from benchmarks.measure.floor import Peak, component_sizes, floor_s, request_flo
 from benchmarks.measure.report import RESULTS
 from benchmarks.measure.sweep import SweepError, points, usual_point
 from benchmarks.measure.table import table
+from benchmarks.quality.command import result_name
+from benchmarks.quality.sweeps import NAMES
 from benchmarks.speed import compare
 from benchmarks.speed.compare import agreement, figures, ratios, take_turns
 from benchmarks.speed.latency import bars, summary, times_table
@@ -219,3 +221,9 @@ def test_the_chart_that_is_kept_is_drawn_from_the_figures_beside_it(tmp_path: Pa
 def test_a_chart_of_nothing_is_refused(bars):
     with pytest.raises(ValueError, match="finite values from 0 on"):
         bar_chart("title", "ms", bars)
+
+
+# ------------------------------------------------------------------------------------------------------------------ quality
+def test_a_part_of_the_sweeps_has_a_result_of_its_own():
+    assert result_name("nano", NAMES) == result_name("nano", ()) == "quality-nano"
+    assert result_name("nano", ["references", "precision"]) == "quality-nano-precision-references"
