@@ -13,6 +13,7 @@ class State(Enum):
 
     RESERVED = "reserved"
     PREPARING = "preparing"
+    ENCODING = "encoding"
     WAITING = "waiting"
     ACTIVE = "active"
     DECODING = "decoding"
@@ -42,7 +43,7 @@ class Ended:
 
 @dataclass(eq=False)
 class Request:
-    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to the loop."""
+    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to whoever does it."""
 
     place: str
     id: str
@@ -55,13 +56,11 @@ class Request:
     priority: str = "interactive"
     state: State = State.RESERVED
     work: Any = None
-    """What the loop does for it."""
+    """What is to be done for it: called while it is encoding, advanced by the loop, decoded."""
+    begun: bool = False
+    """Whether the encoders or the decoder are at it."""
     listener: Callable[[Any], None] | None = None
-    """Hears what becomes of the work: any number of events, and exactly one last one."""
-    result: Any = None
-    """What goes to the decoder when that is its turn."""
-    decoded: bool = False
-    """Whether it has gone there."""
+    """Hears what becomes of the work: any number of events, and exactly one last one, after which it is gone."""
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
