@@ -143,8 +143,8 @@ def picture(trial: Trial) -> dict[str, Any]:
 
 
 def on_card(trial: Trial) -> dict[str, Any]:
-    """Everything that the placement has on the card, loaded at once, as the server has it; guided steps and a decode of the usual
-    picture. One process, so one CUDA context: a server with a process for each plan has more."""
+    """Everything that the placement has on the card, loaded at once in one process, as the server has it; guided steps and a decode
+    of the usual picture."""
     variant = VARIANTS[trial.variant]
     nets = components(variant)
     placement = trial.purpose(DENOISER).placement

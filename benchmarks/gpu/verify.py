@@ -124,27 +124,30 @@ def counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, 
     return {"sizes": dict(case), "flops": cost.flops, "weight_bytes": cost.weight_bytes}
 
 
-def export_missing(variant: Variant, placement: Placement, root: Path, checkpoint: Path | None) -> dict[str, Any]:
-    """Makes the ONNX files that are not there; those that are stay, whatever their weights. Raises `UserError`."""
+def export_missing(
+    variant: Variant, placement: Placement, names: Sequence[str], root: Path, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Makes those components' ONNX files that are not there; those that are stay, whatever their weights. Raises `UserError`."""
     from export.onnx.export import export_components  # torch
 
     wanted, there = [], []
-    for component, execution in placement.components.items():
-        folder = root / execution.precision / component
+    precisions = {name: placement.components[name].precision for name in names}
+    for component, precision in precisions.items():
+        folder = root / precision / component
         metadata = read_metadata(folder)
         if metadata is not None and is_whole(folder, metadata):
             there.append(component)
-        elif execution.precision in PRECISIONS:
+        elif precision in PRECISIONS:
             seeded = checkpoint is None and variant.weights == "checkpoint"
-            wanted.append(Export(variant, component, execution.precision, checkpoint, seeded=seeded))
+            wanted.append(Export(variant, component, precision, checkpoint, seeded=seeded))
         else:
             raise EngineError(
-                f"{component}: expected {execution.precision} in {folder}; make it with `python -m export quantize --variant"
-                f" {variant.name} --mode {execution.precision}`"
+                f"{component}: expected {precision} in {folder}; make it with `python -m export quantize --variant {variant.name}"
+                f" --mode {precision}`"
             )
     for _ in export_components(wanted, root):
         pass
-    found = {name: read_metadata(root / each.precision / name) or {} for name, each in placement.components.items()}
+    found = {name: read_metadata(root / precision / name) or {} for name, precision in precisions.items()}
     weights = {name: metadata.get("weights", {}).get("source", "unknown") for name, metadata in found.items()}
     return {"made": [each.component for each in wanted], "there": there, "weights": weights}
 
@@ -213,7 +216,7 @@ def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None,
     exported = parts.do(
         "export",
         "each graph made is within its tolerance of the torch network",
-        lambda: export_missing(variant, placement, root, args.checkpoint),
+        lambda: export_missing(variant, placement, args.component or COMPONENTS, root, args.checkpoint),
     )
     not_exported = "" if exported else "the export failed"
     built: dict[str, bool] = {}
