@@ -30,7 +30,7 @@ from export.forecast.forecast import predict
 from export.forecast.shapes import find
 from export.onnx.draw import SMALLEST_PSNR_DB
 from export.onnx.record import is_whole, read_metadata
-from export.onnx.wanted import PRECISIONS, Export
+from export.onnx.wanted import PRECISIONS, WEIGHT_BITS, Export
 from export.outputs import replacing, require_file
 from export.paths import onnx_folder
 from faceclip_serving.contract.placements import TENSORRT, TRT_RTX, Placement, Runtime, placement_of, placements
@@ -48,6 +48,8 @@ from .trial import Trial
 
 WITHOUT_CARD = "16gb"
 """The placement where no card says which."""
+OLDEST = {"fp8": OLDEST_FP8, **dict.fromkeys(WEIGHT_BITS, 86)}
+"""Precision -> the compute capability from which on products read it. A plan for several is one for the least of them."""
 TIMEOUT_S = 3600.0
 """Of one trial; the full-size denoiser on ONNX Runtime takes minutes."""
 
@@ -86,9 +88,9 @@ def chosen_placement(args: argparse.Namespace, card: Card | None) -> Placement:
 
 
 def capabilities(placement: Placement, card: Card | None) -> tuple[int, ...]:
-    """Of the cards to compile for, where there is none here: all that take the placement's precisions. With one: empty, the card's."""
-    fp8 = any(execution.precision == "fp8" for execution in placement.components.values())
-    return () if card else tuple(sm for sm in SERIES if sm >= OLDEST_FP8 or not fp8)
+    """Of the cards to compile for, where there is none here: all that read the placement's precisions. With one: empty, the card's."""
+    oldest = max(OLDEST.get(execution.precision, 0) for execution in placement.components.values())
+    return () if card else tuple(sm for sm in SERIES if sm >= oldest)
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts

@@ -82,6 +82,7 @@ def test_what_is_asked_for_goes_before_the_card(monkeypatch):
 def test_without_a_card_plans_are_for_all_that_take_their_precision():
     assert verify.capabilities(placements(SDXL)["8gb"], None) == (75, 86, 89, 120)
     assert verify.capabilities(placements(TINY_FLUX)["16gb"], None) == (89, 120)
+    assert verify.capabilities(placements(SDXL)["6gb-int8w"], None) == (86, 89, 120)
     assert verify.capabilities(placements(SDXL)["8gb"], RTX_3070) == ()
 
 
