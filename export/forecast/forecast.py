@@ -99,10 +99,9 @@ class Forecast:
 
     @property
     def contexts(self) -> int:
-        """Bytes of CUDA contexts: one of the server, where it runs a component itself, and one of each process on the card."""
-        used = [need.execution.runtime for need in self.components.values() if need.on_gpu]
-        in_python = sum(runtime.backend == "python" for runtime in used)
-        return CUDA_CONTEXT_BYTES * ((in_python < len(used)) + in_python)
+        """Bytes of CUDA contexts: one of the server, where a backend of its own runs a component, and one of the sampler's process."""
+        backends = {need.execution.runtime.backend == "python" for need in self.components.values() if need.on_gpu}
+        return CUDA_CONTEXT_BYTES * len(backends)
 
     @property
     def processes(self) -> int:
