@@ -195,7 +195,18 @@ def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_as_fp16)
 @without_driver
 def test_a_broken_bound_is_told_by_the_exit_code_and_the_other_parts_go_on(tmp_path, tiny_as_fp16, capsys):
     report = tmp_path / "report.json"
-    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "8gb", "--sm", "60", "--component", VAE_DECODER, "--rehearse"]
+    command = [
+        "gpu-verify",
+        "--variant",
+        "tiny-sdxl",
+        "--placement",
+        "8gb",
+        "--sm",
+        "60",
+        "--component",
+        VAE_DECODER,
+        "--rehearse",
+    ]
     assert main([*command, "--components", str(tiny_as_fp16), "--output", str(report)]) == 1
     document = json.loads(report.read_text())
     outcomes = {part["name"]: (part["outcome"], part["why"]) for part in document["parts"]}
