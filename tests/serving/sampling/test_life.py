@@ -10,9 +10,12 @@ from faceclip_serving.sampling.life import REASONS_KEPT, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .limits import limited
-from .stages import enter, finish
+from .stages import decode, enter, finish
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
+
+
+DRAWN = (State.ACTIVE, State.DECODING, State.FINISHING)
 
 
 class Clock:
@@ -88,18 +91,21 @@ def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
         lives.prepare(place)
     if state is State.ENCODING:
         lives.enter(place, str, heard.append)
-    if state in (State.WAITING, State.ACTIVE, State.DECODING):
+    if state in (State.WAITING, *DRAWN):
         working(lives, heard, place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
+    if state in DRAWN[1:]:
         lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     assert lives._alive[place].state is state
     error = MemoryError("x")
     assert lives.end(place, error)
     delivered(lives)
     assert lives.in_flight == 0 and lives.ends == [(place, error)]
-    assert heard == ([] if state in (State.RESERVED, State.PREPARING) else [Ended(error)])
+    told = {State.RESERVED: [], State.PREPARING: [], State.FINISHING: ["result"]}
+    assert heard == told.get(state, [Ended(error)])
 
 
 @pytest.mark.parametrize("state", list(State)[:-2])
@@ -111,10 +117,12 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
         lives.enter(place, str, [].append)
     elif state not in (State.RESERVED, State.PREPARING):
         working(lives, [], place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
-        finish(lives, request)
+    if state in DRAWN[1:]:
+        lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     for _ in range(5):
         clock.now += 4.0
         assert lives.renew([place, "unknown"]) == ["unknown"]
@@ -378,6 +386,32 @@ def test_encoders_go_round_the_tenants_too_and_a_batch_gives_way(clock):
     assert lives.counts().waiting == 4 and not active(lives), "nobody is active before it is encoded"
 
 
+def test_a_request_whose_pictures_are_handed_over_is_its_holders_alone(lives, clock):
+    """What its caller is told and what is counted is then the same, whatever happens while files are written."""
+    heard = []
+    place = lives.admit(id="mine", deadline=3.0).place
+    working(lives, heard, place=place)
+    (request,) = active(lives)
+    lives.finish(request, "result")
+    assert lives.counts().decoding == 1 and lives.counts().finishing == 0
+    decode(lives)
+    clock.now = 4.0
+    assert not lives.cancel("mine") and not lives.leave(place) and lives.renew([place]) == []
+    assert (lives.counts().decoding, lives.counts().finishing, lives.counts().waiting) == (0, 1, 0)
+    assert lives.end(place)
+    delivered(lives)
+    assert heard == ["result"] and lives.ends == [(place, None)]
+
+
+def test_a_caller_who_leaves_ends_its_request_once(lives):
+    place = lives.admit().place
+    assert lives.leave(place) and not lives.leave(place) and not lives.leave("unknown")
+    delivered(lives)
+    ((ended, error),) = lives.ends
+    assert ended == place and isinstance(error, Cancelled) and str(error) == "its caller is gone"
+    assert lives.counts().leaving == 1
+
+
 def test_the_oldest_is_decoded_first_and_each_once(lives):
     first, second = working(lives, []), working(lives, [])
     for request in reversed(active(lives)):
@@ -404,7 +438,7 @@ def test_a_newcomer_is_let_in_although_many_are_decoded(lives):
         working(lives, [], tenant="flood")
     while request := next((each for each in lives.round() if each.state is State.ACTIVE), None):
         finish(lives, request)
-        if lives.counts().decoding == 2 * LIMITS.max_active:
+        if lives.counts().finishing == 2 * LIMITS.max_active:
             break
     for _ in range(LIMITS.max_active + LIMITS.max_waiting):
         lives.admit(tenant="flood")
@@ -454,6 +488,7 @@ def test_states_are_told_by_these_names_in_metrics():
         "waiting",
         "active",
         "decoding",
+        "finishing",
         "leaving",
         "ended",
     ]
