@@ -1,6 +1,8 @@
 """The state machine of a request: every way through it."""
 
 import queue
+import threading
+import time
 
 import pytest
 
@@ -173,6 +175,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.counts().waiting == 1
+    assert str(end.error) == "ended by its id, as its caller wished"
 
 
 def test_turns_go_round_the_tenants(clock):
@@ -528,6 +531,27 @@ def test_work_that_comes_too_late_is_refused(lives, clock):
     clock.now = LIMITS.lease_s + 0.1
     with pytest.raises(Cancelled, match="nobody holds the request's place any more"):
         lives.enter(place, str, lambda event: None)
+
+
+@pytest.mark.parametrize("wait", ["next_to_encode", "next_to_decode"])
+def test_whoever_waits_for_a_request_sleeps_until_there_is_one(lives, monkeypatch, wait):
+    looks = []
+    monkeypatch.setattr(lives, "_sweep", lambda: looks.append(threading.current_thread()))
+    found = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: found.put(getattr(lives, wait)()), daemon=True)
+    waiting.start()
+    while waiting not in looks:
+        time.sleep(0.001)
+    for _ in range(10):
+        lives.counts()  # as others look, and change nothing
+        time.sleep(0.01)
+    assert looks.count(waiting) == 1 and found.empty()
+    place = lives.admit().place
+    lives.enter(place, str, lambda event: None)
+    if wait == "next_to_decode":
+        encode(lives)
+        lives.finish(active(lives)[0], "result")
+    assert found.get(timeout=10).place == place
 
 
 def test_states_are_told_by_these_names_in_metrics():
