@@ -221,7 +221,6 @@ class Lives:
             if request is not None:
                 request.state = State.ENDED
                 self._note_change()
-                self._changed.notify_all()
             return ended
 
     def give_up(self, place: str, error: Exception | None) -> bool:

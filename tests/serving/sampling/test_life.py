@@ -1,6 +1,8 @@
 """The state machine of a request: every way through it."""
 
 import queue
+import threading
+import time
 
 import pytest
 
@@ -10,7 +12,7 @@ from faceclip_serving.sampling.life import REASONS_KEPT, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .limits import limited
-from .stages import decode, enter, finish
+from .stages import decode, encode, enter, finish
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
 
@@ -173,6 +175,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.counts().waiting == 1
+    assert str(end.error) == "ended by its id, as its caller wished"
 
 
 def test_turns_go_round_the_tenants(clock):
@@ -478,6 +481,77 @@ def test_changes_are_told_while_the_loop_is_busy(lives):
     lives.stop()
     delivered(lives)
     assert told[-1].in_flight == 0
+
+
+def test_every_change_is_told(lives):
+    told = []
+    lives.on_change = told.append
+
+    def tells(change, **states):
+        change()
+        delivered(lives)
+        assert {state.value: count for state, count in told.pop().states.items() if count} == states
+
+    place = ""
+
+    def admit():
+        nonlocal place
+        place = lives.admit().place
+
+    tells(admit, reserved=1)
+    tells(lambda: lives.prepare(place), preparing=1)
+    tells(lambda: lives.enter(place, str, lambda event: None), encoding=1)
+    tells(lambda: encode(lives), waiting=1)
+    tells(lambda: active(lives), active=1)
+    tells(lambda: lives.finish(lives._alive[place], "result"), decoding=1)
+    tells(lambda: decode(lives), finishing=1)
+    tells(lambda: lives.give_up(place, MemoryError("x")), leaving=1)
+    tells(lambda: lives.end(place))
+    assert told == []
+
+
+def test_nothing_is_begun_for_those_whose_time_is_up(lives, clock):
+    late, good = (lives.admit(deadline=deadline).place for deadline in (3.0, None))
+    for place in (late, good):
+        lives.enter(place, place.__str__, lambda event: None)
+    clock.now = 3.1
+    assert lives.next_to_encode().place == good
+
+
+def test_nothing_is_decoded_for_those_whose_time_is_up(lives, clock):
+    late, good = (working(lives, [], place=lives.admit(deadline=deadline).place) for deadline in (3.0, None))
+    for request in list(active(lives)):
+        lives.finish(request, "result")
+    clock.now = 3.1
+    assert lives.next_to_decode().place == good and late != good
+
+
+def test_work_that_comes_too_late_is_refused(lives, clock):
+    place = lives.admit().place
+    clock.now = LIMITS.lease_s + 0.1
+    with pytest.raises(Cancelled, match="nobody holds the request's place any more"):
+        lives.enter(place, str, lambda event: None)
+
+
+@pytest.mark.parametrize("wait", ["next_to_encode", "next_to_decode"])
+def test_whoever_waits_for_a_request_sleeps_until_there_is_one(lives, monkeypatch, wait):
+    looks = []
+    monkeypatch.setattr(lives, "_sweep", lambda: looks.append(threading.current_thread()))
+    found = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: found.put(getattr(lives, wait)()), daemon=True)
+    waiting.start()
+    while waiting not in looks:
+        time.sleep(0.001)
+    for _ in range(10):
+        lives.counts()  # as others look, and change nothing
+        time.sleep(0.01)
+    assert looks.count(waiting) == 1 and found.empty()
+    place = lives.admit().place
+    lives.enter(place, str, lambda event: None)
+    if wait == "next_to_decode":
+        encode(lives)
+        lives.finish(active(lives)[0], "result")
+    assert found.get(timeout=10).place == place
 
 
 def test_states_are_told_by_these_names_in_metrics():
