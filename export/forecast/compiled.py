@@ -64,7 +64,11 @@ class Figures:
 
 
 def figures(variant: str, component: str, precision: str, largest: Mapping[str, int]) -> Figures | None:
-    """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled."""
+    """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled.
+
+    The nearest build is told: of the precision first, then of the most blocks, since scaling to another size errs less than leaving
+    blocks out, then of the size.
+    """
     builds = [build for build in read(variant) if build.component == component and build.largest.keys() == largest.keys()]
     if not builds:
         return None
@@ -73,7 +77,7 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
         builds,
         key=lambda each: (
             each.precision != precision,
-            each.blocks is not None,
+            -(math.inf if each.blocks is None else each.blocks),
             each.largest != largest,
             abs(math.log(each.elements / wanted)),
         ),
