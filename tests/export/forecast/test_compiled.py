@@ -57,7 +57,10 @@ def test_a_shortened_network_lends_no_weights(own_folder):
 
 def test_of_shortened_networks_the_one_with_more_blocks_is_nearer_whatever_its_size(own_folder):
     one, eight = replace(TWO, blocks=1), {"rows": 8, **SIDES}
-    keep("v", [one, replace(one, largest=eight, activation_bytes=2000), replace(TWO, largest=eight, activation_bytes=2200, blocks=2)])
+    keep(
+        "v",
+        [one, replace(one, largest=eight, activation_bytes=2000), replace(TWO, largest=eight, activation_bytes=2200, blocks=2)],
+    )
     assert figures("v", DENOISER, "fp16", eight).activation_bytes == 2200
     found = figures("v", DENOISER, "fp16", TWO.largest)
     assert found.activation_bytes == 550 and found.notes[0] == "activations as a network of 2 blocks of each kind has them"
