@@ -66,8 +66,7 @@ class Figures:
 def figures(variant: str, component: str, precision: str, largest: Mapping[str, int]) -> Figures | None:
     """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled.
 
-    The nearest build is told: of the precision first, then of the most blocks, since scaling to another size errs less than leaving
-    blocks out, then of the size.
+    The nearest build is told: of the precision, of the whole network, of the size; of several of one size, that with most blocks.
     """
     builds = [build for build in read(variant) if build.component == component and build.largest.keys() == largest.keys()]
     if not builds:
@@ -77,9 +76,10 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
         builds,
         key=lambda each: (
             each.precision != precision,
-            -(math.inf if each.blocks is None else each.blocks),
+            each.blocks is not None,
             each.largest != largest,
             abs(math.log(each.elements / wanted)),
+            -(each.blocks or 0),
         ),
     )
     notes = []

@@ -40,7 +40,7 @@ from .clock import Clock
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .integer_weights import quantize
-from .precision import BYTES, to_half, to_single
+from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, versions, weights_source
 from .trace import OPSET, trace
 from .wanted import DEPTHS, PRECISIONS, WEIGHT_BITS, Export
@@ -138,8 +138,9 @@ def _outline_in_process(export: Export) -> bytes:
     clock = Clock(f"{export.component} {export.precision}")
     with clock.phase("weights"):
         module = _module(export)
-    with clock.phase("conversion"):
-        _convert(export, module, parity.torch_run(module, export.signature), [])
+    if export.precision != "fp32":
+        with clock.phase("conversion"):
+            _convert(export, module, parity.torch_run(module, export.signature), [])
     model, _ = _graph(export, module, clock)
     return graph.outline(model).SerializeToString(deterministic=True)
 
@@ -243,8 +244,10 @@ def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case],
     run = parity.torch_run(module, export.signature)
     with clock.phase("reference"):
         references = [(case, run(case.inputs)) for case in cases]
-    with clock.phase("conversion"):
-        findings = _convert(export, module, run, references)
+    findings = []
+    if export.precision != "fp32":
+        with clock.phase("conversion"):
+            findings = _convert(export, module, run, references)
     notes: Any = module.notes
     operators = _write_graph(export, module, folder, clock)
     return _Written(parameters, notes, operators, references, findings)
@@ -255,11 +258,7 @@ def _module(export: Export, subset: bool = False) -> nn.Module:
 
 
 def _convert(export: Export, module: nn.Module, run: parity.Run, references: References) -> list[parity.Finding]:
-    """The arithmetic of its precision, in place. ONNX Runtime's CPU provider computes FP16 graphs in FP32, so overflow and rounding of
-    half precision show only here."""
-    if export.precision == "fp32":
-        to_single(module)
-        return []
+    """Half precision, in place. ONNX Runtime's CPU provider computes FP16 graphs in FP32, so overflow and rounding show only here."""
     row = _row(export)
     if row.fit_half is not None:
         row.fit_half(module, [parity.by_position(export.signature, case.inputs) for case, _ in references])

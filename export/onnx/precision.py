@@ -52,35 +52,15 @@ def to_half(module: nn.Module, keep_fp32: Iterable[str] = ()) -> None:
             full_name = f"{layer_name}.{name}" if layer_name else name
             if tensor.is_floating_point() and not any(fnmatch.fnmatchcase(full_name, pattern) for pattern in keep):
                 cast(tensor, torch.float16)
-    _compute_in(HalfArithmetic, module)
-
-
-def to_single(module: nn.Module) -> None:
-    """Makes `module`, which computes in FP32, write out its attention as one in FP16 does, in place."""
-    _compute_in(SingleArithmetic, module)
-
-
-def _compute_in(arithmetic: Callable[[], TorchFunctionMode], module: nn.Module) -> None:
-    """Makes `module` compute in an arithmetic, in place; what it returns is FP32."""
     compute = module.forward
 
     @functools.wraps(compute)
     def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
-        with arithmetic():
+        with HalfArithmetic():
             outputs = compute(*inputs)
         return tuple(output.float() for output in outputs)
 
     module.forward = forward
-
-
-class SingleArithmetic(TorchFunctionMode):
-    """While active, attention is `attention`; torch's exporter would copy every key once more in front of its product."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        chosen = attention if func is functional.scaled_dot_product_attention else func
-        return chosen(*args, **(kwargs or {}))
 
 
 class HalfArithmetic(TorchFunctionMode):

@@ -55,17 +55,17 @@ def test_a_shortened_network_lends_no_weights(own_folder):
     assert figures("v", DENOISER, "fp16", TWO.largest).notes == (), "the whole one is nearer"
 
 
-def test_of_shortened_networks_the_one_with_more_blocks_is_nearer_whatever_its_size(own_folder):
+def test_of_shortened_networks_of_one_size_the_one_with_most_blocks_is_told(own_folder):
     one, eight = replace(TWO, blocks=1), {"rows": 8, **SIDES}
     keep(
         "v",
-        [one, replace(one, largest=eight, activation_bytes=2000), replace(TWO, largest=eight, activation_bytes=2200, blocks=2)],
+        [replace(TWO, largest=eight, activation_bytes=2200, blocks=2), replace(one, largest=eight, activation_bytes=2000), one],
     )
-    assert figures("v", DENOISER, "fp16", eight).activation_bytes == 2200
+    found = figures("v", DENOISER, "fp16", eight)
+    assert found.activation_bytes == 2200 and found.notes == ("activations as a network of 2 blocks of each kind has them",)
+    assert figures("v", DENOISER, "fp16", {"rows": 16, **SIDES}).activation_bytes == 4400, "scaled from it as well"
     found = figures("v", DENOISER, "fp16", TWO.largest)
-    assert found.activation_bytes == 550 and found.notes[0] == "activations as a network of 2 blocks of each kind has them"
-    keep("v", [replace(TWO, activation_bytes=560, blocks=2)])
-    assert figures("v", DENOISER, "fp16", TWO.largest).activation_bytes == 560
+    assert found.activation_bytes == 500 and found.notes == ("activations as a network of 1 block of each kind has them",)
 
 
 def test_nothing_is_nothing(own_folder):
