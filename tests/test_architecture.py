@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "deploy": set(),
 }
 """Room -> the rooms that it may import, itself left out."""
-BY_NAME = {"export.commandline", "benchmarks.measure.gpu", "benchmarks.mutants.worker"}
+BY_NAME = {"export.commandline", "benchmarks.measure.gpu", "benchmarks.measure.sleeping_denoiser", "benchmarks.mutants.worker"}
 """Modules that import by a name which is not in their text: commands of a table, a library that may be missing, what tests load."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
 """Where programs start: they may name any room of their package."""
@@ -113,7 +113,7 @@ def test_torch_is_needed_by_the_sampler_alone():
     names = ["prepare", "finish", "streaming", "prompts", "onnx_component", "encoding_cache"]
     assert not loaded("import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {"torch", "diffusers"}
     stub = "sys.modules['triton_python_backend_utils'] = type(sys)('stub'); "
-    names = ["adapter", "component_model"]
+    names = ["adapter", "front", "holder", "lanes"]
     assert not loaded(stub + "import " + ", ".join(f"faceclip_serving.models.{name}" for name in names)) & {
         "torch",
         "diffusers",

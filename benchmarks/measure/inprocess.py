@@ -14,30 +14,23 @@ from pathlib import Path
 from export.paths import ROOT
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.placements import Execution, Placement
+from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.signatures import (
-    COMPONENTS,
     DENOISER,
-    ENCODERS,
     FACE_ENCODER,
     PREPARE,
     TEXT_ENCODER,
     VAE_DECODER,
-    VAE_TILE,
-    bounds,
     components,
 )
-from faceclip_serving.contract.tensors import Array, Bounds, Signature, bytes_tensor
+from faceclip_serving.contract.tensors import Array, bytes_tensor
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.face.detectors import YuNet
-from faceclip_serving.models.encoding_cache import EncodingCache
+from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
-from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.models.trt_component import TrtComponent
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.tiling import Run, tiled
 
 Arrays = dict[str, Array]
 _DIGEST = package_digest(ROOT / "faceclip_serving")
@@ -75,6 +68,7 @@ class Pipeline:
         self.seconds["sample"] = time.monotonic() - started
         job.stamp("denoised")
         image = self._timed(VAE_DECODER, {"latents": latents})
+        job.stamp("decoded")
         return dict(self._timed("finish", {**image, "report": job.encode()}))
 
     def _timed(self, stage: str, arrays: Arrays) -> Mapping[str, Array]:
@@ -86,27 +80,13 @@ class Pipeline:
 
 def load(variant: Variant, placement: Placement, repository: Path, threads: int = 0) -> Pipeline:
     """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
-    nets, limits = components(variant), bounds(variant, placement.denoiser_rows, placement.vae_tile)
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
         PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
         "finish": partial(finish, variant, placement, _DIGEST),
     }
-    for name in COMPONENTS:
-        execution = placement.components[name]
-        tile = placement.vae_tile if name == VAE_DECODER else 0
-        path = repository / (VAE_TILE if tile else name) / "1" / execution.runtime.artifact
-        run = _component(path, nets[name], execution, limits[name], threads)
-        if tile:
-            stages[name] = tiled(run, tile, variant.latent_scale)
-        else:
-            stages[name] = EncodingCache(run, nets[name], placement.remembered_bytes(name)) if name in ENCODERS else run
-    return Pipeline(variant, placement.denoiser_rows, stages)
-
-
-def _component(path: Path, signature: Signature, execution: Execution, limits: Bounds, threads: int) -> Run:
-    """A component of a repository, by ONNX Runtime or TensorRT. A plan stays loaded until the process ends."""
-    if execution.runtime.providers:
-        return OnnxComponent(path, signature, execution.runtime.providers, limits, threads).run
-    return TrtComponent(path, signature, execution, limits).run
+    opened = Components(
+        variant, placement, lambda name: repository / placement.folder(name), placement.encoding_cache_bytes, threads=threads
+    )
+    return Pipeline(variant, placement.denoiser_rows, {**stages, **opened.networks})

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from faceclip_serving.contract.signatures import DENOISER
+from faceclip_serving.contract.signatures import SAMPLER
 
-from .sleeping_denoiser import SLEEP_FILE
+from .sleeping_denoiser import AWAKE, SLEEP_FILE
 
 SLEEPING = Path(__file__).with_name("sleeping_denoiser.py")
 
@@ -43,6 +43,8 @@ def with_sleeping_denoiser(repository: Path, sleep: Sleep) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="sleeping-") as folder:
         copy = Path(folder) / "repository"
         shutil.copytree(repository, copy)
-        shutil.copyfile(SLEEPING, copy / DENOISER / "1" / "model.py")
-        (copy / DENOISER / "1" / SLEEP_FILE).write_text(json.dumps(asdict(sleep)))
+        sampler = copy / SAMPLER / "1"
+        (sampler / "model.py").rename(sampler / f"{AWAKE}.py")
+        shutil.copyfile(SLEEPING, sampler / "model.py")
+        (sampler / SLEEP_FILE).write_text(json.dumps(asdict(sleep)))
         yield copy

@@ -1,4 +1,4 @@
-"""A denoiser that sleeps: `denoiser/1/model.py` of the repository that `sleeping.py` makes.
+"""A denoiser that sleeps: `sampler/1/model.py` of the repository that `sleeping.py` makes, over the sampler's own.
 
 What it predicts for a row depends on all that the row holds and on nothing else, so a picture shows whether any bit of any of its rows
 was another request's.
@@ -6,17 +6,22 @@ was another request's.
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 import zlib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array
 
+AWAKE = "awake"
+"""The sampler's own model, as a module beside this one."""
 SLEEP_FILE = "sleep.json"
 """Beside this file: the seconds of a call, and of each of its rows."""
 
@@ -31,13 +36,18 @@ def predict(inputs: Mapping[str, Array], call_s: float, row_s: float) -> dict[st
     return {"noise_pred": (0.5 * latents + moved.reshape(-1, 1, 1, 1)).astype(np.float32)}
 
 
-class TritonPythonModel:
-    def initialize(self, args: dict[str, str]) -> None:
-        from faceclip_serving.models import adapter  # here, since whoever makes a repository has no Triton
+def __getattr__(name: str) -> Any:
+    """`TritonPythonModel`, the sampler's own with this denoiser. When it is asked for, since whoever makes a repository has no Triton."""
+    if name != "TritonPythonModel":
+        raise AttributeError(name)
+    from faceclip_serving.models.components import Components
 
-        setup = adapter.setup(args)
-        self._signature, self._respond = setup.signature, adapter.respond
-        self._predict = partial(predict, **json.loads((setup.folder / SLEEP_FILE).read_text()))
+    class Sleeping(Components):
+        def __init__(self, *told: Any) -> None:
+            super().__init__(*told)
+            sleep = json.loads(Path(__file__).with_name(SLEEP_FILE).read_text())
+            self.networks = {**self.networks, DENOISER: partial(predict, **sleep)}
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._respond(request, self._signature, self._predict) for request in requests]
+    awake: Any = importlib.import_module(AWAKE)
+    awake.Components = Sleeping
+    return awake.TritonPythonModel

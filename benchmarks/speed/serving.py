@@ -60,7 +60,7 @@ class Bench:
 
         self.variant, self.server, self.pipe, self.steps, self.sleep = variant, server, pipe, steps, sleep
         self.denoiser = OnnxComponent(
-            server.repository / DENOISER / "1" / ONNX_FILE,
+            server.repository / PLACEMENT.folder(DENOISER) / ONNX_FILE,
             components(variant)[DENOISER],
             PLACEMENT.components[DENOISER].runtime.providers,
             bounds(variant, PLACEMENT.denoiser_rows)[DENOISER],

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, component_models, placement_of
+from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, placement_of
+from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants import VARIANTS
 
@@ -184,8 +185,8 @@ def describe(record: Record, needed: Bounds) -> dict[str, Any]:
 
 def check_repository(repository: Path) -> list[Record]:
     """The records of all plans of an assembled repository, each fit for its model, this machine and Triton. Raises `EngineError`."""
-    folders = sorted(path.parent for path in repository.glob(f"*/*/{PLAN_FILE}"))
-    purposes = [served_purpose(folder.parent) for folder in folders]
+    folders = sorted(path.parent for path in repository.glob(f"*/1/**/{PLAN_FILE}"))
+    purposes = [served_purpose(folder) for folder in folders]
     machines = {runtime: this_machine(runtime) for runtime in {purpose.execution.runtime for purpose in purposes}}
     return [
         check_plan(folder, purpose, machines[purpose.execution.runtime], for_triton=True)
@@ -193,12 +194,13 @@ def check_repository(repository: Path) -> list[Record]:
     ]
 
 
-def served_purpose(model: Path) -> Purpose:
-    """What the plan in a model of an assembled repository is to serve, by its config.pbtxt. Raises `EngineError`."""
+def served_purpose(folder: Path) -> Purpose:
+    """What the plan in a folder of an assembled repository is to serve, by its model's config.pbtxt. Raises `EngineError`."""
     from google.protobuf import text_format  # here, since other inspections need neither
     from tritonclient.grpc import model_config_pb2
 
-    path = model / "config.pbtxt"
+    hosted = folder.name in COMPONENTS  # else the folder is a model's version
+    path = (folder.parents[1] if hosted else folder.parent) / "config.pbtxt"
     try:
         config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
         said = {key: config.parameters[key].string_value for key in ("variant", "placement")}
@@ -210,13 +212,13 @@ def served_purpose(model: Path) -> Purpose:
         raise EngineError(
             f"{path}: expected the variant and placement that `python -m export repository` writes ({error}); assemble it again"
         ) from None
-    for role, component in component_models(placement).items():
-        if config.name == role or config.name.endswith(f"_{role}"):  # see `model_name`
-            return Purpose(variant, placement, component)
-    raise EngineError(
-        f"{path}: expected the name of a model with a plan, {', '.join(component_models(placement))}, got '{config.name}';"
-        " assemble it again with `python -m export repository`"
-    )
+    served = [name for name in COMPONENTS if config.name == name or config.name.endswith(f"_{name}")]  # see `model_name`
+    if not hosted and not served:
+        raise EngineError(
+            f"{path}: expected the name of a model with a plan, {', '.join(COMPONENTS)}, got '{config.name}'; assemble it again with"
+            " `python -m export repository`"
+        )
+    return Purpose(variant, placement, folder.name if hosted else served[0])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,6 @@ from faceclip_serving.contract.placements import (
     ORT_CPU,
     PLAN_FILE,
     Placement,
-    component_models,
     placement_of,
 )
 from faceclip_serving.contract.signatures import (
@@ -104,15 +103,15 @@ def _fill(
         version.mkdir(parents=True)
         (model / "config.pbtxt").write_text(text)
         if 'backend: "python"' in text:
-            shutil.copy(model_source(name, placement), version / "model.py")
+            shutil.copy(model_source(name), version / "model.py")
             shutil.copytree(PACKAGE, version / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == ENSEMBLE:  # has no file of its own, and object storage has no empty folders
             shutil.copy(MODEL_REPOSITORY / ENSEMBLE / "1" / "ensemble.txt", version)
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
-        if name in component_models(placement):
-            _link_artifact(variant, components, component_models(placement)[name], placement, version)
+    for name in COMPONENTS:
+        _link_artifact(variant, components, name, placement, folder / placement.folder(name, deployment))
     prepare = folder / model_name(PREPARE, deployment) / "1"
     write_tokenizers(variant, checkpoint, prepare, components)
 
@@ -124,7 +123,7 @@ def _identity(
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
         digest.update(text.encode())
-        model = model_source(name, placement)
+        model = model_source(name)
         digest.update(model.read_bytes() if model.exists() else b"")
     folders = [components / placement.components[name].precision / name for name in COMPONENTS]
     sources = tokenizer_sources(variant, checkpoint, components)
@@ -148,7 +147,7 @@ def _preview_factors(variant: Variant, components: Path, placement: Placement) -
     return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
 
 
-def _link_artifact(variant: Variant, components: Path, name: str, placement: Placement, version: Path) -> None:
+def _link_artifact(variant: Variant, components: Path, name: str, placement: Placement, folder: Path) -> None:
     execution = placement.components[name]
     source = components / execution.precision / name
     if not (source / execution.runtime.artifact).exists():
@@ -160,17 +159,18 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
         )
     if execution.runtime.artifact == PLAN_FILE:
         check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in source.glob(execution.runtime.artifact + "*"):
-        _link(path, version / path.name)
+        _link(path, folder / path.name)
 
 
 def _keep_runtime_caches(before: Path, after: Path) -> None:
     """What plans were finished to on a card, where the repository has the same plans as before: minutes of a first start."""
-    for cache in before.glob(f"*/1/{PLAN_FILE}.*{CACHE_SUFFIX}"):
-        version = after / cache.relative_to(before).parent
-        plan = version / PLAN_FILE
-        if plan.exists() and filecmp.cmp(plan, cache.with_name(PLAN_FILE)) and not (version / cache.name).exists():
-            _link(cache, version / cache.name)
+    for cache in before.rglob(f"{PLAN_FILE}.*{CACHE_SUFFIX}"):
+        folder = after / cache.relative_to(before).parent
+        plan = folder / PLAN_FILE
+        if plan.exists() and filecmp.cmp(plan, cache.with_name(PLAN_FILE)) and not (folder / cache.name).exists():
+            _link(cache, folder / cache.name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,21 +12,19 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from faceclip_serving.contract.parameters import interface
-from faceclip_serving.contract.placements import CPU, Placement, component_models
+from faceclip_serving.contract.placements import CPU, Placement
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import SETTINGS
 from faceclip_serving.contract.signatures import (
+    COMPONENTS,
     DEFAULT_DEPLOYMENT,
     ENSEMBLE,
     SAMPLER,
     STREAM,
     UNARY,
-    VAE_DECODER,
-    VAE_TILE,
     ensemble_steps,
     model_name,
     models,
-    vae_tile,
 )
 from faceclip_serving.contract.tensors import Tensor
 from faceclip_serving.contract.variant import Variant
@@ -38,20 +36,18 @@ DEFAULT_PLACEMENT = CPU
 HEADER = "# Rendered by `python -m export interface`: change the signatures, not this file.\n"
 
 
-def model_source(name: str, placement: Placement) -> Path:
-    """The code of a Python model. A component's model has the component's, whatever its name."""
-    if name == VAE_DECODER and placement.vae_tile:
-        return MODEL_REPOSITORY / VAE_DECODER / "1" / "tiled.py"
-    return MODEL_REPOSITORY / component_models(placement).get(name, name) / "1" / "model.py"
+def model_source(name: str) -> Path:
+    """The code of a Python model."""
+    return MODEL_REPOSITORY / name / "1" / "model.py"
 
 
 def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, str]:
     """Role -> text of the config.pbtxt of that model in `deployment`."""
     variant = placement.narrowed(variant)
     configs = {}
-    holders = component_models(placement)
-    served = {**models(variant), **({VAE_TILE: vae_tile(variant)} if VAE_TILE in holders else {})}
-    for name, signature in served.items():
+    for name, signature in models(variant).items():
+        if name in COMPONENTS and placement.is_hosted(name):
+            continue
         config = pb.ModelConfig(
             name=model_name(name, deployment),
             max_batch_size=0,  # batch axes are declared like all others: `rows` and `faces` of one call differ
@@ -75,13 +71,12 @@ def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEP
                     input_map=step.inputs,
                     output_map=step.outputs,
                 )
-        elif name in holders:
-            runtime = placement.components[holders[name]].runtime
+        elif name in COMPONENTS:
+            runtime = placement.components[name].runtime
             config.backend, config.platform = runtime.backend, runtime.platform
-            config.default_model_filename = runtime.artifact if runtime.backend != "python" else ""
+            config.default_model_filename = runtime.artifact
             # Without `gpus` Triton makes an instance on every GPU.
-            gpus = [placement.gpu] if runtime.instance_kind == "KIND_GPU" else []
-            config.instance_group.add(count=1, kind=runtime.instance_kind, gpus=gpus)
+            config.instance_group.add(count=1, kind=runtime.instance_kind, gpus=[placement.gpu])
         else:
             config.backend = "python"
             config.instance_group.add(count=1, kind="KIND_CPU")
@@ -93,11 +88,10 @@ def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEP
                 _parameter(config, "emulate", json.dumps(precisions))
             if placement.gpu:
                 _parameter(config, "gpu", str(placement.gpu))
-            _parameter(config, "role", holders.get(name, name))
-            if placement.vae_tile and name in (VAE_DECODER, VAE_TILE):
-                _parameter(config, "vae_tile", str(placement.vae_tile))
+            _parameter(config, "role", name)
             _parameter(config, "deployment", deployment)
             if name == SAMPLER:
+                _parameter(config, "vae_tile", str(placement.vae_tile))
                 for setting in (each for each in SETTINGS if each.sampler):
                     _parameter(config, setting.name, json.dumps(setting.default(placement)))
         configs[name] = HEADER + text_format.MessageToString(config)

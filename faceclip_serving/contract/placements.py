@@ -1,18 +1,18 @@
 """Where each component runs, as data. A placement maps components to runtimes; it never changes a signature.
 
-A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime inside Triton's Python backend, a plan in Triton's
-own TensorRT backend, or a plan of TensorRT for RTX inside the Python backend. `python -m export forecast` says what memory a placement
-needs.
+A `Runtime` is a way to run an ONNX graph or what was built from it: ONNX Runtime or a plan of TensorRT for RTX inside the sampler's
+process, or a model of Triton's own TensorRT or ONNX Runtime backend. `python -m export forecast` says what memory a placement needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from .architectures import FluxArchitecture, SDXLArchitecture
 from .errors import UserError
-from .signatures import COMPONENTS, ENCODERS, VAE_DECODER, VAE_TILE
+from .signatures import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, SAMPLER, model_name
 from .variant import Variant
 
 ONNX_FILE = "model.onnx"
@@ -26,28 +26,28 @@ CACHE_SUFFIX = ".cache"
 class Runtime:
     name: str
     backend: str
-    """Triton backend of the model: `python`, `onnxruntime` or `tensorrt`."""
+    """`python`: the sampler's process runs it. `onnxruntime`, `tensorrt`: it is a model of that backend of Triton."""
     platform: str
     """Triton's `platform` field; empty where the backend alone decides."""
     artifact: str
-    """File in the model's version folder."""
+    """File of the component, see `Placement.folder`."""
     instance_kind: str
     providers: tuple[str, ...] = ()
-    """ONNX Runtime execution providers, for the Python backend."""
+    """ONNX Runtime execution providers, where the sampler's process runs it."""
     package: str = ""
     """Python package that builds, loads and runs its plans; empty where it has none."""
     ahead_of_time: bool = False
     """Plans are compiled for a list of compute capabilities, on any machine, and finished on the card when they first run there; what
     that gives is kept beside the plan. Otherwise a plan is built on the card that runs it, and is finished."""
     cuda_graphs: bool = False
-    """Whole calls are captured as CUDA graphs, by shape, where the Python backend runs plans."""
+    """Whole calls are captured as CUDA graphs, by shape, where the sampler's process runs plans."""
 
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
-"""Triton's own ONNX Runtime backend, which its images bring and the wheel does not: no Python in the way, no memory of encodings."""
+"""Triton's own ONNX Runtime backend, which its images bring and the wheel does not."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU", package="tensorrt")
 """TensorRT proper, for all cards, in Triton's own backend: NVIDIA's container brings both."""
 TRT_RTX = Runtime("trt-rtx", "python", "", PLAN_FILE, "KIND_GPU", package="tensorrt_rtx", ahead_of_time=True, cuda_graphs=True)
@@ -66,7 +66,7 @@ class Execution:
     """What an emulated placement would run on its card."""
     weights_on_card_bytes: int | None = None
     """Of a plan's weights, how many may be on the card at once; the others are streamed from host memory in each call, which is slower.
-    None: all. For runtimes whose plans the Python backend runs."""
+    None: all. For runtimes whose plans the sampler's process runs."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Placement:
     max_active: int = 8
     """Requests that share the denoiser's ticks."""
     encoding_cache_bytes: int = 256 * 2**20
-    """Memory of each encoder that runs in Python, for encodings it may need again; see `remembered_bytes`."""
+    """Memory for the encodings of each encoder that may be needed again."""
     max_waiting: int = 32
     """Requests that may wait for that; more are refused at once."""
     vae_tile: int = 0
@@ -112,7 +112,7 @@ class Placement:
     def on(self, runtime: str) -> Placement:
         """The same placement with the plans of another runtime, by its name. What runs without a plan stays.
 
-        Weights are streamed by plans that the Python backend runs; in Triton's own backend all of them are on the card.
+        Weights are streamed by plans that the sampler's process runs; in Triton's own backend all of them are on the card.
         """
         chosen = RUNTIMES[runtime]
         components = {
@@ -142,14 +142,14 @@ class Placement:
         }
         return replace(self, components=components)
 
-    def remembered_bytes(self, component: str) -> int:
-        """Memory for encodings of a component, 0 for none.
+    def is_hosted(self, component: str) -> bool:
+        """Whether the sampler's process runs a component itself. Else it is a model of its own, for a backend of Triton."""
+        return self.components[component].runtime.backend == "python"
 
-        Only Python models remember; what stands for another runtime has no more than that one.
-        """
-        execution = self.components[component]
-        remembers = (execution.stands_for or execution).runtime.backend == "python"
-        return self.encoding_cache_bytes if component in ENCODERS and remembers else 0
+    def folder(self, component: str, deployment: str = DEFAULT_DEPLOYMENT) -> PurePosixPath:
+        """Where a component's artifact lies in an assembled repository."""
+        model = model_name(SAMPLER if self.is_hosted(component) else component, deployment)
+        return PurePosixPath(model, "1", component if self.is_hosted(component) else "")
 
     def providers(self, component: str) -> list[str | tuple[str, dict[str, str]]]:
         """ONNX Runtime's execution providers of a component, with their options."""
@@ -163,12 +163,6 @@ class Placement:
         usual = variant.defaults
         defaults = replace(usual, height=min(usual.height, side), width=min(usual.width, side))
         return replace(variant, defaults=defaults, limits=replace(variant.limits, size=(low, side)))
-
-
-def component_models(placement: Placement) -> dict[str, str]:
-    """Model that holds a component's artifact -> the component. They share their names, but for a decoder behind tiles."""
-    decoder = VAE_TILE if placement.vae_tile else VAE_DECODER
-    return {decoder if name == VAE_DECODER else name: name for name in COMPONENTS}
 
 
 class PlacementError(UserError):
@@ -191,12 +185,11 @@ GPU_TRITON_ORT = Placement("gpu-triton-ort", _placed(TRITON_ORT, "fp16"), 8, "Tr
 _RTX = _placed(TRT_RTX, "fp16")
 _RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ENCODERS_ON_CPU)
 _RTX_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_200_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_800_000_000), **_ENCODERS_ON_CPU
 )
-_RTX_TEXT_STREAMED = _placed(TRT_RTX, "fp16", text_encoder=Execution(TRT_RTX, "fp16", weights_on_card_bytes=500_000_000))
 _RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
 _RTX_FP8_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=8_300_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=9_200_000_000), **_ENCODERS_ON_CPU
 )
 _FP16 = _placed(TENSORRT, "fp16")
 
@@ -205,12 +198,11 @@ _SDXL = (
     CPU,
     GPU_ORT,
     GPU_TRITON_ORT,
-    Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a third of the denoiser's weights comes from host memory in each step",
+    Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a quarter of the denoiser's weights comes from host memory in each step",
               5_500_000_000, largest_side=1152, vae_tile=48),
-    Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=48),
-    Placement("12gb", _RTX_TEXT_STREAMED, 2, "everything on the card; most of the text encoder's weights come from host memory for"
-              " each new prompt", 11_300_000_000, largest_side=1152, vae_tile=64),
-    Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=64),
+    Placement("12gb", _RTX, 4, "everything on the card, two requests a tick", 11_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=96),
     Placement("24gb", _RTX, 8, "everything on the card, four requests a tick, larger pictures", 23_300_000_000, largest_side=1344,
               vae_tile=144),
     Placement("datacenter", _FP16, 16, "everything on a card of 80 GB, eight requests a tick", 79 * _GB, largest_side=1344),
@@ -220,7 +212,7 @@ _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a third of the transformer's weights comes"
+    Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a quarter of the transformer's weights comes"
               " from host memory in each step", 11_300_000_000, largest_side=1152, vae_tile=48),
     Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=1152,
               vae_tile=64),

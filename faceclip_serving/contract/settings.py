@@ -64,7 +64,7 @@ SETTINGS: tuple[Setting, ...] = (
              sampler=False),
     _setting("photo_budget_s", 10.0, 0.1, 600.0, "time for the photographs of one request", sampler=False, unit="seconds"),
     _setting("encoding_cache_mb", lambda p: p.encoding_cache_bytes // _MB, 0, 2**20,
-             "memory of each encoder that runs in Python for encodings it may need again", sampler=False, unit="MiB"),
+             "memory for the encodings of each encoder that may be needed again", unit="MiB"),
     _setting("log_prompts", 0, 0, 1, "1: the log line of a request has its prompt", sampler=False),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -88,11 +88,6 @@ def resolve(
 def most_in_flight(max_active: int, max_waiting: int) -> int:
     """Requests that have a place, at most: those that wait, are drawn or decoded, or have ended while something goes on for them."""
     return max_waiting + 4 * max_active
-
-
-def most_decoded(max_active: int) -> int:
-    """Requests whose pictures are at the decoder at a time: enough to keep it busy, and to fill a batch."""
-    return max(2, max_active // 2)
 
 
 def read_orders(placements: Mapping[str, Placement], texts: list[str]) -> dict[str, dict[str, str]]:

@@ -28,8 +28,6 @@ DEFAULT_DEPLOYMENT = UNARY
 ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
-VAE_TILE = "vae_tile"
-"""The decoder's model where a placement has a tile; `vae_decoder` is then a model that decodes in tiles over it."""
 
 
 def model_name(role: str, deployment: str = DEFAULT_DEPLOYMENT) -> str:
@@ -153,13 +151,8 @@ class Step:
     outputs: dict[str, str]
 
 
-def vae_tile(variant: Variant) -> Signature:
-    """The decoder behind a `vae_decoder` that tiles: the same tensors, another name."""
-    return replace(components(variant)[VAE_DECODER], name=VAE_TILE)
-
-
 def models(variant: Variant) -> dict[str, Signature]:
-    """Every model of the repository, in the order of the flow."""
+    """Every model that a repository may have, in the order of the flow. Which components are models of their own, a placement says."""
     nets = components(variant)
     public = tuple(parameter.tensor for parameter in PARAMETERS)
     prepare = Signature(
@@ -170,9 +163,13 @@ def models(variant: Variant) -> dict[str, Signature]:
     )
     sampler = Signature(
         SAMPLER,
-        tuple(replace(tensor, optional=True) for tensor in (JOB, *variant.conditioning, variant.identity, CONTROL)),
-        (replace(latents(variant, "images"), optional=True), REPORT),
-        "runs the denoiser over the schedule; with `control`, see faceclip_serving/sampling/service.py",
+        tuple(replace(tensor, optional=True) for tensor in (*prepare.outputs, CONTROL)),
+        (
+            *(replace(tensor, optional=True) for tensor in nets[VAE_DECODER].outputs),
+            replace(latents(variant, "one"), optional=True, doc="of the first picture, after a step that is followed"),
+            REPORT,
+        ),
+        "encodes, runs the denoiser over the schedule, decodes; with `control`, see faceclip_serving/sampling/service.py",
     )
     outputs = (
         Tensor("images", DType.BYTES, ("images",), "encoded pictures, in `output_format`"),
@@ -194,14 +191,16 @@ def models(variant: Variant) -> dict[str, Signature]:
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
-    """The data flow of the public ensemble: every tensor keeps its name from the model that makes it."""
+    """The data flow of the public ensemble: every tensor keeps its name from the model that makes it to those that need it."""
     signatures = models(variant)
-    order = (PREPARE, FACE_ENCODER, TEXT_ENCODER, SAMPLER, VAE_DECODER, FINISH)
+    order = (PREPARE, SAMPLER, FINISH)
+    needed = {tensor.name for name in (*order, ENSEMBLE) for tensor in signatures[name].inputs if tensor.name != CONTROL.name}
+    needed |= {tensor.name for tensor in signatures[ENSEMBLE].outputs}
     return tuple(
         Step(
             name,
-            {tensor.name: tensor.name for tensor in signatures[name].inputs if tensor.name != CONTROL.name},
-            {tensor.name: tensor.name for tensor in signatures[name].outputs},
+            {tensor.name: tensor.name for tensor in signatures[name].inputs if tensor.name in needed},
+            {tensor.name: tensor.name for tensor in signatures[name].outputs if tensor.name in needed},
         )
         for name in order
     )

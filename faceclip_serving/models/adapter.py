@@ -10,7 +10,6 @@ import json
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +47,6 @@ class Context:
     """When the request came, monotonic seconds."""
     deadline: float | None = None
     """When nobody waits for it any more."""
-    called: float = 0.0
-    """When this model, or the ensemble that it is a step of, was called."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,6 @@ class Setup:
     """The model's version folder."""
     digest: str
     settings: Settings
-    vae_tile: int
-    """Latent cells per side of the decoder's tiles; 0: none."""
     deployment: str
     """Under which name the server offers the variant; part of the names of its models."""
     models: Mapping[str, Signature]
@@ -74,13 +69,7 @@ class Setup:
 
     def call(self, role: str, arrays: Mapping[str, Array], context: Context | None = None) -> dict[str, Array]:
         """Runs another model of this deployment and returns its outputs in CPU memory. Raises what the model raised."""
-        return self.call_as(self.models[role], role, arrays, context)
-
-    def call_as(
-        self, signature: Signature, role: str, arrays: Mapping[str, Array], context: Context | None = None
-    ) -> dict[str, Array]:
-        """The same for a model of another signature than its role's."""
-        context = context or Context()
+        context, signature = context or Context(), self.models[role]
         response = pb_utils.InferenceRequest(
             model_name=model_name(role, self.deployment),
             request_id=context.id,
@@ -112,7 +101,9 @@ def setup(args: Mapping[str, str]) -> Setup:
     placement = placement_of(VARIANTS[parameters["variant"]], parameters["placement"])
     if "plans_on" in parameters:
         placement = placement.on(parameters["plans_on"])
-    placement = replace(placement, gpu=int(parameters.get("gpu", 0)))
+    placement = replace(
+        placement, gpu=int(parameters.get("gpu", 0)), vae_tile=int(parameters.get("vae_tile", placement.vae_tile))
+    )
     if "emulate" in parameters:
         placement = placement.emulate(json.loads(parameters["emulate"]))
     variant = placement.narrowed(VARIANTS[parameters["variant"]])
@@ -124,7 +115,6 @@ def setup(args: Mapping[str, str]) -> Setup:
         folder,
         digest,
         resolve(placement, parameters["deployment"], parameters),
-        int(parameters.get("vae_tile", 0)),
         parameters["deployment"],
         signatures,
         own_secret(),
@@ -148,12 +138,11 @@ def decode(request: Any, signature: Signature) -> dict[str, Array]:
 def context(request: Any) -> Context:
     """What an own model said of the request that it calls for. Of use where `decode` has let the request in."""
     told = json.loads(parameters(request)[_CONTEXT])
-    return Context(request.request_id(), told["place"], told["received"], told["deadline"], told["called"])
+    return Context(request.request_id(), told["place"], told["received"], told["deadline"])
 
 
 def _encode_context(context: Context) -> str:
-    told = {"place": context.place, "received": context.received, "deadline": context.deadline, "called": time.monotonic()}
-    return json.dumps(told)
+    return json.dumps({"place": context.place, "received": context.received, "deadline": context.deadline})
 
 
 def parameters(request: Any) -> dict[str, Any]:

@@ -26,7 +26,6 @@ STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "condition
 def finish(variant: Variant, placement: Placement, digest: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
     job = Job.decode(arrays["report"], digest)
-    job.stamp("decoded")
     pixels = to_pixels(arrays["image"])
     seeds = job.request.seeds
     files = [

@@ -13,12 +13,9 @@ from ..contract.operations import Follow, Start
 from ..contract.request import to_wire
 from ..contract.signatures import (
     CONTROL,
-    FACE_ENCODER,
     FINISH,
     PREPARE,
     SAMPLER,
-    TEXT_ENCODER,
-    VAE_DECODER,
     Step,
     ensemble_steps,
 )
@@ -38,8 +35,7 @@ def stream(variant: Variant, factors: Array, call: Call, arrays: Arrays, place: 
     steps = {step.model: step for step in ensemble_steps(variant)}
     previews = bool(arrays["preview"][0]) if "preview" in arrays else False
     known = dict(arrays)
-    for model in (PREPARE, FACE_ENCODER, TEXT_ENCODER):
-        known |= call(model, _inputs(steps[model], known))
+    known |= call(PREPARE, _inputs(steps[PREPARE], known))
     encoding = json.loads(known["job"][0])["request"]["image_encoding"]
     call(SAMPLER, {**_inputs(steps[SAMPLER], known), CONTROL.name: operations.encode(Start(previews))})
     while True:
@@ -49,8 +45,7 @@ def stream(variant: Variant, factors: Array, call: Call, arrays: Arrays, place: 
             break
         yield {"progress": answer["report"], **_preview(factors, answer.get("latents"), encoding)}
     known |= answer
-    for model in (VAE_DECODER, FINISH):
-        known |= call(model, _inputs(steps[model], known))
+    known |= call(FINISH, _inputs(steps[FINISH], known))
     return {name: known[name] for name in steps[FINISH].outputs}
 
 

@@ -1,12 +1,13 @@
 """A request's life, owned in one place.
 
-    reserved → preparing → waiting → active → decoding → leaving → ended
+    reserved → preparing → encoding → waiting → active → decoding → finishing → leaving → ended
 
 A request gets a place before any work is done for it. `give_up` works from every state and from any thread and tells the caller, once.
-The place is given back by `end`, when nothing is done for the request any more: what an encoder or a decoder has begun cannot be
-stopped, so whoever leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews
-it, so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more
-may be on the way there; tenants share both, see `fairness`. Knows states, places and time; nothing of pictures or of Triton.
+The place is given back by `end`, when no model does anything for the request any more: what was begun cannot be stopped, so whoever
+leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews it, so that nobody
+can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more may be on the way
+there; tenants share both, see `fairness`. Encoders and the decoder have one request at a time, and nothing is begun for those who have
+left. Knows states, places and time; nothing of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from ..contract.settings import most_decoded, most_in_flight
+from ..contract.settings import most_in_flight
 from .fairness import Fairness, displaced_by
 from .requests import Counts, Ended, Limits, Request, State
 
 log = logging.getLogger(__name__)
 
+_BEHIND = (State.DECODING, State.FINISHING)
+"""Those who are drawn, and need no place any more."""
 REASONS_KEPT = 1024
 """Of requests that have ended while nobody listened: the reason is told to whom asks next."""
 
@@ -46,10 +49,13 @@ class Lives:
         self.limits = limits
         self._on_end = on_end
         self._clock = clock
-        self._changed = threading.Condition(threading.RLock())
+        lock = threading.RLock()
+        self._changed, self._encode, self._decode = (threading.Condition(lock) for _ in range(3))
+        """One lock; the loop, the encoder and the decoder each wait for what concerns them."""
         self._alive: dict[str, Request] = {}
         self._leaving: dict[str, Request] = {}
-        self._fairness = Fairness(limits.batch_head_start_s)
+        self._fairness, self._encoding = (Fairness(limits.batch_head_start_s) for _ in range(2))
+        """Whose turn it is in the denoiser, and in the encoders."""
         self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
         """Since somebody has been here all the time."""
@@ -115,17 +121,61 @@ class Lives:
             return [place for place in places if place not in self._alive]
 
     def enter(
-        self, place: str, work: Any, listener: Callable[[Any], None], steps: Callable[[], int] = lambda: 0,
-        priority: str = "interactive",
-    ) -> None:  # fmt: skip
-        """The work of a request has come: it waits to become active. Raises why the request has ended, where it has."""
+        self, place: str, encode: Callable[[], Any], listener: Callable[[Any], None], priority: str = "interactive"
+    ) -> None:
+        """The request is prepared: it waits for the encoders. Raises why it has ended, where it has.
+
+        `encode` makes the work that the loop does for it.
+        """
         with self._changed:
             self._sweep()
             request = self._wanted(place, State.RESERVED, State.PREPARING)
-            request.state, request.work, request.listener = State.WAITING, work, listener
-            request.priority, request.steps = priority, steps
+            request.state, request.work, request.listener = State.ENCODING, encode, listener
+            request.priority = priority
             self._note_change()
-            self._changed.notify_all()
+            self._encode.notify_all()
+
+    # ------------------------------------------------------------------------------------------- before the loop and after it
+    def next_to_encode(self) -> Request | None:
+        """Waits for a request whose turn it is; its `work` is what is to be called. None when there is to be an end."""
+        with self._changed:
+            while self._over is None:
+                self._sweep()
+                waiting = [each for each in self._alive.values() if each.state is State.ENCODING and not each.begun]
+                for request in self._encoding.next(waiting, [], 1, self._clock()):
+                    self._encoding.forget_all_but({each.tenant for each in self._alive.values()})
+                    request.begun = True
+                    return request
+                self._encode.wait()
+            return None
+
+    def encoded(self, request: Request, work: Any, steps: Callable[[], int] = lambda: 0) -> None:
+        """The request waits for the loop. `steps`: how many of them are done."""
+        with self._changed:
+            if request.state is State.ENCODING:
+                request.state, request.work, request.steps, request.begun = State.WAITING, work, steps, False
+                self._note_change()
+                self._changed.notify_all()
+
+    def next_to_decode(self) -> Request | None:
+        """Waits for a request whose work is done, the oldest first; its `work` is what is to be decoded. None at the end."""
+        with self._changed:
+            while self._over is None:
+                self._sweep()
+                for request in self._alive.values():
+                    if request.state is State.DECODING and not request.begun:
+                        request.begun = True
+                        return request
+                self._decode.wait()
+            return None
+
+    def decoded(self, request: Request, result: Any) -> None:
+        """`result` is the last thing that its listener hears. From here on the request is its holder's to end."""
+        with self._changed:
+            if request.state is State.DECODING:
+                request.state, request.work = State.FINISHING, None
+                self._note_change()
+                self._say(request, result, last=True)
 
     # ------------------------------------------------------------------------------------------------------------ the loop
     def round(self, idle: Callable[[], None] = lambda: None) -> list[Request] | None:
@@ -151,24 +201,13 @@ class Lives:
                 self._say(request, event)
 
     def finish(self, request: Request, result: Any) -> None:
-        """The work is done; `result` is the last thing its listener hears, when the decoder has few others to do."""
+        """The work is done; `result` waits for the decoder."""
         with self._changed:
-            if request.state is not State.ACTIVE:
-                return
-            request.state, request.work = State.DECODING, None
-            self._note_change()
-            request.result = result
-            self._finished_at.append(self._clock())
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Lets results go to the decoder, the oldest first: few at a time, since what is there cannot be taken back."""
-        handed = sum(request.decoded for request in (*self._alive.values(), *self._leaving.values()))
-        done = [request for request in self._alive.values() if request.state is State.DECODING and not request.decoded]
-        for request in done[: max(0, most_decoded(self.limits.max_active) - handed)]:
-            request.decoded = True
-            result, request.result = request.result, None
-            self._say(request, result, last=True)
+            if request.state is State.ACTIVE:
+                request.state, request.work, request.begun = State.DECODING, result, False
+                self._note_change()
+                self._finished_at.append(self._clock())
+                self._decode.notify_all()
 
     # ---------------------------------------------------------------------------------------------------------- the way out
     def end(self, place: str, error: Exception | None = None) -> bool:
@@ -181,25 +220,22 @@ class Lives:
             request = self._leaving.pop(place, None)
             if request is not None:
                 request.state = State.ENDED
-                self._hand_over()
                 self._note_change()
                 self._changed.notify_all()
             return ended
 
     def give_up(self, place: str, error: Exception | None) -> bool:
-        """Ends a request, whatever its state; whether it had not ended before. What was begun for it keeps its place until `end`."""
+        """Ends a request, whatever its state; whether it had not ended before. It keeps its place until `end`."""
         with self._changed:
             request = self._alive.pop(place, None)
             if request is None:
                 return False
-            unanswered = request.state in (State.WAITING, State.ACTIVE, State.DECODING) and not request.decoded
-            request.state, request.work, request.result = State.LEAVING, None, None
+            request.state, request.work, request.steps = State.LEAVING, None, int
             self._leaving[place] = request
             self._note_change()
-            if unanswered:
+            if request.listener is not None:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
-            request.listener, request.steps = None, int
             if error is not None:
                 self._reasons[place] = _in_words(error)
                 if len(self._reasons) > REASONS_KEPT:
@@ -212,9 +248,17 @@ class Lives:
         """Ends every request of an id, for its caller; whether there was one."""
         with self._changed:
             found = [request.place for request in self._alive.values() if request.id == id]
-            for place in found:
-                self.give_up(place, Cancelled("ended by its id, as its caller wished"))
-            return bool(found)
+            ended = [self._called_off(place, "ended by its id, as its caller wished") for place in found]
+            return True in ended
+
+    def leave(self, place: str) -> bool:
+        """Ends a request whose caller is gone; whether it had not ended before."""
+        with self._changed:
+            return self._called_off(place, "its caller is gone")
+
+    def _called_off(self, place: str, why: str) -> bool:
+        request = self._alive.get(place)
+        return request is not None and request.state is not State.FINISHING and self.give_up(place, Cancelled(why))
 
     def why(self, place: str) -> Exception | None:
         """Why a request has ended that went wrong a while ago; None where that is not known any more."""
@@ -228,7 +272,8 @@ class Lives:
             self._over = self._over or error or Stopping("the server is stopping")
             for place in [*self._alive, *self._leaving]:
                 self.end(place, self._over)
-            self._changed.notify_all()
+            for condition in (self._changed, self._encode, self._decode):
+                condition.notify_all()
 
     def drain(self, on: bool) -> None:
         """Stops (or resumes) taking new work; what is in flight goes on."""
@@ -248,6 +293,8 @@ class Lives:
         """Puts an event into the line. Whoever cannot be told it is told why instead, and the request ends."""
         listener = request.listener
         assert listener is not None
+        if last:
+            request.listener = None
 
         def say() -> None:
             try:
@@ -299,7 +346,7 @@ class Lives:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
         most = most_in_flight(limits.max_active, limits.max_waiting)
-        placed = [request for request in self._alive.values() if request.state is not State.DECODING]
+        placed = [request for request in self._alive.values() if request.state not in _BEHIND]
         full = len(placed) >= limits.max_active + limits.max_waiting
         # The last few are for whoever takes another's place, which is free a moment later.
         if not full and self.in_flight < most - limits.max_active:
@@ -326,7 +373,7 @@ class Lives:
         if now <= self._due:
             return
         for request in list(self._alive.values()):
-            if request.deadline is not None and now > request.deadline:
+            if request.state is not State.FINISHING and request.deadline is not None and now > request.deadline:
                 done = request.steps()
                 self.give_up(
                     request.place,
@@ -356,8 +403,8 @@ class Lives:
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
         if not waiting or len(active) >= self.limits.max_active:
             return active
-        decoding = sum(r.decoded or r.state is State.DECODING for r in (*self._alive.values(), *self._leaving.values()))
-        turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
+        behind = sum(request.state in _BEHIND for request in self._alive.values())
+        turns = self.limits.max_active - max(0, behind - self.limits.max_active)
         for request in self._fairness.next(waiting, active, turns - len(active), self._clock()):
             request.state = State.ACTIVE
             self._note_change()

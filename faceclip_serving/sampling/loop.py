@@ -1,4 +1,4 @@
-"""The step loop: one thread that owns every picture in progress and batches their steps.
+"""The step loop: owns every picture in progress and batches their steps, in one thread.
 
 Which requests are active, and what becomes of them, `life` decides; the loop asks it before every call of the denoiser. Sampling
 state is touched by the loop's thread alone, so nothing in it needs a lock. A request fails alone: a failing call of several is
@@ -8,9 +8,8 @@ tried again for each, and whatever a picture's scheduler raises is that picture'
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
@@ -35,6 +34,8 @@ class Usage:
     """Rounds of the denoiser that had a row of this request."""
     began: float = 0.0
     """When the first of them began, monotonic seconds."""
+    ended: float = 0.0
+    """When the last of them had ended."""
     rows: int = 0
     """Denoiser rows of this request."""
     shared_rows: int = 0
@@ -82,8 +83,8 @@ class Work:
     wants_previews: bool = False
     usage: Usage = field(default_factory=Usage)
 
-    @property
-    def step(self) -> int:
+    def steps_done(self) -> int:
+        """Steps that all pictures have done."""
         return min(picture.step for picture in self.pictures)
 
     @property
@@ -132,12 +133,9 @@ class Observer(Protocol):
 
     def load(self, counts: Counts) -> None: ...
 
-    def lost_thread(self) -> None:
-        """One of the sampler's threads has ended by an error; told by that thread itself."""
-
 
 class StepLoop:
-    """Works for the active requests of `lives` until it is stopped. `max_rows`: largest batch of a denoiser call."""
+    """Works for the active requests of `lives` until they are over. `max_rows`: largest batch of a denoiser call."""
 
     def __init__(self, lives: Lives, denoise: Denoise, max_rows: int, observer: Observer | None = None) -> None:
         self._lives = lives
@@ -152,17 +150,6 @@ class StepLoop:
         self._untold = Ticks()
         self._round_at: float | None = None
         self._round_s = 0.0
-        self._threads = [
-            threading.Thread(target=self._supervised, args=(target,), name=name, daemon=True)
-            for target, name in ((self._run, "step-loop"), (lives.deliver, "messages"))
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def threads_alive(self) -> bool:
-        """Both of them; without one of them nobody gets an answer."""
-        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def stalled_s(self) -> float:
@@ -175,24 +162,8 @@ class StepLoop:
         """Seconds of the last round of the denoiser; 0 before the first."""
         return self._round_s
 
-    def stop(self) -> None:
-        """Ends what is in progress and the threads."""
-        self._lives.stop()
-        self._threads[0].join()
-        self._lives.messages.put(None)
-        self._threads[1].join()
-
-    def _supervised(self, target: Callable[[], None]) -> None:
-        """A thread that ends by an error takes everybody in flight with it, who would wait for ever."""
-        try:
-            target()
-        except BaseException as error:
-            log.critical("a thread of the sampler has ended: everything in flight fails", exc_info=error)
-            if self._observer is not None:
-                self._observer.lost_thread()
-            self._lives.stop(RuntimeError(f"the sampler has stopped: {type(error).__name__}: {error}"))
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Returns when `lives` are over."""
         own_since = time.monotonic()
         while (requests := self._lives.round(self._idle)) is not None:
             if self._round_at is None:
@@ -279,14 +250,15 @@ class StepLoop:
     ) -> None:
         """One step of a request's pictures, and what its caller hears of it."""
         usage = work.usage
-        before = work.step if work.wants_steps else 0
+        before = work.steps_done() if work.wants_steps else 0
         usage.began = usage.began or time.monotonic() - seconds
         usage.ticks += 1
         usage.rows += len(noise_pred)
         usage.shared_rows += rows
         usage.denoiser_s += seconds
         advance(pictures, noise_pred, self._ticks)
-        if work.wants_steps and work.step > before:
+        if work.wants_steps and work.steps_done() > before:
             self._lives.tell(request, work.stepped())
         if work.done:
+            usage.ended = time.monotonic()
             self._lives.finish(request, work.finished())

@@ -13,9 +13,12 @@ class State(Enum):
 
     RESERVED = "reserved"
     PREPARING = "preparing"
+    ENCODING = "encoding"
     WAITING = "waiting"
     ACTIVE = "active"
     DECODING = "decoding"
+    FINISHING = "finishing"
+    """Its pictures are decoded and handed over; only its holder ends it."""
     LEAVING = "leaving"
     """It has ended, and something that was begun for it goes on."""
     ENDED = "ended"
@@ -42,7 +45,7 @@ class Ended:
 
 @dataclass(eq=False)
 class Request:
-    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to the loop."""
+    """One request. Its fields are changed by `Lives` alone, under its lock; `work` belongs to whoever does it."""
 
     place: str
     id: str
@@ -55,20 +58,20 @@ class Request:
     priority: str = "interactive"
     state: State = State.RESERVED
     work: Any = None
-    """What the loop does for it."""
+    """What is to be done for it: called while it is encoding, advanced by the loop, decoded."""
+    begun: bool = False
+    """Whether the encoders or the decoder are at it."""
     listener: Callable[[Any], None] | None = None
-    """Hears what becomes of the work: any number of events, and exactly one last one."""
-    result: Any = None
-    """What goes to the decoder when that is its turn."""
-    decoded: bool = False
-    """Whether it has gone there."""
+    """Hears what becomes of the work: any number of events, and exactly one last one, after which it is gone."""
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
     @property
     def due(self) -> float:
         """From then on it ends by itself, if its holder does not renew its place."""
-        return self.held_until if self.deadline is None else min(self.held_until, self.deadline)
+        if self.deadline is None or self.state is State.FINISHING:
+            return self.held_until
+        return min(self.held_until, self.deadline)
 
 
 @dataclass
@@ -86,13 +89,17 @@ class Counts:
         return self.states.get(State.DECODING, 0)
 
     @property
+    def finishing(self) -> int:
+        return self.states.get(State.FINISHING, 0)
+
+    @property
     def leaving(self) -> int:
         return self.states.get(State.LEAVING, 0)
 
     @property
     def waiting(self) -> int:
         """Everything before `active`."""
-        return self.in_flight - self.active - self.decoding - self.leaving
+        return self.in_flight - self.active - self.decoding - self.finishing - self.leaving
 
     @property
     def in_flight(self) -> int:

@@ -33,17 +33,19 @@ from ..contract.operations import (
     Status,
 )
 from ..contract.settings import Settings
-from ..contract.signatures import SAMPLER
+from ..contract.signatures import CONTROL, JOB, SAMPLER
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out
 from .life import Lives
-from .loop import Finished, StepLoop, Stepped, Work
+from .loop import StepLoop, Stepped, Work
+from .networks import Drawn, Networks, encode
 from .pictures import start_pictures
 from .requests import Ended
-from .schedule import is_known
+from .schedule import is_known, start_schedule
+from .threads import Threads
 
-Event = Stepped | Finished | Ended
+Event = Stepped | Drawn | Ended
 
 
 class Reply(Protocol):
@@ -74,7 +76,11 @@ class Follower:
         with self._lock:
             self._unheard.append(event)
             earlier = -self._previews_kept - 1
-            if len(self._unheard) >= -earlier and isinstance(old := self._unheard[earlier], Stepped):
+            if (
+                isinstance(event, Stepped)
+                and len(self._unheard) >= -earlier
+                and isinstance(old := self._unheard[earlier], Stepped)
+            ):
                 self._unheard[earlier] = replace(old, latents=None)
         self._answer()
 
@@ -112,14 +118,18 @@ class Service:
         digest: str,
         loop: StepLoop,
         lives: Lives,
+        threads: Threads,
+        networks: Networks,
         settings: Settings,
         begin: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
-        """`begin`: does what a run begins with, in order. A schedule that was never asked for takes seconds to find."""
+        """`begin`: looks schedules up that were never asked for, one after the other. Each takes seconds."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
+        self._threads = threads
+        self._networks = networks
         self._settings = settings
         self._begin = begin
         self._followers: dict[str, Follower] = {}
@@ -142,7 +152,7 @@ class Service:
             if not (who is Caller.OPERATOR and isinstance(asked, FOR_OPERATORS)):
                 check_own(SAMPLER, who)
             if asked is None or isinstance(asked, Start):
-                job = self._job(arrays)
+                job = Job.decode(arrays["job"], self._digest)
                 draw = partial(self._drawn, asked, arrays, reply, job)
                 if is_known(self._variant, job.request):
                     draw()
@@ -213,13 +223,10 @@ class Service:
             raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
         kind = OUTCOMES[asked.outcome]
         error = None if kind is None else kind(f"ended by the holder of its place: {asked.outcome}")
-        ended = self._lives.end(asked.place, error)
-        if error is None and not ended and (why := self._lives.why(asked.place)) is not None:
-            raise why
-        return {"ended": ended}
+        return {"ended": self._lives.end(asked.place, error)}
 
     def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        return {"ended": self._lives.give_up(asked.place, Cancelled("its caller is gone"))}
+        return {"ended": self._lives.leave(asked.place)}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
         self._lives.drain(asked.on)
@@ -233,45 +240,42 @@ class Service:
             "active": counts.active,
             "waiting": counts.waiting,
             "decoding": counts.decoding,
+            "finishing": counts.finishing,
             "leaving": counts.leaving,
             "draining": self._lives.draining,
-            "threads_alive": self._loop.threads_alive and not self._lives.over,
+            "threads_alive": self._threads.alive and not self._lives.over,
             "stalled_s": round(self._loop.stalled_s, 3),
             "settings": dict(self._settings),
         }
 
-    def _job(self, arrays: Mapping[str, Array]) -> Job:
-        job = Job.decode(arrays["job"], self._digest)
-        job.stamp("conditioned")
-        return job
-
     def _enter(
         self, job: Job, arrays: Mapping[str, Array], listener: Callable[[Event], None], follows: bool, previews: bool
     ) -> None:
-        """The job's pictures wait to be drawn."""
+        """The job's pictures wait to be drawn. Raises `InvalidRequest` where the schedule cannot be run."""
 
-        def hear(event: Event) -> None:
-            if not isinstance(event, Stepped):
-                job.stamp("denoised")
-            if isinstance(event, Finished):
-                job.clock["begun"] = event.usage.began
-            listener(event)
+        def begin() -> Work:
+            encoded = encode(self._variant, self._networks, prepared)
+            job.stamp("conditioned")
+            if job.face_weights and self._variant.identity.name in encoded:
+                job.warnings += odd_ones_out(encoded[self._variant.identity.name])
+            conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
+            return Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
 
+        prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}
         try:
-            if job.face_weights and self._variant.identity.name in arrays:
-                job.warnings += odd_ones_out(arrays[self._variant.identity.name])
-            conditioning = {tensor.name: arrays[tensor.name] for tensor in self._variant.conditioning}
-            work = Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
+            start_schedule(self._variant, job.request)
         except Exception as error:
             self._lives.give_up(job.place, error)
             raise
-        self._lives.enter(job.place, work, hear, lambda: work.step, job.request.priority)
+        self._lives.enter(job.place, begin, listener, job.request.priority)
 
 
 def _answer(reply: Reply, job: Job, event: Event) -> None:
     """The last thing that a caller hears."""
-    if isinstance(event, Finished):
+    if isinstance(event, Drawn):
         job.sampling = event.usage.report()
-        reply.send({"latents": event.latents, "report": job.encode()})
+        job.clock |= {"begun": event.usage.began, "denoised": event.usage.ended}
+        job.stamp("decoded")
+        reply.send({"image": event.image, "report": job.encode()})
     elif isinstance(event, Ended):
         reply.refuse(event.error)

@@ -140,10 +140,10 @@ def test_many_at_once_beside_good_requests(server, client, good_picture):
 
 
 def test_the_inner_models_refuse_nonsense_too(server, client):
-    wire = grpc.InferInput("latents", [1, 3, 8, 8], "FP32")
-    wire.set_data_from_numpy(np.zeros((1, 3, 8, 8), np.float32))
-    with pytest.raises(InferenceServerException, match="latents"):
-        client.infer("vae_decoder", [wire], parameters=server.keys.parameters)
+    wire = grpc.InferInput("image", [1, 4, 8, 8], "FP32")
+    wire.set_data_from_numpy(np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(InferenceServerException, match="image"):
+        client.infer("finish", [wire], parameters=server.keys.parameters)
     job = grpc.InferInput("control", [1], "BYTES")
     job.set_data_from_numpy(text(b"not json"))
     with pytest.raises(InferenceServerException, match="control: "):

@@ -128,8 +128,7 @@ def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
 
 def test_every_python_model_has_a_process_that_is_known_by_name(server):
     assert sorted(model_processes(server.pid).values()) == [
-        "denoiser", "face_encoder", "faceclip", "faceclip_cancel", "faceclip_stream",
-         "finish", "prepare", "sampler", "text_encoder", "vae_decoder",
+        "faceclip", "faceclip_cancel", "faceclip_stream", "finish", "prepare", "sampler",
     ]  # fmt: skip
 
 

@@ -328,7 +328,7 @@ def test_new_folders_and_known_ones_are_filled_beside(tmp_path):
 def test_a_repository_is_assembled_in_a_volume(repository, volume, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     assert export.main(["repository", "--output", str(volume)]) == 0
-    assert (volume / RECORD).is_file() and (volume / "denoiser" / "1" / "model.onnx").is_file()
+    assert (volume / RECORD).is_file() and (volume / "sampler" / "1" / "denoiser" / "model.onnx").is_file()
     assert not [path for path in volume.iterdir() if path.name.startswith(".")] and len(list(tmp_path.iterdir())) == 1
 
 
@@ -379,7 +379,7 @@ def test_a_gpu_below_zero_is_refused_in_one_line(tmp_path, capsys):
 
 def test_a_repository_that_lost_a_file_is_made_whole(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    out, lost = tmp_path / "r", tmp_path / "r" / "denoiser" / "1" / "model.onnx"
+    out, lost = tmp_path / "r", tmp_path / "r" / "sampler" / "1" / "denoiser" / "model.onnx"
     arguments = ["repository", "--output", str(out)]
     assert export.main(arguments) == 0
     before, config = lost.stat().st_size, out / "prepare" / "config.pbtxt"

@@ -21,8 +21,8 @@ from export.__main__ import COMMANDS
 from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
 from export.repository.render import render
-from faceclip_serving.contract.placements import component_models, placements
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, UNARY, components
+from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, SAMPLER, UNARY, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
@@ -81,11 +81,11 @@ def test_batching_rules(variant, placement):
 @EVERY_CONFIGURATION
 def test_what_triton_runs_itself_is_all_that_its_backends_need(variant, placement):
     configs = configurations(variant, placement)
-    for holder, name in component_models(placement).items():
-        config, runtime = configs[holder], placement.components[name].runtime
-        if runtime.backend == "python":
-            assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
+    for name in COMPONENTS:
+        if placement.is_hosted(name):
+            assert name not in configs
             continue
+        config = configs[name]
         assert (config.backend, config.platform, config.default_model_filename) in (
             ("tensorrt", "tensorrt_plan", "model.plan"),
             ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
@@ -287,7 +287,7 @@ def restricted(repository, tmp_path_factory):
 def test_the_probe_and_the_index_work_without_a_key(restricted):
     assert probe(restricted.connection)["variant"] == "tiny-sdxl"
     with grpc.InferenceServerClient(restricted.url) as client:
-        assert {model.name for model in client.get_model_repository_index().models} >= {UNARY, ENSEMBLE, *COMPONENTS}
+        assert {model.name for model in client.get_model_repository_index().models} >= {UNARY, ENSEMBLE, SAMPLER}
 
 
 @pytest.mark.server

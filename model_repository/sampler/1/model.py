@@ -1,7 +1,8 @@
-"""The scheduler: batches the denoising steps of all requests in progress.
+"""The scheduler: encodes, batches the denoising steps of all requests in progress, and decodes.
 
 `execute` only hands a request over and returns; its response is sent from another thread when there is something to say. So
-requests of any number overlap, while Triton sees a plain (not decoupled) model that fits into an ensemble.
+requests of any number overlap, while Triton sees a plain (not decoupled) model that fits into an ensemble. Components that no backend
+of Triton runs are run in this process, see `components`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.models import adapter
+from faceclip_serving.models.components import Components
 from faceclip_serving.models.metrics import Metrics
 from faceclip_serving.models.sampler_metrics import SamplerMetrics
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
+from faceclip_serving.sampling.networks import decode_all, encode_all
 from faceclip_serving.sampling.requests import Limits, Request
 from faceclip_serving.sampling.service import Service
+from faceclip_serving.sampling.threads import Threads
 
 
 class Response:
@@ -53,11 +58,21 @@ class TritonPythonModel:
             self._service.ended(request.place)
 
         lives = Lives(Limits(**{each.name: settings[each.name] for each in fields(Limits)}), on_end)
-        self._loop = StepLoop(
-            lives, lambda inputs: setup.call(DENOISER, inputs)["noise_pred"], settings["denoiser_rows"], metrics
+        self._components = Components(
+            setup.variant,
+            setup.placement,
+            lambda component: setup.folder / component,
+            settings["encoding_cache_mb"] * 2**20,
+            setup.call,
         )
+        networks = self._components.networks
+        loop = StepLoop(lives, lambda inputs: networks[DENOISER](inputs)["noise_pred"], settings["denoiser_rows"], metrics)
+        work = {"step-loop": loop.run, "encoder": partial(encode_all, lives), "decoder": partial(decode_all, lives, networks)}
+        self._threads = Threads(lives, work, metrics.lost_thread)
         self._beginnings = ThreadPoolExecutor(1, thread_name_prefix="begin")
-        self._service = Service(setup.variant, setup.digest, self._loop, lives, settings, self._beginnings.submit)
+        self._service = Service(
+            setup.variant, setup.digest, loop, lives, self._threads, networks, settings, self._beginnings.submit
+        )
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -77,4 +92,5 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._beginnings.shutdown(wait=False, cancel_futures=True)
-        self._loop.stop()
+        self._threads.stop()
+        self._components.close()

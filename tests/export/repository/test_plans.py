@@ -65,7 +65,7 @@ def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is
     repository = assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r", deployment=deployment)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
     prefix = "" if deployment == "faceclip" else f"{deployment}_"
-    tile, denoiser = (repository / f"{prefix}{name}" / "1" for name in ("vae_tile", "denoiser"))
+    tile, denoiser = (repository / f"{prefix}{name}" / "1" for name in (VAE_DECODER, DENOISER))
     kept = {name: (denoiser / name).read_bytes() for name in (PLAN_FILE, RECORD)}
     for name in kept:  # a plan that came from elsewhere
         (denoiser / name).unlink()
@@ -103,10 +103,14 @@ def test_plans_that_the_python_backend_runs_are_served_with_its_code_and_checked
             folder
         )
     repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
-    assert {path.name for path in (repository / DENOISER / "1").iterdir()} > {PLAN_FILE, RECORD, "model.py"}
+    assert {path.name for path in (repository / placement.folder(DENOISER)).iterdir()} >= {PLAN_FILE, RECORD}
+    assert not (repository / DENOISER).exists()
     card = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9")
     monkeypatch.setattr(inspect, "this_machine", lambda runtime: card if runtime is TRT_RTX else H200)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
+    shutil.copy(repository / placement.folder(VAE_DECODER) / RECORD, repository / placement.folder(DENOISER))
+    with pytest.raises(EngineError, match="expected a plan of component denoiser"):
+        check_repository(repository)
 
 
 def test_what_a_card_finished_is_kept_while_the_plan_is_the_same(components, tmp_path, monkeypatch):
@@ -114,7 +118,7 @@ def test_what_a_card_finished_is_kept_while_the_plan_is_the_same(components, tmp
     for name in COMPONENTS:
         planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
     repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
-    cache = cache_file(repository / DENOISER / "1" / PLAN_FILE, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    cache = cache_file(repository / placement.folder(DENOISER) / PLAN_FILE, "NVIDIA GeForce RTX 4090", "1.7.1.116")
     cache.write_text("kernels")
     again = replace(placement, gpu=1)  # other configs, the same plans
     assemble(TINY_SDXL, again, components, repository)

@@ -13,8 +13,8 @@ from export.__main__ import COMMANDS
 from export.paths import MODEL_REPOSITORY
 from export.repository.assemble import RepositoryError, assemble
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, render
-from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, TENSORRT, TRT_RTX, component_models, placements
-from faceclip_serving.contract.signatures import VAE_TILE
+from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, TENSORRT, TRT_RTX, placements
+from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.face.detectors import MODEL
 
@@ -32,22 +32,16 @@ def test_the_committed_repository_has_the_models_of_the_signatures():
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_a_placement_changes_where_components_run_and_nothing_that_they_exchange(variant):
-    interfaces = set()
+    interfaces = {}
     for placement in placements(variant).values():
         configs = {name: parse(text) for name, text in render(variant, placement).items()}
-        interfaces.add(
-            tuple(
-                (name, part, tensor.name, tensor.data_type, tuple(tensor.dims))
-                for name, config in configs.items()
-                if name != VAE_TILE
-                for part, tensors in (("input", config.input), ("output", config.output))
-                for tensor in tensors
-            )
-        )
-        for holder, component in component_models(placement).items():
-            runtime = placement.components[component].runtime
-            assert (configs[holder].backend, configs[holder].platform) == (runtime.backend, runtime.platform)
-    assert len(interfaces) == 1
+        assert {name for name in COMPONENTS if name not in configs} == set(filter(placement.is_hosted, COMPONENTS))
+        for name, config in configs.items():
+            told = [[(each.name, each.data_type, tuple(each.dims)) for each in part] for part in (config.input, config.output)]
+            assert interfaces.setdefault(name, told) == told
+            if name in COMPONENTS:
+                runtime = placement.components[name].runtime
+                assert (config.backend, config.platform) == (runtime.backend, runtime.platform)
 
 
 def test_a_tensorrt_component_is_tritons_own_backend():
@@ -66,12 +60,11 @@ def test_plans_of_another_runtime_change_who_runs_them_and_nothing_else(variant)
             chosen.plans_on == (TRT_RTX.name if plans else "") and chosen.on(TENSORRT.name).components == placement.components
         )
         before, after = (({name: parse(text) for name, text in render(variant, each).items()}) for each in (placement, chosen))
-        for holder, component in component_models(chosen).items():
-            config = after[holder]
-            assert list(config.input) == list(before[holder].input) and list(config.output) == list(before[holder].output)
+        assert before.keys() - after.keys() == set(plans) and not after.keys() - before.keys()
+        assert [list(config.input) for config in after.values()] == [list(before[name].input) for name in after]
+        for component in COMPONENTS:
             if component in plans:
-                assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
-                assert config.parameters["plans_on"].string_value == TRT_RTX.name and config.instance_group[0].gpus == [0]
+                assert after["sampler"].parameters["plans_on"].string_value == TRT_RTX.name
                 assert chosen.components[component].precision == placement.components[component].precision
             else:
                 assert chosen.components[component] == placement.components[component]
@@ -83,12 +76,13 @@ def test_a_repository_for_one_gpu_uses_that_one_alone(variant):
     for placement in placements(variant).values():
         for gpu in (0, 1):
             chosen = replace(placement, gpu=gpu)
-            for holder, component in component_models(chosen).items():
-                config = parse(render(variant, chosen, "second" if gpu else "faceclip")[holder])
-                on_gpu = placement.components[component].runtime.instance_kind == "KIND_GPU"
-                assert [list(group.gpus) for group in config.instance_group] == [[gpu] if on_gpu else []]
+            configs = {name: parse(text) for name, text in render(variant, chosen, "second" if gpu else "faceclip").items()}
+            for name, config in configs.items():
                 if config.backend == "python":
                     assert int(config.parameters["gpu"].string_value or 0) == gpu
+                elif name in COMPONENTS:
+                    assert [list(group.gpus) for group in config.instance_group] == [[gpu]]
+            for component in COMPONENTS:
                 options = [entry[1] for entry in chosen.providers(component) if not isinstance(entry, str)]
                 on_cuda = placement.components[component].runtime is ORT_CUDA
                 assert options == ([{"device_id": str(gpu)}] if on_cuda else [])
@@ -102,7 +96,7 @@ def test_the_face_detector_comes_with_the_shared_code(repository):
 def test_object_storage_which_has_no_empty_folders_keeps_every_version_folder(repository):
     for root in (MODEL_REPOSITORY, repository):
         folders = [path.parent / "1" for path in root.glob("*/config.pbtxt")]
-        assert len(folders) >= 9
+        assert len(folders) >= 7
         assert not [folder for folder in folders if not any(path.is_file() for path in folder.iterdir())]
 
 

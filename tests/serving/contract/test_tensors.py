@@ -63,7 +63,11 @@ def test_the_ensemble_is_connected_and_types_agree(variant):
             declared = signatures[step.model].input(name)
             assert known[bound_to].dtype is declared.dtype
             assert known[bound_to].dims == declared.dims
-        known |= {step.outputs[tensor.name]: tensor for tensor in signatures[step.model].outputs}
+        made = {tensor.name: tensor for tensor in signatures[step.model].outputs}
+        known |= {bound_to: made[name] for name, bound_to in step.outputs.items()}
+        assert all(tensor.name in step.outputs for tensor in made.values() if not tensor.optional), (
+            "Triton waits for all of them"
+        )
     for tensor in ensemble.outputs:
         assert known[tensor.name].dims == tensor.dims
 

@@ -1,22 +1,37 @@
-"""A step loop that ends with the test."""
+"""A step loop that ends with the test, with encoders and a decoder that do nothing but hand on."""
+
+from functools import partial
 
 import pytest
 
+from faceclip_serving.contract.signatures import VAE_DECODER
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
+from faceclip_serving.sampling.networks import decode_all, encode_all
+from faceclip_serving.sampling.threads import Threads
 
 from .limits import limited
 
 
+def latents_as_image(arrays):
+    return {"image": arrays["latents"]}
+
+
 @pytest.fixture
 def start():
-    loops = []
+    started = []
 
-    def make(denoiser, max_rows=8, limits=None, observer=None):
+    def make(denoiser, max_rows=8, limits=None, observer=None, decoder=latents_as_image, on_loss=lambda: None):
         lives = Lives(limits or limited(8, 8))
-        loops.append(StepLoop(lives, denoiser, max_rows, observer))
-        return lives, loops[-1]
+        loop = StepLoop(lives, denoiser, max_rows, observer)
+        work = {
+            "step-loop": loop.run,
+            "encoder": partial(encode_all, lives),
+            "decoder": partial(decode_all, lives, {VAE_DECODER: decoder}),
+        }
+        started.append(Threads(lives, work, on_loss))
+        return lives, loop, started[-1]
 
     yield make
-    for loop in loops:
-        loop.stop()
+    for threads in started:
+        threads.stop()

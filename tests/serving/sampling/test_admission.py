@@ -11,6 +11,7 @@ from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.requests import Counts, Ended, State
 
 from .limits import limited
+from .stages import decode, enter, finish
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
 
@@ -29,7 +30,7 @@ class Server:
 
     def working(self, deadline=None, **options):
         place = self.admitted(deadline=deadline)
-        self.lives.enter(place, "work", self.heard.setdefault(place, []).append, **options)
+        enter(self.lives, place, self.heard.setdefault(place, []).append, **options)
         return place
 
     def active(self):
@@ -39,7 +40,7 @@ class Server:
         return next(request for request in self.lives.round() if request.place == place)
 
     def finish(self, place):
-        self.lives.finish(self.request(place), "result")
+        finish(self.lives, self.request(place))
 
     def serve(self, every_s, count):
         """Requests that end one after the other; there is always one."""
@@ -127,9 +128,9 @@ def test_counts_say_where_requests_are(server):
     server.lives.prepare(server.admitted())
     server.finish(first)
     assert len(server.active()) == 2
-    assert server.lives.counts() == Counts({State.ACTIVE: 2, State.PREPARING: 1, State.DECODING: 1})
+    assert server.lives.counts() == Counts({State.ACTIVE: 2, State.PREPARING: 1, State.FINISHING: 1})
     counts = server.lives.counts()
-    assert (counts.active, counts.waiting, counts.decoding) == (2, 1, 1) and counts.in_flight == server.lives.in_flight == 4
+    assert (counts.active, counts.waiting, counts.finishing) == (2, 1, 1) and counts.in_flight == server.lives.in_flight == 4
 
 
 # -------------------------------------------------------------------------------------------------------------------- leases
@@ -180,7 +181,7 @@ def test_work_comes_once_and_only_to_a_place_that_is_there(server):
     place = server.working()
     for lost in (place, "unknown"):
         with pytest.raises(Cancelled, match="has ended before its work came"):
-            server.lives.enter(lost, "other work", lambda event: None)
+            server.lives.enter(lost, lambda: "other work", lambda event: None)
     assert [(request.work, request.state) for request in server.lives.round()] == [("work", State.ACTIVE)]
 
 
@@ -228,7 +229,7 @@ def test_a_round_waits_for_work():
     threading.Thread(target=lambda: rounds.put(lives.round(idle.set)), daemon=True).start()
     assert idle.wait(10) and rounds.empty()
     request = lives.admit()
-    lives.enter(request.place, "work", lambda event: None)
+    enter(lives, request.place, lambda event: None)
     assert rounds.get(timeout=10) == [request]
 
 
@@ -262,6 +263,8 @@ def test_only_an_active_request_hears_of_steps_and_results(server):
     server.lives.finish(request, "result")
     server.lives.tell(request, "late")
     server.lives.finish(request, "again")
+    decode(server.lives)
+    server.lives.decoded(request, "again")
     server.deliver()
     assert server.heard[place] == ["step", "result"] and request.work is None
     assert server.lives.end(place)
@@ -313,14 +316,14 @@ def test_a_word_that_cannot_be_said_is_replaced_by_the_reason_and_others_are_sai
             raise error
 
     place, other = server.admitted(), server.working()
-    server.lives.enter(place, "work", listener)
+    enter(server.lives, place, listener)
     request, neighbour = server.request(place), server.request(other)
     if fails == "end":
         server.lives.end(place, error)
     elif fails == "step":
         server.lives.tell(request, "step")
     else:
-        server.lives.finish(request, "result")
+        finish(server.lives, request)
     server.lives.tell(neighbour, "step")
     server.deliver()
     server.deliver()  # what the failure has added

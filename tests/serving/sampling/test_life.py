@@ -5,13 +5,17 @@ import queue
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
-from faceclip_serving.contract.settings import most_decoded, most_in_flight
+from faceclip_serving.contract.settings import most_in_flight
 from faceclip_serving.sampling.life import REASONS_KEPT, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .limits import limited
+from .stages import decode, encode, enter, finish
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
+
+
+DRAWN = (State.ACTIVE, State.DECODING, State.FINISHING)
 
 
 class Clock:
@@ -45,7 +49,7 @@ def delivered(lives):
 
 def working(lives, heard, place=None, tenant="", **options):
     place = place or lives.admit(tenant=tenant).place
-    lives.enter(place, "work", heard.append, **options)
+    enter(lives, place, heard.append, **options)
     return place
 
 
@@ -71,7 +75,7 @@ def test_a_request_goes_its_whole_way_and_hears_one_end(lives):
     working(lives, heard, place=place)
     (request,) = active(lives)
     lives.tell(request, "step")
-    lives.finish(request, "result")
+    finish(lives, request)
     assert lives.in_flight == 1, "its pictures are decoded"
     assert lives.end(place)
     assert not lives.end(place), "once"
@@ -85,32 +89,40 @@ def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
     place = lives.admit().place
     if state is not State.RESERVED:
         lives.prepare(place)
-    if state in (State.WAITING, State.ACTIVE, State.DECODING):
+    if state is State.ENCODING:
+        lives.enter(place, str, heard.append)
+    if state in (State.WAITING, *DRAWN):
         working(lives, heard, place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
+    if state in DRAWN[1:]:
         lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     assert lives._alive[place].state is state
     error = MemoryError("x")
     assert lives.end(place, error)
     delivered(lives)
     assert lives.in_flight == 0 and lives.ends == [(place, error)]
-    told = {State.WAITING: [Ended(error)], State.ACTIVE: [Ended(error)], State.DECODING: ["result"]}
-    assert heard == told.get(state, [])
+    told = {State.RESERVED: [], State.PREPARING: [], State.FINISHING: ["result"]}
+    assert heard == told.get(state, [Ended(error)])
 
 
-@pytest.mark.parametrize("state", [State.RESERVED, State.PREPARING, State.WAITING, State.ACTIVE, State.DECODING])
+@pytest.mark.parametrize("state", list(State)[:-2])
 def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clock, state):
     place = lives.admit().place
     if state is not State.RESERVED:
         lives.prepare(place)
-    if state not in (State.RESERVED, State.PREPARING):
+    if state is State.ENCODING:
+        lives.enter(place, str, [].append)
+    elif state not in (State.RESERVED, State.PREPARING):
         working(lives, [], place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
+    if state in DRAWN[1:]:
         lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     for _ in range(5):
         clock.now += 4.0
         assert lives.renew([place, "unknown"]) == ["unknown"]
@@ -125,7 +137,7 @@ def test_whoever_asks_later_hears_why_a_request_has_ended(lives):
     error = MemoryError("x")
     place = lives.admit().place
     lives.end(place, error)
-    for ask in (lambda: lives.prepare(place), lambda: lives.enter(place, "work", [].append)):
+    for ask in (lambda: lives.prepare(place), lambda: lives.enter(place, str, [].append)):
         with pytest.raises(MemoryError, match="x"):
             ask()
     fine = lives.admit().place
@@ -173,7 +185,7 @@ def test_turns_go_round_the_tenants(clock):
         served += [request.tenant for request in now if request.tenant + request.place not in served]
         assert len({request.tenant for request in now}) == min(2, len({r.tenant for r in lives._alive.values()}))
         for request in now:
-            lives.finish(request, "result")
+            finish(lives, request)
             lives.end(request.place)
 
 
@@ -259,9 +271,9 @@ def test_a_last_word_that_cannot_be_said_is_replaced_by_the_reason(lives):
         heard.append(event)
 
     place = lives.admit().place
-    lives.enter(place, "work", listener)
+    enter(lives, place, listener, "work")
     (request,) = active(lives)
-    lives.finish(request, "result")
+    finish(lives, request)
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, MemoryError) and lives.in_flight == lives.counts().leaving == 1
@@ -276,7 +288,7 @@ def test_a_step_that_cannot_be_said_ends_the_request_once(lives):
         heard.append(event)
 
     place = lives.admit().place
-    lives.enter(place, "work", listener)
+    enter(lives, place, listener, "work")
     (request,) = active(lives)
     lives.tell(request, "step")
     delivered(lives)
@@ -286,7 +298,7 @@ def test_a_step_that_cannot_be_said_ends_the_request_once(lives):
 
 def test_batch_waits_behind_interactive(lives):
     for priority in ("batch", "interactive", "interactive"):
-        lives.enter(lives.admit().place, priority, lambda event: None, priority=priority)
+        enter(lives, lives.admit().place, lambda event: None, priority, priority=priority)
     assert sorted(request.priority for request in active(lives)) == ["interactive", "interactive"]
 
 
@@ -294,7 +306,7 @@ def test_batch_that_has_waited_for_its_head_start_goes_first(clock):
     lives = Lives(limited(1, 2, lease_s=1000.0, batch_head_start_s=30.0), clock=clock)
     for seconds, priority in ((0.0, "batch"), (29.0, "interactive"), (31.0, "interactive")):
         clock.now = seconds
-        lives.enter(lives.admit().place, priority, lambda event: None, priority=priority)
+        enter(lives, lives.admit().place, lambda event: None, priority, priority=priority)
     order = []
     while now := active(lives):
         order.append((now[0].priority, now[0].since))
@@ -307,7 +319,7 @@ def test_whoever_leaves_while_something_goes_on_for_it_keeps_its_place_until_tha
     place = lives.admit().place
     working(lives, [], place=place)
     (request,) = active(lives)
-    lives.finish(request, "result")
+    finish(lives, request)
     assert lives.give_up(place, Cancelled("its caller is gone")) and not lives.give_up(place, Cancelled("again"))
     for _ in range(3):
         clock.now += 4.0
@@ -325,31 +337,91 @@ def test_a_place_whose_holder_is_gone_too_is_given_back(lives, clock):
     assert lives.in_flight == 0
 
 
-def test_impatient_callers_do_not_pile_up_at_the_decoder(lives):
-    """Each leaves as soon as its pictures wait for the decoder, and comes again. What the decoder has not begun is never done."""
-    decoder, heard = [], []
-    for _ in range(50):
-        place = lives.admit().place
-        working(lives, heard, place=place)
-        (request,) = active(lives)
-        lives.finish(request, "result")
-        lives.give_up(place, Cancelled("its caller is gone"))
-        delivered(lives)
-        if heard.pop() == "result":
-            decoder.append(place)
+@pytest.mark.parametrize("stage", [State.ENCODING, State.DECODING])
+def test_nothing_is_begun_for_those_who_left_while_they_waited(lives, stage):
+    """Impatient callers come, leave and come again; of what waits for an encoder or the decoder only the living is done."""
+    begun, heard = [], []
+
+    def wait(tenant):
+        place = lives.admit(tenant=tenant).place
+        if stage is State.ENCODING:
+            lives.enter(place, tenant, heard.append)
         else:
-            lives.end(place)  # as its ensemble returns
-    assert len(decoder) == lives.in_flight == most_decoded(LIMITS.max_active)
-    good = []
-    place = lives.admit().place
-    working(lives, good, place=place)
+            working(lives, heard, place=place, tenant=tenant)
+            (request,) = active(lives)
+            lives.finish(request, tenant)
+        return place
+
+    def take():
+        request = lives.next_to_encode() if stage is State.ENCODING else lives.next_to_decode()
+        begun.append(request.work)
+        return request
+
+    wait("first")
+    first = take()
+    for _ in range(50):
+        place = wait("impatient")
+        lives.give_up(place, Cancelled("its caller is gone"))
+        lives.end(place)  # as its ensemble returns
+    wait("good")
+    lives.give_up(first.place, Cancelled("its caller is gone"))
+    (lives.encoded if stage is State.ENCODING else lives.decoded)(first, "too late")
+    take()
+    delivered(lives)
+    assert begun == ["first", "good"] and len(heard) == 51 and all(isinstance(event, Ended) for event in heard)
+    assert first.state is State.LEAVING and first.work is None
+
+
+def test_encoders_go_round_the_tenants_too_and_a_batch_gives_way(clock):
+    lives = Lives(limited(2, 8), clock=clock)
+    for name, tenant, priority in (
+        ("a1", "a", "interactive"),
+        ("a2", "a", "batch"),
+        ("a3", "a", "interactive"),
+        ("b1", "b", "batch"),
+    ):
+        lives.enter(lives.admit(tenant=tenant).place, name, lambda event: None, priority)
+        clock.now += 0.1
+    assert [lives.next_to_encode().work for _ in range(4)] == ["a1", "a3", "b1", "a2"]
+    assert lives.counts().waiting == 4 and not active(lives), "nobody is active before it is encoded"
+
+
+def test_a_request_whose_pictures_are_handed_over_is_its_holders_alone(lives, clock):
+    """What its caller is told and what is counted is then the same, whatever happens while files are written."""
+    heard = []
+    place = lives.admit(id="mine", deadline=3.0).place
+    working(lives, heard, place=place)
     (request,) = active(lives)
     lives.finish(request, "result")
+    assert lives.counts().decoding == 1 and lives.counts().finishing == 0
+    decode(lives)
+    clock.now = 4.0
+    assert not lives.cancel("mine") and not lives.leave(place) and lives.renew([place]) == []
+    assert (lives.counts().decoding, lives.counts().finishing, lives.counts().waiting) == (0, 1, 0)
+    assert lives.end(place)
     delivered(lives)
-    assert not good and lives.counts().decoding == 1
-    lives.end(decoder[0])
+    assert heard == ["result"] and lives.ends == [(place, None)]
+
+
+def test_a_caller_who_leaves_ends_its_request_once(lives):
+    place = lives.admit().place
+    assert lives.leave(place) and not lives.leave(place) and not lives.leave("unknown")
     delivered(lives)
-    assert good == ["result"]
+    ((ended, error),) = lives.ends
+    assert ended == place and isinstance(error, Cancelled) and str(error) == "its caller is gone"
+    assert lives.counts().leaving == 1
+
+
+def test_the_oldest_is_decoded_first_and_each_once(lives):
+    first, second = working(lives, []), working(lives, [])
+    for request in reversed(active(lives)):
+        lives.finish(request, request.place)
+    assert [lives.next_to_decode().place for _ in range(2)] == [first, second]
+
+
+def test_a_stop_is_the_end_of_encoders_and_decoder(lives):
+    lives.stop()
+    assert lives.next_to_encode() is None and lives.next_to_decode() is None
 
 
 def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
@@ -365,8 +437,8 @@ def test_a_newcomer_is_let_in_although_many_are_decoded(lives):
     for _ in range(2 * LIMITS.max_active):
         working(lives, [], tenant="flood")
     while request := next((each for each in lives.round() if each.state is State.ACTIVE), None):
-        lives.finish(request, "result")
-        if lives.counts().decoding == 2 * LIMITS.max_active:
+        finish(lives, request)
+        if lives.counts().finishing == 2 * LIMITS.max_active:
             break
     for _ in range(LIMITS.max_active + LIMITS.max_waiting):
         lives.admit(tenant="flood")
@@ -381,17 +453,17 @@ def test_a_flood_delays_itself_first_however_many_flood(clock, flooders, turns):
     lives = Lives(limited(turns, 30, lease_s=1000.0), clock=clock)
     for _ in range(5):
         for tenant in flooders:
-            lives.enter(lives.admit(tenant=tenant).place, tenant, lambda event: None)
+            enter(lives, lives.admit(tenant=tenant).place, lambda event: None, tenant)
     for request in active(lives):
-        lives.finish(request, "result")
+        finish(lives, request)
         lives.end(request.place)
     clock.now += 1.0
-    lives.enter(lives.admit(tenant="modest").place, "modest", lambda event: None)
+    enter(lives, lives.admit(tenant="modest").place, lambda event: None, "modest")
     for _ in range(len(flooders) + 1):
         now = active(lives)
         if any(request.tenant == "modest" for request in now):
             return
-        lives.finish(now[0], "result")
+        finish(lives, now[0])
         lives.end(now[0].place)
     raise AssertionError("it waits for more than one turn of each other tenant")
 
@@ -408,8 +480,68 @@ def test_changes_are_told_while_the_loop_is_busy(lives):
     assert told[-1].in_flight == 0
 
 
+def test_every_change_is_told(lives):
+    told = []
+    lives.on_change = told.append
+
+    def tells(change, **states):
+        change()
+        delivered(lives)
+        assert {state.value: count for state, count in told.pop().states.items() if count} == states
+
+    place = ""
+
+    def admit():
+        nonlocal place
+        place = lives.admit().place
+
+    tells(admit, reserved=1)
+    tells(lambda: lives.prepare(place), preparing=1)
+    tells(lambda: lives.enter(place, str, lambda event: None), encoding=1)
+    tells(lambda: encode(lives), waiting=1)
+    tells(lambda: active(lives), active=1)
+    tells(lambda: lives.finish(lives._alive[place], "result"), decoding=1)
+    tells(lambda: decode(lives), finishing=1)
+    tells(lambda: lives.give_up(place, MemoryError("x")), leaving=1)
+    tells(lambda: lives.end(place))
+    assert told == []
+
+
+def test_nothing_is_begun_for_those_whose_time_is_up(lives, clock):
+    late, good = (lives.admit(deadline=deadline).place for deadline in (3.0, None))
+    for place in (late, good):
+        lives.enter(place, place.__str__, lambda event: None)
+    clock.now = 3.1
+    assert lives.next_to_encode().place == good
+
+
+def test_nothing_is_decoded_for_those_whose_time_is_up(lives, clock):
+    late, good = (working(lives, [], place=lives.admit(deadline=deadline).place) for deadline in (3.0, None))
+    for request in list(active(lives)):
+        lives.finish(request, "result")
+    clock.now = 3.1
+    assert lives.next_to_decode().place == good and late != good
+
+
+def test_work_that_comes_too_late_is_refused(lives, clock):
+    place = lives.admit().place
+    clock.now = LIMITS.lease_s + 0.1
+    with pytest.raises(Cancelled, match="nobody holds the request's place any more"):
+        lives.enter(place, str, lambda event: None)
+
+
 def test_states_are_told_by_these_names_in_metrics():
-    assert [state.value for state in State] == ["reserved", "preparing", "waiting", "active", "decoding", "leaving", "ended"]
+    assert [state.value for state in State] == [
+        "reserved",
+        "preparing",
+        "encoding",
+        "waiting",
+        "active",
+        "decoding",
+        "finishing",
+        "leaving",
+        "ended",
+    ]
 
 
 def test_those_that_have_ended_are_told_from_those_that_live(lives):
@@ -432,7 +564,7 @@ def test_nothing_is_remembered_of_tenants_that_are_gone(clock):
     lives = Lives(limited(2, 8), clock=clock)
     for tenant in "abc":
         place = lives.admit(tenant=tenant).place
-        lives.enter(place, tenant, lambda event: None)
+        enter(lives, place, lambda event: None, tenant)
         lives.round()
         assert lives._fairness._last_turns.keys() == {tenant}
         lives.end(place)

@@ -26,6 +26,7 @@ class Machine(RuleBasedStateMachine):
         self.heard = {}
         self.lives = Lives(LIMITS, self.on_end, self.clock)
         self.admitted = set()
+        self.encoding, self.decoding = [], []
 
     def on_end(self, request, error):
         assert request.place not in self.ends or isinstance(error, Busy), "a request ends once"
@@ -34,7 +35,7 @@ class Machine(RuleBasedStateMachine):
     @rule(target=places, tenant=st.sampled_from("abc"), deadline=st.one_of(st.none(), st.floats(0, 30)))
     def admit(self, tenant, deadline):
         self.lives.counts()  # whoever has ended by now is gone
-        placed = [r for r in self.lives._alive.values() if r.state is not State.DECODING]
+        placed = [r for r in self.lives._alive.values() if r.state not in (State.DECODING, State.FINISHING)]
         held = Counter(r.tenant for r in placed)
         yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE)
         before = {r.place: r for r in placed}
@@ -67,7 +68,7 @@ class Machine(RuleBasedStateMachine):
             events.append(event)
 
         try:
-            self.lives.enter(place, "work", listener, priority=priority)
+            self.lives.enter(place, lambda: "work", listener, priority=priority)
         except Exception:  # noqa: BLE001 - whatever it has ended by
             return
         events.append("entered")
@@ -92,6 +93,28 @@ class Machine(RuleBasedStateMachine):
         known = place in self.lives._alive
         assert self.lives.give_up(place, error) == known and self.lives.in_flight == before
 
+    @rule(keep=st.booleans(), fails=st.booleans())
+    def encode(self, keep, fails):
+        """One request is begun; it is kept in the encoders until the next one is, or done at once."""
+        self.through(self.encoding, State.ENCODING, self.lives.next_to_encode, self.lives.encoded, keep, fails)
+
+    @rule(keep=st.booleans(), fails=st.booleans())
+    def decode(self, keep, fails):
+        self.through(self.decoding, State.DECODING, self.lives.next_to_decode, self.lives.decoded, keep, fails)
+
+    def through(self, begun, state, take, done, keep, fails):
+        if not begun:
+            self.lives.counts()  # whoever has ended by now is gone
+            if any(request.state is state and not request.begun for request in self.lives._alive.values()):
+                begun.append(take())
+                assert begun[0].state is state
+        if begun and not keep:
+            request = begun.pop()
+            if fails:
+                self.lives.give_up(request.place, MemoryError("x"))
+            else:
+                done(request, "result")
+
     @rule(finish=st.booleans())
     def work(self, finish):
         self.lives._sweep()
@@ -113,10 +136,11 @@ class Machine(RuleBasedStateMachine):
     def bounded(self):
         states = [request.state for request in self.lives._alive.values()]
         assert states.count(State.ACTIVE) <= LIMITS.max_active and State.ENDED not in states
-        assert len(states) - states.count(State.DECODING) <= LIMITS.max_active + LIMITS.max_waiting
+        assert (
+            len(states) - states.count(State.DECODING) - states.count(State.FINISHING) <= LIMITS.max_active + LIMITS.max_waiting
+        )
         assert len(states) + len(self.lives._leaving) <= most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
-        everybody = (*self.lives._alive.values(), *self.lives._leaving.values())
-        assert sum(request.decoded for request in everybody) <= 2 * LIMITS.max_active
+        assert states.count(State.DECODING) + states.count(State.FINISHING) <= 2 * LIMITS.max_active
 
     def teardown(self):
         delivered(self.lives)

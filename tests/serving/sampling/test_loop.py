@@ -2,6 +2,7 @@
 
 import queue
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def submit(lives, key, one, arrays=None, deadline=None, change=lambda work: None
     work = Work(start_pictures(TINY_SDXL, one, arrays or conditioning(key)), **wants)
     change(work)
     place = lives.admit(deadline=deadline).place
-    lives.enter(place, work, events.put, lambda: work.step)
+    lives.enter(place, lambda: work, events.put)
     return place, work, events
 
 
@@ -55,14 +56,14 @@ def alone(key, one):
 
 
 def test_a_late_request_joins_midway_and_shares_every_tick(start):
-    lives, _ = start(Denoiser(0.02))
+    lives, *_ = start(Denoiser(0.02))
     *_, long = submit(lives, 1, job(seed=1, num_inference_steps=12))
     time.sleep(0.07)
     *_, late = submit(lives, 2, job(seed=2))
     event = outcome(late)
-    np.testing.assert_array_equal(event.latents, alone(2, job(seed=2)))
+    np.testing.assert_array_equal(event.image, alone(2, job(seed=2)))
     assert (event.usage.ticks, event.usage.rows, event.usage.shared_rows) == (4, 8, 16)
-    np.testing.assert_array_equal(outcome(long).latents, alone(1, job(seed=1, num_inference_steps=12)))
+    np.testing.assert_array_equal(outcome(long).image, alone(1, job(seed=1, num_inference_steps=12)))
 
 
 def poisoned(key):
@@ -73,17 +74,17 @@ def poisoned(key):
 
 def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
     """The poisoned request is of the size of the others, so it shares their calls."""
-    lives, _ = start(Denoiser(0.02))
+    lives, *_ = start(Denoiser(0.02))
     good = [submit(lives, key, job(seed=key))[-1] for key in (1, 2)]
     *_, bad = submit(lives, 3, job(seed=3), poisoned(3))
     event = outcome(bad)
     assert isinstance(event, Ended) and isinstance(event.error, MemoryError)
     for key, events in zip((1, 2), good, strict=True):
-        np.testing.assert_array_equal(outcome(events).latents, alone(key, job(seed=key)))
+        np.testing.assert_array_equal(outcome(events).image, alone(key, job(seed=key)))
 
 
 def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start):
-    lives, _ = start(Denoiser(0.02))
+    lives, *_ = start(Denoiser(0.02))
     *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
 
     def fails(_predictions):
@@ -94,11 +95,11 @@ def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start):
 
     *_, bad = submit(lives, 2, job(seed=2, num_inference_steps=8), change=spoil)
     assert isinstance(outcome(bad).error, IndexError)
-    np.testing.assert_array_equal(outcome(good).latents, alone(1, job(seed=1, num_inference_steps=8)))
+    np.testing.assert_array_equal(outcome(good).image, alone(1, job(seed=1, num_inference_steps=8)))
 
 
 def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
-    lives, _ = start(Denoiser())
+    lives, *_ = start(Denoiser())
     *_, events = submit(lives, 1, job(seed=1), change=lambda work: work.pictures[0].latents.fill(np.nan))
     assert isinstance(outcome(events).error, NotANumber)
 
@@ -106,7 +107,7 @@ def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
 def test_an_end_stops_the_work_at_once_and_leaves_others_alone(start):
     """The call that runs is the last one: its rows are not used, and no further one has any of the ended request."""
     denoiser = Denoiser(0.02)
-    lives, _ = start(denoiser)
+    lives, *_ = start(denoiser)
     place, work, doomed = submit(lives, 1, job(seed=1, num_inference_steps=100), wants_steps=True)
     *_, other = submit(lives, 2, job(seed=2, num_inference_steps=20))
     while doomed.get(timeout=30).step < 5:
@@ -115,13 +116,13 @@ def test_an_end_stops_the_work_at_once_and_leaves_others_alone(start):
     calls = len(denoiser.rows)
     event = outcome(doomed)
     assert isinstance(event, Ended) and isinstance(event.error, Cancelled)
-    np.testing.assert_array_equal(outcome(other).latents, alone(2, job(seed=2, num_inference_steps=20)))
+    np.testing.assert_array_equal(outcome(other).image, alone(2, job(seed=2, num_inference_steps=20)))
     assert set(denoiser.rows[calls + 1 :]) == {2}, "the other one, alone"
-    assert work.step <= 7
+    assert work.steps_done() <= 7
 
 
 def test_a_deadline_is_obeyed_between_steps_also_while_waiting(start):
-    lives, _ = start(Denoiser(0.02), limits=limited(1, 8))
+    lives, *_ = start(Denoiser(0.02), limits=limited(1, 8))
     soon = time.monotonic() + 0.1
     *_, active = submit(lives, 1, job(seed=1, num_inference_steps=100), deadline=soon)
     *_, waiting = submit(lives, 2, job(seed=2), deadline=soon)
@@ -130,18 +131,18 @@ def test_a_deadline_is_obeyed_between_steps_also_while_waiting(start):
 
 
 def test_interactive_requests_leave_the_waiting_line_first(start):
-    lives, _ = start(Denoiser(0.01), limits=limited(1, 8))
+    lives, *_ = start(Denoiser(0.01), limits=limited(1, 8))
     order = queue.Queue()
     for key, priority in ((1, "interactive"), (2, "batch"), (3, "interactive")):
-        work = Work(start_pictures(TINY_SDXL, job(seed=key), conditioning(key)))
-        lives.enter(lives.admit().place, work, lambda event, key=key: order.put(key), priority=priority)
+        pictures = start_pictures(TINY_SDXL, job(seed=key), conditioning(key))
+        lives.enter(lives.admit().place, partial(Work, pictures), lambda event, key=key: order.put(key), priority=priority)
     assert [order.get(timeout=30) for _ in range(3)] == [1, 3, 2]
 
 
 def test_stopping_tells_everyone(start):
-    lives, loop = start(Denoiser(0.02), limits=limited(1, 8))
+    lives, _, threads = start(Denoiser(0.02), limits=limited(1, 8))
     waiting = [submit(lives, key, job(seed=key, num_inference_steps=100))[-1] for key in (1, 2)]
-    loop.stop()
+    threads.stop()
     assert all(isinstance(outcome(events).error, Stopping) for events in waiting)
 
 
@@ -150,7 +151,6 @@ class Load:
 
     def __init__(self):
         self.loads = []
-        self.lost = 0
         self.told = []
 
     def ticks(self, ticks):
@@ -159,13 +159,10 @@ class Load:
     def load(self, counts):
         self.loads.append((counts.active, counts.waiting))
 
-    def lost_thread(self):
-        self.lost += 1
-
 
 def test_the_load_that_is_told_returns_to_nothing_after_a_failure(start):
     load = Load()
-    lives, _ = start(Denoiser(), observer=load)
+    lives, *_ = start(Denoiser(), observer=load)
     *_, events = submit(lives, 1, job(seed=1, height=128))
     assert isinstance(outcome(events).error, MemoryError)
     deadline = time.monotonic() + 30
@@ -177,7 +174,7 @@ def test_the_load_that_is_told_returns_to_nothing_after_a_failure(start):
 def test_every_round_is_told_once_when_the_work_is_done_at_the_latest(start):
     """The seconds of calls and of everything else, copying their inputs included, are those that the loop worked."""
     load = Load()
-    lives, _ = start(Denoiser(0.02), observer=load)
+    lives, *_ = start(Denoiser(0.02), observer=load)
     began = time.monotonic()
     both = [submit(lives, key, job(seed=key, num_inference_steps=30))[-1] for key in (1, 2)]
     usages = [outcome(events).usage for events in both]
@@ -192,14 +189,37 @@ def test_every_round_is_told_once_when_the_work_is_done_at_the_latest(start):
     assert max(usage.denoiser_s for usage in usages) <= denoiser_s + 1e-6
 
 
-def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start, monkeypatch):
-    load = Load()
-    lives, loop = start(Denoiser(0.02), observer=load)
-    *_, events = submit(lives, 1, job(seed=1, num_inference_steps=100))
-    monkeypatch.setattr(loop._choices, "next", lambda requests: 1 / 0)
+@pytest.mark.parametrize("stage", ["encoder", "step-loop", "decoder"])
+def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start, monkeypatch, stage):
+    lost = []
+    lives, loop, threads = start(Denoiser(0.02), on_loss=lambda: lost.append(stage))
+    at_fault = {"encoder": (lives, "encoded"), "step-loop": (loop._choices, "next"), "decoder": (lives, "decoded")}
+    monkeypatch.setattr(*at_fault[stage], lambda *told: 1 / 0)
+    *_, events = submit(lives, 1, job(seed=1))
     event = outcome(events)
     assert "the sampler has stopped: ZeroDivisionError" in str(event.error)
     with pytest.raises(RuntimeError, match="the sampler has stopped"):
         lives.admit()
-    loop._threads[0].join(30)
-    assert not loop.threads_alive and load.lost == 1
+    for thread in threads._threads:
+        if thread.name != "messages":
+            thread.join(30)
+    assert not threads.alive and lost == [stage]
+
+
+@pytest.mark.parametrize("stage", ["encoder", "decoder"])
+def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own(start, stage):
+    def decode(arrays):
+        if stage == "decoder" and len(arrays["latents"]) == 2:
+            raise MemoryError("too many")
+        return {"image": arrays["latents"]}
+
+    lives, *_ = start(Denoiser(0.01), decoder=decode)
+    *_, good = submit(lives, 1, job(seed=1))
+    if stage == "encoder":
+        bad = queue.Queue()
+        lives.enter(lives.admit().place, lambda: 1 / 0, bad.put)
+    else:
+        *_, bad = submit(lives, 2, job(seed=2, num_images_per_prompt=2))
+    assert isinstance(outcome(bad).error, ZeroDivisionError if stage == "encoder" else MemoryError)
+    np.testing.assert_array_equal(outcome(good).image, alone(1, job(seed=1)))
+    np.testing.assert_array_equal(outcome(submit(lives, 3, job(seed=3))[-1]).image, alone(3, job(seed=3)))

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract import operations
+from faceclip_serving.contract.architectures import FACE_SIZE
 from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
 from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Leave, Lost, Prepare, Renew, Start, Status
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
+from faceclip_serving.contract.signatures import FACE_ENCODER, TEXT_ENCODER, components
 from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service
 
@@ -24,6 +26,19 @@ from .test_loop import Denoiser, alone
 from .test_pictures import conditioning, job
 
 SETTINGS = resolve(CPU, "faceclip", environment={})
+
+
+def face_encoder(arrays):
+    sizes = {"faces": len(arrays["aligned_faces"])}
+    return {tensor.name: np.zeros(tensor.shape(sizes), np.float32) for tensor in TINY_SDXL.face_features}
+
+
+def text_encoder(arrays):
+    assert arrays.keys() == {tensor.name for tensor in components(TINY_SDXL)[TEXT_ENCODER].inputs}
+    return conditioning(int(arrays["input_ids"][0, 0]))
+
+
+NETWORKS = {FACE_ENCODER: face_encoder, TEXT_ENCODER: text_encoder}
 
 
 class Reply:
@@ -43,10 +58,10 @@ class TestService:
     @pytest.fixture
     def service(self, start):
         def make(denoiser, limits=None, digest="digest"):
-            lives, loop = start(denoiser, limits=limits)
-            made = Service(TINY_SDXL, digest, loop, lives, SETTINGS)
+            lives, loop, threads = start(denoiser, limits=limits)
+            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, SETTINGS)
             lives._on_end = lambda request, error: made.ended(request.place)
-            made.loop, made.lives = loop, lives
+            made.threads, made.lives = threads, lives
             return made
 
         return make
@@ -74,7 +89,10 @@ class TestService:
         return json.loads(answer["report"][0])
 
     def arrays(self, key, place="", **values):
-        return {"job": replace(job(seed=key, **values), place=place).encode(), **conditioning(key)}
+        faces, rows = np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32), len(conditioning(key)["embeddings"])
+        ids, index = np.full((rows, 77), key, np.int64), np.full((rows, 1), -1, np.int64)
+        told = replace(job(seed=key, **values), place=place).encode()
+        return {"job": told, "aligned_faces": faces, "face_index": index, "input_ids": ids}
 
     def in_flight(self, service):
         return self.report(self.ask(service, Status()))["in_flight"]
@@ -92,9 +110,10 @@ class TestService:
             assert progress.keys() == {"step", "total", "timestep"} and progress["total"] == 4
             assert answer["latents"].shape == (1, 4, 8, 8)
         assert steps == [1, 2, 3, 4]
-        np.testing.assert_array_equal(answer["latents"], alone(1, job(seed=1)))
+        np.testing.assert_array_equal(answer["image"], alone(1, job(seed=1)))
         assert progress["sampling"]["ticks"] == 4
-        assert progress["clock"].keys() >= {"begun", "denoised"}
+        clock = progress["clock"]
+        assert clock["conditioned"] <= clock["begun"] < clock["denoised"] <= clock["decoded"]
         over = self.ask(made, Follow(place)).get()
         assert isinstance(over, InvalidRequest) and str(over) == "control: the run has ended, and its end was told"
         assert self.in_flight(made) == 1, "its pictures are decoded"
@@ -110,7 +129,7 @@ class TestService:
         steps = 12
         place = self.start(made, 1, previews=True, num_inference_steps=steps)
         deadline = time.monotonic() + 30
-        while not self.report(self.ask(made, Status()))["decoding"] and time.monotonic() < deadline:
+        while len(made._followers[place]._unheard) <= steps and time.monotonic() < deadline:
             time.sleep(0.01)  # the run has ended before anybody asked
         answers = [self.ask(made, Follow(place)).get() for _ in range(steps + 1)]
         assert [json.loads(answer["report"][0]).get("step") for answer in answers] == [*range(1, steps + 1), None]
@@ -136,10 +155,9 @@ class TestService:
 
     def test_an_unusual_schedule_delays_nobody_else_and_who_has_left_is_not_looked_up(self, start):
         """Schedules that were never asked for wait for one another; here for a begin that never comes."""
-        lives, loop = start(Denoiser(0.0))
+        lives, loop, threads = start(Denoiser(0.0))
         waiting = []
-        made = Service(TINY_SDXL, "digest", loop, lives, SETTINGS, waiting.append)
-        made.lives, made.loop = lives, loop
+        made = Service(TINY_SDXL, "digest", loop, lives, threads, NETWORKS, SETTINGS, waiting.append)
         start_pictures(TINY_SDXL, job(seed=1), conditioning(1))  # this schedule is known
         unusual = self.run(made, 1, num_inference_steps=37, scheduler="unipc")
         usual = self.run(made, 2)
@@ -171,7 +189,7 @@ class TestService:
         refused = self.ask(made, Admit()).get()
         assert isinstance(refused, Busy) and "retry after" in str(refused)
         for reply, key in ((first, 1), (second, 2)):
-            np.testing.assert_array_equal(reply.get()["latents"], alone(key, job(seed=key)))
+            np.testing.assert_array_equal(reply.get()["image"], alone(key, job(seed=key)))
         assert self.admit(made)
 
     def test_a_request_is_in_flight_until_its_pictures_are_ready_and_needs_no_place_meanwhile(self, service):
@@ -185,7 +203,7 @@ class TestService:
         assert isinstance(self.run(made, 2).get(), dict), "its place is free"
         assert self.report(self.ask(made, Renew([place])))["round_s"] > 0
         self.ask(made, End(place, "ok"))
-        assert self.report(self.ask(made, Status()))["decoding"] == 1
+        assert self.report(self.ask(made, Status()))["finishing"] == 1
 
     def test_a_place_that_is_lost_is_the_end_of_the_request(self, service):
         made = service(Denoiser())
@@ -222,7 +240,7 @@ class TestService:
         made = service(Denoiser())
         place = self.admit(made)
         arrays = self.arrays(1, place)
-        del arrays["embeddings"]
+        del arrays["input_ids"]
         assert isinstance(self.ask(made, arrays=arrays).get(), KeyError)
         assert self.report(self.ask(made, Status()))["leaving"] == 1
         self.ask(made, End(place, "error"))
@@ -231,7 +249,7 @@ class TestService:
     def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
         made = service(Denoiser(0.4), limited(3, 2))
         assert self.report(self.ask(made, Status())) == {
-            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "leaving": 0, "draining": False,
+            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "finishing": 0, "leaving": 0, "draining": False,
             "threads_alive": True, "stalled_s": 0.0, "settings": SETTINGS,
         }  # fmt: skip
         reply = self.run(made, 1)
@@ -241,7 +259,7 @@ class TestService:
             time.sleep(0.02)
         assert max(seen) > 0.2 and min(seen[len(seen) // 4 :]) < 0.2, "it grows within a call and starts again with the next"
         assert isinstance(reply.get(), dict)
-        made.loop.stop()
+        made.threads.stop()
         assert self.report(self.ask(made, Status()))["threads_alive"] is False
 
     def test_draining_finishes_what_is_in_flight(self, service):

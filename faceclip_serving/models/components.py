@@ -1,0 +1,71 @@
+"""The networks of a placement, opened: what Python runs is run in this process; the rest are models of Triton's own backends.
+
+One process for all means one CUDA context, and no copy between processes in a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from ..contract.placements import Placement
+from ..contract.signatures import COMPONENTS, ENCODERS, VAE_DECODER, bounds, components, usual_sizes
+from ..contract.tensors import Array
+from ..contract.variant import Variant
+from ..sampling.networks import Networks, Run
+from ..sampling.tiling import tiled
+from .encoding_cache import EncodingCache
+
+Call = Callable[[str, Mapping[str, Array]], dict[str, Array]]
+"""Runs a component that is a model of its own."""
+
+
+class Components:
+    """`networks`: component -> its run. Encodings are remembered, and pictures are decoded in the placement's tiles."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        placement: Placement,
+        folder: Callable[[str], Path],
+        remembered_bytes: int,
+        call: Call | None = None,
+        threads: int = 0,
+    ) -> None:
+        """`variant`: narrowed by the placement. `folder`: of a component's artifact. `remembered_bytes`: for each encoder; 0: nothing.
+
+        `call`: for what is not run here; None: everything is. `threads`: of each graph on ONNX Runtime; 0: one per core.
+        """
+        self._closes: list[Callable[[], None]] = []
+        self._placement, self._call, self._threads = placement, call, threads
+        self._signatures = components(variant)
+        runs = {name: self._opened(variant, name, folder(name)) for name in COMPONENTS}
+        for name in ENCODERS:
+            runs[name] = EncodingCache(runs[name], self._signatures[name], remembered_bytes)
+        if placement.vae_tile:
+            runs[VAE_DECODER] = tiled(runs[VAE_DECODER], placement.vae_tile, variant.latent_scale)
+        self.networks: Networks = runs
+
+    def close(self) -> None:
+        """Frees what was opened. Nothing runs any more."""
+        for close in self._closes:
+            close()
+
+    def _opened(self, variant: Variant, name: str, folder: Path) -> Run:
+        placement, signature = self._placement, self._signatures[name]
+        if self._call is not None and not placement.is_hosted(name):
+            return partial(self._call, name)
+        execution = placement.components[name]
+        path = folder / execution.runtime.artifact
+        limits = bounds(variant, placement.denoiser_rows, placement.vae_tile)[name]
+        if execution.runtime.package:
+            from .trt_component import TrtComponent  # where there is no plan, its packages may be missing
+
+            plan = TrtComponent(path, signature, execution, limits, placement.gpu)
+            self._closes.append(plan.close)
+            plan.warm_up(usual_sizes(variant, limits))
+            return plan.run
+        from .onnx_component import OnnxComponent
+
+        return OnnxComponent(path, signature, placement.providers(name), limits, self._threads).run

@@ -1,0 +1,78 @@
+"""The networks of a placement, opened over a repository's own files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.placements import CPU, placement_of
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, components
+from faceclip_serving.contract.tensors import TensorError
+from faceclip_serving.models.components import Components
+from faceclip_serving.models.onnx_component import OnnxComponent
+from faceclip_serving.sampling.tiling import tiled
+
+SIZES = {"faces": 1, "rows": 2, "images": 1, "latent_height": 24, "latent_width": 20}
+
+
+def given(name):
+    return example_inputs(TINY_SDXL, components(TINY_SDXL)[name], SIZES)
+
+
+def opened(repository, placement=CPU, remembered_bytes=0, call=None):
+    return Components(TINY_SDXL, placement, lambda name: repository / CPU.folder(name), remembered_bytes, call)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_network_is_the_components_own(repository, name):
+    graph = repository / CPU.folder(name) / "model.onnx"
+    alone = OnnxComponent(graph, components(TINY_SDXL)[name], CPU.providers(name), {}).run(given(name))
+    found = opened(repository).networks[name](given(name))
+    assert found.keys() == alone.keys()
+    for key, array in alone.items():
+        np.testing.assert_allclose(found[key], array, atol=1e-5)
+
+
+def test_pictures_are_decoded_in_the_placements_tiles_and_no_larger_ones(repository):
+    cut = opened(repository, replace(CPU, vae_tile=16)).networks[VAE_DECODER]
+    decoder = opened(repository).networks[VAE_DECODER]
+    np.testing.assert_allclose(
+        cut(given(VAE_DECODER))["image"], tiled(decoder, 16, TINY_SDXL.latent_scale)(given(VAE_DECODER))["image"], atol=1e-5
+    )
+
+
+def test_encodings_are_remembered_as_far_as_the_setting_says(repository):
+    asked = []
+
+    def call(name, arrays):
+        asked.append(name)
+        sizes = {"rows": len(arrays["face_index"])}
+        return {tensor.name: np.zeros(tensor.shape(sizes), np.float32) for tensor in components(TINY_SDXL)[name].outputs}
+
+    placement = placement_of(TINY_SDXL, "datacenter")
+    for remembered, calls in ((2**20, 1), (0, 2)):
+        asked.clear()
+        encode = opened(repository, placement, remembered, call).networks[TEXT_ENCODER]
+        for _ in range(2):
+            encode(given(TEXT_ENCODER))
+        assert asked == [TEXT_ENCODER] * calls
+
+
+def test_what_a_backend_of_triton_runs_is_called_and_the_rest_is_not(repository):
+    asked = []
+    networks = opened(
+        repository, placement_of(TINY_SDXL, "datacenter"), 0, lambda name, arrays: asked.append(name) or {}
+    ).networks
+    for name in COMPONENTS:
+        if name not in ("face_encoder", "text_encoder", VAE_DECODER):
+            networks[name](given(name))
+    assert asked == [DENOISER]
+    opened(repository, call=lambda name, arrays: pytest.fail("it is run here")).networks[DENOISER](given(DENOISER))
+
+
+def test_a_call_beyond_the_placements_bounds_is_refused_by_name(repository):
+    rows = {**SIZES, "rows": CPU.denoiser_rows + 1}
+    with pytest.raises(TensorError, match="denoiser input: tensor 'latents': axis 'rows' must be between 1 and 8, got 9"):
+        opened(repository).networks[DENOISER](example_inputs(TINY_SDXL, components(TINY_SDXL)[DENOISER], rows))
