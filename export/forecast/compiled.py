@@ -64,7 +64,10 @@ class Figures:
 
 
 def figures(variant: str, component: str, precision: str, largest: Mapping[str, int]) -> Figures | None:
-    """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled."""
+    """What a plan for the axes `largest` needs; None where nothing of that component was ever compiled.
+
+    The nearest build is told: of the precision, of the whole network, of the size; of several of one size, that with most blocks.
+    """
     builds = [build for build in read(variant) if build.component == component and build.largest.keys() == largest.keys()]
     if not builds:
         return None
@@ -76,6 +79,7 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
             each.blocks is not None,
             each.largest != largest,
             abs(math.log(each.elements / wanted)),
+            -(each.blocks or 0),
         ),
     )
     notes = []

@@ -1,7 +1,7 @@
 """An exported graph at one concrete size: which operators run on which shapes. Weights are never read, only their shapes.
 
-A graph is read from the exported file where there is one, else from `assets/graphs/`, which `python -m export forecast --record` wrote
-from exported files: without weights the largest takes 76 KB. Knows ONNX; nothing of machines or of how memory is used.
+A graph is read from `assets/graphs/`, which `python -m export forecast --record` wrote: without weights the largest takes 76 KB. One
+that is not there is read from the exported file. Knows ONNX; nothing of machines or of how memory is used.
 """
 
 from __future__ import annotations
@@ -100,17 +100,11 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
     )
 
 
-def record(variant: str, component: str, exported: Path) -> Path:
-    """Keeps the graph of a component that was exported in FP16, without its weights. Raises `GraphError`."""
-    path = exported / "fp16" / component / ONNX_FILE
-    if not path.exists():
-        raise GraphError(f"{component} of '{variant}': expected {path}; export it: python -m export onnx --precision fp16")
-    model = onnx.load(path, load_external_data=False)
-    for weight in model.graph.initializer:
-        weight.CopyFrom(onnx.TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type))
+def record(variant: str, component: str, outline: bytes) -> Path:
+    """Keeps the graph of a component in FP16 with the code. `outline`: serialised ONNX without the values of its weights."""
     target = _recorded(variant, component)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(lzma.compress(model.SerializeToString(deterministic=True), preset=9))
+    target.write_bytes(lzma.compress(outline, preset=9))
     return target
 
 

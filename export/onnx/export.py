@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -127,6 +128,23 @@ def _write_in_process(export: Export, destination: Path) -> None:
     _write(export, destination, Clock(f"{export.component} {export.precision}"), [])
 
 
+def outline(wanted: Export) -> bytes:
+    """The graph alone as serialised ONNX, its weights without values; made in a process of its own, in little memory and no disk."""
+    with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
+        return pool.submit(_outline_in_process, _settled(wanted)).result()
+
+
+def _outline_in_process(export: Export) -> bytes:
+    clock = Clock(f"{export.component} {export.precision}")
+    with clock.phase("weights"):
+        module = _module(export)
+    if export.precision != "fp32":
+        with clock.phase("conversion"):
+            _convert(export, module, parity.torch_run(module, export.signature), [])
+    model, _ = _graph(export, module, clock)
+    return graph.outline(model).SerializeToString(deterministic=True)
+
+
 def export_components(exports: Sequence[Export], root: Path, processes: int = 1) -> Iterator[dict[str, Any]]:
     """Exports to `root`/<precision>/<component>/, each in a process of its own; yields their metadata in the given order.
 
@@ -219,7 +237,7 @@ def _cases(export: Export) -> list[parity.Case]:
 def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case], subset: bool = False) -> _Written:
     """Weights -> `model.onnx`. Half precision is compared here, on `cases`; `subset`: the checkpoint has more than the network."""
     with clock.phase("weights"):
-        module = build(export.variant, export.component, export.checkpoint, export.loras, subset)
+        module = _module(export, subset)
     parameters = sum(tensor.numel() for tensor in module.state_dict().values())
     what = f"component '{export.component}' of variant '{export.variant.name}'"
     require_disk(what, parameters * BYTES[export.precision], folder)
@@ -233,6 +251,10 @@ def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case],
     notes: Any = module.notes
     operators = _write_graph(export, module, folder, clock)
     return _Written(parameters, notes, operators, references, findings)
+
+
+def _module(export: Export, subset: bool = False) -> nn.Module:
+    return build(export.variant, export.component, export.checkpoint, export.loras, subset)
 
 
 def _convert(export: Export, module: nn.Module, run: parity.Run, references: References) -> list[parity.Finding]:
@@ -249,7 +271,20 @@ def _convert(export: Export, module: nn.Module, run: parity.Run, references: Ref
 
 def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) -> dict[str, dict[str, int]]:
     """The module as files in `folder`; what precision their operators have, see `precision_report`."""
-    signature = export.signature
+    model, traced = _graph(export, module, clock)
+    with clock.phase("files"):
+        graph.save(model, folder)
+        graph.verify_file(folder / ONNX_FILE, export.signature)
+        operators = precision_report(folder / ONNX_FILE)
+        check_precision(operators, export.precision)
+    # torch's exporter keeps what it last traced, and with it the weights.
+    for value in (*traced, *model.graph.initializers.values()):
+        value.const_value = None
+    return operators
+
+
+def _graph(export: Export, module: nn.Module, clock: Clock) -> tuple[ir.Model, list[ir.Value]]:
+    """The module as a graph under its signature's names; also the weights as they were traced."""
     with clock.phase("trace"):
         model = trace(module, export)
         traced = list(model.graph.initializers.values())
@@ -259,16 +294,8 @@ def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) 
         if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
             notes.update(quantize(model, WEIGHT_BITS[export.precision], _row(export).keep_half))
-        graph.conform(model, signature)
-    with clock.phase("files"):
-        graph.save(model, folder)
-        graph.verify_file(folder / ONNX_FILE, signature)
-        operators = precision_report(folder / ONNX_FILE)
-        check_precision(operators, export.precision)
-    # torch's exporter keeps what it last traced, and with it the weights.
-    for value in (*traced, *model.graph.initializers.values()):
-        value.const_value = None
-    return operators
+        graph.conform(model, export.signature)
+    return model, traced
 
 
 def _prove(export: Export, folder: Path, clock: Clock, written: _Written) -> dict[str, Any]:

@@ -138,6 +138,22 @@ def save(model: ir.Model, folder: Path) -> None:
     ir.save(model, folder / ONNX_FILE, external_data=WEIGHTS_FILE, alignment=4096)
 
 
+def outline(model: ir.Model) -> onnx.ModelProto:
+    """The model with the names, types and shapes of its weights and none of their values, which are never fetched.
+
+    The model is not to be used any more.
+    """
+    weights = []
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            tensor = value.const_value
+            weights.append(onnx.TensorProto(name=name, dims=sizes(tensor), data_type=tensor.dtype.value))
+    model.graph.initializers.clear()
+    proto = ir.to_proto(model)
+    proto.graph.initializer.extend(weights)
+    return proto
+
+
 def verify_file(path: Path, signature: Signature) -> None:
     """Checks a written file: well-formed, and its inputs and outputs are the signature's. Raises `GraphError`."""
     try:

@@ -55,6 +55,19 @@ def test_a_shortened_network_lends_no_weights(own_folder):
     assert figures("v", DENOISER, "fp16", TWO.largest).notes == (), "the whole one is nearer"
 
 
+def test_of_shortened_networks_of_one_size_the_one_with_most_blocks_is_told(own_folder):
+    one, eight = replace(TWO, blocks=1), {"rows": 8, **SIDES}
+    keep(
+        "v",
+        [replace(TWO, largest=eight, activation_bytes=2200, blocks=2), replace(one, largest=eight, activation_bytes=2000), one],
+    )
+    found = figures("v", DENOISER, "fp16", eight)
+    assert found.activation_bytes == 2200 and found.notes == ("activations as a network of 2 blocks of each kind has them",)
+    assert figures("v", DENOISER, "fp16", {"rows": 16, **SIDES}).activation_bytes == 4400, "scaled from it as well"
+    found = figures("v", DENOISER, "fp16", TWO.largest)
+    assert found.activation_bytes == 500 and found.notes == ("activations as a network of 1 block of each kind has them",)
+
+
 def test_nothing_is_nothing(own_folder):
     assert read("v") == [] and figures("v", DENOISER, "fp16", TWO.largest) is None
     keep("v", [TWO])

@@ -1,5 +1,6 @@
 """Shapes of a graph at a size: known ones of the recorded graphs, and what is refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,22 @@ def test_every_recorded_graph_has_the_shapes_of_its_signature_and_no_open_ones(v
     for tensor in (*signature.inputs, *signature.outputs):
         assert graph.tensors[tensor.name].dims == tensor.shape(SIZES)
     assert all(side > 0 for tensor in graph.tensors.values() for side in tensor.dims)
+
+
+@pytest.mark.parametrize("full", ["sdxl", "flux"])
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_recorded_graphs_of_a_family_store_their_weights_in_the_same_types(full, component):
+    """Full-size graphs are the first to be left as they were when the export changes: `python -m export forecast --record`."""
+
+    def types(variant):
+        stored = {}
+        for weight in find(variant, component, NOWHERE).graph.initializer:
+            stored.setdefault(re.sub(r"\d+", "#", weight.name), set()).add(weight.data_type)
+        return stored
+
+    of_full, of_tiny = types(full), types(f"tiny-{full}")
+    shared = [name for name in of_full.keys() & of_tiny.keys() if name.endswith((".weight", ".weight.transposed"))]
+    assert shared and {name: of_full[name] for name in shared} == {name: of_tiny[name] for name in shared}
 
 
 def test_convolutions_of_sdxl_halve_the_picture_twice_and_the_decoder_doubles_it_thrice():

@@ -20,7 +20,7 @@ from export.networks import components as component_table
 from export.onnx import export as to_onnx
 from export.onnx import parity
 from export.onnx.errors import ExportError, GraphError, ParityError
-from export.onnx.export import export_component, export_components
+from export.onnx.export import export_component, export_components, outline
 from export.onnx.graph import WEIGHTS_FILE, conform, verify_file
 from export.onnx.record import METADATA, read_metadata
 from export.onnx.wanted import Export
@@ -47,6 +47,15 @@ def test_fp16_stays_inside(micro_fp16, component):
     verify_file(micro_fp16 / component / ONNX_FILE, components(MICRO)[component])
     proto = onnx.load(str(micro_fp16 / component / ONNX_FILE), load_external_data=False)
     assert {value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)} == {onnx.TensorProto.FLOAT}
+
+
+def test_an_outline_is_the_exported_graph_without_the_values_of_its_weights(micro_fp16):
+    exported = onnx.load(str(micro_fp16 / FACE_ENCODER / ONNX_FILE), load_external_data=False).graph
+    found = onnx.load_model_from_string(outline(Export(MICRO, FACE_ENCODER, "fp16"))).graph
+    assert (found.node, found.input, found.output) == (exported.node, exported.input, exported.output)
+    weights = [(weight.name, tuple(weight.dims), weight.data_type) for weight in exported.initializer]
+    assert sorted((weight.name, tuple(weight.dims), weight.data_type) for weight in found.initializer) == sorted(weights)
+    assert found.ByteSize() < 200_000 and not any(weight.raw_data for weight in found.initializer)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
