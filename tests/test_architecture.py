@@ -57,7 +57,7 @@ BY_NAME = {
     "benchmarks.mutants.worker",
     f"{MARKING}.credentials",
 }
-"""Modules that import by a name which is not in their text: commands of a table, a library that may be missing, what tests load, operators' code."""
+"""Modules that import by a name which is not in their text: commands of a table, what may be missing, what tests load, operators' code."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
 """Where programs start: they may name any room of their package."""
 

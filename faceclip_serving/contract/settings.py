@@ -66,7 +66,8 @@ LABELS = ("none", "zh", "en", "both")
 MARKS_FOLDER_VARIABLE = "FACECLIP_MARKS_FOLDER"
 
 
-def _marks_folder(_: Placement) -> str:
+def marks_folder() -> str:
+    """Where own keys are unless a setting says otherwise."""
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.environ.get(MARKS_FOLDER_VARIABLE) or os.path.join(config, "faceclip-triton", "marks")
 
@@ -95,7 +96,7 @@ SETTINGS: tuple[Setting, ...] = (
     _text("provider", "", Text(100), "who offers the service, as the marks name it (default: the certificate's organisation)"),
     _text("visible_label", "none", OneOf(LABELS), "label that every picture bears, whatever a request says"),
     _text("label_corner", "top_right", OneOf(("top_right", "top_left", "bottom_right", "bottom_left")), "where visible labels stand"),
-    _text("marks_folder", _marks_folder, FileName(), f"where own keys and certificates are, made where they are missing"
+    _text("marks_folder", lambda placement: marks_folder(), FileName(), f"where own keys and certificates are, made where they are missing"
           f" (default: ${MARKS_FOLDER_VARIABLE}, or in the user's configuration)"),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

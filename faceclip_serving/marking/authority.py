@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
 import secrets
 import stat
@@ -30,12 +31,17 @@ WATERMARK_KEY, CERTIFICATE, CERTIFICATE_KEY, ROOT, ROOT_KEY = (
 SELF_MADE = "faceclip-triton (self-made)"
 """Whom certificates name that nobody gave an organisation."""
 _YEARS = 10
+_LOCK = ".lock"
 _SIGNS_CLAIMS = ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
 """C2PA's own purpose of a key. E-mail protection stands beside it for readers that know only that."""
 
 
 class KeysError(UserError):
     """Keys or certificates that cannot be used; the message says why, and the cure."""
+
+
+class AlreadyThere(KeysError):
+    """An authority would have been made where there is one."""
 
 
 @dataclass(frozen=True)
@@ -52,34 +58,36 @@ class Made:
 def make(folder: Path, organisation: str, replace: bool = False) -> Made:
     """An authority and a certificate for `organisation` in `folder`, and a watermark's key where there is none.
 
-    `replace`: in place of an authority that is there. Raises `KeysError`.
+    `replace`: in place of an authority that is there. Raises `KeysError`, `AlreadyThere` among them.
     """
     if not organisation.strip() or not organisation.isprintable() or len(organisation) > 64:
         raise KeysError(f"organisation: expected a name of 1 to 64 printable characters, got {organisation!r}")
-    if (folder / ROOT).exists() and not replace:
-        raise KeysError(
-            f"{folder}: expected a folder without credentials, it has some of"
-            f" '{organisation_of(_certificates(folder / CERTIFICATE)[0])}'; choose another, or replace them by --replace: pictures"
-            " signed until now then count as somebody else's"
-        )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root, root_key = _root(organisation)
-        leaf, leaf_key = _leaf(organisation, root, root_key)
-        for name, key in ((ROOT_KEY, root_key), (CERTIFICATE_KEY, leaf_key)):
-            _write_secret(folder / name, _private_pem(key))
-        _write(folder / CERTIFICATE, _pem(leaf) + _pem(root))
-        make_watermark_key(folder / WATERMARK_KEY)
-        _write(folder / ROOT, _pem(root))  # last: an authority that is there is whole
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of servers that start together one makes, the others find
+            if (folder / ROOT).exists() and not replace:
+                known = organisation_of(_certificates(folder / CERTIFICATE)[0])
+                raise AlreadyThere(
+                    f"{folder}: expected a folder without credentials, it has some of '{known}'; choose another, or replace them by"
+                    " --replace: pictures signed until now then count as somebody else's"
+                )
+            root, root_key = _root(organisation)
+            leaf, leaf_key = _leaf(organisation, root, root_key)
+            for name, key in ((ROOT_KEY, root_key), (CERTIFICATE_KEY, leaf_key)):
+                _write_secret(folder / name, _private_pem(key))
+            _write(folder / CERTIFICATE, _pem(leaf) + _pem(root))
+            make_watermark_key(folder / WATERMARK_KEY)
+            _write(folder / ROOT, _pem(root))  # last: an authority that is there is whole
     except OSError as error:
         raise KeysError(
-            f"{error.filename or folder}: {error.strerror}; choose a folder that may be written to: marks_folder"
+            f"marks_folder: {error.filename or folder}: {error.strerror}; choose a folder that may be written to, or marks=none"
         ) from None
     return Made(folder, organisation, fingerprint(root), leaf.not_valid_after_utc)
 
 
 def make_watermark_key(path: Path) -> None:
-    """A new key, unless the file is there."""
+    """A new key, unless the file is there. Raises OSError."""
     if not path.exists():
         _write_secret(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
 
