@@ -14,8 +14,8 @@ from enum import Enum
 from typing import Any
 
 from .allowed import Allowed, Between, Flag, OneOf, Photographs, Text
+from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
-from .settings import LABELS
 from .tensors import DType, Tensor
 from .variant import Variant
 

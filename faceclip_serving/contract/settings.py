@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .allowed import Allowed, Between, FileName, OneOf, SomeOf, Text
 from .errors import InvalidRequest
+from .marks import CORNERS, LABELS, MARKS
 
 if TYPE_CHECKING:  # the command line reads this table before it obeys signals: nothing that takes time
     from .placements import Placement
@@ -59,10 +60,6 @@ def _text(name: str, default: Any, allowed: Allowed, doc: str) -> Setting:
     )
 
 
-MARKS = ("watermark", "metadata", "credentials")
-"""What `marks` may name."""
-LABELS = ("none", "zh", "en", "both")
-"""Visible labels: none, in Chinese, in English, in both."""
 MARKS_FOLDER_VARIABLE = "FACECLIP_MARKS_FOLDER"
 
 
@@ -95,7 +92,7 @@ SETTINGS: tuple[Setting, ...] = (
     _text("timestamp_url", "", Text(1000), "authority that confirms the time of signatures; signing then needs it to answer"),
     _text("provider", "", Text(100), "who offers the service, as the marks name it (default: the certificate's organisation)"),
     _text("visible_label", "none", OneOf(LABELS), "label that every picture bears, whatever a request says"),
-    _text("label_corner", "top_right", OneOf(("top_right", "top_left", "bottom_right", "bottom_left")), "where visible labels stand"),
+    _text("label_corner", "top_right", OneOf(CORNERS), "where visible labels stand"),
     _text("marks_folder", lambda placement: marks_folder(), FileName(), f"where own keys and certificates are, made where they are missing"
           f" (default: ${MARKS_FOLDER_VARIABLE}, or in the user's configuration)"),
 )  # fmt: skip

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from .authority import KeysError, fingerprint, organisation_of, read_certificates, read_secret
 from .metadata import GENERATED
+from .verify import read_credentials
 
 SOFT_BINDING = "io.faceclip-triton.tiles.1"
 """Name of our mark in `c2pa.soft-binding`. It is in no public list of such names."""
@@ -73,7 +74,10 @@ class Signer:
                 "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
             }
             self._context = c2pa.Context.from_dict(settings, signer)
-            self.sign(_PROBE, "image/png", Claim("probe", "0", None, False))
+            probe, _ = self.sign(_PROBE, "image/png", Claim("probe", "0", None, False))
+            found = read_credentials(probe, "PNG")
+            if found.state == "invalid":
+                raise c2pa.C2paError(found.why)
         except c2pa.C2paError as error:
             raise KeysError(
                 f"certificate: pictures cannot be signed by {certificate} ({error}); C2PA asks for a certificate of an authority, for"

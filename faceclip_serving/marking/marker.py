@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract.settings import MARKS, Settings, marks_wanted
+from ..contract.marks import MARKS
+from ..contract.settings import Settings, marks_wanted
 from . import label, metadata, watermark
 from .authority import CERTIFICATE, CERTIFICATE_KEY, SELF_MADE, WATERMARK_KEY, KeysError, watermark_keys
 from .credentials import Claim, Signer
