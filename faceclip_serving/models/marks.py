@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import cv2
+
 from .. import __version__
 from ..contract.errors import InvalidRequest
 from ..contract.request import picture_file
@@ -19,7 +21,8 @@ SYSTEM = "faceclip-triton"
 
 
 def marker_of(settings: Settings, variant: Variant) -> Marker:
-    """Raises `KeysError`, by which a model does not start."""
+    """For a model's process. Raises `KeysError`, by which the model does not start."""
+    cv2.setNumThreads(1)  # a mark is soon put on; the other cores are the denoiser's
     return Marker.from_settings(settings, f"{SYSTEM} {variant.name}", __version__)
 
 

@@ -297,7 +297,7 @@ def _correlate(spectrum: _Spectrum, key: bytes, layout: Layout, mirrored: bool) 
     product[bins.pilot] = seen * bins.pilot_phase.conj()
     found = np.fft.ifft2(product).real
     place = np.unravel_index(int(np.argmax(found)), found.shape)
-    return float(found[place] / found.std()), (int(place[0]), int(place[1]))
+    return float(found[place] / (found.std() + 1e-12)), (int(place[0]), int(place[1]))
 
 
 def _mirror(bins: tuple[NDArray[np.intp], NDArray[np.intp]], tile: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import cv2
-
 from faceclip_serving.models import adapter
 from faceclip_serving.models.marks import marker_of, verify
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        cv2.setNumThreads(1)  # a search through scales is nobody's hurry; pictures that are made go first
         setup = adapter.setup(args)
         self._signature = setup.signature
         self._verify = partial(verify, marker_of(setup.settings, setup.variant))
