@@ -53,5 +53,5 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, marks):
 
 
 def test_one_deployment_may_have_keys_that_fail(tmp_path):
-    with pytest.raises(KeysError, match="certificate: /nowhere.pem: No such file"):
+    with pytest.raises(KeysError, match=r"certificate: /nowhere\.pem: No such file"):
         prepare(BOTH, {"": {"marks_folder": str(tmp_path)}, "flux": {"certificate": "/nowhere.pem"}})
