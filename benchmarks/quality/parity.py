@@ -55,7 +55,7 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
     image, exist, ids = rows
     nets = components(variant)
     run = {
-        name: OnnxComponent(repository / name / "1" / ONNX_FILE, nets[name], ORT_CPU.providers, {}).run
+        name: OnnxComponent(repository / CPU.folder(name) / ONNX_FILE, nets[name], ORT_CPU.providers, {}).run
         for name in (FACE_ENCODER, TEXT_ENCODER)
     }
     features = run[FACE_ENCODER]({"aligned_faces": image})

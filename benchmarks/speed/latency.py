@@ -76,7 +76,7 @@ def stage_times(
         if not runtime.providers:
             continue  # Triton's own backend runs it; the request's timings have it
         signature = components(variant)[name]
-        component = OnnxComponent(repository / name / "1" / runtime.artifact, signature, runtime.providers, {})
+        component = OnnxComponent(repository / placement.folder(name) / runtime.artifact, signature, runtime.providers, {})
         inputs = example_inputs(variant, signature, component_sizes(variant, name, point))
         found[name] = summary(timed(lambda c=component, i=inputs: c.run(i), runs))  # type: ignore[misc]
         say(f"{point.label}: {name}: {found[name]['p50_s'] * 1e3:.1f} ms")

@@ -15,7 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
-from faceclip_serving.contract.signatures import COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, VAE_DECODER, bounds
+from faceclip_serving.contract.signatures import (
+    CANCEL,
+    COMPONENTS,
+    FINISH,
+    PREPARE,
+    SAMPLER,
+    STREAM,
+    UNARY,
+    VAE_DECODER,
+    bounds,
+)
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
@@ -34,10 +44,10 @@ MARGIN = 0.03
 
 SERVER_BYTES = 60_000_000
 """Resident memory of tritonserver itself. This and the following measured on the CPU, 2.51 of the wheel."""
-COMPONENT_BYTES = 75_000_000
-"""Of the process of a component on ONNX Runtime, without its weights."""
-MODEL_BYTES: Mapping[str, int] = {PREPARE: 95_000_000, SAMPLER: 345_000_000, FINISH: 50_000_000, STREAM: 43_000_000}
-"""Of the other Python models. The sampler's has torch and diffusers."""
+MODEL_BYTES: Mapping[str, int] = {
+    PREPARE: 95_000_000, SAMPLER: 375_000_000, FINISH: 50_000_000, UNARY: 45_000_000, STREAM: 45_000_000, CANCEL: 40_000_000,
+}  # fmt: skip
+"""Of the Python models, without weights. The sampler's has torch, diffusers and ONNX Runtime."""
 PICTURE_COPIES = 10
 """FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
@@ -99,17 +109,15 @@ class Forecast:
 
     @property
     def contexts(self) -> int:
-        """Bytes of CUDA contexts: one of the server, where it runs a component itself, and one of each process on the card."""
-        used = [need.execution.runtime for need in self.components.values() if need.on_gpu]
-        in_python = sum(runtime.backend == "python" for runtime in used)
-        return CUDA_CONTEXT_BYTES * ((in_python < len(used)) + in_python)
+        """Bytes of CUDA contexts: one of the server, where a backend of its own runs a component, and one of the sampler's process."""
+        backends = {need.execution.runtime.backend == "python" for need in self.components.values() if need.on_gpu}
+        return CUDA_CONTEXT_BYTES * len(backends)
 
     @property
     def processes(self) -> int:
         """Bytes of all processes, and of the pictures that pass between them."""
-        hosted = sum(need.execution.runtime.backend == "python" for need in self.components.values())
         pictures = self.placement.narrowed(self.variant).limits.num_images_per_prompt * 3 * 4 * self.size[0] * self.size[1]
-        return SERVER_BYTES + hosted * COMPONENT_BYTES + sum(MODEL_BYTES.values()) + PICTURE_COPIES * pictures
+        return SERVER_BYTES + sum(MODEL_BYTES.values()) + PICTURE_COPIES * pictures
 
     @property
     def gpu_bytes(self) -> int:

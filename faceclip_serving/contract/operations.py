@@ -71,8 +71,8 @@ class Leave:
 
 @dataclass(frozen=True)
 class End:
-    """Nothing is done for a request any more, its place is given back -> `{"ended": bool}`, whether it had not ended before; with `ok`
-    why it had, as an error. `outcome`: of `errors.OUTCOMES`."""
+    """Nothing is done for a request any more, its place is given back -> `{"ended": bool}`, whether it had not ended before. `outcome`:
+    of `errors.OUTCOMES`."""
 
     place: str
     outcome: str = "cancelled"

@@ -185,12 +185,11 @@ GPU_TRITON_ORT = Placement("gpu-triton-ort", _placed(TRITON_ORT, "fp16"), 8, "Tr
 _RTX = _placed(TRT_RTX, "fp16")
 _RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ENCODERS_ON_CPU)
 _RTX_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_200_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_800_000_000), **_ENCODERS_ON_CPU
 )
-_RTX_TEXT_STREAMED = _placed(TRT_RTX, "fp16", text_encoder=Execution(TRT_RTX, "fp16", weights_on_card_bytes=500_000_000))
 _RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
 _RTX_FP8_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=8_300_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=9_200_000_000), **_ENCODERS_ON_CPU
 )
 _FP16 = _placed(TENSORRT, "fp16")
 
@@ -199,12 +198,11 @@ _SDXL = (
     CPU,
     GPU_ORT,
     GPU_TRITON_ORT,
-    Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a third of the denoiser's weights comes from host memory in each step",
+    Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a quarter of the denoiser's weights comes from host memory in each step",
               5_500_000_000, largest_side=1152, vae_tile=48),
-    Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=48),
-    Placement("12gb", _RTX_TEXT_STREAMED, 2, "everything on the card; most of the text encoder's weights come from host memory for"
-              " each new prompt", 11_300_000_000, largest_side=1152, vae_tile=64),
-    Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=64),
+    Placement("12gb", _RTX, 4, "everything on the card, two requests a tick", 11_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=96),
     Placement("24gb", _RTX, 8, "everything on the card, four requests a tick, larger pictures", 23_300_000_000, largest_side=1344,
               vae_tile=144),
     Placement("datacenter", _FP16, 16, "everything on a card of 80 GB, eight requests a tick", 79 * _GB, largest_side=1344),
@@ -214,7 +212,7 @@ _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
     replace(GPU_TRITON_ORT, denoiser_rows=2),
-    Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a third of the transformer's weights comes"
+    Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a quarter of the transformer's weights comes"
               " from host memory in each step", 11_300_000_000, largest_side=1152, vae_tile=48),
     Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=1152,
               vae_tile=64),

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..contract.errors import OUTCOMES, Busy, Cancelled, DeadlineExceeded, outcome
+from ..contract.errors import OUTCOMES, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
 from . import adapter
@@ -82,10 +82,13 @@ class Front:
     def _responses(
         self, arrays: Arrays, context: adapter.Context, tenant: str, has_left: Callable[[], bool]
     ) -> Generator[tuple[Arrays, bool], None, None]:
-        """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise."""
+        """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise.
+
+        The end is told to the sampler when the last one was sent.
+        """
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
         self._holder.hold(place, has_left)
-        ended: BaseException | None = Cancelled("the caller is gone")
+        ended: BaseException | None = None
         try:
             context = replace(context, place=place)
             flow = self._flow(partial(self._setup.call, context=context), arrays, place)
@@ -96,27 +99,15 @@ class Front:
                 final: Arrays = stop.value
             if context.deadline is not None and time.monotonic() > context.deadline:
                 raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
-            self._finish(place)
-            ended = None
+            self._holder.drop(place)
+            yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
         except BaseException as error:  # whatever ends this ends the request
             ended = error
             raise
         finally:
             self._holder.drop(place)
-            if ended is not None:
-                with contextlib.suppress(Exception):  # the sampler is stopping or gone
-                    self._ask(End(place, outcome(ended)))
-        yield final, True
-
-    def _finish(self, place: str) -> None:
-        """Gives the place of a request back that went well. Raises why it has ended meanwhile, so that all are told the same."""
-        self._holder.drop(place)
-        try:
-            self._ask(End(place, outcome(None)))
-        except (Busy, Cancelled, DeadlineExceeded):
-            raise
-        except Exception as error:  # noqa: BLE001 - the sampler is stopping or gone: the answer stands
-            log.warning("the end of a request could not be told: %s", error)
+            with contextlib.suppress(Exception):  # the sampler is stopping or gone
+                self._ask(End(place, outcome(ended)))
 
     def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
         details = json.loads(last["details"][0]) if failed is None and "details" in last else {}

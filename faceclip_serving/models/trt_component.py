@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class PlanError(UserError):
 
 
 class TrtComponent:
-    """A plan on a card, of the shape of `OnnxComponent`. One call at a time, by the thread that made it.
+    """A plan on a card, of the shape of `OnnxComponent`. One call at a time, from any thread.
 
     Raises `PackageError` where TensorRT, the driver or the card is missing, and `PlanError` where the plan does not load.
     """
@@ -45,6 +46,7 @@ class TrtComponent:
         self._cache: Any = None
         self._cache_file = cache_file(path, card.name, version)
         self._known: set[tuple[tuple[int, ...], ...]] = set()
+        self._gpu, self._on_gpu = gpu, threading.local()
 
         from polygraphy.backend.trt import TrtRunner, engine_from_path
         from polygraphy.exception import PolygraphyException
@@ -79,6 +81,9 @@ class TrtComponent:
         from polygraphy.exception import PolygraphyException
 
         self._signature.check_inputs(arrays, self._bounds)
+        if not hasattr(self._on_gpu, "yes"):  # CUDA's current device is a thread's own
+            select_gpu(self._gpu)
+            self._on_gpu.yes = True
         try:
             found = self._runner.infer(
                 {name: np.ascontiguousarray(array) for name, array in arrays.items()}, check_inputs=False

@@ -1,6 +1,6 @@
 """A request's life, owned in one place.
 
-    reserved → preparing → encoding → waiting → active → decoding → leaving → ended
+    reserved → preparing → encoding → waiting → active → decoding → finishing → leaving → ended
 
 A request gets a place before any work is done for it. `give_up` works from every state and from any thread and tells the caller, once.
 The place is given back by `end`, when no model does anything for the request any more: what was begun cannot be stopped, so whoever
@@ -30,6 +30,8 @@ from .requests import Counts, Ended, Limits, Request, State
 
 log = logging.getLogger(__name__)
 
+_BEHIND = (State.DECODING, State.FINISHING)
+"""Those who are drawn, and need no place any more."""
 REASONS_KEPT = 1024
 """Of requests that have ended while nobody listened: the reason is told to whom asks next."""
 
@@ -168,10 +170,11 @@ class Lives:
             return None
 
     def decoded(self, request: Request, result: Any) -> None:
-        """`result` is the last thing that its listener hears."""
+        """`result` is the last thing that its listener hears. From here on the request is its holder's to end."""
         with self._changed:
-            if request.state is State.DECODING and request.listener is not None:
-                request.work = None
+            if request.state is State.DECODING:
+                request.state, request.work = State.FINISHING, None
+                self._note_change()
                 self._say(request, result, last=True)
 
     # ------------------------------------------------------------------------------------------------------------ the loop
@@ -218,7 +221,6 @@ class Lives:
             if request is not None:
                 request.state = State.ENDED
                 self._note_change()
-                self._changed.notify_all()
             return ended
 
     def give_up(self, place: str, error: Exception | None) -> bool:
@@ -245,9 +247,17 @@ class Lives:
         """Ends every request of an id, for its caller; whether there was one."""
         with self._changed:
             found = [request.place for request in self._alive.values() if request.id == id]
-            for place in found:
-                self.give_up(place, Cancelled("ended by its id, as its caller wished"))
-            return bool(found)
+            ended = [self._called_off(place, "ended by its id, as its caller wished") for place in found]
+            return True in ended
+
+    def leave(self, place: str) -> bool:
+        """Ends a request whose caller is gone; whether it had not ended before."""
+        with self._changed:
+            return self._called_off(place, "its caller is gone")
+
+    def _called_off(self, place: str, why: str) -> bool:
+        request = self._alive.get(place)
+        return request is not None and request.state is not State.FINISHING and self.give_up(place, Cancelled(why))
 
     def why(self, place: str) -> Exception | None:
         """Why a request has ended that went wrong a while ago; None where that is not known any more."""
@@ -335,7 +345,7 @@ class Lives:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
         most = most_in_flight(limits.max_active, limits.max_waiting)
-        placed = [request for request in self._alive.values() if request.state is not State.DECODING]
+        placed = [request for request in self._alive.values() if request.state not in _BEHIND]
         full = len(placed) >= limits.max_active + limits.max_waiting
         # The last few are for whoever takes another's place, which is free a moment later.
         if not full and self.in_flight < most - limits.max_active:
@@ -362,7 +372,7 @@ class Lives:
         if now <= self._due:
             return
         for request in list(self._alive.values()):
-            if request.deadline is not None and now > request.deadline:
+            if request.state is not State.FINISHING and request.deadline is not None and now > request.deadline:
                 done = request.steps()
                 self.give_up(
                     request.place,
@@ -392,8 +402,8 @@ class Lives:
         waiting = [request for request in self._alive.values() if request.state is State.WAITING]
         if not waiting or len(active) >= self.limits.max_active:
             return active
-        decoding = sum(request.state is State.DECODING for request in self._alive.values())
-        turns = self.limits.max_active - max(0, decoding - self.limits.max_active)
+        behind = sum(request.state in _BEHIND for request in self._alive.values())
+        turns = self.limits.max_active - max(0, behind - self.limits.max_active)
         for request in self._fairness.next(waiting, active, turns - len(active), self._clock()):
             request.state = State.ACTIVE
             self._note_change()

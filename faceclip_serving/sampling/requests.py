@@ -17,6 +17,8 @@ class State(Enum):
     WAITING = "waiting"
     ACTIVE = "active"
     DECODING = "decoding"
+    FINISHING = "finishing"
+    """Its pictures are decoded and handed over; only its holder ends it."""
     LEAVING = "leaving"
     """It has ended, and something that was begun for it goes on."""
     ENDED = "ended"
@@ -67,7 +69,9 @@ class Request:
     @property
     def due(self) -> float:
         """From then on it ends by itself, if its holder does not renew its place."""
-        return self.held_until if self.deadline is None else min(self.held_until, self.deadline)
+        if self.deadline is None or self.state is State.FINISHING:
+            return self.held_until
+        return min(self.held_until, self.deadline)
 
 
 @dataclass
@@ -85,13 +89,17 @@ class Counts:
         return self.states.get(State.DECODING, 0)
 
     @property
+    def finishing(self) -> int:
+        return self.states.get(State.FINISHING, 0)
+
+    @property
     def leaving(self) -> int:
         return self.states.get(State.LEAVING, 0)
 
     @property
     def waiting(self) -> int:
         """Everything before `active`."""
-        return self.in_flight - self.active - self.decoding - self.leaving
+        return self.in_flight - self.active - self.decoding - self.finishing - self.leaving
 
     @property
     def in_flight(self) -> int:

@@ -76,7 +76,11 @@ class Follower:
         with self._lock:
             self._unheard.append(event)
             earlier = -self._previews_kept - 1
-            if len(self._unheard) >= -earlier and isinstance(old := self._unheard[earlier], Stepped):
+            if (
+                isinstance(event, Stepped)
+                and len(self._unheard) >= -earlier
+                and isinstance(old := self._unheard[earlier], Stepped)
+            ):
                 self._unheard[earlier] = replace(old, latents=None)
         self._answer()
 
@@ -219,13 +223,10 @@ class Service:
             raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
         kind = OUTCOMES[asked.outcome]
         error = None if kind is None else kind(f"ended by the holder of its place: {asked.outcome}")
-        ended = self._lives.end(asked.place, error)
-        if error is None and not ended and (why := self._lives.why(asked.place)) is not None:
-            raise why
-        return {"ended": ended}
+        return {"ended": self._lives.end(asked.place, error)}
 
     def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        return {"ended": self._lives.give_up(asked.place, Cancelled("its caller is gone"))}
+        return {"ended": self._lives.leave(asked.place)}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
         self._lives.drain(asked.on)
@@ -239,6 +240,7 @@ class Service:
             "active": counts.active,
             "waiting": counts.waiting,
             "decoding": counts.decoding,
+            "finishing": counts.finishing,
             "leaving": counts.leaving,
             "draining": self._lives.draining,
             "threads_alive": self._threads.alive and not self._lives.over,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ class TritonPythonModel:
         self._own = threading.local()
         ask, count = self._ask, setup.settings["preparing_threads"]
         self._lanes = Lanes(count, lambda places: ask(Lost(places))["lost"], _stand_back)
+        self._telling = ThreadPoolExecutor(1, thread_name_prefix="tell")
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -60,13 +62,20 @@ class TritonPythonModel:
     def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task | None) -> None:
         """Prepares a request, or, without a task, says why it has ended."""
         try:
-            self._ask(Prepare(context.place))  # raises why the request has ended, where it has
             if task is None:
-                raise Cancelled("the request has ended before its preparation began")
+                raise self._why(context.place)
+            self._telling.submit(self._begin, context.place, task)
             response = adapter.encode(self._prepared(arrays, context, task), self._setup.signature)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             response = adapter.failure(self._why(context.place) if task is not None and task.lost.is_set() else error, request)
         adapter.send(sender, response)
+
+    def _begin(self, place: str, task: Task) -> None:
+        """Tells the sampler, while the work goes on. Where the request has ended meanwhile, so does the work."""
+        try:
+            self._ask(Prepare(place))
+        except Exception:  # noqa: BLE001 - whatever it has ended by, it is told by `_why`
+            task.lost.set()
 
     def _why(self, place: str) -> Exception:
         """Why a request has ended."""
@@ -74,7 +83,7 @@ class TritonPythonModel:
             self._ask(Prepare(place))
         except Exception as error:  # noqa: BLE001 - the answer
             return error
-        return Cancelled("the request has ended while its photographs were searched")
+        return Cancelled("the request has ended before it was prepared")
 
     def _prepared(self, arrays: dict[str, Array], context: adapter.Context, task: Task) -> dict[str, Array]:
         setup = self._setup
@@ -94,3 +103,4 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._lanes.stop()
+        self._telling.shutdown(wait=False, cancel_futures=True)

@@ -128,9 +128,9 @@ def test_counts_say_where_requests_are(server):
     server.lives.prepare(server.admitted())
     server.finish(first)
     assert len(server.active()) == 2
-    assert server.lives.counts() == Counts({State.ACTIVE: 2, State.PREPARING: 1, State.DECODING: 1})
+    assert server.lives.counts() == Counts({State.ACTIVE: 2, State.PREPARING: 1, State.FINISHING: 1})
     counts = server.lives.counts()
-    assert (counts.active, counts.waiting, counts.decoding) == (2, 1, 1) and counts.in_flight == server.lives.in_flight == 4
+    assert (counts.active, counts.waiting, counts.finishing) == (2, 1, 1) and counts.in_flight == server.lives.in_flight == 4
 
 
 # -------------------------------------------------------------------------------------------------------------------- leases

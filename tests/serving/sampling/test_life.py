@@ -1,6 +1,8 @@
 """The state machine of a request: every way through it."""
 
 import queue
+import threading
+import time
 
 import pytest
 
@@ -10,9 +12,12 @@ from faceclip_serving.sampling.life import REASONS_KEPT, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .limits import limited
-from .stages import enter, finish
+from .stages import decode, encode, enter, finish
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
+
+
+DRAWN = (State.ACTIVE, State.DECODING, State.FINISHING)
 
 
 class Clock:
@@ -88,18 +93,21 @@ def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
         lives.prepare(place)
     if state is State.ENCODING:
         lives.enter(place, str, heard.append)
-    if state in (State.WAITING, State.ACTIVE, State.DECODING):
+    if state in (State.WAITING, *DRAWN):
         working(lives, heard, place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
+    if state in DRAWN[1:]:
         lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     assert lives._alive[place].state is state
     error = MemoryError("x")
     assert lives.end(place, error)
     delivered(lives)
     assert lives.in_flight == 0 and lives.ends == [(place, error)]
-    assert heard == ([] if state in (State.RESERVED, State.PREPARING) else [Ended(error)])
+    told = {State.RESERVED: [], State.PREPARING: [], State.FINISHING: ["result"]}
+    assert heard == told.get(state, [Ended(error)])
 
 
 @pytest.mark.parametrize("state", list(State)[:-2])
@@ -111,10 +119,12 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
         lives.enter(place, str, [].append)
     elif state not in (State.RESERVED, State.PREPARING):
         working(lives, [], place=place)
-    if state in (State.ACTIVE, State.DECODING):
+    if state in DRAWN:
         (request,) = active(lives)
-    if state is State.DECODING:
-        finish(lives, request)
+    if state in DRAWN[1:]:
+        lives.finish(request, "result")
+    if state is State.FINISHING:
+        decode(lives)
     for _ in range(5):
         clock.now += 4.0
         assert lives.renew([place, "unknown"]) == ["unknown"]
@@ -165,6 +175,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.counts().waiting == 1
+    assert str(end.error) == "ended by its id, as its caller wished"
 
 
 def test_turns_go_round_the_tenants(clock):
@@ -378,6 +389,32 @@ def test_encoders_go_round_the_tenants_too_and_a_batch_gives_way(clock):
     assert lives.counts().waiting == 4 and not active(lives), "nobody is active before it is encoded"
 
 
+def test_a_request_whose_pictures_are_handed_over_is_its_holders_alone(lives, clock):
+    """What its caller is told and what is counted is then the same, whatever happens while files are written."""
+    heard = []
+    place = lives.admit(id="mine", deadline=3.0).place
+    working(lives, heard, place=place)
+    (request,) = active(lives)
+    lives.finish(request, "result")
+    assert lives.counts().decoding == 1 and lives.counts().finishing == 0
+    decode(lives)
+    clock.now = 4.0
+    assert not lives.cancel("mine") and not lives.leave(place) and lives.renew([place]) == []
+    assert (lives.counts().decoding, lives.counts().finishing, lives.counts().waiting) == (0, 1, 0)
+    assert lives.end(place)
+    delivered(lives)
+    assert heard == ["result"] and lives.ends == [(place, None)]
+
+
+def test_a_caller_who_leaves_ends_its_request_once(lives):
+    place = lives.admit().place
+    assert lives.leave(place) and not lives.leave(place) and not lives.leave("unknown")
+    delivered(lives)
+    ((ended, error),) = lives.ends
+    assert ended == place and isinstance(error, Cancelled) and str(error) == "its caller is gone"
+    assert lives.counts().leaving == 1
+
+
 def test_the_oldest_is_decoded_first_and_each_once(lives):
     first, second = working(lives, []), working(lives, [])
     for request in reversed(active(lives)):
@@ -404,7 +441,7 @@ def test_a_newcomer_is_let_in_although_many_are_decoded(lives):
         working(lives, [], tenant="flood")
     while request := next((each for each in lives.round() if each.state is State.ACTIVE), None):
         finish(lives, request)
-        if lives.counts().decoding == 2 * LIMITS.max_active:
+        if lives.counts().finishing == 2 * LIMITS.max_active:
             break
     for _ in range(LIMITS.max_active + LIMITS.max_waiting):
         lives.admit(tenant="flood")
@@ -446,6 +483,77 @@ def test_changes_are_told_while_the_loop_is_busy(lives):
     assert told[-1].in_flight == 0
 
 
+def test_every_change_is_told(lives):
+    told = []
+    lives.on_change = told.append
+
+    def tells(change, **states):
+        change()
+        delivered(lives)
+        assert {state.value: count for state, count in told.pop().states.items() if count} == states
+
+    place = ""
+
+    def admit():
+        nonlocal place
+        place = lives.admit().place
+
+    tells(admit, reserved=1)
+    tells(lambda: lives.prepare(place), preparing=1)
+    tells(lambda: lives.enter(place, str, lambda event: None), encoding=1)
+    tells(lambda: encode(lives), waiting=1)
+    tells(lambda: active(lives), active=1)
+    tells(lambda: lives.finish(lives._alive[place], "result"), decoding=1)
+    tells(lambda: decode(lives), finishing=1)
+    tells(lambda: lives.give_up(place, MemoryError("x")), leaving=1)
+    tells(lambda: lives.end(place))
+    assert told == []
+
+
+def test_nothing_is_begun_for_those_whose_time_is_up(lives, clock):
+    late, good = (lives.admit(deadline=deadline).place for deadline in (3.0, None))
+    for place in (late, good):
+        lives.enter(place, place.__str__, lambda event: None)
+    clock.now = 3.1
+    assert lives.next_to_encode().place == good
+
+
+def test_nothing_is_decoded_for_those_whose_time_is_up(lives, clock):
+    late, good = (working(lives, [], place=lives.admit(deadline=deadline).place) for deadline in (3.0, None))
+    for request in list(active(lives)):
+        lives.finish(request, "result")
+    clock.now = 3.1
+    assert lives.next_to_decode().place == good and late != good
+
+
+def test_work_that_comes_too_late_is_refused(lives, clock):
+    place = lives.admit().place
+    clock.now = LIMITS.lease_s + 0.1
+    with pytest.raises(Cancelled, match="nobody holds the request's place any more"):
+        lives.enter(place, str, lambda event: None)
+
+
+@pytest.mark.parametrize("wait", ["next_to_encode", "next_to_decode"])
+def test_whoever_waits_for_a_request_sleeps_until_there_is_one(lives, monkeypatch, wait):
+    looks = []
+    monkeypatch.setattr(lives, "_sweep", lambda: looks.append(threading.current_thread()))
+    found = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: found.put(getattr(lives, wait)()), daemon=True)
+    waiting.start()
+    while waiting not in looks:
+        time.sleep(0.001)
+    for _ in range(10):
+        lives.counts()  # as others look, and change nothing
+        time.sleep(0.01)
+    assert looks.count(waiting) == 1 and found.empty()
+    place = lives.admit().place
+    lives.enter(place, str, lambda event: None)
+    if wait == "next_to_decode":
+        encode(lives)
+        lives.finish(active(lives)[0], "result")
+    assert found.get(timeout=10).place == place
+
+
 def test_states_are_told_by_these_names_in_metrics():
     assert [state.value for state in State] == [
         "reserved",
@@ -454,6 +562,7 @@ def test_states_are_told_by_these_names_in_metrics():
         "waiting",
         "active",
         "decoding",
+        "finishing",
         "leaving",
         "ended",
     ]

@@ -35,7 +35,7 @@ class Machine(RuleBasedStateMachine):
     @rule(target=places, tenant=st.sampled_from("abc"), deadline=st.one_of(st.none(), st.floats(0, 30)))
     def admit(self, tenant, deadline):
         self.lives.counts()  # whoever has ended by now is gone
-        placed = [r for r in self.lives._alive.values() if r.state is not State.DECODING]
+        placed = [r for r in self.lives._alive.values() if r.state not in (State.DECODING, State.FINISHING)]
         held = Counter(r.tenant for r in placed)
         yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE)
         before = {r.place: r for r in placed}
@@ -136,9 +136,11 @@ class Machine(RuleBasedStateMachine):
     def bounded(self):
         states = [request.state for request in self.lives._alive.values()]
         assert states.count(State.ACTIVE) <= LIMITS.max_active and State.ENDED not in states
-        assert len(states) - states.count(State.DECODING) <= LIMITS.max_active + LIMITS.max_waiting
+        assert (
+            len(states) - states.count(State.DECODING) - states.count(State.FINISHING) <= LIMITS.max_active + LIMITS.max_waiting
+        )
         assert len(states) + len(self.lives._leaving) <= most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
-        assert states.count(State.DECODING) <= 2 * LIMITS.max_active
+        assert states.count(State.DECODING) + states.count(State.FINISHING) <= 2 * LIMITS.max_active
 
     def teardown(self):
         delivered(self.lives)

@@ -203,7 +203,7 @@ class TestService:
         assert isinstance(self.run(made, 2).get(), dict), "its place is free"
         assert self.report(self.ask(made, Renew([place])))["round_s"] > 0
         self.ask(made, End(place, "ok"))
-        assert self.report(self.ask(made, Status()))["decoding"] == 1
+        assert self.report(self.ask(made, Status()))["finishing"] == 1
 
     def test_a_place_that_is_lost_is_the_end_of_the_request(self, service):
         made = service(Denoiser())
@@ -249,7 +249,7 @@ class TestService:
     def test_status_says_that_a_step_is_long_and_that_a_thread_is_gone(self, service):
         made = service(Denoiser(0.4), limited(3, 2))
         assert self.report(self.ask(made, Status())) == {
-            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "leaving": 0, "draining": False,
+            "in_flight": 0, "active": 0, "waiting": 0, "decoding": 0, "finishing": 0, "leaving": 0, "draining": False,
             "threads_alive": True, "stalled_s": 0.0, "settings": SETTINGS,
         }  # fmt: skip
         reply = self.run(made, 1)
