@@ -247,8 +247,8 @@ class _Prepared:
 
     def __init__(self, luma: _Plane, layout: Layout) -> None:
         self.layout = layout
-        plane = _resized(luma, layout.short_side / min(luma.shape))
-        plane = plane[: 4 * layout.short_side, : 4 * layout.short_side]
+        side = min(luma.shape)
+        plane = _resized(luma[: 4 * side, : 4 * side], layout.short_side / side)  # of a long strip, a part will do
         detail = plane - cv2.GaussianBlur(plane, (0, 0), 3.0)
         spread = np.sqrt(cv2.blur(detail * detail, (15, 15)) + 1.0)
         self.flat = np.clip(detail / spread, -3.0, 3.0)
