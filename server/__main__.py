@@ -12,7 +12,7 @@ from pathlib import Path
 
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.settings import SETTINGS
+from faceclip_serving.contract.settings import SETTINGS, marks_folder
 
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
 from .direct import Connection
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
         ("resume", _resume, "take work again after a drain"),
-        ("status", _status, "print what each deployment has in flight, and its settings"),
+        ("status", _status, "print what each deployment has in flight, its settings, and which marks its pictures get"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         where = command.add_mutually_exclusive_group()
@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         command.set_defaults(run=function)
     _add_health(commands)
+    _add_credentials(commands)
     args, options = parser.parse_known_args(argv)
     if options and args.run is not _run:
         parser.error(f"unknown arguments: {' '.join(options)}")
@@ -143,6 +144,38 @@ def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=_health)
 
 
+def _add_credentials(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "own keys and certificate, by which pictures are marked"
+    actions = commands.add_parser("credentials", help=text, description=text).add_subparsers(required=True, metavar="action")
+    init = actions.add_parser(
+        "init",
+        help="make an authority, a certificate and keys",
+        description="Makes an own authority, a certificate that signs pictures, and a key of the invisible mark. Private keys can be"
+        " read by their owner alone. Prints the root's fingerprint: whoever trusts it sees who made a picture.",
+    )
+    init.add_argument(
+        "--organisation", required=True, metavar="NAME", help="whom the certificate names: who offers the service"
+    )
+    init.add_argument("--folder", type=Path, metavar="FOLDER", help="default: where `run` looks, see marks_folder there")
+    init.add_argument("--replace", action="store_true", help="in place of an authority that is there; the mark's key stays")
+    init.set_defaults(run=_credentials)
+
+
+def _credentials(args: argparse.Namespace) -> int:
+    from faceclip_serving.marking.authority import ROOT, make
+
+    made = make(args.folder or Path(marks_folder()), args.organisation, args.replace)
+    told = {
+        "folder": str(made.folder),
+        "organisation": made.organisation,
+        "root": str(made.folder / ROOT),
+        "root_sha256": made.root_sha256,
+        "expires": made.expires.isoformat(),
+    }
+    print(json.dumps(told))
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
     timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
@@ -197,10 +230,10 @@ def _resume(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from faceclip_serving.contract.operations import Status
 
-    from .control import ask
+    from .control import ask, marks_of
 
     to, names = _target(args)
-    print(json.dumps({name: ask(to, Status(), name) for name in names}, indent=1))
+    print(json.dumps({name: {**ask(to, Status(), name), "marks": marks_of(to, name)} for name in names}, indent=1))
     return 0
 
 

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from faceclip_serving.contract.callers import OPERATOR_KEY_VARIABLE
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.operations import Drain, Operation, Status, encode
-from faceclip_serving.contract.signatures import CONTROL, DEFAULT_DEPLOYMENT, REPORT, SAMPLER, model_name
+from faceclip_serving.contract.signatures import CONTROL, DEFAULT_DEPLOYMENT, REPORT, SAMPLER, VERIFIED, VERIFY, model_name
 
 from .direct import Connection, grpc_client
 
@@ -75,6 +75,16 @@ def ask_with(
         cure = NO_KEY if "only models of this server" in told else ""
         raise ControlError(f"{told}{cure}") from None
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
+
+
+def marks_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
+    """Which marks a deployment's pictures get. Raises `ControlError`."""
+    with grpc_client(to) as client:
+        try:
+            answer = client.infer(model_name(VERIFY, deployment), [], client_timeout=30)
+        except InferenceServerException as error:
+            raise ControlError(str(error.message())) from None
+    return json.loads(answer.as_numpy(VERIFIED.name)[0])["marks"]  # type: ignore[no-any-return]
 
 
 def drain(

@@ -35,6 +35,7 @@ from .defaults import START_TIMEOUT_S, Address
 from .defaults import Ports as Ports
 from .keys import Keys, remember
 from .log import Log
+from .marks import prepare
 from .probe import ProbeError, probe
 from .tls import absolute, own_connection
 
@@ -117,6 +118,7 @@ class TritonServer:
         self.interfaces = assembled.interfaces(repository)
         placements = assembled.placements_of(repository)
         told = read_orders(placements, list(settings))
+        prepare(placements, told)
         self.keys = Keys()
         self.ports = ports or Ports()
         self.log = log

@@ -1,6 +1,8 @@
 """One real server for the whole run: the tiny variant on the CPU, exported and assembled as a user would."""
 
+import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Networks here are tiny: a second thread only waits for the first, and on a busy machine it waits long.
 torch.set_num_threads(1)
 
+# Servers that tests start make their own keys here, not in the user's configuration.
+KEYS = tempfile.TemporaryDirectory(prefix="marks-")
+os.environ["FACECLIP_MARKS_FOLDER"] = KEYS.name
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -28,8 +34,9 @@ def repository(monkeypatch_session) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository, tmp_path_factory):
+    """Without marks, so that its pictures can be compared to the last bit; with marks: tests/end_to_end/test_marks.py."""
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with TritonServer(repository, Ports.free(), log=log) as running:
+    with TritonServer(repository, Ports.free(), log=log, settings=["marks=none"]) as running:
         running.wait_ready()
         yield running
 

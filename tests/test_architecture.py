@@ -9,7 +9,10 @@ import pytest
 from tests.rooms import ROOT, arrows, imported, modules, room
 
 CONTRACT = {"faceclip_serving.contract"}
-SERVING = CONTRACT | {"faceclip_serving", "faceclip_serving.face", "faceclip_serving.sampling", "faceclip_serving.models"}
+MARKING = "faceclip_serving.marking"
+SERVING = CONTRACT | {
+    "faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling", "faceclip_serving.models"
+}  # fmt: skip
 TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.networks", "export.onnx"}
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
 MEASURING = SERVING | EXPORT | {"server", "faceclip", "benchmarks.measure"}
@@ -18,7 +21,8 @@ MAY_IMPORT = {
     "faceclip_serving.contract": set(),
     "faceclip_serving.face": CONTRACT,
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
-    "faceclip_serving.models": CONTRACT | {"faceclip_serving", "faceclip_serving.face", "faceclip_serving.sampling"},
+    MARKING: CONTRACT,
+    "faceclip_serving.models": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
     "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},
@@ -29,8 +33,9 @@ MAY_IMPORT = {
     "export.engine": SERVING | TO_ONNX,
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT | {"faceclip_serving"},
-    "faceclip": set(),
+    "server": CONTRACT | {"faceclip_serving", MARKING},
+    "faceclip": {"faceclip.marks"},
+    "faceclip.marks": set(),
     "training.world": set(),
     "training": SERVING | {"export", "export.checkpoint", "export.networks.faceclip", "training.world"},
     "benchmarks.measure": SERVING | EXPORT | {"server", "faceclip"},
@@ -39,6 +44,7 @@ MAY_IMPORT = {
     "benchmarks.chaos": MEASURING,
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
+    "benchmarks.marks": MEASURING,
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
@@ -46,8 +52,14 @@ MAY_IMPORT = {
     "deploy": set(),
 }
 """Room -> the rooms that it may import, itself left out."""
-BY_NAME = {"export.commandline", "benchmarks.measure.gpu", "benchmarks.measure.sleeping_denoiser", "benchmarks.mutants.worker"}
-"""Modules that import by a name which is not in their text: commands of a table, a library that may be missing, what tests load."""
+BY_NAME = {
+    "export.commandline",
+    "benchmarks.measure.gpu",
+    "benchmarks.measure.sleeping_denoiser",
+    "benchmarks.mutants.worker",
+    f"{MARKING}.credentials",
+}
+"""Modules that import by a name which is not in their text: commands of a table, what may be missing, what tests load, operators' code."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
 """Where programs start: they may name any room of their package."""
 

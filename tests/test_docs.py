@@ -34,13 +34,15 @@ PROGRAMS = {
     "faceclip": "faceclip.cli",
 }
 """Program, as the docs write it -> the module whose `main` it is."""
+WITH_ACTIONS = ("credentials",)
+"""Commands that have commands of their own."""
 OTHERS = ("python -m pytest", "python -m tests.rooms")
 """Programs that are not ours, or take no options."""
 
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-_CALL = re.compile(r"(?:python3? -m [\w.]+|\bfaceclip (?=generate|status)|\bmake )[^`\n#|;]*")
+_CALL = re.compile(r"(?:python3? -m [\w.]+|\bfaceclip (?=generate|status|verify)|\bmake )[^`\n#|;]*")
 _CONTINUED = re.compile(r"\\\n\s*")
 
 
@@ -100,15 +102,15 @@ def split(call: str) -> tuple[str, list[str]]:
 
 
 @cache
-def help_of(module: str, command: str | None) -> str:
+def help_of(module: str, *commands: str) -> str:
     """What `--help` prints."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         patch.setenv("COLUMNS", "1000")
-        patch.setattr(sys, "argv", [module, *([command] if command else []), "--help"])
+        patch.setattr(sys, "argv", [module, *commands, "--help"])
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(module).main()
-    assert ended.value.code == 0, f"there is no command '{command}' in {module}: {printed.getvalue()}"
+    assert ended.value.code == 0, f"there is no command '{' '.join(commands)}' in {module}: {printed.getvalue()}"
     return printed.getvalue()
 
 
@@ -141,7 +143,8 @@ def test_every_command_exists_and_knows_its_options(document):
         assert program in PROGRAMS, f"`{call}`: no such program"
         takes_command = program in ("python -m export", "python -m benchmarks", "python -m server", "faceclip")
         command = words[0] if takes_command and words and re.fullmatch(r"[a-z][a-z-]+", words[0]) else None
-        text = help_of(PROGRAMS[program], command)
+        action = words[1:2] if command in WITH_ACTIONS else []
+        text = help_of(PROGRAMS[program], *([command] if command else []), *action)
         known = (
             _options(text) | {"--help"} | (tritons_options() if (program, command) == ("python -m server", "run") else set())
         )

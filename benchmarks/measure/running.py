@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,26 @@ if TYPE_CHECKING:
     from server.process import TritonServer
 
 
+PLAIN = ("marks=none",)
+"""Settings of a server whose pictures are compared to the last bit: nothing is drawn over them."""
+
+
 class ServingError(UserError):
     """The server that a measurement started did not do what was asked."""
 
 
 @contextmanager
 def serving(
-    variant: Variant, placement: Placement, checkpoint: Path | None = None, sleep: Sleep | None = None
+    variant: Variant,
+    placement: Placement,
+    checkpoint: Path | None = None,
+    sleep: Sleep | None = None,
+    settings: Sequence[str] = (),
 ) -> Iterator[tuple[TritonServer, FaceCLIPPipeline]]:
-    """A ready server over the variant's repository, and a client of it. `sleep`: its denoiser sleeps instead of computing."""
+    """A ready server over the variant's repository, and a client of it. `sleep`: its denoiser sleeps instead of computing.
+
+    `settings`: of the server, such as `PLAIN`.
+    """
     from export.repository.from_nothing import build_repository  # torch
     from faceclip import FaceCLIPError, FaceCLIPPipeline
     from server.process import TritonServer
@@ -43,7 +54,7 @@ def serving(
         repository = build_repository(variant, placement, checkpoint)
         if sleep is not None:
             repository = stack.enter_context(with_sleeping_denoiser(repository, sleep))
-        server = stack.enter_context(TritonServer(repository, Ports.free(), log=Path(folder) / "log"))
+        server = stack.enter_context(TritonServer(repository, Ports.free(), log=Path(folder) / "log", settings=settings))
         server.wait_ready()
         print(f"serving {repository} at {server.url}", file=sys.stderr)
         try:

@@ -20,6 +20,7 @@ from faceclip_serving.contract.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, picture_psnr_db
+from ..measure.running import PLAIN
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -137,7 +138,7 @@ def all_served(variant: Variant, folder: Path, names: tuple[str, ...] = ()) -> I
     repository = folder / "repository"
     for placement in chosen.values():
         build_repository(variant, placement, deployment=deployment_of(placement), destination=repository)
-    with TritonServer(repository, Ports.free(), log=folder / "server.log") as server:
+    with TritonServer(repository, Ports.free(), log=folder / "server.log", settings=PLAIN) as server:
         server.wait_ready(600)
 
         def served(placement: Placement) -> Served:

@@ -19,7 +19,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, say
-from ..measure.running import serving
+from ..measure.running import PLAIN, serving
 
 if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
@@ -70,7 +70,7 @@ def measure_parity(variant: Variant, checkpoint: Path | None = None) -> dict[str
     """`parity_of` a server of its own."""
     from ..measure.oracle import load_oracle
 
-    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
+    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
         return parity_of(load_oracle(variant, checkpoint), server.repository, pipe)
 
 

@@ -28,7 +28,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..measure import gpu, host_memory
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import THREADS, emit, say
-from ..measure.running import serving
+from ..measure.running import PLAIN, serving
 from ..measure.timing import seconds_of
 from .peers import COMPILED, EAGER, ONNXRUNTIME, PEERS, SERVED, Work, absent, default_work, make_peers, served_peer
 
@@ -83,7 +83,7 @@ def compare_peers(
 
     torch.set_num_threads(THREADS)
     reasons = absent(placement, [name for name in PEERS if name not in skip], skip)
-    with serving(variant, placement, checkpoint) as (server, pipe):
+    with serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe):
         wanted = [name for name in PEERS if name not in reasons]
         peers = {SERVED: served_peer(pipe, work), **make_peers(variant, placement, work, server.repository, checkpoint, wanted)}
         pictures, first_s = {}, {}

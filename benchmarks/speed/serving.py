@@ -32,7 +32,7 @@ from server.metrics import read_metrics
 
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, say
-from ..measure.running import serving
+from ..measure.running import PLAIN, serving
 from ..measure.sleeping import CARD, Sleep
 from ..measure.sleeping_denoiser import predict
 from ..measure.timing import seconds_of
@@ -202,7 +202,7 @@ def measure_serving(
     variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None, sleep: Sleep | None = None
 ) -> dict[str, Any]:
     """Everything; progress on stderr."""
-    with serving(variant, PLACEMENT, checkpoint, sleep) as (server, pipe):
+    with serving(variant, PLACEMENT, checkpoint, sleep, PLAIN) as (server, pipe):
         bench = Bench(variant, server, pipe, steps, sleep)
         say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         bench.generate(seed=0, steps=2)

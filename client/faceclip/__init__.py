@@ -20,11 +20,13 @@ from .errors import (
     ServerUnavailableError,
 )
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
+from .marks.verify import Report
 from .pipeline import FaceCLIPPipeline
 from .result import FaceCLIPOutput, Progress, Provenance
 from .served import ServedModel
 from .status import ServerStatus, server_status
 from .transport import AsyncTransport, ModelConfig, ModelState, ServerState, Transport
+from .verify import verify_picture
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ __all__ = [
     "Progress",
     "ProtocolError",
     "Provenance",
+    "Report",
     "ServedModel",
     "ServerBusyError",
     "ServerError",
@@ -52,4 +55,5 @@ __all__ = [
     "ServerUnavailableError",
     "Transport",
     "server_status",
+    "verify_picture",
 ]

@@ -1,5 +1,5 @@
 """The command `faceclip`: reads arguments, calls the pipeline, prints. Exit codes: 0 done, 1 the server or a file failed, 2 the
-request must change, 130 interrupted.
+request must change, 130 interrupted; of `verify` also 3 nothing was found, 4 what was found is broken.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from . import __version__
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .errors import FaceCLIPError, InvalidRequestError
 from .grpc_transport import GrpcTransport
+from .marks.verify import Report
 from .parameters import OPTIONS, Option
 from .pipeline import FaceCLIPPipeline
 from .progress_line import ProgressLine
 from .request import from_text
 from .result import FORMATS, FaceCLIPOutput, check_outputs, format_of, numbered
 from .status import ServerStatus, server_status
+from .verify import verify_picture
 
 _EXAMPLES = f"""\
 examples:
@@ -31,9 +33,11 @@ examples:
   faceclip generate --face a.jpg --face b.jpg --prompt "oil painting" --images 4 --seed 7 -o painting.webp
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
   faceclip status --server gpu-box:8001
+  faceclip verify astronaut.png
 
 The server is --server, else ${ENVIRONMENT_VARIABLE}, else {DEFAULT_ADDRESS}.
-exit codes: 0 done, 1 the server or a file failed, 2 the request must change, 130 interrupted
+exit codes: 0 done, 1 the server or a file failed, 2 the request must change, 130 interrupted;
+            of verify also 3: nothing was found in a picture, 4: what was found in one is broken
 """
 
 _GENERATE_NOTES = """\
@@ -44,6 +48,10 @@ Ctrl-C cancels; a server that streams its progress then stops working on the req
 """
 
 _STATUS = "Is the server there, what does it serve, and what does it use where a request says nothing."
+
+_VERIFY = """\
+Which marks pictures bear: credentials (C2PA) and the label in their metadata are read here, the invisible mark by the server that has
+its key: it gets the pictures for that, and keeps nothing. Nothing else is asked or fetched. That nothing is found means nothing."""
 
 _ELSEWHERE = {"prompt": "--prompt", "face_images": "--face", "output_format": "decided by the ending of -o"}
 """What `--set` cannot give, and where it is given."""
@@ -126,6 +134,36 @@ def status(arguments: argparse.Namespace) -> int:
     return 0 if found.ready else 1
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """`faceclip verify`."""
+    address, variant = split_target(arguments.server)
+    anchors = "".join(path.read_text() for path in arguments.trust)
+    keys = [key for path in arguments.mark_key for key in _keys(path)]
+    asked = None if arguments.offline or keys else GrpcTransport(address, dict(arguments.header))
+    reports, failed = [], 0
+    try:
+        for path in arguments.pictures:
+            try:
+                report = verify_picture(path, asked, model=arguments.model or variant, anchors=anchors, mark_keys=keys)
+            except (InvalidRequestError, OSError) as error:
+                failed += 1
+                print(f"faceclip: {error}", file=sys.stderr)
+                reports.append({"picture": str(path), "error": str(error)})
+                continue
+            reports.append({"picture": str(path), **report.as_json()})
+            if not arguments.json:
+                print(_report_text(path, report))
+    finally:
+        if asked is not None:
+            asked.close()
+    if arguments.json:
+        print(json.dumps({"pictures": reports}))
+    read = [report for report in reports if "error" not in report]
+    if failed:
+        return 1
+    return 4 if any(report["doubtful"] for report in read) else 0 if all(report["found"] for report in read) else 3
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -135,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,status}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,status,verify}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
     common.add_argument(
@@ -152,6 +190,22 @@ def build_parser() -> argparse.ArgumentParser:
     ))  # fmt: skip
     about = commands.add_parser("status", parents=[common], help="what a server is and serves", description=_STATUS)
     about.set_defaults(command=status)
+    check = commands.add_parser("verify", parents=[common], help="which marks pictures bear", description=_VERIFY)
+    check.add_argument("pictures", nargs="+", type=Path, metavar="FILE", help="PNG, JPEG or WebP")
+    check.add_argument("--model", metavar="NAME", help="deployment whose mark is meant, on a server that has several")
+    check.add_argument("--offline", action="store_true", help="ask no server: then the invisible mark is not read")
+    check.add_argument(
+        "--trust", action="append", default=[], type=Path, metavar="PEM", help="an authority whose signatures count as known"
+    )
+    check.add_argument(
+        "--mark-key",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="the server's keys of the mark: no server is asked",
+    )
+    check.set_defaults(command=verify)
     return parser
 
 
@@ -214,6 +268,28 @@ def _print_result(result: FaceCLIPOutput, paths: list[Path], arguments: argparse
         print(f"{path}  seed {seed}")
 
 
+def _keys(path: Path) -> list[bytes]:
+    try:
+        return [bytes.fromhex(line) for line in path.read_text().split()]
+    except ValueError:
+        raise InvalidRequestError(f"--mark-key: expected lines of hexadecimal digits, got something else in {path}") from None
+
+
+def _report_text(path: Path, report: Report) -> str:
+    credentials, label, mark = report.credentials, report.label, report.mark
+    parts = (
+        ("credentials", credentials.state, credentials.why, credentials.signer, credentials.system, credentials.when),
+        ("label", label.state, label.why, label.ai_system, *(f"{name} {value}" for name, value in label.aigc.items() if value)),
+        ("mark", mark.state, mark.why, mark.mark_id, f"confidence {mark.confidence}" if mark.mark_id else ""),
+    )
+    lines = [f"{path}: {report.conclusion}"]
+    for name, state, why, *more in parts:
+        lines.append(f"  {name:<12} {state:<10} {why}")
+        told = ", ".join(each for each in more if each)
+        lines += [f"{'':<26}{told}"] if told and state not in ("none", "not_read") else []
+    return "\n".join([*lines, *(f"  note         {warning}" for warning in report.warnings)])
+
+
 def _status_text(found: ServerStatus) -> str:
     lines = [f"{found.address}: {found.name} {found.version}, {'ready' if found.ready else 'NOT READY'}"]
     variants = {
@@ -228,12 +304,23 @@ def _status_text(found: ServerStatus) -> str:
     for served in found.offered:
         for component, what in served.emulated.items():
             lines.append(f"{served.model}: {component} is emulated, {what}: its times and memory are not the card's")
+        if marks := found.marks.get(served.model):
+            lines.append(_marks_text(served.model, marks))
         lines.append(f"{served.model} takes, and uses unless told otherwise:")
         lines.extend(
             f"  {name:<24} {_range(served.limits.get(name, {})):<28} {served.defaults.get(name, '')}".rstrip()
             for name in served.inputs
         )
     return "\n".join(lines)
+
+
+def _marks_text(model: str, marks: Mapping[str, Any]) -> str:
+    """Which marks pictures get, in words."""
+    credentials = marks.get("credentials") or {}
+    by = f" by '{credentials.get('organisation')}'" if credentials else ""
+    self_made = ", who made that certificate itself" if credentials.get("self_made") else ""
+    off = ", ".join(marks.get("off", [])) or "nothing"
+    return f"{model} marks its pictures: {', '.join(marks.get('on', [])) or 'NOT AT ALL'}{by}{self_made}; off: {off}"
 
 
 def _range(limits: Mapping[str, Any]) -> str:

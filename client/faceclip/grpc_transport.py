@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from .address import Address
 from .errors import FaceCLIPError, InvalidRequestError, error_from_status
 from .transport import Array, Arrays, ModelConfig, ModelState, ServerState
-from .wire import cancel_request, infer_arrays, infer_request, model_config, model_states
+from .wire import cancel_request, infer_arrays, infer_request, model_config, model_states, report, verify_request
 
 MAX_RESPONSE_BYTES = 256 * 2**20
 """Four raw 2048 x 2048 RGB pictures are 48 MiB. gRPC's own limit is 4 MiB."""
@@ -118,6 +118,9 @@ class GrpcTransport(_Connection):
         answer = infer_arrays(self._call(self._stub.ModelInfer, cancel_request(model, request_id), timeout_s))
         return bool(answer["ended"][0])
 
+    def verify(self, model: str, picture: bytes | None, timeout_s: float | None) -> dict[str, Any]:
+        return report(infer_arrays(self._call(self._stub.ModelInfer, verify_request(model, picture), timeout_s)))
+
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         return model_config(self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))
 
@@ -187,6 +190,9 @@ class AsyncGrpcTransport(_Connection):
     async def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
         answer = infer_arrays(await self._call(self._stub.ModelInfer, cancel_request(model, request_id), timeout_s))
         return bool(answer["ended"][0])
+
+    async def verify(self, model: str, picture: bytes | None, timeout_s: float | None) -> dict[str, Any]:
+        return report(infer_arrays(await self._call(self._stub.ModelInfer, verify_request(model, picture), timeout_s)))
 
     async def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         return model_config(await self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s))

@@ -54,6 +54,9 @@ class Parameters(TypedDict, total=False):
     """Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."""
     output_format: str | None
     """File format of the pictures (PNG, JPEG, WEBP; default: PNG)."""
+    visible_label: str | None
+    """A label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want
+    one itself (none, zh, en, both; default: none)."""
     priority: str | None
     """Interactive goes before batch when requests wait (interactive, batch; default: interactive)."""
     tenant: str | None
@@ -115,6 +118,9 @@ OPTIONS = (
            "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."),
     Option("output_format", str, (),
            "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
+    Option("visible_label", str, ("--visible-label", "--label"),
+           "A label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want "
+           "one itself (none, zh, en, both; default: none)."),
     Option("priority", str, ("--priority",),
            "Interactive goes before batch when requests wait (interactive, batch; default: interactive)."),
     Option("tenant", str, ("--tenant",),

@@ -14,11 +14,13 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
+from .marks.verify import Report
 from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
 from .served import CANCEL_SUFFIX, CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
 from .transport import Arrays, ModelConfig, Transport
+from .verify import verify_picture
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -183,6 +185,10 @@ class FaceCLIPPipeline(RemotePipeline):
         Whoever closes a stream, is interrupted or runs out of time needs no such call: the server notices.
         """
         return self._transport.cancel(self.cancel_model, check_request_id(request_id), CONTROL_TIMEOUT_S)
+
+    def verify(self, picture: bytes | str | Path, **options: Any) -> Report:
+        """Which marks a picture bears, the invisible one asked of this server; see `verify_picture`."""
+        return verify_picture(picture, self._transport, **{"model": self.config.model, **options})
 
     def close(self) -> None:
         """Ends the connection. The pipeline cannot be used afterwards."""

@@ -186,17 +186,27 @@ def _as_type(pictures: Sequence[Image.Image], files: list[bytes], output_type: s
     if output_type == "np":
         pixels: NDArray[np.uint8] = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
         return pixels.astype(np.float32) / np.float32(255)
-    for picture in pictures:
-        _keep_marks(picture)
+    for picture, file in zip(pictures, files, strict=True):
+        _keep_marks(picture, file)
     return list(pictures)
 
 
-def _keep_marks(picture: Image.Image) -> None:
-    """`picture.save` writes the server's marks too: that it is generated, by what, and its seed. Pillow's own drops them.
+_XMP = "XML:com.adobe.xmp"
+"""What PNG calls its XMP packet."""
 
-    They are of this picture; what is made of it, such as a resized one, has none. `exif` and `pnginfo` of a caller go first.
+
+def _keep_marks(picture: Image.Image, file: bytes) -> None:
+    """`picture.save` keeps the server's marks. Pillow's own drops them.
+
+    An unchanged picture is saved in its own format as the server's `file`, byte for byte, credentials included. In another format,
+    changed, or with options, it keeps the texts, EXIF and XMP: that it is generated, by what, and its seed. Credentials would not
+    hold any more. All this is of this picture; what is made of it, such as a resized one, has none. `exif`, `xmp` and `pnginfo` of
+    a caller go first.
     """
-    texts = {name: text for name, text in picture.info.items() if isinstance(name, str) and isinstance(text, str)}
+    whole, pixels = str(picture.format), hashlib.sha256(picture.tobytes()).digest()
+    texts = {
+        name: text for name, text in picture.info.items() if isinstance(name, str) and isinstance(text, str) and name != _XMP
+    }
     marks: dict[str, Any] = {}
     if "exif" in picture.info:  # of a JPEG, which wants it with its name before; a WebP has it without
         marks = {"exif": b"Exif\0\0" + picture.info["exif"].removeprefix(b"Exif\0\0")}
@@ -206,10 +216,22 @@ def _keep_marks(picture: Image.Image) -> None:
             chunks.add_text(name, text)
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + json.dumps(texts).encode()
         marks = {"pnginfo": chunks, "exif": exif.tobytes()}
+    packet = picture.info.get("xmp") or picture.info.get(_XMP)
+    if packet:
+        marks["xmp"] = packet if isinstance(packet, bytes) else packet.encode()
+        marks.setdefault("pnginfo", PngImagePlugin.PngInfo()).add_itxt(_XMP, marks["xmp"].decode(errors="replace"))
     save = picture.save
 
     def save_marked(fp: Any, format: str | None = None, **params: Any) -> None:
-        save(fp, format, **{**marks, **params})
+        ending = "" if hasattr(fp, "write") else Path(os.fsdecode(fp)).suffix.lower()
+        as_format = (format or FORMATS.get(ending, "")).upper()
+        if not params and as_format == whole and hashlib.sha256(picture.tobytes()).digest() == pixels:
+            if hasattr(fp, "write"):
+                fp.write(file)
+            else:
+                Path(os.fsdecode(fp)).write_bytes(file)
+        else:
+            save(fp, format, **{**marks, **params})
 
     picture.save = save_marked  # type: ignore[method-assign]
 

@@ -17,6 +17,7 @@ from .transport import ModelConfig
 DEFAULT_MODEL = "faceclip"
 STREAM_SUFFIX = "_stream"
 CANCEL_SUFFIX = "_cancel"
+VERIFY_SUFFIX = "_verify"
 _RANGES = ("min", "max", "multiple", "choices", "max_characters", "max_items", "entries")
 CONTROL_TIMEOUT_S = 10.0
 """Limit of each question about the server, which computes nothing, in seconds."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from .served import CONTROL_TIMEOUT_S, ServedModel, describe, is_offered
+from .served import CONTROL_TIMEOUT_S, VERIFY_SUFFIX, ServedModel, describe, is_offered
 from .transport import ModelState, Transport
 
 
@@ -22,6 +23,8 @@ class ServerStatus:
     """All models of the server, the inner ones too."""
     offered: list[ServedModel]
     """The ready models that take requests from clients."""
+    marks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Offered model -> which marks its pictures get, as far as the server tells."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -36,6 +39,7 @@ class ServerStatus:
                     "variant": served.variant,
                     "placement": served.placement,
                     "emulated": dict(served.emulated),
+                    "marks": dict(self.marks.get(served.model, {})),
                     "defaults": dict(served.defaults),
                     "limits": dict(served.limits),
                     "schedulers": list(served.schedulers),
@@ -52,4 +56,10 @@ def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) ->
     models = transport.models(timeout_s)
     configs = [transport.model_config(model.name, timeout_s) for model in models if model.ready]
     offered = [describe(config) for config in configs if is_offered(config)]
-    return ServerStatus(transport.address, server.name, server.version, server.ready and bool(offered), models, offered)
+    ready = {config.name for config in configs}
+    marks = {
+        served.model: transport.verify(served.model + VERIFY_SUFFIX, None, timeout_s).get("marks", {})
+        for served in offered
+        if served.model + VERIFY_SUFFIX in ready
+    }
+    return ServerStatus(transport.address, server.name, server.version, server.ready and bool(offered), models, offered, marks)

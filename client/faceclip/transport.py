@@ -63,6 +63,9 @@ class Transport(Protocol):
     def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
         """Ends the requests of an id by the server's model for that; whether there was one."""
 
+    def verify(self, model: str, picture: bytes | None, timeout_s: float | None) -> dict[str, Any]:
+        """What the server's model for that says of a picture's marks; without a picture: of those that the server puts on its own."""
+
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """Raises `ModelNotFoundError` if there is no such model."""
 
@@ -88,6 +91,8 @@ class AsyncTransport(Protocol):
     ) -> AsyncGenerator[dict[str, Array], None]: ...
 
     async def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool: ...
+
+    async def verify(self, model: str, picture: bytes | None, timeout_s: float | None) -> dict[str, Any]: ...
 
     async def model_config(self, model: str, timeout_s: float | None) -> ModelConfig: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -37,10 +38,30 @@ def infer_request(
 
 def cancel_request(model: str, request_id: str) -> Any:
     """A `ModelInferRequest` to the model that ends requests by their id."""
+    return _one_text(model, "request_id", request_id.encode())
+
+
+def verify_request(model: str, picture: bytes | None) -> Any:
+    """A `ModelInferRequest` to the model that reads marks; without a picture it says which marks the server puts on its own."""
+    return service_pb2.ModelInferRequest(model_name=model) if picture is None else _one_text(model, "picture", picture)
+
+
+def _one_text(model: str, name: str, content: bytes) -> Any:
     request = service_pb2.ModelInferRequest(model_name=model)
-    request.inputs.add(name="request_id", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(serialize_byte_tensor(np.array([request_id.encode()], np.object_)).item())
+    request.inputs.add(name=name, datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(serialize_byte_tensor(np.array([content], np.object_)).item())
     return request
+
+
+def report(arrays: Arrays) -> dict[str, Any]:
+    """The document of a verifying model's answer."""
+    try:
+        document = json.loads(arrays["report"][0])
+    except (KeyError, IndexError, ValueError) as error:
+        raise ProtocolError(f"output 'report': expected a JSON document ({error})") from error
+    if not isinstance(document, dict):
+        raise ProtocolError(f"output 'report': expected a JSON object, got {type(document).__name__}")
+    return document
 
 
 def infer_arrays(response: Any) -> dict[str, Array]:

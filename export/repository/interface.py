@@ -1,5 +1,5 @@
 """Writes what follows from the declarations in faceclip_serving/contract: the committed config.pbtxt files, the client's keywords and
-flags, and the table of parameters in the docs. A test says that writing them again changes nothing.
+flags, the table of parameters in the docs, and the client's copy of what reads marks. A test says that writing them again changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from ..paths import MODEL_REPOSITORY, ROOT
 
 CLIENT = ROOT / "client" / "faceclip" / "parameters.py"
 DOCUMENT = ROOT / "docs" / "parameters.md"
+MARKING = ROOT / "faceclip_serving" / "marking"
+READERS = ("codec.py", "metadata.py", "verify.py", "watermark.py")
+"""Modules that read marks, of which the client has a copy: it is installed without the server's code."""
+_COPIED = "# Copied by `python -m export interface`: change faceclip_serving/marking/{name}, not this file.\n"
 
 _TYPES = {DType.BYTES: "str", DType.INT32: "int", DType.INT64: "int", DType.FP32: "float", DType.BOOL: "bool"}
 _SHOWN = ("sdxl", "flux", "nano")
@@ -105,6 +109,7 @@ def rendered() -> dict[Path, str]:
         **{MODEL_REPOSITORY / name / "config.pbtxt": text for name, text in configs.items()},
         CLIENT: client(),
         DOCUMENT: document(),
+        **{CLIENT.parent / "marks" / name: _COPIED.format(name=name) + (MARKING / name).read_text() for name in READERS},
     }
 
 

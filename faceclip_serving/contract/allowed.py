@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -82,6 +83,55 @@ class OneOf:
 
     def as_json(self) -> dict[str, Any]:
         return {"choices": list(self.names)}
+
+
+@dataclass(frozen=True)
+class SomeOf:
+    """`all`, `none`, or some of the names with commas between."""
+
+    names: tuple[str, ...]
+
+    def read(self, name: str, value: Any) -> str:
+        told = [each.strip().lower() for each in str(value).split(",")]
+        if told in (["all"], ["none"]):
+            return told[0]
+        wrong = [each for each in told if each not in self.names]
+        if wrong:
+            cure = nearest(wrong[0], self.names)
+            raise InvalidRequest(f"{name}: expected all, none, or some of {', '.join(self.names)}, got '{value}'{cure}")
+        return ",".join(each for each in self.names if each in told)
+
+    def names_in(self, value: str) -> tuple[str, ...]:
+        """The names that a value which was read stands for."""
+        return self.names if value == "all" else () if value == "none" else tuple(value.split(","))
+
+    def describe(self) -> str:
+        return f"`all`, `none`, or some of {', '.join(f'`{name}`' for name in self.names)}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"some_of": list(self.names)}
+
+
+@dataclass(frozen=True)
+class FileName:
+    """A path, made absolute where somebody writes it; or a Python function, `module:function` or `file.py:function`. May be empty."""
+
+    def read(self, name: str, value: Any) -> str:
+        text = str(value)
+        if "\0" in text:
+            raise InvalidRequest(f"{name}: expected a path, got {text!r}")
+        where, colon, function = text.rpartition(":")
+        if not text or (colon and function.isidentifier() and not where.endswith(".py")):
+            return text
+        if colon and function.isidentifier():
+            return f"{os.path.abspath(os.path.expanduser(where))}:{function}"
+        return os.path.abspath(os.path.expanduser(text))
+
+    def describe(self) -> str:
+        return "a path"
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)

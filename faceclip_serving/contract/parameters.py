@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from .allowed import Allowed, Between, Flag, OneOf, Photographs, Text
+from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
 from .tensors import DType, Tensor
 from .variant import Variant
@@ -166,6 +167,13 @@ class GenerationRequest:
         needs=Need.FACES,
     )
     output_format: str = _parameter(DType.BYTES, "PNG", OneOf(("PNG", "JPEG", "WEBP")), "file format of the pictures")
+    visible_label: str = _parameter(
+        DType.BYTES,
+        "none",
+        OneOf(LABELS),
+        "a label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want one itself",
+        "label",
+    )
     image_encoding: str = _parameter(
         DType.BYTES,
         "base64",

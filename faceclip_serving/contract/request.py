@@ -57,7 +57,7 @@ def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[byte
         return []
     photos = FACE_IMAGES.allowed_of(variant).read(FACE_IMAGES.name, _checked(FACE_IMAGES, arrays))
     encoded = [photo.encode() if isinstance(photo, str) else bytes(photo) for photo in photos]
-    return [_file(f"{FACE_IMAGES.name}[{i}]", photo) for i, photo in enumerate(encoded)]
+    return [picture_file(f"{FACE_IMAGES.name}[{i}]", photo) for i, photo in enumerate(encoded)]
 
 
 def warn_of_idle(variant: Variant, arrays: Mapping[str, Array], request: GenerationRequest, met: Collection[Need]) -> list[str]:
@@ -137,8 +137,11 @@ _HEAD = 256
 """So many bytes tell text from a picture's file: all formats have bytes early on that base64 does not have."""
 
 
-def _file(name: str, content: bytes) -> bytes:
-    """A photograph's file from what came: the file itself, or base64: plain, in lines, URL-safe, without padding, a data URL."""
+def picture_file(name: str, content: bytes) -> bytes:
+    """A picture's file from what came: the file itself, or base64: plain, in lines, URL-safe, without padding, a data URL.
+
+    `name`: of the parameter, for messages. Raises `InvalidRequest`.
+    """
     head = content[:_HEAD].lstrip()
     if head.lower().startswith((b"http://", b"https://")):
         raise InvalidRequest(

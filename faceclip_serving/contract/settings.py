@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .allowed import Between
+from .allowed import Allowed, Between, FileName, OneOf, SomeOf, Text
 from .errors import InvalidRequest
+from .marks import CORNERS, LABELS, MARKS
 
 if TYPE_CHECKING:  # the command line reads this table before it obeys signals: nothing that takes time
     from .placements import Placement
@@ -26,23 +27,24 @@ _MB = 2**20
 @dataclass(frozen=True)
 class Setting:
     name: str
-    default: Callable[[Placement], int | float]
-    allowed: Callable[[Placement], Between]
+    default: Callable[[Placement], Any]
+    allowed: Callable[[Placement], Allowed]
     doc: str
     sampler: bool = True
     """Whether the sampler obeys it; then it stands in the sampler's config.pbtxt too."""
 
-    def parse(self, text: str, placement: Placement) -> int | float:
+    def parse(self, text: str, placement: Placement) -> Any:
         """A value as people write it. Raises `InvalidRequest`."""
+        allowed = self.allowed(placement)
+        if not isinstance(allowed, Between):
+            return allowed.read(self.name, text)
         try:
             value: Any = json.loads(text)
         except (ValueError, RecursionError):
             value = text
-        allowed = self.allowed(placement)
         if isinstance(value, int) and not isinstance(value, bool) and isinstance(allowed.low, float):
             value = float(value) if abs(value) < 2**63 else float("inf")
-        read: int | float = allowed.read(self.name, value)
-        return read
+        return allowed.read(self.name, value)
 
 
 def _setting(name: str, default: Any, low: Any, high: Any, doc: str, sampler: bool = True, unit: str = "") -> Setting:
@@ -50,6 +52,21 @@ def _setting(name: str, default: Any, low: Any, high: Any, doc: str, sampler: bo
         return value if callable(value) else lambda placement: value
 
     return Setting(name, of(default), lambda p: Between(of(low)(p), of(high)(p), unit=unit), doc, sampler)
+
+
+def _text(name: str, default: Any, allowed: Allowed, doc: str) -> Setting:
+    return Setting(
+        name, default if callable(default) else lambda placement: default, lambda placement: allowed, doc, sampler=False
+    )
+
+
+MARKS_FOLDER_VARIABLE = "FACECLIP_MARKS_FOLDER"
+
+
+def marks_folder() -> str:
+    """Where own keys are unless a setting says otherwise."""
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.environ.get(MARKS_FOLDER_VARIABLE) or os.path.join(config, "faceclip-triton", "marks")
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -66,6 +83,18 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("encoding_cache_mb", lambda p: p.encoding_cache_bytes // _MB, 0, 2**20,
              "memory for the encodings of each encoder that may be needed again", unit="MiB"),
     _setting("log_prompts", 0, 0, 1, "1: the log line of a request has its prompt", sampler=False),
+    _text("marks", "all", SomeOf(MARKS), "what every picture is marked by: all, none, or some of them with commas between"),
+    _setting("watermark_psnr_db", 43.0, 34.0, 52.0, "strength of the invisible mark, as the PSNR that it leaves; higher is weaker",
+             sampler=False, unit="dB"),
+    _text("watermark_key", "", FileName(), "file of the invisible mark's keys, one a line: the first marks, all read (default: own)"),
+    _text("certificate", "", FileName(), "PEM file of the chain that signs pictures, the signer's first (default: own)"),
+    _text("certificate_key", "", FileName(), "its key: a PEM file, or module:function or file.py:function (default: own)"),
+    _text("timestamp_url", "", Text(1000), "authority that confirms the time of signatures; signing then needs it to answer"),
+    _text("provider", "", Text(100), "who offers the service, as the marks name it (default: the certificate's organisation)"),
+    _text("visible_label", "none", OneOf(LABELS), "label that every picture bears, whatever a request says"),
+    _text("label_corner", "top_right", OneOf(CORNERS), "where visible labels stand"),
+    _text("marks_folder", lambda placement: marks_folder(), FileName(), f"where own keys and certificates are, made where they are missing"
+          f" (default: ${MARKS_FOLDER_VARIABLE}, or in the user's configuration)"),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -83,6 +112,11 @@ def resolve(
         setting.name: setting.parse(str(said[setting.name]), placement) if setting.name in said else setting.default(placement)
         for setting in SETTINGS
     }
+
+
+def marks_wanted(settings: Settings) -> tuple[str, ...]:
+    """Names of the marks that are on, of `MARKS`."""
+    return SomeOf(MARKS).names_in(settings["marks"])
 
 
 def most_in_flight(max_active: int, max_waiting: int) -> int:
@@ -106,6 +140,6 @@ def read_orders(placements: Mapping[str, Placement], texts: list[str]) -> dict[s
                 f"set: '{text}': this repository has no deployment '{deployment}', only {', '.join(placements)}"
             )
         for each in [deployment] if deployment else placements:
-            _BY_NAME[name].parse(value, placements[each])
-        told.setdefault(deployment, {})[name] = value
+            read = _BY_NAME[name].parse(value, placements[each])
+        told.setdefault(deployment, {})[name] = read if isinstance(read, str) else value
     return told

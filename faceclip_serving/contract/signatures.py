@@ -19,8 +19,8 @@ from .variant import Variant
 
 FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
-UNARY, STREAM, CANCEL = "faceclip", "faceclip_stream", "faceclip_cancel"
-PUBLIC = (UNARY, STREAM, CANCEL)
+UNARY, STREAM, CANCEL, VERIFY = "faceclip", "faceclip_stream", "faceclip_cancel", "faceclip_verify"
+PUBLIC = (UNARY, STREAM, CANCEL, VERIFY)
 """Models that anybody may call; see `callers`."""
 ENSEMBLE = "ensemble"
 """The flow of a request from photographs to pictures, as Triton's ensemble; `UNARY` runs it."""
@@ -50,6 +50,11 @@ CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than ru
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
 
 REQUEST_ID = Tensor("request_id", DType.BYTES, (1,), "Triton's own `id` of the request that is to end")
+PICTURE = Tensor("picture", DType.BYTES, (1,), "a PNG, JPEG or WebP file, or base64 of it", optional=True)
+VERIFIED = Tensor(
+    "report", DType.BYTES, (1,), "JSON: credentials, label and mark of the picture; without one: `marks` that are on"
+)
+
 ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")
 
 PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
@@ -187,7 +192,8 @@ def models(variant: Variant) -> dict[str, Signature]:
     )
     flow = (prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER], nets[VAE_DECODER], finish)
     cancel = Signature(CANCEL, (REQUEST_ID,), (ENDED,), "ends the requests of an id, for whoever cannot close the call itself")
-    return {model.name: model for model in (unary, stream, cancel, ensemble, *flow)}
+    verify = Signature(VERIFY, (PICTURE,), (VERIFIED,), "which marks a picture bears; keeps nothing, fetches nothing")
+    return {model.name: model for model in (unary, stream, cancel, verify, ensemble, *flow)}
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:

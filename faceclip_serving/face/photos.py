@@ -198,8 +198,8 @@ MAX_COMMENT_BYTES = 65_000
 """A JPEG segment ends at 65,533 bytes, EXIF's own structure included."""
 
 
-def encode_picture(image: Pixels, output_format: str, metadata: Mapping[str, str]) -> bytes:
-    """Encodes `image` ([height, width, 3], uint8 RGB) with `metadata` inside.
+def encode_picture(image: Pixels, output_format: str, metadata: Mapping[str, str], xmp: bytes = b"", **more: Any) -> bytes:
+    """Encodes `image` ([height, width, 3], uint8 RGB) with `metadata` inside, and an XMP packet. `more`: of Pillow's options.
 
     PNG holds one text chunk per entry (keys: 1 to 79 Latin-1 characters); JPEG and WebP hold all as one JSON object in EXIF's
     UserComment. Raises ValueError for an unknown format, another array, or metadata that cannot be held.
@@ -208,13 +208,17 @@ def encode_picture(image: Pixels, output_format: str, metadata: Mapping[str, str
         raise ValueError(f"output_format: expected one of {', '.join(_SAVE_OPTIONS)}, got '{output_format}'")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image: expected uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
-    options = dict(_SAVE_OPTIONS[output_format])
+    options = {**_SAVE_OPTIONS[output_format], **more}
     if output_format == "PNG":
-        options["pnginfo"] = _text_chunks(metadata)
+        options["pnginfo"] = chunks = _text_chunks(metadata)
+        if xmp:
+            chunks.add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif metadata:
         exif = Image.Exif()
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _user_comment(metadata)
         options["exif"] = exif.tobytes()
+    if xmp and output_format != "PNG":
+        options["xmp"] = xmp
     file = io.BytesIO()
     Image.fromarray(image).save(file, output_format, **options)
     return file.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,26 +17,37 @@ from ..contract.request import to_wire
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
+from ..marking.marker import Marked, Marker, Pixels
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
           ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
 """Stage name, and the events between which it runs."""
 
 
-def finish(variant: Variant, placement: Placement, digest: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def finish(
+    variant: Variant, placement: Placement, digest: str, marker: Marker, arrays: Mapping[str, Array]
+) -> dict[str, Array]:
     """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
     job = Job.decode(arrays["report"], digest)
     pixels = to_pixels(arrays["image"])
     seeds = job.request.seeds
-    files = [
-        encode_picture(picture, job.request.output_format, provenance(variant, job, seed))
-        for picture, seed in zip(pixels, seeds, strict=True)
-    ]
+    marked = [_file(variant, job, marker, picture, seed) for picture, seed in zip(pixels, seeds, strict=True)]
     return {
-        "images": to_wire(files, job.request.image_encoding),
+        "images": to_wire([each.file for each in marked], job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
-        "details": json_tensor(details(variant, placement, job)),
+        "details": json_tensor(details(variant, placement, job, marker, marked)),
     }
+
+
+def _file(variant: Variant, job: Job, marker: Marker, picture: Pixels, seed: int) -> Marked:
+    """One picture's file, with all its marks."""
+    output_format = job.request.output_format
+
+    def encode(image: Pixels, xmp: bytes) -> bytes:
+        return encode_picture(image, output_format, provenance(variant, job, seed), xmp)
+
+    inputs = [face["credentials"] for face in job.faces if "credentials" in face]
+    return marker.mark(picture, output_format, encode, job.request.visible_label, inputs)
 
 
 def to_pixels(image: Array) -> Array:
@@ -57,11 +68,12 @@ def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
     return {"Software": f"faceclip-triton ({variant.name})", "Source": "AI generated", "Seed": str(seed)}
 
 
-def details(variant: Variant, placement: Placement, job: Job) -> dict[str, Any]:
+def details(variant: Variant, placement: Placement, job: Job, marker: Marker, marked: Sequence[Marked]) -> dict[str, Any]:
     """The public report of a request."""
     request = asdict(job.request)
     timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
     now = time.monotonic()
+    timings["mark"] = sum(each.seconds for each in marked)
     timings["finish"] = now - job.clock["decoded"]
     timings["total"] = now - job.clock["received"]
     return {
@@ -76,5 +88,6 @@ def details(variant: Variant, placement: Placement, job: Job) -> dict[str, Any]:
         "faces": job.faces,
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,
+        "marks": {**marker.told(), "pictures": [each.record for each in marked]},
         "versions": {"digest": job.digest[:12], "python": platform.python_version(), "numpy": np.__version__},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,6 +19,7 @@ from ..contract.variant import Variant
 from ..face.detectors import Detector
 from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
+from ..marking.verify import input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
@@ -40,7 +42,7 @@ def prepare(
     job.clock["received"] = time.monotonic() if received is None else received
     photos = reference_photos(variant, arrays)
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
-    job.faces = [face.report for face in faces]
+    job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
     job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces)))
@@ -58,6 +60,16 @@ def prepare(
         **ids,
         "job": job.encode(),
     }
+
+
+def _came_with(photo: bytes) -> dict[str, Any]:
+    """What a photograph's own credentials say, where it has some: the picture made from it names them."""
+    found = input_credentials(photo)
+    return (
+        {}
+        if found is None
+        else {"credentials": {"manifest": found.manifest, "state": found.state, "generated": found.generated}}
+    )
 
 
 def needs_met(request: GenerationRequest, faces: int) -> set[Need]:

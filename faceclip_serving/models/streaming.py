@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Generator, Mapping
-
-from PIL import Image
+from typing import Any
 
 from ..contract import operations
 from ..contract.operations import Follow, Start
@@ -21,6 +19,8 @@ from ..contract.signatures import (
 )
 from ..contract.tensors import Array
 from ..contract.variant import Variant
+from ..face.photos import encode_picture
+from ..marking.marker import Marker, Pixels
 from ..sampling.previews import preview
 
 Arrays = Mapping[str, Array]
@@ -30,20 +30,20 @@ Flow = Generator[Arrays, None, Arrays]
 """What a public model does for a request: responses on the way; returns the last one."""
 
 
-def stream(variant: Variant, factors: Array, call: Call, arrays: Arrays, place: str) -> Flow:
+def stream(variant: Variant, factors: Array, marker: Marker, call: Call, arrays: Arrays, place: str) -> Flow:
     """Progress per step, then the ensemble's outputs. `factors`: the variant's preview map, see `previews`."""
     steps = {step.model: step for step in ensemble_steps(variant)}
     previews = bool(arrays["preview"][0]) if "preview" in arrays else False
     known = dict(arrays)
     known |= call(PREPARE, _inputs(steps[PREPARE], known))
-    encoding = json.loads(known["job"][0])["request"]["image_encoding"]
+    request = json.loads(known["job"][0])["request"]
     call(SAMPLER, {**_inputs(steps[SAMPLER], known), CONTROL.name: operations.encode(Start(previews))})
     while True:
         answer = call(SAMPLER, {CONTROL.name: operations.encode(Follow(place))})
         progress = json.loads(answer["report"][0])
         if "step" not in progress:
             break
-        yield {"progress": answer["report"], **_preview(factors, answer.get("latents"), encoding)}
+        yield {"progress": answer["report"], **_preview(factors, marker, answer.get("latents"), request)}
     known |= answer
     known |= call(FINISH, _inputs(steps[FINISH], known))
     return {name: known[name] for name in steps[FINISH].outputs}
@@ -53,9 +53,13 @@ def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
     return {name: known[bound_to] for name, bound_to in step.inputs.items() if bound_to in known}
 
 
-def _preview(factors: Array, latents: Array | None, image_encoding: str) -> dict[str, Array]:
+def _preview(factors: Array, marker: Marker, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:
+    """Marked like the pictures themselves, as far as its size allows."""
     if latents is None:
         return {}
-    buffer = io.BytesIO()
-    Image.fromarray(preview(factors, latents[0])).save(buffer, "JPEG", quality=80)
-    return {"preview_image": to_wire([buffer.getvalue()], image_encoding)}
+    marked = marker.mark(preview(factors, latents[0]), "JPEG", _encode_preview, request["visible_label"])
+    return {"preview_image": to_wire([marked.file], request["image_encoding"])}
+
+
+def _encode_preview(image: Pixels, xmp: bytes) -> bytes:
+    return encode_picture(image, "JPEG", {}, xmp, quality=80, subsampling="4:2:0")

@@ -13,6 +13,7 @@ from PIL import Image
 from faceclip import FaceCLIPOutput, InvalidRequestError, ProtocolError
 from faceclip.result import format_of, numbered, read_output, read_progress
 from faceclip_serving.face.photos import encode_picture
+from faceclip_serving.marking.metadata import packet, read
 
 
 def _objects(*items: bytes) -> np.ndarray:
@@ -115,12 +116,29 @@ def test_progress() -> None:
 @pytest.mark.parametrize("encoding", ["PNG", "JPEG", "WEBP"])
 def test_a_picture_that_is_saved_by_itself_keeps_the_servers_marks(encoding: str, pixels: np.ndarray, tmp_path: Path) -> None:
     marks = {"Source": "AI generated", "Seed": "7"}
-    image = _read(_arrays(encode_picture(pixels, encoding, marks))).images[0]
+    file = encode_picture(pixels, encoding, marks, packet("Bildwerk GmbH", "abc", "system", "1"))
+    image = _read(_arrays(file)).images[0]
     for ending in ("png", "jpg", "webp"):
         image.save(tmp_path / f"out.{ending}")
         saved = Image.open(tmp_path / f"out.{ending}")
-        comment = saved.getexif().get_ifd(0x8769)[0x9286]
-        assert comment.startswith(b"ASCII") and json.loads(comment[8:]) == marks
-        assert ending != "png" or encoding != "PNG" or saved.info["Source"] == "AI generated"
+        assert ((tmp_path / f"out.{ending}").read_bytes() == file) == (saved.format == encoding)
+        assert read(saved.info["xmp"]).aigc["ProduceID"] == "abc"
+        if (saved.format, encoding) == ("PNG", "PNG"):
+            assert saved.info["Source"] == "AI generated"
+        else:
+            comment = saved.getexif().get_ifd(0x8769)[0x9286]
+            assert comment.startswith(b"ASCII") and json.loads(comment[8:]) == marks
     image.save(tmp_path / "bare.png", pnginfo=None, exif=b"")
     assert "Source" not in Image.open(tmp_path / "bare.png").info
+    image.putpixel((0, 0), (1, 2, 3))
+    image.save(tmp_path / "changed.png")
+    assert Image.open(tmp_path / "changed.png").getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_an_unchanged_picture_is_the_servers_file_wherever_it_is_written(pixels: np.ndarray) -> None:
+    file = encode_picture(pixels, "WEBP", {})
+    image, written = _read(_arrays(file)).images[0], io.BytesIO()
+    image.save(written, "WEBP")
+    assert written.getvalue() == file
+    image.save(written := io.BytesIO(), "WEBP", quality=10)
+    assert written.getvalue() != file

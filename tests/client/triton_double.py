@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,7 +32,11 @@ from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import CANCEL, PREVIEW_IMAGE, PROGRESS, STREAM
+from faceclip_serving.contract.settings import resolve
+from faceclip_serving.contract.signatures import CANCEL, PREVIEW_IMAGE, PROGRESS, STREAM, VERIFY
+from faceclip_serving.marking.authority import make
+from faceclip_serving.marking.marker import Marker
+from faceclip_serving.models.marks import marker_of, verify
 
 VARIANT = TINY_SDXL
 BUSY = "server busy: 4 requests in flight; retry after 0.2 s"
@@ -37,6 +44,15 @@ CRASH = (
     "Failed to process the request(s) for model 'worker_0_0', message: RuntimeError: boom\n\n"
     "At:\n  /models/worker/1/model.py(9): execute\n"
 )
+
+
+@cache
+def marker() -> Marker:
+    """With keys of its own; the server's."""
+    folder = Path(tempfile.mkdtemp(prefix="double-"))
+    make(folder, "Double Ltd")
+    settings = {**resolve(CPU, "faceclip", environment={}), "marks_folder": str(folder)}
+    return marker_of(settings, VARIANT)
 
 
 class Refused(Exception):
@@ -57,6 +73,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.unready: dict[str, str] = {}
         self.received: list[dict[str, Any]] = []
         """Input arrays of every inference request, but for how its pictures travel."""
+        self.verified: list[dict[str, Any]] = []
+        """Input arrays of every question about marks."""
         self.metadata: list[dict[str, str]] = []
         """Metadata of every inference call."""
         self.timeouts_us: list[int] = []
@@ -109,6 +127,14 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
             response = service_pb2.ModelInferResponse(raw_output_contents=[bytes([wanted in self.ids])])
             response.outputs.add(name="ended", datatype="BOOL", shape=[1])
             return response
+        if request.model_name == VERIFY:
+            self._known(request.model_name, context)
+            asked = {tensor.name: InferResult(_as_response(request)).as_numpy(tensor.name) for tensor in request.inputs}
+            self.verified.append(asked)
+            try:
+                return _response(verify(marker(), asked))
+            except InvalidRequest as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         arrays = self._receive(request, context)
         try:
             wanted = self._obey(arrays)

@@ -148,7 +148,8 @@ def test_the_images_packages_are_pinned_as_those_that_were_tested():
 
 
 IMPORTED_AS = {
-    "PIL": "pillow", "cv2": "opencv-python-headless", "google": "protobuf", "tritonclient": "tritonclient", "grpc": "tritonclient",
+    "PIL": "pillow", "cv2": "opencv-python-headless", "c2pa": "c2pa-python",
+    "google": "protobuf", "tritonclient": "tritonclient", "grpc": "tritonclient",
 }  # fmt: skip
 NOT_INSTALLED = {"triton_python_backend_utils", "tensorrt", "tensorrt_rtx"}
 """Part of Triton itself, and what the Dockerfile installs to match the image."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from faceclip_serving.models import adapter
 from faceclip_serving.models.front import Front
+from faceclip_serving.models.marks import marker_of
 from faceclip_serving.models.streaming import stream
 from faceclip_serving.sampling.previews import PREVIEW_FILE
 
@@ -16,7 +17,8 @@ from faceclip_serving.sampling.previews import PREVIEW_FILE
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
-        self._front = Front(setup, partial(stream, setup.variant, np.load(setup.folder / PREVIEW_FILE)))
+        factors, marker = np.load(setup.folder / PREVIEW_FILE), marker_of(setup.settings, setup.variant)
+        self._front = Front(setup, partial(stream, setup.variant, factors, marker))
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

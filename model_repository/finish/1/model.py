@@ -1,4 +1,4 @@
-"""Last step of the ensemble: encodes pictures and the report."""
+"""Last step of the ensemble: marks and encodes pictures, and the report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from faceclip_serving.models import adapter
 from faceclip_serving.models.finish import finish
+from faceclip_serving.models.marks import marker_of
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._finish = partial(finish, setup.variant, setup.placement, setup.digest)
+        self._finish = partial(finish, setup.variant, setup.placement, setup.digest, marker_of(setup.settings, setup.variant))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._finish) for request in requests]

@@ -8,7 +8,7 @@ import pytest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.sdxl import SDXL
-from faceclip_serving.contract.settings import SETTINGS, VARIABLE, read_orders, resolve
+from faceclip_serving.contract.settings import SETTINGS, VARIABLE, marks_wanted, read_orders, resolve
 from faceclip_serving.sampling.requests import Limits
 
 BIG, SMALL = placements(SDXL)["datacenter"], placements(SDXL)["8gb"]
@@ -28,7 +28,8 @@ def test_a_placement_says_what_nobody_sets():
 
 def test_every_default_is_allowed_and_every_limit_of_the_sampler_is_a_setting():
     for setting in SETTINGS:
-        assert setting.parse(json.dumps(setting.default(BIG)), BIG) == setting.default(BIG)
+        default = setting.default(BIG)
+        assert setting.parse(default if isinstance(default, str) else json.dumps(default), BIG) == default
     assert {field.name for field in fields(Limits)} <= {setting.name for setting in SETTINGS if setting.sampler}
 
 
@@ -48,9 +49,39 @@ def test_orders_are_read_as_they_are_written():
     assert read_orders(both, []) == {}
 
 
+def test_paths_are_made_absolute_where_they_are_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    told = read_orders(
+        {"faceclip": CPU}, ["certificate=a.pem", "certificate_key=kms.py:sign", "watermark_key=/k", "marks=METADATA,watermark"]
+    )
+    assert told[""] == {
+        "certificate": f"{tmp_path}/a.pem",
+        "certificate_key": f"{tmp_path}/kms.py:sign",
+        "watermark_key": "/k",
+        "marks": "watermark,metadata",
+    }
+    assert marks_wanted(resolved(told=told)) == ("watermark", "metadata")
+    assert read_orders({"faceclip": CPU}, ["certificate_key=our.kms:sign"])[""] == {"certificate_key": "our.kms:sign"}
+
+
+def test_own_keys_are_where_the_environment_says(monkeypatch):
+    monkeypatch.setenv("FACECLIP_MARKS_FOLDER", "/somewhere")
+    assert resolved()["marks_folder"] == "/somewhere"
+    monkeypatch.delenv("FACECLIP_MARKS_FOLDER")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    assert resolved()["marks_folder"] == "/config/faceclip-triton/marks"
+
+
 @pytest.mark.parametrize(
     ("order", "said"),
     [
+        (
+            "marks=watermarks",
+            "marks: expected all, none, or some of watermark, metadata, credentials, got 'watermarks'; did you mean",
+        ),
+        ("marks=all,none", "marks: expected all, none, or some of"),
+        ("watermark_psnr_db=20", "watermark_psnr_db: expected a value from 34.0 to 52.0 dB, got 20.0"),
+        ("visible_label=fr", "visible_label: expected one of none, zh, en, both, got 'fr'"),
         ("max_active", "expected NAME=VALUE with a name of max_active"),
         ("speed=3", "expected NAME=VALUE with a name of max_active"),
         ("sdxl.max_active=3", "no deployment 'sdxl', only faceclip, flux"),

@@ -1,0 +1,1 @@
+"""What the marks of pictures survive, cost and mistake."""

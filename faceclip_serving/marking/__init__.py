@@ -1,0 +1,1 @@
+"""What marks a picture as generated, and what reads such marks: pure functions, without Triton."""

@@ -1,0 +1,56 @@
+"""The keys by which a server marks pictures: own ones are made at the first start, all are tried before anything is served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from faceclip_serving import __version__
+from faceclip_serving.contract.placements import Placement
+from faceclip_serving.contract.settings import VARIABLE, Settings, marks_wanted, resolve
+from faceclip_serving.marking.authority import (
+    ROOT,
+    SELF_MADE,
+    WATERMARK_KEY,
+    AlreadyThere,
+    KeysError,
+    Made,
+    make,
+    make_watermark_key,
+)
+from faceclip_serving.marking.marker import CREDENTIALS, WATERMARK, Marker
+
+
+def prepare(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str, str]]) -> None:
+    """Makes what is missing of each deployment's own keys, and tries all. Raises `KeysError`.
+
+    `told`: as `read_orders` returns it.
+    """
+    for name, placement in placements.items():
+        settings = resolve(placement, name, environment={VARIABLE: json.dumps(told)})
+        _make_own(settings)
+        Marker.from_settings(settings, name, __version__)
+
+
+def _make_own(settings: Settings) -> None:
+    folder, wanted = Path(settings["marks_folder"]), marks_wanted(settings)
+    if CREDENTIALS in wanted and not settings["certificate"] and not (folder / ROOT).exists():
+        with contextlib.suppress(AlreadyThere):
+            _tell(make(folder, SELF_MADE))
+    if WATERMARK in wanted and not settings["watermark_key"] and not (folder / WATERMARK_KEY).exists():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_watermark_key(folder / WATERMARK_KEY)
+        except OSError as error:
+            raise KeysError(f"marks_folder: {folder}: {error.strerror}; choose another, or set watermark_key") from None
+
+
+def _tell(made: Made) -> None:
+    print(
+        f"made keys and a certificate of its own for marks in {made.folder}, root {made.root_sha256}; by"
+        " `python -m server credentials init --organisation NAME --replace` it names you",
+        file=sys.stderr,
+    )
