@@ -26,6 +26,7 @@ from .running import command, models_of, running
 
 SLOW = {"height": 512, "width": 512, "num_images_per_prompt": 2, "num_inference_steps": 1}
 """Decoding takes longer than denoising, so most of the time nothing is in the sampler."""
+ENDLESS = {**SLOW, "num_inference_steps": 200}
 IPV6 = Path("/proc/net/if_inet6").exists() and "0" * 31 + "1 " in Path("/proc/net/if_inet6").read_text()
 
 
@@ -126,9 +127,22 @@ def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
                 request.result()
 
 
+def test_what_a_stop_cuts_hears_that_the_server_stops(repository):
+    with running(repository, "--drain-timeout=1") as run, ThreadPoolExecutor(1) as clients:
+        run.until_ready()
+        with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120) as pipe:
+            unary, stream = clients.submit(pipe, "a portrait", **ENDLESS), pipe.stream("a portrait", **ENDLESS)
+            next(stream)
+            run.process.send_signal(signal.SIGTERM)
+            for answer in (unary.result, lambda: list(stream)):
+                with pytest.raises(ServerUnavailableError, match="the server is stopping"):
+                    answer()
+        assert run.end() == 0 and "the time is up, and this is cut: 2 requests are in flight" in "".join(run.lines)
+
+
 def test_every_python_model_has_a_process_that_is_known_by_name(server):
     assert sorted(model_processes(server.pid).values()) == [
-        "faceclip", "faceclip_cancel", "faceclip_stream", "finish", "prepare", "sampler",
+        "faceclip", "faceclip_cancel", "faceclip_stream", "faceclip_verify", "finish", "prepare", "sampler",
     ]  # fmt: skip
 
 
