@@ -6,7 +6,7 @@ PROFILE ?= cpu
 PLACEMENT ?= $(PROFILE)
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
-# More of `python -m server run` for serve, e.g. OPTIONS="--http-port 8010 --grpc-port 8011"
+# More of `python -m server run` for serve, and of `python -m benchmarks gpu-verify`, e.g. OPTIONS="--http-port 8010 --grpc-port 8011"
 OPTIONS ?=
 
 # For check-tensorrt: folders that each hold tensorrt/__init__.pyi, one per version of TensorRT.
@@ -25,6 +25,8 @@ REPOSITORY := build/$(VARIANT)-$(PLACEMENT)$(if $(EMULATE),-emulated)
 # For bench-gpu: a placement of the card (python -m export forecast --variant sdxl).
 GPU_PROFILE ?= gpu-ort
 GPU_PLACEMENT ?= $(GPU_PROFILE)
+# For gpu-verify: compute capabilities to compile for, e.g. SM=86,89,120 (default: the card's).
+SM ?=
 # Tests run in so many processes; each starts servers of its own, some GB.
 WORKERS ?= 2
 # Folder of the official weights, where VARIANT has them.
@@ -100,8 +102,8 @@ bench: setup ## parity, overhead, memory, latency and peers on this machine
 bench-gpu: setup ## one report file of this GPU to share: forecast, memory, latency, peers
 	$(RUN) -m benchmarks report --variant $(VARIANT) --placement $(GPU_PLACEMENT) $(WEIGHTS)
 
-gpu-verify: setup ## full-size networks on this GPU: parity, times, memory, an 8 GB card
-	$(RUN) -m benchmarks gpu-verify
+gpu-verify: setup ## VARIANT on this GPU: build, parity, picture, times, memory; one report to share. SM=86,89 without a GPU
+	$(RUN) -m benchmarks gpu-verify --variant $(VARIANT) $(if $(filter-out cpu,$(PLACEMENT)),--placement $(PLACEMENT)) $(if $(SM),--sm $(SM)) $(WEIGHTS) $(OPTIONS)
 
 clean: ## deletes build/, all exports and repositories in it, and the demo's picture; other files in out/ stay
 	rm -rf build

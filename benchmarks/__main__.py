@@ -30,7 +30,7 @@ COMMANDS = {
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
     "mutants": Command("benchmarks.mutants.command", "which small faults in a module its unit tests do not notice"),
-    "gpu-verify": Command("benchmarks.gpu.verify", "parity, times and memory on a GPU"),
+    "gpu-verify": Command("benchmarks.gpu.verify", "a placement on a card, part by part with bounds: one report"),
 }
 
 _PURPOSE = (

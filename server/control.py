@@ -5,6 +5,7 @@ These calls go to an inner model, which answers operators alone: `Connection.par
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -107,6 +108,14 @@ def drain(
             if (left.in_flight, left.silent.keys()) != (told.in_flight, told.silent.keys()):
                 tell(told := left)
             time.sleep(0.2)
+
+
+def cut(to: Connection, names: Collection[str]) -> None:
+    """Ends what is in flight in these deployments: its callers hear that the server stops. A sampler that does not answer is let be."""
+    with grpc_client(to) as client:
+        for name in names:
+            with contextlib.suppress(ControlError):
+                ask_with(client, to, Drain(cut=True), name, ANSWER_TIMEOUT_S)
 
 
 def resume(to: Connection, names: Collection[str]) -> None:

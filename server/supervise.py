@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .control import Left, drain
+from .control import Left, cut, drain
 from .defaults import Address
 from .health import HealthPort
 from .process import STOP_TIMEOUT_S, Ports, ServerError, TritonServer, check_free
@@ -80,6 +80,7 @@ def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float) -> N
         raise _died(watch.dead)
     if left:
         print(f"the time is up, and this is cut: {left}", file=sys.stderr)
+        cut(server.connection, server.interfaces)
 
 
 def tell_left(left: Left) -> None:

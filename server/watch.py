@@ -97,7 +97,7 @@ class Watch:
                 return f"the sampler of '{name}' has not answered for {silent_s:.0f} s"
             stalled_s = float(self._said[name]["stalled_s"]) if name in self._said else 0.0
             if stalled_s > self._stall_timeout_s:
-                return f"the step loop of '{name}' has work and has not come round for {stalled_s:.0f} s"
+                return f"the sampler of '{name}' has work and has not come round for {stalled_s:.0f} s"
         return ""
 
     def _silent_s(self, name: str) -> float:

@@ -61,10 +61,9 @@ def outcome(code: int, output: str, errors: str) -> dict[str, Any]:
     return document
 
 
-def file_name(variant: str, placement: str, gpus: Sequence[Mapping[str, Any]]) -> str:
-    """`report-sdxl-8gb-nvidia-geforce-rtx-3070.json`; `cpu` where there is no GPU."""
-    device = str(gpus[0]["name"]) if gpus else "cpu"
-    return f"report-{variant}-{placement}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+def file_name(kind: str, variant: str, placement: str, device: str) -> str:
+    """`report-sdxl-8gb-nvidia-geforce-rtx-3070.json`."""
+    return f"{kind}-{variant}-{placement}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     gpus = gpu.devices()
-    path = FOLDER / file_name(args.variant, args.placement, gpus)
+    path = FOLDER / file_name("report", args.variant, args.placement, str(gpus[0]["name"]) if gpus else "cpu")
     require_file(path)  # before hours are spent
     found = collected(parts(args.variant, args.placement, args.checkpoint, args.runs, args.skip))
     failed = [f"{name}: {document['error']}" for name, document in found.items() if "error" in document]

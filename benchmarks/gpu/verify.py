@@ -1,228 +1,347 @@
-"""What only a machine with a GPU can tell of a variant, in one go: error against torch in FP32, seconds and memory.
+"""What only a card can tell of a placement, in one go, in one file to share; what needs no card is done on any machine.
 
-Components are exported in FP16 with seeded weights, and run by torch (eager and compiled), ONNX Runtime and TensorRT, at every size
-and batch; then a picture is drawn on a small card. Without a GPU only forecasts, counted work and the engines' shapes are told.
+Parts, each with a bound: what the machine has; the forecast; components exported if they are missing (with seeded weights, unless
+--checkpoint, or the variant brings its own); plans built by TensorRT for RTX or TensorRT; every plan against ONNX Runtime; its start
+without a runtime cache and with it, its times and memory; a picture by the plans and by ONNX Runtime; everything on the card at once,
+within the memory that the placement may use. Exit code 0 only if every part that ran held its bound. Without a card, plans are
+compiled for RTX 20 to 50, and the parts after that say that they were not run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from export.commandline import add_variant
-from export.engine.shapes import bounds_document, engine_bounds, parse_size
+from export.commandline import add_checkpoint, add_components, add_runtime, add_variant
+from export.engine.build import Target, build_for, document, parse_sm, plan_components, plan_placements, target_of
+from export.engine.errors import EngineError
+from export.engine.machine import OLDEST_FP8, SERIES, checks, runs_rtx
+from export.engine.record import Purpose, sm_of
+from export.forecast.forecast import document as forecast_document
+from export.forecast.forecast import predict
+from export.forecast.shapes import find
+from export.onnx.draw import SMALLEST_PSNR_DB
+from export.onnx.record import is_whole, read_metadata
+from export.onnx.wanted import PRECISIONS, WEIGHT_BITS, Export
+from export.outputs import replacing, require_file
 from export.paths import onnx_folder
-from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.placements import placements
+from faceclip_serving.contract.placements import TENSORRT, TRT_RTX, Placement, Runtime, placement_of, placements
 from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.tensorrt_package import installed as installed_tensorrt
-from faceclip_serving.models.tensorrt_package import use
+from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, installed
 
-from ..measure import gpu
 from ..measure.own_process import run_module
-from ..measure.report import emit, say
-from ..measure.table import table
-from . import small_card, ways
-from .ways import EXACT_WAYS, ONNXRUNTIME, PRECISION, WAYS
+from ..measure.report import stamp, write_document
+from . import small_card, trial, ways
+from .parts import NO_GPU, REASON, Parts
+from .report_file import FOLDER, file_name
+from .trial import Trial
 
-SIZES, BATCHES = ("1024x1024", "1152x864"), (1, 2, 4, 8)
-SMALL_CARD = "8gb"
+WITHOUT_CARD = "16gb"
+"""The placement where no card says which."""
+OLDEST = {"fp8": OLDEST_FP8, **dict.fromkeys(WEIGHT_BITS, 86)}
+"""Precision -> the compute capability from which on products read it. A plan for several is one for the least of them."""
 TIMEOUT_S = 3600.0
-"""Of one component by one way; building an engine is the longest."""
+"""Of one trial; the full-size denoiser on ONNX Runtime takes minutes."""
 
 
-def cases(variant: Variant, component: str, sizes: Sequence[tuple[int, int]], batches: Sequence[int]) -> list[dict[str, int]]:
-    """Named axes of a component's inputs, at every size and batch, each combination once; one face per call of the text encoder."""
-    axes = {axis for tensor in components(variant)[component].inputs for axis in tensor.dynamic_axes.values()}
-    found = []
-    for height, width in sizes:
-        for batch in batches:
-            cells = {"latent_height": height // variant.latent_scale, "latent_width": width // variant.latent_scale}
-            every = {"rows": batch, "images": batch, "faces": 1 if "rows" in axes else batch, **cells}
-            case = {axis: size for axis, size in every.items() if axis in axes}
-            if case not in found:
-                found.append(case)
-    return found
-
-
-def installed() -> dict[str, Any]:
-    """GPUs, and which ways of running a component there are here."""
-    import onnxruntime
-    import torch
-
+# ----------------------------------------------------------------------------------------------------------------- choices
+def card_here() -> Card | None:
+    """The card that plans would run on; None where there is none."""
     try:
-        runtime = installed_tensorrt()
-        tensorrt = f"{runtime.name} {use(runtime)}"
-    except UserError as error:
-        tensorrt = f"missing: {error}"
+        return find_card()
+    except PackageError:
+        return None
+
+
+def best_placement(variant: Variant, card: Card | None) -> str:
+    """Name of the placement with plans that may use most of the card's memory; the leanest where none fits."""
+    if card is None or card.total_bytes is None:
+        return WITHOUT_CARD
+    known = {name: placements(variant)[name].gpu_bytes or 0 for name in plan_placements() if name in placements(variant)}
+    fitting = {name: size for name, size in known.items() if size <= card.total_bytes}
+    return max(fitting, key=lambda name: fitting[name]) if fitting else min(known, key=lambda name: known[name])
+
+
+def runtime_for(card: Card | None) -> Runtime:
+    """TensorRT for RTX for the cards that it runs on, and where there is no card; else TensorRT. The other one where it alone is here."""
+    fit = TRT_RTX if card is None or runs_rtx(sm_of(card.capability)) else TENSORRT
+    return fit if find_spec(fit.package) else installed()
+
+
+def chosen_placement(args: argparse.Namespace, card: Card | None) -> Placement:
+    """The placement, with its plans on the runtime that is asked for, or that the card and this machine suggest."""
+    variant = VARIANTS[args.variant]
+    placement = placement_of(variant, args.placement or best_placement(variant, card))
+    fit = TRT_RTX.name if args.sm else "" if args.placement else runtime_for(card).name
+    runtime = args.runtime or fit
+    return placement.on(runtime) if runtime else placement
+
+
+def capabilities(placement: Placement, card: Card | None) -> tuple[int, ...]:
+    """Of the cards to compile for, where there is none here: all that read the placement's precisions. With one: empty, the card's."""
+    oldest = max(OLDEST.get(execution.precision, 0) for execution in placement.components.values())
+    return () if card else tuple(sm for sm in SERIES if sm >= oldest)
+
+
+# ------------------------------------------------------------------------------------------------------------------- parts
+def machine(placement: Placement) -> dict[str, Any]:
+    """What serving the placement needs, and whether it is here."""
+    found = list(checks(placement))
+    lacking = [each.line for each in found if each.problem]
+    return {"checks": [each.line for each in found], REASON: "; ".join(lacking)}
+
+
+def forecast(variant: Variant, placement: Placement, exported: Path) -> dict[str, Any]:
+    """The predicted memory, and what a usual call of each component computes and reads."""
+    predicted = predict(variant, placement, exported)
+    usual = {name: {axis: each.opt for axis, each in Purpose(variant, placement, name).bounds().items()} for name in COMPONENTS}
+    work = {name: counted(variant, find(variant.name, name, exported), usual[name]) for name in COMPONENTS}
     return {
-        "gpus": gpu.devices(),
-        "torch_cuda": torch.version.cuda,
-        "torch_sees": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "onnxruntime_providers": onnxruntime.get_available_providers(),
-        "tensorrt": tensorrt,
+        "predicted_bytes": predicted.gpu_bytes,
+        "limit_bytes": placement.gpu_bytes,
+        "forecast": forecast_document(predicted),
+        "work": work,
+        REASON: "" if predicted.fits else f"{predicted.gpu_bytes} bytes are predicted, {placement.gpu_bytes} may be used",
     }
 
 
-def without_gpu(variant: Variant, sizes: Sequence[tuple[int, int]], batches: Sequence[int], exported: Path) -> dict[str, Any]:
-    """Forecasts of every placement, counted work of every case, shapes of every engine."""
-    from export.forecast.forecast import document, predict  # torch
-    from export.forecast.shapes import find
-
-    forecasts, counted, engines = {}, {}, {}
-    for name, placement in placements(variant).items():
-        forecasts[name] = document(predict(variant, placement, exported))
-        engines[name] = {
-            component: bounds_document(
-                engine_bounds(placement.narrowed(variant), component, placement.denoiser_rows, vae_tile=placement.vae_tile)
-            )
-            for component, execution in placement.components.items()
-            if execution.runtime.package
-        }
-    for component in COMPONENTS:
-        model = find(variant.name, component, exported)
-        counted[component] = [_counted(variant, model, case) for case in cases(variant, component, sizes, batches)]
-    return {"forecasts": forecasts, "counted": counted, "engine_shapes": {name: each for name, each in engines.items() if each}}
-
-
-def _counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, Any]:
+def counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, Any]:
+    """Work of one call of a graph, by counting: what the card's speed must be held against."""
     from export.forecast.cost import graph_cost
     from export.forecast.shapes import concrete
 
     scale = variant.latent_scale
     pixels = {side: case[f"latent_{side}"] * scale for side in ("height", "width") if f"latent_{side}" in case}
     cost = graph_cost(concrete(model, {**case, **pixels}))
-    return {
-        "sizes": dict(case),
-        "flops": cost.flops,
-        "weight_bytes": cost.weight_bytes,
-        "activation_peak_bytes": cost.activation_peak_bytes,
-    }
+    return {"sizes": dict(case), "flops": cost.flops, "weight_bytes": cost.weight_bytes}
 
 
-def with_gpu(
-    variant: Variant,
-    chosen: Mapping[str, list[dict[str, int]]],
-    wanted: Sequence[str],
-    exported: Path,
-    repeats: int,
-    device: str,
+def export_missing(
+    variant: Variant, placement: Placement, names: Sequence[str], root: Path, checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Exports what is missing, then every component by every way."""
+    """Makes those components' ONNX files that are not there; those that are stay, whatever their weights. Raises `UserError`."""
     from export.onnx.export import export_components  # torch
-    from export.onnx.wanted import Export
 
-    folder = exported / PRECISION
-    exports = [Export(variant, component, PRECISION, seeded=True) for component in chosen]
-    for metadata in export_components(exports, exported):
-        say(f"{metadata['component']}: exported")
-    found: dict[str, Any] = {}
+    wanted, there = [], []
+    precisions = {name: placement.components[name].precision for name in names}
+    for component, precision in precisions.items():
+        folder = root / precision / component
+        metadata = read_metadata(folder)
+        if metadata is not None and is_whole(folder, metadata):
+            there.append(component)
+        elif precision in PRECISIONS:
+            seeded = checkpoint is None and variant.weights == "checkpoint"
+            wanted.append(Export(variant, component, precision, checkpoint, seeded=seeded))
+        else:
+            raise EngineError(
+                f"{component}: expected {precision} in {folder}; make it with `python -m export quantize --variant {variant.name}"
+                f" --mode {precision}`"
+            )
+    for _ in export_components(wanted, root):
+        pass
+    found = {name: read_metadata(root / precision / name) or {} for name, precision in precisions.items()}
+    weights = {name: metadata.get("weights", {}).get("source", "unknown") for name, metadata in found.items()}
+    return {"made": [each.component for each in wanted], "there": there, "weights": weights}
+
+
+def build_part(purpose: Purpose, folder: Path, target: Target) -> dict[str, Any]:
+    """The plan of one component, built unless it is up to date, and what its compiler says."""
+    record, built = build_for(purpose, folder, target)
+    return {"built": built, "compiler": target.label, **document(record)}
+
+
+def started(job: Trial, keeps_cache: bool) -> dict[str, Any]:
+    """A start; its bound breaks where an output is not finite, or where no runtime cache was left that should be."""
+    found = run_module(trial.__name__, job, TIMEOUT_S)
+    why = ""
+    if found.get("finite") is False:
+        why = "an output is not finite"
+    elif keeps_cache and found.get("runtime_cache_bytes") == 0:
+        why = "no runtime cache was kept"
+    return {**found, REASON: why}
+
+
+def on_card(job: Trial, limit_bytes: int, card: Card | None) -> dict[str, Any]:
+    """Everything at once on a card of `limit_bytes`."""
+    with ExitStack() as stack:
+        occupied = stack.enter_context(small_card.hold(limit_bytes)) if card else 0
+        found = run_module(trial.__name__, job, TIMEOUT_S)
+    peak, why = found.get("peak_bytes"), ""
+    if found.get("finite") is False:
+        why = "the picture is not finite"
+    elif card and "error" not in found and not peak:
+        why = "NVML does not say how much memory was held; pip install nvidia-ml-py"
+    elif peak and peak > limit_bytes:
+        why = f"{peak} bytes were held, {limit_bytes} may be used"
+    return {**found, "limit_bytes": limit_bytes, "occupied_bytes": occupied, REASON: why}
+
+
+def peers(variant: Variant, purpose: Purpose, folder: Path, repeats: int, device: str) -> dict[str, Any]:
+    """A component's usual call by torch and by ONNX Runtime."""
+    case = {axis: each.opt for axis, each in purpose.bounds().items()}
+    bound = ways.tolerance(variant, purpose.component, purpose.precision)
+    found: dict[str, Any] = {"tolerance": bound}
+    wrong = []
     with tempfile.TemporaryDirectory() as references:
-        for component, of_component in chosen.items():
-            found[component] = {"tolerance": ways.tolerance(variant, component)}
-            for way in wanted:
-                place = str((folder / component).resolve())
-                trial = ways.WayTrial(variant.name, component, way, place, references, tuple(of_component), repeats, device)
-                found[component][way] = run_module(ways.__name__, trial, TIMEOUT_S)
-                say(f"{component} by {way}: {found[component][way].get('error', 'done')}")
-    return found
+        for way in ways.WAYS:
+            place = str(folder.resolve())
+            job = ways.WayTrial(variant.name, purpose.component, way, place, references, (case,), repeats, device)
+            found[way] = run_module(ways.__name__, job, TIMEOUT_S)
+            (one,) = found[way].get("cases", [found[way]])
+            error = one.get("error_of_largest")
+            if "error" in one:
+                wrong.append(f"{way}: {one['error']}")
+            elif way in ways.EXACT_WAYS and error is not None and not error <= bound:
+                wrong.append(f"{way}: error {error}, tolerance {bound}")
+    return {**found, REASON: "; ".join(wrong)}
 
 
-def on_small_card(variant: Variant, sizes: Sequence[tuple[int, int]], wanted: Sequence[str], exported: Path) -> dict[str, Any]:
-    """Two guided steps and a decode within the memory of the placement `SMALL_CARD`, by the ways that run graphs."""
-    placement = placements(variant).get(SMALL_CARD)
-    if placement is None or placement.gpu_bytes is None:
-        return {"not_run": f"'{variant.name}' has no placement '{SMALL_CARD}'"}
-    found: dict[str, Any] = {}
-    with small_card.hold(placement.gpu_bytes) as taken:
-        for way in (way for way in wanted if way in EXACT_WAYS):
-            for height, width in sizes:
-                folder = str((exported / PRECISION).resolve())
-                name = f"{way} {height}x{width}"
-                trial = small_card.SmallCardTrial(variant.name, placement.name, way, folder, height, width, steps=2)
-                found[name] = run_module(small_card.__name__, trial, TIMEOUT_S)
-                say(f"{SMALL_CARD}, {name}: {found[name].get('error', 'done')}")
-    return {"limit_bytes": placement.gpu_bytes, "occupied_bytes": taken, **found}
+def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None, parts: Parts) -> None:
+    """All parts, in their order. What cannot be run says why; what fails leaves the others."""
+    variant, root = VARIANTS[args.variant], args.components or onnx_folder(VARIANTS[args.variant])
+    no_card = "" if card else NO_GPU
+    no_run = "" if card or args.rehearse else NO_GPU
+    parts.do(
+        "machine", "packages, driver, card and free memory are as the placement needs", lambda: machine(placement), no_card
+    )
+    parts.do("forecast", "fits the memory of the placement", lambda: forecast(variant, placement, root))
+    exported = parts.do(
+        "export",
+        "each graph made is within its tolerance of the torch network",
+        lambda: export_missing(variant, placement, args.component or COMPONENTS, root, args.checkpoint),
+    )
+    not_exported = "" if exported else "the export failed"
+    built: dict[str, bool] = {}
+    job = Trial(
+        "", variant.name, placement.name, placement.plans_on, str(root.resolve()),
+        repeats=args.repeats, steps=args.steps, rehearse=args.rehearse,
+    )  # fmt: skip
+    for component in args.component or plan_components(placement):
+        purpose = Purpose(variant, placement, component)
+        folder, runtime = root / purpose.precision / component, purpose.execution.runtime
+        sm = args.sm or capabilities(placement, card) if runtime.ahead_of_time else args.sm
+        built[component] = parts.do(
+            f"build {component}",
+            "the compiler takes the graph; names, types and axes are the signature's",
+            lambda p=purpose, f=folder, r=runtime, s=sm: build_part(p, f, target_of(r, s)),  # type: ignore[misc]
+            not_exported or ("" if runtime.ahead_of_time else no_card),
+        )
+        not_built = no_run or ("" if built[component] else "its plan was not built")
+        one = replace(job, component=component)
+        parts.do(
+            f"agreement {component}",
+            f"largest error at most {ways.tolerance(variant, component, purpose.precision):g} of ONNX Runtime's largest value",
+            lambda one=one: run_module(trial.__name__, replace(one, what="agreement"), TIMEOUT_S),  # type: ignore[misc]
+            not_built,
+        )
+        with tempfile.TemporaryDirectory() as cache:
+            start = replace(one, what="start", cache=cache)
+            keeps = runtime.ahead_of_time and not args.rehearse
+            for when in ("cold", "warm") if runtime.ahead_of_time else ("cold",):
+                parts.do(
+                    f"{when} start {component}",
+                    "outputs are finite" + (", and a runtime cache is kept" if runtime.ahead_of_time else ""),
+                    lambda start=start, keeps=keeps: started(start, keeps),  # type: ignore[misc]
+                    not_built,
+                )
+        if args.peers:
+            parts.do(
+                f"peers {component}",
+                "ONNX Runtime is within the tolerance of torch in FP32",
+                lambda p=purpose, f=folder: peers(variant, p, f, args.repeats, "cpu" if args.rehearse else "cuda"),  # type: ignore[misc]
+                no_run or not_exported,
+            )
+    missing = set(plan_components(placement)) - {name for name, done in built.items() if done}
+    incomplete = no_run or (f"no plan of {', '.join(sorted(missing))}" if missing else "")
+    parts.do(
+        "picture",
+        f"PSNR of at least {SMALLEST_PSNR_DB:.0f} dB to ONNX Runtime's",
+        lambda: run_module(trial.__name__, replace(job, what="picture"), TIMEOUT_S),
+        incomplete,
+    )
+    limit = placement.gpu_bytes or 0
+    parts.do(
+        "all on the card",
+        f"a picture within {limit / 1e9:.2f} GB of the card, in one process",
+        lambda: on_card(replace(job, what="on_card"), limit, card),
+        incomplete,
+    )
 
 
-def failures(found: Mapping[str, Any], small: Mapping[str, Any]) -> list[str]:
-    """What went wrong: ways that did not run, graphs beyond their tolerance. A case without memory counts on no card."""
-    wrong = [
-        f"{SMALL_CARD}: {name}: {each['error']}" for name, each in small.items() if isinstance(each, dict) and "error" in each
-    ]
-    for component, of_component in found.items():
-        for way in (way for way in WAYS if way in of_component):
-            measured = of_component[way]
-            if "error" in measured:
-                wrong.append(f"{component} by {way}: {measured['error']}")
-                continue
-            for case in measured["cases"]:
-                error = case.get("error_of_largest")
-                if way in EXACT_WAYS and error is not None and not error <= of_component["tolerance"]:
-                    wrong.append(
-                        f"{component} by {way} at {case['sizes']}: error {error}, tolerance {of_component['tolerance']}"
-                    )
-    return wrong
-
-
-def shown(found: Mapping[str, Any]) -> str:
-    """A line per component, case and way."""
-    rows: list[list[str | float | None]] = []
-    for component, of_component in found.items():
-        for way in (way for way in WAYS if "cases" in of_component.get(way, {})):
-            for case in of_component[way]["cases"]:
-                sizes = " ".join(f"{axis}={size}" for axis, size in case["sizes"].items())
-                seconds, held = case.get("median_s"), case.get("gpu_peak_bytes")
-                row = [None if seconds is None else seconds * 1e3, None if held is None else held / 1e9]
-                rows.append([f"{component} {sizes}: {way}", *row, case.get("error_of_largest"), case.get("error", "")])
-    return table(["what", "ms", "GPU GB", "error", ""], rows)
-
-
+# ---------------------------------------------------------------------------------------------------------------- command
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_variant(parser, "sdxl")
-    parser.add_argument("--size", nargs="+", type=parse_size, default=[parse_size(size) for size in SIZES], metavar="HxW")
-    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--skip", choices=WAYS, action="append", default=[], help="a way to leave out; may be repeated")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each case (default: %(default)s)")
-    parser.add_argument("--rehearse", action="store_true", help="take all steps on the CPU, in FP32; for a tiny variant")
+    add_variant(parser, "nano")
+    parser.add_argument(
+        "--placement", "--profile", choices=plan_placements(), help="default: the one that uses most of the card here"
+    )
+    add_runtime(parser)
+    parser.add_argument(
+        "--sm",
+        type=parse_sm,
+        default=(),
+        metavar="75,86,89,120",
+        help="compile with TensorRT for RTX for these compute capabilities (default: the card here, or all four without one)",
+    )
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only its plan; may be repeated")
+    add_components(parser, "root of the ONNX files")
+    add_checkpoint(parser, "folder of the official weights, for what is exported (default: the variant's own, else seeded)")
+    parser.add_argument("--repeats", type=int, default=20, help="timed runs of each usual call (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="of the picture (default: %(default)s)")
+    parser.add_argument("--peers", action="store_true", help="also torch, eager and compiled, and ONNX Runtime, by component")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="all steps on the CPU: ONNX Runtime in the place of the plans; for a tiny variant",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"the report (default: in {FOLDER}, called after the card)")
 
 
 def run(args: argparse.Namespace) -> int:
-    variant = VARIANTS[args.variant]
-    exported = onnx_folder(variant)
-    here = installed()
-    has_gpu = bool(here["torch_sees"])
-    document: dict[str, Any] = {"variant": variant.name, "gpu": has_gpu, "rehearsal": args.rehearse, "installed": here}
-    wanted = [way for way in WAYS if way not in args.skip and (way != ways.TENSORRT or "missing" not in here["tensorrt"])]
-    if ONNXRUNTIME in wanted and not args.rehearse and "CUDAExecutionProvider" not in here["onnxruntime_providers"]:
-        wanted.remove(ONNXRUNTIME)
-    try:
-        document |= without_gpu(variant, args.size, args.batch, exported)
-    except UserError as error:
-        say(f"counting left out: {error}")
-    found: dict[str, Any] = {}
-    small: dict[str, Any] = {}
-    if has_gpu or args.rehearse:
-        chosen = {name: cases(variant, name, args.size, args.batch) for name in args.component or COMPONENTS}
-        found = with_gpu(variant, chosen, wanted, exported, args.repeats, "cpu" if args.rehearse else "cuda")
-        print(shown(found), file=sys.stderr)
-    if has_gpu and not args.rehearse:
-        small = on_small_card(variant, args.size, wanted, exported)
-    if not has_gpu:
-        print("no GPU here (torch sees none): what needs one was left out; run this on a machine that has one", file=sys.stderr)
-    wrong = failures(found, small)
-    for line in wrong:
-        print(f"error: {line}", file=sys.stderr)
-    absent = [way for way in WAYS if way not in wanted]
-    emit(
-        f"gpu-verify-{variant.name}",
-        {**document, "components": found, "small_card": small, "ways": wanted, "absent": absent, "failures": wrong},
+    card = card_here()
+    if args.rehearse and card:
+        raise EngineError("rehearse: there is a card here; leave --rehearse out")
+    placement = chosen_placement(args, card)
+    path: Path = args.output or FOLDER / file_name(
+        "gpu-verify", args.variant, placement.label, card.name if card else "no card"
     )
-    return 1 if wrong else 0
+    require_file(path)  # before hours are spent
+    parts = Parts()
+    carry_out(args, placement, card, parts)
+    document = stamp(
+        {
+            "variant": args.variant,
+            "placement": placement.label,
+            "card": asdict(card) if card else None,
+            "rehearsal": args.rehearse,
+            "components": sorted(components(VARIANTS[args.variant])),
+            "failed": parts.failed,
+            "parts": parts.document(),
+        }
+    )
+    write_document(path, document)
+    with replacing(path.with_suffix(".txt")) as partial:
+        partial.write_text(f"{title(document)}\n\n{parts.text()}\n", encoding="utf-8")
+    print(f"the report is {path}, and for people {path.with_suffix('.txt')}", file=sys.stderr)
+    print(json.dumps(document))
+    return 1 if parts.failed else 0
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """Variant, placement, card, time and versions, in lines for people."""
+    card, versions = document["card"], document["versions"]
+    on = f"{card['name']}, compute capability {card['capability']}, driver {card['driver']}" if card else "no card"
+    known: Sequence[str] = [f"{name} {version}" for name, version in versions.items()]
+    rehearsal = ["a rehearsal: no plan was run"] if document["rehearsal"] else []
+    return "\n".join(
+        [f"{document['variant']} on {document['placement']}, {on}", *rehearsal, document["time"], ", ".join(known)]
+    )

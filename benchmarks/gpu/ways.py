@@ -1,4 +1,4 @@
-"""The ways of running a component, and a trial of one of them: parity, times and GPU memory at all cases.
+"""Ways of running a component beside its plan, and a trial of one of them: parity, times and GPU memory at all cases.
 
 A trial runs in a process of its own (`python -m benchmarks.gpu.ways JSON`), so that its memory is gone before the next one begins;
 each way imports what it needs. All take arrays from the host and give arrays back, so that moving them costs every way alike.
@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,20 @@ from typing import Any
 import numpy as np
 
 from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA, Execution
+from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA
 from faceclip_serving.contract.signatures import components
-from faceclip_serving.contract.tensors import Array, Range, Signature
+from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
-from faceclip_serving.models.tensorrt_package import installed
 
 from ..measure import gpu
 from ..measure.timing import seconds_of
 
-REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT = "torch_fp32", "torch_eager", "torch_compile", "onnxruntime", "tensorrt"
-WAYS = (REFERENCE, EAGER, COMPILED, ONNXRUNTIME, TENSORRT)
+REFERENCE, EAGER, COMPILED, ONNXRUNTIME = "torch_fp32", "torch_eager", "torch_compile", "onnxruntime"
+WAYS = (REFERENCE, EAGER, COMPILED, ONNXRUNTIME)
 """The reference comes first: it keeps its outputs for the others."""
-EXACT_WAYS = (ONNXRUNTIME, TENSORRT)
+EXACT_WAYS = (ONNXRUNTIME,)
 """Ways that run the exported graph, and so have its tolerance to keep."""
-PRECISION = "fp16"
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -47,7 +45,7 @@ class WayTrial:
     component: str
     way: str
     folder: str
-    """Of the exported component; a plan is built there."""
+    """Of the exported component."""
     references: str
     """Folder of the reference's outputs, one file per case."""
     cases: tuple[Mapping[str, int], ...]
@@ -142,25 +140,11 @@ def _onnxruntime(trial: WayTrial, _: Variant, signature: Signature, __: ExitStac
     return OnnxComponent(Path(trial.folder) / ONNX_FILE, signature, runtime.providers, {}).run
 
 
-def _tensorrt(trial: WayTrial, variant: Variant, signature: Signature, stack: ExitStack) -> Run:
-    """A plan for all cases, optimised for the first, built unless it is there."""
-    from export.engine.build import build_engine, target_of
-    from export.engine.options import Options
-    from faceclip_serving.models.trt_component import TrtComponent
-
-    folder, runtime = Path(trial.folder), installed()
-    limits = case_bounds(trial.cases)
-    build_engine(variant, trial.component, PRECISION, folder, limits, Options(), target_of(runtime))
-    component = TrtComponent(folder / runtime.artifact, signature, Execution(runtime, PRECISION), limits)
-    return stack.enter_context(closing(component)).run
-
-
 _OPEN: Mapping[str, Callable[[WayTrial, Variant, Signature, ExitStack], Run]] = {
     REFERENCE: _torch,
     EAGER: _torch,
     COMPILED: _torch,
     ONNXRUNTIME: _onnxruntime,
-    TENSORRT: _tensorrt,
 }
 
 
@@ -169,17 +153,11 @@ def opened(trial: WayTrial, variant: Variant, signature: Signature, stack: ExitS
     return _OPEN[trial.way](trial, variant, signature, stack)
 
 
-def case_bounds(cases: tuple[Mapping[str, int], ...]) -> dict[str, Range]:
-    """Smallest, first and largest size of each axis."""
-    sizes = {axis: [case[axis] for case in cases] for axis in cases[0]}
-    return {axis: Range(min(found), found[0], max(found)) for axis, found in sizes.items()}
-
-
-def tolerance(variant: Variant, component: str) -> float:
+def tolerance(variant: Variant, component: str, precision: str) -> float:
     """Of the exported graph's outputs, as a share of the reference's largest value."""
     from export.networks.components import network
 
-    return network(variant, component).tolerance[PRECISION]
+    return network(variant, component).tolerance[precision]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,19 @@ import psutil
 from export.outputs import replacing
 from export.paths import ROOT
 
-PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "tritonclient", "nvidia-pytriton")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "polygraphy",
+    "numpy",
+    "tritonclient",
+    "nvidia-pytriton",
+)
 RESULTS = ROOT / "benchmarks" / "results"
 THREADS: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
 """One per physical core, as ONNX Runtime takes when it is not told: for every peer of a measurement."""
@@ -43,8 +56,9 @@ def write_document(file: Path, document: Mapping[str, Any]) -> None:
 
 
 def stamp(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with machine, versions and commit."""
-    return {**document, "machine": _machine(), "versions": _versions(), "commit": _commit()}
+    """The document with time, machine, versions and commit."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**document, "time": now, "machine": _machine(), "versions": _versions(), "commit": _commit()}
 
 
 def _machine() -> dict[str, Any]:

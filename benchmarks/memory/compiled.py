@@ -21,6 +21,7 @@ from typing import Any
 from export.commandline import add_components, add_variant
 from export.engine.build import Target, build_apart, target_of, told_products
 from export.engine.errors import EngineError
+from export.engine.machine import SERIES
 from export.engine.options import NO_OPTIONS
 from export.engine.record import LOG, Purpose
 from export.engine.shapes import Sizes, engine_bounds, parse_size, shape_ranges
@@ -37,8 +38,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from ..measure.report import emit, say
 from ..measure.table import table
 
-ALL = [75, 86, 89, 120]
-"""RTX 20, 30, 40 and 50."""
+ALL = list(SERIES)
 
 SHORTENED = (TEXT_ENCODER, DENOISER)
 """Components that `--blocks` shortens; the others are whole."""

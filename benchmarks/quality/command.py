@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,14 @@ def run(args: argparse.Namespace) -> int:
     with filling(args.output, RECORD) as folder:
         document = evaluate(VARIANTS[args.variant], args, folder)
     print(f"report: {args.output / 'index.html'}", file=sys.stderr)
-    emit(f"quality-{args.variant}", document)
+    emit(result_name(args.variant, args.sweeps or ()), document)
     return 0
+
+
+def result_name(variant: str, sweeps: Sequence[str]) -> str:
+    """Of the file that `emit` keeps: some sweeps do not take the place of all, e.g. `quality-nano-precision`."""
+    some = () if set(sweeps) == set(NAMES) else sorted(sweeps)
+    return "-".join(["quality", variant, *some])
 
 
 class _Sweeps(argparse.Action):

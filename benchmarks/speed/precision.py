@@ -26,13 +26,14 @@ from ..measure.pictures import Picture, decoded, picture_psnr_db
 from ..measure.report import emit, say
 
 PLACEMENT = CPU
+ALL_PROMPTS = (*UNSEEN, *PROMPTS)
 NARROWER = ("fp16", "int8w", "int4w")
 
 
 def measure_precision(
-    variant: Variant, precision: str, steps: int, prompts: int, checkpoint: Path | None = None
+    variant: Variant, precision: str, steps: int, prompts: int, seeds: int = 1, checkpoint: Path | None = None
 ) -> dict[str, Any]:
-    """PSNR of the pictures of so many prompts, with and without a face, and the bytes of both denoisers."""
+    """PSNR of the pictures of so many prompts and seeds of each, with and without a face, and the bytes of both denoisers."""
     from export.networks.components import network
     from export.onnx.export import export_component
     from export.onnx.wanted import Export
@@ -58,10 +59,10 @@ def measure_precision(
 
     cases: list[dict[str, Any]] = []
     for photo in (PHOTOGRAPH.read_bytes(), None):
-        for seed, prompt in enumerate((*UNSEEN, *PROMPTS)[:prompts]):
+        for prompt, seed in drawn(prompts, seeds):
             psnr = picture_psnr_db(*(picture(name, prompt, photo, seed) for name in runs))
             cases.append({"prompt": prompt, "face": photo is not None, "seed": seed, "psnr_db": round(psnr, 2)})
-            say(f"{'face' if photo else 'no face'}, {prompt}: {psnr:.1f} dB")
+            say(f"{'face' if photo else 'no face'}, {prompt}, seed {seed}: {psnr:.1f} dB")
     reference = onnx_folder(variant) / "fp32" / DENOISER
     worst = min(case["psnr_db"] for case in cases)
     rules = network(variant, DENOISER).quantization
@@ -73,11 +74,19 @@ def measure_precision(
         "psnr_db_min": worst,
         "smallest_psnr_db": bound,
         "accepted": worst >= bound,
+        "below": sum(case["psnr_db"] < bound for case in cases),
+        "pictures": len(cases),
         "denoiser_bytes": {"fp32": _bytes(reference), precision: _bytes(folder)},
         "parity": metadata["parity"],
         "notes": metadata["notes"],
         "cases": cases,
     }
+
+
+def drawn(prompts: int, seeds: int) -> list[tuple[str, int]]:
+    """Prompts with their seeds: one seed is another for each prompt, eight are the same for all."""
+    chosen = ALL_PROMPTS[:prompts]
+    return [(prompt, (i + k) % len(ALL_PROMPTS)) for i, prompt in enumerate(chosen) for k in range(seeds)]
 
 
 def _bytes(folder: Path) -> int:
@@ -96,10 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="1-8",
         help="each with and without a face (default: %(default)s)",
     )
+    parser.add_argument(
+        "--seeds", type=int, default=1, choices=range(1, 9), metavar="1-8", help="of each prompt (default: %(default)s)"
+    )
     add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    document = measure_precision(VARIANTS[args.variant], args.precision, args.steps, args.prompts, args.checkpoint)
-    emit(f"precision-{args.precision}-{args.variant}", document)
+    document = measure_precision(VARIANTS[args.variant], args.precision, args.steps, args.prompts, args.seeds, args.checkpoint)
+    more = [f"{args.seeds}-seeds"] if args.seeds > 1 else []
+    emit("-".join(["precision", args.precision, args.variant, *more]), document)
     return 0 if document["accepted"] else 1

@@ -7,12 +7,14 @@ far as the plan takes them, and the plan's usual shape. What a tolerance means i
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from faceclip_serving.contract.placements import Execution
 from faceclip_serving.contract.signatures import components
-from faceclip_serving.contract.tensors import Bounds, Signature
+from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.models.trt_component import TrtComponent
 
@@ -21,6 +23,18 @@ from .record import Purpose
 
 if TYPE_CHECKING:
     from ..onnx.parity import Case, Run  # at run time inside functions, since torch takes seconds to import
+
+
+class Loaded(Protocol):
+    """A plan that can be run."""
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]: ...
+
+    def close(self) -> None: ...
+
+
+Load = Callable[[Path, Signature, Execution, Bounds], Loaded]
+"""Loads a plan: `TrtComponent`, or what stands for it where a machine without a card goes through the steps."""
 
 
 def verify_cases(variant: Variant, signature: Signature, limits: Bounds) -> list[Case]:
@@ -48,8 +62,8 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
     return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
 
 
-def verify_file(purpose: Purpose, plan: Path, onnx: Path, limits: Bounds) -> dict[str, Any]:
+def verify_file(purpose: Purpose, plan: Path, onnx: Path, limits: Bounds, load: Load = TrtComponent) -> dict[str, Any]:
     """The findings for a plan, wherever it lies. Raises `ParityError` beyond the tolerance, and `PlanError` if it does not load."""
     signature = components(purpose.variant)[purpose.component]
-    with closing(TrtComponent(plan, signature, purpose.execution, limits)) as loaded:
+    with closing(load(plan, signature, purpose.execution, limits)) as loaded:
         return verify_run(purpose.variant, purpose.component, purpose.precision, onnx, limits, loaded.run)

@@ -23,8 +23,10 @@ OLDEST_DRIVER = 580
 """Of CUDA 13, which the packages are built for."""
 OLDEST_RTX, OLDEST_FP8 = 75, 89
 """Compute capabilities: RTX 20, and RTX 40."""
-NOT_RTX = range(90, 120)
-"""Compute capabilities of datacenter cards, which TensorRT for RTX does not run on; 80 is another."""
+NOT_RTX = (80, *range(90, 120))
+"""Compute capabilities of datacenter cards, which TensorRT for RTX does not run on."""
+SERIES = (OLDEST_RTX, 86, OLDEST_FP8, 120)
+"""Compute capabilities of RTX 20, 30, 40 and 50."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,18 @@ def _driver_and_card(card: Card, wanted: list[Execution]) -> Iterator[Check]:
     yield Check("driver", card.driver, f"expected {OLDEST_DRIVER} or later, for CUDA 13; update it" if too_old else "")
     sm, found = sm_of(card.capability), f"{card.name}, compute capability {card.capability}"
     problem = ""
-    if any(each.runtime.ahead_of_time for each in wanted) and (sm < OLDEST_RTX or sm == 80 or sm in NOT_RTX):
+    if any(each.runtime.ahead_of_time for each in wanted) and not runs_rtx(sm):
         problem = (
             "TensorRT for RTX runs on RTX 20 to 50; choose `--placement gpu-ort`, or `--runtime tensorrt` in NVIDIA's container"
         )
     elif any(each.precision == "fp8" for each in wanted) and sm < OLDEST_FP8:
         problem = "FP8 needs RTX 40 or later; choose another placement"
     yield Check("card", found, problem)
+
+
+def runs_rtx(sm: int) -> bool:
+    """Whether TensorRT for RTX runs on cards of this compute capability, e.g. 89."""
+    return sm >= OLDEST_RTX and sm not in NOT_RTX
 
 
 def _memory(total: int, free: int, needed: int) -> Check:

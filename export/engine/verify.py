@@ -17,7 +17,7 @@ from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.trt_component import TrtComponent
 
 from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db
-from .agreement import verify_file
+from .agreement import Load, verify_file
 from .build import add_selection, all_folders, purpose_of, selected, this_machine
 from .errors import EngineError
 from .record import Purpose, check_plan, require_onnx
@@ -30,14 +30,14 @@ Placed = Mapping[str, tuple[Path, Purpose | None]]
 """Component -> the folder of its ONNX file, and what its plan is to serve; None: the plan is not used."""
 
 
-def verify_plan(purpose: Purpose, folder: Path) -> dict[str, Any]:
+def verify_plan(purpose: Purpose, folder: Path, load: Load = TrtComponent) -> dict[str, Any]:
     """The findings for the plan in `folder`, on this machine. Raises `EngineError` or `ParityError`."""
     require_onnx(folder)  # what it is compared with
     record = check_plan(folder, purpose, this_machine(purpose.execution.runtime), whole=True)
-    return verify_file(purpose, folder / PLAN_FILE, folder / ONNX_FILE, bounds_from(record.recipe.bounds))
+    return verify_file(purpose, folder / PLAN_FILE, folder / ONNX_FILE, bounds_from(record.recipe.bounds), load)
 
 
-def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
+def verify_picture(variant: Variant, placed: Placed, steps: int, load: Load = TrtComponent) -> float:
     """PSNR in dB between the picture by the plans in `placed`, and by ONNX Runtime on the files beside them.
 
     Components without a plan run on ONNX Runtime both times. The size is the one that the denoiser's plan was optimised for.
@@ -57,7 +57,7 @@ def verify_picture(variant: Variant, placed: Placed, steps: int) -> float:
             with by_onnx(component) as run:
                 yield run
         else:
-            with closing(TrtComponent(folder / PLAN_FILE, nets[component], purpose.execution, {})) as plan:
+            with closing(load(folder / PLAN_FILE, nets[component], purpose.execution, {})) as plan:
                 yield plan.run
 
     folder, purpose = placed[DENOISER]

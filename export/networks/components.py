@@ -79,7 +79,8 @@ times as far to 0.08 and 0.17; these are twice that. A graph that computes somet
 """
 
 _NEAR_DB: Mapping[str, float] = {"int8": 28.0, "fp8": 28.0, "int8w": 28.0, "int4w": 28.0}
-"""Below the worst that nano, the only trained network at hand, measured (docs/measured.md). Different pictures are 10 to 12 dB apart."""
+"""What nano, the only trained network at hand, measured, but for single seeds (docs/measured.md). Different pictures are 10 to 12 dB
+apart."""
 
 _UNET_ENDS = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "*.time_emb_proj")
 _DIT_ENDS = (

@@ -142,7 +142,8 @@ def _outline_in_process(export: Export) -> bytes:
         with clock.phase("conversion"):
             _convert(export, module, parity.torch_run(module, export.signature), [])
     model, _ = _graph(export, module, clock)
-    return graph.outline(model).SerializeToString(deterministic=True)
+    outlined: bytes = graph.outline(model).SerializeToString(deterministic=True)
+    return outlined
 
 
 def export_components(exports: Sequence[Export], root: Path, processes: int = 1) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,8 @@ class Drain:
     """Take no new work, or take it again -> as `Status`."""
 
     on: bool = True
+    cut: bool = False
+    """End what is in flight as well: its callers hear that the server stops."""
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ _RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ENCODERS_ON_CPU)
 _RTX_STREAMED = _placed(
     TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_800_000_000), **_ENCODERS_ON_CPU
 )
+_RTX_INT8W = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "int8w"), **_ENCODERS_ON_CPU)
 _RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
 _RTX_FP8_STREAMED = _placed(
     TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=9_200_000_000), **_ENCODERS_ON_CPU
@@ -200,6 +201,8 @@ _SDXL = (
     GPU_TRITON_ORT,
     Placement("6gb", _RTX_STREAMED, 2, "encoders on the CPU; a quarter of the denoiser's weights comes from host memory in each step",
               5_500_000_000, largest_side=1152, vae_tile=48),
+    Placement("6gb-int8w", _RTX_INT8W, 2, "encoders on the CPU; the denoiser's weights in INT8, all of them on the card",
+              5_500_000_000, largest_side=1152, vae_tile=64),
     Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=64),
     Placement("12gb", _RTX, 4, "everything on the card, two requests a tick", 11_300_000_000, largest_side=1152, vae_tile=64),
     Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=96),

@@ -20,6 +20,7 @@ from typing import Any
 from ..contract.errors import OUTCOMES, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
+from ..contract.settings import most_in_flight
 from . import adapter
 from .holder import Holder, asking
 from .metrics import Metrics, StageMetrics, requests_by_outcome
@@ -28,7 +29,7 @@ from .streaming import Arrays, Call, Flow
 
 log = logging.getLogger(__name__)
 
-MOST_THREADS = 4096 + 256 + 64
+MOST_THREADS = most_in_flight(256, 4096) + 64
 """One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
 
 

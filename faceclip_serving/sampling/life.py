@@ -1,13 +1,14 @@
 """A request's life, owned in one place.
 
-    reserved → preparing → encoding → waiting → active → decoding → finishing → leaving → ended
+    reserved → preparing → (scheduling →) encoding → waiting → active → decoding → finishing → leaving → ended
 
 A request gets a place before any work is done for it. `give_up` works from every state and from any thread and tells the caller, once.
-The place is given back by `end`, when no model does anything for the request any more: what was begun cannot be stopped, so whoever
-leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews it, so that nobody
-can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more may be on the way
-there; tenants share both, see `fairness`. Encoders and the decoder have one request at a time, and nothing is begun for those who have
-left. Knows states, places and time; nothing of pictures or of Triton.
+The place is given back by `end`, and not before a stage has done with what it has begun for the request: what was begun cannot be
+stopped, so whoever leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews
+it, so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more
+may be on the way there; tenants share both, and the stages, see `fairness`. Each stage (a schedule that was never asked for, the
+encoders, the decoder) has one request at a time, and nothing is begun for those who have left. Knows states, places and time; nothing
+of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
@@ -30,10 +32,24 @@ from .requests import Counts, Ended, Limits, Request, State
 
 log = logging.getLogger(__name__)
 
+STAGES = (State.SCHEDULING, State.ENCODING, State.DECODING)
+"""States in which one request at a time is worked for, by a thread for each."""
 _BEHIND = (State.DECODING, State.FINISHING)
 """Those who are drawn, and need no place any more."""
 REASONS_KEPT = 1024
 """Of requests that have ended while nobody listened: the reason is told to whom asks next."""
+
+
+@dataclass
+class _Stage:
+    """What is done for one request at a time."""
+
+    changed: threading.Condition
+    fairness: Fairness
+    request: Request | None = None
+    """Whom it is at."""
+    since: float = 0.0
+    """Since when, monotonic seconds."""
 
 
 class Lives:
@@ -50,12 +66,12 @@ class Lives:
         self._on_end = on_end
         self._clock = clock
         lock = threading.RLock()
-        self._changed, self._encode, self._decode = (threading.Condition(lock) for _ in range(3))
-        """One lock; the loop, the encoder and the decoder each wait for what concerns them."""
+        self._changed = threading.Condition(lock)
+        self._stages = {state: _Stage(threading.Condition(lock), Fairness(limits.batch_head_start_s)) for state in STAGES}
+        """One lock; the loop and each stage wait for what concerns them."""
         self._alive: dict[str, Request] = {}
         self._leaving: dict[str, Request] = {}
-        self._fairness, self._encoding = (Fairness(limits.batch_head_start_s) for _ in range(2))
-        """Whose turn it is in the denoiser, and in the encoders."""
+        self._fairness = Fairness(limits.batch_head_start_s)
         self._reasons: OrderedDict[str, Exception] = OrderedDict()
         self._finished_at: deque[float] = deque(maxlen=32)
         """Since somebody has been here all the time."""
@@ -121,61 +137,89 @@ class Lives:
             return [place for place in places if place not in self._alive]
 
     def enter(
-        self, place: str, encode: Callable[[], Any], listener: Callable[[Any], None], priority: str = "interactive"
+        self,
+        place: str,
+        encode: Callable[[], Any],
+        listener: Callable[[Any], None],
+        priority: str = "interactive",
+        schedule: Callable[[], Any] | None = None,
     ) -> None:
         """The request is prepared: it waits for the encoders. Raises why it has ended, where it has.
 
-        `encode` makes the work that the loop does for it.
+        `encode` makes the work that the loop does for it. `schedule`: what takes long and comes before that.
         """
         with self._changed:
             self._sweep()
             request = self._wanted(place, State.RESERVED, State.PREPARING)
-            request.state, request.work, request.listener = State.ENCODING, encode, listener
-            request.priority = priority
-            self._note_change()
-            self._encode.notify_all()
+            request.work, request.listener, request.priority = encode, listener, priority
+            request.schedule = schedule
+            self._move(request, State.SCHEDULING if schedule is not None else State.ENCODING)
 
     # ------------------------------------------------------------------------------------------- before the loop and after it
-    def next_to_encode(self) -> Request | None:
-        """Waits for a request whose turn it is; its `work` is what is to be called. None when there is to be an end."""
+    def next_in(self, state: State) -> tuple[Request, Any] | None:
+        """Waits for a request whose turn it is in one of `STAGES`, and what is to be done for it. None when there is to be an end.
+
+        Each stage has one thread. It says what became of a request by `scheduled`, `encoded`, `decoded` or `give_up`; then it asks again.
+        """
+        stage = self._stages[state]
         with self._changed:
+            self._free(stage)
             while self._over is None:
                 self._sweep()
-                waiting = [each for each in self._alive.values() if each.state is State.ENCODING and not each.begun]
-                for request in self._encoding.next(waiting, [], 1, self._clock()):
-                    self._encoding.forget_all_but({each.tenant for each in self._alive.values()})
-                    request.begun = True
-                    return request
-                self._encode.wait()
+                waiting = [request for request in self._alive.values() if request.state is state]
+                for request in stage.fairness.next(waiting, [], 1, self._clock()):
+                    stage.fairness.forget_all_but({each.tenant for each in self._alive.values()})
+                    stage.request, stage.since = request, self._clock()
+                    return request, request.schedule if state is State.SCHEDULING else request.work
+                stage.changed.wait()
             return None
+
+    def scheduled(self, request: Request) -> None:
+        """What took long is done; the request waits for the encoders."""
+        with self._changed:
+            self._free(self._stages[State.SCHEDULING])
+            if request.state is State.SCHEDULING:
+                request.schedule = None
+                self._move(request, State.ENCODING)
 
     def encoded(self, request: Request, work: Any, steps: Callable[[], int] = lambda: 0) -> None:
         """The request waits for the loop. `steps`: how many of them are done."""
         with self._changed:
+            self._free(self._stages[State.ENCODING])
             if request.state is State.ENCODING:
-                request.state, request.work, request.steps, request.begun = State.WAITING, work, steps, False
-                self._note_change()
-                self._changed.notify_all()
-
-    def next_to_decode(self) -> Request | None:
-        """Waits for a request whose work is done, the oldest first; its `work` is what is to be decoded. None at the end."""
-        with self._changed:
-            while self._over is None:
-                self._sweep()
-                for request in self._alive.values():
-                    if request.state is State.DECODING and not request.begun:
-                        request.begun = True
-                        return request
-                self._decode.wait()
-            return None
+                request.work, request.steps = work, steps
+                self._move(request, State.WAITING)
 
     def decoded(self, request: Request, result: Any) -> None:
         """`result` is the last thing that its listener hears. From here on the request is its holder's to end."""
         with self._changed:
+            self._free(self._stages[State.DECODING])
             if request.state is State.DECODING:
-                request.state, request.work = State.FINISHING, None
-                self._note_change()
+                request.work = None
+                self._move(request, State.FINISHING)
                 self._say(request, result, last=True)
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that a stage has been at the same request, the most; 0 while none is at one."""
+        with self._changed:
+            now = self._clock()
+            return max((now - stage.since for stage in self._stages.values() if stage.request is not None), default=0.0)
+
+    def _move(self, request: Request, state: State) -> None:
+        request.state = state
+        self._note_change()
+        (self._stages[state].changed if state in STAGES else self._changed).notify_all()
+
+    def _free(self, stage: _Stage) -> None:
+        """A stage has done with its request; where its holder had given the place back before, it is free now."""
+        request, stage.request = stage.request, None
+        if request is not None and request.released and self._leaving.pop(request.place, None) is not None:
+            request.state = State.ENDED
+            self._note_change()
+
+    def _is_worked_for(self, request: Request) -> bool:
+        return any(stage.request is request for stage in self._stages.values())
 
     # ------------------------------------------------------------------------------------------------------------ the loop
     def round(self, idle: Callable[[], None] = lambda: None) -> list[Request] | None:
@@ -204,24 +248,26 @@ class Lives:
         """The work is done; `result` waits for the decoder."""
         with self._changed:
             if request.state is State.ACTIVE:
-                request.state, request.work, request.begun = State.DECODING, result, False
-                self._note_change()
+                request.work = result
                 self._finished_at.append(self._clock())
-                self._decode.notify_all()
+                self._move(request, State.DECODING)
 
     # ---------------------------------------------------------------------------------------------------------- the way out
     def end(self, place: str, error: Exception | None = None) -> bool:
-        """Nothing is done for a request any more: its place is given back. Whether it had not ended before.
+        """Its holder does nothing for a request any more: the place is given back, by now or as soon as the stage that is at it has done.
+        Whether it had not ended before.
 
         `error`: why it has ended, None where all went well.
         """
         with self._changed:
             ended = self.give_up(place, error)
-            request = self._leaving.pop(place, None)
-            if request is not None:
+            request = self._leaving.get(place)
+            if request is not None and self._is_worked_for(request):
+                request.released = True
+            elif request is not None:
+                del self._leaving[place]
                 request.state = State.ENDED
                 self._note_change()
-                self._changed.notify_all()
             return ended
 
     def give_up(self, place: str, error: Exception | None) -> bool:
@@ -230,7 +276,7 @@ class Lives:
             request = self._alive.pop(place, None)
             if request is None:
                 return False
-            request.state, request.work, request.steps = State.LEAVING, None, int
+            request.state, request.work, request.schedule, request.steps = State.LEAVING, None, None, int
             self._leaving[place] = request
             self._note_change()
             if request.listener is not None:
@@ -272,13 +318,15 @@ class Lives:
             self._over = self._over or error or Stopping("the server is stopping")
             for place in [*self._alive, *self._leaving]:
                 self.end(place, self._over)
-            for condition in (self._changed, self._encode, self._decode):
+            for condition in (self._changed, *(stage.changed for stage in self._stages.values())):
                 condition.notify_all()
 
-    def drain(self, on: bool) -> None:
-        """Stops (or resumes) taking new work; what is in flight goes on."""
+    def drain(self, on: bool, cut: bool = False) -> None:
+        """Stops (or resumes) taking new work; what is in flight goes on, or is `cut`: its callers hear that the server stops."""
         with self._changed:
             self._draining = on
+            for place in [*self._alive] if cut else ():
+                self.give_up(place, Stopping("the server is stopping"))
 
     # ------------------------------------------------------------------------------------------------------------- messages
     def deliver(self) -> None:
@@ -381,12 +429,10 @@ class Lives:
                 )
             elif now > request.held_until:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
-        for place in [place for place, request in self._leaving.items() if now > request.held_until]:
+        for place in [place for place, request in self._leaving.items() if now > request.held_until and not request.released]:
             self.end(place)
-        self._due = min(
-            (*(each.due for each in self._alive.values()), *(request.held_until for request in self._leaving.values())),
-            default=math.inf,
-        )
+        leaving = (request.held_until for request in self._leaving.values() if not request.released)
+        self._due = min((*(each.due for each in self._alive.values()), *leaving), default=math.inf)
 
     def _promoted(self) -> list[Request]:
         """The active requests, after those who may have become so: of the tenant that is served least, the most urgent.

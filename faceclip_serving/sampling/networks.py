@@ -5,6 +5,7 @@ The networks are functions of named tensors, whatever runs them; nothing here kn
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ from ..contract.signatures import ENCODERS, VAE_DECODER, components
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from .life import Lives
-from .loop import Finished, Usage, Work
+from .loop import Usage, Work
+from .requests import State
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Networks = Mapping[str, Run]
@@ -37,12 +41,26 @@ def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) 
     return {name: array for name, array in known.items() if name not in prepared}
 
 
+def schedule_all(lives: Lives) -> None:
+    """Looks schedules up, request after request, until the end."""
+    while (found := lives.next_in(State.SCHEDULING)) is not None:
+        request, look_up = found
+        try:
+            look_up()
+        except Exception as error:  # noqa: BLE001 - the schedule cannot be run, which is its caller's to change
+            lives.give_up(request.place, error)
+        else:
+            lives.scheduled(request)
+
+
 def encode_all(lives: Lives) -> None:
     """Encodes request after request, until the end."""
-    while (request := lives.next_to_encode()) is not None:
+    while (found := lives.next_in(State.ENCODING)) is not None:
+        request, begin = found
         try:
-            work: Work = request.work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's
+            work: Work = begin()
+        except Exception as error:
+            log.error("a request failed in the encoders", exc_info=error)
             lives.give_up(request.place, error)
         else:
             lives.encoded(request, work, work.steps_done)
@@ -50,11 +68,12 @@ def encode_all(lives: Lives) -> None:
 
 def decode_all(lives: Lives, networks: Networks) -> None:
     """Decodes request after request, until the end."""
-    while (request := lives.next_to_decode()) is not None:
-        finished: Finished = request.work
+    while (found := lives.next_in(State.DECODING)) is not None:
+        request, finished = found
         try:
             image = networks[VAE_DECODER]({"latents": finished.latents})["image"]
-        except Exception as error:  # noqa: BLE001 - the same
+        except Exception as error:
+            log.error("a request failed in the decoder", exc_info=error)
             lives.give_up(request.place, error)
         else:
             lives.decoded(request, Drawn(image, finished.usage))

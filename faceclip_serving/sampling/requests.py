@@ -13,6 +13,8 @@ class State(Enum):
 
     RESERVED = "reserved"
     PREPARING = "preparing"
+    SCHEDULING = "scheduling"
+    """Its schedule was never asked for before, and is looked up: seconds."""
     ENCODING = "encoding"
     WAITING = "waiting"
     ACTIVE = "active"
@@ -59,8 +61,10 @@ class Request:
     state: State = State.RESERVED
     work: Any = None
     """What is to be done for it: called while it is encoding, advanced by the loop, decoded."""
-    begun: bool = False
-    """Whether the encoders or the decoder are at it."""
+    schedule: Callable[[], Any] | None = None
+    """What is called while it is scheduling."""
+    released: bool = False
+    """Whether its holder has given the place back while a stage was at it."""
     listener: Callable[[Any], None] | None = None
     """Hears what becomes of the work: any number of events, and exactly one last one, after which it is gone."""
     steps: Callable[[], int] = lambda: 0

@@ -121,9 +121,7 @@ class Service:
         threads: Threads,
         networks: Networks,
         settings: Settings,
-        begin: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
-        """`begin`: looks schedules up that were never asked for, one after the other. Each takes seconds."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
@@ -131,10 +129,10 @@ class Service:
         self._threads = threads
         self._networks = networks
         self._settings = settings
-        self._begin = begin
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
+            Start: self._start,
             Renew: lambda asked, _: {"gone": lives.renew(asked.places), "round_s": loop.round_s},
             Prepare: self._prepare,
             Lost: lambda asked, _: {"lost": lives.lost(asked.places)},
@@ -151,13 +149,9 @@ class Service:
             asked = operations.decode(arrays["control"]) if "control" in arrays else None
             if not (who is Caller.OPERATOR and isinstance(asked, FOR_OPERATORS)):
                 check_own(SAMPLER, who)
-            if asked is None or isinstance(asked, Start):
+            if asked is None:
                 job = Job.decode(arrays["job"], self._digest)
-                draw = partial(self._drawn, asked, arrays, reply, job)
-                if is_known(self._variant, job.request):
-                    draw()
-                else:
-                    self._begin(draw)
+                self._enter(job, arrays, lambda event: _answer(reply, job, event), follows=False, previews=False)
                 return
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
@@ -166,20 +160,6 @@ class Service:
             reply.refuse(error)
         else:
             self._answered(asked, arrays, reply)
-
-    def _drawn(self, asked: Start | None, arrays: Mapping[str, Array], reply: Reply, job: Job) -> None:
-        """Lets a run begin, unless nobody waits for it any more."""
-        try:
-            if self._lives.lost([job.place]):
-                raise self._lives.why(job.place) or Cancelled("the request has ended before its schedule was looked for")
-            if asked is None:
-                self._run(arrays, reply, job)
-                return
-            answer = self._start(asked, arrays, job)
-        except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            reply.refuse(error)
-        else:
-            reply.send({"report": json_tensor(answer)})
 
     def _answered(self, asked: Operation, arrays: Mapping[str, Array], reply: Reply) -> None:
         try:
@@ -193,10 +173,8 @@ class Service:
         """A request is over, so its follower goes. Whoever asks for it later is told why by `Lives`."""
         self._followers.pop(place, None)
 
-    def _run(self, arrays: Mapping[str, Array], reply: Reply, job: Job) -> None:
-        self._enter(job, arrays, lambda event: _answer(reply, job, event), follows=False, previews=False)
-
-    def _start(self, asked: Start, arrays: Mapping[str, Array], job: Job) -> dict[str, Any]:
+    def _start(self, asked: Start, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        job = Job.decode(arrays["job"], self._digest)
         follower = self._followers[job.place] = Follower(job, self._settings["previews_kept"])
         try:
             self._enter(job, arrays, follower.hear, follows=True, previews=asked.previews)
@@ -229,11 +207,11 @@ class Service:
         return {"ended": self._lives.leave(asked.place)}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        self._lives.drain(asked.on)
+        self._lives.drain(asked.on, asked.cut)
         return self.status()
 
     def status(self) -> dict[str, Any]:
-        """What a probe asks. `stalled_s`: seconds since the loop came round last, 0 while it has nothing to do."""
+        """What a probe asks. `stalled_s`: seconds since the loop came round last, or that a stage has been at the same request."""
         counts = self._lives.counts()
         return {
             "in_flight": counts.in_flight,
@@ -244,7 +222,7 @@ class Service:
             "leaving": counts.leaving,
             "draining": self._lives.draining,
             "threads_alive": self._threads.alive and not self._lives.over,
-            "stalled_s": round(self._loop.stalled_s, 3),
+            "stalled_s": round(max(self._loop.stalled_s, self._lives.longest_s), 3),
             "settings": dict(self._settings),
         }
 
@@ -262,12 +240,14 @@ class Service:
             return Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}
+        look_up = partial(start_schedule, self._variant, job.request)
         try:
-            start_schedule(self._variant, job.request)
+            if known := is_known(self._variant, job.request):
+                look_up()
         except Exception as error:
             self._lives.give_up(job.place, error)
             raise
-        self._lives.enter(job.place, begin, listener, job.request.priority)
+        self._lives.enter(job.place, begin, listener, job.request.priority, None if known else look_up)
 
 
 def _answer(reply: Reply, job: Job, event: Event) -> None:

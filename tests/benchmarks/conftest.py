@@ -1,5 +1,6 @@
 """Graphs of the tiny variant, as they went into the server's repository."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def tiny_repository_graphs(repository) -> Path:
     return ROOT / onnx_folder(TINY_SDXL) / "fp32"
+
+
+@pytest.fixture
+def tiny_as_fp16(tiny_repository_graphs, tmp_path) -> Path:
+    """Root of components in folders of their own, the same graphs under both names: what they compute in does not matter to steps."""
+    for precision in ("fp32", "fp16"):
+        shutil.copytree(tiny_repository_graphs, tmp_path / "onnx" / precision)
+    return tmp_path / "onnx"

@@ -15,10 +15,13 @@ from benchmarks.measure.floor import Peak, component_sizes, floor_s, request_flo
 from benchmarks.measure.report import RESULTS
 from benchmarks.measure.sweep import SweepError, points, usual_point
 from benchmarks.measure.table import table
+from benchmarks.quality.command import result_name
+from benchmarks.quality.sweeps import NAMES
 from benchmarks.speed import compare
 from benchmarks.speed.compare import agreement, figures, ratios, take_turns
 from benchmarks.speed.latency import bars, summary, times_table
 from benchmarks.speed.peers import ONNXRUNTIME, PEERS, TENSORRT, absent, device_of, on_onnxruntime
+from benchmarks.speed.precision import drawn
 from export.forecast.cost import Cost
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU, GPU_ORT, placement_of
@@ -219,3 +222,15 @@ def test_the_chart_that_is_kept_is_drawn_from_the_figures_beside_it(tmp_path: Pa
 def test_a_chart_of_nothing_is_refused(bars):
     with pytest.raises(ValueError, match="finite values from 0 on"):
         bar_chart("title", "ms", bars)
+
+
+# ------------------------------------------------------------------------------------------------------------------ quality
+def test_a_part_of_the_sweeps_has_a_result_of_its_own():
+    assert result_name("nano", NAMES) == result_name("nano", ()) == "quality-nano"
+    assert result_name("nano", ["references", "precision"]) == "quality-nano-precision-references"
+
+
+def test_one_seed_is_anothers_for_each_prompt_and_eight_are_all_for_all():
+    once = drawn(8, 1)
+    assert len({prompt for prompt, _ in once}) == 8 and [seed for _, seed in once] == list(range(8))
+    assert set(once) <= set(drawn(8, 8)) and len(set(drawn(8, 8))) == 64

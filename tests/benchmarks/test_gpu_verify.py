@@ -1,83 +1,219 @@
 """What a machine with a GPU will be asked to do, and what is said of it, without one."""
 
+import argparse
 import json
+import shutil
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.gpu import small_card, ways
+from benchmarks.gpu import trial, verify, ways
+from benchmarks.gpu.parts import BROKEN, HELD, NO_GPU, NOT_RUN, REASON, Parts, without_folders
 from benchmarks.gpu.report_file import file_name, outcome, parts
-from benchmarks.gpu.verify import cases, failures, shown
 from benchmarks.measure.host_memory import model_of
 from benchmarks.memory.vram import totals
+from export.engine.build import plan_placements
+from export.engine.errors import EngineError
 from export.onnx.errors import ParityError
+from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.placements import PLAN_FILE, TENSORRT, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.contract.tensors import Range
+from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.models import tensorrt_package
+from faceclip_serving.models.tensorrt_package import Card
 
-SIZES = [(1024, 1024), (1152, 864)]
-
-
-def test_every_size_meets_every_batch_where_a_component_has_a_size():
-    found = cases(SDXL, DENOISER, SIZES, [1, 8])
-    assert [tuple(case.values()) for case in found] == [(1, 128, 128), (8, 128, 128), (1, 144, 108), (8, 144, 108)]
-    assert list(found[0]) == ["rows", "latent_height", "latent_width"]
-    assert cases(SDXL, VAE_DECODER, SIZES, [2])[0] == {"images": 2, "latent_height": 128, "latent_width": 128}
-
-
-def test_a_component_without_a_size_meets_each_batch_once():
-    assert cases(SDXL, FACE_ENCODER, SIZES, [1, 2]) == [{"faces": 1}, {"faces": 2}]
-    assert cases(SDXL, TEXT_ENCODER, SIZES, [1, 2]) == [{"rows": 1, "faces": 1}, {"rows": 2, "faces": 1}]
+RTX_3070 = Card("NVIDIA GeForce RTX 3070", "8.6", "580.95.05", 8 * 2**30, 7 * 2**30)
+H100 = Card("NVIDIA H100 80GB HBM3", "9.0", "580.95.05", 81559 * 2**20, 81000 * 2**20)
+with_rtx = pytest.mark.skipif(
+    find_spec(TRT_RTX.package) is None or find_spec("polygraphy") is None,
+    reason=f"{TRT_RTX.package} or polygraphy is not on this platform: engines cannot be compiled here",
+)
+without_driver = pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a driver here")
 
 
-def test_one_plan_takes_all_cases_and_is_best_at_the_first():
-    limits = ways.case_bounds(tuple(cases(SDXL, DENOISER, SIZES, [2, 1, 4])))
-    assert limits == {"rows": Range(1, 2, 4), "latent_height": Range(128, 128, 144), "latent_width": Range(108, 128, 128)}
+# ----------------------------------------------------------------------------------------------------------------- choices
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    verify.add_arguments(parser)
+    return parser.parse_args(words)
 
 
-def measured(error=1e-3, **case):
-    return {"cases": [{"sizes": {"rows": 1}, "median_s": 0.002, "gpu_peak_bytes": None, "error_of_largest": error, **case}]}
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_a_card_gets_the_placement_that_uses_most_of_it(variant):
+    table = placements(variant)
+    for gib in (6, 8, 12, 16, 24, 80):
+        card = replace(RTX_3070, total_bytes=gib * 2**30)
+        found = table[verify.best_placement(variant, card)]
+        of_plans = [each.gpu_bytes for each in table.values() if each.name in plan_placements()]
+        fitting = [size for size in of_plans if size <= card.total_bytes]
+        assert found.gpu_bytes == (max(fitting) if fitting else min(of_plans))
+    assert verify.WITHOUT_CARD in table and verify.best_placement(variant, None) == verify.WITHOUT_CARD
 
 
-def test_a_graph_beyond_its_tolerance_and_a_way_that_ended_are_failures():
-    found = {
-        "denoiser": {
-            "tolerance": 1e-2,
-            "torch_eager": measured(error=0.5),
-            "onnxruntime": measured(error=0.02),
-            "tensorrt": {"error": "ended with code 1: no room"},
-        }
-    }
-    wrong = failures(found, {"limit_bytes": 1, "onnxruntime 64x64": {"error": "late"}})
-    assert len(wrong) == 3
-    assert "onnxruntime 64x64: late" in wrong[0]
-    assert "error 0.02, tolerance 0.01" in wrong[1]
-    assert wrong[2] == "denoiser by tensorrt: ended with code 1: no room"
+@pytest.mark.parametrize(
+    ("card", "packages", "expected"),
+    [
+        (RTX_3070, {"tensorrt", "tensorrt_rtx"}, TRT_RTX),
+        (RTX_3070, {"tensorrt"}, TENSORRT),
+        (H100, {"tensorrt", "tensorrt_rtx"}, TENSORRT),
+        (H100, {"tensorrt_rtx"}, TRT_RTX),
+        (None, {"tensorrt", "tensorrt_rtx"}, TRT_RTX),
+    ],
+)
+def test_plans_are_built_by_what_fits_the_card_and_is_installed(card, packages, expected, monkeypatch):
+    for module in (verify, tensorrt_package):
+        monkeypatch.setattr(module, "find_spec", lambda name: name if name in packages else None)
+    assert verify.runtime_for(card) is expected
 
 
-def test_an_error_that_is_no_number_is_a_failure():
-    found = {"denoiser": {"tolerance": 1e-2, "onnxruntime": measured(error=float("nan"))}}
-    assert len(failures(found, {})) == 1
+def test_what_is_asked_for_goes_before_the_card(monkeypatch):
+    monkeypatch.setattr(verify, "find_spec", lambda name: name)
+    assert verify.chosen_placement(arguments("--variant", "sdxl"), RTX_3070).label == "8gb"
+    assert verify.chosen_placement(arguments("--variant", "sdxl"), H100).label == "datacenter"
+    asked = arguments("--variant", "sdxl", "--placement", "12gb", "--runtime", "tensorrt")
+    assert verify.chosen_placement(asked, RTX_3070).label == "12gb-tensorrt"
+    assert verify.chosen_placement(arguments("--placement", "datacenter", "--sm", "89"), H100).label == "datacenter-trt-rtx"
 
 
-def test_a_case_that_found_no_memory_is_shown_and_no_failure():
-    found = {"denoiser": {"tolerance": 1e-2, "onnxruntime": {"cases": [{"sizes": {"rows": 8}, "error": "out of memory"}]}}}
-    assert failures(found, {}) == []
-    assert shown(found).splitlines()[1].split() == ["denoiser", "rows=8:", "onnxruntime", "–", "–", "–", "out", "of", "memory"]
+def test_without_a_card_plans_are_for_all_that_take_their_precision():
+    assert verify.capabilities(placements(SDXL)["8gb"], None) == (75, 86, 89, 120)
+    assert verify.capabilities(placements(TINY_FLUX)["16gb"], None) == (89, 120)
+    assert verify.capabilities(placements(SDXL)["6gb-int8w"], None) == (86, 89, 120)
+    assert verify.capabilities(placements(SDXL)["8gb"], RTX_3070) == ()
 
 
-def test_without_a_gpu_it_says_so_counts_and_ends_well(monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.delenv("FACECLIP_SAVE_RESULTS", raising=False)
-    assert main(["gpu-verify", "--size", "1024x1024", "--batch", "1"]) == 0
-    printed = capsys.readouterr()
-    assert "no GPU here" in printed.err
-    document = json.loads(printed.out.splitlines()[-1])
-    assert document["gpu"] is False and document["components"] == {} and document["failures"] == []
-    assert document["forecasts"]["8gb"]["fits"] is True
-    (denoiser,) = document["counted"]["denoiser"]
-    assert denoiser["flops"] / 1e12 == pytest.approx(6.76, rel=0.01)
-    assert document["engine_shapes"]["8gb"]["denoiser"]["rows"] == [1, 2, 2]
+# ------------------------------------------------------------------------------------------------------------------- parts
+def fail(error):
+    raise error
+
+
+def test_a_part_holds_or_says_why_not_and_the_others_go_on(capsys):
+    parts = Parts()
+    assert parts.do("good", "b", lambda: {"x": 1.23456, "rows": [1]})
+    assert not parts.do("refused", "b", lambda: fail(EngineError("no room")))
+    assert not parts.do("killed", "b", lambda: {"error": "ended with code 1: words"})
+    assert not parts.do("loose", "b", lambda: {"peak": 9, REASON: "9 of 8"})
+    assert not parts.do("absent", "b", lambda: fail(AssertionError), NO_GPU)
+    assert [(part.name, part.outcome, part.why) for part in parts.found] == [
+        ("good", HELD, ""),
+        ("refused", BROKEN, "no room"),
+        ("killed", BROKEN, "ended with code 1: words"),
+        ("loose", BROKEN, "9 of 8"),
+        ("absent", NOT_RUN, "no GPU"),
+    ]
+    assert parts.failed == ["refused", "killed", "loose"] and parts.found[3].figures == {"peak": 9}
+    text = parts.text()
+    assert (
+        text.splitlines()[-1] == "1 held, 3 broken, 1 not run" and "good: x 1.235" in text and "not run  absent: no GPU" in text
+    )
+    assert "held     good" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_not_a_broken_bound():
+    with pytest.raises(ZeroDivisionError):
+        Parts().do("name", "bound", lambda: {"x": 1 // 0})
+
+
+def test_what_is_shared_names_no_folder():
+    here = Path.cwd()
+    assert without_folders(f"{here}/build/x: no; {Path.home()}/secret") == "build/x: no; secret"
+
+
+JOB = trial.Trial("start", "tiny-sdxl", "8gb", "", "", DENOISER)
+
+
+@pytest.mark.parametrize(
+    ("found", "keeps", "why"),
+    [
+        ({"finite": True, "runtime_cache_bytes": 5}, True, ""),
+        ({"finite": True, "runtime_cache_bytes": 0}, False, ""),
+        ({"finite": True, "runtime_cache_bytes": 0}, True, "no runtime cache was kept"),
+        ({"finite": False, "runtime_cache_bytes": 5}, True, "an output is not finite"),
+    ],
+)
+def test_a_start_must_be_finite_and_leave_a_runtime_cache(found, keeps, why, monkeypatch):
+    monkeypatch.setattr(verify, "run_module", lambda *_: found)
+    assert verify.started(JOB, keeps)[REASON] == why
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"finite": True, "peak_bytes": 8}, ""),
+        ({"finite": True, "peak_bytes": 9}, "9 bytes were held, 8 may be used"),
+        ({"finite": False, "peak_bytes": 8}, "the picture is not finite"),
+        ({"finite": True, "peak_bytes": None}, "NVML does not say"),
+        ({"error": "ended"}, ""),
+    ],
+)
+def test_everything_must_fit_the_memory_of_the_placement(found, why, monkeypatch):
+    monkeypatch.setattr(verify, "run_module", lambda *_: found)
+    assert verify.on_card(JOB, 8, RTX_3070)[REASON].startswith(why) and (why or not verify.on_card(JOB, 8, RTX_3070)[REASON])
+
+
+# ----------------------------------------------------------------------------------------------------------------- command
+@with_rtx
+@without_driver
+def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, tiny_as_fp16):
+    report = tmp_path / "report.json"
+    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "8gb", "--sm", "89,120", "--component", VAE_DECODER]
+    assert main([*command, "--components", str(tiny_as_fp16), "--output", str(report)]) == 0
+    document = json.loads(report.read_text())
+    assert document == json.loads(capsys.readouterr().out.splitlines()[-1])
+    parts = {part["name"]: part for part in document["parts"]}
+    ran = {name: part["outcome"] for name, part in parts.items() if part["outcome"] != NOT_RUN}
+    assert ran == {"forecast": HELD, "export": HELD, "build vae_decoder": HELD}
+    assert {part["why"] for name, part in parts.items() if name not in ran} == {NO_GPU} and "agreement vae_decoder" in parts
+    built = parts["build vae_decoder"]["figures"]
+    assert built["compiler"].startswith("tensorrt-rtx ") and built["activation_bytes"] > 0
+    assert (tiny_as_fp16 / "fp16" / VAE_DECODER / PLAN_FILE).stat().st_size == pytest.approx(1e6 * built["plan_mb"], abs=1e3)
+    assert document["card"] is None and document["failed"] == [] and document["versions"]["tensorrt-rtx-cu13"]
+    text = report.with_suffix(".txt").read_text()
+    assert "not run  picture: no GPU" in text and "3 held, 0 broken, 6 not run" in text and str(tmp_path) not in text
+
+
+@with_rtx
+@without_driver
+def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_as_fp16):
+    report = tmp_path / "report.json"
+    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "8gb", "--sm", "89", "--rehearse", "--repeats", "1"]
+    assert main([*command, "--steps", "1", "--components", str(tiny_as_fp16), "--output", str(report)]) == 0
+    document = json.loads(report.read_text())
+    parts = {part["name"]: part for part in document["parts"]}
+    assert {name for name, part in parts.items() if part["outcome"] != HELD} == {"machine"} and document["rehearsal"]
+    assert 0 <= parts["agreement denoiser"]["figures"]["error_of_largest"] <= 1e-2
+    assert parts["cold start denoiser"]["figures"]["first_s"] > 0 and parts["picture"]["figures"]["steps"] == 1
+    whole = parts["all on the card"]["figures"]
+    assert whole["loaded"] == [DENOISER, VAE_DECODER] and (whole["height"], whole["width"]) == (192, 128)
+
+
+@with_rtx
+@without_driver
+def test_a_broken_bound_is_told_by_the_exit_code_and_the_other_parts_go_on(tmp_path, tiny_as_fp16, capsys):
+    report = tmp_path / "report.json"
+    command = [
+        "gpu-verify",
+        "--variant",
+        "tiny-sdxl",
+        "--placement",
+        "8gb",
+        "--sm",
+        "60",
+        "--component",
+        VAE_DECODER,
+        "--rehearse",
+    ]
+    assert main([*command, "--components", str(tiny_as_fp16), "--output", str(report)]) == 1
+    document = json.loads(report.read_text())
+    outcomes = {part["name"]: (part["outcome"], part["why"]) for part in document["parts"]}
+    assert document["failed"] == ["build vae_decoder"] and "compiles for 75" in outcomes["build vae_decoder"][1]
+    assert outcomes["agreement vae_decoder"] == (NOT_RUN, "its plan was not built")
+    assert outcomes["picture"] == (NOT_RUN, "no plan of denoiser, vae_decoder")
+    assert "broken   build vae_decoder: sm: " in capsys.readouterr().err
 
 
 def test_ways_agree_and_the_reference_comes_first(tiny_repository_graphs, tmp_path):
@@ -103,12 +239,6 @@ def test_a_case_that_fails_leaves_the_others(tiny_repository_graphs, tmp_path, m
     assert [case["error"] for case in ways.run_here(job)["cases"]] == ["ParityError: too small"] * 2
 
 
-def test_a_picture_on_a_small_card_is_decoded_in_tiles(tiny_repository_graphs):
-    job = small_card.SmallCardTrial(TINY_SDXL.name, "8gb", "onnxruntime", str(tiny_repository_graphs), 128, 64, 1, "cpu")
-    found = small_card.run_here(job)
-    assert found["image"] == [1, 3, 128, 64] and found["finite"] is True and len(found["step_s"]) == 1
-
-
 # ------------------------------------------------------------------------------------------------- the report to share
 def test_a_report_has_every_part_with_its_placement_and_weights(tmp_path):
     found = parts("sdxl", "8gb", tmp_path, 20, ["compare"])
@@ -126,9 +256,8 @@ def test_a_part_that_failed_keeps_its_reason_and_its_document():
 
 
 def test_a_report_is_called_after_the_card():
-    card = [{"name": "NVIDIA GeForce RTX 3070"}]
-    assert file_name("sdxl", "8gb", card) == "report-sdxl-8gb-nvidia-geforce-rtx-3070.json"
-    assert file_name("tiny-sdxl", "cpu", []) == "report-tiny-sdxl-cpu-cpu.json"
+    assert file_name("report", "sdxl", "8gb", RTX_3070.name) == "report-sdxl-8gb-nvidia-geforce-rtx-3070.json"
+    assert file_name("gpu-verify", "nano", "16gb", "no card") == "gpu-verify-nano-16gb-no-card.json"
 
 
 # ----------------------------------------------------------------------------------------------------- served memory

@@ -8,7 +8,6 @@ of Triton runs are run in this process, see `components`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from faceclip_serving.models.metrics import Metrics
 from faceclip_serving.models.sampler_metrics import SamplerMetrics
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
-from faceclip_serving.sampling.networks import decode_all, encode_all
+from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_all
 from faceclip_serving.sampling.requests import Limits, Request
 from faceclip_serving.sampling.service import Service
 from faceclip_serving.sampling.threads import Threads
@@ -67,12 +66,14 @@ class TritonPythonModel:
         )
         networks = self._components.networks
         loop = StepLoop(lives, lambda inputs: networks[DENOISER](inputs)["noise_pred"], settings["denoiser_rows"], metrics)
-        work = {"step-loop": loop.run, "encoder": partial(encode_all, lives), "decoder": partial(decode_all, lives, networks)}
+        work = {
+            "step-loop": loop.run,
+            "schedules": partial(schedule_all, lives),
+            "encoder": partial(encode_all, lives),
+            "decoder": partial(decode_all, lives, networks),
+        }
         self._threads = Threads(lives, work, metrics.lost_thread)
-        self._beginnings = ThreadPoolExecutor(1, thread_name_prefix="begin")
-        self._service = Service(
-            setup.variant, setup.digest, loop, lives, self._threads, networks, settings, self._beginnings.submit
-        )
+        self._service = Service(setup.variant, setup.digest, loop, lives, self._threads, networks, settings)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -91,6 +92,5 @@ class TritonPythonModel:
         return bool(status["threads_alive"]) and not status["draining"]
 
     def finalize(self) -> None:
-        self._beginnings.shutdown(wait=False, cancel_futures=True)
         self._threads.stop()
         self._components.close()

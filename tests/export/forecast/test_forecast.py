@@ -10,6 +10,7 @@ from export.__main__ import main
 from export.forecast.forecast import predict, refusal
 from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
+from export.onnx.wanted import WEIGHT_BITS
 from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
 from faceclip_serving.contract.sdxl import SDXL
@@ -46,7 +47,17 @@ def test_recorded_graphs_are_those_of_the_full_size():
 def test_every_placement_of_sdxl_fits_its_card(name):
     found = predict(SDXL, placement_of(SDXL, name), NOWHERE)
     assert found.fits and set(found.components) == set(COMPONENTS)
-    assert found.gpu_bytes > found.components[DENOISER].weights > 5e9
+    least = 2.5e9 if found.components[DENOISER].execution.precision in WEIGHT_BITS else 5e9
+    on_card = sum(need.on_card for need in found.components.values() if need.on_gpu)
+    assert found.components[DENOISER].weights > least and found.gpu_bytes > on_card > 2.5e9
+
+
+def test_a_card_of_six_gigabytes_streams_nothing_where_weights_are_integers():
+    streamed, whole = (predict(SDXL, placement_of(SDXL, name), NOWHERE) for name in ("6gb", "6gb-int8w"))
+    assert streamed.placement.gpu_bytes == whole.placement.gpu_bytes and whole.gpu_bytes < streamed.gpu_bytes
+    assert streamed.components[DENOISER].streamed > 1.3e9
+    assert not any(need.streamed for need in whole.components.values())
+    assert whole.components[DENOISER].compiler and whole.components[DENOISER].notes == ()  # of this very plan
 
 
 @pytest.mark.parametrize("name", placements(FLUX))

@@ -7,7 +7,7 @@ import pytest
 from faceclip_serving.contract.signatures import VAE_DECODER
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
-from faceclip_serving.sampling.networks import decode_all, encode_all
+from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_all
 from faceclip_serving.sampling.threads import Threads
 
 from .limits import limited
@@ -26,6 +26,7 @@ def start():
         loop = StepLoop(lives, denoiser, max_rows, observer)
         work = {
             "step-loop": loop.run,
+            "schedules": partial(schedule_all, lives),
             "encoder": partial(encode_all, lives),
             "decoder": partial(decode_all, lives, {VAE_DECODER: decoder}),
         }

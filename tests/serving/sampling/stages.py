@@ -1,10 +1,12 @@
 """What the sampler's other threads do, here and now: for tests of lives without threads."""
 
+from faceclip_serving.sampling.requests import State
+
 
 def encode(lives, steps=lambda: 0):
     """Encodes the next request."""
-    request = lives.next_to_encode()
-    lives.encoded(request, request.work(), steps)
+    request, begin = lives.next_in(State.ENCODING)
+    lives.encoded(request, begin(), steps)
 
 
 def enter(lives, place, listener, work="work", steps=lambda: 0, **options):
@@ -15,8 +17,8 @@ def enter(lives, place, listener, work="work", steps=lambda: 0, **options):
 
 def decode(lives):
     """Decodes the next request: what it hears is what the loop has made."""
-    request = lives.next_to_decode()
-    lives.decoded(request, request.work)
+    request, result = lives.next_in(State.DECODING)
+    lives.decoded(request, result)
     return request
 
 

@@ -1,12 +1,14 @@
 """The state machine of a request: every way through it."""
 
 import queue
+import threading
+import time
 
 import pytest
 
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from faceclip_serving.contract.settings import most_in_flight
-from faceclip_serving.sampling.life import REASONS_KEPT, Lives
+from faceclip_serving.sampling.life import REASONS_KEPT, STAGES, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .limits import limited
@@ -89,8 +91,8 @@ def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
     place = lives.admit().place
     if state is not State.RESERVED:
         lives.prepare(place)
-    if state is State.ENCODING:
-        lives.enter(place, str, heard.append)
+    if state in (State.SCHEDULING, State.ENCODING):
+        lives.enter(place, str, heard.append, schedule=str if state is State.SCHEDULING else None)
     if state in (State.WAITING, *DRAWN):
         working(lives, heard, place=place)
     if state in DRAWN:
@@ -113,8 +115,8 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
     place = lives.admit().place
     if state is not State.RESERVED:
         lives.prepare(place)
-    if state is State.ENCODING:
-        lives.enter(place, str, [].append)
+    if state in (State.SCHEDULING, State.ENCODING):
+        lives.enter(place, str, [].append, schedule=str if state is State.SCHEDULING else None)
     elif state not in (State.RESERVED, State.PREPARING):
         working(lives, [], place=place)
     if state in DRAWN:
@@ -173,6 +175,7 @@ def test_a_request_is_ended_by_its_id_and_no_other_is(lives):
     delivered(lives)
     (end,) = heard
     assert isinstance(end.error, Cancelled) and gone(lives, prepared) and not others and lives.counts().waiting == 1
+    assert str(end.error) == "ended by its id, as its caller wished"
 
 
 def test_turns_go_round_the_tenants(clock):
@@ -337,53 +340,111 @@ def test_a_place_whose_holder_is_gone_too_is_given_back(lives, clock):
     assert lives.in_flight == 0
 
 
-@pytest.mark.parametrize("stage", [State.ENCODING, State.DECODING])
+def waiting_in(lives, stage, heard, tenant="", **options):
+    """A request that waits in a stage; what is done for it there is its tenant's name."""
+    place = lives.admit(tenant=tenant).place
+    if stage is State.DECODING:
+        working(lives, heard, place=place, **options)
+        lives.finish(next(request for request in active(lives) if request.place == place), tenant)
+    else:
+        lives.enter(place, tenant, heard.append, schedule=tenant if stage is State.SCHEDULING else None, **options)
+    return place
+
+
+def done(lives, stage, request, result="result"):
+    if stage is State.SCHEDULING:
+        lives.scheduled(request)
+    else:
+        (lives.encoded if stage is State.ENCODING else lives.decoded)(request, result)
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_nothing_is_begun_for_those_who_left_while_they_waited(lives, stage):
-    """Impatient callers come, leave and come again; of what waits for an encoder or the decoder only the living is done."""
-    begun, heard = [], []
-
-    def wait(tenant):
-        place = lives.admit(tenant=tenant).place
-        if stage is State.ENCODING:
-            lives.enter(place, tenant, heard.append)
-        else:
-            working(lives, heard, place=place, tenant=tenant)
-            (request,) = active(lives)
-            lives.finish(request, tenant)
-        return place
-
-    def take():
-        request = lives.next_to_encode() if stage is State.ENCODING else lives.next_to_decode()
-        begun.append(request.work)
-        return request
-
-    wait("first")
-    first = take()
+    """Impatient callers come, leave and come again; of what waits for a stage only the living is done."""
+    heard = []
+    waiting_in(lives, stage, heard, "first")
+    first, begun = lives.next_in(stage)
     for _ in range(50):
-        place = wait("impatient")
+        place = waiting_in(lives, stage, heard, "impatient")
         lives.give_up(place, Cancelled("its caller is gone"))
         lives.end(place)  # as its ensemble returns
-    wait("good")
+    waiting_in(lives, stage, heard, "good")
     lives.give_up(first.place, Cancelled("its caller is gone"))
-    (lives.encoded if stage is State.ENCODING else lives.decoded)(first, "too late")
-    take()
+    done(lives, stage, first, "too late")
+    then = lives.next_in(stage)[1]
     delivered(lives)
-    assert begun == ["first", "good"] and len(heard) == 51 and all(isinstance(event, Ended) for event in heard)
+    assert [begun, then] == ["first", "good"] and len(heard) == 51 and all(isinstance(event, Ended) for event in heard)
     assert first.state is State.LEAVING and first.work is None
 
 
-def test_encoders_go_round_the_tenants_too_and_a_batch_gives_way(clock):
-    lives = Lives(limited(2, 8), clock=clock)
-    for name, tenant, priority in (
-        ("a1", "a", "interactive"),
-        ("a2", "a", "batch"),
-        ("a3", "a", "interactive"),
-        ("b1", "b", "batch"),
-    ):
-        lives.enter(lives.admit(tenant=tenant).place, name, lambda event: None, priority)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_place_is_not_given_back_before_the_stage_that_is_at_it_has_done(lives, clock, stage):
+    place = waiting_in(lives, stage, [])
+    request, _ = lives.next_in(stage)
+    lives.give_up(place, Cancelled("its caller is gone"))
+    assert not lives.end(place) and lives.counts().leaving == lives.in_flight == 1
+    clock.now += LIMITS.lease_s + 0.1
+    assert lives.in_flight == 1, "its holder has nothing to renew any more"
+    done(lives, stage, request)
+    other = waiting_in(lives, stage, [])
+    assert lives.next_in(stage)[0].place == other
+    assert lives.in_flight == 1 and request.state is State.ENDED
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_go_round_the_tenants_too_and_a_batch_gives_way(clock, stage):
+    lives = Lives(limited(8, 8), clock=clock)
+    for tenant, priority in (("a", "interactive"), ("a", "batch"), ("a", "interactive"), ("b", "batch")):
+        waiting_in(lives, stage, [], tenant, priority=priority)
         clock.now += 0.1
-    assert [lives.next_to_encode().work for _ in range(4)] == ["a1", "a3", "b1", "a2"]
-    assert lives.counts().waiting == 4 and not active(lives), "nobody is active before it is encoded"
+    order = []
+    for _ in range(4):
+        request, _ = lives.next_in(stage)
+        order.append((request.tenant, request.priority))
+        done(lives, stage, request)
+    assert order == [("a", "interactive"), ("a", "interactive"), ("b", "batch"), ("a", "batch")]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_how_long_a_stage_is_at_a_request_is_known(lives, clock, stage):
+    assert lives.longest_s == 0.0
+    waiting_in(lives, stage, [])
+    clock.now += 1.0
+    assert lives.longest_s == 0.0, "nobody is at it"
+    request, _ = lives.next_in(stage)
+    clock.now += 3.0
+    assert lives.longest_s == 3.0
+    done(lives, stage, request)
+    waiting_in(lives, stage, [])
+    lives.next_in(stage)
+    assert lives.longest_s == 0.0
+
+
+def test_a_schedule_that_is_looked_up_comes_before_the_encoders(lives):
+    place = lives.admit().place
+    lives.enter(place, "encode", [].append, schedule="look up")
+    request, look_up = lives.next_in(State.SCHEDULING)
+    assert look_up == "look up" and lives.counts().waiting == 1
+    lives.scheduled(request)
+    assert lives.next_in(State.ENCODING) == (request, "encode") and request.schedule is None
+
+
+def test_a_stop_is_the_end_of_every_stage(lives):
+    lives.stop()
+    assert [lives.next_in(stage) for stage in STAGES] == [None] * 3
+
+
+def test_what_is_cut_hears_that_the_server_stops_and_nobody_new_comes(lives):
+    heard = []
+    working(lives, heard)
+    prepared = lives.admit().place
+    lives.drain(True, cut=True)
+    delivered(lives)
+    assert [type(event.error) for event in heard] == [Stopping] and lives.counts().leaving == 2
+    with pytest.raises(Stopping):
+        lives.prepare(prepared)
+    with pytest.raises(Busy, match="draining"):
+        lives.admit()
 
 
 def test_a_request_whose_pictures_are_handed_over_is_its_holders_alone(lives, clock):
@@ -410,18 +471,6 @@ def test_a_caller_who_leaves_ends_its_request_once(lives):
     ((ended, error),) = lives.ends
     assert ended == place and isinstance(error, Cancelled) and str(error) == "its caller is gone"
     assert lives.counts().leaving == 1
-
-
-def test_the_oldest_is_decoded_first_and_each_once(lives):
-    first, second = working(lives, []), working(lives, [])
-    for request in reversed(active(lives)):
-        lives.finish(request, request.place)
-    assert [lives.next_to_decode().place for _ in range(2)] == [first, second]
-
-
-def test_a_stop_is_the_end_of_encoders_and_decoder(lives):
-    lives.stop()
-    assert lives.next_to_encode() is None and lives.next_to_decode() is None
 
 
 def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
@@ -512,7 +561,7 @@ def test_nothing_is_begun_for_those_whose_time_is_up(lives, clock):
     for place in (late, good):
         lives.enter(place, place.__str__, lambda event: None)
     clock.now = 3.1
-    assert lives.next_to_encode().place == good
+    assert lives.next_in(State.ENCODING)[0].place == good
 
 
 def test_nothing_is_decoded_for_those_whose_time_is_up(lives, clock):
@@ -520,7 +569,7 @@ def test_nothing_is_decoded_for_those_whose_time_is_up(lives, clock):
     for request in list(active(lives)):
         lives.finish(request, "result")
     clock.now = 3.1
-    assert lives.next_to_decode().place == good and late != good
+    assert lives.next_in(State.DECODING)[0].place == good and late != good
 
 
 def test_work_that_comes_too_late_is_refused(lives, clock):
@@ -530,10 +579,28 @@ def test_work_that_comes_too_late_is_refused(lives, clock):
         lives.enter(place, str, lambda event: None)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_whoever_waits_for_a_request_sleeps_until_there_is_one(lives, monkeypatch, stage):
+    looks = []
+    monkeypatch.setattr(lives, "_sweep", lambda: looks.append(threading.current_thread()))
+    found = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: found.put(lives.next_in(stage)), daemon=True)
+    waiting.start()
+    while waiting not in looks:
+        time.sleep(0.001)
+    for _ in range(10):
+        lives.counts()  # as others look, and change nothing
+        time.sleep(0.01)
+    assert looks.count(waiting) == 1 and found.empty()
+    place = waiting_in(lives, stage, [])
+    assert found.get(timeout=10)[0].place == place
+
+
 def test_states_are_told_by_these_names_in_metrics():
     assert [state.value for state in State] == [
         "reserved",
         "preparing",
+        "scheduling",
         "encoding",
         "waiting",
         "active",

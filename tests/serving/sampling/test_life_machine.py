@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from faceclip_serving.contract.errors import Busy, Cancelled
 from faceclip_serving.contract.settings import most_in_flight
-from faceclip_serving.sampling.life import Lives
+from faceclip_serving.sampling.life import STAGES, Lives
 from faceclip_serving.sampling.requests import Ended, State
 
 from .test_life import LIMITS, Clock, delivered, gone
@@ -26,7 +26,7 @@ class Machine(RuleBasedStateMachine):
         self.heard = {}
         self.lives = Lives(LIMITS, self.on_end, self.clock)
         self.admitted = set()
-        self.encoding, self.decoding = [], []
+        self.begun = {}
 
     def on_end(self, request, error):
         assert request.place not in self.ends or isinstance(error, Busy), "a request ends once"
@@ -58,8 +58,8 @@ class Machine(RuleBasedStateMachine):
     def prepare(self, place):
         gone(self.lives, place)
 
-    @rule(place=places, broken=st.booleans(), priority=st.sampled_from(["interactive", "batch"]))
-    def enter(self, place, broken, priority):
+    @rule(place=places, broken=st.booleans(), priority=st.sampled_from(["interactive", "batch"]), unusual=st.booleans())
+    def enter(self, place, broken, priority, unusual):
         events = self.heard.setdefault(place, [])
 
         def listener(event):
@@ -68,7 +68,7 @@ class Machine(RuleBasedStateMachine):
             events.append(event)
 
         try:
-            self.lives.enter(place, lambda: "work", listener, priority=priority)
+            self.lives.enter(place, lambda: "work", listener, priority=priority, schedule=str if unusual else None)
         except Exception:  # noqa: BLE001 - whatever it has ended by
             return
         events.append("entered")
@@ -93,27 +93,23 @@ class Machine(RuleBasedStateMachine):
         known = place in self.lives._alive
         assert self.lives.give_up(place, error) == known and self.lives.in_flight == before
 
-    @rule(keep=st.booleans(), fails=st.booleans())
-    def encode(self, keep, fails):
-        """One request is begun; it is kept in the encoders until the next one is, or done at once."""
-        self.through(self.encoding, State.ENCODING, self.lives.next_to_encode, self.lives.encoded, keep, fails)
-
-    @rule(keep=st.booleans(), fails=st.booleans())
-    def decode(self, keep, fails):
-        self.through(self.decoding, State.DECODING, self.lives.next_to_decode, self.lives.decoded, keep, fails)
-
-    def through(self, begun, state, take, done, keep, fails):
-        if not begun:
+    @rule(stage=st.sampled_from(STAGES), keep=st.booleans(), fails=st.booleans())
+    def through(self, stage, keep, fails):
+        """A stage begins one request; it keeps it until it is asked again, or does it at once."""
+        if stage not in self.begun:
             self.lives.counts()  # whoever has ended by now is gone
-            if any(request.state is state and not request.begun for request in self.lives._alive.values()):
-                begun.append(take())
-                assert begun[0].state is state
-        if begun and not keep:
-            request = begun.pop()
+            if any(request.state is stage for request in self.lives._alive.values()):
+                self.begun[stage], _ = self.lives.next_in(stage)
+                assert self.begun[stage].state is stage
+        if stage in self.begun and not keep:
+            request = self.begun.pop(stage)
             if fails:
                 self.lives.give_up(request.place, MemoryError("x"))
+            elif stage is State.SCHEDULING:
+                self.lives.scheduled(request)
             else:
-                done(request, "result")
+                (self.lives.encoded if stage is State.ENCODING else self.lives.decoded)(request, "result")
+            self.lives._free(self.lives._stages[stage])  # as it does when it asks for the next one
 
     @rule(finish=st.booleans())
     def work(self, finish):
@@ -143,6 +139,8 @@ class Machine(RuleBasedStateMachine):
         assert states.count(State.DECODING) + states.count(State.FINISHING) <= 2 * LIMITS.max_active
 
     def teardown(self):
+        for stage in STAGES:
+            self.lives._free(self.lives._stages[stage])
         delivered(self.lives)
         self.clock.now += LIMITS.lease_s + 0.1  # nobody renews
         self.lives.counts()

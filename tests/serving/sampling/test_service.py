@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 import time
 from dataclasses import replace
 from typing import get_args
@@ -18,6 +19,7 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.signatures import FACE_ENCODER, TEXT_ENCODER, components
+from faceclip_serving.sampling import service as module
 from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service
 
@@ -153,19 +155,37 @@ class TestService:
         assert self.report(self.ask(made, Leave(place))) == {"ended": False}
         assert self.report(self.ask(made, Lost([place, "never"]))) == {"lost": [place, "never"]}
 
-    def test_an_unusual_schedule_delays_nobody_else_and_who_has_left_is_not_looked_up(self, start):
-        """Schedules that were never asked for wait for one another; here for a begin that never comes."""
-        lives, loop, threads = start(Denoiser(0.0))
-        waiting = []
-        made = Service(TINY_SDXL, "digest", loop, lives, threads, NETWORKS, SETTINGS, waiting.append)
+    @pytest.mark.parametrize("followed", [False, True])
+    def test_an_unusual_schedule_delays_nobody_else_and_who_leaves_meanwhile_is_told_at_once(
+        self, service, monkeypatch, followed
+    ):
+        """Here one that is never found."""
+        made, going = service(Denoiser(0.0)), threading.Event()
         start_pictures(TINY_SDXL, job(seed=1), conditioning(1))  # this schedule is known
-        unusual = self.run(made, 1, num_inference_steps=37, scheduler="unipc")
-        usual = self.run(made, 2)
-        assert isinstance(usual.get(), dict) and len(waiting) == 1
-        (place,) = (request.place for request in lives._alive.values() if request.state.value == "reserved")
-        lives.end(place, Cancelled("its caller is gone"))
-        waiting[0]()
+        monkeypatch.setattr(module, "is_known", lambda variant, request: request.num_inference_steps == 4)
+        monkeypatch.setattr(module, "start_schedule", lambda variant, asked: asked.num_inference_steps == 4 or going.wait(30))
+        place = self.admit(made)
+        arrays = self.arrays(1, place, num_inference_steps=37)
+        unusual = self.ask(made, Start() if followed else None, arrays)
+        if followed:
+            assert self.report(unusual) == {"place": place}
+            unusual = self.ask(made, Follow(place))
+        assert isinstance(self.run(made, 2).get(), dict)
+        assert self.report(self.ask(made, Leave(place))) == {"ended": True}
         assert str(unusual.get()) == "its caller is gone"
+        going.set()
+
+    def test_a_schedule_that_cannot_be_run_is_refused_before_anything_is_encoded(self, service):
+        made = service(Denoiser(0.0))
+        made._networks = {}
+        options = b'{"use_karras_sigmas": true, "rescale_betas_zero_snr": true}'
+        for _ in range(2):  # looked up, and known
+            place = self.admit(made)
+            arrays = self.arrays(
+                1, place, num_inference_steps=49, scheduler="DPMSolverMultistepScheduler", scheduler_options=options
+            )
+            refused = self.ask(made, arrays=arrays).get()
+            assert isinstance(refused, InvalidRequest) and str(refused).startswith("scheduler_options: ")
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))
