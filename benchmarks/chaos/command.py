@@ -25,6 +25,7 @@ from faceclip_serving.contract.signatures import FINISH, PREPARE, SAMPLER, UNARY
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit, say
+from ..measure.running import PLAIN
 from ..measure.sleeping import QUICK, with_sleeping_denoiser
 from .ends import drained, killed
 from .refusals import refusals
@@ -51,7 +52,7 @@ def chaos(repository: Path, requests: int, refused: int = 200, parts: Sequence[s
     with with_sleeping_denoiser(repository, QUICK) as folder:
         if {"storm", "refusals"} & set(parts):
             log = folder.parent / "log"
-            with TritonServer(folder, Ports.free(), log=log) as server:
+            with TritonServer(folder, Ports.free(), log=log, settings=PLAIN) as server:
                 server.wait_ready()
                 if "storm" in parts:
                     say(f"storm of {requests} requests")

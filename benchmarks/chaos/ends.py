@@ -22,7 +22,7 @@ from server.keys import operator_parameters
 from server.models import model_processes
 
 from ..measure.report import say
-from ..measure.running import ServingError, Supervised, supervised
+from ..measure.running import PLAIN, ServingError, Supervised, supervised
 from .callers import BROKEN, DRAINING, PICTURE, SERVER_ERROR, STOPPING, Answer, Caller
 from .requests import LONG_STEPS, good
 from .storm import solo_pictures
@@ -61,7 +61,10 @@ def killed(repository: Path, model: str) -> dict[str, Any]:
 
 def drained(repository: Path) -> dict[str, Any]:
     """SIGTERM while requests are in flight and others keep coming."""
-    with supervised(repository, "--drain-timeout=60") as run, ThreadPoolExecutor(IN_FLIGHT + LATER_THREADS) as callers:
+    with (
+        supervised(repository, "--drain-timeout=60", f"--set={PLAIN[0]}") as run,
+        ThreadPoolExecutor(IN_FLIGHT + LATER_THREADS) as callers,
+    ):
         right = solo_pictures(run.url, range(IN_FLIGHT), LONG_STEPS)
         pending = _load(run, callers, range(IN_FLIGHT))
         run.process.send_signal(signal.SIGTERM)

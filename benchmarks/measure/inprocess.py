@@ -15,7 +15,9 @@ from export.paths import ROOT
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.placements import Placement
+from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.signatures import (
+    DEFAULT_DEPLOYMENT,
     DENOISER,
     FACE_ENCODER,
     PREPARE,
@@ -26,6 +28,7 @@ from faceclip_serving.contract.signatures import (
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
@@ -79,12 +82,17 @@ class Pipeline:
 
 
 def load(variant: Variant, placement: Placement, repository: Path, threads: int = 0) -> Pipeline:
-    """The pipeline over an assembled repository's own artifacts. `threads` of each graph; 0: as many as there are cores."""
+    """The pipeline over an assembled repository's own artifacts; its pictures bear no marks.
+
+    `threads` of each graph; 0: as many as there are cores.
+    """
+    settings = resolve(placement, DEFAULT_DEPLOYMENT, {"marks": "none"}, {})
+    marker = Marker.from_settings(settings, "in process", "")
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
         PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
-        "finish": partial(finish, variant, placement, _DIGEST),
+        "finish": partial(finish, variant, placement, _DIGEST, marker),
     }
     opened = Components(
         variant, placement, lambda name: repository / placement.folder(name), placement.encoding_cache_bytes, threads=threads

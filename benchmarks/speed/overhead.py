@@ -16,7 +16,7 @@ from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.report import emit
-from ..measure.running import serving
+from ..measure.running import PLAIN, serving
 from .compare import DifferentWork
 
 PLACEMENT = CPU
@@ -31,7 +31,7 @@ def measure_overhead(variant: Variant, repeats: int, checkpoint: Path | None = N
 
     photo = PHOTO.read_bytes()
     served_s, local_s, served_stages, local_stages = [], [], [], []
-    with serving(variant, PLACEMENT, checkpoint) as (server, pipe):
+    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
         local = inprocess.load(variant, PLACEMENT, server.repository)
         arrays = request_tensors(prompt=PROMPT, face_images=[photo], seed=1)
         for repeat in range(repeats + 1):
