@@ -40,7 +40,7 @@ def both(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both") / "repository"
     build_repository(TINY_SDXL, CPU, destination=folder)
     build_repository(TINY_FLUX, CPU, deployment="flux", destination=folder)
-    with TritonServer(folder, Ports.free(), log=folder.parent / "server.log") as server:
+    with TritonServer(folder, Ports.free(), log=folder.parent / "server.log", settings=["marks=none"]) as server:
         assert {name: details["variant"] for name, details in server.wait_ready().items()} == {
             "faceclip": "tiny-sdxl",
             "flux": "tiny-flux",

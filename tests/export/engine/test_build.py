@@ -62,7 +62,7 @@ def test_a_timing_cache_belongs_to_one_gpu_and_one_version():
 
 def test_the_placements_say_what_gets_a_plan():
     assert plan_placements() and all(plan_components(placements(SDXL)[name]) for name in plan_placements())
-    with pytest.raises(EngineError, match="placement 'cpu': runs no component on TensorRT; choose one of 6gb, 8gb"):
+    with pytest.raises(EngineError, match="placement 'cpu': runs no component on TensorRT; choose one of 6gb, 6gb-int8w, 8gb"):
         plan_components(CPU)
 
 
