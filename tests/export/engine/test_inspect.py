@@ -114,7 +114,7 @@ def test_every_precision_that_is_served_can_be_verified_and_an_engine_in_a_wider
     precision = placement.components[component].precision
     assert 0 < network(variant, component).tolerance[precision] < 1
     bits = {"FP8": 8, "INT8": 8, "FP16": 16, "FP32": 32}
-    own = {"fp8": "FP8", "int8": "INT8", "fp16": "FP16", "fp32": "FP32"}[precision]
+    own = {"fp8": "FP8", "int8": "INT8", "int8w": "FP16", "fp16": "FP16", "fp32": "FP32"}[precision]
     check_layers([Layer(f"p{i}", "gemm", own, True) for i in range(20)], precision)
     for wider in (name for name in bits if bits[name] > bits[own]):
         with pytest.raises(EngineError, match=rf"20 of 20 products run in {wider}, e.g. p0, p1, p2; expected {precision}"):

@@ -189,10 +189,10 @@ def test_a_plan_built_for_a_placement_serves_it(folder, variant, choice):
         (
             on_tensorrt(SDXL, "12gb", DENOISER),
             ("datacenter", DENOISER),
-            "(rows: plan 1 to 2, server 1 to 16; latent_height: plan ",
+            "(rows: plan 1 to 4, server 1 to 16; latent_height: plan ",
         ),
         (on_tensorrt(SDXL, "16gb", VAE_DECODER), ("datacenter", VAE_DECODER), "images: plan 1 to 1, server 1 to "),
-        (of(SDXL, "16gb", VAE_DECODER), ("24gb", VAE_DECODER), "(latent_height: plan 32 to 64, server 32 to 144"),
+        (of(SDXL, "16gb", VAE_DECODER), ("24gb", VAE_DECODER), "(latent_height: plan 32 to 96, server 32 to 144"),
         (
             of(TINY_SDXL, "24gb", DENOISER),
             ("24gb", DENOISER),
