@@ -30,7 +30,6 @@ from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER, componen
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models import trt_component
-from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.models.trt_component import TrtComponent
 from faceclip_serving.sampling.tiling import tiled
 
@@ -78,6 +77,8 @@ class OnCpu:
     """Stands for `TrtComponent` in a rehearsal."""
 
     def __init__(self, path: Path, signature: Signature, _execution: Execution, bounds: Bounds) -> None:
+        from faceclip_serving.models.onnx_component import OnnxComponent  # a second to import
+
         self._component = OnnxComponent(path.resolve().with_name(ONNX_FILE), signature, ORT_CPU.providers, bounds)
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -62,8 +62,8 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
     return {"component": component, "precision": precision, "tolerance": tolerance, "findings": parity.summary(findings)}
 
 
-def verify_file(purpose: Purpose, plan: Path, onnx: Path, limits: Bounds, load: Load = TrtComponent) -> dict[str, Any]:
+def verify_file(purpose: Purpose, plan: Path, onnx: Path, limits: Bounds, load: Load | None = None) -> dict[str, Any]:
     """The findings for a plan, wherever it lies. Raises `ParityError` beyond the tolerance, and `PlanError` if it does not load."""
     signature = components(purpose.variant)[purpose.component]
-    with closing(load(plan, signature, purpose.execution, limits)) as loaded:
+    with closing((load or TrtComponent)(plan, signature, purpose.execution, limits)) as loaded:
         return verify_run(purpose.variant, purpose.component, purpose.precision, onnx, limits, loaded.run)
