@@ -78,7 +78,9 @@ ROOMS: Mapping[str, Room] = {
         f"faceclip_serving/sampling/{name}.py": tuple(f"{_SAMPLING}/test_{each}.py" for each in tests)
         for name, tests in {
             "fairness": ("fairness", "life"),
-            "life": ("admission", "life", "life_machine", "kept_reasons"),
+            "life": ("admission", "life", "life_machine", "kept_reasons", "stages"),
+            "reasons": ("kept_reasons", "life"),
+            "stages": ("stages",),
             "requests": ("admission", "life"),
         }.items()
     },

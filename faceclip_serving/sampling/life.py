@@ -13,43 +13,27 @@ of pictures or of Triton.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import queue
 import threading
 import time
 import uuid
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from ..contract.settings import most_in_flight
 from .fairness import Fairness, displaced_by
+from .reasons import Reasons
 from .requests import Counts, Ended, Limits, Request, State
+from .stages import STAGES, Stage
 
 log = logging.getLogger(__name__)
 
-STAGES = (State.SCHEDULING, State.ENCODING, State.DECODING)
-"""States in which one request at a time is worked for, by a thread for each."""
 _BEHIND = (State.DECODING, State.FINISHING)
 """Those who are drawn, and need no place any more."""
-REASONS_KEPT = 1024
-"""Of requests that have ended while nobody listened: the reason is told to whom asks next."""
-
-
-@dataclass
-class _Stage:
-    """What is done for one request at a time."""
-
-    changed: threading.Condition
-    fairness: Fairness
-    request: Request | None = None
-    """Whom it is at."""
-    since: float = 0.0
-    """Since when, monotonic seconds."""
 
 
 class Lives:
@@ -67,12 +51,12 @@ class Lives:
         self._clock = clock
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        self._stages = {state: _Stage(threading.Condition(lock), Fairness(limits.batch_head_start_s)) for state in STAGES}
+        self._stages = {state: Stage(state, lock, limits.batch_head_start_s) for state in STAGES}
         """One lock; the loop and each stage wait for what concerns them."""
         self._alive: dict[str, Request] = {}
         self._leaving: dict[str, Request] = {}
         self._fairness = Fairness(limits.batch_head_start_s)
-        self._reasons: OrderedDict[str, Exception] = OrderedDict()
+        self._reasons = Reasons()
         self._finished_at: deque[float] = deque(maxlen=32)
         """Since somebody has been here all the time."""
         self._due = math.inf
@@ -166,11 +150,9 @@ class Lives:
             self._free(stage)
             while self._over is None:
                 self._sweep()
-                waiting = [request for request in self._alive.values() if request.state is state]
-                for request in stage.fairness.next(waiting, [], 1, self._clock()):
-                    stage.fairness.forget_all_but({each.tenant for each in self._alive.values()})
-                    stage.request, stage.since = request, self._clock()
-                    return request, request.schedule if state is State.SCHEDULING else request.work
+                found = stage.begin(self._alive.values(), self._clock())
+                if found is not None:
+                    return found
                 stage.changed.wait()
             return None
 
@@ -204,22 +186,22 @@ class Lives:
         """Seconds that a stage has been at the same request, the most; 0 while none is at one."""
         with self._changed:
             now = self._clock()
-            return max((now - stage.since for stage in self._stages.values() if stage.request is not None), default=0.0)
+            return max(stage.busy_s(now) for stage in self._stages.values())
 
     def _move(self, request: Request, state: State) -> None:
         request.state = state
         self._note_change()
         (self._stages[state].changed if state in STAGES else self._changed).notify_all()
 
-    def _free(self, stage: _Stage) -> None:
+    def _free(self, stage: Stage) -> None:
         """A stage has done with its request; where its holder had given the place back before, it is free now."""
-        request, stage.request = stage.request, None
+        request = stage.done()
         if request is not None and request.released and self._leaving.pop(request.place, None) is not None:
             request.state = State.ENDED
             self._note_change()
 
     def _is_worked_for(self, request: Request) -> bool:
-        return any(stage.request is request for stage in self._stages.values())
+        return any(stage.is_at(request) for stage in self._stages.values())
 
     # ------------------------------------------------------------------------------------------------------------ the loop
     def round(self, idle: Callable[[], None] = lambda: None) -> list[Request] | None:
@@ -283,9 +265,7 @@ class Lives:
                 error = error or Cancelled("ended by its own caller")
                 self._say(request, Ended(error), last=True)
             if error is not None:
-                self._reasons[place] = _in_words(error)
-                if len(self._reasons) > REASONS_KEPT:
-                    self._reasons.popitem(last=False)
+                self._reasons.keep(place, error)
             self.messages.put(lambda: self._on_end(request, error))
             self._changed.notify_all()
             return True
@@ -309,8 +289,7 @@ class Lives:
     def why(self, place: str) -> Exception | None:
         """Why a request has ended that went wrong a while ago; None where that is not known any more."""
         with self._changed:
-            known = self._reasons.get(place)
-            return known and _in_words(known)  # whoever raises it hangs frames on it
+            return self._reasons.of(place)
 
     def stop(self, error: Exception | None = None) -> None:
         """Ends everything, and the loop; nothing is admitted any more."""
@@ -467,11 +446,3 @@ class Lives:
     def _tell_change(self) -> None:
         self._change_told = True
         self.on_change(self.counts())
-
-
-def _in_words(error: Exception) -> Exception:
-    """The same error without the frames that it passed through: their arrays and requests would live as long as it is kept."""
-    try:
-        return copy.copy(error)
-    except Exception:  # noqa: BLE001 - a class that cannot be made again from what it says
-        return RuntimeError(f"{type(error).__name__}: {error}")

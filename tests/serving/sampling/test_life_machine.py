@@ -8,8 +8,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from faceclip_serving.contract.errors import Busy, Cancelled
 from faceclip_serving.contract.settings import most_in_flight
-from faceclip_serving.sampling.life import STAGES, Lives
+from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.requests import Ended, State
+from faceclip_serving.sampling.stages import STAGES
 
 from .test_life import LIMITS, Clock, delivered, gone
 
