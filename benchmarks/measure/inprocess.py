@@ -81,18 +81,21 @@ class Pipeline:
         return outputs
 
 
+def no_marks(placement: Placement) -> Marker:
+    """For pictures that are compared to the last bit."""
+    return Marker.from_settings(resolve(placement, DEFAULT_DEPLOYMENT, {"marks": "none"}, {}), "in process", "")
+
+
 def load(variant: Variant, placement: Placement, repository: Path, threads: int = 0) -> Pipeline:
     """The pipeline over an assembled repository's own artifacts; its pictures bear no marks.
 
     `threads` of each graph; 0: as many as there are cores.
     """
-    settings = resolve(placement, DEFAULT_DEPLOYMENT, {"marks": "none"}, {})
-    marker = Marker.from_settings(settings, "in process", "")
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
     stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
         PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
-        "finish": partial(finish, variant, placement, _DIGEST, marker),
+        "finish": partial(finish, variant, placement, _DIGEST, no_marks(placement)),
     }
     opened = Components(
         variant, placement, lambda name: repository / placement.folder(name), placement.encoding_cache_bytes, threads=threads

@@ -12,7 +12,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 from PIL import Image
 
 from benchmarks.measure.example import PHOTO, PROMPT
-from benchmarks.measure.inprocess import Pipeline
+from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle, reference_rows
 from benchmarks.measure.pictures import picture_psnr_db
 from benchmarks.quality.parity import sizes
@@ -50,7 +50,7 @@ def pipeline(folder):
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_FLUX.tokens]
     stages = {
         "prepare": partial(prepare, TINY_FLUX, tokenizers, YuNet(), DIGEST),
-        "finish": partial(finish, TINY_FLUX, CPU, DIGEST),
+        "finish": partial(finish, TINY_FLUX, CPU, DIGEST, no_marks(CPU)),
     }
     for name, signature in components(TINY_FLUX).items():
         stages[name] = torch_run(build(TINY_FLUX, name), signature)
