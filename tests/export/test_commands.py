@@ -110,7 +110,6 @@ def test_a_users_error_is_one_line(tmp_path, capsys):
         ["picture", "--components", nothing],
         ["quantize", "--mode", "int8", "--components", nothing],
         ["repository", "--components", nothing, "--output", nothing],
-        ["forecast", "--variant", "flux", "--placement", "cpu", "--record", "--components", nothing],
         ["download"],
     ):
         assert export.main(arguments) == 1, arguments
