@@ -8,9 +8,9 @@ import cv2
 
 from .. import __version__
 from ..contract.errors import InvalidRequest
+from ..contract.models import PICTURE, VERIFIED
 from ..contract.request import picture_file
 from ..contract.settings import Settings
-from ..contract.signatures import PICTURE, VERIFIED
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..marking.marker import Marker

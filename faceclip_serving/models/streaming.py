@@ -7,16 +7,10 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from ..contract import operations
+from ..contract.models import CONTROL, Step, ensemble_steps
+from ..contract.names import FINISH, PREPARE, SAMPLER
 from ..contract.operations import Follow, Start
 from ..contract.request import to_wire
-from ..contract.signatures import (
-    CONTROL,
-    FINISH,
-    PREPARE,
-    SAMPLER,
-    Step,
-    ensemble_steps,
-)
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.photos import encode_picture

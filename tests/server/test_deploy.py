@@ -21,8 +21,9 @@ from export.__main__ import COMMANDS
 from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
 from export.repository.render import render
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, ENSEMBLE, SAMPLER, UNARY
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, SAMPLER, UNARY, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
