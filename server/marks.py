@@ -1,4 +1,5 @@
-"""The keys by which a server marks pictures: own ones are made at the first start, all are tried before anything is served."""
+"""The keys by which a server marks pictures, checks consent and signs its log: own ones are made at the first start, all are tried before
+anything is served."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from faceclip_serving import __version__
+from faceclip_serving.audit.consent import Rule
+from faceclip_serving.audit.keys import make_missing
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import VARIABLE, Settings, marks_wanted, resolve
 from faceclip_serving.marking.authority import (
@@ -19,7 +22,7 @@ from faceclip_serving.marking.authority import (
     KeysError,
     Made,
     make,
-    make_watermark_key,
+    make_hex_key,
 )
 from faceclip_serving.marking.marker import CREDENTIALS, WATERMARK, Marker
 
@@ -33,6 +36,8 @@ def prepare(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str,
         settings = resolve(placement, name, environment={VARIABLE: json.dumps(told)})
         _make_own(settings)
         Marker.from_settings(settings, name, __version__)
+        make_missing(settings)
+        Rule.from_settings(settings)
 
 
 def _make_own(settings: Settings) -> None:
@@ -43,7 +48,7 @@ def _make_own(settings: Settings) -> None:
     if WATERMARK in wanted and not settings["watermark_key"] and not (folder / WATERMARK_KEY).exists():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            make_watermark_key(folder / WATERMARK_KEY)
+            make_hex_key(folder / WATERMARK_KEY)
         except OSError as error:
             raise KeysError(f"marks_folder: {folder}: {error.strerror}; choose another, or set watermark_key") from None
 

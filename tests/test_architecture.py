@@ -9,9 +9,9 @@ import pytest
 from tests.rooms import ROOT, arrows, imported, modules, room
 
 CONTRACT = {"faceclip_serving.contract"}
-MARKING = "faceclip_serving.marking"
+MARKING, AUDIT = "faceclip_serving.marking", "faceclip_serving.audit"
 SERVING = CONTRACT | {
-    "faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling", "faceclip_serving.models"
+    "faceclip_serving", "faceclip_serving.face", MARKING, AUDIT, "faceclip_serving.sampling", "faceclip_serving.models"
 }  # fmt: skip
 TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.networks", "export.onnx"}
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "faceclip_serving.face": CONTRACT,
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
     MARKING: CONTRACT,
-    "faceclip_serving.models": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling"},
+    AUDIT: CONTRACT | {MARKING},
+    "faceclip_serving.models": CONTRACT
+    | {"faceclip_serving", "faceclip_serving.face", MARKING, AUDIT, "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
     "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},
@@ -33,7 +35,7 @@ MAY_IMPORT = {
     "export.engine": SERVING | TO_ONNX,
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT | {"faceclip_serving", MARKING},
+    "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, AUDIT},
     "faceclip": {"faceclip.marks"},
     "faceclip.marks": set(),
     "training.world": set(),

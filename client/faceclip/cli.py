@@ -99,6 +99,8 @@ def generate(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in OPTIONS if option.flags}
     options["output_format"] = format_of(output)
     options["retries"] = arguments.retries
+    if arguments.consent is not None and not arguments.consent.lstrip().startswith("{"):
+        options["consent"] = _record(Path(arguments.consent))
     for path in arguments.face:
         if not path.is_file():
             raise InvalidRequestError(f"--face: expected an image file, got {path}")
@@ -266,6 +268,15 @@ def _print_result(result: FaceCLIPOutput, paths: list[Path], arguments: argparse
         print(f"faceclip: warning: {warning}", file=sys.stderr)
     for path, seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {seed}")
+
+
+def _record(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(
+            f"--consent: expected a record of consent, or the name of its file, got {path} ({error})"
+        ) from None
 
 
 def _keys(path: Path) -> list[bytes]:

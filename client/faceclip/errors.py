@@ -30,6 +30,12 @@ class FaceCLIPError(Exception):
 class InvalidRequestError(FaceCLIPError, ValueError):
     """The caller must change the request; the message names the parameter and the cure."""
 
+    @property
+    def code(self) -> str:
+        """Which rule of the server refused the request, such as `consent.expired`: it begins the message. Empty: none did."""
+        found = _CODE.match(str(self))
+        return found[1] if found else ""
+
 
 class ModelNotFoundError(InvalidRequestError):
     """The server has no model of that name or variant."""
@@ -57,6 +63,7 @@ class ProtocolError(FaceCLIPError):
     """An answer that does not follow the protocol: another server, or another version of it."""
 
 
+_CODE = re.compile(r"([a-z]+\.[a-z_]+): ")
 _NOISE = re.compile(
     r"\[request id: [^\]]*\] ?"
     r"|in ensemble '[^']*', ?"

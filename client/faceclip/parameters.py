@@ -57,6 +57,11 @@ class Parameters(TypedDict, total=False):
     visible_label: str | None
     """A label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want
     one itself (none, zh, en, both; default: none)."""
+    consent: Mapping[str, Any] | str | None
+    """Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent
+    sign makes it; default: none)."""
+    remember: bool | None
+    """Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true)."""
     priority: str | None
     """Interactive goes before batch when requests wait (interactive, batch; default: interactive)."""
     tenant: str | None
@@ -121,6 +126,11 @@ OPTIONS = (
     Option("visible_label", str, ("--visible-label", "--label"),
            "A label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want "
            "one itself (none, zh, en, both; default: none)."),
+    Option("consent", str, ("--consent",),
+           "Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent "
+           "sign makes it; default: none)."),
+    Option("remember", bool, ("--remember",),
+           "Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true)."),
     Option("priority", str, ("--priority",),
            "Interactive goes before batch when requests wait (interactive, batch; default: interactive)."),
     Option("tenant", str, ("--tenant",),

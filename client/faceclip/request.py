@@ -66,6 +66,9 @@ def with_parameters(function: _Function) -> _Function:
 _CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries", "request_id")
 """Keywords that are not tensors of the request by themselves."""
 
+_JSON = ("scheduler_options", "consent")
+"""Parameters that are JSON, and may be given as what it says."""
+
 _SYNONYMS = {
     "image": "face_image",
     "ip_adapter_image": "face_image",
@@ -103,8 +106,7 @@ def prepare_call(
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
     values = {name: options[name] for name in options if name in accepted and name != "face_images"}
-    if isinstance(values.get("scheduler_options"), Mapping):
-        values["scheduler_options"] = json.dumps(values["scheduler_options"])
+    values |= {name: json.dumps(values[name]) for name in _JSON if isinstance(values.get(name), Mapping)}
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
     inputs = {"prompt": encode("prompt", "BYTES", prompt)}
     inputs |= {name: encode(name, accepted[name], value) for name, value in values.items() if value is not None}

@@ -68,6 +68,11 @@ class FaceCLIPOutput:
         """What the server found worth telling, e.g. a prompt longer than the model reads."""
         return list(self.details.get("warnings", []))
 
+    @property
+    def receipt(self) -> dict[str, Any] | None:
+        """Of the server's audit log, where it keeps one: keep it, and nobody can take the entry away unnoticed."""
+        return self.details.get("receipt")
+
     def save(self, path: str | Path) -> list[Path]:
         """Writes the server's files: one as `path`; several as name-0, name-1… Replaces existing files; returns the paths."""
         format = format_of(path)

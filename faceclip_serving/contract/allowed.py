@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from .errors import InvalidRequest
@@ -142,6 +144,8 @@ class Text:
     example: str = ""
 
     def read(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{name}: expected a text, got {value!r}")
         if self.example and not value.strip():
             raise InvalidRequest(f"{name}: a text is required, got nothing; describe the scene, e.g. '{self.example}'")
         if len(value) > self.longest:
@@ -153,6 +157,65 @@ class Text:
 
     def as_json(self) -> dict[str, Any]:
         return {"max_characters": self.longest}
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A text that a regular expression describes, and `form` in words."""
+
+    pattern: str
+    form: str
+
+    def read(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(self.pattern, value) is None:
+            raise InvalidRequest(f"{name}: expected {self.form}, got {str(value)[:80]!r}")
+        return value
+
+    def describe(self) -> str:
+        return self.form
+
+    def as_json(self) -> dict[str, Any]:
+        return {"pattern": self.pattern}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A date and time with its zone, as RFC 3339 writes it. Stays the text that it is."""
+
+    def read(self, name: str, value: Any) -> str:
+        try:
+            zoned = datetime.fromisoformat(value).tzinfo is not None
+        except (TypeError, ValueError):
+            zoned = False
+        if not zoned:
+            raise InvalidRequest(f"{name}: expected {self.describe()}, got {str(value)[:80]!r}")
+        return str(value)
+
+    def describe(self) -> str:
+        return "a time such as 2027-01-31T12:00:00Z"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"format": "date-time"}
+
+
+@dataclass(frozen=True)
+class Several:
+    """A list of one to `most` of a kind."""
+
+    each: Allowed
+    most: int
+
+    def read(self, name: str, value: Any) -> list[Any]:
+        if not isinstance(value, list) or not 1 <= len(value) <= self.most:
+            got = f"{len(value)} of them" if isinstance(value, list) else repr(value)[:80]
+            raise InvalidRequest(f"{name}: expected a list of 1 to {self.most}, got {got}")
+        return [self.each.read(f"{name}[{i}]", item) for i, item in enumerate(value)]
+
+    def describe(self) -> str:
+        return f"a list of 1 to {self.most}: {self.each.describe()}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"max_items": self.most, "items": self.each.as_json()}
 
 
 @dataclass(frozen=True)
@@ -176,6 +239,9 @@ class JsonObject:
     """The text of a JSON object with some of the `entries`, each with what it may be."""
 
     entries: Mapping[str, Allowed]
+    required: tuple[str, ...] = ()
+    """Those of them that may not be missing."""
+    example: str = ""
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
         try:
@@ -194,10 +260,15 @@ class JsonObject:
         if unknown:
             cure = nearest(unknown[0], self.entries)
             raise InvalidRequest(f"{name}: expected some of {', '.join(self.entries)}, got {unknown[0]!r}{cure}")
+        missing = [entry for entry in self.required if entry not in found]
+        if missing:
+            raise InvalidRequest(
+                f"{name}: expected {', '.join(self.required)}, got no {missing[0]}; write e.g. {self._example()}"
+            )
         return {entry: self.entries[entry].read(f"{name}: {entry}", content) for entry, content in found.items()}
 
     def _example(self) -> str:
-        return json.dumps({next(iter(self.entries)): True})
+        return self.example or json.dumps({next(iter(self.entries)): True})
 
     def describe(self) -> str:
         return "a JSON object of " + "; ".join(f"`{name}`: {may.describe()}" for name, may in self.entries.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -11,6 +12,17 @@ class UserError(Exception):
 
 class InvalidRequest(UserError):
     """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
+
+
+class Refused(InvalidRequest):
+    """The request is understood, and a rule of this server refuses it. The message begins with the rule's `code`: `code: sentence`."""
+
+    def __init__(self, message: str, audit: Mapping[str, Any] | None = None) -> None:
+        """`audit`: what the operator's audit log is told of it beside what it knows, and the caller is not."""
+        super().__init__(message)
+        self.code = message.partition(":")[0]
+        """Stable, such as `consent.expired`."""
+        self.audit = dict(audit or {})
 
 
 class NotANumber(RuntimeError):
@@ -44,6 +56,7 @@ class Stopping(RuntimeError):
 
 OUTCOMES: Mapping[str, type[Exception] | None] = {
     "ok": None,
+    "refused": Refused,
     "invalid": InvalidRequest,
     "cancelled": Cancelled,
     "deadline": DeadlineExceeded,

@@ -35,10 +35,14 @@ class Job:
     id: str = ""
     """The request's, for logs, traces and details."""
     faces: list[dict[str, Any]] = field(default_factory=list)
+    consent: dict[str, Any] = field(default_factory=dict)
+    """What is told of the person's consent."""
     prompt_tokens: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     clock: dict[str, float] = field(default_factory=dict)
     """Event -> monotonic seconds."""
+    audit: dict[str, Any] = field(default_factory=dict)
+    """What the operator's audit log is told of it, and the caller is not: scores, names of photographs. Never what they show."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """What the sampler reports: steps run, denoiser rows, seconds."""
 

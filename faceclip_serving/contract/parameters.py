@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from .allowed import Allowed, Between, Flag, OneOf, Photographs, Text
+from .consent import ConsentRecord
 from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
 from .tensors import DType, Tensor
@@ -179,6 +180,16 @@ class GenerationRequest:
         "base64",
         OneOf(("base64", "binary")),
         "how pictures are answered; binary: the files' bytes, which JSON cannot carry",
+    )
+    consent: dict[str, Any] | None = _parameter(  # noqa: RUF009 - makes a field
+        DType.BYTES,
+        Default.NONE,
+        ConsentRecord(),
+        "consent of the person in the photographs; the server may require it",
+        needs=Need.FACE,
+    )
+    remember: bool = _parameter(
+        DType.BOOL, True, Flag(), "encodings of the photographs and prompts may stay in the server's memory for some minutes"
     )
     priority: str = _parameter(
         DType.BYTES, "interactive", OneOf(("interactive", "batch")), "interactive goes before batch when requests wait"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .allowed import Allowed, Between, FileName, OneOf, SomeOf, Text
+from .consent import CONSENT_MODES
 from .errors import InvalidRequest
 from .marks import CORNERS, LABELS, MARKS
 
@@ -81,7 +82,8 @@ SETTINGS: tuple[Setting, ...] = (
              sampler=False),
     _setting("photo_budget_s", 10.0, 0.1, 600.0, "time for the photographs of one request", sampler=False, unit="seconds"),
     _setting("encoding_cache_mb", lambda p: p.encoding_cache_bytes // _MB, 0, 2**20,
-             "memory for the encodings of each encoder that may be needed again", unit="MiB"),
+             "memory for the encodings of each encoder that may be needed again; none with consent=require", unit="MiB"),
+    _setting("encoding_cache_minutes", 10.0, 0.1, 1440.0, "after so long an encoding is forgotten", unit="minutes"),
     _setting("log_prompts", 0, 0, 1, "1: the log line of a request has its prompt", sampler=False),
     _text("marks", "all", SomeOf(MARKS), "what every picture is marked by: all, none, or some of them with commas between"),
     _setting("watermark_psnr_db", 43.0, 34.0, 52.0, "strength of the invisible mark, as the PSNR that it leaves; higher is weaker",
@@ -95,6 +97,15 @@ SETTINGS: tuple[Setting, ...] = (
     _text("label_corner", "top_right", OneOf(CORNERS), "where visible labels stand"),
     _text("marks_folder", lambda placement: marks_folder(), FileName(), f"where own keys and certificates are, made where they are missing"
           f" (default: ${MARKS_FOLDER_VARIABLE}, or in the user's configuration)"),
+    _text("consent", "off", OneOf(CONSENT_MODES), "records of consent: not looked at; checked where they come; required with photographs"),
+    _text("consent_key", "", FileName(), "PEM file of the public keys whose signatures of consent count (default: own)"),
+    _text("consent_scope", "", Text(128), "what consent must be for: one of its record's scopes (default: anything)"),
+    _text("revoked", "", FileName(), "file of the consents that were revoked (default: own)"),
+    _text("reference_key", "", FileName(), "file of the keys that name photographs and prompts, one a line: the first names, all are known"
+          " (default: own)"),
+    _text("audit_folder", "", FileName(), "where the audit log is kept (default: nowhere, there is none)"),
+    _text("audit_key", "", FileName(), "PEM file of the Ed25519 key that signs the audit log (default: own)"),
+    _setting("audit_days", 365, 0, 36_500, "days of the audit log that are kept, today's aside; 0: all", sampler=False, unit="days"),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 

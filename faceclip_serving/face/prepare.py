@@ -6,6 +6,7 @@ The photograph is read, its face is found (or its crop is taken as it is), cut o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ from .judgement import (
 )
 from .photos import Photo, Pixels, decode_photo
 from .search import find_faces, look_closer
+
+Look = Callable[[int, Pixels], object]
+"""Gets a photograph's place in the request, and its pixels."""
 
 SIMILAR_WIDTH = 0.8
 """Another face at least this wide, relative to the largest, makes the choice doubtful."""
@@ -54,13 +58,17 @@ class _Seen:
     warnings: list[str]
 
 
-def prepare_face(data: bytes, index: int, aligned: bool, detect: Detector) -> PreparedFace:
+def prepare_face(
+    data: bytes, index: int, aligned: bool, detect: Detector, look: Look = lambda index, pixels: None
+) -> PreparedFace:
     """The face of the encoded photograph `face_images[index]`. `aligned`: it is an aligned crop already, used as it is.
 
-    Raises `InvalidRequest` if the photograph cannot be read or shows no usable face.
+    `look` sees the decoded photograph before anything is sought in it. Raises what `look` raises, and `InvalidRequest` if the
+    photograph cannot be read or shows no usable face.
     """
     name = f"face_images[{index}]"
     photo = decode_photo(data, index)
+    look(index, photo.pixels)
     seen = _taken(name, photo, detect) if aligned else _found(name, photo, detect)
     sharpness = measure_sharpness(seen.crop)
     warnings = [*seen.warnings, *check_sharpness(name, sharpness)]

@@ -75,10 +75,10 @@ def make(folder: Path, organisation: str, replace: bool = False) -> Made:
             root, root_key = _root(organisation)
             leaf, leaf_key = _leaf(organisation, root, root_key)
             for name, key in ((ROOT_KEY, root_key), (CERTIFICATE_KEY, leaf_key)):
-                _write_secret(folder / name, _private_pem(key))
-            _write(folder / CERTIFICATE, _pem(leaf) + _pem(root))
-            make_watermark_key(folder / WATERMARK_KEY)
-            _write(folder / ROOT, _pem(root))  # last: an authority that is there is whole
+                write_secret(folder / name, _private_pem(key))
+            write(folder / CERTIFICATE, _pem(leaf) + _pem(root))
+            make_hex_key(folder / WATERMARK_KEY)
+            write(folder / ROOT, _pem(root))  # last: an authority that is there is whole
     except OSError as error:
         raise KeysError(
             f"marks_folder: {error.filename or folder}: {error.strerror}; choose a folder that may be written to, or marks=none"
@@ -86,22 +86,27 @@ def make(folder: Path, organisation: str, replace: bool = False) -> Made:
     return Made(folder, organisation, fingerprint(root), leaf.not_valid_after_utc)
 
 
-def make_watermark_key(path: Path) -> None:
-    """A new key, unless the file is there. Raises OSError."""
+def make_hex_key(path: Path) -> None:
+    """A new key, such as the watermark's, unless the file is there. Raises OSError."""
     if not path.exists():
-        _write_secret(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+        write_secret(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
 
 
 def watermark_keys(path: Path) -> tuple[bytes, ...]:
-    """The keys in a file, one a line in hexadecimal: pictures are marked by the first, and read by all. Raises `KeysError`."""
-    lines = read_secret(path, "watermark_key").split()
+    """The keys of the invisible mark: pictures are marked by the first, and read by all. Raises `KeysError`."""
+    return hex_keys(path, "watermark_key")
+
+
+def hex_keys(path: Path, name: str) -> tuple[bytes, ...]:
+    """The keys in a file, one a line in hexadecimal, the one in use first. `name`: of the setting. Raises `KeysError`."""
+    lines = read_secret(path, name).split()
     try:
         keys = tuple(bytes.fromhex(line.decode()) for line in lines)
     except ValueError:
         keys = ()
     if not keys or any(len(key) != KEY_BYTES for key in keys):
         raise KeysError(
-            f"watermark_key: expected lines of {2 * KEY_BYTES} hexadecimal digits in {path}; make one by `openssl rand -hex {KEY_BYTES}`"
+            f"{name}: expected lines of {2 * KEY_BYTES} hexadecimal digits in {path}; make one by `openssl rand -hex {KEY_BYTES}`"
         )
     return keys
 
@@ -211,11 +216,12 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _write_secret(path: Path, content: bytes) -> None:
-    _write(path, content, 0o600)
+def write_secret(path: Path, content: bytes) -> None:
+    """A file that its owner alone can read. Raises OSError."""
+    write(path, content, 0o600)
 
 
-def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -20,7 +20,7 @@ import triton_python_backend_utils as pb_utils
 
 from ..contract.callers import SECRET, Caller, caller, check_own, own_secret
 from ..contract.digest import DIGEST_FILE, package_digest
-from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
+from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Refused, Stopping
 from ..contract.models import models
 from ..contract.names import PUBLIC, SAMPLER, model_name
 from ..contract.placements import Placement, placement_of
@@ -187,6 +187,7 @@ def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
 
 
 _CODES: Mapping[type[Exception], str] = {
+    Refused: "INVALID_ARG",
     InvalidRequest: "INVALID_ARG",
     NotANumber: "INTERNAL",
     Busy: "UNAVAILABLE",
@@ -214,6 +215,8 @@ _KINDS = {kind.__name__: kind for kind in (*_CODES, _FailedElsewhere)}
 def _raised(model: str, message: str) -> Exception:
     """The error that an inner call came back with."""
     told = _KIND_FIRST.fullmatch(message)
+    if told is not None and told[1] == Refused.__name__:
+        return Refused(*json.loads(told[2]))
     if told is not None and told[1] in _KINDS:
         raised: Exception = _KINDS[told[1]](told[2])
         return raised
@@ -232,6 +235,8 @@ def failure(error: Exception, request: Any) -> Any:
         message = f"{type(error).__name__}: {error}"
     message = message.encode("utf-8", "backslashreplace").decode()  # a caller's text that we quote may hold what UTF-8 cannot
     if who_asks(request) is Caller.OWN:
+        if isinstance(error, Refused):
+            message = json.dumps([message, error.audit])
         message = f"{kind.__name__}|{message}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 

@@ -70,7 +70,7 @@ def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
 
 def details(variant: Variant, placement: Placement, job: Job, marker: Marker, marked: Sequence[Marked]) -> dict[str, Any]:
     """The public report of a request."""
-    request = asdict(job.request)
+    request = asdict(job.request) | {"consent": job.consent.get("id")}
     timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
     now = time.monotonic()
     timings["mark"] = sum(each.seconds for each in marked)
@@ -86,6 +86,7 @@ def details(variant: Variant, placement: Placement, job: Job, marker: Marker, ma
         "timings_s": {stage: round(seconds, 6) for stage, seconds in timings.items()},
         "sampling": job.sampling,
         "faces": job.faces,
+        "consent": job.consent,
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,
         "marks": {**marker.told(), "pictures": [each.record for each in marked]},

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..audit.consent import NOT_ASKED, Rule
 from ..contract.architectures import FACE_SIZE
+from ..contract.errors import Refused
 from ..contract.job import Job, Rows
 from ..contract.parameters import GenerationRequest, Need
 from ..contract.request import parse_request, reference_photos, warn_of_idle
@@ -36,16 +38,40 @@ def prepare(
     deadline: float | None = None,
     id: str = "",
     received: float | None = None,
+    rule: Rule = NOT_ASKED,
 ) -> dict[str, Array]:
-    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. Raises `InvalidRequest`."""
+    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `rule`: of consent.
+
+    Raises `InvalidRequest`, `Refused` among them.
+    """
     job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
     job.clock["received"] = time.monotonic() if received is None else received
+    try:
+        return _prepare(variant, tokenizers, detect, arrays, rule, job)
+    except Refused as error:
+        error.audit = {**job.audit, **error.audit}
+        raise
+
+
+def _prepare(
+    variant: Variant, tokenizers: Sequence[Tokenizer], detect: Detector, arrays: Mapping[str, Array], rule: Rule, job: Job
+) -> dict[str, Array]:
     photos = reference_photos(variant, arrays)
-    faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
+    consent = rule.of_request(job.request.consent if photos else None)
+    job.consent = consent.told()
+    names: list[str | None] = job.audit.setdefault("references", [])
+    faces = [
+        prepare_face(photo, i, job.request.face_aligned, detect, lambda i, pixels: names.append(consent.check(i, pixels)))
+        for i, photo in enumerate(photos)
+    ]
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
     job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces)))
+    if faces and job.request.consent is not None and rule.mode == "off":
+        job.warnings.append(
+            "consent: this server does not look at records of consent; its operator sets consent=record or require"
+        )
     plan = plan_rows(job.request, len(faces))
     job.rows = _by_role(plan)
     ids = {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..contract.errors import outcome
+from ..contract.errors import Refused, outcome
 from ..contract.parameters import MAX_CHARACTERS, PARAMETERS
 from ..contract.tensors import Array
 
@@ -55,6 +55,8 @@ def line(
     }
     if failed is not None:
         told["about"] = _about(str(failed))
+        if isinstance(failed, Refused):
+            told["about"], told["code"] = _about(str(failed).partition(": ")[2]), failed.code
     if setup.settings["log_prompts"]:
         told["prompt"] = _text(arrays, "prompt")
     return json.dumps(told)

@@ -140,3 +140,9 @@ def test_errors_are_also_pythons_own_kinds() -> None:
 def test_an_unreachable_server_is_named() -> None:
     assert "box:8001" in str(error_from_status("UNAVAILABLE", "failed to connect to all addresses", "box:8001"))
     assert "within 5 s" in str(error_from_status("DEADLINE_EXCEEDED", "Deadline Exceeded", "box:8001", 5))
+
+
+def test_a_rule_that_refuses_is_named() -> None:
+    refused = error_from_status("INVALID_ARGUMENT", "consent.expired: consent: the record 'c-1' expired", "box:1")
+    assert isinstance(refused, InvalidRequestError) and refused.code == "consent.expired"
+    assert InvalidRequestError("height: expected a multiple of 8").code == ""

@@ -18,6 +18,20 @@ from faceclip_serving.contract.sdxl import TINY_SDXL
 DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS if tensor.name != IMAGE_ENCODING}
 
 
+CONSENT = {
+    "id": "c-1",
+    "subject": "S-1",
+    "adult": True,
+    "scope": ["portrait"],
+    "references": ["a" * 64],
+    "confirmed_by": "Studio",
+    "confirmed_how": "signed form",
+    "given": "2026-11-26T12:00:00Z",
+    "expires": "2027-11-26T12:00:00Z",
+    "text": "1",
+}
+
+
 def _prepare(prompt: Any = "a lighthouse", **options: Any) -> Call:
     return prepare_call("faceclip", DECLARED, prompt, options, 600.0)
 
@@ -34,6 +48,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "priority": "batch",
         "face_weighting": "quality",
         "scheduler_options": {"timestep_spacing": "trailing"},
+        "consent": CONSENT,
     }
     values = {
         "negative_prompt": "blurry",

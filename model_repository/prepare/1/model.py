@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from faceclip_serving.audit.consent import Rule
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.operations import Lost, Prepare
 from faceclip_serving.contract.parameters import FACE_IMAGES
@@ -37,6 +38,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._setup = setup
+        self._rule = Rule.from_settings(setup.settings)
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._ask = asking(setup.call)
         self._own = threading.local()
@@ -91,7 +93,7 @@ class TritonPythonModel:
         detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
         return prepare(
             setup.variant, self._tokenizers, detect, setup.digest, arrays,
-            context.place, context.deadline, context.id, context.received,
+            context.place, context.deadline, context.id, context.received, self._rule,
         )  # fmt: skip
 
     def _detector(self) -> Detector:

@@ -9,6 +9,7 @@ from faceclip_serving.contract.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NotANumber,
+    Refused,
     Stopping,
     outcome,
 )
@@ -19,6 +20,7 @@ from faceclip_serving.contract.errors import (
     [
         (None, "ok"),
         (InvalidRequest("x"), "invalid"),
+        (Refused("consent.missing: x"), "refused"),
         (Cancelled("x"), "cancelled"),
         (GeneratorExit(), "cancelled"),  # whoever listened has left
         (DeadlineExceeded("x"), "deadline"),
