@@ -14,7 +14,7 @@ from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.settings import SETTINGS, marks_folder
 
-from . import consent
+from . import audit, consent
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
 from .direct import Connection
 from .health import QUESTIONS, ask_health
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_health(commands)
     _add_credentials(commands)
     consent.add(commands)
+    audit.add(commands)
     args, options = parser.parse_known_args(argv)
     if options and args.run is not _run:
         parser.error(f"unknown arguments: {' '.join(options)}")

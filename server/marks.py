@@ -12,6 +12,7 @@ from pathlib import Path
 from faceclip_serving import __version__
 from faceclip_serving.audit.consent import Rule
 from faceclip_serving.audit.keys import make_missing
+from faceclip_serving.audit.log import AuditLog
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import VARIABLE, Settings, marks_wanted, resolve
 from faceclip_serving.marking.authority import (
@@ -38,6 +39,8 @@ def prepare(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str,
         Marker.from_settings(settings, name, __version__)
         make_missing(settings)
         Rule.from_settings(settings)
+        if (log := AuditLog.from_settings(settings)) is not None:
+            log.close()
 
 
 def _make_own(settings: Settings) -> None:

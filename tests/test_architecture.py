@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.marks": MEASURING,
+    "benchmarks.audit": MEASURING,
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},

@@ -34,7 +34,7 @@ PROGRAMS = {
     "faceclip": "faceclip.cli",
 }
 """Program, as the docs write it -> the module whose `main` it is."""
-WITH_ACTIONS = ("credentials",)
+WITH_ACTIONS = ("credentials", "consent", "audit")
 """Commands that have commands of their own."""
 OTHERS = ("python -m pytest", "python -m tests.rooms")
 """Programs that are not ours, or take no options."""

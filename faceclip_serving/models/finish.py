@@ -18,6 +18,7 @@ from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
 from ..marking.marker import Marked, Marker, Pixels
+from .audit import FOR_AUDIT, outputs
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
           ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
@@ -32,10 +33,11 @@ def finish(
     pixels = to_pixels(arrays["image"])
     seeds = job.request.seeds
     marked = [_file(variant, job, marker, picture, seed) for picture, seed in zip(pixels, seeds, strict=True)]
+    for_audit = {"consent": job.consent, **job.audit, "outputs": outputs(marked, list(pixels))}
     return {
         "images": to_wire([each.file for each in marked], job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
-        "details": json_tensor(details(variant, placement, job, marker, marked)),
+        "details": json_tensor({**details(variant, placement, job, marker, marked), FOR_AUDIT: for_audit}),
     }
 
 

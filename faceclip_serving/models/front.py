@@ -21,7 +21,9 @@ from ..contract.errors import OUTCOMES, DeadlineExceeded, outcome
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
 from ..contract.settings import most_in_flight
+from ..contract.tensors import json_tensor
 from . import adapter
+from .audit import Recorder
 from .holder import Holder, asking
 from .metrics import Metrics, StageMetrics, requests_by_outcome
 from .request_log import line, request_log
@@ -29,6 +31,7 @@ from .streaming import Arrays, Call, Flow
 
 log = logging.getLogger(__name__)
 
+DETAILS = "details"
 MOST_THREADS = most_in_flight(256, 4096) + 64
 """One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
 
@@ -43,6 +46,7 @@ class Front:
         self._ask = asking(setup.call)
         self._holder = Holder(self._ask)
         self._log = request_log()
+        self._recorder = Recorder(setup)
         metrics = Metrics(setup.variant.name, setup.deployment)
         self._stages = StageMetrics(metrics)
         self._refused = requests_by_outcome(metrics, *OUTCOMES)
@@ -77,6 +81,10 @@ class Front:
             failed = error
             if not admitted:
                 self._refused[outcome(error)].increment(1)
+            try:
+                self._recorder.failed(context, arrays, error)
+            except Exception:
+                log.exception("the end of a request could not be recorded")  # nothing was made, so it may be told
             adapter.send(sender, adapter.failure(error, request))
         self._tell(context, arrays, last, failed)
 
@@ -100,6 +108,7 @@ class Front:
                 final: Arrays = stop.value
             if context.deadline is not None and time.monotonic() > context.deadline:
                 raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
+            final = self._recorded(context, arrays, final)
             self._holder.drop(place)
             yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
         except BaseException as error:  # whatever ends this ends the request
@@ -110,8 +119,12 @@ class Front:
             with contextlib.suppress(Exception):  # the sampler is stopping or gone
                 self._ask(End(place, outcome(ended)))
 
+    def _recorded(self, context: adapter.Context, arrays: Arrays, final: Arrays) -> Arrays:
+        """The last response as its caller gets it, once it is in the audit log, where there is one."""
+        return {**final, DETAILS: json_tensor(self._recorder.made(context, arrays, json.loads(final[DETAILS][0])))}
+
     def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
-        details = json.loads(last["details"][0]) if failed is None and "details" in last else {}
+        details = json.loads(last[DETAILS][0]) if failed is None and DETAILS in last else {}
         if details:
             self._stages.add(details["timings_s"])
         total_s = time.monotonic() - context.received

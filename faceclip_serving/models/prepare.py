@@ -49,7 +49,7 @@ def prepare(
     try:
         return _prepare(variant, tokenizers, detect, arrays, rule, job)
     except Refused as error:
-        error.audit = {**job.audit, **error.audit}
+        error.audit = {"consent": job.consent, **job.audit, **error.audit}
         raise
 
 

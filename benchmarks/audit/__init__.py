@@ -1,0 +1,1 @@
+"""The audit log: what a record costs, and whether tampering is found."""
