@@ -35,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
         ("resume", _resume, "take work again after a drain"),
-        ("status", _status, "print what each deployment has in flight, its settings, and which marks its pictures get"),
+        (
+            "status",
+            _status,
+            "print what each deployment has in flight, its settings, marks and rules, and what its weights allow",
+        ),
     ):
         command = commands.add_parser(name, help=text, description=text)
         where = command.add_mutually_exclusive_group()
@@ -126,6 +130,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a setting of every deployment, or of one: DEPLOYMENT.NAME=VALUE; may be repeated. "
         + "; ".join(f"{setting.name}: {setting.doc}" for setting in SETTINGS).replace("%", "%%"),
     )
+    parser.add_argument(
+        "--commercial", action="store_true", help="use is commercial: end where a licence of the weights does not allow it"
+    )
     for option, what in (("--cert", "certificate"), ("--key", "its key")):
         parser.add_argument(
             option,
@@ -185,7 +192,10 @@ def _run(args: argparse.Namespace) -> int:
     client = (args.cert, args.key) if args.cert or args.key else None
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with held_back():
+            from .repository import check_commercial
             from .supervise import supervise
+        if args.commercial:
+            check_commercial(args.repository)
         supervise(
             args.repository, ports, Address(args.address), args.options, args.settings, *timeouts, args.start_size, client
         )
@@ -233,10 +243,10 @@ def _resume(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from faceclip_serving.contract.operations import Status
 
-    from .control import ask, marks_of
+    from .control import ask, rules_of
 
     to, names = _target(args)
-    print(json.dumps({name: {**ask(to, Status(), name), "marks": marks_of(to, name)} for name in names}, indent=1))
+    print(json.dumps({name: {**ask(to, Status(), name), **rules_of(to, name)} for name in names}, indent=1))
     return 0
 
 

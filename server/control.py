@@ -78,14 +78,17 @@ def ask_with(
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
 
 
-def marks_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
-    """Which marks a deployment's pictures get. Raises `ControlError`."""
+def rules_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
+    """Which `marks` a deployment's pictures get, its rules of `consent`, whether there is an `audit` log, and the weights' `licence`.
+
+    Raises `ControlError`.
+    """
     with grpc_client(to) as client:
         try:
             answer = client.infer(model_name(VERIFY, deployment), [], client_timeout=30)
         except InferenceServerException as error:
             raise ControlError(str(error.message())) from None
-    return json.loads(answer.as_numpy(VERIFIED.name)[0])["marks"]  # type: ignore[no-any-return]
+    return json.loads(answer.as_numpy(VERIFIED.name)[0])  # type: ignore[no-any-return]
 
 
 def drain(

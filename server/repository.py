@@ -33,6 +33,17 @@ def placements_of(repository: Path) -> dict[str, Placement]:
     return {name: placement_of(VARIANTS[told["variant"]], told["placement"]) for name, told in _public(repository).items()}
 
 
+def check_commercial(repository: Path) -> None:
+    """Raises `RepositoryError` where the weights of a deployment may not be used commercially."""
+    for name, told in _public(repository).items():
+        variant = VARIANTS[told["variant"]]
+        if not variant.licence.commercial:
+            raise RepositoryError(
+                f"commercial: the weights of '{variant.name}' (deployment '{name}') are for non-commercial use ({variant.licence.text});"
+                " serve a variant whose licence allows it, such as nano, or leave --commercial out where use is not commercial"
+            )
+
+
 def sampler_parameters(repository: Path) -> dict[str, Mapping[str, str]]:
     """Deployment -> the parameters in its sampler's config.pbtxt. Raises `RepositoryError`."""
     found = {name: repository / model_name(SAMPLER, name) / CONFIG for name in _public(repository)}

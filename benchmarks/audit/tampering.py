@@ -20,7 +20,7 @@ from faceclip_serving.audit.log import HEAD, read_segment, segments
 class Tampering:
     kind: str
     """What must be found, of `verify.KINDS`."""
-    apply: Callable[[Path], None]
+    apply: Callable[[Path], object]
     """Does it to a log of some segments with at least five records each."""
     needs_receipt: bool = False
     """Only a receipt from before shows it."""
@@ -105,6 +105,6 @@ TAMPERINGS: Mapping[str, Tampering] = {
     "the last day removed": Tampering("truncated", lambda folder: segments(folder)[-1].unlink()),
     "cut off, with an older head.json": Tampering("truncated", _cut_with_head, needs_receipt=True),
     "head.json removed": Tampering("truncated", lambda folder: (folder / HEAD).unlink()),
-    "head.json made unreadable": Tampering("unreadable", lambda folder: (folder / HEAD).write_text("x") and None),
-    "a file cut off": Tampering("unreadable", lambda folder: segments(folder)[1].write_bytes(b"SQLite") and None),
+    "head.json made unreadable": Tampering("unreadable", lambda folder: (folder / HEAD).write_text("x")),
+    "a file cut off": Tampering("unreadable", lambda folder: segments(folder)[1].write_bytes(b"SQLite")),
 }

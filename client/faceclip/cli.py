@@ -317,6 +317,8 @@ def _status_text(found: ServerStatus) -> str:
             lines.append(f"{served.model}: {component} is emulated, {what}: its times and memory are not the card's")
         if marks := found.marks.get(served.model):
             lines.append(_marks_text(served.model, marks))
+        if rules := found.rules.get(served.model):
+            lines.append(_rules_text(served.model, rules))
         lines.append(f"{served.model} takes, and uses unless told otherwise:")
         lines.extend(
             f"  {name:<24} {_range(served.limits.get(name, {})):<28} {served.defaults.get(name, '')}".rstrip()
@@ -332,6 +334,14 @@ def _marks_text(model: str, marks: Mapping[str, Any]) -> str:
     self_made = ", who made that certificate itself" if credentials.get("self_made") else ""
     off = ", ".join(marks.get("off", [])) or "nothing"
     return f"{model} marks its pictures: {', '.join(marks.get('on', [])) or 'NOT AT ALL'}{by}{self_made}; off: {off}"
+
+
+def _rules_text(model: str, rules: Mapping[str, Any]) -> str:
+    """Consent, log and licence, in words."""
+    consent, licence = rules.get("consent") or {}, rules.get("licence") or {}
+    use = "commercial use too" if licence.get("commercial") else "NON-COMMERCIAL USE ALONE"
+    names = "; ".join(f"{what}: {name}" for what, name in (licence.get("names") or {}).items())
+    return f"{model}: records of consent: {consent.get('mode')}; audit log: {rules.get('audit')}; licence for {use} ({names})"
 
 
 def _range(limits: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ class ServerStatus:
     """The ready models that take requests from clients."""
     marks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Offered model -> which marks its pictures get, as far as the server tells."""
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Offered model -> `consent`, `audit` and `licence`, as far as the server tells."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -40,6 +42,7 @@ class ServerStatus:
                     "placement": served.placement,
                     "emulated": dict(served.emulated),
                     "marks": dict(self.marks.get(served.model, {})),
+                    "rules": dict(self.rules.get(served.model, {})),
                     "defaults": dict(served.defaults),
                     "limits": dict(served.limits),
                     "schedulers": list(served.schedulers),
@@ -57,9 +60,12 @@ def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) ->
     configs = [transport.model_config(model.name, timeout_s) for model in models if model.ready]
     offered = [describe(config) for config in configs if is_offered(config)]
     ready = {config.name for config in configs}
-    marks = {
-        served.model: transport.verify(served.model + VERIFY_SUFFIX, None, timeout_s).get("marks", {})
+    told = {
+        served.model: transport.verify(served.model + VERIFY_SUFFIX, None, timeout_s)
         for served in offered
         if served.model + VERIFY_SUFFIX in ready
     }
-    return ServerStatus(transport.address, server.name, server.version, server.ready and bool(offered), models, offered, marks)
+    marks = {model: found.get("marks", {}) for model, found in told.items()}
+    rules = {model: {name: rule for name, rule in found.items() if name != "marks"} for model, found in told.items()}
+    ready_too = server.ready and bool(offered)
+    return ServerStatus(transport.address, server.name, server.version, ready_too, models, offered, marks, rules)

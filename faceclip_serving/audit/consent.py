@@ -66,7 +66,11 @@ class Rule:
         """What a request says, if its photographs show somebody. Raises `Refused` for a record that does not do, whatever they show."""
         if self.mode == "off" or record is None:
             return Consent(self, None)
-        self._check(record, now or datetime.now(UTC))
+        try:
+            self._check(record, now or datetime.now(UTC))
+        except Refused as error:
+            error.audit["consent"] = {"mode": self.mode, "id": record["id"]}
+            raise
         return Consent(self, record)
 
     def _check(self, record: Mapping[str, Any], now: datetime) -> None:
@@ -112,12 +116,14 @@ class Consent:
             count = len(self.record["references"])
             raise Refused(
                 f"consent.not_covered: face_images[{index}]: the consent '{self.record['id']}' is for {count} other"
-                f" photograph{'s' if count > 1 else ''}; send one of those, as the same picture, or sign a record that names this one"
+                f" photograph{'s' if count > 1 else ''}; send one of those, as the same picture, or sign a record that names this one",
+                {"references": list(names[:1])},
             )
         if self.record is None and self.rule.mode == "require" and pixels.min() != pixels.max():
             raise Refused(
                 f"consent.missing: face_images[{index}]: this server makes no picture of somebody without their consent, and none"
-                f" came{_CURE}, then send it as `consent`"
+                f" came{_CURE}, then send it as `consent`",
+                {"references": list(names[:1])},
             )
         return names[0] if names else None
 

@@ -12,7 +12,7 @@ from .architectures import FaceViT, FluxArchitecture, Fuser, T5Tower, TextTower
 from .schedules import FLOW_SCHEDULERS, shifted_by_size
 from .sdxl import SDXL_VAE, TINY_VOCABULARY
 from .tensors import Array, DType, Tensor
-from .variant import Defaults, Limits, Tokens, Variant
+from .variant import OWN_WEIGHTS, Defaults, Licence, Limits, Tokens, Variant
 
 DISTILLED_GUIDANCE = 1.0
 """FLUX.1-dev's guidance input. The published pipeline keeps it at 1 and guides by a negative prompt, as SDXL is guided."""
@@ -103,6 +103,7 @@ def _flux(
     text_tokens: Tokens,
     defaults: Defaults,
     limits: Limits,
+    licence: Licence = OWN_WEIGHTS,
 ) -> Variant:
     face, text = architecture.face, architecture.text
     identity = Tensor("class_token", DType.FP32, ("faces", 1, face.classes), "identity vector, unit length")
@@ -127,11 +128,19 @@ def _flux(
         timesteps_for=shifted_by_size,
         defaults=defaults,
         limits=limits,
+        licence=licence,
     )
 
 
 FLUX = _flux(
-    "flux", _ARCHITECTURE, "checkpoint", _POOLED_TOKENS, _TEXT_TOKENS, _DEFAULTS, Limits(size=(256, 2048), size_multiple=16)
+    "flux",
+    _ARCHITECTURE,
+    "checkpoint",
+    _POOLED_TOKENS,
+    _TEXT_TOKENS,
+    _DEFAULTS,
+    Limits(size=(256, 2048), size_multiple=16),
+    Licence({"FaceCLIP": "CC BY-NC 4.0", "FLUX.1-dev": "FLUX.1 [dev] Non-Commercial License"}, commercial=False),
 )
 
 TINY_FLUX = _flux(

@@ -233,8 +233,11 @@ PREVIEW = Parameter("preview", DType.BOOL, False, Flag(), "send a rough picture 
 
 
 def interface(variant: Variant) -> dict[str, Any]:
-    """What clients want to know of a served variant: per parameter its datatype, default, range and meaning."""
-    return {"parameters": {each.name: _told(each, variant) for each in (*PARAMETERS, PREVIEW)}}
+    """What clients want to know of a served variant: per parameter its datatype, default, range and meaning; what its weights allow."""
+    return {
+        "parameters": {each.name: _told(each, variant) for each in (*PARAMETERS, PREVIEW)},
+        "licence": variant.licence.as_json(),
+    }
 
 
 def _told(parameter: Parameter, variant: Variant) -> dict[str, Any]:

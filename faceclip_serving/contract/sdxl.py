@@ -11,7 +11,7 @@ import numpy as np
 from .architectures import FaceViT, Fuser, SDXLArchitecture, TextTower
 from .schedules import EPSILON_SCHEDULERS, spaced_by_scheduler
 from .tensors import Array, DType, Tensor
-from .variant import Defaults, Limits, Tokens, Variant
+from .variant import OWN_WEIGHTS, Defaults, Licence, Limits, Tokens, Variant
 
 SDXL_SCHEDULER: Mapping[str, Any] = {
     "num_train_timesteps": 1000,
@@ -101,6 +101,7 @@ def _sdxl(
     defaults: Defaults,
     limits: Limits,
     scheduler_config: Mapping[str, Any] = SDXL_SCHEDULER,
+    licence: Licence = OWN_WEIGHTS,
 ) -> Variant:
     face, towers = architecture.face, list(architecture.towers.values())
     features = (
@@ -132,10 +133,19 @@ def _sdxl(
         timesteps_for=spaced_by_scheduler,
         defaults=defaults,
         limits=limits,
+        licence=licence,
     )
 
 
-SDXL = _sdxl("sdxl", _ARCHITECTURE, "checkpoint", _TOKENS, _DEFAULTS, Limits(size=(256, 2048)))
+SDXL = _sdxl(
+    "sdxl",
+    _ARCHITECTURE,
+    "checkpoint",
+    _TOKENS,
+    _DEFAULTS,
+    Limits(size=(256, 2048)),
+    licence=Licence({"FaceCLIP": "CC BY-NC 4.0", "SDXL-base 1.0": "CreativeML Open RAIL++-M"}, commercial=False),
+)
 
 TINY_SDXL = _sdxl(
     "tiny-sdxl",

@@ -66,6 +66,29 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Licence:
+    """What the weights of a variant may be used for. It binds whoever uses them, and is no legal advice."""
+
+    names: Mapping[str, str]
+    """What is licensed -> the name of its licence."""
+    commercial: bool
+    """Whether all of them allow commercial use."""
+
+    @property
+    def text(self) -> str:
+        """All in one line."""
+        return "; ".join(f"{what}: {name}" for what, name in self.names.items())
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"names": dict(self.names), "commercial": self.commercial}
+
+
+OWN_WEIGHTS = Licence({"weights": "Apache-2.0"}, commercial=True)
+"""Of weights that this project made."""
+
+
+@dataclass(frozen=True)
 class Variant:
     name: str
     architecture: SDXLArchitecture | FluxArchitecture
@@ -93,6 +116,7 @@ class Variant:
     """What a scheduler is told to make its timesteps from."""
     defaults: Defaults
     limits: Limits
+    licence: Licence
 
     @property
     def latent_multiple(self) -> int:

@@ -56,10 +56,15 @@ class Marker:
     """Whether the credentials are an installation's own, which strangers do not know."""
     visible_label: str
     label_corner: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What else the credentials say of the system."""
 
     @classmethod
-    def from_settings(cls, settings: Settings, system: str, version: str) -> Marker:
-        """`system` and `version`: of what makes the pictures. Raises `KeysError` where keys cannot be used."""
+    def from_settings(cls, settings: Settings, system: str, version: str, notes: Mapping[str, str] | None = None) -> Marker:
+        """`system` and `version`: of what makes the pictures; `notes`: more of it, text by text.
+
+        Raises `KeysError` where keys cannot be used.
+        """
         wanted = marks_wanted(settings)
         folder = Path(settings["marks_folder"])
         own = not settings["certificate"]
@@ -76,7 +81,7 @@ class Marker:
             raise KeysError(f"provider: expected printable characters, got {provider!r}")
         return cls(
             system, version, provider, keys, settings["watermark_psnr_db"], METADATA in wanted, signer, own,
-            settings["visible_label"], settings["label_corner"],
+            settings["visible_label"], settings["label_corner"], dict(notes or {}),
         )  # fmt: skip
 
     def mark(
@@ -105,7 +110,7 @@ class Marker:
         resumed = time.monotonic()
         manifest = None
         if self.signer is not None:
-            claim = Claim(self.system, self.version, mark_id, shown != "none", inputs)
+            claim = Claim(self.system, self.version, mark_id, shown != "none", inputs, self.notes)
             file, manifest = self.signer.sign(file, MIME_TYPES[output_format], claim)
         record = {
             "id": name,

@@ -5,10 +5,12 @@ One process for all means one CUDA context, and no copy between processes in a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from ..audit.revoked import Revoked
 from ..contract.components import bounds, components, usual_sizes
 from ..contract.names import COMPONENTS, ENCODERS, VAE_DECODER
 from ..contract.placements import Placement
@@ -16,7 +18,7 @@ from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..sampling.networks import Networks, Run
 from ..sampling.tiling import tiled
-from .encoding_cache import EncodingCache
+from .encoding_cache import EncodingCache, Forgetting
 
 Call = Callable[[str, Mapping[str, Array]], dict[str, Array]]
 """Runs a component that is a model of its own."""
@@ -33,20 +35,28 @@ class Components:
         remembered_bytes: int,
         call: Call | None = None,
         threads: int = 0,
+        remembered_s: float = math.inf,
+        revoked: Revoked | None = None,
     ) -> None:
         """`variant`: narrowed by the placement. `folder`: of a component's artifact. `remembered_bytes`: for each encoder; 0: nothing.
 
+        `remembered_s`: how long; `revoked`: the list by whose changes all is forgotten.
         `call`: for what is not run here; None: everything is. `threads`: of each graph on ONNX Runtime; 0: one per core.
         """
         self._closes: list[Callable[[], None]] = []
         self._placement, self._call, self._threads = placement, call, threads
         self._signatures = components(variant)
         runs = {name: self._opened(variant, name, folder(name)) for name in COMPONENTS}
-        for name in ENCODERS:
-            runs[name] = EncodingCache(runs[name], self._signatures[name], remembered_bytes)
         if placement.vae_tile:
             runs[VAE_DECODER] = tiled(runs[VAE_DECODER], placement.vae_tile, variant.latent_scale)
-        self.networks: Networks = runs
+        self.forgetful: Networks = runs
+        """The same, without the memory."""
+        memories = {
+            name: EncodingCache(runs[name], self._signatures[name], remembered_bytes, remembered_s) for name in ENCODERS
+        }
+        self.networks: Networks = {**runs, **memories}
+        if remembered_bytes and (remembered_s < math.inf or revoked is not None):
+            self._closes.append(Forgetting(list(memories.values()), revoked).stop)
 
     def close(self) -> None:
         """Frees what was opened. Nothing runs any more."""

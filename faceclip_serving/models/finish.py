@@ -81,6 +81,7 @@ def details(variant: Variant, placement: Placement, job: Job, marker: Marker, ma
     return {
         "id": job.id,
         "variant": variant.name,
+        "licence": variant.licence.text,
         "placement": placement.name,
         "emulated": dict(placement.emulated),
         "parameters": request,

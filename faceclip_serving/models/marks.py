@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 
 from .. import __version__
+from ..audit.consent import Rule
 from ..contract.errors import InvalidRequest
 from ..contract.models import PICTURE, VERIFIED
 from ..contract.request import picture_file
@@ -23,13 +25,22 @@ SYSTEM = "faceclip-triton"
 def marker_of(settings: Settings, variant: Variant) -> Marker:
     """For a model's process. Raises `KeysError`, by which the model does not start."""
     cv2.setNumThreads(1)  # a mark is soon put on; the other cores are the denoiser's
-    return Marker.from_settings(settings, f"{SYSTEM} {variant.name}", __version__)
+    return Marker.from_settings(settings, f"{SYSTEM} {variant.name}", __version__, {"licence": variant.licence.text})
 
 
-def verify(marker: Marker, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """What a picture bears; without one, what this server puts on its own. Raises `InvalidRequest`."""
+def rules_of(settings: Settings, variant: Variant) -> dict[str, Any]:
+    """What holds for requests to this server, for status. Raises `KeysError`."""
+    return {
+        "consent": Rule.from_settings(settings).told(),
+        "audit": "on" if settings["audit_folder"] else "off",
+        "licence": variant.licence.as_json(),
+    }
+
+
+def verify(marker: Marker, arrays: Mapping[str, Array], rules: Mapping[str, Any] | None = None) -> dict[str, Array]:
+    """What a picture bears; without one, what this server puts on its own, and its `rules`. Raises `InvalidRequest`."""
     if PICTURE.name not in arrays:
-        return {VERIFIED.name: json_tensor({"marks": marker.told()})}
+        return {VERIFIED.name: json_tensor({"marks": marker.told(), **(rules or {})})}
     content = arrays[PICTURE.name].ravel()[0]
     file = picture_file(PICTURE.name, content.encode() if isinstance(content, str) else bytes(content))
     try:

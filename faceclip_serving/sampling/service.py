@@ -122,13 +122,16 @@ class Service:
         threads: Threads,
         networks: Networks,
         settings: Settings,
+        forgetful: Networks | None = None,
     ) -> None:
+        """`forgetful`: networks without memory, for requests that want to leave no trace; None: `networks` have none."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
         self._threads = threads
         self._networks = networks
+        self._forgetful = networks if forgetful is None else forgetful
         self._settings = settings
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
@@ -233,7 +236,7 @@ class Service:
         """The job's pictures wait to be drawn. Raises `InvalidRequest` where the schedule cannot be run."""
 
         def begin() -> Work:
-            encoded = encode(self._variant, self._networks, prepared)
+            encoded = encode(self._variant, self._networks if job.request.remember else self._forgetful, prepared)
             job.stamp("conditioned")
             if job.face_weights and self._variant.identity.name in encoded:
                 job.warnings += odd_ones_out(encoded[self._variant.identity.name])

@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any
 
 from faceclip_serving.models import adapter
-from faceclip_serving.models.marks import marker_of, verify
+from faceclip_serving.models.marks import marker_of, rules_of, verify
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._verify = partial(verify, marker_of(setup.settings, setup.variant))
+        marker, rules = marker_of(setup.settings, setup.variant), rules_of(setup.settings, setup.variant)
+        self._verify = partial(verify, marker, rules=rules)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._verify) for request in requests]

@@ -12,6 +12,8 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from faceclip_serving.audit.keys import REVOKED, own
+from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.tensors import Array, Signature
@@ -61,8 +63,10 @@ class TritonPythonModel:
             setup.variant,
             setup.placement,
             lambda component: setup.folder / component,
-            settings["encoding_cache_mb"] * 2**20,
+            0 if settings["consent"] == "require" else settings["encoding_cache_mb"] * 2**20,
             setup.call,
+            remembered_s=settings["encoding_cache_minutes"] * 60,
+            revoked=Revoked(own(settings, "revoked", REVOKED)),
         )
         networks = self._components.networks
         loop = StepLoop(lives, lambda inputs: networks[DENOISER](inputs)["noise_pred"], settings["denoiser_rows"], metrics)
@@ -73,7 +77,9 @@ class TritonPythonModel:
             "decoder": partial(decode_all, lives, networks),
         }
         self._threads = Threads(lives, work, metrics.lost_thread)
-        self._service = Service(setup.variant, setup.digest, loop, lives, self._threads, networks, settings)
+        self._service = Service(
+            setup.variant, setup.digest, loop, lives, self._threads, networks, settings, self._components.forgetful
+        )
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -18,6 +18,7 @@ from export.__main__ import main
 from export.checkpoint import download as downloading
 from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, download, fetch_from_hub
 from export.checkpoint.parts import MIT, NEEDED, PARTS, Digest, Part
+from faceclip_serving.contract.variants import VARIANTS
 
 CONTENT = b"a detector, say"
 FILE = "detector.onnx"
@@ -195,3 +196,11 @@ def test_offline_is_one_clear_line(tmp_path: Path) -> None:
 def test_command_refuses_without_consent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["download", "--to", str(tmp_path)]) == 1
     assert "error: parts face_clip_encoder, unet" in capsys.readouterr().err
+
+
+def test_a_variant_names_the_licences_that_its_weights_come_with() -> None:
+    assert set(NEEDED) == {variant.name for variant in VARIANTS.values() if variant.weights == "checkpoint"}
+    for variant in VARIANTS.values():
+        licences = {PARTS[part].license for part in NEEDED.get(variant.name, ())}
+        assert {each.name for each in licences} == set(variant.licence.names.values()) - {"Apache-2.0"}
+        assert variant.licence.commercial == (not any("no commercial use" in each.terms for each in licences))

@@ -77,3 +77,13 @@ def test_a_call_beyond_the_placements_bounds_is_refused_by_name(repository):
     rows = {**SIZES, "rows": CPU.denoiser_rows + 1}
     with pytest.raises(TensorError, match="denoiser input: tensor 'latents': axis 'rows' must be between 1 and 8, got 9"):
         opened(repository).networks[DENOISER](example_inputs(TINY_SDXL, components(TINY_SDXL)[DENOISER], rows))
+
+
+def test_the_networks_without_memory_compute_anew(repository):
+    found = Components(TINY_SDXL, CPU, lambda name: repository / CPU.folder(name), 2**24, remembered_s=60.0)
+    given_rows, memory = given(TEXT_ENCODER), found.networks[TEXT_ENCODER]
+    plain = found.forgetful[TEXT_ENCODER](given_rows)
+    assert len(memory) == 0
+    np.testing.assert_allclose(memory(given_rows)["pooled"], plain["pooled"], atol=1e-5)
+    assert len(memory) > 0
+    found.close()

@@ -1,10 +1,14 @@
+import time
+
 import numpy as np
 import pytest
 
+from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.models.encoding_cache import EncodingCache
+from faceclip_serving.models import encoding_cache
+from faceclip_serving.models.encoding_cache import EncodingCache, Forgetting
 
 SIGNATURES = components(TINY_SDXL)
 
@@ -96,3 +100,63 @@ def test_zero_bytes_switch_it_off():
     for _ in range(2):
         cache(text([1], [0], 0))
     assert encoder.rows == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- forgetting
+def test_a_row_lives_so_long_from_when_it_was_computed_however_often_it_is_used():
+    encoder, now = Encoder(TEXT_ENCODER), [0.0]
+    cache = EncodingCache(encoder, encoder.signature, 10**8, 60.0, lambda: now[0])
+    for now[0], rows in ((0.0, 1), (30.0, 1), (59.9, 1), (60.0, 2), (119.0, 2), (121.0, 3)):
+        assert same(cache(text([1], [0], 0)), Encoder(TEXT_ENCODER)(text([1], [0], 0)))
+        assert encoder.rows == rows
+    cache(text([2], [0], 0))
+    now[0] = 181.5
+    cache.forget_old()
+    assert len(cache) == 0 and cache._bytes == 0 and not cache._made
+
+
+def test_what_is_too_old_is_freed_though_nobody_asks():
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 10**8, 0.05)
+    cache(text([1], [0], 0))
+    assert len(cache) == 1
+    forgetting = Forgetting([cache], every_s=0.02)
+    until(lambda: len(cache) == 0)
+    forgetting.stop()
+
+
+def test_all_is_forgotten_when_somebody_takes_consent_back_and_for_a_while_nothing_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding_cache, "EMPTY_S", 0.5)
+    encoder, revoked = Encoder(TEXT_ENCODER), Revoked(tmp_path / "revoked")
+    cache = EncodingCache(encoder, encoder.signature, 10**8)
+    forgetting = Forgetting([cache], revoked, every_s=0.02)
+    cache(text([1], [0], 0))
+    time.sleep(0.1)
+    assert len(cache) == 1
+    for kind in ("consent", "subject"):
+        revoked.add(kind, "x")
+        until(lambda: len(cache) == 0)
+        cache(text([1], [0], 0))  # of a request that was let in before
+        until(lambda: len(cache) == 0)
+        time.sleep(0.6)
+        cache(text([1], [0], 0))
+        time.sleep(0.1)
+        assert len(cache) == 1
+    forgetting.stop()
+
+
+def test_a_list_that_cannot_be_looked_at_means_that_nothing_is_remembered(tmp_path):
+    encoder = Encoder(TEXT_ENCODER)
+    cache = EncodingCache(encoder, encoder.signature, 10**8)
+    cache(text([1], [0], 0))
+    (tmp_path / "file").write_text("")
+    forgetting = Forgetting([cache], Revoked(tmp_path / "file" / "revoked"), every_s=0.02)
+    until(lambda: len(cache) == 0)
+    forgetting.stop()
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

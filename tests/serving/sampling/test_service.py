@@ -100,6 +100,17 @@ class TestService:
     def in_flight(self, service):
         return self.report(self.ask(service, Status()))["in_flight"]
 
+    @pytest.mark.parametrize(("remember", "asked"), [(True, "memory"), (False, "forgetful")])
+    def test_a_request_says_whether_its_encodings_may_be_remembered(self, service, remember, asked):
+        made, seen = service(Denoiser(0.0)), []
+
+        def named(name):
+            return {key: lambda arrays, run=run: seen.append(name) or run(arrays) for key, run in NETWORKS.items()}
+
+        made._networks, made._forgetful = named("memory"), named("forgetful")
+        self.run(made, 1, remember=remember).get()
+        assert set(seen) == {asked} and len(seen) == 2
+
     def test_a_run_that_is_followed_reports_every_step_and_ends_with_the_same_latents(self, service):
         made = service(Denoiser(0.01))
         place = self.start(made, 1, previews=True)
