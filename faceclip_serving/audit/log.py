@@ -97,7 +97,7 @@ class AuditLog:
         self._key_name = fingerprint(key.public_key())
         self._purged_on: date | None = None
         self._waiting: list[_Entry] = []
-        self._adding, self._writing = threading.Lock(), threading.Lock()
+        self._changed, self._busy = threading.Condition(), False
         self._connection: sqlite3.Connection | None = None
         self._segment: Path | None = None
         try:
@@ -125,13 +125,9 @@ class AuditLog:
             entry = _Entry(canonical(record))
         except ValueError as error:
             raise AuditError(f"audit: expected what JSON can hold, got something else ({error})") from None
-        with self._adding:
+        with self._changed:
             self._waiting.append(entry)
-        with self._writing:  # whoever gets here first writes for all who wait
-            if not entry.done:
-                with self._adding:
-                    batch, self._waiting = self._waiting, []
-                self._write(batch)
+        self._written_with(entry)
         if entry.receipt is None:
             raise AuditError(f"audit: nothing is answered that cannot be recorded ({entry.error})")
         return entry.receipt
@@ -139,16 +135,45 @@ class AuditLog:
     def purge(self, before: date) -> list[str]:
         """Deletes the days before that one, but never the last; their names. The log says so itself. Raises `AuditError`."""
         try:
-            with self._writing, self._alone():
+            with self._own_turn(), self._alone():
                 return self._purge(before, self._current())
         except (OSError, sqlite3.Error) as error:
             raise AuditError(f"audit: {self.folder}: {error}") from None
 
     def close(self) -> None:
         """Nothing is appended any more."""
-        with self._writing:
+        with self._own_turn():
             self._leave()
             os.close(self._lock)
+
+    def _written_with(self, entry: _Entry) -> None:
+        """Returns when the entry is done: by this thread, which then writes for all who wait, or by another one before."""
+        with self._changed:
+            self._changed.wait_for(lambda: entry.done or not self._busy)
+            if entry.done:
+                return
+            self._busy = True
+            batch, self._waiting = self._waiting, []
+        try:
+            self._write(batch)
+        finally:
+            self._free()
+
+    @contextlib.contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        """No other thread writes meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
+            self._busy = True
+        try:
+            yield
+        finally:
+            self._free()
+
+    def _free(self) -> None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
 
     def _write(self, batch: Sequence[_Entry]) -> None:
         try:
