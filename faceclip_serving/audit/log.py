@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ BEGINNING = "0" * 64
 """`prev` of the first record."""
 PURGE = "purge"
 """`event` of the record that says which days were deleted."""
-_ENDING, _LOCK = ".sqlite", "lock"
+_ENDING, _LOCK, _SECTOR = ".sqlite", "lock", 512
+_DAY = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])\.sqlite")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records
   (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL, signature TEXT NOT NULL, key TEXT NOT NULL);
@@ -53,11 +55,11 @@ class AuditError(RuntimeError):
 
 def segments(folder: Path) -> list[Path]:
     """The files of the days, the oldest first."""
-    return sorted(folder.glob(f"????-??-??{_ENDING}"))
+    return sorted(path for path in folder.glob(f"*{_ENDING}") if _DAY.fullmatch(path.name))
 
 
 def day_of(segment: Path) -> date:
-    """Raises ValueError where that is no day's."""
+    """The day (UTC) of a segment."""
     return date.fromisoformat(segment.stem)
 
 
@@ -202,7 +204,8 @@ class AuditLog:
 
     def _current(self) -> Path:
         """Today's segment, or a later one where clocks ran ahead."""
-        return max([*segments(self.folder)[-1:], self.folder / f"{self._today().isoformat()}{_ENDING}"])
+        days = [name for name in os.listdir(self.folder) if _DAY.fullmatch(name)]
+        return self.folder / max([*days, f"{self._today().isoformat()}{_ENDING}"])
 
     def _append(self, segment: Path, contents: Sequence[bytes]) -> list[Receipt]:
         connection = self._open(segment)
@@ -219,7 +222,7 @@ class AuditLog:
                 rows.append((seq, body.decode(), head, signature, self._key_name))
                 receipts.append({"seq": seq, "head": head, "signature": signature, "key": self._key_name})
             connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-        _replace(self.folder / HEAD, json.dumps(receipts[-1]))
+        _write_head(self.folder / HEAD, receipts[-1])
         return receipts
 
     def _last(self, segment: Path) -> tuple[int, str]:
@@ -267,8 +270,10 @@ class AuditLog:
         self._connection = None
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    partial.replace(path)
+def _write_head(path: Path, receipt: Receipt) -> None:
+    """In place, since a new file takes longer than all else: what fits into a sector of a disk is written whole or not at all."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, json.dumps(receipt).encode().ljust(_SECTOR - 1) + b"\n", 0)
+    finally:
+        os.close(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -161,6 +162,14 @@ def _check_receipt(
 
 def _head(folder: Path) -> Mapping[str, Any] | str | None:
     """The last receipt, as the writer left it; why it cannot be read; None: there is none."""
+    found = _read_head(folder)
+    if isinstance(found, str):  # a writer may have been at it
+        time.sleep(0.05)
+        found = _read_head(folder)
+    return found
+
+
+def _read_head(folder: Path) -> Mapping[str, Any] | str | None:
     try:
         told = json.loads((folder / HEAD).read_text())
         return {"seq": int(told["seq"]), "head": str(told["head"]), "signature": str(told["signature"])}
