@@ -33,6 +33,13 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
     },
+    "faceclip_serving/sampling/probe.py": {
+        (
+            "for slot, tensor in zip(before[1:], registers[1:], strict=True):",
+            f"for slot, tensor in zip(before[1:], registers[1:]{each}):",
+        ): "registers are as many as `before` says"
+        for each in ("", ", strict=False")
+    },
     "faceclip_serving/sampling/reasons.py": {
         ("REASONS_KEPT = 1024", "REASONS_KEPT = 1025"): "how many is a choice; that they are bounded is tested",
     },
