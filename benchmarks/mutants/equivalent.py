@@ -33,6 +33,9 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
     },
+    "faceclip_serving/sampling/requests.py": {
+        ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
+    },
     "faceclip_serving/sampling/probe.py": {
         (
             "for slot, tensor in zip(before[1:], registers[1:], strict=True):",
