@@ -44,7 +44,8 @@ def verify(marker: Marker, arrays: Mapping[str, Array], rules: Mapping[str, Any]
     content = arrays[PICTURE.name].ravel()[0]
     file = picture_file(PICTURE.name, content.encode() if isinstance(content, str) else bytes(content))
     try:
-        report = verify_file(file, marker.signer.anchors if marker.signer is not None else "", marker.keys)
+        anchors = marker.signer.anchors if marker.signer is not None else ""
+        report = verify_file(file, anchors, marker.watermark.read if marker.watermark is not None else None)
     except UnreadablePicture as error:
         raise InvalidRequest(f"{PICTURE.name}: {error}") from None
     return {VERIFIED.name: json_tensor(report.as_json())}
