@@ -19,6 +19,7 @@ from ..contract.request import parse_request, reference_photos, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.detectors import Detector
+from ..face.photos import Pixels
 from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
 from ..marking.verify import input_credentials
@@ -59,11 +60,13 @@ def _prepare(
     photos = reference_photos(variant, arrays)
     consent = rule.of_request(job.request.consent if photos else None)
     job.consent = consent.told()
-    names: list[str | None] = job.audit.setdefault("references", [])
-    faces = [
-        prepare_face(photo, i, job.request.face_aligned, detect, lambda i, pixels: names.append(consent.check(i, pixels)))
-        for i, photo in enumerate(photos)
-    ]
+    names: list[str] = job.audit.setdefault("references", [])
+
+    def look(index: int, pixels: Pixels) -> None:
+        if (name := consent.check(index, pixels)) is not None:
+            names.append(name)
+
+    faces = [prepare_face(photo, i, job.request.face_aligned, detect, look) for i, photo in enumerate(photos)]
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]

@@ -79,6 +79,7 @@ def test_the_right_record_is_answered_with_a_receipt(pipe, record, keys, audit):
         assert told["references"] == record()["references"] and told["consent"]["id"] == record()["id"]
         assert told["outputs"][0]["sha256"] == made.provenance[0].sha256
         marks = made.details["marks"]["pictures"][0]
+        assert b"Apache-2.0" in made.files[0], "its credentials say what the weights allow"
         assert (told["outputs"][0]["mark_id"], told["outputs"][0]["manifest"]) == (marks["mark_id"], marks["manifest"])
         report = verify(audit, read_public(keys / AUDIT_PUBLIC, "key"), [made.receipt])
         assert report.whole and report.head

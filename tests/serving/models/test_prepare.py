@@ -1,0 +1,62 @@
+"""What `prepare` notes for the audit log and asks of consent; the rest is shown by the served pictures."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceclip_serving.audit.consent import NOT_ASKED, Rule
+from faceclip_serving.contract.errors import Refused
+from faceclip_serving.contract.request import request_tensors
+from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.models.prepare import prepare
+from faceclip_serving.models.prompts import load_tokenizer
+from tests.serving.audit.conftest import KEY, PHOTO, REFERENCES, record
+
+SQUARE = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
+__all__ = ["record"]
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def prepared(repository):
+    folder = repository / "prepare" / "1"
+    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_SDXL.tokens]
+
+    def made(rule=NOT_ASKED, photos=(SQUARE,), **values):
+        told = {"prompt": "x", "face_images": [png(photo) for photo in photos], "face_aligned": True, **values}
+        return json.loads(prepare(TINY_SDXL, tokenizers, YuNet(), "digest", request_tensors(**told), rule=rule)["job"][0])
+
+    return made
+
+
+def test_photographs_are_named_for_the_log_and_a_record_that_nobody_looks_at_is_told(prepared, record):
+    job = prepared(Rule(references=REFERENCES), consent=json.dumps(record()))
+    assert job["audit"] == {"references": [REFERENCES.of_photo(SQUARE)[0]]} and job["consent"] == {"mode": "off", "id": None}
+    assert any(warning.startswith("consent: this server does not look at records") for warning in job["warnings"])
+    assert prepared()["audit"] == {"references": []}, "without a key nothing is named"
+
+
+def test_consent_is_asked_of_each_photograph_and_the_log_hears_which_failed(prepared, record):
+    rule = Rule("require", (KEY.public_key(),), references=REFERENCES)
+    mine = json.dumps(record(expires="2099-01-01T00:00:00Z", references=[REFERENCES.of_photo(SQUARE)[0]]))
+    assert prepared(rule, consent=mine)["consent"]["id"] == "c-1"
+    with pytest.raises(Refused) as error:
+        prepared(rule, (SQUARE, PHOTO), consent=mine)
+    assert error.value.code == "consent.not_covered" and "face_images[1]" in str(error.value)
+    assert error.value.audit["references"] == [REFERENCES.of_photo(PHOTO)[0]]
+    assert error.value.audit["consent"]["id"] == "c-1"
+
+
+def test_a_record_without_a_photograph_has_no_effect(prepared, record):
+    job = prepared(Rule("require", (KEY.public_key(),)), (), consent=json.dumps(record(adult=False)), face_aligned=False)
+    assert job["consent"] == {"mode": "require", "id": None}
+    assert any(warning.startswith("consent: it has no effect here") for warning in job["warnings"])
