@@ -18,8 +18,9 @@ from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.callers import OPERATOR_KEY_VARIABLE
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.models import CONTROL, REPORT, VERIFIED
+from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, SAMPLER, VERIFY, model_name
 from faceclip_serving.contract.operations import Drain, Operation, Status, encode
-from faceclip_serving.contract.signatures import CONTROL, DEFAULT_DEPLOYMENT, REPORT, SAMPLER, VERIFIED, VERIFY, model_name
 
 from .direct import Connection, grpc_client
 

@@ -13,8 +13,8 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT
 from faceclip_serving.contract.parameters import PARAMETERS
-from faceclip_serving.contract.signatures import DEFAULT_DEPLOYMENT
 
 from .direct import Connection, grpc_client
 

@@ -15,7 +15,8 @@ import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from faceclip.wire import infer_arrays, infer_request
-from faceclip_serving.contract.signatures import CANCEL, REQUEST_ID, STREAM
+from faceclip_serving.contract.models import REQUEST_ID
+from faceclip_serving.contract.names import CANCEL, STREAM
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 
 from .requests import Kind, Task, Way

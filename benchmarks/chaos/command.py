@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
+from faceclip_serving.contract.names import FINISH, PREPARE, SAMPLER, UNARY
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.signatures import FINISH, PREPARE, SAMPLER, UNARY
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit, say

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
+from faceclip_serving.contract.names import STREAM, UNARY
 from faceclip_serving.contract.operations import Status
-from faceclip_serving.contract.signatures import STREAM, UNARY
 from server.control import ask
 from server.direct import Connection
 from server.keys import operator_parameters

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from faceclip_serving.contract.names import STREAM, UNARY
 from faceclip_serving.contract.operations import Status
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.signatures import STREAM, UNARY
 from faceclip_serving.face.photos import MAX_MEGAPIXELS
 from server.control import ask
 

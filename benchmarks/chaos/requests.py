@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from export.paths import ROOT
+from faceclip_serving.contract.names import STREAM, UNARY
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
-from faceclip_serving.contract.signatures import STREAM, UNARY
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 
 from ..measure.example import PHOTO

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from faceclip_serving.contract.names import UNARY
 from faceclip_serving.contract.operations import Status
-from faceclip_serving.contract.signatures import UNARY
 from server.control import ask
 from server.metrics import read_metrics
 from server.models import model_processes

@@ -33,8 +33,9 @@ from export.onnx.record import is_whole, read_metadata
 from export.onnx.wanted import PRECISIONS, WEIGHT_BITS, Export
 from export.outputs import replacing, require_file
 from export.paths import onnx_folder
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import TENSORRT, TRT_RTX, Placement, Runtime, placement_of, placements
-from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, installed

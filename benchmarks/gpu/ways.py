@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA
-from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

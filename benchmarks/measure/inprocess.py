@@ -12,19 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from export.paths import ROOT
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, DENOISER, FACE_ENCODER, PREPARE, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
-from faceclip_serving.contract.signatures import (
-    DEFAULT_DEPLOYMENT,
-    DENOISER,
-    FACE_ENCODER,
-    PREPARE,
-    TEXT_ENCODER,
-    VAE_DECODER,
-    components,
-)
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.face.detectors import YuNet

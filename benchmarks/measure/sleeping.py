@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from faceclip_serving.contract.signatures import SAMPLER
+from faceclip_serving.contract.names import SAMPLER
 
 from .sleeping_denoiser import AWAKE, SLEEP_FILE
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from faceclip_serving.contract.signatures import DENOISER
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.tensors import Array
 
 AWAKE = "awake"

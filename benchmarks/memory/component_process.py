@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import RUNTIMES
-from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure import gpu

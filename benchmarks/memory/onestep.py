@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ONNX_FILE, RUNTIMES
-from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.floor import component_sizes

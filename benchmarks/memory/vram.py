@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from export.commandline import add_checkpoint, add_placement, add_variant
 from export.paths import onnx_folder
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ONNX_FILE, Placement, placement_of
-from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from export.commandline import add_placement
 from export.paths import ASSETS, BUILD
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import Placement, placement_of
-from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from training.autoencoder import decode_pictures

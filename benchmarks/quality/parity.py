@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.commandline import add_checkpoint, add_variant
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import FACE_ENCODER, PREPARE, TEXT_ENCODER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
-from faceclip_serving.contract.signatures import FACE_ENCODER, PREPARE, TEXT_ENCODER, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -22,8 +22,9 @@ from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
 from export.outputs import require_file
 from export.paths import onnx_folder
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import Placement, placement_of
-from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import PREPARE
 from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.signatures import PREPARE
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.models.tensorrt_package import use
 

@@ -16,9 +16,10 @@ from export.commandline import add_checkpoint, add_variant
 from export.onnx.draw import SMALLEST_PSNR_DB
 from export.paths import PHOTOGRAPH, onnx_folder
 from export.quantize.sitting import PROMPTS, UNSEEN
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

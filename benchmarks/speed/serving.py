@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from export.commandline import add_checkpoint, add_variant
 from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.components import bounds, components
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE
-from faceclip_serving.contract.signatures import DENOISER, bounds, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

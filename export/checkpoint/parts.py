@@ -75,6 +75,10 @@ def _flux_tokenizer(folder: str, *files: str) -> Part:
     return Part(_FLUX_DEV, FLUX_NON_COMMERCIAL, tuple((f"{folder}/{file}",) for file in files), folder="flux")
 
 
+def _trustmark(file: str, size: int, digest: str) -> Part:
+    return Part("jean-is/trustmark-onnx", MIT, ((file,),), digest=Digest(size, digest), folder="trustmark")
+
+
 PARTS: Mapping[str, Part] = {
     "face_clip_encoder": Part(_FACECLIP, CC_BY_NC, (("model/face_clip_encoder.pt",),), strip_prefix="model."),
     "unet": Part(_FACECLIP, CC_BY_NC, (("model/unet.pt",),), strip_prefix="model."),
@@ -88,6 +92,12 @@ PARTS: Mapping[str, Part] = {
     "tokenizer": _tokenizer("tokenizer"),
     "tokenizer_2": _tokenizer("tokenizer_2"),
     "flux_vae": Part(_FLUX_DEV, FLUX_NON_COMMERCIAL, (("vae/diffusion_pytorch_model.safetensors",),), folder="flux"),
+    "trustmark_encoder": _trustmark(
+        "encoder_Q.onnx", 17_312_208, "19b3d1b25836130ffd78775a8f61539f993375d1823ef0e59ba5b8dffb4f892d"
+    ),
+    "trustmark_decoder": _trustmark(
+        "decoder_Q.onnx", 47_401_222, "ee3268f057c9dabef680e169302f5973d0589feea86189ed229a896cc3aa88df"
+    ),
     "flux_tokenizer": _flux_tokenizer("tokenizer", "vocab.json", "merges.txt"),
     "flux_tokenizer_2": _flux_tokenizer("tokenizer_2", "tokenizer.json"),
 }
@@ -97,3 +107,6 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "flux": ("face_t5_encoder", "dit", "flux_vae", "flux_tokenizer", "flux_tokenizer_2"),
 }
 """Variant -> the parts that it is made from."""
+
+OPTIONAL = ("trustmark_encoder", "trustmark_decoder")
+"""Parts that no variant is made from: they mark pictures where a server's setting `trustmark` says so."""

@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import (
     ONNX_FILE,
     PLACEMENT_NAMES,
@@ -31,7 +33,6 @@ from faceclip_serving.contract.placements import (
     placement_of,
     placements,
 )
-from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, placement_of
-from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants import VARIANTS
 

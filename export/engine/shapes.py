@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from faceclip_serving.contract.signatures import bounds
+from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
 from faceclip_serving.contract.variant import Variant
 
@@ -85,7 +85,7 @@ def shape_ranges(signature: Signature, limits: Bounds) -> dict[str, ShapeRange]:
         unbounded = sorted(set(tensor.dynamic_axes.values()) - limits.keys())
         if unbounded:
             raise EngineError(
-                f"{signature.name}: input '{tensor.name}' has axes {unbounded} without bounds; add them to signatures.bounds"
+                f"{signature.name}: input '{tensor.name}' has axes {unbounded} without bounds; add them to contract.components.bounds"
             )
         shapes = ShapeRange(*(tensor.shape({axis: limits[axis][i] for axis in limits}) for i in range(3)))
         if math.prod(shapes.max) > MAX_ELEMENTS:

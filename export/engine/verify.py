@@ -9,8 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
-from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

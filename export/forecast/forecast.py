@@ -14,18 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faceclip_serving.contract.components import bounds
+from faceclip_serving.contract.names import CANCEL, COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, UNARY, VAE_DECODER
 from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
-from faceclip_serving.contract.signatures import (
-    CANCEL,
-    COMPONENTS,
-    FINISH,
-    PREPARE,
-    SAMPLER,
-    STREAM,
-    UNARY,
-    VAE_DECODER,
-    bounds,
-)
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.adapters import Part, adapters, fuse

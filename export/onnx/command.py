@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import placement_of
-from faceclip_serving.contract.signatures import COMPONENTS
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from faceclip_serving.contract.components import FACE_INDEX, components
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import parse_request, request_tensors
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, FACE_INDEX, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.sampling.guidance import IDENTITY, UNCONDITIONAL

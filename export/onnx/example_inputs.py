@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from faceclip_serving.contract.signatures import ALIGNED_FACES, FACE_INDEX
+from faceclip_serving.contract.components import ALIGNED_FACES, FACE_INDEX
 from faceclip_serving.contract.tensors import Array, Signature, Tensor
 from faceclip_serving.contract.variant import Tokens, Variant
 

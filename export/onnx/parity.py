@@ -16,7 +16,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, multiples
+from faceclip_serving.contract.components import multiples
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variant import Variant
 

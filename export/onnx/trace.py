@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from faceclip_serving.contract.signatures import multiples
+from faceclip_serving.contract.components import multiples
 from faceclip_serving.contract.tensors import Bounds, Range
 
 from .errors import ExportError

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.placements import ONNX_FILE, Placement, placements
-from faceclip_serving.contract.signatures import bounds, components
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
 from faceclip_serving.contract.variant import Variant
 

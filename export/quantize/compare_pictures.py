@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.signatures import components
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 

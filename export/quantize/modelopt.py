@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.signatures import DENOISER, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

@@ -23,9 +23,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.signatures import COMPONENTS, components
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS

@@ -17,24 +17,16 @@ from pathlib import Path
 import numpy as np
 
 import faceclip_serving
-from faceclip_serving.contract import signatures
+from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
 from faceclip_serving.contract.placements import (
     CACHE_SUFFIX,
     ORT_CPU,
     PLAN_FILE,
     Placement,
     placement_of,
-)
-from faceclip_serving.contract.signatures import (
-    COMPONENTS,
-    DEFAULT_DEPLOYMENT,
-    ENSEMBLE,
-    PREPARE,
-    STREAM,
-    VAE_DECODER,
-    model_name,
 )
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variant import Variant
@@ -134,16 +126,16 @@ def _identity(
     return digest.hexdigest()
 
 
-def _preview_factors(variant: Variant, components: Path, placement: Placement) -> Array:
+def _preview_factors(variant: Variant, exported: Path, placement: Placement) -> Array:
     """Fitted to the ONNX decoder, whatever runtime the placement gives it."""
     from faceclip_serving.models.onnx_component import OnnxComponent  # here, since ONNX Runtime takes a second to import
 
     execution = placement.components[VAE_DECODER]
-    path = components / execution.precision / VAE_DECODER / ORT_CPU.artifact
+    path = exported / execution.precision / VAE_DECODER / ORT_CPU.artifact
     if not path.exists():
         cure = f"python -m export onnx --variant {variant.name} --component {VAE_DECODER} --precision {execution.precision}"
         raise RepositoryError(f"{VAE_DECODER}: expected {path}, to which previews are fitted; make it with `{cure}`")
-    decoder = OnnxComponent(path, signatures.components(variant)[VAE_DECODER], ORT_CPU.providers, {})
+    decoder = OnnxComponent(path, components(variant)[VAE_DECODER], ORT_CPU.providers, {})
     return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
 
 

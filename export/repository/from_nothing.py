@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.signatures import COMPONENTS, DEFAULT_DEPLOYMENT
 from faceclip_serving.contract.variant import Variant
 
 from ..checkpoint.committed import weights_folder

@@ -11,21 +11,12 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from faceclip_serving.contract.models import ensemble_steps, models
+from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT, ENSEMBLE, SAMPLER, STREAM, UNARY, model_name
 from faceclip_serving.contract.parameters import interface
 from faceclip_serving.contract.placements import CPU, Placement
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import SETTINGS
-from faceclip_serving.contract.signatures import (
-    COMPONENTS,
-    DEFAULT_DEPLOYMENT,
-    ENSEMBLE,
-    SAMPLER,
-    STREAM,
-    UNARY,
-    ensemble_steps,
-    model_name,
-    models,
-)
 from faceclip_serving.contract.tensors import Tensor
 from faceclip_serving.contract.variant import Variant
 

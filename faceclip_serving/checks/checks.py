@@ -114,7 +114,9 @@ class Checks:
         if self._faces is not None:
             for i, crop in enumerate(crops):
                 near, score = self._faces(crop)
-                sentence = f"face_images[{i}] shows somebody of whom this server makes no pictures; use another person's photographs"
+                sentence = (
+                    f"face_images[{i}] shows somebody of whom this server makes no pictures; use another person's photographs"
+                )
                 decisions.append(
                     _decision("faces", f"face_images[{i}]", REFUSE if near else ALLOW, "face_listed", score, sentence)
                 )

@@ -28,7 +28,9 @@ class Terms:
 
     def __init__(self, terms: Iterable[tuple[str, str]], ages: Sequence[str] = ()) -> None:
         self._ages = {words_of(each)[0] for each in ages if not is_unspaced(each)}
-        self._number = f"(?:[1-9]|1[0-7]|{'|'.join(sorted((each for each in ages if is_unspaced(each)), key=len, reverse=True)) or '0'})"
+        self._number = (
+            f"(?:[1-9]|1[0-7]|{'|'.join(sorted((each for each in ages if is_unspaced(each)), key=len, reverse=True)) or '0'})"
+        )
         self._exact: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
         self._stems: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
         self._split: dict[str, set[str]] = defaultdict(set)

@@ -130,7 +130,9 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PolicyError(f"policy: expected a file of a policy, '{path}' cannot be read ({error.strerror}); name another") from None
+        raise PolicyError(
+            f"policy: expected a file of a policy, '{path}' cannot be read ({error.strerror}); name another"
+        ) from None
 
 
 def _toml(content: bytes, path: Path) -> dict[str, Any]:

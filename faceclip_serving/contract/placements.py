@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from .architectures import FluxArchitecture, SDXLArchitecture
 from .errors import UserError
-from .signatures import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, SAMPLER, model_name
+from .names import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, SAMPLER, model_name
 from .variant import Variant
 
 ONNX_FILE = "model.onnx"

@@ -87,6 +87,8 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("watermark_psnr_db", 43.0, 34.0, 52.0, "strength of the invisible mark, as the PSNR that it leaves; higher is weaker",
              sampler=False, unit="dB"),
     _text("watermark_key", "", FileName(), "file of the invisible mark's keys, one a line: the first marks, all read (default: own)"),
+    _text("trustmark", "", FileName(), "folder of TrustMark's two networks, which then make and read the invisible mark (default: the own"
+          " one)"),
     _text("certificate", "", FileName(), "PEM file of the chain that signs pictures, the signer's first (default: own)"),
     _text("certificate_key", "", FileName(), "its key: a PEM file, or module:function or file.py:function (default: own)"),
     _text("timestamp_url", "", Text(1000), "authority that confirms the time of signatures; signing then needs it to answer"),

@@ -27,9 +27,6 @@ from .authority import KeysError, fingerprint, organisation_of, read_certificate
 from .metadata import GENERATED
 from .verify import read_credentials
 
-SOFT_BINDING = "io.faceclip-triton.tiles.1"
-"""Name of our mark in `c2pa.soft-binding`. It is in no public list of such names."""
-
 SignBytes = Callable[[bytes], bytes]
 """Signs with the certificate's key: ECDSA as DER or as two numbers side by side, Ed25519, or RSA-PSS with SHA-256."""
 
@@ -41,8 +38,8 @@ class Claim:
     system: str
     """Name of what made it."""
     version: str
-    mark_id: str | None
-    """Of its invisible mark, if it has one."""
+    mark: tuple[str, str] | None
+    """Of its invisible mark, if it has one: the name of its kind in `c2pa.soft-binding`, and its value there."""
     label: bool
     """Whether a visible label was drawn into it."""
     inputs: Sequence[Mapping[str, str]] = ()
@@ -110,10 +107,10 @@ def _manifest(name: str, claim: Claim) -> dict[str, Any]:
     if claim.label:
         actions.append({"action": "c2pa.edited", "softwareAgent": agent, "description": "a visible label was drawn"})
     assertions: list[dict[str, Any]] = []
-    if claim.mark_id is not None:
+    if claim.mark is not None:
+        kind, value = claim.mark
         actions.append({"action": "c2pa.watermarked.bound", "softwareAgent": agent})
-        block = {"scope": {}, "value": claim.mark_id}
-        assertions.append({"label": _BINDING, "data": {"alg": SOFT_BINDING, "blocks": [block], "pad": ""}})
+        assertions.append({"label": _BINDING, "data": {"alg": kind, "blocks": [{"scope": {}, "value": value}], "pad": ""}})
     if claim.notes:
         assertions.append({"label": _NOTES, "data": dict(claim.notes)})
     return {

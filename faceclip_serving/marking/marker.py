@@ -8,19 +8,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.marks import MARKS
 from ..contract.settings import Settings, marks_wanted
-from . import label, metadata, watermark
+from . import label, metadata
 from .authority import CERTIFICATE, CERTIFICATE_KEY, SELF_MADE, WATERMARK_KEY, KeysError, watermark_keys
 from .credentials import Claim, Signer
 from .verify import MIME_TYPES
+from .watermark import Tiles
+
+if TYPE_CHECKING:
+    from .trustmark import TrustMark
 
 Pixels = NDArray[np.uint8]
 """RGB, [height, width, 3]."""
@@ -47,9 +51,8 @@ class Marker:
     system: str
     version: str
     provider: str
-    keys: tuple[bytes, ...] = field(repr=False)
-    """Of the invisible mark; none: it is off."""
-    psnr_db: float
+    watermark: Tiles | TrustMark | None
+    """The invisible mark; None: it is off."""
     metadata: bool
     signer: Signer | None
     self_made: bool
@@ -70,12 +73,19 @@ class Marker:
                 settings["certificate_key"] or str(folder / CERTIFICATE_KEY),
                 settings["timestamp_url"],
             )
-        keys = watermark_keys(Path(settings["watermark_key"] or folder / WATERMARK_KEY)) if WATERMARK in wanted else ()
+        mark: Tiles | TrustMark | None = None
+        if WATERMARK in wanted and settings["trustmark"]:
+            from .trustmark import TrustMark  # here, since the own mark needs no ONNX Runtime
+
+            mark = TrustMark(Path(settings["trustmark"]))
+        elif WATERMARK in wanted:
+            keys = watermark_keys(Path(settings["watermark_key"] or folder / WATERMARK_KEY))
+            mark = Tiles(keys, settings["watermark_psnr_db"])
         provider = settings["provider"] or (signer.organisation if signer is not None else SELF_MADE)
         if not provider.isprintable():
             raise KeysError(f"provider: expected printable characters, got {provider!r}")
         return cls(
-            system, version, provider, keys, settings["watermark_psnr_db"], METADATA in wanted, signer, own,
+            system, version, provider, mark, METADATA in wanted, signer, own,
             settings["visible_label"], settings["label_corner"],
         )  # fmt: skip
 
@@ -92,20 +102,20 @@ class Marker:
         What cannot be marked or signed raises: there is no picture without.
         """
         begun = time.monotonic()
-        name, mark_id, psnr_db = secrets.token_hex(16), None, None
+        name, mark_id, psnr_db, bound = secrets.token_hex(16), None, None, None
         shown = label.joined(self.visible_label, wanted_label)
         image = label.draw(image, shown, self.label_corner)
-        layout = watermark.layout_of(*image.shape[:2]) if self.keys else None
-        if layout is not None:
-            mark_id = name[: layout.id_digits]
-            image, psnr_db = watermark.embed(image, int(mark_id, 16), self.keys[0], self.psnr_db)
+        if self.watermark is not None and (digits := self.watermark.id_digits(*image.shape[:2])) is not None:
+            mark_id = name[:digits]
+            image, psnr_db = self.watermark.embed(image, mark_id)
+            bound = self.watermark.soft_binding, self.watermark.value(mark_id)
         packet = metadata.packet(self.provider, name, self.system, self.version) if self.metadata else b""
         paused = time.monotonic()
         file = encode(image, packet)
         resumed = time.monotonic()
         manifest = None
         if self.signer is not None:
-            claim = Claim(self.system, self.version, mark_id, shown != "none", inputs)
+            claim = Claim(self.system, self.version, bound, shown != "none", inputs)
             file, manifest = self.signer.sign(file, MIME_TYPES[output_format], claim)
         record = {
             "id": name,
@@ -119,7 +129,7 @@ class Marker:
     def told(self) -> dict[str, Any]:
         """What is on, and what is off, for details and status."""
         on = {
-            WATERMARK: bool(self.keys),
+            WATERMARK: self.watermark is not None,
             METADATA: self.metadata,
             CREDENTIALS: self.signer is not None,
             "visible_label": self.visible_label != "none",
@@ -133,6 +143,7 @@ class Marker:
         return {
             "on": [name for name, is_on in on.items() if is_on],
             "off": [name for name, is_on in on.items() if not is_on],
+            "watermark": self.watermark and self.watermark.soft_binding,
             "provider": self.provider,
             "credentials": credentials,
         }

@@ -9,15 +9,18 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from . import metadata
 from .metadata import GENERATED, Label
+
+if TYPE_CHECKING:
+    from .watermark import Found, Pixels  # whoever has no key needs no OpenCV
 
 MAX_BYTES = 32 * 2**20
 MAX_MEGAPIXELS = 64
@@ -59,7 +62,7 @@ class Mark:
     why: str
     mark_id: str = ""
     confidence: float = 0.0
-    """Standard deviations over chance; see `watermark.Found`."""
+    """Standard deviations over chance."""
     mirrored: bool = False
 
 
@@ -106,16 +109,17 @@ class Report:
         return {**asdict(self), "found": self.found, "doubtful": self.doubtful, "conclusion": self.conclusion}
 
 
-def verify(file: bytes, anchors: str = "", keys: Sequence[bytes] = ()) -> Report:
+def verify(file: bytes, anchors: str = "", read_mark: Callable[[Pixels], Found | None] | None = None) -> Report:
     """What a picture's file bears. Raises `UnreadablePicture`.
 
-    `anchors`: certificates in PEM whose signatures count as of a known signer. `keys`: of invisible marks; none: not read.
+    `anchors`: certificates in PEM whose signatures count as of a known signer. `read_mark`: finds the invisible mark; None: it is not
+    read.
     """
     image, problem = _opened(file)
     label = metadata.read(_packet(image))
     credentials = read_credentials(file, str(image.format), anchors)
     report = Report(
-        str(image.format), *image.size, credentials, label, _mark(image, problem, keys), [problem] if problem else []
+        str(image.format), *image.size, credentials, label, _mark(image, problem, read_mark), [problem] if problem else []
     )
     behind = _bytes_behind(file, str(image.format))
     if behind:
@@ -228,24 +232,29 @@ def _named_mark(manifest: dict[str, Any]) -> str:
     for each in manifest.get("assertions", []):
         if str(each.get("label", "")).startswith("c2pa.soft-binding"):
             for block in each.get("data", {}).get("blocks", []):
-                return str(block.get("value", ""))
+                return _mark_id(str(block.get("value", "")))
     return ""
 
 
+def _mark_id(value: str) -> str:
+    """The id in the value of a soft binding. TrustMark's is the number of its schema, a star, and bits."""
+    schema, star, bits = value.partition("*")
+    if not (star and schema.isdecimal() and bits and set(bits) <= {"0", "1"}):
+        return value
+    digits = len(bits) // 4
+    return f"{int(bits[: 4 * digits] or '0', 2):0{digits}x}"
+
+
 # ------------------------------------------------------------------------------------------------------------------- the mark
-def _mark(image: Image.Image, problem: str, keys: Sequence[bytes]) -> Mark:
-    if not keys:
+def _mark(image: Image.Image, problem: str, read_mark: Callable[[Pixels], Found | None] | None) -> Mark:
+    if read_mark is None:
         return Mark("not_read", "the key of the mark is not known here; the server that made the picture has it")
     if problem:
         return Mark("not_read", problem)
-    from . import watermark  # here, since a client without the key needs no OpenCV
-
-    pixels = np.asarray(image.convert("RGB"), np.uint8)
-    for key in keys:
-        found = watermark.read(pixels, key, watermark.SEARCH_S / len(keys))
-        if found is not None:
-            return Mark("found", "read from the picture itself, by its key", found.mark_id, found.confidence, found.mirrored)
-    return Mark("none", f"no mark of these keys was found; {NOTHING}")
+    found = read_mark(np.asarray(image.convert("RGB"), np.uint8))
+    if found is None:
+        return Mark("none", f"no mark was found that can be read here; {NOTHING}")
+    return Mark("found", "read from the picture itself", found.mark_id, found.confidence, found.mirrored)
 
 
 # ------------------------------------------------------------------------------------------------------------- end of the file

@@ -21,10 +21,11 @@ import triton_python_backend_utils as pb_utils
 from ..contract.callers import SECRET, Caller, caller, check_own, own_secret
 from ..contract.digest import DIGEST_FILE, package_digest
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Refused, Stopping
+from ..contract.models import models
+from ..contract.names import PUBLIC, SAMPLER, model_name
 from ..contract.placements import Placement, placement_of
 from ..contract.request import check_names
 from ..contract.settings import Settings, resolve
-from ..contract.signatures import PUBLIC, SAMPLER, model_name, models
 from ..contract.tensors import Array, Signature, Tensor
 from ..contract.variant import Variant
 from ..contract.variants import VARIANTS

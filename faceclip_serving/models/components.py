@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from ..contract.components import bounds, components, usual_sizes
+from ..contract.names import COMPONENTS, ENCODERS, VAE_DECODER
 from ..contract.placements import Placement
-from ..contract.signatures import COMPONENTS, ENCODERS, VAE_DECODER, bounds, components, usual_sizes
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..sampling.networks import Networks, Run

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..contract.signatures import FACE_INDEX
+from ..contract.components import FACE_INDEX
 from ..contract.tensors import Array, Signature
 
 Row = tuple[Array, ...]

@@ -28,7 +28,12 @@ STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "condition
 
 
 def finish(
-    variant: Variant, placement: Placement, digest: str, marker: Marker, arrays: Mapping[str, Array], checks: Checks | None = None
+    variant: Variant,
+    placement: Placement,
+    digest: str,
+    marker: Marker,
+    arrays: Mapping[str, Array],
+    checks: Checks | None = None,
 ) -> dict[str, Array]:
     """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report.
 

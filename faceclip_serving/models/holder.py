@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..contract import operations
+from ..contract.names import SAMPLER
 from ..contract.operations import Leave, Operation, Renew
-from ..contract.signatures import SAMPLER
 from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0

@@ -8,9 +8,9 @@ import cv2
 
 from .. import __version__
 from ..contract.errors import InvalidRequest
+from ..contract.models import PICTURE, VERIFIED
 from ..contract.request import picture_file
 from ..contract.settings import Settings
-from ..contract.signatures import PICTURE, VERIFIED
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..marking.marker import Marker
@@ -33,7 +33,8 @@ def verify(marker: Marker, arrays: Mapping[str, Array]) -> dict[str, Array]:
     content = arrays[PICTURE.name].ravel()[0]
     file = picture_file(PICTURE.name, content.encode() if isinstance(content, str) else bytes(content))
     try:
-        report = verify_file(file, marker.signer.anchors if marker.signer is not None else "", marker.keys)
+        anchors = marker.signer.anchors if marker.signer is not None else ""
+        report = verify_file(file, anchors, marker.watermark.read if marker.watermark is not None else None)
     except UnreadablePicture as error:
         raise InvalidRequest(f"{PICTURE.name}: {error}") from None
     return {VERIFIED.name: json_tensor(report.as_json())}

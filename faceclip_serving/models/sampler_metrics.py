@@ -17,7 +17,7 @@ class SamplerMetrics:
     def __init__(self, metrics: Metrics, settings: Settings, digest: str) -> None:
         self._metrics = metrics  # keeps the families alive
         self._active = metrics.gauge("active_requests", "requests that share the denoiser's ticks")
-        self._waiting = metrics.gauge("waiting_requests", "admitted requests that wait for a place")
+        self._waiting = metrics.gauge("waiting_requests", "admitted requests that are not in the denoiser yet")
         text = "requests that hold a place, by state"
         self._states = {state: metrics.gauge("requests", text, state=state.value) for state in list(State)[:-1]}
         for name in ("max_active", "max_waiting", "denoiser_rows"):

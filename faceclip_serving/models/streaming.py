@@ -10,16 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ..contract import operations
+from ..contract.models import CONTROL, Step, ensemble_steps
+from ..contract.names import FINISH, PREPARE, SAMPLER
 from ..contract.operations import Follow, Start
 from ..contract.request import to_wire
-from ..contract.signatures import (
-    CONTROL,
-    FINISH,
-    PREPARE,
-    SAMPLER,
-    Step,
-    ensemble_steps,
-)
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
@@ -59,9 +53,7 @@ def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
     return {name: known[bound_to] for name, bound_to in step.inputs.items() if bound_to in known}
 
 
-def _preview(
-    factors: Array, marker: Marker, cells: int, latents: Array | None, request: Mapping[str, Any]
-) -> dict[str, Array]:
+def _preview(factors: Array, marker: Marker, cells: int, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:
     """Marked like the pictures themselves, as far as its size allows."""
     if latents is None:
         return {}

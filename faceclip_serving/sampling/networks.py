@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..contract.signatures import ENCODERS, VAE_DECODER, components
+from ..contract.components import components
+from ..contract.names import ENCODERS, VAE_DECODER
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from .life import Lives

@@ -17,6 +17,8 @@ from ..contract import operations
 from ..contract.callers import Caller, check_own
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
+from ..contract.models import CONTROL, JOB
+from ..contract.names import SAMPLER
 from ..contract.operations import (
     FOR_OPERATORS,
     Admit,
@@ -33,7 +35,6 @@ from ..contract.operations import (
     Status,
 )
 from ..contract.settings import Settings
-from ..contract.signatures import CONTROL, JOB, SAMPLER
 from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.references import odd_ones_out

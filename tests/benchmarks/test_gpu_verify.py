@@ -19,9 +19,9 @@ from export.engine.build import plan_placements
 from export.engine.errors import EngineError
 from export.onnx.errors import ParityError
 from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, TENSORRT, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models import tensorrt_package
 from faceclip_serving.models.tensorrt_package import Card

@@ -82,7 +82,7 @@ def test_without_a_server_the_mark_is_not_read() -> None:
 
 
 def test_with_the_key_no_server_is_asked(transport: GrpcTransport, server: TritonDouble) -> None:
-    assert verify_picture(saved_again(marked()), transport, mark_keys=marker().keys).mark.state == "found"
+    assert verify_picture(saved_again(marked()), transport, mark_keys=marker().watermark.keys).mark.state == "found"
     assert server.verified == []
 
 
@@ -135,7 +135,7 @@ def test_the_report_as_text_and_as_json(
 
 def test_offline_and_with_keys_in_files(files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys, root = tmp_path / "keys", tmp_path / "root.pem"
-    keys.write_text("\n".join(key.hex() for key in marker().keys))
+    keys.write_text("\n".join(key.hex() for key in marker().watermark.keys))
     root.write_text(marker().signer.anchors)
     assert main(["verify", "--offline", files["again"]]) == 3
     assert main(["verify", "--mark-key", str(keys), files["again"]]) == 0

@@ -28,12 +28,13 @@ from tritonclient.utils import serialize_byte_tensor
 from export.repository.render import render
 from faceclip.wire import IMAGE_ENCODING
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.models import PREVIEW_IMAGE, PROGRESS
+from faceclip_serving.contract.names import CANCEL, STREAM, VERIFY
 from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request, reference_photos
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
-from faceclip_serving.contract.signatures import CANCEL, PREVIEW_IMAGE, PROGRESS, STREAM, VERIFY
 from faceclip_serving.marking.authority import make
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.marks import marker_of, verify

@@ -10,6 +10,8 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from faceclip_serving.contract.callers import OPERATOR_KEY, SECRET
+from faceclip_serving.contract.models import CONTROL, REPORT
+from faceclip_serving.contract.names import PUBLIC, SAMPLER
 from faceclip_serving.contract.operations import (
     FOR_OPERATORS,
     OPERATIONS,
@@ -26,7 +28,6 @@ from faceclip_serving.contract.operations import (
     Status,
     encode,
 )
-from faceclip_serving.contract.signatures import CONTROL, PUBLIC, REPORT, SAMPLER
 
 from .callers import inputs, metrics, places, status, until
 

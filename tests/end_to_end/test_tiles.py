@@ -14,9 +14,9 @@ from export.paths import onnx_folder
 from export.repository.assemble import assemble
 from export.repository.render import render
 from faceclip import FaceCLIPPipeline
+from faceclip_serving.contract.names import SAMPLER, VAE_DECODER
 from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import SAMPLER, VAE_DECODER
 from faceclip_serving.contract.tensors import Range, bytes_tensor
 from server.process import Ports, TritonServer
 

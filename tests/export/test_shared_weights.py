@@ -11,8 +11,8 @@ import pytest
 
 from export.__main__ import main
 from export.quantize.modelopt import _run_modelopt
+from faceclip_serving.contract.names import VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX
-from faceclip_serving.contract.signatures import VAE_DECODER
 
 needs_rtx = pytest.mark.skipif(
     find_spec(TRT_RTX.package) is None or find_spec("polygraphy") is None,

@@ -116,6 +116,8 @@ def test_it_starts_is_healthy_draws_drains_and_stops(image, repository, tmp_path
         details = draw(ports, variant)
         assert (details["variant"], details["placement"]) == (variant, SERVED[variant])
         assert details["emulated"]["denoiser"].endswith("on tensorrt")
+        assert details["marks"]["off"] == ["visible_label"]
+        assert (image.workdir / "state" / "marks" / "certificate.key").exists(), "own keys are where a volume keeps them"
         started = processes(server.pid)
         assert len(started) > 7  # the server and its Python models
         drained = image.run("python3", "-m", "server", "drain", "--url", f"localhost:{ports.grpc}")

@@ -21,8 +21,9 @@ from export.__main__ import COMMANDS
 from export.engine.shapes import engine_bounds, shape_ranges
 from export.onnx.sources import reached
 from export.repository.render import render
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, ENSEMBLE, SAMPLER, UNARY
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import COMPONENTS, ENSEMBLE, SAMPLER, UNARY, components
 from faceclip_serving.contract.variants import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
@@ -194,13 +195,20 @@ def compose():
     return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
-def test_the_served_container_has_a_gpu_shared_memory_of_its_own_and_nothing_it_can_write(compose):
+def test_the_served_container_has_a_gpu_shared_memory_of_its_own_and_can_write_its_keys_alone(compose):
     service = compose["services"]["faceclip"]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
     assert re.fullmatch(r"\d+gb", service["shm_size"]) and service["ipc"] == "private"
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and "no-new-privileges:true" in service["security_opt"]
-    assert [volume.endswith(":/models:ro") for volume in service["volumes"]] == [True]
+    repository, state = service["volumes"]
+    assert repository.endswith(":/models:ro")
+    name, folder = state.split(":")
+    assert name in compose["volumes"], "outlives the container"
+    environment = dict(word.split("=", 1) for kind, words in instructions() if kind == "ENV" for word in words.split())
+    assert environment["FACECLIP_MARKS_FOLDER"].startswith(f"{folder}/")
+    (own,) = (words.split(" chown ")[1].split() for kind, words in instructions() if kind == "RUN" and " chown " in words)
+    assert own[0] == dict(instructions())["USER"] and folder.rpartition("/")[2] in own, "a new volume gets the folder's owner"
     assert not {"privileged", "network_mode", "pid", "user"} & set(service)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -220,6 +220,39 @@ def _activity(luma: _Plane) -> _Plane:
     mean = cv2.blur(luma, (7, 7))
     spread = np.sqrt(np.maximum(cv2.blur(luma * luma, (7, 7)) - mean * mean, 0.0))
     return np.asarray(cv2.blur(np.clip(0.45 + spread / 12.0, 0.0, 1.8), (5, 5)))
+
+
+# -------------------------------------------------------------------------------------------------------------------- the mark
+@dataclass(frozen=True)
+class Tiles:
+    """This mark, as a server puts it on pictures and reads it. May be used by several threads."""
+
+    keys: tuple[bytes, ...] = field(repr=False)
+    """At least one; the first marks, all are read."""
+    psnr_db: float = 43.0
+    """See `embed`."""
+    soft_binding: ClassVar[str] = "io.faceclip-triton.tiles.1"
+    """Its name in credentials. It is in no public list of such names."""
+
+    def id_digits(self, height: int, width: int) -> int | None:
+        """Hexadecimal digits of a mark's id; None for a picture that is too small."""
+        layout = layout_of(height, width)
+        return None if layout is None else layout.id_digits
+
+    def value(self, mark_id: str) -> str:
+        """How credentials name the mark."""
+        return mark_id
+
+    def embed(self, image: Pixels, mark_id: str) -> tuple[Pixels, float]:
+        """A copy of `image` that bears `mark_id`, and the PSNR in dB between the two."""
+        return embed(image, int(mark_id, 16), self.keys[0], self.psnr_db)
+
+    def read(self, image: Pixels) -> Found | None:
+        """The mark of one of the keys. Spends little more than `SEARCH_S` seconds."""
+        for key in self.keys:
+            if (found := read(image, key, SEARCH_S / len(self.keys))) is not None:
+                return found
+        return None
 
 
 # -------------------------------------------------------------------------------------------------------------------- reading

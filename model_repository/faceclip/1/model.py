@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from faceclip_serving.contract.signatures import ENSEMBLE
+from faceclip_serving.contract.names import ENSEMBLE
 from faceclip_serving.models import adapter
 from faceclip_serving.models.front import Front
 from faceclip_serving.models.streaming import Arrays, Call, Flow

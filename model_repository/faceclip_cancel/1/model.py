@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.models import ENDED, REQUEST_ID
 from faceclip_serving.contract.operations import Cancel
-from faceclip_serving.contract.signatures import ENDED, REQUEST_ID
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.models import adapter
 from faceclip_serving.models.holder import asking

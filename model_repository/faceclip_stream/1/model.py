@@ -19,7 +19,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         factors, marker = np.load(setup.folder / PREVIEW_FILE), marker_of(setup.settings, setup.variant)
-        self._front = Front(setup, partial(stream, setup.variant, factors, marker, policy_of(setup.settings).most_preview_cells))
+        self._front = Front(
+            setup, partial(stream, setup.variant, factors, marker, policy_of(setup.settings).most_preview_cells)
+        )
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

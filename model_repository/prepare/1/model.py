@@ -1,4 +1,4 @@
-"""First step of the ensemble: checks the request, by the policy too, finds and aligns faces, tokenises. Several requests at once, see `Lanes`.
+"""First step of the ensemble: checks the request, by the policy too, finds and aligns faces, tokenises. Several at once, see `Lanes`.
 
 Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Photographs keep
 cores busy for seconds, so whoever needs a core for a millisecond, such as a refusal, a step or a probe, goes before them.

@@ -12,8 +12,8 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.schedules import make_scheduler
-from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.models import adapter
 from faceclip_serving.models.components import Components

@@ -21,9 +21,9 @@ from export.checkpoint.tokenizers import TokenizerError, tokenizer_folders, writ
 from export.onnx.export import export_component
 from export.onnx.wanted import Export, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
 
 

@@ -17,7 +17,7 @@ import pytest
 from export.__main__ import main
 from export.checkpoint import download as downloading
 from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, download, fetch_from_hub
-from export.checkpoint.parts import MIT, NEEDED, PARTS, Digest, Part
+from export.checkpoint.parts import MIT, NEEDED, OPTIONAL, PARTS, Digest, Part
 
 CONTENT = b"a detector, say"
 FILE = "detector.onnx"
@@ -82,8 +82,8 @@ def test_parts_of_two_families_do_not_overwrite_each_other(tmp_path: Path) -> No
     assert ("black-forest-labs/FLUX.1-dev", "vae/diffusion_pytorch_model.safetensors") in hub.asked
 
 
-def test_every_part_is_needed_by_some_variant_and_every_needed_one_is_known() -> None:
-    assert {part for parts in NEEDED.values() for part in parts} == set(PARTS)
+def test_every_part_is_needed_by_some_variant_or_optional_and_every_needed_one_is_known() -> None:
+    assert {part for parts in NEEDED.values() for part in parts} | set(OPTIONAL) == set(PARTS)
 
 
 @pytest.mark.usefixtures("open_part")

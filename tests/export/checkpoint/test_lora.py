@@ -19,8 +19,9 @@ from export.onnx import export as to_onnx
 from export.onnx import parity
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
+from faceclip_serving.contract.components import bounds, components
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, bounds, components
 from faceclip_serving.contract.variants import VARIANTS
 from tests.export.checkpoint.kohya_names import kohya_name
 from tests.export.micro import MICRO

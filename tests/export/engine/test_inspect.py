@@ -14,9 +14,10 @@ from export.networks.components import network
 from export.onnx.graph_precision import ONNX_PRODUCTS
 from export.onnx.wanted import PRECISIONS
 from export.quantize.modelopt import MODES, SMALLEST_SHARE, excluded_nodes
+from faceclip_serving.contract.components import bounds
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.sdxl import SDXL
-from faceclip_serving.contract.signatures import DENOISER, bounds
 from faceclip_serving.contract.variants import VARIANTS
 
 NOT_TOLD = "N/A due to dynamic shapes"

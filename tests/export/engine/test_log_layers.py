@@ -19,9 +19,9 @@ from export.networks.components import network
 from export.onnx import graph
 from export.onnx.integer_weights import quantize
 from export.onnx.wanted import WEIGHT_BITS
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 
 from ..micro import MICRO

@@ -10,9 +10,10 @@ from export.engine.errors import EngineError
 from export.engine.verify import require_alike, verify_picture
 from export.onnx import parity
 from export.onnx.draw import draw, psnr_db
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, components
 
 
 def opener(folder, spoil=lambda component, outputs: outputs):

@@ -21,9 +21,9 @@ from export.engine.record import (
     reasons_to_build,
 )
 from export.engine.shapes import ALL_SIZES, Sizes, bounds_document
+from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")

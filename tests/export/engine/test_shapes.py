@@ -15,17 +15,10 @@ from export.engine.shapes import (
     parse_size,
     shape_ranges,
 )
+from faceclip_serving.contract.components import bounds, components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import (
-    COMPONENTS,
-    DENOISER,
-    FACE_ENCODER,
-    TEXT_ENCODER,
-    VAE_DECODER,
-    bounds,
-    components,
-)
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants import VARIANTS
 

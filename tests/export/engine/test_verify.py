@@ -6,9 +6,10 @@ from export.engine.agreement import verify_cases, verify_run
 from export.engine.shapes import Sizes, engine_bounds
 from export.networks.components import network
 from export.onnx import parity
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import DENOISER, FACE_ENCODER, components
 from faceclip_serving.contract.variants import VARIANTS
 
 SIGNATURE = components(TINY_SDXL)[FACE_ENCODER]

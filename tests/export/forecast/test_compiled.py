@@ -7,8 +7,8 @@ import pytest
 from export.engine.record import Purpose
 from export.forecast import compiled
 from export.forecast.compiled import Build, figures, keep, read
+from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 
 SIDES = {"latent_height": 144, "latent_width": 144}

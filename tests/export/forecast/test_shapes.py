@@ -9,7 +9,8 @@ import pytest
 
 from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, VAE_DECODER, components
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants import VARIANTS
 from tests.benchmarks.graphs import chain
 

@@ -13,8 +13,9 @@ from export.networks.sdxl import FaceEncoder
 from export.onnx.example_inputs import example_inputs
 from export.onnx.wanted import PRECISIONS
 from export.quantize.modelopt import MODES
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.variants import VARIANTS
 from tests.export.micro import MICRO
 

@@ -10,9 +10,10 @@ from export.networks.components import build
 from export.onnx.example_inputs import example_inputs
 from export.onnx.parity import Case, Finding, ParityError, cases, compare, compare_alone, onnx_run, require, torch_run
 from export.onnx.wanted import traced_bounds
+from faceclip_serving.contract.components import bounds, components, multiples
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, bounds, components, multiples
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.onnx_component import OnnxComponent
 

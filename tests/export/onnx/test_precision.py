@@ -17,8 +17,9 @@ from export.onnx.precision import (
     attention,
     to_half,
 )
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, FACE_ENCODER, VAE_DECODER, components
 from tests.export.micro import MICRO
 
 

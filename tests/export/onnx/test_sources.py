@@ -10,7 +10,7 @@ from export.onnx.export import export_component
 from export.onnx.sources import PACKAGES, digest, reached
 from export.onnx.wanted import Export
 from export.paths import ROOT
-from faceclip_serving.contract.signatures import FACE_ENCODER
+from faceclip_serving.contract.names import FACE_ENCODER
 from tests.export.micro import MICRO
 
 EXPORTER = "export.onnx.export"
@@ -97,7 +97,7 @@ def test_the_exporters_sources_are_all_that_it_works_by_and_nothing_of_serving_o
         f"export/onnx/{name}.py" for name in ("trace", "graph", "precision", "integer_weights", "parity", "example_inputs")
     }
     networks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export/networks").rglob("*.py")}
-    assert weights | steps | networks | {"faceclip_serving/contract/signatures.py"} <= found
+    assert weights | steps | networks | {"faceclip_serving/contract/components.py"} <= found
     rooms = {"faceclip_serving/contract", "export/checkpoint", "export/networks", "export/networks/faceclip", "export/onnx"}
     tops = {"export", "faceclip_serving"}
     assert {str(Path(name).parent) for name in found} == rooms | tops

@@ -24,9 +24,9 @@ from export.quantize import calibration
 from export.quantize import modelopt as quantize
 from export.quantize.sitting import Sitting
 from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER
 from faceclip_serving.contract.variants import VARIANTS
 
 SITTING = Sitting(prompts=("a red coat",), steps=2, size=(64, 64))

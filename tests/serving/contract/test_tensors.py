@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from faceclip_serving.contract.components import bounds, components, usual_sizes
+from faceclip_serving.contract.models import ensemble_steps, models
+from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, bounds, components, ensemble_steps, models, usual_sizes
 from faceclip_serving.contract.tensors import DType, Range, Signature, Tensor, TensorError
 from faceclip_serving.contract.variants import VARIANTS
 

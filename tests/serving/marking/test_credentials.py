@@ -18,8 +18,17 @@ from faceclip_serving.marking import authority
 from faceclip_serving.marking.authority import AlreadyThere, KeysError, make, watermark_keys
 from faceclip_serving.marking.credentials import _PROBE, Claim, Signer
 from faceclip_serving.marking.verify import read_credentials
+from faceclip_serving.marking.watermark import Tiles
 
-CLAIM = Claim("system", "1", "0123456789abcdef", True, [{"manifest": "urn:c2pa:of-a-photograph"}], {"licence": "Apache-2.0"})
+MARK = (Tiles.soft_binding, "0123456789abcdef")
+CLAIM = Claim(
+    "system",
+    "1",
+    (Tiles.soft_binding, "0123456789abcdef"),
+    True,
+    [{"manifest": "urn:c2pa:of-a-photograph"}],
+    {"licence": "Apache-2.0"},
+)
 NOW = datetime.datetime.now(datetime.UTC)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from faceclip_serving.marking.authority import KeysError
 from faceclip_serving.marking.verify import verify
+from faceclip_serving.marking.watermark import Tiles
 
 from .conftest import marked
 
@@ -18,7 +19,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_a_picture_has_all_marks_in_every_format(marker, portrait, output_format):
     made = marked(marker, portrait, output_format)
-    report = verify(made.file, marker.signer.anchors, marker.keys)
+    report = verify(made.file, marker.signer.anchors, marker.watermark.read)
     assert report.format == output_format and report.found and not report.doubtful and not report.warnings
     assert report.credentials.state == "trusted" and report.credentials.manifest == made.record["manifest"]
     assert report.label.aigc["ProduceID"] == made.record["id"] and report.label.aigc["ContentProducer"] == "Bildwerk GmbH"
@@ -37,7 +38,7 @@ def test_each_picture_has_an_id_of_its_own(marker, portrait):
 def test_each_mark_can_be_off_and_that_is_told(marker_of, marker, portrait, marks, on):
     one = marker_of(marks=marks)
     made = marked(one, portrait)
-    report = verify(made.file, marker.signer.anchors, marker.keys)
+    report = verify(made.file, marker.signer.anchors, marker.watermark.read)
     found = {name for name in ("mark", "label", "credentials") if getattr(report, name).state in ("found", "trusted")}
     assert found == on
     told = one.told()
@@ -54,7 +55,7 @@ def test_without_marks_no_pixel_changes(marker_of, portrait):
 def test_a_label_is_drawn_first_and_told(marker, marker_of, portrait):
     for one, wanted, shown in ((marker, "en", "en"), (marker_of(visible_label="zh"), "none", "zh")):
         made = marked(one, portrait, wanted_label=wanted)
-        report = verify(made.file, one.signer.anchors, one.keys)
+        report = verify(made.file, one.signer.anchors, one.watermark.read)
         assert made.record["visible_label"] == shown
         assert report.credentials.actions == ["c2pa.created", "c2pa.edited", "c2pa.watermarked.bound"]
         assert report.mark.state == "found", "the mark covers the label"
@@ -68,7 +69,7 @@ def test_a_photographs_own_credentials_are_named(marker, portrait):
 
 def test_a_picture_too_small_for_a_mark_has_the_others(marker):
     made = marked(marker, np.zeros((64, 64, 3), np.uint8))
-    report = verify(made.file, marker.signer.anchors, marker.keys)
+    report = verify(made.file, marker.signer.anchors, marker.watermark.read)
     assert made.record["mark_id"] is None and made.record["mark_psnr_db"] is None
     assert report.credentials.state == "trusted" and report.label.state == "found" and not report.credentials.mark_id
 
@@ -95,9 +96,9 @@ def test_old_keys_are_read_and_the_first_marks(marker_of, marker, portrait, tmp_
     before = marked(marker_of(watermark_key=str(path)), portrait)
     path.write_text(f"{new}\n{old}\n")
     after = marker_of(watermark_key=str(path))
-    assert verify(before.file, keys=after.keys).mark.mark_id == before.record["mark_id"]
-    assert verify(before.file, keys=after.keys[:1]).mark.state == "none"
-    assert verify(marked(after, portrait).file, keys=after.keys[:1]).mark.state == "found"
+    assert verify(before.file, read_mark=after.watermark.read).mark.mark_id == before.record["mark_id"]
+    assert verify(before.file, read_mark=Tiles(after.watermark.keys[:1]).read).mark.state == "none"
+    assert verify(marked(after, portrait).file, read_mark=Tiles(after.watermark.keys[:1]).read).mark.state == "found"
 
 
 def test_a_provider_is_named_and_printable(marker_of, portrait):

@@ -13,6 +13,7 @@ from faceclip_serving.marking import authority
 from faceclip_serving.marking.authority import make
 from faceclip_serving.marking.credentials import Claim, Signer
 from faceclip_serving.marking.verify import MAX_BYTES, UnreadablePicture, input_credentials, verify
+from faceclip_serving.marking.watermark import Tiles
 
 from .conftest import marked
 
@@ -25,7 +26,7 @@ def files(marker, portrait):
 
 
 def read(marker, file):
-    return verify(file, marker.signer.anchors, marker.keys)
+    return verify(file, marker.signer.anchors, marker.watermark.read)
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
@@ -94,7 +95,9 @@ def test_credentials_of_another_picture_are_seen(marker, portrait):
     one, two = marked(marker, portrait), marked(marker, portrait)
     bare = io.BytesIO()
     Image.open(io.BytesIO(one.file)).save(bare, "PNG")
-    file, _ = marker.signer.sign(bare.getvalue(), "image/png", Claim("system", "1", two.record["mark_id"], False))
+    file, _ = marker.signer.sign(
+        bare.getvalue(), "image/png", Claim("system", "1", (Tiles.soft_binding, two.record["mark_id"]), False)
+    )
     report = read(marker, file)
     assert report.credentials.state == "trusted" and report.doubtful
     assert any(two.record["mark_id"] in warning and one.record["mark_id"] in warning for warning in report.warnings)

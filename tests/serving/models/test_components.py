@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from export.onnx.example_inputs import example_inputs
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import CPU, placement_of
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, components
 from faceclip_serving.contract.tensors import TensorError
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.onnx_component import OnnxComponent

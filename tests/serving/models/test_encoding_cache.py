@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from faceclip_serving.contract.components import components
+from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.signatures import FACE_ENCODER, TEXT_ENCODER, components
 from faceclip_serving.models.encoding_cache import EncodingCache
 
 SIGNATURES = components(TINY_SDXL)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from faceclip_serving.contract.signatures import VAE_DECODER
+from faceclip_serving.contract.names import VAE_DECODER
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
 from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_all

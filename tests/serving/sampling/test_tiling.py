@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faceclip_serving.contract.components import bounds
+from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.signatures import DENOISER, VAE_DECODER, bounds
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.sampling.tiling import OVERLAP, decode_tiled, spans, tiled

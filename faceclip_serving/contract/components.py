@@ -1,0 +1,108 @@
+"""Signatures of the components, the neural networks of a variant: pure functions of tensors, the same whatever runtime runs them.
+
+`export` turns them into ONNX, and follows from nothing of the models around them.
+
+How rows and faces meet: a request brings `faces` aligned crops and needs `rows` encodings, one per (face, prompt) pair. Each
+row names its face by `face_index`; -1 means "no face", which the published network defines as an all-zero image. The features
+of that image are constants of the exported text encoder, so a face-free row costs no face encoder run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .architectures import FACE_SIZE
+from .names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from .tensors import Bounds, DType, Range, Signature, Tensor
+from .variant import Variant
+
+ALIGNED_FACES = Tensor(
+    "aligned_faces", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face"
+)
+FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of aligned_faces that this prompt belongs to; -1: no face")
+
+
+def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
+    """The latent tensor, with the given name for its first axis."""
+    axes = (batch_axis, variant.latent_channels, "latent_height", "latent_width")
+    return Tensor(name, DType.FP32, axes, "VAE latents, scaled as the denoiser sees them")
+
+
+def ids(variant: Variant) -> tuple[Tensor, ...]:
+    """Token ids, one tensor per tokenizer of the variant."""
+    return tuple(Tensor(t.input, DType.INT64, ("rows", t.max_tokens), "token ids, padded") for t in variant.tokens)
+
+
+def components(variant: Variant) -> dict[str, Signature]:
+    """The four networks of a variant."""
+    return {
+        FACE_ENCODER: Signature(FACE_ENCODER, (ALIGNED_FACES,), variant.face_features, "aligned face -> identity features"),
+        TEXT_ENCODER: Signature(
+            TEXT_ENCODER,
+            (*ids(variant), FACE_INDEX, *variant.fused_features),
+            variant.conditioning,
+            "prompt tokens fused with the features of a face",
+        ),
+        DENOISER: Signature(
+            DENOISER,
+            (
+                latents(variant, "rows"),
+                Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000]"),
+                *variant.conditioning,
+                *variant.extras,
+            ),
+            (replace(latents(variant, "rows", "noise_pred"), doc="predicted noise (or velocity)"),),
+            "one denoising step for rows that may belong to different requests",
+        ),
+        VAE_DECODER: Signature(
+            VAE_DECODER,
+            (latents(variant, "images"),),
+            (Tensor("image", DType.FP32, ("images", 3, "height", "width"), "RGB in [0, 1]"),),
+            "latents -> picture; undoes the latent scaling itself",
+        ),
+    }
+
+
+MAX_FACE_FREE_ROWS = 3
+"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
+def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
+    """Per component, the sizes its named axes may take.
+
+    `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the decoder sees at most, one
+    picture at a time; 0: whole pictures.
+    """
+    faces = Range(1, 1, variant.limits.faces)
+    rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
+    side = variant.latent_range
+    grid = {"latent_height": side, "latent_width": side}
+    images, decoded = Range(1, 1, variant.limits.num_images_per_prompt), side
+    if vae_tile:
+        images, decoded = Range(1, 1, 1), _within_tile(side, vae_tile, variant.latent_multiple)
+    return {
+        FACE_ENCODER: {"faces": faces},
+        TEXT_ENCODER: {"faces": faces, "rows": rows},
+        DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
+        VAE_DECODER: {"images": images, "latent_height": decoded, "latent_width": decoded},
+    }
+
+
+def usual_sizes(variant: Variant, limits: Bounds) -> list[dict[str, int]]:
+    """Named axes of the calls that a server gets most: of the default picture, one at a time and as many as go into a call."""
+    picture = {"latent_height": variant.defaults.height, "latent_width": variant.defaults.width}
+    cells = {axis: pixels // variant.latent_scale for axis, pixels in picture.items()}
+    one = {axis: min(cells.get(axis, limit.opt), limit.max) for axis, limit in limits.items()}
+    most = {axis: size if axis in cells else limits[axis].max for axis, size in one.items()}
+    return [one] if one == most else [one, most]
+
+
+def _within_tile(side: Range, tile: int, multiple: int) -> Range:
+    if tile < 2 or tile % multiple:
+        raise ValueError(f"vae_tile: expected a multiple of {multiple} latent cells, at least 2, or 0; got {tile}")
+    return Range(*(min(cells, tile) for cells in side))
+
+
+def multiples(variant: Variant) -> dict[str, int]:
+    """Named axes whose sizes come in multiples, and of what."""
+    return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
