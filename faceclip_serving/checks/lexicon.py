@@ -7,6 +7,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from .folding import Folded, Word, fold, is_unspaced, plain_term, words_of
@@ -70,7 +71,7 @@ class Terms:
 
     def _in(self, reading: Sequence[Word]) -> set[str]:
         names = {name for at in range(len(reading)) for name, _ in self._at(reading, at)}
-        for one, other in zip(reading, reading[1:], strict=False):
+        for one, other in pairwise(reading):
             for left in one:
                 for right in other:
                     names |= self._split.get(left + right, set())

@@ -43,7 +43,7 @@ def finish(
     pixels = to_pixels(arrays["image"])
     begun = time.monotonic()
     if checks is not None:
-        job.checks += judged(job.id, partial(checks.pictures, pixels))
+        job.checks += judged(job.id, partial(checks.pictures, list(pixels)))
     check_s = time.monotonic() - begun
     seeds = job.request.seeds
     marked = [_file(variant, job, marker, picture, seed) for picture, seed in zip(pixels, seeds, strict=True)]
