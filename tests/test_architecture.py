@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "export.onnx": SERVING | TO_ONNX - {"export.onnx"},
     "export.quantize": SERVING | TO_ONNX,
     "export.engine": SERVING | TO_ONNX,
+    "export.recogniser": CONTRACT | {"export"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
     "server": CONTRACT | {"faceclip_serving", MARKING, CHECKS},

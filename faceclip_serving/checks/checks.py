@@ -89,8 +89,8 @@ class Checks:
         if PROMPT in stages and policy.names is not None:
             self._names = Terms(("name", name) for name in names_of(policy.names))
         self._faces = None
-        if PHOTOGRAPHS in stages and policy.faces is not None:
-            self._faces = ListedFaces(policy.faces, policy.distance)
+        if PHOTOGRAPHS in stages and policy.faces is not None and policy.recogniser is not None:
+            self._faces = ListedFaces(policy.faces, policy.recogniser, policy.distance)
 
     @property
     def asks_others(self) -> bool:

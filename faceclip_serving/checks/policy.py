@@ -75,6 +75,7 @@ class Policy:
     """Along the longer side; 0: all."""
     names: Path | None
     faces: Path | None
+    recogniser: Path | None
     distance: float
     hooks: tuple[HookSpec, ...]
     digest: str
@@ -110,6 +111,12 @@ def read(path: Path | None = None) -> Policy:
     twice = next((each.name for i, each in enumerate(specs) if each.name in {other.name for other in specs[:i]}), None)
     if twice is not None:
         raise PolicyError(f"{where}: hooks: two are called '{twice}'; give each a name of its own")
+    faces, recogniser = (
+        _file(f"{at} {name}", listed[name], folder, is_there, kind)
+        for name, is_there, kind in (("faces", Path.is_dir, "a folder"), ("recogniser", Path.is_file, "a file"))
+    )
+    if faces is not None and recogniser is None:
+        raise PolicyError(f"{at} recogniser: faces need one; `python -m export recogniser --to FILE` fetches it")
     return Policy(
         tuple(
             _rule(f"{where}: [prompt] rules[{i}]", each)
@@ -119,7 +126,8 @@ def read(path: Path | None = None) -> Policy:
         _thresholds(f"{where}: [pictures]", whole["pictures"]),
         _number(f"{where}: [pictures] preview_cells", whole["pictures"]["preview_cells"], 0, 1024, int),
         _file(f"{at} names", listed["names"], folder, Path.is_file, "a file"),
-        _file(f"{at} faces", listed["faces"], folder, Path.is_dir, "a folder"),
+        faces,
+        recogniser,
         _number(f"{at} distance", listed["distance"], 0.0, 2.0),
         specs,
         hashlib.sha256(default + own).hexdigest(),
