@@ -103,7 +103,10 @@ class Terms:
         return wanted in word
 
     def _is_age(self, word: Word) -> bool:
-        return any(spelling in self._ages or (spelling.isdecimal() and int(spelling[:4]) < _ADULT) for spelling in word)
+        return any(
+            spelling in self._ages or (spelling.isdecimal() and len(spelling) <= 3 and int(spelling) < _ADULT)
+            for spelling in word
+        )
 
     def _pattern(self, term: str) -> str:
         """A regular expression: no part of a longer number, and, wholly in katakana, no part of a longer word."""

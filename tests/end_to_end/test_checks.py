@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -64,11 +65,17 @@ def pipe(checking):
         yield pipeline
 
 
-def lines(folder):
-    documents = [
-        json.loads(line) for line in (folder / "log").read_text(errors="replace").splitlines() if line.startswith('{"event"')
-    ]
-    return [each for each in documents if each["event"] == "check"], [each for each in documents if each["event"] == "request"]
+def told(folder, id):
+    """What the log says of a request: its checks, and its end, which is written once it was answered."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = [line for line in (folder / "log").read_text(errors="replace").splitlines() if line.startswith('{"event"')]
+        found = [each for each in map(json.loads, lines) if each["id"] == id]
+        requests = [each for each in found if each["event"] == "request"]
+        if requests:
+            return [each for each in found if each["event"] == "check"], requests[0]
+        assert time.monotonic() < deadline, f"no line for {id}"
+        time.sleep(0.1)
 
 
 def streamed(server, **values):
@@ -87,17 +94,16 @@ def streamed(server, **values):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "faces", "code"),
-    [("a child in a bikini", [], "policy.minor"), ("nude portrait", [PHOTO], "policy.nudity"),
-     ("Erika  MUSTERMANN at the sea", [], "policy.name_listed")],
+    ("prompt", "face", "code"),
+    [("a child in a bikini", None, "policy.minor"), ("nude portrait", PHOTO, "policy.nudity"),
+     ("Erika  MUSTERMANN at the sea", None, "policy.name_listed")],
 )  # fmt: skip
-def test_a_prompt_is_refused_by_its_code(pipe, folder, prompt, faces, code):
+def test_a_prompt_is_refused_by_its_code(pipe, folder, prompt, face, code):
     with pytest.raises(RefusedError, match=rf"^{code}: the prompt ") as raised:
-        pipe(prompt, face_image=faces or None, **OTHER)
+        pipe(prompt, face_image=face, **OTHER)
     assert raised.value.code == code and isinstance(raised.value, InvalidRequestError)
-    checks, requests = lines(folder)
-    assert "policy." + checks[-1]["code"] == code and checks[-1]["id"] == raised.value.request_id
-    assert (requests[-1]["outcome"], requests[-1]["about"]) == ("refused", code)
+    (check,), request = told(folder, raised.value.request_id)
+    assert "policy." + check["code"] == code and (request["outcome"], request["about"]) == ("refused", code)
     assert prompt not in (folder / "log").read_text(errors="replace")
 
 
@@ -119,10 +125,10 @@ def test_a_harmless_request_is_served_and_told_which_policy_let_it_pass(pipe):
 
 
 def test_a_refused_picture_is_not_delivered_and_the_score_is_not_told(pipe, folder):
-    with pytest.raises(RefusedError, match=r"^policy\.width: wide pictures are not wanted$"):
+    with pytest.raises(RefusedError, match=r"^policy\.width: wide pictures are not wanted$") as raised:
         pipe("a lighthouse", **REFUSED)
-    checks, requests = lines(folder)
-    assert (checks[-1]["code"], checks[-1]["score"], requests[-1]["about"]) == ("width", 0.987, "policy.width")
+    (check,), request = told(folder, raised.value.request_id)
+    assert (check["code"], check["score"], request["about"]) == ("width", 0.987, "policy.width")
     with pytest.raises(RefusedError, match="wide") as raised:
         pipe("a lighthouse", num_images_per_prompt=2, **REFUSED)
     assert "0.98" not in str(raised.value)
