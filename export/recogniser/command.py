@@ -124,7 +124,7 @@ class _Graph:
 def graph_of(weights: Weights) -> onnx.ModelProto:
     """`face` [n, 3, 150, 150], RGB in 0..255, aligned as dlib does it -> `descriptor` [n, 128]. Distances are Euclidean."""
     graph = _Graph(weights)
-    mean = graph.constant(np.float32(_MEAN).reshape(1, 3, 1, 1))
+    mean = graph.constant(np.array(_MEAN, np.float32).reshape(1, 3, 1, 1))
     x = graph.node("Div", graph.node("Sub", "face", mean), graph.constant(np.float32(255)))
     x = graph.node("Relu", graph.convolved(x, "conv32_down", 2))
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])

@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+LONGEST = 20_000
+"""Characters that are looked at; some are folded to eighteen. What stands further back no text encoder reads."""
+
 Word = frozenset[str]
 """All spellings that one word of a text may stand for."""
 
@@ -44,7 +47,7 @@ class Folded:
 
 
 def fold(text: str) -> Folded:
-    plain = _plain(text)
+    plain = _plain(text)[:LONGEST]
     words = _WORD.findall(plain)
     chunks = [each for chunk in _CHUNK.findall(plain) if (each := _WITHIN.sub("", chunk.translate(_SIGNS)))]
     readings = [words, chunks, list(_joined(words)), list(_joined(chunks))]
