@@ -83,7 +83,7 @@ def _unpacked(entries: list[dict[str, Any]], data: bytes) -> Iterator[tuple[str,
         kind = np.dtype(packing["dtype"] if packing else entry["dtype"])
         values = np.frombuffer(data, kind, int(np.prod(entry["shape"])), at).reshape(entry["shape"])
         at += values.nbytes
-        yield entry["name"], np.float32(values * packing["scale"] + packing["min"] if packing else values)
+        yield entry["name"], np.asarray(values * packing["scale"] + packing["min"] if packing else values, np.float32)
     if at != len(data):
         raise RecogniserError(f"expected {at} bytes of weights, got {len(data)}")
 
@@ -125,7 +125,7 @@ def graph_of(weights: Weights) -> onnx.ModelProto:
     """`face` [n, 3, 150, 150], RGB in 0..255, aligned as dlib does it -> `descriptor` [n, 128]. Distances are Euclidean."""
     graph = _Graph(weights)
     mean = graph.constant(np.array(_MEAN, np.float32).reshape(1, 3, 1, 1))
-    x = graph.node("Div", graph.node("Sub", "face", mean), graph.constant(np.float32(255)))
+    x = graph.node("Div", graph.node("Sub", "face", mean), graph.constant(np.array(255, np.float32)))
     x = graph.node("Relu", graph.convolved(x, "conv32_down", 2))
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
     side, channels = ((SIDE - 7) // 2 + 1 - 3) // 2 + 1, 32

@@ -126,22 +126,6 @@ class Checks:
         """Decisions on what was made. Raises `RefusedBy`: then nothing of the request is delivered."""
         return settled(self._looked_at(PICTURES, "images", pictures))
 
-    def told(self) -> dict[str, Any]:
-        """Which policy it is and what is on, for whoever may know that."""
-        policy = self.policy
-        on = {
-            PROMPT: bool(policy.rules),
-            PHOTOGRAPHS: bool(policy.photographs),
-            PICTURES: bool(policy.pictures),
-            "names": policy.names is not None,
-            "faces": policy.faces is not None,
-        }
-        return {
-            "policy": policy.digest[:12],
-            "on": [*(name for name, is_on in on.items() if is_on), *(hook.name for hook in policy.hooks)],
-            "off": [name for name, is_on in on.items() if not is_on],
-        }
-
     def _by_rules(self, prompt: str, negative_prompt: str, faces: int) -> Decision:
         found = lexicon().concepts_of(prompt, negative_prompt)
         concepts = found | ({FACE} if faces else set())

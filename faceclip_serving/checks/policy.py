@@ -84,6 +84,21 @@ class Policy:
     def hooks_on(self, stage: str) -> tuple[HookSpec, ...]:
         return tuple(hook for hook in self.hooks if stage in hook.stages)
 
+    def told(self) -> dict[str, Any]:
+        """Which policy it is and what is on, for whoever may know that."""
+        on = {
+            PROMPT: bool(self.rules),
+            PHOTOGRAPHS: bool(self.photographs),
+            PICTURES: bool(self.pictures),
+            "names": self.names is not None,
+            "faces": self.faces is not None,
+        }
+        return {
+            "policy": self.digest[:12],
+            "on": [*(name for name, is_on in on.items() if is_on), *(hook.name for hook in self.hooks)],
+            "off": [name for name, is_on in on.items() if not is_on],
+        }
+
     @property
     def most_preview_cells(self) -> int:
         """Along the longer side of a preview; 0: all. Where no picture is ever refused, previews are as they are."""

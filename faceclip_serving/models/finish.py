@@ -113,6 +113,6 @@ def details(
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,
         "marks": {**marker.told(), "pictures": [each.record for each in marked]},
-        "checks": checks.told() if checks is not None else None,
+        "checks": checks.policy.told() if checks is not None else None,
         "versions": {"digest": job.digest[:12], "python": platform.python_version(), "numpy": np.__version__},
     }

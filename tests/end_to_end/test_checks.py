@@ -14,9 +14,12 @@ import tritonclient.grpc as grpc
 from PIL import Image
 
 from benchmarks.measure.example import PHOTO
-from faceclip import FaceCLIPPipeline, InvalidRequestError, RefusedError
+from faceclip import FaceCLIPPipeline, InvalidRequestError, RefusedError, server_status
+from faceclip.address import split_target
+from faceclip.grpc_transport import GrpcTransport
 from faceclip_serving.checks.policy import PolicyError
 from faceclip_serving.models.streaming import blurred
+from server.control import told_by
 from server.probe import tensor_input
 from server.process import Ports, TritonServer
 
@@ -122,6 +125,15 @@ def test_a_harmless_request_is_served_and_told_which_policy_let_it_pass(pipe):
     ]
     assert len(details["checks"]["policy"]) == 12 and details["timings_s"]["check"] > 0
     assert "score" not in json.dumps(details["checks"])
+
+
+def test_status_tells_what_is_on(checking):
+    assert told_by(checking.connection)["checks"]["on"] == ["prompt", "photographs", "pictures", "names", "width"]
+    transport = GrpcTransport(split_target(checking.url)[0])
+    try:
+        assert server_status(transport).checks["faceclip"]["off"] == ["faces"]
+    finally:
+        transport.close()
 
 
 def test_a_refused_picture_is_not_delivered_and_the_score_is_not_told(pipe, folder):
