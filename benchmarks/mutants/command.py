@@ -69,7 +69,7 @@ ROOMS: Mapping[str, Room] = {
             "sampling/probe": ("probe",),
             "sampling/service": ("service",),
             "sampling/step_cache": ("step_cache", "pictures"),
-            "sampling/threads": ("loop", "service"),
+            "sampling/threads": ("threads", "loop", "service"),
             "sampling/tiling": ("tiling",),
             "sampling/turns": ("turns", "select"),
         }.items()

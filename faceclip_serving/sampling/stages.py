@@ -20,26 +20,26 @@ class Stage:
         """Told when a request has come, or the end."""
         self._state = state
         self._fairness = Fairness(batch_head_start_s)
-        self._request: Request | None = None
-        self._since = 0.0
+        self._at: tuple[Request, float] | None = None
+        """Whom the thread is at, and since when."""
 
     def begin(self, alive: Iterable[Request], now: float) -> tuple[Request, Any] | None:
         """The request whose turn it is, and what is to be done for it; None where none waits. The thread is at it from now on."""
         everybody = list(alive)
         for request in self._fairness.next([each for each in everybody if each.state is self._state], [], 1, now):
             self._fairness.forget_all_but({each.tenant for each in everybody})
-            self._request, self._since = request, now
+            self._at = request, now
             return request, request.schedule if self._state is State.SCHEDULING else request.work
         return None
 
     def done(self) -> Request | None:
         """The thread has done with a request, if it was at one: that one."""
-        request, self._request = self._request, None
-        return request
+        at, self._at = self._at, None
+        return None if at is None else at[0]
 
     def is_at(self, request: Request) -> bool:
-        return self._request is request
+        return self._at is not None and self._at[0] is request
 
     def busy_s(self, now: float) -> float:
         """Seconds that the thread has been at the same request; 0 while it is at none."""
-        return 0.0 if self._request is None else now - self._since
+        return 0.0 if self._at is None else now - self._at[1]

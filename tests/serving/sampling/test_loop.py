@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
+from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.sampling.loop import Stepped, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
@@ -207,7 +207,7 @@ def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start,
 
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
-def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own(start, stage):
+def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own_and_logged(start, stage, caplog):
     def decode(arrays):
         if stage == "decoder" and len(arrays["latents"]) == 2:
             raise MemoryError("too many")
@@ -223,3 +223,24 @@ def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own(start, stag
     assert isinstance(outcome(bad).error, ZeroDivisionError if stage == "encoder" else MemoryError)
     np.testing.assert_array_equal(outcome(good).image, alone(1, job(seed=1)))
     np.testing.assert_array_equal(outcome(submit(lives, 3, job(seed=3))[-1]).image, alone(3, job(seed=3)))
+    (logged,) = caplog.records
+    assert logged.levelname == "ERROR" and logged.message == f"a request failed in the {stage}{'s' * (stage == 'encoder')}"
+    assert logged.exc_info is not None and logged.exc_info[0] in (ZeroDivisionError, MemoryError)
+
+
+def test_a_schedule_is_looked_up_before_its_request_is_encoded_and_a_bad_one_is_its_callers_error(start, caplog):
+    lives, *_ = start(Denoiser(0.0))
+    looked_up, events, bad = [], queue.Queue(), queue.Queue()
+
+    def encode():
+        assert looked_up == [True]
+        return Work(start_pictures(TINY_SDXL, job(seed=1), conditioning(1)))
+
+    def refuse():
+        raise InvalidRequest("scheduler_options: cannot be run")
+
+    lives.enter(lives.admit().place, encode, bad.put, schedule=refuse)
+    assert isinstance(outcome(bad).error, InvalidRequest)
+    lives.enter(lives.admit().place, encode, events.put, schedule=lambda: looked_up.append(True))
+    np.testing.assert_array_equal(outcome(events).image, alone(1, job(seed=1)))
+    assert not caplog.records, "a caller's own fault is none of the server's"

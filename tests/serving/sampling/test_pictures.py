@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from diffusers import EulerAncestralDiscreteScheduler
 
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
@@ -101,6 +103,37 @@ def test_scheduler_options_change_the_schedule_and_unknown_ones_are_refused():
 def test_a_scheduler_that_refuses_the_steps_is_the_callers_error():
     with pytest.raises(InvalidRequest, match="LCMScheduler"):
         start_pictures(TINY_SDXL, job(scheduler="lcm", num_inference_steps=180), conditioning(1))
+
+
+def test_a_picture_begins_with_the_noise_of_its_seed_and_draws_on_from_there():
+    """As diffusers does with a generator of that seed, for a scheduler that adds fresh noise in every step."""
+    [picture] = start_pictures(TINY_SDXL, job(seed=7, scheduler="EulerAncestralDiscreteScheduler"), conditioning(1))
+    scheduler = EulerAncestralDiscreteScheduler.from_config(TINY_SDXL.scheduler_config)
+    scheduler.set_timesteps(len(picture.chains))
+    generator = torch.Generator().manual_seed(7)
+    latents = torch.randn(picture.shape, generator=generator) * scheduler.init_noise_sigma
+    np.testing.assert_allclose(picture.latents, latents, rtol=1e-6)
+    for timestep in scheduler.timesteps:
+        scheduler.scale_model_input(latents, timestep)
+        predicted = np.random.default_rng(int(timestep)).standard_normal(picture.shape).astype(np.float32)
+        picture.advance(np.concatenate([predicted] * len(picture.chain.branches)))
+        latents = scheduler.step(torch.from_numpy(predicted), timestep, latents, generator=generator).prev_sample
+        np.testing.assert_allclose(picture.latents, latents, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_without_a_call_takes_the_last_prediction():
+    def picture(threshold):
+        return start_pictures(TINY_SDXL, job(seed=5, num_inference_steps=8, step_cache=threshold), conditioning(1))[0]
+
+    one, other = picture(1e-12), picture(0.0)
+    one.cache.threshold = np.inf
+    first, second, last = (np.random.default_rng(i).standard_normal((2, *one.shape[1:])).astype(np.float32) for i in range(3))
+    for predictions in (first, second, last):
+        one.advance(predictions)
+    for predictions in (first, *[second] * 6, last):
+        other.advance(predictions)
+    assert one.done and other.done and one.cache.skipped == 5
+    np.testing.assert_array_equal(one.latents, other.latents)
 
 
 def cached(threshold, steps=12, **values):

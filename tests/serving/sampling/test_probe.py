@@ -16,7 +16,7 @@ from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS, FLOW_OPTIONS, make_scheduler
 from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.probe import probed
+from faceclip_serving.sampling.probe import _factor, probed
 from tests.serving.contract.test_parameters import raw
 
 SIDE = {TINY_SDXL.name: 64, NANO.name: 128, TINY_FLUX.name: 64}
@@ -133,3 +133,15 @@ def test_what_no_matrix_can_say_is_not_taken_for_one():
         probed(Affine(scale=lambda sample: sample.clamp(-1, 1)))
     with pytest.raises(ValueError, match="remembers 6 tensors"):
         probed(Affine(kept=6))
+
+
+def test_an_input_that_is_scaled_by_its_own_value_is_refused():
+    for scale in (torch.abs, torch.tanh, lambda sample: sample * sample):
+        with pytest.raises(ValueError, match="the scale of the denoiser's input depends on the input"):
+            _factor(scale)
+
+
+def test_a_scale_is_asked_with_numbers_as_a_picture_has_them():
+    seen = []
+    assert _factor(lambda sample: seen.append(sample.dtype) or 0.25 * sample) == 0.25
+    assert seen == [torch.float32]

@@ -5,15 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from diffusers import EulerDiscreteScheduler
 
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS
 from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.sampling import schedule
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.schedule import start_schedule
+from faceclip_serving.sampling.schedule import is_known, start_schedule
 
 from .test_pictures import conditioning, denoise, job
+
+
+@pytest.fixture(autouse=True)
+def none_known(monkeypatch):
+    """What another test has found is not found again."""
+    monkeypatch.setattr(schedule, "_known", {})
+
 
 VALUES = [
     (name, value)
@@ -68,6 +77,28 @@ def test_options_in_another_order_are_the_same_schedule_and_sigmas_may_be_number
     assert first is second
     request = replace(job().request, scheduler=TINY_FLUX.defaults.scheduler)
     assert start_schedule(TINY_FLUX, request).finite
+
+
+def test_what_fails_before_the_first_step_is_told_in_the_same_words(monkeypatch):
+    def broken(self, *arguments, **options):
+        raise RuntimeError("no such spacing")
+
+    monkeypatch.setattr(EulerDiscreteScheduler, "set_timesteps", broken)
+    with pytest.raises(InvalidRequest) as caught:
+        start_schedule(TINY_SDXL, job().request)
+    assert str(caught.value) == (
+        "scheduler_options: EulerDiscreteScheduler with {} and 4 steps cannot be run (RuntimeError: no such spacing); leave out an"
+        " option, or choose another scheduler or number of steps"
+    )
+
+
+def test_a_schedule_is_found_once_and_the_oldest_is_forgotten_first(monkeypatch):
+    monkeypatch.setattr(schedule, "KNOWN", 2)
+    requests = [job(num_inference_steps=steps).request for steps in (3, 4, 5)]
+    for i, request in enumerate(requests):
+        assert not is_known(TINY_SDXL, request)
+        assert start_schedule(TINY_SDXL, request) is start_schedule(TINY_SDXL, request)
+        assert [is_known(TINY_SDXL, each) for each in requests] == [max(0, i - 1) <= j <= i for j in range(3)]
 
 
 def test_values_of_another_type_are_refused_although_they_are_equal():

@@ -83,6 +83,27 @@ def test_stages_go_round_the_tenants_too_and_a_batch_gives_way(clock, stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_tenant_that_comes_again_is_a_new_one(clock, stage):
+    """Whoever is gone is forgotten, so nothing grows with the number of tenants, and an old turn counts no more."""
+    lives = Lives(limited(8, 8), clock=clock)
+
+    def served():
+        request, _ = lives.next_in(stage)
+        done(lives, stage, request)
+        lives.end(request.place)
+        return request.tenant
+
+    for tenant in ("comes again", "other"):
+        waiting_in(lives, stage, [], tenant)
+        assert served() == tenant
+        clock.now += 0.1
+    for tenant in ("new", "comes again"):
+        waiting_in(lives, stage, [], tenant)
+        clock.now += 0.1
+    assert [served(), served()] == ["new", "comes again"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_how_long_a_stage_is_at_a_request_is_known(lives, clock, stage):
     assert lives.longest_s == 0.0
     waiting_in(lives, stage, [])

@@ -1,5 +1,7 @@
 """Remembered turns are those that would be found anew, whatever the pictures are and however long they go on."""
 
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -52,12 +54,22 @@ PICTURES = st.builds(
 )
 
 
+def test_what_is_gone_is_not_kept():
+    choices, gone = Choices(4), Turned((1, 4, 8, 8), (chain(2),) * 4)
+    choices.next([Request(Work([gone]))])
+    kept = weakref.ref(gone)
+    del gone
+    choices.next([Request(Work([Turned((1, 4, 8, 8), (chain(2),) * 4)]))])
+    gc.collect()
+    assert kept() is None
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(PICTURES, min_size=1, max_size=3), min_size=1, max_size=5), st.integers(2, 8))
-def test_every_turn_is_the_one_that_select_would_find(works, max_rows):
-    requests = [Request(Work(pictures)) for pictures in works]
-    pictures = [picture for each in works for picture in each]
+@given(st.lists(st.lists(PICTURES, min_size=1, max_size=3), min_size=1, max_size=5), st.integers(2, 8), st.integers(1, 7))
+def test_every_turn_is_the_one_that_select_would_find(works, max_rows, comes):
+    requests, later = [Request(Work(pictures)) for pictures in works[:2]], works[2:]
     choices, tick = Choices(max_rows), 0
+    pictures = [picture for each in requests for picture in each.work.pictures]
     while expected := select(pictures, max_rows):
         groups = choices.next(requests)
         assert sorted(map(id, expected)) == sorted(id(picture) for _, chosen in groups for picture in chosen)
@@ -65,9 +77,11 @@ def test_every_turn_is_the_one_that_select_would_find(works, max_rows):
         for picture in expected:
             picture.turn(tick)
         tick += 1
-        if all(picture.done for picture in works[0]) and len(works) > 1:  # a request ends: the list is another one
-            works, requests = works[1:], requests[1:]
-            pictures = [picture for each in works for picture in each]
+        if later and tick % comes == 0:  # a request comes, or ends: the list is another one
+            requests = [*requests, Request(Work(later.pop()))]
+        elif all(picture.done for picture in requests[0].work.pictures) and len(requests) > 1:
+            requests = requests[1:]
+        pictures = [picture for each in requests for picture in each.work.pictures]
     assert choices.next(requests) == []
 
 
