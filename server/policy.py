@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from faceclip_serving.checks import policy
 from faceclip_serving.checks.hooks import Hook
@@ -15,6 +14,5 @@ from faceclip_serving.contract.settings import VARIABLE, resolve
 def try_policies(placements: Mapping[str, Placement], told: Mapping[str, Mapping[str, str]]) -> None:
     """Reads each deployment's policy, and loads its hooks. Raises `PolicyError`. `told`: as `read_orders` returns it."""
     for name, placement in placements.items():
-        path = resolve(placement, name, environment={VARIABLE: json.dumps(told)})["policy"]
-        for spec in policy.read(Path(path) if path else None).hooks:
+        for spec in policy.of_settings(resolve(placement, name, environment={VARIABLE: json.dumps(told)})).hooks:
             Hook(spec)

@@ -13,19 +13,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from faceclip_serving.checks import policy
-from faceclip_serving.checks.checks import Checks
-from faceclip_serving.checks.explicit import SIDE, Pixels, explicit
 from faceclip_serving.checks.lexicon import Lexicon
 from faceclip_serving.contract.errors import Refused
+from faceclip_serving.face.prepare import THUMBNAIL_SIDE
 
 from ..measure.example import PHOTO
+from ..measure.pictures import Picture
 from ..measure.report import emit, say
+
+if TYPE_CHECKING:  # ONNX Runtime takes a second to import
+    from faceclip_serving.checks.checks import Checks
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
 OK = "ok"
@@ -94,8 +97,10 @@ def _refusal(checks: Checks, case: Case) -> str:
     return OK
 
 
-def measure_pictures(pictures: Sequence[Pixels], thresholds: policy.Thresholds) -> dict[str, Any]:
+def measure_pictures(pictures: Sequence[Picture], thresholds: policy.Thresholds) -> dict[str, Any]:
     """Scores of harmless pictures."""
+    from faceclip_serving.checks.explicit import explicit
+
     scores = explicit()(pictures)
     return {
         "pictures": len(scores),
@@ -105,11 +110,11 @@ def measure_pictures(pictures: Sequence[Pixels], thresholds: policy.Thresholds) 
     }
 
 
-def measure_times(checks: Checks, requests: Iterable[Case], picture: Pixels) -> dict[str, float]:
+def measure_times(checks: Checks, requests: Iterable[Case], picture: Picture) -> dict[str, float]:
     """Milliseconds: medians."""
     prompts = [_ms(lambda each=each: _refusal(checks, each)) for each in requests]  # type: ignore[misc]
     one, four = ([_ms(lambda count=count: checks.pictures([picture] * count)) for _ in range(REPEATS)] for count in (1, 4))  # type: ignore[misc]
-    photograph = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE)))
+    photograph = np.asarray(Image.fromarray(picture).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE)))
     return {
         "prompt": round(statistics.median(prompts), 3),
         "prompt_longest": round(_ms(lambda: checks.prompt("a portrait, studio light, " * 400, "", 1)), 1),
@@ -135,6 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from faceclip_serving.checks.checks import Checks
+
     requests = cases(args.prompts)
     checks = Checks(policy.read(args.policy))
     found = measure_prompts(checks, requests)

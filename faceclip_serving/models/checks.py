@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ..checks import policy
@@ -13,14 +12,9 @@ from ..contract.settings import Settings
 from .request_log import LONGEST, request_log
 
 
-def policy_of(settings: Settings) -> policy.Policy:
-    """Raises `PolicyError`, by which the model does not start."""
-    return policy.read(Path(settings["policy"]) if settings["policy"] else None)
-
-
 def checks_of(settings: Settings, *stages: str) -> Checks:
-    """For a model's process, which checks these stages alone. Raises `PolicyError`."""
-    return Checks(policy_of(settings), stages)
+    """For a model's process, which checks these stages alone. Raises `PolicyError`, by which the model does not start."""
+    return Checks(policy.of_settings(settings), stages)
 
 
 def judged(id: str, judge: Callable[[], list[Decision]]) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from faceclip_serving.checks.policy import of_settings
 from faceclip_serving.models import adapter
-from faceclip_serving.models.checks import policy_of
 from faceclip_serving.models.front import Front
 from faceclip_serving.models.marks import marker_of
 from faceclip_serving.models.streaming import stream
@@ -20,7 +20,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         factors, marker = np.load(setup.folder / PREVIEW_FILE), marker_of(setup.settings, setup.variant)
         self._front = Front(
-            setup, partial(stream, setup.variant, factors, marker, policy_of(setup.settings).most_preview_cells)
+            setup, partial(stream, setup.variant, factors, marker, of_settings(setup.settings).most_preview_cells)
         )
 
     def execute(self, requests: list[Any]) -> None:

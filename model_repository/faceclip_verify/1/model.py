@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from faceclip_serving.checks.policy import of_settings
 from faceclip_serving.models import adapter
-from faceclip_serving.models.checks import policy_of
 from faceclip_serving.models.marks import marker_of, verify
 
 
@@ -14,7 +14,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         self._signature = setup.signature
-        self._verify = partial(verify, marker_of(setup.settings, setup.variant), policy_of(setup.settings).told())
+        self._verify = partial(verify, marker_of(setup.settings, setup.variant), of_settings(setup.settings).told())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [adapter.respond(request, self._signature, self._verify) for request in requests]
