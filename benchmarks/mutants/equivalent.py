@@ -30,6 +30,13 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
         ): _REST,
     },
+    "faceclip_serving/sampling/loop.py": {
+        (
+            "return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)",
+            f"return [noise_pred[end - count : end] for end, count in zip(ends, counts{each})], sum(counts)",
+        ): "`ends` are sums of `counts`, as many as these"
+        for each in ("", ", strict=False")
+    },
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
     },
