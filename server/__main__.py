@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         (
             "status",
             _status,
-            "print what each deployment has in flight, its settings, marks and rules, and what its weights allow",
+            "print what each deployment has in flight, its settings, marks, checks and rules, and what its weights allow",
         ),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -243,10 +243,10 @@ def _resume(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from faceclip_serving.contract.operations import Status
 
-    from .control import ask, rules_of
+    from .control import ask, told_by
 
     to, names = _target(args)
-    print(json.dumps({name: {**ask(to, Status(), name), **rules_of(to, name)} for name in names}, indent=1))
+    print(json.dumps({name: {**ask(to, Status(), name), **told_by(to, name)} for name in names}, indent=1))
     return 0
 
 

@@ -78,11 +78,14 @@ def ask_with(
     return json.loads(answer.as_numpy(REPORT.name)[0])  # type: ignore[no-any-return]
 
 
-def rules_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
-    """Which `marks` a deployment's pictures get, its rules of `consent`, whether there is an `audit` log, and the weights' `licence`.
+def marks_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
+    """Which marks a deployment's pictures get. Raises `ControlError`."""
+    return told_by(to, deployment)["marks"]  # type: ignore[no-any-return]
 
-    Raises `ControlError`.
-    """
+
+def told_by(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
+    """`marks` that a deployment's pictures get, `checks` of its requests, its rules of `consent`, whether there is an `audit` log, and
+    the weights' `licence`. Raises `ControlError`."""
     with grpc_client(to) as client:
         try:
             answer = client.infer(model_name(VERIFY, deployment), [], client_timeout=30)

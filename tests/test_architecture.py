@@ -9,9 +9,9 @@ import pytest
 from tests.rooms import ROOT, arrows, imported, modules, room
 
 CONTRACT = {"faceclip_serving.contract"}
-MARKING, AUDIT = "faceclip_serving.marking", "faceclip_serving.audit"
+MARKING, CHECKS, AUDIT = (f"faceclip_serving.{name}" for name in ("marking", "checks", "audit"))
 SERVING = CONTRACT | {
-    "faceclip_serving", "faceclip_serving.face", MARKING, AUDIT, "faceclip_serving.sampling", "faceclip_serving.models"
+    "faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT, "faceclip_serving.sampling", "faceclip_serving.models"
 }  # fmt: skip
 TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.networks", "export.onnx"}
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
     MARKING: CONTRACT,
     AUDIT: CONTRACT | {MARKING},
+    CHECKS: CONTRACT | {"faceclip_serving.face"},
     "faceclip_serving.models": CONTRACT
-    | {"faceclip_serving", "faceclip_serving.face", MARKING, AUDIT, "faceclip_serving.sampling"},
+    | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT, "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
     "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},
@@ -33,9 +34,10 @@ MAY_IMPORT = {
     "export.onnx": SERVING | TO_ONNX - {"export.onnx"},
     "export.quantize": SERVING | TO_ONNX,
     "export.engine": SERVING | TO_ONNX,
+    "export.recogniser": CONTRACT | {"export"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, AUDIT},
+    "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
     "faceclip": {"faceclip.marks"},
     "faceclip.marks": set(),
     "training.world": set(),
@@ -47,6 +49,7 @@ MAY_IMPORT = {
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.marks": MEASURING,
+    "benchmarks.checks": MEASURING,
     "benchmarks.audit": MEASURING,
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
@@ -60,7 +63,7 @@ BY_NAME = {
     "benchmarks.measure.gpu",
     "benchmarks.measure.sleeping_denoiser",
     "benchmarks.mutants.worker",
-    f"{MARKING}.credentials",
+    "faceclip_serving.contract.functions",
 }
 """Modules that import by a name which is not in their text: commands of a table, what may be missing, what tests load, operators' code."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")

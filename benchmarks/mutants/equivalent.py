@@ -36,7 +36,8 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             f"return [noise_pred[end - count : end] for end, count in zip(ends, counts{each})], sum(counts)",
         ): "`ends` are sums of `counts`, as many as these"
         for each in ("", ", strict=False")
-    },
+    }
+    | {("own_since = 0.0", "own_since = 1.0"): "the first round sets it"},
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
     },

@@ -5,6 +5,7 @@ name, e.g. "UNAVAILABLE".
 
     FaceCLIPError
     ├── InvalidRequestError       the request must change (a ValueError)
+    │   ├── RefusedError          a rule of the server says no; `code` says which
     │   └── ModelNotFoundError    the server has no such model or variant
     ├── ServerUnavailableError    not reachable, stopping, or lost (a ConnectionError)
     │   └── ServerBusyError       refused by admission control; `retry_after_s` if the server said
@@ -30,15 +31,15 @@ class FaceCLIPError(Exception):
 class InvalidRequestError(FaceCLIPError, ValueError):
     """The caller must change the request; the message names the parameter and the cure."""
 
-    @property
-    def code(self) -> str:
-        """Which rule of the server refused the request, such as `consent.expired`: it begins the message. Empty: none did."""
-        found = _CODE.match(str(self))
-        return found[1] if found else ""
-
 
 class ModelNotFoundError(InvalidRequestError):
     """The server has no model of that name or variant."""
+
+
+class RefusedError(InvalidRequestError):
+    """A rule of the server says no to what was asked, or to what came out. `code`: which, such as `policy.minor`, `consent.expired`."""
+
+    code = ""
 
 
 class ServerUnavailableError(FaceCLIPError, ConnectionError):
@@ -63,12 +64,12 @@ class ProtocolError(FaceCLIPError):
     """An answer that does not follow the protocol: another server, or another version of it."""
 
 
-_CODE = re.compile(r"([a-z]+\.[a-z_]+): ")
 _NOISE = re.compile(
     r"\[request id: [^\]]*\] ?"
     r"|in ensemble '[^']*', ?"
     r"|Failed to process the request\(s\) for model(?: instance)? '[^']*', message: ?"
 )
+_REFUSED = re.compile(r"((?:policy|consent)\.[a-z][a-z0-9_]*): ")
 _BUSY = re.compile(r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired", re.IGNORECASE)
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _STOPPING = re.compile(r"[Ss]erver is stopping|Server not ready|has no available versions")
@@ -122,6 +123,10 @@ def error_from_status(status: str, message: str, address: str, timeout_s: float 
         return _busy(reason)
     if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ServerError(f"{address}: access refused ({reason}); pass the credentials it expects as headers=")
+    if status == "INVALID_ARGUMENT" and (refused := _REFUSED.match(reason)):
+        error = RefusedError(reason)
+        error.code = refused[1]
+        return error
     return _BY_STATUS.get(status, ServerError)(reason)
 
 

@@ -28,6 +28,9 @@ class ServerStatus:
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Offered model -> `consent`, `audit` and `licence`, as far as the server tells."""
 
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Offered model -> the policy of its checks, and which are on."""
+
     def as_json(self) -> dict[str, Any]:
         return {
             "address": self.address,
@@ -42,6 +45,7 @@ class ServerStatus:
                     "placement": served.placement,
                     "emulated": dict(served.emulated),
                     "marks": dict(self.marks.get(served.model, {})),
+                    "checks": dict(self.checks.get(served.model, {})),
                     "rules": dict(self.rules.get(served.model, {})),
                     "defaults": dict(served.defaults),
                     "limits": dict(served.limits),
@@ -65,7 +69,9 @@ def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) ->
         for served in offered
         if served.model + VERIFY_SUFFIX in ready
     }
-    marks = {model: found.get("marks", {}) for model, found in told.items()}
-    rules = {model: {name: rule for name, rule in found.items() if name != "marks"} for model, found in told.items()}
+    marks, checks = ({model: each.get(what, {}) for model, each in told.items()} for what in ("marks", "checks"))
+    rules = {
+        model: {name: rule for name, rule in each.items() if name not in ("marks", "checks")} for model, each in told.items()
+    }
     ready_too = server.ready and bool(offered)
-    return ServerStatus(transport.address, server.name, server.version, ready_too, models, offered, marks, rules)
+    return ServerStatus(transport.address, server.name, server.version, ready_too, models, offered, marks, checks, rules)

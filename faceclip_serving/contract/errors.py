@@ -14,14 +14,14 @@ class InvalidRequest(UserError):
     """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
 
 
-class Refused(InvalidRequest):
-    """The request is understood, and a rule of this server refuses it. The message begins with the rule's `code`: `code: sentence`."""
+class Refused(UserError):
+    """A rule of this server says no to what is asked, or to what came out. The message begins with the rule's `code`: `code: sentence`."""
 
     def __init__(self, message: str, audit: Mapping[str, Any] | None = None) -> None:
         """`audit`: what the operator's audit log is told of it beside what it knows, and the caller is not."""
         super().__init__(message)
         self.code = message.partition(":")[0]
-        """Stable, such as `consent.expired`."""
+        """Stable, for programs: `policy.minor` or `consent.expired`, say."""
         self.audit = dict(audit or {})
 
 

@@ -38,6 +38,8 @@ class Job:
     consent: dict[str, Any] = field(default_factory=dict)
     """What is told of the person's consent."""
     prompt_tokens: dict[str, int] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """Decisions of the policy's checks, for the operator's records; never in the answer."""
     warnings: list[str] = field(default_factory=list)
     clock: dict[str, float] = field(default_factory=dict)
     """Event -> monotonic seconds."""
@@ -45,6 +47,12 @@ class Job:
     """What the operator's audit log is told of it, and the caller is not: scores, names of photographs. Never what they show."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """What the sampler reports: steps run, denoiser rows, seconds."""
+
+    def for_audit(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All that the audit log is told of it. `more`: what a refusal tells besides, further `checks` among it."""
+        told = dict(more or {})
+        checks = [*self.checks, *told.pop("checks", [])]
+        return {"consent": self.consent, **self.audit, "checks": checks, **told}
 
     def stamp(self, event: str) -> None:
         """Notes the time of an event."""

@@ -187,8 +187,8 @@ def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
 
 
 _CODES: Mapping[type[Exception], str] = {
-    Refused: "INVALID_ARG",
     InvalidRequest: "INVALID_ARG",
+    Refused: "INVALID_ARG",
     NotANumber: "INTERNAL",
     Busy: "UNAVAILABLE",
     Stopping: "UNAVAILABLE",

@@ -16,6 +16,7 @@ from .. import __version__
 from ..audit.fingerprints import perceptual_hash
 from ..audit.keys import References
 from ..audit.log import AuditLog, Receipt
+from ..checks.policy import of_settings
 from ..contract.errors import Refused, outcome
 from ..contract.request import parse_one
 from ..contract.tensors import Array
@@ -35,10 +36,11 @@ class Recorder:
     """Records the requests of one public model. May be used by several threads."""
 
     def __init__(self, setup: Setup) -> None:
-        """Raises `KeysError`."""
+        """Raises `KeysError` and `PolicyError`."""
         self._setup = setup
         self._log = AuditLog.from_settings(setup.settings)
         self._references = References.from_settings(setup.settings)
+        self._policy = of_settings(setup.settings).told()["policy"] if self._log is not None else ""
 
     def made(self, context: Context, arrays: Mapping[str, Array], details: dict[str, Any]) -> dict[str, Any]:
         """The details as the caller gets them, with a receipt. Raises `AuditError`, by which nothing is answered."""
@@ -67,6 +69,7 @@ class Recorder:
             "model": setup.signature.name,
             "variant": setup.variant.name,
             "version": f"{__version__} {setup.digest[:12]}",
+            "policy": self._policy,
             "tenant": self._text("tenant", arrays),
             **{name: self._name(name, arrays) for name in _PROMPTS if name in arrays},
             **told,

@@ -9,6 +9,7 @@ import cv2
 
 from .. import __version__
 from ..audit.consent import Rule
+from ..checks.policy import of_settings
 from ..contract.errors import InvalidRequest
 from ..contract.models import PICTURE, VERIFIED
 from ..contract.request import picture_file
@@ -31,6 +32,7 @@ def marker_of(settings: Settings, variant: Variant) -> Marker:
 def rules_of(settings: Settings, variant: Variant) -> dict[str, Any]:
     """What holds for requests to this server, for status. Raises `KeysError`."""
     return {
+        "checks": of_settings(settings).told(),
         "consent": Rule.from_settings(settings).told(),
         "audit": "on" if settings["audit_folder"] else "off",
         "licence": variant.licence.as_json(),

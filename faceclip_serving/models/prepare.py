@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
+from ..checks.checks import Checks
 from ..contract.architectures import FACE_SIZE
 from ..contract.errors import Refused
 from ..contract.job import Job, Rows
@@ -24,6 +26,7 @@ from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
 from ..marking.verify import input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
+from .checks import judged
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -39,27 +42,34 @@ def prepare(
     deadline: float | None = None,
     id: str = "",
     received: float | None = None,
+    checks: Checks | None = None,
     rule: Rule = NOT_ASKED,
 ) -> dict[str, Array]:
-    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `rule`: of consent.
-
-    Raises `InvalidRequest`, `Refused` among them.
-    """
+    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `checks`: None for measurements in one
+    process, where nothing is refused; `rule`: of consent. Raises `InvalidRequest`, and `Refused` where a rule says no."""
     job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
     job.clock["received"] = time.monotonic() if received is None else received
     try:
-        return _prepare(variant, tokenizers, detect, arrays, rule, job)
+        return _prepare(variant, tokenizers, detect, arrays, checks, rule, job)
     except Refused as error:
-        error.audit = {"consent": job.consent, **job.audit, **error.audit}
+        error.audit = job.for_audit(error.audit)
         raise
 
 
 def _prepare(
-    variant: Variant, tokenizers: Sequence[Tokenizer], detect: Detector, arrays: Mapping[str, Array], rule: Rule, job: Job
+    variant: Variant,
+    tokenizers: Sequence[Tokenizer],
+    detect: Detector,
+    arrays: Mapping[str, Array],
+    checks: Checks | None,
+    rule: Rule,
+    job: Job,
 ) -> dict[str, Array]:
     photos = reference_photos(variant, arrays)
     consent = rule.of_request(job.request.consent if photos else None)
     job.consent = consent.told()
+    if checks is not None:
+        job.checks += judged(job.id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, len(photos)))
     names: list[str] = job.audit.setdefault("references", [])
 
     def look(index: int, pixels: Pixels) -> None:
@@ -67,6 +77,9 @@ def _prepare(
             names.append(name)
 
     faces = [prepare_face(photo, i, job.request.face_aligned, detect, look) for i, photo in enumerate(photos)]
+    if checks is not None and faces:
+        thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
+        job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops))
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]

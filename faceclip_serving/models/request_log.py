@@ -54,9 +54,7 @@ def line(
         "warnings": [_about(warning) for warning in details.get("warnings", ())],
     }
     if failed is not None:
-        told["about"] = _about(str(failed))
-        if isinstance(failed, Refused):
-            told["about"], told["code"] = _about(str(failed).partition(": ")[2]), failed.code
+        told["about"] = failed.code if isinstance(failed, Refused) else _about(str(failed))
     if setup.settings["log_prompts"]:
         told["prompt"] = _text(arrays, "prompt")
     return json.dumps(told)

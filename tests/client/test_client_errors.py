@@ -10,6 +10,7 @@ from faceclip import (
     InvalidRequestError,
     ModelNotFoundError,
     ProtocolError,
+    RefusedError,
     ServerBusyError,
     ServerError,
     ServerUnavailableError,
@@ -43,6 +44,8 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
     ("status", "message", "kind", "safe"),
     [
         ("INVALID_ARGUMENT", "in ensemble 'faceclip', height: 7", InvalidRequestError, False),
+        ("INVALID_ARGUMENT", "in ensemble 'faceclip', policy.minor: the prompt", RefusedError, False),
+        ("INVALID_ARGUMENT", "policy: expected a text", InvalidRequestError, False),
         ("NOT_FOUND", "Request for unknown model: 'x' is not found", ModelNotFoundError, False),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceededError, False),
         ("INTERNAL", "in ensemble 'faceclip', boom", ServerError, False),
@@ -142,7 +145,8 @@ def test_an_unreachable_server_is_named() -> None:
     assert "within 5 s" in str(error_from_status("DEADLINE_EXCEEDED", "Deadline Exceeded", "box:8001", 5))
 
 
-def test_a_rule_that_refuses_is_named() -> None:
-    refused = error_from_status("INVALID_ARGUMENT", "consent.expired: consent: the record 'c-1' expired", "box:1")
-    assert isinstance(refused, InvalidRequestError) and refused.code == "consent.expired"
-    assert InvalidRequestError("height: expected a multiple of 8").code == ""
+def test_a_refusal_has_the_policys_code() -> None:
+    error = error_from_status("INVALID_ARGUMENT", "policy.face_listed: face_images[0] shows somebody", "here")
+    assert isinstance(error, RefusedError) and error.code == "policy.face_listed"
+    error = error_from_status("INVALID_ARGUMENT", "consent.expired: consent: the record 'c-1' expired", "here")
+    assert isinstance(error, RefusedError) and error.code == "consent.expired"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from faceclip import FaceCLIPPipeline, InvalidRequestError
+from faceclip import FaceCLIPPipeline, InvalidRequestError, RefusedError
 from faceclip.status import server_status
 from faceclip_serving.audit.consent import signed
 from faceclip_serving.audit.keys import AUDIT_PUBLIC, CONSENT_KEY, read_private, read_public
 from faceclip_serving.audit.verify import records, verify
-from server.control import rules_of
+from server.control import told_by
 from server.process import Ports, TritonServer
 
 from .callers import until
@@ -75,6 +75,9 @@ def test_the_right_record_is_answered_with_a_receipt(pipe, record, keys, audit):
         }  # fmt: skip
         assert made.details["parameters"]["consent"] == record()["id"]
         told = recorded(audit)[-1]
+        assert (
+            told["policy"] == made.details["checks"]["policy"] and [each["action"] for each in told["checks"]] == ["allow"] * 3
+        )
         assert (told["seq"], told["id"], told["outcome"]) == (made.receipt["seq"], "right", "ok")
         assert told["references"] == record()["references"] and told["consent"]["id"] == record()["id"]
         assert told["outputs"][0]["sha256"] == made.provenance[0].sha256
@@ -107,7 +110,7 @@ def test_the_right_record_is_answered_with_a_receipt(pipe, record, keys, audit):
 def test_what_does_not_do_is_refused_in_words_and_recorded(pipe, record, audit, photo, changes, code, words):
     consent = None if changes is None else record(**changes)
     for call in (pipe, lambda *args, **more: list(pipe.stream(*args, **more))):
-        with pytest.raises(InvalidRequestError) as error:
+        with pytest.raises(RefusedError) as error:
             call("a lighthouse", face_image=photo, consent=consent, request_id=code, **QUICK)
         assert error.value.code == code and words in str(error.value)
         told = recorded(audit)[-1]
@@ -128,7 +131,7 @@ def test_pictures_of_nobody_need_no_consent(pipe):
 
 
 def test_the_server_tells_its_rules(requiring, pipe):
-    told = rules_of(requiring.connection)
+    told = told_by(requiring.connection)
     assert told["consent"] == {"mode": "require", "signatures": "checked", "scope": "portrait"} and told["audit"] == "on"
     assert told["licence"] == {"names": {"weights": "Apache-2.0"}, "commercial": True}
     assert server_status(pipe._transport).rules["faceclip"] == {key: told[key] for key in ("consent", "audit", "licence")}
@@ -140,7 +143,7 @@ def test_good_and_bad_requests_at_once_do_not_touch_each_other(pipe, record, key
     def ask(consent):
         try:
             outcomes.append(pipe("a lighthouse", face_image=PHOTO, consent=consent, **QUICK).receipt["seq"])
-        except InvalidRequestError as error:
+        except RefusedError as error:
             outcomes.append(error.code)
 
     threads = [threading.Thread(target=ask, args=(record(**({"adult": False} if i % 2 else {})),)) for i in range(8)]
@@ -175,7 +178,7 @@ def test_consent_that_is_taken_back_counts_from_the_next_request_on(pipe, record
     mine = record(subject="S-7", id="to be revoked")
     assert pipe("a lighthouse", face_image=PHOTO, consent=mine, **QUICK).receipt
     assert command("consent", "revoke", "--subject", "S-7", "--folder", str(keys)).returncode == 0
-    with pytest.raises(InvalidRequestError) as error:
+    with pytest.raises(RefusedError) as error:
         pipe("a lighthouse", face_image=PHOTO, consent=mine, **QUICK)
     assert error.value.code == "consent.revoked"
     assert pipe("a lighthouse", face_image=PHOTO, consent=record(), **QUICK).receipt
@@ -219,7 +222,7 @@ def test_without_settings_there_is_no_log_and_no_consent_and_it_says_so(server):
     with FaceCLIPPipeline.from_pretrained(server.url, timeout_s=120) as pipe:
         made = pipe("a lighthouse", face_image=PHOTO, **QUICK)
     assert made.receipt is None and made.details["consent"] == {"mode": "off", "id": None}
-    told = rules_of(server.connection)
+    told = told_by(server.connection)
     assert told["audit"] == "off" and told["consent"]["mode"] == "off"
 
 

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from faceclip import FaceCLIPPipeline, verify_picture
 from faceclip.address import split_target
 from faceclip.grpc_transport import GrpcTransport
-from server.control import rules_of
+from server.control import marks_of
 from server.marks import prepare
 from server.process import Ports, TritonServer
 
@@ -116,7 +116,7 @@ def test_a_photograph_with_credentials_is_named_in_those_of_the_picture(pipe):
 
 
 def test_the_model_says_what_is_on_without_a_picture(marking):
-    told = rules_of(marking.connection)["marks"]
+    told = marks_of(marking.connection)
     assert told["on"] == ["watermark", "metadata", "credentials"] and len(told["credentials"]["root_sha256"]) == 95
 
 

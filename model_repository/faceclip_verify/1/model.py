@@ -1,4 +1,4 @@
-"""The public model that says which marks a picture bears. It keeps nothing and fetches nothing."""
+"""The public model that says which marks a picture bears, and what the server does on its own. It keeps nothing and fetches nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First step of the ensemble: checks the request, finds and aligns faces, tokenises. Several requests at once, see `Lanes`.
+"""First step of the ensemble: checks the request, by the policy too, finds and aligns faces, tokenises. Several at once, see `Lanes`.
 
 Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Photographs keep
 cores busy for seconds, so whoever needs a core for a millisecond, such as a refusal, a step or a probe, goes before them.
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from faceclip_serving.audit.consent import Rule
+from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.operations import Lost, Prepare
 from faceclip_serving.contract.parameters import FACE_IMAGES
@@ -21,6 +22,7 @@ from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import SharingCores, WithinBudget
 from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
+from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
 from faceclip_serving.models.lanes import Lanes, Task
 from faceclip_serving.models.prepare import prepare
@@ -40,6 +42,7 @@ class TritonPythonModel:
         self._setup = setup
         self._rule = Rule.from_settings(setup.settings)
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
+        self._checks = checks_of(setup.settings, PROMPT, PHOTOGRAPHS)
         self._ask = asking(setup.call)
         self._own = threading.local()
         ask, count = self._ask, setup.settings["preparing_threads"]
@@ -56,7 +59,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
-            heavy = FACE_IMAGES.name in arrays
+            heavy = FACE_IMAGES.name in arrays or self._checks.asks_others
             due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
@@ -93,7 +96,7 @@ class TritonPythonModel:
         detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
         return prepare(
             setup.variant, self._tokenizers, detect, setup.digest, arrays,
-            context.place, context.deadline, context.id, context.received, self._rule,
+            context.place, context.deadline, context.id, context.received, self._checks, self._rule,
         )  # fmt: skip
 
     def _detector(self) -> Detector:

@@ -49,7 +49,7 @@ def test_a_finished_request():
         (InvalidRequest(f"scheduler: expected one of a, got '{SECRET}'"), "invalid", "scheduler"),
         (InvalidRequest(f"{SECRET}: this model has no such parameter"), "invalid", ""),
         (InvalidRequest("marker: this model has no such parameter"), "invalid", ""),
-        (Refused(f"consent.not_covered: face_images[1]: the consent '{SECRET}'"), "refused", "face_images[1]"),
+        (Refused(f"consent.not_covered: face_images[1]: the consent '{SECRET}'"), "refused", "consent.not_covered"),
         (Busy(f"busy: {SECRET}"), "rejected", "busy"),
         (Cancelled("the caller is gone"), "cancelled", ""),
         (MemoryError(SECRET), "error", ""),
@@ -58,7 +58,6 @@ def test_a_finished_request():
 def test_a_failed_request_is_told_by_its_kind_and_its_parameter(failed, outcome, about):
     found = told(failed=failed)
     assert (found["outcome"], found["about"], found["seconds"]) == (outcome, about, {"total": 0.25})
-    assert found.get("code") == ("consent.not_covered" if outcome == "refused" else None)
     assert SECRET not in json.dumps(found)
 
 

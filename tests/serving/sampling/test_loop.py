@@ -1,8 +1,10 @@
 """The step loop, with a plain callable as denoiser."""
 
+import gc
 import queue
 import threading
 import time
+import weakref
 from functools import partial
 
 import numpy as np
@@ -130,7 +132,32 @@ def test_what_a_request_has_used_is_told_in_round_numbers():
     assert usage.report() == {
         "ticks": 3, "rows": 6, "mean_rows_per_tick": 2.67, "denoiser_s": 0.123457, "skipped_steps": 1,
     }  # fmt: skip
-    assert Usage().report()["mean_rows_per_tick"] == 0
+    assert set(Usage().report().values()) == {0}
+    assert Usage(ticks=1, shared_rows=5).report()["mean_rows_per_tick"] == 5
+
+
+def test_a_request_has_done_the_steps_that_all_its_pictures_have_done():
+    ahead, behind = start_pictures(TINY_SDXL, job(seed=1, num_images_per_prompt=2), conditioning(1))
+    for picture in (ahead, behind, ahead, ahead):
+        picture.advance(np.zeros((2, *picture.shape[1:]), np.float32))
+    work = Work([ahead, behind], wants_previews=True)
+    told = work.stepped()
+    assert (told.step, told.total, told.timestep) == (1, 4, behind.schedule.timesteps[0]) and work.steps_done() == 1
+    np.testing.assert_array_equal(told.latents, ahead.latents)
+
+
+def test_a_loop_that_has_nothing_to_do_holds_nothing_of_what_it_did(start):
+    lives, loop, _ = start(Denoiser())
+    place, work, events = submit(lives, 1, job(seed=1))
+    kept = [weakref.ref(picture) for picture in work.pictures]
+    outcome(events)
+    lives.end(place)
+    del work, events
+    deadline = time.monotonic() + 30
+    while any(each() is not None for each in kept) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert [each() for each in kept] == [None] and loop.stalled_s == 0.0
 
 
 def test_how_long_the_loop_is_at_a_round_is_known_and_how_long_the_last_one_took(start):

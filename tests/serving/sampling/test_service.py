@@ -212,10 +212,10 @@ class TestService:
 
         made._networks = {**NETWORKS, FACE_ENCODER: unlike}
         crops = np.zeros((5, 3, FACE_SIZE, FACE_SIZE), np.float32)
-        for weights, warned in (([0.2] * 5, 1), ([], 0)):
+        for rows, weights, warned in ((None, [0.2] * 5, 1), ({"unconditional": [0], "text": [1]}, [], 0)):
             place = self.admit(made)
             arrays = {**self.arrays(1, place), "aligned_faces": crops}
-            arrays["job"] = replace(job(seed=1), place=place, face_weights=weights).encode()
+            arrays["job"] = replace(job(rows, weights, seed=1), place=place).encode()
             told = self.report(self.ask(made, arrays=arrays))["warnings"]
             assert len(told) == warned and all(each.startswith("face_images[4]: its mean likeness") for each in told)
 
