@@ -27,7 +27,6 @@ class ServerStatus:
     """Offered model -> which marks its pictures get, as far as the server tells."""
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Offered model -> `consent`, `audit` and `licence`, as far as the server tells."""
-
     checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Offered model -> the policy of its checks, and which are on."""
 
@@ -74,4 +73,6 @@ def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) ->
         model: {name: rule for name, rule in each.items() if name not in ("marks", "checks")} for model, each in told.items()
     }
     ready_too = server.ready and bool(offered)
-    return ServerStatus(transport.address, server.name, server.version, ready_too, models, offered, marks, checks, rules)
+    return ServerStatus(
+        transport.address, server.name, server.version, ready_too, models, offered, marks, checks=checks, rules=rules
+    )
