@@ -63,7 +63,7 @@ ROOMS: Mapping[str, Room] = {
             "sampling/guidance": ("guidance", "pictures"),
             "sampling/loop": ("loop",),
             "sampling/networks": ("loop", "service"),
-            "sampling/pictures": ("select", "pictures", "placements"),
+            "sampling/pictures": ("select", "pictures", "placements", "turns"),
             "sampling/previews": ("previews",),
             "sampling/schedule": ("schedule", "pictures"),
             "sampling/probe": ("probe",),

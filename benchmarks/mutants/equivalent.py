@@ -40,6 +40,7 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
     | {("own_since = 0.0", "own_since = 1.0"): "the first round sets it"},
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
+        ("_REMEMBERED_BATCHES = 4", "_REMEMBERED_BATCHES = 5"): "how many is a choice; which are forgotten first is tested",
     },
     "faceclip_serving/sampling/requests.py": {
         ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
