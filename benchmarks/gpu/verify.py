@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_checkpoint, add_components, add_runtime, add_variant
-from export.engine.build import Target, build_for, document, parse_sm, plan_components, plan_placements, target_of
+from export.engine.build import Target, build_unfit, document, parse_sm, plan_components, plan_placements, target_of
 from export.engine.errors import EngineError
 from export.engine.machine import OLDEST_FP8, SERIES, checks, runs_rtx
 from export.engine.record import Purpose, sm_of
@@ -156,8 +156,8 @@ def export_missing(
 
 
 def build_part(purpose: Purpose, folder: Path, target: Target) -> dict[str, Any]:
-    """The plan of one component, built unless it is up to date, and what its compiler says."""
-    record, built = build_for(purpose, folder, target)
+    """The plan of one component, built unless one is there that serves, and what its compiler says."""
+    record, built = build_unfit(purpose, folder, target)
     return {"built": built, "compiler": target.label, **document(record)}
 
 

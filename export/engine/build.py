@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -57,6 +58,7 @@ from .record import (
     Recipe,
     Record,
     check_plan,
+    covers,
     onnx_digests,
     read_record,
     reasons_to_build,
@@ -174,12 +176,42 @@ def build_for(
     return build_engine(variant, component, purpose.precision, folder, limits, wanted, target, sizes, check)
 
 
+def build_unfit(purpose: Purpose, folder: Path, target: Target) -> tuple[Record, bool]:
+    """The plan that serves a purpose on the target, built if none does. Returns its record, and whether built.
+
+    One that serves is kept, for whatever further cards, pictures and options it was built. What takes its place is built for the
+    same ones, as far as they go with the purpose, and for the target.
+    """
+    with suppress(EngineError):
+        record = check_plan(folder, purpose, target.machine, for_triton=True, whole=True)
+        if covers(record.recipe.sm, target.sm):
+            print(f"{purpose.component} {purpose.precision}: kept, it serves what is asked for", file=sys.stderr)
+            return record, False
+    options, sizes, sm = _chosen_before(folder, purpose)
+    return build_for(purpose, folder, replace(target, sm=tuple(sorted({*target.sm, *sm}))), options, sizes)
+
+
+def _chosen_before(folder: Path, purpose: Purpose) -> tuple[Options, Sizes, tuple[int, ...]]:
+    """What was chosen for the plan of a folder, as far as it goes with the purpose: options, pictures, compute capabilities."""
+    record, runtime = read_record(folder), purpose.execution.runtime
+    if record is None or (record.recipe.variant, record.recipe.runtime) != (purpose.variant.name, runtime.name):
+        return NO_OPTIONS, ALL_SIZES, ()
+    options, sizes = record.recipe.options, record.recipe.sizes
+    if runtime.backend != "python":
+        options = replace(options, stripped=False, weight_streaming=False)  # Triton's own backend serves no such plan
+    try:
+        purpose.bounds(sizes)
+    except EngineError:
+        sizes = ALL_SIZES
+    return options, sizes, record.recipe.sm
+
+
 def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
-    """Every plan of a placement that is missing or out of date, for the card that is here. `root`: of <precision>/<component>/."""
+    """Every plan of a placement that is missing or does not serve it on the card that is here. `root`: of <precision>/<component>/."""
     for component, execution in placement.components.items():
         if execution.runtime.package:
             target = target_of(execution.runtime)
-            build_for(Purpose(variant, placement, component), root / execution.precision / component, target)
+            build_unfit(Purpose(variant, placement, component), root / execution.precision / component, target)
 
 
 def build_apart(work: Work) -> Measured:

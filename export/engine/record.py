@@ -7,8 +7,8 @@ obscurely, or runs badly, so this module answers first, in words. Knows files an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +151,19 @@ def read_record(folder: Path) -> Record | None:
 
 
 def reasons_to_build(folder: Path, recipe: Recipe, machine: Machine) -> list[str]:
-    """Why the plan of `folder` must be built (again), in words; empty where it is up to date."""
+    """Why the plan of `folder` must be built (again), in words; empty where it is up to date. Reads all of the plan.
+
+    A plan for more compute capabilities than those of `recipe` is one for these as well.
+    """
     record = read_record(folder)
     if record is None or not (folder / PLAN_FILE).exists():
         return ["there is no plan yet"]
     if (folder / PLAN_FILE).stat().st_size != record.plan_bytes:
         return [f"{PLAN_FILE} is incomplete"]
+    if sha256(folder / PLAN_FILE) != record.plan_sha256:
+        return [f"{PLAN_FILE} is not the one that {RECORD} tells of"]
+    if covers(record.recipe.sm, recipe.sm):
+        recipe = replace(recipe, sm=record.recipe.sm)
     before, after = asdict(record.recipe), asdict(recipe)
     reasons = [f"{key} changed from {before[key]} to {after[key]}" for key in after if before[key] != after[key]]
     machines = [("TensorRT", record.machine.tensorrt, machine.tensorrt)]
@@ -257,6 +264,11 @@ def incompatibility(record: Record, here: Machine) -> str | None:
             " (--hardware-compatibility same-compute-capability makes plans for both)"
         )
     return None
+
+
+def covers(compiled: Collection[int], wanted: Collection[int]) -> bool:
+    """Whether a plan for the compute capabilities `compiled` runs on all that are `wanted`; empty: built on one GPU, for it."""
+    return set(wanted) <= set(compiled) if wanted and compiled else not wanted and not compiled
 
 
 def sm_of(compute_capability: str) -> int:

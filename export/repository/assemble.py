@@ -185,7 +185,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
     parser.add_argument(
-        "--engines", action="store_true", help="build plans that are missing or out of date first, for the card that is here"
+        "--engines",
+        action="store_true",
+        help="build plans that are missing or do not serve here first, for the card that is here",
     )
     parser.add_argument(
         "--emulate",
