@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +45,7 @@ from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
 from .agreement import verify_file
+from .apart import ProcessDied, apart
 from .errors import EngineError
 from .options import NO_OPTIONS, Options
 from .record import (
@@ -215,16 +214,14 @@ def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
 
 
 def build_apart(work: Work) -> Measured:
-    """Builds in a process of its own: memory goes back whole, and a failed build harms no other. Raises `EngineError`."""
+    """Builds in a process of its own: a failed build harms no other, and one that is interrupted ends. Raises `EngineError`."""
     from .tensorrt import build
 
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        try:
-            return pool.submit(build, work).result()
-        except BrokenProcessPool:
-            raise EngineError(
-                f"{work.onnx}: the process that built it was killed, most likely for want of memory; the log so far: {work.log}"
-            ) from None
+    try:
+        return apart(build, work)
+    except ProcessDied as died:
+        why = "was killed, most likely for want of memory" if died.signal == signal.SIGKILL else str(died)
+        raise EngineError(f"{work.onnx}: the process that built it {why}; the log so far: {work.log}") from None
 
 
 def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -> Record:
