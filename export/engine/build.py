@@ -77,6 +77,8 @@ class Target:
     machine: Machine
     sm: tuple[int, ...] = ()
     """Compute capabilities; empty: the card of `machine`."""
+    gpu: int = 0
+    """That card's number."""
 
     @property
     def label(self) -> str:
@@ -84,11 +86,11 @@ class Target:
         return f"{self.runtime.package.replace('_', '-')} {self.machine.tensorrt}"
 
 
-def this_machine(runtime: Runtime) -> Machine:
-    """The runtime's TensorRT and the card of this process. Raises `PackageError` where one that is needed is missing."""
+def this_machine(runtime: Runtime, gpu: int = 0) -> Machine:
+    """The runtime's TensorRT and a card, as nvidia-smi numbers it. Raises `PackageError` where one that is needed is missing."""
     version = use(runtime)
     try:
-        card = find_card()
+        card = find_card(gpu)
     except PackageError:
         if runtime.ahead_of_time:
             return Machine(version)
@@ -96,15 +98,15 @@ def this_machine(runtime: Runtime) -> Machine:
     return Machine(version, card.name, card.capability, card.driver)
 
 
-def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
-    """The target on this machine. `sm`: for which compute capabilities, where the runtime compiles for some; else the card's."""
-    machine = this_machine(runtime)
+def target_of(runtime: Runtime, sm: Sequence[int] = (), gpu: int = 0) -> Target:
+    """The target on this machine. `sm`: for which compute capabilities, where the runtime compiles for some; else those of card `gpu`."""
+    machine = this_machine(runtime, gpu)
     if not runtime.ahead_of_time:
         if sm:
             raise EngineError(
                 f"sm: runtime '{runtime.name}' builds for the GPU that is here; leave --sm out, or choose `--runtime {TRT_RTX.name}`"
             )
-        return Target(runtime, machine)
+        return Target(runtime, machine, gpu=gpu)
     if not sm and not machine.gpu:
         raise EngineError(
             "sm: no NVIDIA card here to build for; say for which, e.g. --sm 75,86,89,120 for RTX 20, 30, 40 and 50"
@@ -117,7 +119,7 @@ def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
             f"sm: {runtime.package} {machine.tensorrt} compiles for {', '.join(map(str, known))}, got {', '.join(map(str, wanted))};"
             " other cards need `--runtime tensorrt`, on the card"
         )
-    return Target(runtime, machine, tuple(wanted))
+    return Target(runtime, machine, tuple(wanted), gpu)
 
 
 def build_engine(
@@ -155,7 +157,9 @@ def build_engine(
     if not target.runtime.ahead_of_time:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder / PLAN_FILE) as unproven:
-        work = Work(folder / ONNX_FILE, unproven, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
+        work = Work(
+            folder / ONNX_FILE, unproven, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache, target.gpu
+        )
         measured = build_apart(work)
         if check is not None:
             check(unproven)
@@ -206,10 +210,10 @@ def _chosen_before(folder: Path, purpose: Purpose) -> tuple[Options, Sizes, tupl
 
 
 def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
-    """Every plan of a placement that is missing or does not serve it on the card that is here. `root`: of <precision>/<component>/."""
+    """Every plan of a placement that is missing or does not serve it on its card, which is here. `root`: of <precision>/<component>/."""
     for component, execution in placement.components.items():
         if execution.runtime.package:
-            target = target_of(execution.runtime)
+            target = target_of(execution.runtime, gpu=placement.gpu)
             build_unfit(Purpose(variant, placement, component), root / execution.precision / component, target)
 
 

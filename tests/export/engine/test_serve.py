@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from export.engine import build
-from export.engine.build import build_missing, build_unfit, target_of
+from export.engine.build import build_missing, build_unfit, target_of, this_machine
 from export.engine.options import Options
 from export.engine.record import Machine, Measured, Purpose, Recipe, Record, check_plan, onnx_digests, read_record
 from export.engine.shapes import ALL_SIZES, Sizes, bounds_document
@@ -131,3 +131,29 @@ def test_a_report_asks_for_what_serves_too(compiled, cards):
     assert not build_unfit(purpose(), folder, target_of(TRT_RTX))[1]
     assert not build_unfit(purpose(), folder, target_of(TRT_RTX, (86,)))[1]
     assert not done and build_unfit(purpose(), folder, target_of(TRT_RTX, (75, 89)))[0].recipe.sm == (75, 86, 89)
+
+
+def test_plans_are_for_the_card_that_the_placement_is_put_on(compiled, cards):
+    """`export repository --gpu 1 --engines`, where the cards differ."""
+    root, done = compiled
+    cards(RTX_5090, RTX_4070)
+    build_missing(TINY_SDXL, replace(PLACEMENT, gpu=1), root)
+    assert {name: work.sm for name, work in done.items()} == {DENOISER: (89,), VAE_DECODER: (89,)}
+    assert this_machine(TRT_RTX).compute_capability == "12.0" and this_machine(TRT_RTX, 1).compute_capability == "8.9"
+
+
+def test_tensorrt_proper_builds_on_the_card_that_is_named(compiled, monkeypatch):
+    root, done = compiled
+    seen = []
+    h200 = Machine("11.4.0.106", "NVIDIA H200", "9.0")
+    monkeypatch.setattr(build, "this_machine", lambda runtime, gpu: seen.append(gpu) or h200)
+    build_missing(TINY_SDXL, replace(PLACEMENT.on(TENSORRT.name), gpu=1), root)
+    assert seen == [1, 1] and {work.gpu for work in done.values()} == {1}
+    from export.engine import tensorrt
+
+    chosen = []
+    monkeypatch.setattr(tensorrt, "select_gpu", chosen.append)
+    monkeypatch.setattr(tensorrt, "_build", lambda *_: None)
+    for work in done.values():
+        tensorrt.build(work)
+    assert chosen == [1, 1]
