@@ -143,3 +143,40 @@ def test_what_a_card_finished_is_kept_while_the_plan_is_the_same(components, tmp
     planned(components / "fp16" / DENOISER, Purpose(TINY_SDXL, placement, DENOISER), "another plan")
     assemble(TINY_SDXL, placement, components, repository)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("place", ["repository", "components"])
+def test_a_runtime_cache_that_grows_replaces_nothing_under_a_running_server(components, tmp_path, place):
+    placement = placements(TINY_SDXL)["16gb"]
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    model = repository / placement.folder(DENOISER).parts[0]
+    folder = repository / placement.folder(DENOISER) if place == "repository" else components / "fp16" / DENOISER
+    cache = cache_file(folder / PLAN_FILE, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    again = replace(placement, max_waiting=3)  # other configs, the same plans: assembled anew, with the cache
+    for content in ("kernels", "more kernels", "yet more kernels"):
+        cache.write_text(content)
+        inode = model.stat().st_ino
+        assemble(TINY_SDXL, placement if content == "kernels" else again, components, repository)
+        assert (model.stat().st_ino == inode) == (content != "more kernels")
+        inode = model.stat().st_ino
+        cache.write_text(f"{content}, grown")
+        assemble(TINY_SDXL, placement if content == "kernels" else again, components, repository)
+        assert model.stat().st_ino == inode and cache.read_text() == f"{content}, grown"
+    cache.unlink()
+    assemble(TINY_SDXL, again, components, repository)
+    assert model.stat().st_ino == inode and not list(repository.rglob("*.cache"))
+
+
+def test_a_cache_whose_plan_is_gone_is_left_behind(components, tmp_path):
+    placement = placements(TINY_SDXL)["16gb"]
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    plan = repository / placement.folder(DENOISER) / PLAN_FILE
+    cache = cache_file(plan, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    cache.write_text("kernels")
+    plan.unlink()
+    assemble(TINY_SDXL, placement, components, repository)
+    assert plan.exists() and not cache.exists()
