@@ -23,14 +23,14 @@ from typing import Any
 from export.commandline import add_checkpoint, add_components, add_runtime, add_variant
 from export.engine.build import Target, build_unfit, document, parse_sm, plan_components, plan_placements, target_of
 from export.engine.errors import EngineError
-from export.engine.machine import OLDEST_FP8, SERIES, checks, runs_rtx
+from export.engine.machine import SERIES, checks, oldest, runs_rtx
 from export.engine.record import Purpose, sm_of
 from export.forecast.forecast import document as forecast_document
 from export.forecast.forecast import predict
 from export.forecast.shapes import find
 from export.onnx.draw import SMALLEST_PSNR_DB
 from export.onnx.record import is_whole, read_metadata
-from export.onnx.wanted import PRECISIONS, WEIGHT_BITS, Export
+from export.onnx.wanted import PRECISIONS, Export
 from export.outputs import replacing, require_file
 from export.paths import onnx_folder
 from faceclip_serving.contract.components import components
@@ -49,8 +49,6 @@ from .trial import Trial
 
 WITHOUT_CARD = "16gb"
 """The placement where no card says which."""
-OLDEST = {"fp8": OLDEST_FP8, **dict.fromkeys(WEIGHT_BITS, 86)}
-"""Precision -> the compute capability from which on products read it. A plan for several is one for the least of them."""
 TIMEOUT_S = 3600.0
 """Of one trial; the full-size denoiser on ONNX Runtime takes minutes."""
 
@@ -65,12 +63,29 @@ def card_here() -> Card | None:
 
 
 def best_placement(variant: Variant, card: Card | None) -> str:
-    """Name of the placement with plans that may use most of the card's memory; the leanest where none fits."""
-    if card is None or card.total_bytes is None:
+    """Name of the placement with plans that may use most of the card's memory, of those that the card can compute.
+
+    Raises `EngineError` where there is none.
+    """
+    if card is None:
         return WITHOUT_CARD
-    known = {name: placements(variant)[name].gpu_bytes or 0 for name in plan_placements() if name in placements(variant)}
-    fitting = {name: size for name, size in known.items() if size <= card.total_bytes}
-    return max(fitting, key=lambda name: fitting[name]) if fitting else min(known, key=lambda name: known[name])
+    sm, table = sm_of(card.capability), placements(variant)
+    fitting = {
+        name: table[name].gpu_bytes or 0
+        for name in plan_placements()
+        if name in table and all(sm >= oldest(execution) for execution in table[name].components.values())
+    }
+    if card.total_bytes is None:  # shared with the host
+        fitting = {name: size for name, size in fitting.items() if name == WITHOUT_CARD}
+    else:
+        fitting = {name: size for name, size in fitting.items() if size <= card.total_bytes}
+    if not fitting:
+        memory = "" if card.total_bytes is None else f", {card.total_bytes / 1e9:.2f} GB"
+        raise EngineError(
+            f"placement: none of '{variant.name}' is for this card ({card.name}, compute capability {card.capability}{memory}); name one"
+            " (--placement, PLACEMENT= of make) to see what it lacks"
+        )
+    return max(fitting, key=lambda name: fitting[name])
 
 
 def runtime_for(card: Card | None) -> Runtime:
@@ -90,8 +105,8 @@ def chosen_placement(args: argparse.Namespace, card: Card | None) -> Placement:
 
 def capabilities(placement: Placement, card: Card | None) -> tuple[int, ...]:
     """Of the cards to compile for, where there is none here: all that read the placement's precisions. With one: empty, the card's."""
-    oldest = max(OLDEST.get(execution.precision, 0) for execution in placement.components.values())
-    return () if card else tuple(sm for sm in SERIES if sm >= oldest)
+    least = max(oldest(execution) for execution in placement.components.values())
+    return () if card else tuple(sm for sm in SERIES if sm >= least)
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts

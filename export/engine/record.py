@@ -7,6 +7,7 @@ obscurely, or runs badly, so this module answers first, in words. Knows files an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -251,7 +252,7 @@ def incompatibility(record: Record, here: Machine) -> str | None:
         if here.gpu and sm_of(here.compute_capability) not in sm:
             return f"was compiled for SM {', '.join(map(str, sm))}, here is a {here.gpu} of compute capability {here.compute_capability}"
     elif hardware == "ampere-plus":
-        if float(here.compute_capability) < 8.0:
+        if sm_of(here.compute_capability) < 80:
             return f"was built for Ampere and later, here is a {here.gpu} of compute capability {here.compute_capability}"
     elif built.compute_capability != here.compute_capability:
         return (
@@ -272,6 +273,8 @@ def covers(compiled: Collection[int], wanted: Collection[int]) -> bool:
 
 
 def sm_of(compute_capability: str) -> int:
-    """`8.9` -> 89."""
-    major, _, minor = compute_capability.partition(".")
-    return int(major) * 10 + int(minor)
+    """`8.9` -> 89. Raises `EngineError` for what is none, such as the `[N/A]` of a driver that does not know."""
+    found = re.fullmatch(r"(\d+)\.(\d)", compute_capability)
+    if found is None:
+        raise EngineError(f"compute capability: expected one like 8.9, the driver says '{compute_capability}'; update it")
+    return int(found[1]) * 10 + int(found[2])

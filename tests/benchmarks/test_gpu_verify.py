@@ -15,6 +15,7 @@ from benchmarks.gpu.parts import BROKEN, HELD, NO_GPU, NOT_RUN, REASON, Parts, w
 from benchmarks.gpu.report_file import file_name, outcome, parts
 from benchmarks.measure.host_memory import model_of
 from benchmarks.memory.vram import totals
+from export.engine import machine
 from export.engine.build import plan_placements
 from export.engine.errors import EngineError
 from export.onnx.errors import ParityError
@@ -43,14 +44,24 @@ def arguments(*words):
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-def test_a_card_gets_the_placement_that_uses_most_of_it(variant):
-    table = placements(variant)
-    for gib in (6, 8, 12, 16, 24, 80):
-        card = replace(RTX_3070, total_bytes=gib * 2**30)
-        found = table[verify.best_placement(variant, card)]
-        of_plans = [each.gpu_bytes for each in table.values() if each.name in plan_placements()]
-        fitting = [size for size in of_plans if size <= card.total_bytes]
-        assert found.gpu_bytes == (max(fitting) if fitting else min(of_plans))
+@pytest.mark.parametrize("capability", ["7.5", "8.6", "8.9", "12.0"])
+def test_a_card_gets_the_placement_that_uses_most_of_it_and_that_it_computes(variant, capability, monkeypatch):
+    """The choice is one that `export machine` finds ready, and none that uses more of the card is."""
+    table = {name: each for name, each in placements(variant).items() if name in plan_placements()}
+    for gib in (4, 6, 8, 12, 16, 24, 80):
+        card = replace(RTX_3070, capability=capability, total_bytes=gib * 2**30, free_bytes=gib * 2**30)
+        monkeypatch.setattr(machine, "find_card", lambda gpu, card=card: card)
+        found = {
+            name: not [each for each in machine.checks(placement.on(TRT_RTX.name)) if each.problem]
+            for name, placement in table.items()
+        }
+        ready = [name for name, fits in found.items() if fits]
+        if ready:
+            assert table[verify.best_placement(variant, card)].gpu_bytes == max(table[name].gpu_bytes for name in ready)
+            assert verify.best_placement(variant, card) in ready
+        else:
+            with pytest.raises(EngineError, match=f"placement: none of '{variant.name}' is for this card"):
+                verify.best_placement(variant, card)
     assert verify.WITHOUT_CARD in table and verify.best_placement(variant, None) == verify.WITHOUT_CARD
 
 
