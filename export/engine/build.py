@@ -334,7 +334,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_sm(text: str) -> tuple[int, ...]:
-    """`89,120` -> (89, 120). Raises `ValueError`, as argparse wants."""
+    """`89,120` -> (89, 120). Raises `ArgumentTypeError`, whose words argparse tells."""
+    if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"expected compute capabilities without the dot, between commas, e.g. 89 for 8.9, or 75,86,89,120, got '{text}'"
+        )
     return tuple(int(each) for each in text.split(","))
 
 
