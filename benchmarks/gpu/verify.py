@@ -331,7 +331,7 @@ def run(args: argparse.Namespace) -> int:
         "gpu-verify", args.variant, placement.label, card.name if card else "no card"
     )
     require_file(path)  # before hours are spent
-    parts = Parts()
+    parts = Parts([each for each in (args.checkpoint, args.components) if each])
     carry_out(args, placement, card, parts)
     document = stamp(
         {

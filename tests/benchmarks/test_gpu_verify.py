@@ -129,9 +129,34 @@ def test_a_fault_of_the_program_is_not_a_broken_bound():
         Parts().do("name", "bound", lambda: {"x": 1 // 0})
 
 
-def test_what_is_shared_names_no_folder():
-    here = Path.cwd()
-    assert without_folders(f"{here}/build/x: no; {Path.home()}/secret") == "build/x: no; secret"
+HERE, HOME = Path.cwd(), Path.home()
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        (f"{HERE}/build/x: no", "build/x: no"),
+        (f"{HOME}/clients/acme/model.onnx: expected a graph", "model.onnx: expected a graph"),
+        (f"no room in {HOME}", "no room in ~"),
+        ("error: /srv/alice/weights/unet.safetensors, line 3", "error: unet.safetensors, line 3"),
+        (
+            "[Errno 2] No such file or directory: '/srv/Alice B/my model/unet.onnx'",
+            "[Errno 2] No such file or directory: 'unet.onnx'",
+        ),
+        ("--checkpoint=/srv/alice/sdxl --lora /srv/alice/a.safetensors:0.8", "--checkpoint=sdxl --lora a.safetensors:0.8"),
+        ("file:///srv/alice/a.onnx (/tmp/tmpab12/model.plan)", "a.onnx (model.plan)"),
+        ("/mnt/Alice B/sdxl/unet.onnx and ../alice/onnx/fp16", "sdxl/unet.onnx and onnx/fp16"),
+        ("FP16/FP8 at 3 GB/s, https://example.org/a/b, 1/2", "FP16/FP8 at 3 GB/s, https://example.org/a/b, 1/2"),
+    ],
+)
+def test_what_is_shared_names_no_folder(text, shared):
+    known = [Path("/mnt/Alice B/sdxl"), Path("../alice/onnx")]
+    assert without_folders(text, known) == shared
+    parts = Parts(known)
+    parts.do("a part", "b", lambda: {"checks": [text], "fp16": {"error": text, text: 1}, REASON: text})
+    told = [*parts.found[0].figures["checks"], parts.found[0].figures["fp16"]["error"], parts.found[0].why]
+    assert told == [shared] * 3 and parts.found[0].figures["fp16"][shared] == 1
+    assert shared in parts.text() and (text == shared or text not in json.dumps(parts.document()))
 
 
 JOB = trial.Trial("start", "tiny-sdxl", "8gb", "", "", DENOISER)
