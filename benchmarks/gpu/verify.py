@@ -145,19 +145,25 @@ def counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, 
 def export_missing(
     variant: Variant, placement: Placement, names: Sequence[str], root: Path, checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Makes those components' ONNX files that are not there; those that are stay, whatever their weights. Raises `UserError`."""
-    from export.onnx.export import export_components  # torch
+    """Makes those components' ONNX files that are not there, or are not those that would be made. Raises `UserError`.
+
+    Without a checkpoint, weights and LoRAs that were chosen for what is there stay: stand-ins would say less of the card.
+    """
+    from export.onnx.export import export_components, is_kept, unnamed  # torch
 
     wanted, there = [], []
     precisions = {name: placement.components[name].precision for name in names}
     for component, precision in precisions.items():
         folder = root / precision / component
         metadata = read_metadata(folder)
-        if metadata is not None and is_whole(folder, metadata):
-            there.append(component)
-        elif precision in PRECISIONS:
+        whole = metadata is not None and is_whole(folder, metadata)
+        if precision in PRECISIONS:
             seeded = checkpoint is None and variant.weights == "checkpoint"
-            wanted.append(Export(variant, component, precision, checkpoint, seeded=seeded))
+            export = Export(variant, component, precision, checkpoint, seeded=seeded)
+            chosen = whole and checkpoint is None and bool(unnamed(export, folder))
+            (there if chosen or is_kept(export, folder) else wanted).append(export)
+        elif whole:
+            there.append(Export(variant, component, precision))
         else:
             raise EngineError(
                 f"{component}: expected {precision} in {folder}; make it with `python -m export quantize --variant {variant.name}"
@@ -167,7 +173,7 @@ def export_missing(
         pass
     found = {name: read_metadata(root / precision / name) or {} for name, precision in precisions.items()}
     weights = {name: metadata.get("weights", {}).get("source", "unknown") for name, metadata in found.items()}
-    return {"made": [each.component for each in wanted], "there": there, "weights": weights}
+    return {"made": [each.component for each in wanted], "there": [each.component for each in there], "weights": weights}
 
 
 def build_part(purpose: Purpose, folder: Path, target: Target) -> dict[str, Any]:

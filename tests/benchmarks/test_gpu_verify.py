@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,11 +19,15 @@ from benchmarks.memory.vram import totals
 from export.engine import machine
 from export.engine.build import plan_placements
 from export.engine.errors import EngineError
+from export.onnx import export as to_onnx
 from export.onnx.errors import ParityError
+from export.onnx.wanted import Export
+from export.paths import WEIGHTS
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models import tensorrt_package
 from faceclip_serving.models.tensorrt_package import Card
@@ -157,6 +162,60 @@ def test_what_is_shared_names_no_folder(text, shared):
     told = [*parts.found[0].figures["checks"], parts.found[0].figures["fp16"]["error"], parts.found[0].why]
     assert told == [shared] * 3 and parts.found[0].figures["fp16"][shared] == 1
     assert shared in parts.text() and (text == shared or text not in json.dumps(parts.document()))
+
+
+@pytest.fixture
+def exports(tmp_path, monkeypatch):
+    """Notes what would be exported; `put` writes metadata of a component as if it had been."""
+    wanted = []
+    monkeypatch.setattr(to_onnx, "export_components", lambda exports, root: wanted.extend(exports) or [])
+
+    def put(export, **changes):
+        folder = tmp_path / export.precision / export.component
+        folder.mkdir(parents=True, exist_ok=True)
+        weights, loras, identity = to_onnx._made_from(to_onnx._settled(export))
+        source = {"source": "seeded"} if weights is None else {"source": "checkpoint", "file": weights.name, "given": True}
+        document = {"identity": identity, "files": {}, "weights": source, "loras": loras, **changes}
+        (folder / "metadata.json").write_text(json.dumps(document))
+
+    return wanted, put
+
+
+def test_the_export_is_kept_only_if_it_is_the_one_that_would_be_made(exports, tmp_path):
+    wanted, put = exports
+    eight, only = placements(TINY_SDXL)["8gb"], [VAE_DECODER]
+    ask = partial(verify.export_missing, TINY_SDXL, eight, only, tmp_path)
+    assert ask(None)["made"] == only
+    stand_in = Export(TINY_SDXL, VAE_DECODER, "fp16")
+    put(stand_in)
+    found = ask(None)
+    assert (found["made"], found["there"], found["weights"]) == ([], only, {VAE_DECODER: "seeded"})
+    put(stand_in, identity="of older code")
+    assert ask(None)["made"] == only
+    wanted.clear()
+    put(stand_in)
+    with pytest.raises(UserError, match="nowhere"):
+        ask(tmp_path / "nowhere")
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(WEIGHTS / NANO.name, checkpoint, copy_function=shutil.copy)  # of another time
+    put(Export(NANO, VAE_DECODER, "fp16"))
+    ask = partial(verify.export_missing, NANO, placements(NANO)["8gb"], only, tmp_path)
+    assert ask(checkpoint)["made"] == only and wanted[-1].checkpoint == checkpoint
+
+
+def test_weights_and_loras_that_were_chosen_stay_where_none_are_named(exports, tmp_path):
+    wanted, put = exports
+    for variant in (SDXL, TINY_SDXL):
+        ask = partial(verify.export_missing, variant, placements(variant)["8gb"], [DENOISER], tmp_path, None)
+        for chosen in (
+            {"weights": {"source": "checkpoint", "file": "unet.safetensors"}},
+            {"loras": [{"file": "style.safetensors", "scale": 0.8}]},
+        ):
+            put(
+                Export(variant, DENOISER, "fp16", seeded=True),
+                **{"weights": {"source": "checkpoint", "file": "u", "given": True}, **chosen},
+            )
+            assert ask()["there"] == [DENOISER] and not wanted
 
 
 JOB = trial.Trial("start", "tiny-sdxl", "8gb", "", "", DENOISER)
