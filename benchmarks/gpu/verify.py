@@ -272,7 +272,7 @@ def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None,
             for when in ("cold", "warm") if runtime.ahead_of_time else ("cold",):
                 parts.do(
                     f"{when} start {component}",
-                    "outputs are finite" + (", and a runtime cache is kept" if runtime.ahead_of_time else ""),
+                    "outputs are finite" + (", and a runtime cache is kept" if keeps else ""),
                     lambda start=start, keeps=keeps: started(start, keeps),  # type: ignore[misc]
                     not_built,
                 )
@@ -294,7 +294,7 @@ def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None,
     limit = placement.gpu_bytes or 0
     parts.do(
         "all on the card",
-        f"a picture within {limit / 1e9:.2f} GB of the card, in one process",
+        "a finite picture, in one process" + ("" if args.rehearse else f", within {limit / 1e9:.2f} GB of the card"),
         lambda: on_card(replace(job, what="on_card"), limit, card),
         incomplete,
     )
@@ -334,28 +334,41 @@ def run(args: argparse.Namespace) -> int:
         raise EngineError("rehearse: there is a card here; leave --rehearse out")
     placement = chosen_placement(args, card)
     path: Path = args.output or FOLDER / file_name(
-        "gpu-verify", args.variant, placement.label, card.name if card else "no card"
+        "gpu-verify", args.variant, placement.label, card.name if card else "rehearsal" if args.rehearse else "no card"
     )
     require_file(path)  # before hours are spent
-    parts = Parts([each for each in (args.checkpoint, args.components) if each])
-    carry_out(args, placement, card, parts)
-    document = stamp(
-        {
-            "variant": args.variant,
-            "placement": placement.label,
-            "card": asdict(card) if card else None,
-            "rehearsal": args.rehearse,
-            "components": sorted(components(VARIANTS[args.variant])),
-            "failed": parts.failed,
-            "parts": parts.document(),
-        }
-    )
+    parts = Parts([each for each in (args.checkpoint, args.components) if each], lambda: write(path, report(False), parts))
+
+    def report(complete: bool) -> dict[str, Any]:
+        return stamp(
+            {
+                "variant": args.variant,
+                "placement": placement.label,
+                "card": asdict(card) if card else None,
+                "rehearsal": args.rehearse,
+                "complete": complete,
+                "components": sorted(components(VARIANTS[args.variant])),
+                "failed": parts.failed,
+                "parts": parts.document(),
+            }
+        )
+
+    try:
+        carry_out(args, placement, card, parts)
+        document = report(True)
+        write(path, document, parts)
+    finally:  # after Ctrl-C too
+        if parts.found:
+            print(f"the report is {path}, and for people {path.with_suffix('.txt')}", file=sys.stderr)
+    print(json.dumps(document))
+    return 1 if parts.failed else 0
+
+
+def write(path: Path, document: Mapping[str, Any], parts: Parts) -> None:
+    """The report, and beside it the same for people."""
     write_document(path, document)
     with replacing(path.with_suffix(".txt")) as partial:
         partial.write_text(f"{title(document)}\n\n{parts.text()}\n", encoding="utf-8")
-    print(f"the report is {path}, and for people {path.with_suffix('.txt')}", file=sys.stderr)
-    print(json.dumps(document))
-    return 1 if parts.failed else 0
 
 
 def title(document: Mapping[str, Any]) -> str:
@@ -363,7 +376,6 @@ def title(document: Mapping[str, Any]) -> str:
     card, versions = document["card"], document["versions"]
     on = f"{card['name']}, compute capability {card['capability']}, driver {card['driver']}" if card else "no card"
     known: Sequence[str] = [f"{name} {version}" for name, version in versions.items()]
-    rehearsal = ["a rehearsal: no plan was run"] if document["rehearsal"] else []
-    return "\n".join(
-        [f"{document['variant']} on {document['placement']}, {on}", *rehearsal, document["time"], ", ".join(known)]
-    )
+    remarks = ["a rehearsal: no plan was run"] if document["rehearsal"] else []
+    remarks += [] if document["complete"] else ["ended before its last part"]
+    return "\n".join([f"{document['variant']} on {document['placement']}, {on}", *remarks, document["time"], ", ".join(known)])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -280,6 +281,15 @@ def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_as_fp16)
     document = json.loads(report.read_text())
     parts = {part["name"]: part for part in document["parts"]}
     assert {name for name, part in parts.items() if part["outcome"] != HELD} == {"machine"} and document["rehearsal"]
+    assert not re.search(
+        "cache|card|GB", json.dumps([part["bound"] for name, part in parts.items() if name != "machine" and name != "forecast"])
+    )
+    assert (
+        parts["cold start denoiser"]["figures"]["runtime_cache_bytes"]
+        is parts["all on the card"]["figures"]["peak_bytes"]
+        is None
+    )
+    assert "None" not in report.with_suffix(".txt").read_text()
     assert 0 <= parts["agreement denoiser"]["figures"]["error_of_largest"] <= 1e-2
     assert parts["cold start denoiser"]["figures"]["first_s"] > 0 and parts["picture"]["figures"]["steps"] == 1
     whole = parts["all on the card"]["figures"]
@@ -309,6 +319,50 @@ def test_a_broken_bound_is_told_by_the_exit_code_and_the_other_parts_go_on(tmp_p
     assert outcomes["agreement vae_decoder"] == (NOT_RUN, "its plan was not built")
     assert outcomes["picture"] == (NOT_RUN, "no plan of denoiser, vae_decoder")
     assert "broken   build vae_decoder: sm: " in capsys.readouterr().err
+
+
+@without_driver
+def test_a_rehearsal_and_what_needs_no_card_have_a_report_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "carry_out", lambda *_: None)
+    monkeypatch.setattr(verify, "FOLDER", tmp_path)
+    for more in ([], ["--rehearse"]):
+        assert main(["gpu-verify", "--placement", "8gb", *more]) == 0
+    names = {path.name for path in tmp_path.glob("*.json")}
+    assert names == {"gpu-verify-nano-8gb-no-card.json", "gpu-verify-nano-8gb-rehearsal.json"}
+
+
+@without_driver
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), RuntimeError("CUDA out of memory")])
+def test_what_was_found_is_in_the_report_whatever_ends_the_command(tmp_path, monkeypatch, capsys, end):
+    def two_parts(_args, _placement, _card, parts):
+        parts.do("first", "b", lambda: {"x": 1})
+        assert json.loads(report.read_text())["parts"][0]["name"] == "first", "written after each part"
+        parts.do("second", "b", lambda: fail(end))
+
+    report = tmp_path / "report.json"
+    monkeypatch.setattr(verify, "carry_out", two_parts)
+    command = ["gpu-verify", "--placement", "8gb", "--output", str(report)]
+    if isinstance(end, KeyboardInterrupt):
+        assert main(command) == 130
+    else:
+        with pytest.raises(RuntimeError):
+            main(command)
+    document = json.loads(report.read_text())
+    assert [part["name"] for part in document["parts"]] == ["first"] and document["complete"] is False
+    text = report.with_suffix(".txt").read_text()
+    assert "ended before its last part" in text and "held     first: x 1" in text
+    assert f"the report is {report}" in capsys.readouterr().err
+
+
+def test_a_card_that_does_not_give_its_memory_is_a_broken_bound(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**10, 10**10))
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: fail(torch.OutOfMemoryError("CUDA out of memory")))
+    parts = Parts()
+    assert not parts.do("all on the card", "b", lambda: verify.on_card(JOB, 8 * 10**9, RTX_3070))
+    assert parts.failed == ["all on the card"] and "1936000000 bytes of the card could not be occupied" in parts.found[0].why
 
 
 def test_ways_agree_and_the_reference_comes_first(tiny_repository_graphs, tmp_path):
