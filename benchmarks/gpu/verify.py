@@ -151,7 +151,8 @@ def export_missing(
     """
     from export.onnx.export import export_components, is_kept, unnamed  # torch
 
-    wanted, there = [], []
+    wanted: list[Export] = []
+    there: list[Export] = []
     precisions = {name: placement.components[name].precision for name in names}
     for component, precision in precisions.items():
         folder = root / precision / component

@@ -66,7 +66,7 @@ def _run(sender: Connection, parent: int, function: Callable[[Any], Any], given:
     if os.getppid() != parent:  # it died before that
         os._exit(1)
     try:
-        answer = (function(given), None)
+        answer: tuple[Any, Exception | None] = (function(given), None)
     except Exception as error:  # noqa: BLE001  whoever waits judges it
         error.add_note(f"In its process:\n{traceback.format_exc()}")
         answer = (None, error)

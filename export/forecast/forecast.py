@@ -313,8 +313,8 @@ def run(args: argparse.Namespace) -> int:
             beyond.append(EngineError(f"largest: placement '{placement.name}' of '{variant.name}': {error}"))
     if not forecasts:
         raise beyond[0]
-    for each in beyond:
-        print(f"left out: {each}", file=sys.stderr)
+    for why in beyond:
+        print(f"left out: {why}", file=sys.stderr)
     if not args.json:
         print("\n\n".join(map(table, forecasts)) + "\n", file=sys.stderr)
     documents = [document(each) for each in forecasts]
