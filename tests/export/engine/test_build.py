@@ -137,7 +137,7 @@ class Plan:
 
     error = 1.0
 
-    def __init__(self, path, signature, execution, limits):
+    def __init__(self, path, signature, execution, limits, gpu=0):
         self.error = float(path.read_text())
         self._run = parity.onnx_run(self.onnx, signature)
 
