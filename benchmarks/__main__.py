@@ -29,6 +29,7 @@ COMMANDS = {
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
     "marks": Command("benchmarks.marks.command", "what the invisible mark survives, costs and mistakes"),
+    "checks": Command("benchmarks.checks.command", "what the checks of requests refuse, mistake and cost"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
     "mutants": Command("benchmarks.mutants.command", "which small faults in a module its unit tests do not notice"),
     "gpu-verify": Command("benchmarks.gpu.verify", "a placement on a card, part by part with bounds: one report"),

@@ -34,7 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
         ("resume", _resume, "take work again after a drain"),
-        ("status", _status, "print what each deployment has in flight, its settings, and which marks its pictures get"),
+        (
+            "status",
+            _status,
+            "print what each deployment has in flight, its settings, the marks of its pictures, and its checks",
+        ),
     ):
         command = commands.add_parser(name, help=text, description=text)
         where = command.add_mutually_exclusive_group()
@@ -230,10 +234,10 @@ def _resume(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from faceclip_serving.contract.operations import Status
 
-    from .control import ask, marks_of
+    from .control import ask, told_by
 
     to, names = _target(args)
-    print(json.dumps({name: {**ask(to, Status(), name), "marks": marks_of(to, name)} for name in names}, indent=1))
+    print(json.dumps({name: {**ask(to, Status(), name), **told_by(to, name)} for name in names}, indent=1))
     return 0
 
 

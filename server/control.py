@@ -80,12 +80,17 @@ def ask_with(
 
 def marks_of(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
     """Which marks a deployment's pictures get. Raises `ControlError`."""
+    return told_by(to, deployment)["marks"]  # type: ignore[no-any-return]
+
+
+def told_by(to: Connection, deployment: str = DEFAULT_DEPLOYMENT) -> dict[str, Any]:
+    """`marks` that a deployment's pictures get, and `checks` of its requests. Raises `ControlError`."""
     with grpc_client(to) as client:
         try:
             answer = client.infer(model_name(VERIFY, deployment), [], client_timeout=30)
         except InferenceServerException as error:
             raise ControlError(str(error.message())) from None
-    return json.loads(answer.as_numpy(VERIFIED.name)[0])["marks"]  # type: ignore[no-any-return]
+    return json.loads(answer.as_numpy(VERIFIED.name)[0])  # type: ignore[no-any-return]
 
 
 def drain(

@@ -36,6 +36,7 @@ from .defaults import Ports as Ports
 from .keys import Keys, remember
 from .log import Log
 from .marks import prepare
+from .policy import try_policies
 from .probe import ProbeError, probe
 from .tls import absolute, own_connection
 
@@ -119,6 +120,7 @@ class TritonServer:
         placements = assembled.placements_of(repository)
         told = read_orders(placements, list(settings))
         prepare(placements, told)
+        try_policies(placements, told)
         self.keys = Keys()
         self.ports = ports or Ports()
         self.log = log

@@ -10,8 +10,9 @@ from tests.rooms import ROOT, arrows, imported, modules, room
 
 CONTRACT = {"faceclip_serving.contract"}
 MARKING = "faceclip_serving.marking"
+CHECKS = "faceclip_serving.checks"
 SERVING = CONTRACT | {
-    "faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling", "faceclip_serving.models"
+    "faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, "faceclip_serving.sampling", "faceclip_serving.models"
 }  # fmt: skip
 TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.networks", "export.onnx"}
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
@@ -22,7 +23,9 @@ MAY_IMPORT = {
     "faceclip_serving.face": CONTRACT,
     "faceclip_serving.sampling": CONTRACT | {"faceclip_serving.face"},
     MARKING: CONTRACT,
-    "faceclip_serving.models": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, "faceclip_serving.sampling"},
+    CHECKS: CONTRACT | {"faceclip_serving.face"},
+    "faceclip_serving.models": CONTRACT
+    | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, "faceclip_serving.sampling"},
     "model_repository": SERVING - {"faceclip_serving"},
     "export": CONTRACT | {"faceclip_serving"},  # the paths and the command line that its rooms share
     "export.checkpoint": CONTRACT | {"export"},
@@ -31,9 +34,10 @@ MAY_IMPORT = {
     "export.onnx": SERVING | TO_ONNX - {"export.onnx"},
     "export.quantize": SERVING | TO_ONNX,
     "export.engine": SERVING | TO_ONNX,
+    "export.recogniser": CONTRACT | {"export"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT | {"faceclip_serving", MARKING},
+    "server": CONTRACT | {"faceclip_serving", MARKING, CHECKS},
     "faceclip": {"faceclip.marks"},
     "faceclip.marks": set(),
     "training.world": set(),
@@ -45,6 +49,7 @@ MAY_IMPORT = {
     "benchmarks.quality": MEASURING | {"training", "training.world"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.marks": MEASURING,
+    "benchmarks.checks": MEASURING,
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
@@ -57,7 +62,7 @@ BY_NAME = {
     "benchmarks.measure.gpu",
     "benchmarks.measure.sleeping_denoiser",
     "benchmarks.mutants.worker",
-    f"{MARKING}.credentials",
+    "faceclip_serving.contract.functions",
 }
 """Modules that import by a name which is not in their text: commands of a table, what may be missing, what tests load, operators' code."""
 STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")

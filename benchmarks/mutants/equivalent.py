@@ -30,8 +30,20 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
         ): _REST,
     },
+    "faceclip_serving/sampling/loop.py": {
+        (
+            "return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)",
+            f"return [noise_pred[end - count : end] for end, count in zip(ends, counts{each})], sum(counts)",
+        ): "`ends` are sums of `counts`, as many as these"
+        for each in ("", ", strict=False")
+    }
+    | {("own_since = 0.0", "own_since = 1.0"): "the first round sets it"},
     "faceclip_serving/sampling/pictures.py": {
         ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
+        ("_REMEMBERED_BATCHES = 4", "_REMEMBERED_BATCHES = 5"): "how many is a choice; which are forgotten first is tested",
+    },
+    "faceclip_serving/sampling/requests.py": {
+        ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
     },
     "faceclip_serving/sampling/probe.py": {
         (

@@ -306,6 +306,9 @@ def _status_text(found: ServerStatus) -> str:
             lines.append(f"{served.model}: {component} is emulated, {what}: its times and memory are not the card's")
         if marks := found.marks.get(served.model):
             lines.append(_marks_text(served.model, marks))
+        if checks := found.checks.get(served.model):
+            on, off = (", ".join(checks.get(which, [])) for which in ("on", "off"))
+            lines.append(f"{served.model} checks requests: {on or 'NOT AT ALL'}; off: {off or 'nothing'}")
         lines.append(f"{served.model} takes, and uses unless told otherwise:")
         lines.extend(
             f"  {name:<24} {_range(served.limits.get(name, {})):<28} {served.defaults.get(name, '')}".rstrip()

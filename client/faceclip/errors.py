@@ -5,6 +5,7 @@ name, e.g. "UNAVAILABLE".
 
     FaceCLIPError
     ├── InvalidRequestError       the request must change (a ValueError)
+    │   ├── RefusedError          the server's policy says no; `code` says why
     │   └── ModelNotFoundError    the server has no such model or variant
     ├── ServerUnavailableError    not reachable, stopping, or lost (a ConnectionError)
     │   └── ServerBusyError       refused by admission control; `retry_after_s` if the server said
@@ -35,6 +36,12 @@ class ModelNotFoundError(InvalidRequestError):
     """The server has no model of that name or variant."""
 
 
+class RefusedError(InvalidRequestError):
+    """The server's policy says no to what was asked, or to what came out. `code`: why, for programs, such as `policy.minor`."""
+
+    code = ""
+
+
 class ServerUnavailableError(FaceCLIPError, ConnectionError):
     """The server cannot be reached, is stopping, or the connection to it broke."""
 
@@ -62,6 +69,7 @@ _NOISE = re.compile(
     r"|in ensemble '[^']*', ?"
     r"|Failed to process the request\(s\) for model(?: instance)? '[^']*', message: ?"
 )
+_REFUSED = re.compile(r"(policy\.[a-z][a-z0-9_]*): ")
 _BUSY = re.compile(r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired", re.IGNORECASE)
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _STOPPING = re.compile(r"[Ss]erver is stopping|Server not ready|has no available versions")
@@ -115,6 +123,10 @@ def error_from_status(status: str, message: str, address: str, timeout_s: float 
         return _busy(reason)
     if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ServerError(f"{address}: access refused ({reason}); pass the credentials it expects as headers=")
+    if status == "INVALID_ARGUMENT" and (refused := _REFUSED.match(reason)):
+        error = RefusedError(reason)
+        error.code = refused[1]
+        return error
     return _BY_STATUS.get(status, ServerError)(reason)
 
 

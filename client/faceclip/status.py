@@ -26,6 +26,9 @@ class ServerStatus:
     marks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Offered model -> which marks its pictures get, as far as the server tells."""
 
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Offered model -> the policy of its checks, and which are on."""
+
     def as_json(self) -> dict[str, Any]:
         return {
             "address": self.address,
@@ -40,6 +43,7 @@ class ServerStatus:
                     "placement": served.placement,
                     "emulated": dict(served.emulated),
                     "marks": dict(self.marks.get(served.model, {})),
+                    "checks": dict(self.checks.get(served.model, {})),
                     "defaults": dict(served.defaults),
                     "limits": dict(served.limits),
                     "schedulers": list(served.schedulers),
@@ -57,9 +61,12 @@ def server_status(transport: Transport, timeout_s: float = CONTROL_TIMEOUT_S) ->
     configs = [transport.model_config(model.name, timeout_s) for model in models if model.ready]
     offered = [describe(config) for config in configs if is_offered(config)]
     ready = {config.name for config in configs}
-    marks = {
-        served.model: transport.verify(served.model + VERIFY_SUFFIX, None, timeout_s).get("marks", {})
+    told = {
+        served.model: transport.verify(served.model + VERIFY_SUFFIX, None, timeout_s)
         for served in offered
         if served.model + VERIFY_SUFFIX in ready
     }
-    return ServerStatus(transport.address, server.name, server.version, server.ready and bool(offered), models, offered, marks)
+    marks, checks = ({model: each.get(what, {}) for model, each in told.items()} for what in ("marks", "checks"))
+    return ServerStatus(
+        transport.address, server.name, server.version, server.ready and bool(offered), models, offered, marks, checks
+    )

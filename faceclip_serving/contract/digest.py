@@ -12,6 +12,6 @@ DIGEST_FILE = "code.sha256"
 def package_digest(package: Path) -> str:
     """SHA-256 over names and contents of the package's files of code, and of the data that it reads."""
     digest = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.onnx"), *package.rglob("*.otf")]):
+    for path in sorted(path for kind in ("py", "onnx", "otf", "toml") for path in package.rglob(f"*.{kind}")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -13,6 +13,15 @@ class InvalidRequest(UserError):
     """The caller must change the request; the message names the parameter, what was expected, what came, and the cure."""
 
 
+class Refused(UserError):
+    """The server's policy says no to what is asked, or to what came out. The message is `policy.CODE: a sentence for the caller`."""
+
+    @property
+    def code(self) -> str:
+        """Stable, for programs: `policy.minor`, say."""
+        return str(self).partition(":")[0]
+
+
 class NotANumber(RuntimeError):
     """What was computed holds values that are not finite; the message says what to try."""
 
@@ -45,6 +54,7 @@ class Stopping(RuntimeError):
 OUTCOMES: Mapping[str, type[Exception] | None] = {
     "ok": None,
     "invalid": InvalidRequest,
+    "refused": Refused,
     "cancelled": Cancelled,
     "deadline": DeadlineExceeded,
     "rejected": Busy,

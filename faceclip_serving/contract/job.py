@@ -36,6 +36,8 @@ class Job:
     """The request's, for logs, traces and details."""
     faces: list[dict[str, Any]] = field(default_factory=list)
     prompt_tokens: dict[str, int] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """Decisions of the policy's checks, for the operator's records; never in the answer."""
     warnings: list[str] = field(default_factory=list)
     clock: dict[str, float] = field(default_factory=dict)
     """Event -> monotonic seconds."""

@@ -30,7 +30,10 @@ REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler
 REQUEST_ID = Tensor("request_id", DType.BYTES, (1,), "Triton's own `id` of the request that is to end")
 PICTURE = Tensor("picture", DType.BYTES, (1,), "a PNG, JPEG or WebP file, or base64 of it", optional=True)
 VERIFIED = Tensor(
-    "report", DType.BYTES, (1,), "JSON: credentials, label and mark of the picture; without one: `marks` that are on"
+    "report",
+    DType.BYTES,
+    (1,),
+    "JSON: credentials, label and mark of the picture; without one: `marks` and `checks` that are on",
 )
 
 ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")

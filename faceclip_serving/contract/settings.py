@@ -95,6 +95,7 @@ SETTINGS: tuple[Setting, ...] = (
     _text("provider", "", Text(100), "who offers the service, as the marks name it (default: the certificate's organisation)"),
     _text("visible_label", "none", OneOf(LABELS), "label that every picture bears, whatever a request says"),
     _text("label_corner", "top_right", OneOf(CORNERS), "where visible labels stand"),
+    _text("policy", "", FileName(), "TOML file of what is refused and reviewed, see docs/responsible.md (default: the package's own)"),
     _text("marks_folder", lambda placement: marks_folder(), FileName(), f"where own keys and certificates are, made where they are missing"
           f" (default: ${MARKS_FOLDER_VARIABLE}, or in the user's configuration)"),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..contract.architectures import FACE_SIZE
 from ..contract.errors import InvalidRequest
@@ -32,12 +33,15 @@ from .search import find_faces, look_closer
 SIMILAR_WIDTH = 0.8
 """Another face at least this wide, relative to the largest, makes the choice doubtful."""
 MAX_ASPECT = 1.05
+THUMBNAIL_SIDE = 256
 
 
 @dataclass(frozen=True)
 class PreparedFace:
     crop: NDArray[np.float32]
     """The aligned face, [3, 448, 448], RGB in [0, 1]."""
+    thumbnail: Pixels
+    """The whole photograph, squeezed to 256 x 256 pixels."""
     report: dict[str, Any]
     """JSON-able; pixels are those of the upright photograph as sent. `score`, `frontality`: in [0, 1], None if unknown."""
     warnings: list[str]
@@ -71,7 +75,12 @@ def prepare_face(data: bytes, index: int, aligned: bool, detect: Detector) -> Pr
         "sharpness": round(sharpness, 4),
         **_describe(seen.face, seen.to_photo),
     }
-    return PreparedFace(seen.crop, report, warnings)
+    return PreparedFace(seen.crop, _thumbnail(photo), report, warnings)
+
+
+def _thumbnail(photo: Photo) -> Pixels:
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.asarray(Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def _found(name: str, photo: Photo, detect: Detector) -> _Seen:

@@ -7,8 +7,6 @@ without one: what cannot be signed raises.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import io
 import json
 import uuid
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from ..contract.functions import loaded
 from .authority import KeysError, fingerprint, organisation_of, read_certificates, read_secret
 from .metadata import GENERATED
 from .verify import read_credentials
@@ -135,7 +134,7 @@ def _signer(chain: list[x509.Certificate], key: str, timestamp_url: str) -> c2pa
     public = chain[0].public_key()
     algorithm = _algorithm(public)
     if ":" in key and not Path(key).exists():
-        function = _entry_point(key)
+        function: SignBytes = loaded(key, "certificate_key: expected a PEM file or a function", KeysError)
         width = -(-public.curve.key_size // 8) if isinstance(public, ec.EllipticCurvePublicKey) else 0
         return c2pa.Signer.from_callback(
             lambda data: _side_by_side(function(data), width), algorithm, certificates, timestamp_url or None
@@ -172,25 +171,6 @@ def _side_by_side(signature: bytes, width: int) -> bytes:
     if width and len(signature) != 2 * width:
         return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(signature))
     return signature
-
-
-def _entry_point(key: str) -> SignBytes:
-    where, _, name = key.rpartition(":")
-    try:
-        if where.endswith(".py"):
-            spec = importlib.util.spec_from_file_location("faceclip_certificate_key", where)
-            assert spec is not None and spec.loader is not None  # of a name that ends in .py
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(where)
-        function: SignBytes = getattr(module, name)
-    except Exception as error:  # noqa: BLE001 - an operator's own code may raise anything
-        raise KeysError(
-            f"certificate_key: expected a PEM file, module:function or file.py:function, '{key}' cannot be had"
-            f" ({type(error).__name__}: {error})"
-        ) from None
-    return function
 
 
 def _pem(certificate: x509.Certificate) -> str:

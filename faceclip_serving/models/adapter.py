@@ -20,7 +20,7 @@ import triton_python_backend_utils as pb_utils
 
 from ..contract.callers import SECRET, Caller, caller, check_own, own_secret
 from ..contract.digest import DIGEST_FILE, package_digest
-from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
+from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Refused, Stopping
 from ..contract.models import models
 from ..contract.names import PUBLIC, SAMPLER, model_name
 from ..contract.placements import Placement, placement_of
@@ -188,6 +188,7 @@ def encode(arrays: Mapping[str, Array], signature: Signature) -> Any:
 
 _CODES: Mapping[type[Exception], str] = {
     InvalidRequest: "INVALID_ARG",
+    Refused: "INVALID_ARG",
     NotANumber: "INTERNAL",
     Busy: "UNAVAILABLE",
     Stopping: "UNAVAILABLE",

@@ -6,10 +6,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..checks.checks import Checks
 from ..contract.errors import NotANumber
 from ..contract.job import Job
 from ..contract.placements import Placement
@@ -18,6 +20,7 @@ from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
 from ..marking.marker import Marked, Marker, Pixels
+from .checks import judged
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
           ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
@@ -25,17 +28,29 @@ STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "condition
 
 
 def finish(
-    variant: Variant, placement: Placement, digest: str, marker: Marker, arrays: Mapping[str, Array]
+    variant: Variant,
+    placement: Placement,
+    digest: str,
+    marker: Marker,
+    arrays: Mapping[str, Array],
+    checks: Checks | None = None,
 ) -> dict[str, Array]:
-    """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report."""
+    """The public outputs from the decoder's pictures [images, 3, height, width] in [0, 1] and the sampler's report.
+
+    `checks`: None for measurements in one process, where nothing is refused. Raises `Refused` where the policy says no.
+    """
     job = Job.decode(arrays["report"], digest)
     pixels = to_pixels(arrays["image"])
+    begun = time.monotonic()
+    if checks is not None:
+        job.checks += judged(job.id, partial(checks.pictures, list(pixels)))
+    check_s = time.monotonic() - begun
     seeds = job.request.seeds
     marked = [_file(variant, job, marker, picture, seed) for picture, seed in zip(pixels, seeds, strict=True)]
     return {
         "images": to_wire([each.file for each in marked], job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
-        "details": json_tensor(details(variant, placement, job, marker, marked)),
+        "details": json_tensor(details(variant, placement, job, marker, marked, check_s, checks)),
     }
 
 
@@ -68,11 +83,20 @@ def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
     return {"Software": f"faceclip-triton ({variant.name})", "Source": "AI generated", "Seed": str(seed)}
 
 
-def details(variant: Variant, placement: Placement, job: Job, marker: Marker, marked: Sequence[Marked]) -> dict[str, Any]:
+def details(
+    variant: Variant,
+    placement: Placement,
+    job: Job,
+    marker: Marker,
+    marked: Sequence[Marked],
+    check_s: float,
+    checks: Checks | None,
+) -> dict[str, Any]:
     """The public report of a request."""
     request = asdict(job.request)
     timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
     now = time.monotonic()
+    timings["check"] = check_s
     timings["mark"] = sum(each.seconds for each in marked)
     timings["finish"] = now - job.clock["decoded"]
     timings["total"] = now - job.clock["received"]
@@ -89,5 +113,6 @@ def details(variant: Variant, placement: Placement, job: Job, marker: Marker, ma
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,
         "marks": {**marker.told(), "pictures": [each.record for each in marked]},
+        "checks": checks.policy.told() if checks is not None else None,
         "versions": {"digest": job.digest[:12], "python": platform.python_version(), "numpy": np.__version__},
     }

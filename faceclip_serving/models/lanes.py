@@ -89,6 +89,7 @@ class Lanes:
                 log.exception("a request could not be answered")
             with self._changed:
                 self._working.discard(task)
+            del task  # while it waits for the next one, it holds no photograph of the last
 
     def _next(self, heavy: bool) -> Task | None:
         with self._changed:
@@ -123,8 +124,10 @@ class Lanes:
                 ended = set(self._lost([task.place for task in known]))
             except Exception:  # noqa: BLE001 - the sampler is stopping or gone; its callers hear so
                 continue
-            for task in (task for task in known if task.place in ended):
-                self._let_go(task)
+            while known:
+                if (task := known.pop()).place in ended:
+                    self._let_go(task)
+                del task
 
     def _let_go(self, task: Task) -> None:
         task.lost.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 
@@ -26,10 +27,10 @@ def marker_of(settings: Settings, variant: Variant) -> Marker:
     return Marker.from_settings(settings, f"{SYSTEM} {variant.name}", __version__)
 
 
-def verify(marker: Marker, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """What a picture bears; without one, what this server puts on its own. Raises `InvalidRequest`."""
+def verify(marker: Marker, checks: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What a picture bears; without one, what this server puts on its own, and by which `checks`. Raises `InvalidRequest`."""
     if PICTURE.name not in arrays:
-        return {VERIFIED.name: json_tensor({"marks": marker.told()})}
+        return {VERIFIED.name: json_tensor({"marks": marker.told(), "checks": checks})}
     content = arrays[PICTURE.name].ravel()[0]
     file = picture_file(PICTURE.name, content.encode() if isinstance(content, str) else bytes(content))
     try:

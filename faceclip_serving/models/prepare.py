@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..checks.checks import Checks
 from ..contract.architectures import FACE_SIZE
 from ..contract.job import Job, Rows
 from ..contract.parameters import GenerationRequest, Need
@@ -21,6 +23,7 @@ from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
 from ..marking.verify import input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
+from .checks import judged
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -36,12 +39,19 @@ def prepare(
     deadline: float | None = None,
     id: str = "",
     received: float | None = None,
+    checks: Checks | None = None,
 ) -> dict[str, Array]:
-    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. Raises `InvalidRequest`."""
+    """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `checks`: None for measurements in one
+    process, where nothing is refused. Raises `InvalidRequest`, and `Refused` where the policy says no."""
     job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
     job.clock["received"] = time.monotonic() if received is None else received
     photos = reference_photos(variant, arrays)
+    if checks is not None:
+        job.checks += judged(id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, len(photos)))
     faces = [prepare_face(photo, i, job.request.face_aligned, detect) for i, photo in enumerate(photos)]
+    if checks is not None and faces:
+        thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
+        job.checks += judged(id, partial(checks.photographs, thumbnails, crops))
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]

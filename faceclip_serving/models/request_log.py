@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..contract.errors import outcome
+from ..contract.errors import Refused, outcome
 from ..contract.parameters import MAX_CHARACTERS, PARAMETERS
 from ..contract.tensors import Array
 
@@ -54,7 +54,7 @@ def line(
         "warnings": [_about(warning) for warning in details.get("warnings", ())],
     }
     if failed is not None:
-        told["about"] = _about(str(failed))
+        told["about"] = failed.code if isinstance(failed, Refused) else _about(str(failed))
     if setup.settings["log_prompts"]:
         told["prompt"] = _text(arrays, "prompt")
     return json.dumps(told)

@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ..contract import operations
 from ..contract.models import CONTROL, Step, ensemble_steps
 from ..contract.names import FINISH, PREPARE, SAMPLER
@@ -24,8 +27,11 @@ Flow = Generator[Arrays, None, Arrays]
 """What a public model does for a request: responses on the way; returns the last one."""
 
 
-def stream(variant: Variant, factors: Array, marker: Marker, call: Call, arrays: Arrays, place: str) -> Flow:
-    """Progress per step, then the ensemble's outputs. `factors`: the variant's preview map, see `previews`."""
+def stream(
+    variant: Variant, factors: Array, marker: Marker, preview_cells: int, call: Call, arrays: Arrays, place: str
+) -> Flow:
+    """Progress per step, then the ensemble's outputs. `factors`: the variant's preview map, see `previews`. `preview_cells`: what
+    previews show at most along the longer side, since nobody has checked them; 0: all."""
     steps = {step.model: step for step in ensemble_steps(variant)}
     previews = bool(arrays["preview"][0]) if "preview" in arrays else False
     known = dict(arrays)
@@ -37,7 +43,7 @@ def stream(variant: Variant, factors: Array, marker: Marker, call: Call, arrays:
         progress = json.loads(answer["report"][0])
         if "step" not in progress:
             break
-        yield {"progress": answer["report"], **_preview(factors, marker, answer.get("latents"), request)}
+        yield {"progress": answer["report"], **_preview(factors, marker, preview_cells, answer.get("latents"), request)}
     known |= answer
     known |= call(FINISH, _inputs(steps[FINISH], known))
     return {name: known[name] for name in steps[FINISH].outputs}
@@ -47,12 +53,23 @@ def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
     return {name: known[bound_to] for name, bound_to in step.inputs.items() if bound_to in known}
 
 
-def _preview(factors: Array, marker: Marker, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:
+def _preview(factors: Array, marker: Marker, cells: int, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:
     """Marked like the pictures themselves, as far as its size allows."""
     if latents is None:
         return {}
-    marked = marker.mark(preview(factors, latents[0]), "JPEG", _encode_preview, request["visible_label"])
+    marked = marker.mark(blurred(preview(factors, latents[0]), cells), "JPEG", _encode_preview, request["visible_label"])
     return {"preview_image": to_wire([marked.file], request["image_encoding"])}
+
+
+def blurred(picture: Pixels, cells: int) -> Pixels:
+    """A picture of the same size that shows `cells` at most along its longer side; 0: as it is."""
+    height, width = picture.shape[:2]
+    longer = max(height, width)
+    if not cells or longer <= cells:
+        return picture
+    coarse = (max(round(width * cells / longer), 1), max(round(height * cells / longer), 1))
+    image = Image.fromarray(picture).resize(coarse, Image.Resampling.BOX)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _encode_preview(image: Pixels, xmp: bytes) -> bytes:

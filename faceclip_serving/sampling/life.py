@@ -315,6 +315,7 @@ class Lives:
                 message()
             except Exception:
                 log.exception("a message could not be delivered")
+            del message  # while it waits for the next one, it holds nothing of the last
 
     def _say(self, request: Request, event: Any, last: bool = False) -> None:
         """Puts an event into the line. Whoever cannot be told it is told why instead, and the request ends."""

@@ -164,11 +164,12 @@ class StepLoop:
 
     def run(self) -> None:
         """Returns when `lives` are over."""
-        own_since = time.monotonic()
+        own_since = 0.0
         while (requests := self._lives.round(self._idle)) is not None:
-            if self._round_at is None:
-                own_since = time.monotonic()
-            self._round_at = time.monotonic()
+            now = time.monotonic()
+            if self._round_at is None:  # it comes from doing nothing
+                own_since = now
+            self._round_at = now
             own_since = self._tick(requests, own_since)
 
     def _idle(self) -> None:

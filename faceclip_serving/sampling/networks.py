@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..contract.components import components
 from ..contract.names import ENCODERS, VAE_DECODER
 from ..contract.tensors import Array
 from ..contract.variant import Variant
 from .life import Lives
-from .loop import Usage, Work
-from .requests import State
+from .loop import Finished, Usage, Work
+from .requests import Request, State
 
 log = logging.getLogger(__name__)
 
@@ -44,33 +45,37 @@ def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) 
 
 def schedule_all(lives: Lives) -> None:
     """Looks schedules up, request after request, until the end."""
-    while (found := lives.next_in(State.SCHEDULING)) is not None:
-        request, look_up = found
+
+    def look_up(request: Request, find: Callable[[], object]) -> None:
         try:
-            look_up()
+            find()
         except Exception as error:  # noqa: BLE001 - the schedule cannot be run, which is its caller's to change
             lives.give_up(request.place, error)
         else:
             lives.scheduled(request)
 
+    _one_by_one(lives, State.SCHEDULING, look_up)
+
 
 def encode_all(lives: Lives) -> None:
     """Encodes request after request, until the end."""
-    while (found := lives.next_in(State.ENCODING)) is not None:
-        request, begin = found
+
+    def encode_one(request: Request, begin: Callable[[], Work]) -> None:
         try:
-            work: Work = begin()
+            work = begin()
         except Exception as error:
             log.error("a request failed in the encoders", exc_info=error)
             lives.give_up(request.place, error)
         else:
             lives.encoded(request, work, work.steps_done)
 
+    _one_by_one(lives, State.ENCODING, encode_one)
+
 
 def decode_all(lives: Lives, networks: Networks) -> None:
     """Decodes request after request, until the end."""
-    while (found := lives.next_in(State.DECODING)) is not None:
-        request, finished = found
+
+    def decode_one(request: Request, finished: Finished) -> None:
         try:
             image = networks[VAE_DECODER]({"latents": finished.latents})["image"]
         except Exception as error:
@@ -78,3 +83,11 @@ def decode_all(lives: Lives, networks: Networks) -> None:
             lives.give_up(request.place, error)
         else:
             lives.decoded(request, Drawn(image, finished.usage))
+
+    _one_by_one(lives, State.DECODING, decode_one)
+
+
+def _one_by_one(lives: Lives, state: State, work: Callable[[Request, Any], None]) -> None:
+    while (found := lives.next_in(state)) is not None:
+        work(*found)
+        del found  # while it waits for the next one, it holds nothing of the last

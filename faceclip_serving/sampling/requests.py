@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -82,7 +82,7 @@ class Request:
 class Counts:
     """What is told of all requests together."""
 
-    states: Mapping[State, int] = field(default_factory=dict)
+    states: Mapping[State, int]
 
     @property
     def active(self) -> int:

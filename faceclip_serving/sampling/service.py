@@ -235,7 +235,7 @@ class Service:
         def begin() -> Work:
             encoded = encode(self._variant, self._networks, prepared)
             job.stamp("conditioned")
-            if job.face_weights and self._variant.identity.name in encoded:
+            if job.face_weights:
                 job.warnings += odd_ones_out(encoded[self._variant.identity.name])
             conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
             return Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)

@@ -10,6 +10,7 @@ from faceclip import (
     InvalidRequestError,
     ModelNotFoundError,
     ProtocolError,
+    RefusedError,
     ServerBusyError,
     ServerError,
     ServerUnavailableError,
@@ -43,6 +44,8 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
     ("status", "message", "kind", "safe"),
     [
         ("INVALID_ARGUMENT", "in ensemble 'faceclip', height: 7", InvalidRequestError, False),
+        ("INVALID_ARGUMENT", "in ensemble 'faceclip', policy.minor: the prompt", RefusedError, False),
+        ("INVALID_ARGUMENT", "policy: expected a text", InvalidRequestError, False),
         ("NOT_FOUND", "Request for unknown model: 'x' is not found", ModelNotFoundError, False),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceededError, False),
         ("INTERNAL", "in ensemble 'faceclip', boom", ServerError, False),
@@ -140,3 +143,8 @@ def test_errors_are_also_pythons_own_kinds() -> None:
 def test_an_unreachable_server_is_named() -> None:
     assert "box:8001" in str(error_from_status("UNAVAILABLE", "failed to connect to all addresses", "box:8001"))
     assert "within 5 s" in str(error_from_status("DEADLINE_EXCEEDED", "Deadline Exceeded", "box:8001", 5))
+
+
+def test_a_refusal_has_the_policys_code() -> None:
+    error = error_from_status("INVALID_ARGUMENT", "policy.face_listed: face_images[0] shows somebody", "here")
+    assert isinstance(error, RefusedError) and error.code == "policy.face_listed"

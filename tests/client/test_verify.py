@@ -148,6 +148,9 @@ def test_offline_and_with_keys_in_files(files: dict[str, str], tmp_path: Path, c
 
 def test_status_says_which_marks_are_on(server: TritonDouble, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--server", server.address]) == 0
-    assert "faceclip marks its pictures: watermark, metadata, credentials by 'Double Ltd'" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "faceclip marks its pictures: watermark, metadata, credentials by 'Double Ltd'" in told
+    assert "faceclip checks requests: prompt, photographs, pictures; off: names, faces" in told
     assert main(["status", "--server", server.address, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["offered"][0]["marks"]["off"] == ["visible_label"]
+    (offered,) = json.loads(capsys.readouterr().out)["offered"]
+    assert offered["marks"]["off"] == ["visible_label"] and offered["checks"]["off"] == ["names", "faces"]

@@ -27,6 +27,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from export.repository.render import render
 from faceclip.wire import IMAGE_ENCODING
+from faceclip_serving.checks import policy
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.models import PREVIEW_IMAGE, PROGRESS
 from faceclip_serving.contract.names import CANCEL, STREAM, VERIFY
@@ -133,7 +134,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
             asked = {tensor.name: InferResult(_as_response(request)).as_numpy(tensor.name) for tensor in request.inputs}
             self.verified.append(asked)
             try:
-                return _response(verify(marker(), asked))
+                return _response(verify(marker(), policy.read().told(), asked))
             except InvalidRequest as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         arrays = self._receive(request, context)

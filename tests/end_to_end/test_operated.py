@@ -97,7 +97,7 @@ def test_a_request_is_one_line_of_json_without_what_its_caller_wrote(server, pip
     (line,) = until(lambda: lines(server, id="log-1"))
     assert (line["outcome"], line["tenant"], line["rows"], line["images"]) == ("ok", "mill", 4, 1)
     assert line["seconds"].keys() == {
-        "prepare", "encode", "queue", "denoise", "decode", "mark", "finish", "total",
+        "prepare", "encode", "queue", "denoise", "decode", "check", "mark", "finish", "total",
     }  # fmt: skip
     assert line["warnings"] and set(line["warnings"]) == {"prompt"} and "prompt" not in line
     abouts = [until(lambda number=number: lines(server, id=f"log-wrong-{number}"))[0] for number in range(5)]

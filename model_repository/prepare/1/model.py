@@ -1,4 +1,4 @@
-"""First step of the ensemble: checks the request, finds and aligns faces, tokenises. Several requests at once, see `Lanes`.
+"""First step of the ensemble: checks the request, by the policy too, finds and aligns faces, tokenises. Several at once, see `Lanes`.
 
 Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Photographs keep
 cores busy for seconds, so whoever needs a core for a millisecond, such as a refusal, a step or a probe, goes before them.
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.operations import Lost, Prepare
 from faceclip_serving.contract.parameters import FACE_IMAGES
@@ -20,6 +21,7 @@ from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import SharingCores, WithinBudget
 from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
+from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
 from faceclip_serving.models.lanes import Lanes, Task
 from faceclip_serving.models.prepare import prepare
@@ -38,6 +40,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._setup = setup
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
+        self._checks = checks_of(setup.settings, PROMPT, PHOTOGRAPHS)
         self._ask = asking(setup.call)
         self._own = threading.local()
         ask, count = self._ask, setup.settings["preparing_threads"]
@@ -54,7 +57,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
-            heavy = FACE_IMAGES.name in arrays
+            heavy = FACE_IMAGES.name in arrays or self._checks.asks_others
             due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
@@ -91,7 +94,7 @@ class TritonPythonModel:
         detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
         return prepare(
             setup.variant, self._tokenizers, detect, setup.digest, arrays,
-            context.place, context.deadline, context.id, context.received,
+            context.place, context.deadline, context.id, context.received, self._checks,
         )  # fmt: skip
 
     def _detector(self) -> Detector:

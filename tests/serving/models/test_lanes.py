@@ -1,7 +1,9 @@
 """Whose turn it is to be prepared, and that nobody waits, or holds anything, who has ended."""
 
+import gc
 import threading
 import time
+import weakref
 from functools import partial
 
 import pytest
@@ -157,3 +159,21 @@ def test_a_batch_request_is_prepared_in_the_end_although_its_tenant_keeps_sendin
         requests.gate.release()
     requests.until(lambda: len(requests.order) == 14)
     assert requests.order.index("batch") == 9, "where it would be had it come when its head start was over"
+
+
+@pytest.mark.parametrize("heavy", [True, False])
+def test_lanes_that_have_nothing_to_do_hold_nothing_of_what_they_did(requests, heavy):
+    requests.gate.release()
+    served = weakref.ref(requests.submit("served", heavy=heavy))
+    requests.until(lambda: requests.order == ["served"])
+    blocked = threading.Event()
+    requests.lanes.submit(Task("busy", "", heavy, lambda task: blocked.wait(10), lambda: None))
+    gone = weakref.ref(requests.submit("gone", heavy=heavy))
+    requests.ended.add("gone")
+    requests.until(lambda: requests.given_up == ["gone"])
+    blocked.set()
+    deadline = time.monotonic() + 10
+    while (served() or gone()) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert served() is None and gone() is None

@@ -32,6 +32,12 @@ def test_batch_lets_others_go_first_until_its_head_start_is_over():
     assert order(Fairness(30), late, now=32) == [("a", 1), ("a", 31.5)]
 
 
+def test_every_choice_counts_once_so_that_a_small_tenant_catches_up():
+    fairness, served = Fairness(30), [request("a", 0, state=State.ACTIVE), request("a", 0, state=State.ACTIVE)]
+    waiting = [request("a", 1), request("b", 2), request("b", 3), request("b", 4)]
+    assert order(fairness, waiting, served, count=4) == [("b", 2), ("b", 3), ("a", 1), ("b", 4)]
+
+
 def test_among_equals_the_tenant_whose_last_turn_was_longest_ago():
     fairness = Fairness(30)
     assert order(fairness, [request("a", 1), request("b", 2), request("c", 3)], count=2) == [("a", 1), ("b", 2)]

@@ -1,15 +1,18 @@
 """The step loop, with a plain callable as denoiser."""
 
+import gc
 import queue
+import threading
 import time
+import weakref
 from functools import partial
 
 import numpy as np
 import pytest
 
-from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, NotANumber, Stopping
+from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.loop import Stepped, Work
+from faceclip_serving.sampling.loop import Stepped, Usage, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.requests import Ended
 
@@ -83,7 +86,7 @@ def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
         np.testing.assert_array_equal(outcome(events).image, alone(key, job(seed=key)))
 
 
-def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start):
+def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start, caplog):
     lives, *_ = start(Denoiser(0.02))
     *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
 
@@ -95,13 +98,88 @@ def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start):
 
     *_, bad = submit(lives, 2, job(seed=2, num_inference_steps=8), change=spoil)
     assert isinstance(outcome(bad).error, IndexError)
+    (logged,) = caplog.records
+    assert logged.message == "a request failed in the sampler" and logged.exc_info[0] is IndexError
     np.testing.assert_array_equal(outcome(good).image, alone(1, job(seed=1, num_inference_steps=8)))
 
 
-def test_values_that_are_not_numbers_are_an_error_of_their_own(start):
+@pytest.mark.parametrize("where", [np.s_[:], np.s_[0, 0, 0, 0]])
+def test_values_that_are_not_numbers_are_an_error_of_their_own(start, where):
+    def spoil(work):
+        work.pictures[0].latents[where] = np.nan
+
     lives, *_ = start(Denoiser())
-    *_, events = submit(lives, 1, job(seed=1), change=lambda work: work.pictures[0].latents.fill(np.nan))
+    *_, events = submit(lives, 1, job(seed=1), change=spoil)
     assert isinstance(outcome(events).error, NotANumber)
+
+
+def test_steps_bring_the_latents_only_where_previews_are_wanted(start):
+    lives, *_ = start(Denoiser(), limits=limited(1, 8))
+    for wants_previews in (True, False):
+        _, work, events = submit(lives, 1, job(seed=1), wants_steps=True, wants_previews=wants_previews)
+        steps = [events.get(timeout=30) for _ in range(4)]
+        assert [each.step for each in steps] == [1, 2, 3, 4] and all(each.total == 4 for each in steps)
+        assert [each.latents is not None for each in steps] == [wants_previews] * 4
+        last = outcome(events)
+        if wants_previews:
+            assert not np.array_equal(steps[0].latents, steps[1].latents), "each is of its own step"
+            np.testing.assert_array_equal(steps[-1].latents, last.image)
+        assert work.steps_done() == 4
+
+
+def test_what_a_request_has_used_is_told_in_round_numbers():
+    usage = Usage(ticks=3, rows=6, shared_rows=8, denoiser_s=0.12345678, skipped_steps=1)
+    assert usage.report() == {
+        "ticks": 3, "rows": 6, "mean_rows_per_tick": 2.67, "denoiser_s": 0.123457, "skipped_steps": 1,
+    }  # fmt: skip
+    assert set(Usage().report().values()) == {0}
+    assert Usage(ticks=1, shared_rows=5).report()["mean_rows_per_tick"] == 5
+
+
+def test_a_request_has_done_the_steps_that_all_its_pictures_have_done():
+    ahead, behind = start_pictures(TINY_SDXL, job(seed=1, num_images_per_prompt=2), conditioning(1))
+    for picture in (ahead, behind, ahead, ahead):
+        picture.advance(np.zeros((2, *picture.shape[1:]), np.float32))
+    work = Work([ahead, behind], wants_previews=True)
+    told = work.stepped()
+    assert (told.step, told.total, told.timestep) == (1, 4, behind.schedule.timesteps[0]) and work.steps_done() == 1
+    np.testing.assert_array_equal(told.latents, ahead.latents)
+
+
+def test_a_loop_that_has_nothing_to_do_holds_nothing_of_what_it_did(start):
+    lives, loop, _ = start(Denoiser())
+    place, work, events = submit(lives, 1, job(seed=1))
+    kept = [weakref.ref(picture) for picture in work.pictures]
+    outcome(events)
+    lives.end(place)
+    del work, events
+    deadline = time.monotonic() + 30
+    while any(each() is not None for each in kept) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert [each() for each in kept] == [None] and loop.stalled_s == 0.0
+
+
+def test_how_long_the_loop_is_at_a_round_is_known_and_how_long_the_last_one_took(start):
+    going, inside = threading.Event(), threading.Event()
+
+    def slow(inputs):
+        inside.set()
+        going.wait(30)
+        return denoise(inputs)
+
+    lives, loop, _ = start(slow)
+    assert loop.stalled_s == 0.0 and loop.round_s == 0.0
+    *_, events = submit(lives, 1, job(seed=1))
+    assert inside.wait(30)
+    time.sleep(0.05)
+    assert 0.05 <= loop.stalled_s < 30
+    going.set()
+    outcome(events)
+    deadline = time.monotonic() + 30
+    while loop.stalled_s and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert loop.stalled_s == 0.0 and 0.0 < loop.round_s < 30
 
 
 def test_an_end_stops_the_work_at_once_and_leaves_others_alone(start):
@@ -207,7 +285,7 @@ def test_a_thread_that_ends_takes_everybody_along_and_nobody_new_is_taken(start,
 
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
-def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own(start, stage):
+def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own_and_logged(start, stage, caplog):
     def decode(arrays):
         if stage == "decoder" and len(arrays["latents"]) == 2:
             raise MemoryError("too many")
@@ -223,3 +301,24 @@ def test_what_fails_in_an_encoder_or_the_decoder_is_one_requests_own(start, stag
     assert isinstance(outcome(bad).error, ZeroDivisionError if stage == "encoder" else MemoryError)
     np.testing.assert_array_equal(outcome(good).image, alone(1, job(seed=1)))
     np.testing.assert_array_equal(outcome(submit(lives, 3, job(seed=3))[-1]).image, alone(3, job(seed=3)))
+    (logged,) = caplog.records
+    assert logged.levelname == "ERROR" and logged.message == f"a request failed in the {stage}{'s' * (stage == 'encoder')}"
+    assert logged.exc_info is not None and logged.exc_info[0] in (ZeroDivisionError, MemoryError)
+
+
+def test_a_schedule_is_looked_up_before_its_request_is_encoded_and_a_bad_one_is_its_callers_error(start, caplog):
+    lives, *_ = start(Denoiser(0.0))
+    looked_up, events, bad = [], queue.Queue(), queue.Queue()
+
+    def encode():
+        assert looked_up == [True]
+        return Work(start_pictures(TINY_SDXL, job(seed=1), conditioning(1)))
+
+    def refuse():
+        raise InvalidRequest("scheduler_options: cannot be run")
+
+    lives.enter(lives.admit().place, encode, bad.put, schedule=refuse)
+    assert isinstance(outcome(bad).error, InvalidRequest)
+    lives.enter(lives.admit().place, encode, events.put, schedule=lambda: looked_up.append(True))
+    np.testing.assert_array_equal(outcome(events).image, alone(1, job(seed=1)))
+    assert not caplog.records, "a caller's own fault is none of the server's"

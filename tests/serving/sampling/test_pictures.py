@@ -11,7 +11,7 @@ from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.sampling.pictures import sample, select, start_pictures
+from faceclip_serving.sampling.pictures import _REMEMBERED_BATCHES, Batch, sample, select, start_pictures
 from tests.serving.contract.test_parameters import raw
 
 EMBEDDINGS, POOLED = TINY_SDXL.conditioning
@@ -119,6 +119,15 @@ def test_a_picture_begins_with_the_noise_of_its_seed_and_draws_on_from_there():
         picture.advance(np.concatenate([predicted] * len(picture.chain.branches)))
         latents = scheduler.step(torch.from_numpy(predicted), timestep, latents, generator=generator).prev_sample
         np.testing.assert_allclose(picture.latents, latents, rtol=1e-3, atol=1e-4)
+
+
+def test_arrays_are_filled_again_for_calls_that_repeat_and_those_not_used_longest_are_forgotten_first():
+    pictures = [start_pictures(TINY_SDXL, job(seed=i), conditioning(i))[0] for i in range(_REMEMBERED_BATCHES + 1)]
+    batch = Batch()
+    arrays = [batch.inputs([picture]) for picture in pictures[:-1]]
+    assert batch.inputs(pictures[:1]) is arrays[0]
+    batch.inputs(pictures[-1:])
+    assert batch.inputs(pictures[:1]) is arrays[0] and batch.inputs(pictures[1:2]) is not arrays[1]
 
 
 def test_a_step_without_a_call_takes_the_last_prediction():

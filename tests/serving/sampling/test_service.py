@@ -187,6 +187,26 @@ class TestService:
             )
             refused = self.ask(made, arrays=arrays).get()
             assert isinstance(refused, InvalidRequest) and str(refused).startswith("scheduler_options: ")
+            assert self.report(self.ask(made, End(place, "invalid"))) == {"ended": False}, "it has ended already"
+            assert self.in_flight(made) == 0
+
+    def test_a_reference_unlike_the_others_is_a_warning_and_without_references_there_is_none(self, service):
+        made, name = service(Denoiser(0.0)), TINY_SDXL.identity.name
+
+        def unlike(arrays):
+            found = face_encoder(arrays)
+            found[name][:, :, 0] = 1.0
+            found[name][-1] = -found[name][-1]
+            return found
+
+        made._networks = {**NETWORKS, FACE_ENCODER: unlike}
+        crops = np.zeros((5, 3, FACE_SIZE, FACE_SIZE), np.float32)
+        for rows, weights, warned in ((None, [0.2] * 5, 1), ({"unconditional": [0], "text": [1]}, [], 0)):
+            place = self.admit(made)
+            arrays = {**self.arrays(1, place), "aligned_faces": crops}
+            arrays["job"] = replace(job(rows, weights, seed=1), place=place).encode()
+            told = self.report(self.ask(made, arrays=arrays))["warnings"]
+            assert len(told) == warned and all(each.startswith("face_images[4]: its mean likeness") for each in told)
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))

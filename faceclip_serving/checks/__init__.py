@@ -1,0 +1,1 @@
+"""What is asked and what comes out, checked against the server's policy."""

@@ -1,0 +1,189 @@
+"""All checks of a request, as a policy has them: of its prompt, of its photographs, of the pictures that were made.
+
+Each check makes a decision for each thing it looks at. Decisions hold scores and codes, never a text, a picture or anything of a face;
+they are kept for the operator's records. A caller hears the code and a sentence of what is refused, and no score.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from ..contract.errors import Refused
+from ..contract.tensors import Array
+from .explicit import Pixels, explicit
+from .folding import fold
+from .hooks import Hook, HookFailed, Question
+from .lexicon import Terms, lexicon
+from .listed import ListedFaces, names_of
+from .policy import ALLOW, FACE, PHOTOGRAPHS, PICTURES, PROMPT, REFUSE, REVIEW, STAGES, Policy
+
+_SENTENCES = {
+    "minor": "the prompt joins a minor with nudity, sexuality or violence; no such picture is made here",
+    "nudity": "the prompt joins a person's face with nudity or sexuality; no such picture is made here",
+    "sexual": "the prompt asks for a sexual picture; no such picture is made here",
+    "violence": "the prompt joins a person with cruelty; no such picture is made here",
+    "impersonation": "the prompt asks for a forgery with a person's face; no such picture is made here",
+}
+_CURE = "; change the prompt; what a picture should not show belongs in negative_prompt"
+_UNCHECKED = "unchecked"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one check says of one thing. For records, not for answers."""
+
+    check: str
+    """`prompt`, `photographs`, `pictures`, `names`, `faces`, or the name of a hook."""
+    subject: str
+    """What was looked at: `prompt`, `face_images[0]`, `images[0]`."""
+    action: str
+    """`allow`, `review` or `refuse`."""
+    code: str = ""
+    """Where it is not allowed: `minor`, say."""
+    score: float = 0.0
+    concepts: tuple[str, ...] = ()
+    """That were found in the prompt."""
+    sentence: str = ""
+    """For the caller."""
+    note: str = ""
+    """For the operator: why a hook could not be asked."""
+
+    @property
+    def message(self) -> str:
+        return f"policy.{self.code}: {self.sentence}"
+
+    def record(self) -> dict[str, Any]:
+        """JSON-able, for the operator's records."""
+        told = asdict(self)
+        del told["sentence"]
+        return {**told, "score": round(self.score, 4)}
+
+
+class RefusedBy(Refused):
+    """With the decisions that led to it."""
+
+    def __init__(self, message: str, decisions: Sequence[Decision]) -> None:
+        super().__init__(message)
+        self.decisions = tuple(decisions)
+
+
+class Checks:
+    """May be used by several threads."""
+
+    def __init__(self, policy: Policy, stages: Sequence[str] = STAGES) -> None:
+        """`stages`: that will be checked here; what the others need is not loaded. Raises `PolicyError`."""
+        self.policy = policy
+        self._hooks = {stage: [Hook(spec) for spec in policy.hooks_on(stage)] for stage in stages}
+        self._explicit = {
+            stage: explicit()
+            for stage, thresholds in ((PHOTOGRAPHS, policy.photographs), (PICTURES, policy.pictures))
+            if stage in stages and thresholds
+        }
+        self._names = None
+        if PROMPT in stages and policy.names is not None:
+            self._names = Terms(("name", name) for name in names_of(policy.names))
+        self._faces = None
+        if PHOTOGRAPHS in stages and policy.faces is not None and policy.recogniser is not None:
+            self._faces = ListedFaces(policy.faces, policy.recogniser, policy.distance)
+
+    @property
+    def asks_others(self) -> bool:
+        """Whether prompts are judged by a hook, which may take its time."""
+        return bool(self._hooks.get(PROMPT))
+
+    def prompt(self, prompt: str, negative_prompt: str, faces: int) -> list[Decision]:
+        """Decisions on a request's words. `faces`: how many photographs come with it. Raises `RefusedBy`."""
+        decisions = [self._by_rules(prompt, negative_prompt, faces)] if self.policy.rules else []
+        if self._names is not None:
+            listed = bool(self._names.found(fold(prompt)))
+            sentence = "the prompt names somebody of whom this server makes no pictures; leave the name out"
+            decisions.append(_decision("names", "prompt", REFUSE if listed else ALLOW, "name_listed", float(listed), sentence))
+        question = {"stage": PROMPT, "prompt": prompt, "negative_prompt": negative_prompt, "faces": faces}
+        decisions += self._asked(PROMPT, "prompt", question)
+        return settled(decisions)
+
+    def photographs(self, thumbnails: Sequence[Pixels], crops: Sequence[Array]) -> list[Decision]:
+        """Decisions on a request's photographs. `crops`: their aligned faces, [3, 448, 448] in [0, 1]. Raises `RefusedBy`."""
+        decisions = self._looked_at(PHOTOGRAPHS, "face_images", thumbnails)
+        if self._faces is not None:
+            for i, crop in enumerate(crops):
+                near, score = self._faces(crop)
+                sentence = (
+                    f"face_images[{i}] shows somebody of whom this server makes no pictures; use another person's photographs"
+                )
+                decisions.append(
+                    _decision("faces", f"face_images[{i}]", REFUSE if near else ALLOW, "face_listed", score, sentence)
+                )
+        return settled(decisions)
+
+    def pictures(self, pictures: Sequence[Pixels]) -> list[Decision]:
+        """Decisions on what was made. Raises `RefusedBy`: then nothing of the request is delivered."""
+        return settled(self._looked_at(PICTURES, "images", pictures))
+
+    def _by_rules(self, prompt: str, negative_prompt: str, faces: int) -> Decision:
+        found = lexicon().concepts_of(prompt, negative_prompt)
+        concepts = found | ({FACE} if faces else set())
+        holding = [rule for rule in self.policy.rules if rule.concepts <= concepts]
+        rule = next((each for action in (REFUSE, REVIEW) for each in holding if each.action == action), None)
+        if rule is None:
+            return Decision(PROMPT, "prompt", ALLOW, concepts=tuple(sorted(found)))
+        sentence = _SENTENCES.get(rule.code, "the prompt asks for what this server does not make") + _CURE
+        return Decision(PROMPT, "prompt", rule.action, rule.code, 1.0, tuple(sorted(found)), sentence)
+
+    def _looked_at(self, stage: str, name: str, pictures: Sequence[Pixels]) -> list[Decision]:
+        """By the classifier, and by hooks."""
+        decisions: list[Decision] = []
+        thresholds = self.policy.photographs if stage == PHOTOGRAPHS else self.policy.pictures
+        if stage in self._explicit and pictures:
+            for i, score in enumerate(self._explicit[stage](pictures)):
+                sentence = (
+                    f"face_images[{i}] looks explicit; send another photograph"
+                    if stage == PHOTOGRAPHS
+                    else "a picture came out that looks explicit, so none of this request is delivered; change the prompt or the seed"
+                )
+                decisions.append(_decision(stage, f"{name}[{i}]", thresholds.action(score), "nudity", score, sentence))
+        if self._hooks.get(stage) and pictures:
+            decisions += self._asked(stage, name, {"stage": stage, "pictures": [_png(each) for each in pictures]})
+        return decisions
+
+    def _asked(self, stage: str, subject: str, question: Question) -> list[Decision]:
+        return [_by_hook(hook, subject, question) for hook in self._hooks.get(stage, ())]
+
+
+def settled(decisions: list[Decision]) -> list[Decision]:
+    """The decisions, if nothing is refused. Raises `RefusedBy`: the one place where a request ends by policy."""
+    for each in decisions:
+        if each.action == REFUSE:
+            raise RefusedBy(each.message, decisions)
+    return decisions
+
+
+def _decision(check: str, subject: str, action: str, code: str, score: float, sentence: str) -> Decision:
+    return Decision(check, subject, action, score=score) if action == ALLOW else Decision(
+        check, subject, action, code, score, sentence=sentence
+    )  # fmt: skip
+
+
+def _by_hook(hook: Hook, subject: str, question: Question) -> Decision:
+    name = hook.spec.name
+    decide = partial(Decision, name, subject)
+    try:
+        action, score, reason = hook(question)
+    except HookFailed as error:
+        sentence = f"the check '{name}' of this server could not be made, and nothing is made unchecked; try again later"
+        return decide(REFUSE, _UNCHECKED, sentence=sentence, note=str(error))
+    if action == ALLOW:
+        return decide(ALLOW, score=score)
+    return decide(action, name, score, sentence=reason or f"the check '{name}' of this server says no")
+
+
+def _png(picture: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,113 @@
+"""Text as a reader sees it: spellings that only look different become the same.
+
+Folded are compatibility forms (full width, ligatures, mathematical letters), case, accents, invisible characters, look-alike letters
+of other alphabets, digits and signs for letters, and spaces or signs between the letters of a word. What a word means is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST = 20_000
+"""Characters that are looked at; some are folded to eighteen. What stands further back no text encoder reads."""
+
+Word = frozenset[str]
+"""All spellings that one word of a text may stand for."""
+
+_LATIN = "aabcceeghhijkmnoopqsstuvwxyy"
+_ALIKE = "аαьсϲеεԍһніјкмпоορԛѕꜱтυѵԝхуγ"
+_ALIKE_TO_LATIN = str.maketrans(_ALIKE, _LATIN)
+_LATIN_TO_CYRILLIC = str.maketrans("aceopxykmth", "асеорхукмтн")
+_CYRILLIC = re.compile("[\u0400-\u04ff]")
+_SIGNS = str.maketrans("0134578@$!|€+", "oieastbasiiet")
+"""Digits and signs that stand for letters."""
+_ARABIC = str.maketrans({"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي", "ـ": None, "ँ": "ं"})
+_ARABIC_ARTICLE = re.compile(r"^[وف]?(?:[بكل]?ال|لل|[بكل])?")
+_MARKS = re.compile("[\u0300-\u0302\u0304-\u036f\u0610-\u061a\u064b-\u065f\u0670]|(?<![nN])\u0303")
+"""Accents of Latin, Greek and Cyrillic, but for the Spanish ñ, which is a letter of its own; vowel signs of Arabic."""
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_CHUNK = re.compile(r"[^\s'’]+")
+_WITHIN = re.compile(r"[\W\d_]+")
+_RUN = re.compile(r"(.)\1{2,}")
+_NO_SPACES = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\U0001f300-\U0001faff]")
+"""Scripts that put no spaces between words, and pictures."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A text in the forms that terms are looked for in."""
+
+    readings: tuple[tuple[Word, ...], ...]
+    """Sequences of words: as they stand; with signs for letters read and signs within words left out; with single letters joined."""
+    unspaced: tuple[str, str]
+    """The whole text, as it stands and without spaces and signs."""
+
+
+def fold(text: str) -> Folded:
+    plain = _plain(text)[:LONGEST]
+    words = _WORD.findall(plain)
+    chunks = [each for chunk in _CHUNK.findall(plain) if (each := _WITHIN.sub("", chunk.translate(_SIGNS)))]
+    readings = [words, chunks, list(_joined(words)), list(_joined(chunks))]
+    distinct = dict.fromkeys(tuple(reading) for reading in readings)
+    compact = "".join(each for each in plain if each.isalnum() or _NO_SPACES.match(each))
+    return Folded(tuple(tuple(map(spellings, reading)) for reading in distinct), (plain, compact))
+
+
+def words_of(term: str) -> list[str]:
+    """The words of a term of the lexicon, in the spelling that a text's are folded to; `*` and `{age}` stay."""
+    return [each if each == "{age}" else _plain(each) for each in re.findall(r"\{age\}|[^\W_]+\*?", term)]
+
+
+def plain_term(term: str) -> str:
+    """A term of a script without spaces, folded; `{age}` stays."""
+    return "{age}".join(_plain(each).replace(" ", "") for each in term.split("{age}"))
+
+
+def is_unspaced(term: str) -> bool:
+    """Whether a term is of a script that puts no spaces between words."""
+    return _NO_SPACES.search(term) is not None
+
+
+def spellings(word: str) -> Word:
+    """What a folded word may stand for."""
+    found = {word, word.translate(_ALIKE_TO_LATIN)}
+    if _CYRILLIC.search(word):
+        found.add(word.translate(_LATIN_TO_CYRILLIC))  # of a mixed word; a wholly Latin one is not spelled in Cyrillic
+    if "\u0600" <= word[0] <= "\u06ff":
+        found.add(_ARABIC_ARTICLE.sub("", word) or word)
+    if _RUN.search(word):
+        found |= {_RUN.sub(times, each) for each in tuple(found) for times in (r"\1", r"\1\1")}
+    return frozenset(found)
+
+
+def _plain(text: str) -> str:
+    """Lower case, one form of each letter, digits as ASCII."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = _MARKS.sub("", unicodedata.normalize("NFD", text).replace("\u0655", "").replace("\u0654", ""))
+    text = unicodedata.normalize("NFC", text).translate(_ARABIC)
+    return "".join(_one(each) for each in text)
+
+
+def _one(character: str) -> str:
+    if character.isascii():
+        return character
+    category = unicodedata.category(character)
+    if category == "Nd":
+        return str(unicodedata.digit(character))
+    return "" if category in ("Cf", "Cc") or "\ufe00" <= character <= "\ufe0f" else character
+
+
+def _joined(words: list[str]) -> Iterator[str]:
+    """The words, with three or more single letters in a row as one."""
+    row: list[str] = []
+    for word in [*words, ""]:
+        if len(word) == 1 and not word.isdigit():
+            row.append(word)
+            continue
+        yield from ["".join(row)] if len(row) > 2 else row
+        row = []
+        if word:
+            yield word

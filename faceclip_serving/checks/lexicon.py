@@ -1,0 +1,158 @@
+"""Which concepts a prompt names. Words and phrases are data, in lexicon.toml."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from .folding import Folded, Word, fold, is_unspaced, plain_term, words_of
+
+FILE = Path(__file__).with_name("lexicon.toml")
+_AGE, _HARMLESS = "{age}", "harmless"
+_ADULT = 18
+_KATAKANA = r"[\u30a1-\u30fa\u30fc]"
+_NUMERAL = "[0-9一二三四五六七八九十百]"
+_MIN_SPLIT = 5
+"""Letters of a word that is recognised when a space splits it in two; shorter ones come about by chance."""
+
+
+class Terms:
+    """Finds terms in folded texts. `terms`: (name, term), as the lexicon spells terms; several may have one name.
+
+    `ages`: numbers below 18 in words.
+    """
+
+    def __init__(self, terms: Iterable[tuple[str, str]], ages: Sequence[str] = ()) -> None:
+        self._ages = {words_of(each)[0] for each in ages if not is_unspaced(each)}
+        self._number = (
+            f"(?:[1-9]|1[0-7]|{'|'.join(sorted((each for each in ages if is_unspaced(each)), key=len, reverse=True)) or '0'})"
+        )
+        self._exact: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+        self._stems: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+        self._split: dict[str, set[str]] = defaultdict(set)
+        unspaced: dict[str, list[str]] = defaultdict(list)
+        for name, term in terms:
+            if is_unspaced(term):
+                unspaced[name].append(self._pattern(plain_term(term)))
+                continue
+            words = words_of(term)
+            if not words:
+                continue
+            index, first = (self._stems, words[0][:-1]) if words[0].endswith("*") else (self._exact, words[0])
+            index[first].append((name, words[1:]))
+            if len(words) == 1 and len(first) >= _MIN_SPLIT and index is self._exact:
+                self._split[first].add(name)
+        self._unspaced = {name: re.compile("|".join(patterns)) for name, patterns in unspaced.items()}
+        self._stem_lengths = sorted({len(stem) for stem in self._stems})
+
+    def found(self, text: Folded, without: Terms | None = None) -> set[str]:
+        """Names of the terms in a text. `without`: phrases that are taken out first."""
+        names: set[str] = set()
+        for reading in text.readings:
+            names |= self._in(without.cut(reading) if without is not None else reading)
+        for unspaced in text.unspaced:
+            for pattern in without._unspaced.values() if without is not None else ():
+                unspaced = pattern.sub("\n", unspaced)
+            names |= {name for name, pattern in self._unspaced.items() if pattern.search(unspaced)}
+        return names
+
+    def cut(self, reading: Sequence[Word]) -> list[Word]:
+        """The words without those of any term here; an empty word stands where one was."""
+        gone: set[int] = set()
+        for at in range(len(reading)):
+            for _, length in self._at(reading, at):
+                gone.update(range(at, at + length))
+        return [frozenset() if i in gone else word for i, word in enumerate(reading)]
+
+    def _in(self, reading: Sequence[Word]) -> set[str]:
+        names = {name for at in range(len(reading)) for name, _ in self._at(reading, at)}
+        for one, other in pairwise(reading):
+            for left in one:
+                for right in other:
+                    names |= self._split.get(left + right, set())
+        return names
+
+    def _at(self, reading: Sequence[Word], at: int) -> Iterator[tuple[str, int]]:
+        """Terms that begin with this word: name, and how many words they are."""
+        word = reading[at]
+        candidates = [entry for spelling in word for entry in self._exact.get(spelling, ())]
+        candidates += [
+            entry
+            for spelling in word
+            for length in self._stem_lengths
+            if length <= len(spelling)
+            for entry in self._stems.get(spelling[:length], ())
+        ]
+        if self._is_age(word):
+            candidates += self._exact.get(_AGE, ())
+        for name, rest in candidates:
+            following = reading[at + 1 : at + 1 + len(rest)]
+            if len(following) == len(rest) and all(map(self._is, following, rest)):
+                yield name, 1 + len(rest)
+
+    def _is(self, word: Word, wanted: str) -> bool:
+        if wanted == _AGE:
+            return self._is_age(word)
+        if wanted.endswith("*"):
+            return any(spelling.startswith(wanted[:-1]) for spelling in word)
+        return wanted in word
+
+    def _is_age(self, word: Word) -> bool:
+        return any(
+            spelling in self._ages or (spelling.isdecimal() and len(spelling) <= 3 and int(spelling) < _ADULT)
+            for spelling in word
+        )
+
+    def _pattern(self, term: str) -> str:
+        """A regular expression: no part of a longer number, and, wholly in katakana, no part of a longer word."""
+        pattern = self._number.join(map(re.escape, term.split(_AGE)))
+        if term.startswith(_AGE) or re.match(_NUMERAL, term):
+            return f"(?<!{_NUMERAL}){pattern}"
+        return f"(?<!{_KATAKANA}){pattern}(?!{_KATAKANA})" if re.fullmatch(f"{_KATAKANA}+", term) else pattern
+
+
+class Lexicon:
+    """The concepts of prompts. For any thread."""
+
+    def __init__(self, file: Path = FILE) -> None:
+        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        ages = [age for each in told["ages"].values() for age in _terms(each)]
+        self.concepts = tuple(told["concepts"])
+        self._concepts = Terms(_named(told["concepts"]), ages)
+        self._harmless = Terms(_named({_HARMLESS: told[_HARMLESS]}), ages)
+        self._negative: dict[tuple[str, ...], str] = {}
+        for concept, languages in told["negative"].items():
+            for each in languages.values():
+                self._negative |= {_key(term): concept for term in _terms(each)}
+
+    def concepts_of(self, prompt: str, negative_prompt: str = "") -> set[str]:
+        """Names of the concepts that a request asks for: in its prompt, or by their opposite in the negative one."""
+        found = self._concepts.found(fold(prompt), self._harmless)
+        parts = (_key(part) for part in re.split(r"[,;.，、。；،\n]", negative_prompt))
+        return found | {self._negative[part] for part in parts if part in self._negative}
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The one that this package carries; read once."""
+    return Lexicon()
+
+
+def _named(concepts: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    for name, languages in concepts.items():
+        for terms in languages.values():
+            yield from ((name, term) for term in _terms(terms))
+
+
+def _terms(text: str) -> list[str]:
+    return [" ".join(term.split()) for term in text.split(",") if term.strip()]
+
+
+def _key(text: str) -> tuple[str, ...]:
+    """A part of a negative prompt, whatever weight and brackets it has."""
+    return tuple(words_of(re.sub(r"[\d:.()\[\]{}]+", " ", text).casefold()))
