@@ -32,6 +32,8 @@ WORKERS ?= 2
 # Folder of the official weights, where VARIANT has them.
 CHECKPOINT  ?=
 WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+# LoRA files to fuse into the weights, with their scales: LORA="style.safetensors:0.8 other.safetensors"
+LORA ?=
 
 .PHONY: help setup check check-tensorrt test demo machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
@@ -84,7 +86,7 @@ machine: setup ## whether this machine can serve PLACEMENT: packages, driver, ca
 	@$(RUN) -m export machine --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) > /dev/null
 
 export: machine ## VARIANT's components to ONNX, as PLACEMENT needs them, with parity
-	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS)
+	$(RUN) -m export onnx --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS) $(foreach lora,$(LORA),--lora $(lora))
 
 repository: export ## build/VARIANT-PLACEMENT, ready for Triton, with engines for the card that is here
 	$(RUN) -m export repository --engines --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) $(WEIGHTS) --output $(REPOSITORY)

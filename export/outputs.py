@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -64,7 +65,7 @@ def require_file(file: Path) -> None:
 def replacing(file: Path) -> Iterator[Path]:
     """A name beside `file` to write to, which becomes `file` at the end; after an error the old file is whole and nothing is left.
 
-    It has the ending of `file`, which libraries go by.
+    It has the ending of `file`, which libraries go by. What killed processes left of the same file goes.
     """
     require_file(file)
     file = real(file)
@@ -72,10 +73,29 @@ def replacing(file: Path) -> Iterator[Path]:
     try:
         with told_when_full(file):
             file.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(file)
             yield partial
             partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sweep(file: Path) -> None:
+    """Deletes what dead processes began to write in the place of `file`."""
+    for path in file.parent.glob(f".{glob.escape(file.stem)}.*.partial{glob.escape(file.suffix)}"):
+        found = re.fullmatch(r"(\d+)\.partial", path.name.removeprefix(f".{file.stem}.").removesuffix(file.suffix))
+        if found and not _runs(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's; or no number of a process
+        return True
+    return True
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def start(trial: Trial) -> dict[str, Any]:
         "largest_s": largest["median_s"],
         "finite": usual["finite"] and largest["finite"],
         "peak_bytes": _held(peak),
-        "runtime_cache_bytes": sum(kept),
+        "runtime_cache_bytes": None if trial.rehearse else sum(kept),
         "usual": usual,
         "largest": largest,
         "warnings": said.lines,

@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_checkpoint, add_components, add_runtime, add_variant
-from export.engine.build import Target, build_for, document, parse_sm, plan_components, plan_placements, target_of
+from export.engine.build import Target, build_unfit, document, parse_sm, plan_components, plan_placements, target_of
 from export.engine.errors import EngineError
-from export.engine.machine import OLDEST_FP8, SERIES, checks, runs_rtx
+from export.engine.machine import SERIES, checks, oldest, runs_rtx
 from export.engine.record import Purpose, sm_of
 from export.forecast.forecast import document as forecast_document
 from export.forecast.forecast import predict
 from export.forecast.shapes import find
 from export.onnx.draw import SMALLEST_PSNR_DB
 from export.onnx.record import is_whole, read_metadata
-from export.onnx.wanted import PRECISIONS, WEIGHT_BITS, Export
+from export.onnx.wanted import PRECISIONS, Export
 from export.outputs import replacing, require_file
 from export.paths import onnx_folder
 from faceclip_serving.contract.components import components
@@ -49,8 +49,6 @@ from .trial import Trial
 
 WITHOUT_CARD = "16gb"
 """The placement where no card says which."""
-OLDEST = {"fp8": OLDEST_FP8, **dict.fromkeys(WEIGHT_BITS, 86)}
-"""Precision -> the compute capability from which on products read it. A plan for several is one for the least of them."""
 TIMEOUT_S = 3600.0
 """Of one trial; the full-size denoiser on ONNX Runtime takes minutes."""
 
@@ -65,12 +63,29 @@ def card_here() -> Card | None:
 
 
 def best_placement(variant: Variant, card: Card | None) -> str:
-    """Name of the placement with plans that may use most of the card's memory; the leanest where none fits."""
-    if card is None or card.total_bytes is None:
+    """Name of the placement with plans that may use most of the card's memory, of those that the card can compute.
+
+    Raises `EngineError` where there is none.
+    """
+    if card is None:
         return WITHOUT_CARD
-    known = {name: placements(variant)[name].gpu_bytes or 0 for name in plan_placements() if name in placements(variant)}
-    fitting = {name: size for name, size in known.items() if size <= card.total_bytes}
-    return max(fitting, key=lambda name: fitting[name]) if fitting else min(known, key=lambda name: known[name])
+    sm, table = sm_of(card.capability), placements(variant)
+    fitting = {
+        name: table[name].gpu_bytes or 0
+        for name in plan_placements()
+        if name in table and all(sm >= oldest(execution) for execution in table[name].components.values())
+    }
+    if card.total_bytes is None:  # shared with the host
+        fitting = {name: size for name, size in fitting.items() if name == WITHOUT_CARD}
+    else:
+        fitting = {name: size for name, size in fitting.items() if size <= card.total_bytes}
+    if not fitting:
+        memory = "" if card.total_bytes is None else f", {card.total_bytes / 1e9:.2f} GB"
+        raise EngineError(
+            f"placement: none of '{variant.name}' is for this card ({card.name}, compute capability {card.capability}{memory}); name one"
+            " (--placement, PLACEMENT= of make) to see what it lacks"
+        )
+    return max(fitting, key=lambda name: fitting[name])
 
 
 def runtime_for(card: Card | None) -> Runtime:
@@ -90,8 +105,8 @@ def chosen_placement(args: argparse.Namespace, card: Card | None) -> Placement:
 
 def capabilities(placement: Placement, card: Card | None) -> tuple[int, ...]:
     """Of the cards to compile for, where there is none here: all that read the placement's precisions. With one: empty, the card's."""
-    oldest = max(OLDEST.get(execution.precision, 0) for execution in placement.components.values())
-    return () if card else tuple(sm for sm in SERIES if sm >= oldest)
+    least = max(oldest(execution) for execution in placement.components.values())
+    return () if card else tuple(sm for sm in SERIES if sm >= least)
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
@@ -130,19 +145,26 @@ def counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, 
 def export_missing(
     variant: Variant, placement: Placement, names: Sequence[str], root: Path, checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Makes those components' ONNX files that are not there; those that are stay, whatever their weights. Raises `UserError`."""
-    from export.onnx.export import export_components  # torch
+    """Makes those components' ONNX files that are not there, or are not those that would be made. Raises `UserError`.
 
-    wanted, there = [], []
+    Without a checkpoint, weights and LoRAs that were chosen for what is there stay: stand-ins would say less of the card.
+    """
+    from export.onnx.export import export_components, is_kept, unnamed  # torch
+
+    wanted: list[Export] = []
+    there: list[Export] = []
     precisions = {name: placement.components[name].precision for name in names}
     for component, precision in precisions.items():
         folder = root / precision / component
         metadata = read_metadata(folder)
-        if metadata is not None and is_whole(folder, metadata):
-            there.append(component)
-        elif precision in PRECISIONS:
+        whole = metadata is not None and is_whole(folder, metadata)
+        if precision in PRECISIONS:
             seeded = checkpoint is None and variant.weights == "checkpoint"
-            wanted.append(Export(variant, component, precision, checkpoint, seeded=seeded))
+            export = Export(variant, component, precision, checkpoint, seeded=seeded)
+            chosen = whole and checkpoint is None and bool(unnamed(export, folder))
+            (there if chosen or is_kept(export, folder) else wanted).append(export)
+        elif whole:
+            there.append(Export(variant, component, precision))
         else:
             raise EngineError(
                 f"{component}: expected {precision} in {folder}; make it with `python -m export quantize --variant {variant.name}"
@@ -152,12 +174,12 @@ def export_missing(
         pass
     found = {name: read_metadata(root / precision / name) or {} for name, precision in precisions.items()}
     weights = {name: metadata.get("weights", {}).get("source", "unknown") for name, metadata in found.items()}
-    return {"made": [each.component for each in wanted], "there": there, "weights": weights}
+    return {"made": [each.component for each in wanted], "there": [each.component for each in there], "weights": weights}
 
 
 def build_part(purpose: Purpose, folder: Path, target: Target) -> dict[str, Any]:
-    """The plan of one component, built unless it is up to date, and what its compiler says."""
-    record, built = build_for(purpose, folder, target)
+    """The plan of one component, built unless one is there that serves, and what its compiler says."""
+    record, built = build_unfit(purpose, folder, target)
     return {"built": built, "compiler": target.label, **document(record)}
 
 
@@ -251,7 +273,7 @@ def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None,
             for when in ("cold", "warm") if runtime.ahead_of_time else ("cold",):
                 parts.do(
                     f"{when} start {component}",
-                    "outputs are finite" + (", and a runtime cache is kept" if runtime.ahead_of_time else ""),
+                    "outputs are finite" + (", and a runtime cache is kept" if keeps else ""),
                     lambda start=start, keeps=keeps: started(start, keeps),  # type: ignore[misc]
                     not_built,
                 )
@@ -273,7 +295,7 @@ def carry_out(args: argparse.Namespace, placement: Placement, card: Card | None,
     limit = placement.gpu_bytes or 0
     parts.do(
         "all on the card",
-        f"a picture within {limit / 1e9:.2f} GB of the card, in one process",
+        "a finite picture, in one process" + ("" if args.rehearse else f", within {limit / 1e9:.2f} GB of the card"),
         lambda: on_card(replace(job, what="on_card"), limit, card),
         incomplete,
     )
@@ -313,28 +335,41 @@ def run(args: argparse.Namespace) -> int:
         raise EngineError("rehearse: there is a card here; leave --rehearse out")
     placement = chosen_placement(args, card)
     path: Path = args.output or FOLDER / file_name(
-        "gpu-verify", args.variant, placement.label, card.name if card else "no card"
+        "gpu-verify", args.variant, placement.label, card.name if card else "rehearsal" if args.rehearse else "no card"
     )
     require_file(path)  # before hours are spent
-    parts = Parts()
-    carry_out(args, placement, card, parts)
-    document = stamp(
-        {
-            "variant": args.variant,
-            "placement": placement.label,
-            "card": asdict(card) if card else None,
-            "rehearsal": args.rehearse,
-            "components": sorted(components(VARIANTS[args.variant])),
-            "failed": parts.failed,
-            "parts": parts.document(),
-        }
-    )
+    parts = Parts([each for each in (args.checkpoint, args.components) if each], lambda: write(path, report(False), parts))
+
+    def report(complete: bool) -> dict[str, Any]:
+        return stamp(
+            {
+                "variant": args.variant,
+                "placement": placement.label,
+                "card": asdict(card) if card else None,
+                "rehearsal": args.rehearse,
+                "complete": complete,
+                "components": sorted(components(VARIANTS[args.variant])),
+                "failed": parts.failed,
+                "parts": parts.document(),
+            }
+        )
+
+    try:
+        carry_out(args, placement, card, parts)
+        document = report(True)
+        write(path, document, parts)
+    finally:  # after Ctrl-C too
+        if parts.found:
+            print(f"the report is {path}, and for people {path.with_suffix('.txt')}", file=sys.stderr)
+    print(json.dumps(document))
+    return 1 if parts.failed else 0
+
+
+def write(path: Path, document: Mapping[str, Any], parts: Parts) -> None:
+    """The report, and beside it the same for people."""
     write_document(path, document)
     with replacing(path.with_suffix(".txt")) as partial:
         partial.write_text(f"{title(document)}\n\n{parts.text()}\n", encoding="utf-8")
-    print(f"the report is {path}, and for people {path.with_suffix('.txt')}", file=sys.stderr)
-    print(json.dumps(document))
-    return 1 if parts.failed else 0
 
 
 def title(document: Mapping[str, Any]) -> str:
@@ -342,7 +377,6 @@ def title(document: Mapping[str, Any]) -> str:
     card, versions = document["card"], document["versions"]
     on = f"{card['name']}, compute capability {card['capability']}, driver {card['driver']}" if card else "no card"
     known: Sequence[str] = [f"{name} {version}" for name, version in versions.items()]
-    rehearsal = ["a rehearsal: no plan was run"] if document["rehearsal"] else []
-    return "\n".join(
-        [f"{document['variant']} on {document['placement']}, {on}", *rehearsal, document["time"], ", ".join(known)]
-    )
+    remarks = ["a rehearsal: no plan was run"] if document["rehearsal"] else []
+    remarks += [] if document["complete"] else ["ended before its last part"]
+    return "\n".join([f"{document['variant']} on {document['placement']}, {on}", *remarks, document["time"], ", ".join(known)])

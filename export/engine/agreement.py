@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,5 +66,6 @@ def verify_run(variant: Variant, component: str, precision: str, onnx: Path, lim
 def verify_file(purpose: Purpose, plan: Path, onnx: Path, limits: Bounds, load: Load | None = None) -> dict[str, Any]:
     """The findings for a plan, wherever it lies. Raises `ParityError` beyond the tolerance, and `PlanError` if it does not load."""
     signature = components(purpose.variant)[purpose.component]
-    with closing((load or TrtComponent)(plan, signature, purpose.execution, limits)) as loaded:
+    loaded_by = load or partial(TrtComponent, gpu=purpose.placement.gpu)
+    with closing(loaded_by(plan, signature, purpose.execution, limits)) as loaded:
         return verify_run(purpose.variant, purpose.component, purpose.precision, onnx, limits, loaded.run)

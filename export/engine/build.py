@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,7 @@ from ..outputs import replacing
 from ..paths import TIMING, onnx_folder
 from . import options as engine_options
 from .agreement import verify_file
+from .apart import ProcessDied, apart
 from .errors import EngineError
 from .options import NO_OPTIONS, Options
 from .record import (
@@ -57,6 +57,7 @@ from .record import (
     Recipe,
     Record,
     check_plan,
+    covers,
     onnx_digests,
     read_record,
     reasons_to_build,
@@ -76,6 +77,8 @@ class Target:
     machine: Machine
     sm: tuple[int, ...] = ()
     """Compute capabilities; empty: the card of `machine`."""
+    gpu: int = 0
+    """That card's number."""
 
     @property
     def label(self) -> str:
@@ -83,11 +86,11 @@ class Target:
         return f"{self.runtime.package.replace('_', '-')} {self.machine.tensorrt}"
 
 
-def this_machine(runtime: Runtime) -> Machine:
-    """The runtime's TensorRT and the card of this process. Raises `PackageError` where one that is needed is missing."""
+def this_machine(runtime: Runtime, gpu: int = 0) -> Machine:
+    """The runtime's TensorRT and a card, as nvidia-smi numbers it. Raises `PackageError` where one that is needed is missing."""
     version = use(runtime)
     try:
-        card = find_card()
+        card = find_card(gpu)
     except PackageError:
         if runtime.ahead_of_time:
             return Machine(version)
@@ -95,15 +98,15 @@ def this_machine(runtime: Runtime) -> Machine:
     return Machine(version, card.name, card.capability, card.driver)
 
 
-def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
-    """The target on this machine. `sm`: for which compute capabilities, where the runtime compiles for some; else the card's."""
-    machine = this_machine(runtime)
+def target_of(runtime: Runtime, sm: Sequence[int] = (), gpu: int = 0) -> Target:
+    """The target on this machine. `sm`: for which compute capabilities, where the runtime compiles for some; else those of card `gpu`."""
+    machine = this_machine(runtime, gpu)
     if not runtime.ahead_of_time:
         if sm:
             raise EngineError(
                 f"sm: runtime '{runtime.name}' builds for the GPU that is here; leave --sm out, or choose `--runtime {TRT_RTX.name}`"
             )
-        return Target(runtime, machine)
+        return Target(runtime, machine, gpu=gpu)
     if not sm and not machine.gpu:
         raise EngineError(
             "sm: no NVIDIA card here to build for; say for which, e.g. --sm 75,86,89,120 for RTX 20, 30, 40 and 50"
@@ -116,7 +119,7 @@ def target_of(runtime: Runtime, sm: Sequence[int] = ()) -> Target:
             f"sm: {runtime.package} {machine.tensorrt} compiles for {', '.join(map(str, known))}, got {', '.join(map(str, wanted))};"
             " other cards need `--runtime tensorrt`, on the card"
         )
-    return Target(runtime, machine, tuple(wanted))
+    return Target(runtime, machine, tuple(wanted), gpu)
 
 
 def build_engine(
@@ -154,7 +157,9 @@ def build_engine(
     if not target.runtime.ahead_of_time:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder / PLAN_FILE) as unproven:
-        work = Work(folder / ONNX_FILE, unproven, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache)
+        work = Work(
+            folder / ONNX_FILE, unproven, folder / LOG, signature, shapes, options, target.runtime, target.sm, cache, target.gpu
+        )
         measured = build_apart(work)
         if check is not None:
             check(unproven)
@@ -174,25 +179,53 @@ def build_for(
     return build_engine(variant, component, purpose.precision, folder, limits, wanted, target, sizes, check)
 
 
+def build_unfit(purpose: Purpose, folder: Path, target: Target) -> tuple[Record, bool]:
+    """The plan that serves a purpose on the target, built if none does. Returns its record, and whether built.
+
+    One that serves is kept, for whatever further cards, pictures and options it was built. What takes its place is built for the
+    same ones, as far as they go with the purpose, and for the target.
+    """
+    with suppress(EngineError):
+        record = check_plan(folder, purpose, target.machine, for_triton=True, whole=True)
+        if covers(record.recipe.sm, target.sm):
+            print(f"{purpose.component} {purpose.precision}: kept, it serves what is asked for", file=sys.stderr)
+            return record, False
+    options, sizes, sm = _chosen_before(folder, purpose)
+    return build_for(purpose, folder, replace(target, sm=tuple(sorted({*target.sm, *sm}))), options, sizes)
+
+
+def _chosen_before(folder: Path, purpose: Purpose) -> tuple[Options, Sizes, tuple[int, ...]]:
+    """What was chosen for the plan of a folder, as far as it goes with the purpose: options, pictures, compute capabilities."""
+    record, runtime = read_record(folder), purpose.execution.runtime
+    if record is None or (record.recipe.variant, record.recipe.runtime) != (purpose.variant.name, runtime.name):
+        return NO_OPTIONS, ALL_SIZES, ()
+    options, sizes = record.recipe.options, record.recipe.sizes
+    if runtime.backend != "python":
+        options = replace(options, stripped=False, weight_streaming=False)  # Triton's own backend serves no such plan
+    try:
+        purpose.bounds(sizes)
+    except EngineError:
+        sizes = ALL_SIZES
+    return options, sizes, record.recipe.sm
+
+
 def build_missing(variant: Variant, placement: Placement, root: Path) -> None:
-    """Every plan of a placement that is missing or out of date, for the card that is here. `root`: of <precision>/<component>/."""
+    """Every plan of a placement that is missing or does not serve it on its card, which is here. `root`: of <precision>/<component>/."""
     for component, execution in placement.components.items():
         if execution.runtime.package:
-            target = target_of(execution.runtime)
-            build_for(Purpose(variant, placement, component), root / execution.precision / component, target)
+            target = target_of(execution.runtime, gpu=placement.gpu)
+            build_unfit(Purpose(variant, placement, component), root / execution.precision / component, target)
 
 
 def build_apart(work: Work) -> Measured:
-    """Builds in a process of its own: memory goes back whole, and a failed build harms no other. Raises `EngineError`."""
+    """Builds in a process of its own: a failed build harms no other, and one that is interrupted ends. Raises `EngineError`."""
     from .tensorrt import build
 
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        try:
-            return pool.submit(build, work).result()
-        except BrokenProcessPool:
-            raise EngineError(
-                f"{work.onnx}: the process that built it was killed, most likely for want of memory; the log so far: {work.log}"
-            ) from None
+    try:
+        return apart(build, work)
+    except ProcessDied as died:
+        why = "was killed, most likely for want of memory" if died.signal == signal.SIGKILL else str(died)
+        raise EngineError(f"{work.onnx}: the process that built it {why}; the log so far: {work.log}") from None
 
 
 def refit_engine(base: Path, folder: Path, purpose: Purpose, machine: Machine) -> Record:
@@ -301,7 +334,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_sm(text: str) -> tuple[int, ...]:
-    """`89,120` -> (89, 120). Raises `ValueError`, as argparse wants."""
+    """`89,120` -> (89, 120). Raises `ArgumentTypeError`, whose words argparse tells."""
+    if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"expected compute capabilities without the dot, between commas, e.g. 89 for 8.9, or 75,86,89,120, got '{text}'"
+        )
     return tuple(int(each) for each in text.split(","))
 
 

@@ -13,7 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +187,11 @@ def check_repository(repository: Path) -> list[Record]:
     """The records of all plans of an assembled repository, each fit for its model, this machine and Triton. Raises `EngineError`."""
     folders = sorted(path.parent for path in repository.glob(f"*/1/**/{PLAN_FILE}"))
     purposes = [served_purpose(folder) for folder in folders]
-    machines = {runtime: this_machine(runtime) for runtime in {purpose.execution.runtime for purpose in purposes}}
+    places = [(purpose.execution.runtime, purpose.placement.gpu) for purpose in purposes]
+    machines = {place: this_machine(*place) for place in dict.fromkeys(places)}
     return [
-        check_plan(folder, purpose, machines[purpose.execution.runtime], for_triton=True)
-        for folder, purpose in zip(folders, purposes, strict=True)
+        check_plan(folder, purpose, machines[place], for_triton=True)
+        for folder, purpose, place in zip(folders, purposes, places, strict=True)
     ]
 
 
@@ -208,7 +209,11 @@ def served_purpose(folder: Path) -> Purpose:
         placement = placement_of(variant, said["placement"])
         if "plans_on" in config.parameters:
             placement = placement.on(config.parameters["plans_on"].string_value)
-    except (FileNotFoundError, UnicodeDecodeError, text_format.ParseError, KeyError, PlacementError) as error:
+        if "gpu" in config.parameters:
+            placement = replace(placement, gpu=int(config.parameters["gpu"].string_value))
+        elif config.instance_group and config.instance_group[0].gpus:  # of Triton's own backends
+            placement = replace(placement, gpu=config.instance_group[0].gpus[0])
+    except (FileNotFoundError, UnicodeDecodeError, text_format.ParseError, KeyError, ValueError, PlacementError) as error:
         raise EngineError(
             f"{path}: expected the variant and placement that `python -m export repository` writes ({error}); assemble it again"
         ) from None

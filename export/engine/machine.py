@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -17,15 +17,20 @@ from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, use
 
 from ..commandline import add_placement, add_runtime, add_variant
+from ..onnx.wanted import WEIGHT_BITS
+from .errors import EngineError
 from .record import sm_of
 
 OLDEST_DRIVER = 580
 """Of CUDA 13, which the packages are built for."""
-OLDEST_RTX, OLDEST_FP8 = 75, 89
-"""Compute capabilities: RTX 20, and RTX 40."""
+OLDEST_RTX = 75
+"""Compute capability of RTX 20."""
+OLDEST: Mapping[str, int] = {"fp8": 89, **dict.fromkeys(WEIGHT_BITS, 86)}
+"""Precision -> the compute capability from which on TensorRT for RTX has products that read it: RTX 40, and RTX 30."""
+_SERIES_OF = {86: "RTX 30", 89: "RTX 40"}
 NOT_RTX = (80, *range(90, 120))
 """Compute capabilities of datacenter cards, which TensorRT for RTX does not run on."""
-SERIES = (OLDEST_RTX, 86, OLDEST_FP8, 120)
+SERIES = (OLDEST_RTX, 86, 89, 120)
 """Compute capabilities of RTX 20, 30, 40 and 50."""
 
 
@@ -80,17 +85,32 @@ def _package(runtime: Runtime) -> Check:
 
 
 def _driver_and_card(card: Card, wanted: list[Execution]) -> Iterator[Check]:
-    too_old = int(card.driver.split(".")[0]) < OLDEST_DRIVER
+    major = card.driver.partition(".")[0]
+    too_old = not major.isdecimal() or int(major) < OLDEST_DRIVER
     yield Check("driver", card.driver, f"expected {OLDEST_DRIVER} or later, for CUDA 13; update it" if too_old else "")
-    sm, found = sm_of(card.capability), f"{card.name}, compute capability {card.capability}"
-    problem = ""
+    found, problem = f"{card.name}, compute capability {card.capability}", ""
+    try:
+        sm = sm_of(card.capability)
+    except EngineError as error:
+        yield Check("card", card.name, str(error))
+        return
+    lacking = [each for each in wanted if sm < oldest(each)]
     if any(each.runtime.ahead_of_time for each in wanted) and not runs_rtx(sm):
         problem = (
             "TensorRT for RTX runs on RTX 20 to 50; choose `--placement gpu-ort`, or `--runtime tensorrt` in NVIDIA's container"
         )
-    elif any(each.precision == "fp8" for each in wanted) and sm < OLDEST_FP8:
-        problem = "FP8 needs RTX 40 or later; choose another placement"
+    elif lacking:
+        most = max(lacking, key=oldest)
+        problem = f"{most.precision.upper()} needs {_SERIES_OF[oldest(most)]} or later; choose another placement"
     yield Check("card", found, problem)
+
+
+def oldest(execution: Execution) -> int:
+    """The least compute capability of a card that has products for its precision; 0: any.
+
+    What TensorRT for RTX does with integer weights is its own; of FP8 every runtime needs a card that has it.
+    """
+    return OLDEST.get(execution.precision, 0) if execution.runtime.ahead_of_time or execution.precision == "fp8" else 0
 
 
 def runs_rtx(sm: int) -> bool:

@@ -6,6 +6,7 @@ Where the output is no terminal, phases of some length write a line now and then
 from __future__ import annotations
 
 import sys
+from threading import RLock
 from typing import Any, TextIO
 
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
@@ -20,6 +21,7 @@ class Progress:
     def __init__(self, owner: str, stream: TextIO | None = None) -> None:
         self._owner, self._stream = owner, stream or sys.stderr
         self._bars: dict[str, Any] = {}
+        tqdm.set_lock(RLock())  # its own is shared with other processes, through what a killed one would leave
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         self.finish(phase)

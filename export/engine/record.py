@@ -7,8 +7,9 @@ obscurely, or runs badly, so this module answers first, in words. Knows files an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +152,19 @@ def read_record(folder: Path) -> Record | None:
 
 
 def reasons_to_build(folder: Path, recipe: Recipe, machine: Machine) -> list[str]:
-    """Why the plan of `folder` must be built (again), in words; empty where it is up to date."""
+    """Why the plan of `folder` must be built (again), in words; empty where it is up to date. Reads all of the plan.
+
+    A plan for more compute capabilities than those of `recipe` is one for these as well.
+    """
     record = read_record(folder)
     if record is None or not (folder / PLAN_FILE).exists():
         return ["there is no plan yet"]
     if (folder / PLAN_FILE).stat().st_size != record.plan_bytes:
         return [f"{PLAN_FILE} is incomplete"]
+    if sha256(folder / PLAN_FILE) != record.plan_sha256:
+        return [f"{PLAN_FILE} is not the one that {RECORD} tells of"]
+    if covers(record.recipe.sm, recipe.sm):
+        recipe = replace(recipe, sm=record.recipe.sm)
     before, after = asdict(record.recipe), asdict(recipe)
     reasons = [f"{key} changed from {before[key]} to {after[key]}" for key in after if before[key] != after[key]]
     machines = [("TensorRT", record.machine.tensorrt, machine.tensorrt)]
@@ -244,7 +252,7 @@ def incompatibility(record: Record, here: Machine) -> str | None:
         if here.gpu and sm_of(here.compute_capability) not in sm:
             return f"was compiled for SM {', '.join(map(str, sm))}, here is a {here.gpu} of compute capability {here.compute_capability}"
     elif hardware == "ampere-plus":
-        if float(here.compute_capability) < 8.0:
+        if sm_of(here.compute_capability) < 80:
             return f"was built for Ampere and later, here is a {here.gpu} of compute capability {here.compute_capability}"
     elif built.compute_capability != here.compute_capability:
         return (
@@ -259,7 +267,14 @@ def incompatibility(record: Record, here: Machine) -> str | None:
     return None
 
 
+def covers(compiled: Collection[int], wanted: Collection[int]) -> bool:
+    """Whether a plan for the compute capabilities `compiled` runs on all that are `wanted`; empty: built on one GPU, for it."""
+    return set(wanted) <= set(compiled) if wanted and compiled else not wanted and not compiled
+
+
 def sm_of(compute_capability: str) -> int:
-    """`8.9` -> 89."""
-    major, _, minor = compute_capability.partition(".")
-    return int(major) * 10 + int(minor)
+    """`8.9` -> 89. Raises `EngineError` for what is none, such as the `[N/A]` of a driver that does not know."""
+    found = re.fullmatch(r"(\d+)\.(\d)", compute_capability)
+    if found is None:
+        raise EngineError(f"compute capability: expected one like 8.9, the driver says '{compute_capability}'; update it")
+    return int(found[1]) * 10 + int(found[2])

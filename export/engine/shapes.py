@@ -7,6 +7,8 @@ that a profile must keep; nothing of TensorRT.
 from __future__ import annotations
 
 import math
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -67,8 +69,8 @@ def engine_bounds(
         if axis in limits:
             high = limits[axis].max
             if sizes.largest is not None:
-                high = min(high, _cells(variant, axis, sizes.largest[i]))
-            cells = min(_cells(variant, axis, pixels), high)
+                high = min(high, cells_of(variant, axis, sizes.largest[i]))
+            cells = min(cells_of(variant, axis, pixels), high)
             limits[axis] = Range(cells, cells, cells) if sizes.only else Range(limits[axis].min, cells, high)
     if sizes.static:
         limits = {axis: Range(found.opt, found.opt, found.opt) for axis, found in limits.items()}
@@ -107,9 +109,11 @@ def narrower(found: Bounds, needed: Bounds) -> dict[str, str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`1152x864` -> (1152, 864): height, width in pixels. Raises `ValueError`, as argparse wants."""
-    height, _, width = text.lower().partition("x")
-    return int(height), int(width)
+    """`1152x864` -> (1152, 864): height, width in pixels. Raises `ArgumentTypeError`, whose words argparse tells."""
+    found = re.fullmatch(r"(\d+)[xX](\d+)", text, re.ASCII)
+    if found is None:
+        raise ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, e.g. 1152x864, got '{text}'")
+    return int(found[1]), int(found[2])
 
 
 def bounds_document(limits: Bounds) -> dict[str, list[int]]:
@@ -121,8 +125,8 @@ def bounds_from(document: Mapping[str, list[int]]) -> dict[str, Range]:
     return {axis: Range(*values) for axis, values in document.items()}
 
 
-def _cells(variant: Variant, axis: str, pixels: int) -> int:
-    """Latent cells of a side. Raises `EngineError` unless a request may have that side."""
+def cells_of(variant: Variant, axis: str, pixels: int) -> int:
+    """Latent cells of a side, `axis` one of `SIDES`. Raises `EngineError` unless a request may have that side."""
     low, high = variant.limits.size
     multiple = math.lcm(variant.limits.size_multiple, variant.latent_scale)
     if pixels % multiple or not low <= pixels <= high:

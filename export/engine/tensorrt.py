@@ -32,6 +32,7 @@ from polygraphy.mod.trt_importer import lazy_import_trt
 
 from faceclip_serving.contract.placements import Runtime
 from faceclip_serving.contract.tensors import DType, Signature
+from faceclip_serving.models.trt_component import select_gpu
 
 from .errors import EngineError
 from .log_layers import Log, products
@@ -61,6 +62,8 @@ class Work:
     sm: tuple[int, ...]
     """Compute capabilities to compile for, e.g. 89; empty: the card that is here."""
     timing_cache: Path
+    gpu: int = 0
+    """Number of the card that TensorRT proper builds on."""
 
 
 def build(work: Work) -> Measured:
@@ -70,6 +73,8 @@ def build(work: Work) -> Measured:
     """
     progress = Progress(work.signature.name)
     started = time.monotonic()
+    if not work.runtime.ahead_of_time:
+        select_gpu(work.gpu)
     try:
         with work.log.open("w") as log:
             _build(work, log, progress)

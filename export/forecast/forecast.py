@@ -21,7 +21,8 @@ from faceclip_serving.contract.variant import Variant
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..commandline import add_components, add_placement, add_runtime, add_variant
-from ..engine.shapes import parse_size
+from ..engine.errors import EngineError
+from ..engine.shapes import SIDES, cells_of, parse_size
 from ..onnx.errors import GraphError
 from ..onnx.wanted import WEIGHT_BITS
 from ..paths import onnx_folder
@@ -144,13 +145,15 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     """`exported`: root of `<precision>/<component>/`; `largest`: height and width, if smaller than the placement's.
 
     TensorRT reserves memory for the largest picture and batch, whatever is asked for; ONNX Runtime's arena grows to the largest that
-    was asked for: it is forecast the same. Raises `GraphError`.
+    was asked for: it is forecast the same. Raises `GraphError`, and `EngineError` for a picture that nobody can ask for.
     """
     narrowed = placement.narrowed(variant)
     high = narrowed.limits.size[1]
     usual = (variant.defaults.height, variant.defaults.width)
     size = largest or ((high, high) if placement.largest_side else usual)
-    cells = {"latent_height": size[0] // variant.latent_scale, "latent_width": size[1] // variant.latent_scale}
+    cells = {axis: pixels // variant.latent_scale for axis, pixels in zip(SIDES, size, strict=True)}
+    if largest is not None:
+        cells = {axis: cells_of(narrowed, axis, pixels) for axis, pixels in zip(SIDES, largest, strict=True)}
     limits = bounds(narrowed, placement.denoiser_rows, placement.vae_tile)
     needs = {}
     for component in COMPONENTS:
@@ -302,7 +305,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     chosen = [_placement(variant, args.placement)] if args.placement else [*placements(variant).values()]
     chosen = [placement.on(args.runtime) for placement in chosen] if args.runtime else chosen
-    forecasts = [predict(variant, placement, exported, args.largest) for placement in chosen]
+    forecasts, beyond = [], []
+    for placement in chosen:
+        try:
+            forecasts.append(predict(variant, placement, exported, args.largest))
+        except EngineError as error:  # others may serve such pictures
+            beyond.append(EngineError(f"largest: placement '{placement.name}' of '{variant.name}': {error}"))
+    if not forecasts:
+        raise beyond[0]
+    for why in beyond:
+        print(f"left out: {why}", file=sys.stderr)
     if not args.json:
         print("\n\n".join(map(table, forecasts)) + "\n", file=sys.stderr)
     documents = [document(each) for each in forecasts]

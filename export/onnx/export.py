@@ -41,7 +41,7 @@ from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .integer_weights import quantize
 from .precision import BYTES, to_half
-from .record import METADATA, describe_files, identity, kept, versions, weights_source
+from .record import METADATA, describe_files, identity, kept, read_metadata, versions, weights_source
 from .trace import OPSET, trace
 from .wanted import DEPTHS, PRECISIONS, WEIGHT_BITS, Export
 
@@ -58,6 +58,7 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
     What is there already is kept if it was made from the same definition, weights, LoRAs, code and libraries. Raises `ExportError`,
     `LoraError`, `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
     """
+    require_named(wanted, destination)
     export = _settled(wanted)
     weights, loras, key = _made_from(export)
     existing = kept(destination, key)
@@ -73,7 +74,7 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
             "precision": export.precision,
             "opset": OPSET,
             "identity": key,
-            "weights": weights_source(weights),
+            "weights": weights_source(weights, given=wanted.checkpoint is not None),
             "loras": loras,
             **made,
             "versions": versions(),
@@ -88,6 +89,30 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
 def is_kept(wanted: Export, destination: Path) -> bool:
     """Whether `export_component` would keep what is there."""
     return kept(destination, _made_from(_settled(wanted))[2]) is not None
+
+
+def require_named(wanted: Export, destination: Path) -> None:
+    """Raises `ExportError` where other LoRAs or weights were chosen for the files in `destination`, and `wanted` names none.
+
+    Such files are neither replaced nor kept: which of the two was meant, only whoever asks can say.
+    """
+    chosen = unnamed(wanted, destination)
+    if chosen:
+        raise ExportError(
+            f"{wanted.component} {wanted.precision}: {destination} was made with {' and '.join(chosen)}, and nothing like it is named"
+            " now; name it again (--lora FILE:SCALE, --checkpoint DIR; with make LORA=FILE:SCALE, CHECKPOINT=DIR), or delete that folder"
+            " to do without"
+        )
+
+
+def unnamed(wanted: Export, destination: Path) -> list[str]:
+    """LoRAs and weights that were chosen for the files in `destination` where `wanted` names none, in words."""
+    found = read_metadata(destination) or {}
+    loras = [] if wanted.loras else [f"LoRA {each['file']}:{each['scale']:g}" for each in found.get("loras", ())]
+    weights = found.get("weights", {})
+    brought = wanted.variant.weights == "committed"  # older files do not say whether a checkpoint was given
+    given = weights.get("source") == "checkpoint" and weights.get("given", not brought)
+    return [*loras, *([f"the weights of {weights['file']}"] if given and wanted.checkpoint is None else [])]
 
 
 def _made_from(export: Export) -> tuple[Path | None, list[dict[str, object]], str]:
@@ -151,6 +176,8 @@ def export_components(exports: Sequence[Export], root: Path, processes: int = 1)
 
     A process's memory goes back whole, so the peak is that of one component, or of `processes` at a time.
     """
+    for each in exports:  # before the first takes its minutes
+        require_named(each, root / each.precision / each.component)
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)

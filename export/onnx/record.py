@@ -36,12 +36,12 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def weights_source(weights: Path | None) -> dict[str, object]:
-    """Where weights came from, in words that name no folder of this machine."""
+def weights_source(weights: Path | None, given: bool = False) -> dict[str, object]:
+    """Where weights came from, in words that name no folder of this machine. `given`: somebody chose them."""
     if weights is None:
         return {"source": "seeded"}
     name, size, _ = _file_state(weights)
-    return {"source": "checkpoint", "file": name, "bytes": size}
+    return {"source": "checkpoint", "file": name, "bytes": size, "given": given}
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ from ..onnx.wanted import emulated
 from ..outputs import require_own, scratch
 from ..paths import MODEL_REPOSITORY, onnx_folder, repository_folder
 from . import interface
-from .deployments import RECORD, check_name, install, is_current
+from .deployments import RECORD, check_name, install, is_current, is_runtime_cache
 from .render import model_source, render
 
 PACKAGE = Path(faceclip_serving.__file__).resolve().parent
@@ -111,7 +111,7 @@ def _fill(
 def _identity(
     variant: Variant, configs: dict[str, str], components: Path, placement: Placement, checkpoint: Path | None
 ) -> str:
-    """Digest of all that an assembled repository follows from; artifacts by size and time."""
+    """Digest of all that an assembled repository follows from; artifacts by size and time, without what runs of a plan left."""
     digest = hashlib.sha256(package_digest(PACKAGE).encode())
     for name, text in configs.items():
         digest.update(text.encode())
@@ -121,7 +121,7 @@ def _identity(
     sources = tokenizer_sources(variant, checkpoint, components)
     files = [path for source in (*folders, *sources) for path in (sorted(source.glob("*")) if source.is_dir() else [source])]
     for path in files:
-        if path.exists():
+        if path.exists() and not is_runtime_cache(path):
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
 
@@ -153,15 +153,16 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
         check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.glob(execution.runtime.artifact + "*"):
-        _link(path, folder / path.name)
+        if not is_runtime_cache(path):  # of `export verify`; the server's own is kept
+            _link(path, folder / path.name)
 
 
 def _keep_runtime_caches(before: Path, after: Path) -> None:
     """What plans were finished to on a card, where the repository has the same plans as before: minutes of a first start."""
     for cache in before.rglob(f"{PLAN_FILE}.*{CACHE_SUFFIX}"):
         folder = after / cache.relative_to(before).parent
-        plan = folder / PLAN_FILE
-        if plan.exists() and filecmp.cmp(plan, cache.with_name(PLAN_FILE)) and not (folder / cache.name).exists():
+        plans = (folder / PLAN_FILE, cache.with_name(PLAN_FILE))
+        if all(plan.is_file() for plan in plans) and filecmp.cmp(*plans):
             _link(cache, folder / cache.name)
 
 
@@ -185,7 +186,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " further variant beside it, and its models are called after it: flux, flux_stream, flux_sampler, ...",
     )
     parser.add_argument(
-        "--engines", action="store_true", help="build plans that are missing or out of date first, for the card that is here"
+        "--engines",
+        action="store_true",
+        help="build plans that are missing or do not serve here first, for the card that is here",
     )
     parser.add_argument(
         "--emulate",

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import CACHE_SUFFIX, PLAN_FILE
 
 from ..outputs import real, replacing, require_own
 
@@ -20,6 +22,9 @@ RECORD = "deployments.json"
 
 _CHANGEABLE = "config.pbtxt"
 """What a person may change in a model; it must be there, in any size."""
+
+_RUNTIME_CACHE = f"{PLAN_FILE}.*{CACHE_SUFFIX}*"
+"""Files that a running server writes beside its plans, and lets grow: no part of what makes a deployment whole."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -33,8 +38,13 @@ def is_current(repository: Path, deployment: str, identity: str) -> bool:
     entry = _read(repository).get(deployment)
     if entry is None or entry["identity"] != identity or not entry.get("files"):
         return False
-    paths = ((repository / name, size) for name, size in entry["files"].items())
+    paths = [(repository / name, size) for name, size in entry["files"].items() if not is_runtime_cache(Path(name))]
     return all(path.is_file() and (path.name == _CHANGEABLE or path.stat().st_size == size) for path, size in paths)
+
+
+def is_runtime_cache(path: Path) -> bool:
+    """Whether a server keeps there what a card finished of a plan."""
+    return fnmatchcase(path.name, _RUNTIME_CACHE)
 
 
 def install(scratch: Path, repository: Path, deployment: str, identity: str) -> None:
@@ -46,7 +56,8 @@ def install(scratch: Path, repository: Path, deployment: str, identity: str) -> 
     require_own(repository, RECORD)
     repository = real(repository)
     record = _read(repository)
-    files = {path.relative_to(scratch).as_posix(): path.stat().st_size for path in sorted(scratch.rglob("*")) if path.is_file()}
+    made = [path for path in sorted(scratch.rglob("*")) if path.is_file() and not is_runtime_cache(path)]
+    files = {path.relative_to(scratch).as_posix(): path.stat().st_size for path in made}
     fresh = sorted(path.name for path in scratch.iterdir())
     ours = {model for entry in record.values() for model in entry["models"]}
     foreign = [name for name in fresh if (repository / name).exists() and name not in ours]

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,13 +17,18 @@ from benchmarks.gpu.parts import BROKEN, HELD, NO_GPU, NOT_RUN, REASON, Parts, w
 from benchmarks.gpu.report_file import file_name, outcome, parts
 from benchmarks.measure.host_memory import model_of
 from benchmarks.memory.vram import totals
+from export.engine import machine
 from export.engine.build import plan_placements
 from export.engine.errors import EngineError
+from export.onnx import export as to_onnx
 from export.onnx.errors import ParityError
+from export.onnx.wanted import Export
+from export.paths import WEIGHTS
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.contract.variants import VARIANTS
 from faceclip_serving.models import tensorrt_package
 from faceclip_serving.models.tensorrt_package import Card
@@ -43,14 +50,24 @@ def arguments(*words):
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-def test_a_card_gets_the_placement_that_uses_most_of_it(variant):
-    table = placements(variant)
-    for gib in (6, 8, 12, 16, 24, 80):
-        card = replace(RTX_3070, total_bytes=gib * 2**30)
-        found = table[verify.best_placement(variant, card)]
-        of_plans = [each.gpu_bytes for each in table.values() if each.name in plan_placements()]
-        fitting = [size for size in of_plans if size <= card.total_bytes]
-        assert found.gpu_bytes == (max(fitting) if fitting else min(of_plans))
+@pytest.mark.parametrize("capability", ["7.5", "8.6", "8.9", "12.0"])
+def test_a_card_gets_the_placement_that_uses_most_of_it_and_that_it_computes(variant, capability, monkeypatch):
+    """The choice is one that `export machine` finds ready, and none that uses more of the card is."""
+    table = {name: each for name, each in placements(variant).items() if name in plan_placements()}
+    for gib in (4, 6, 8, 12, 16, 24, 80):
+        card = replace(RTX_3070, capability=capability, total_bytes=gib * 2**30, free_bytes=gib * 2**30)
+        monkeypatch.setattr(machine, "find_card", lambda gpu, card=card: card)
+        found = {
+            name: not [each for each in machine.checks(placement.on(TRT_RTX.name)) if each.problem]
+            for name, placement in table.items()
+        }
+        ready = [name for name, fits in found.items() if fits]
+        if ready:
+            assert table[verify.best_placement(variant, card)].gpu_bytes == max(table[name].gpu_bytes for name in ready)
+            assert verify.best_placement(variant, card) in ready
+        else:
+            with pytest.raises(EngineError, match=f"placement: none of '{variant.name}' is for this card"):
+                verify.best_placement(variant, card)
     assert verify.WITHOUT_CARD in table and verify.best_placement(variant, None) == verify.WITHOUT_CARD
 
 
@@ -118,9 +135,88 @@ def test_a_fault_of_the_program_is_not_a_broken_bound():
         Parts().do("name", "bound", lambda: {"x": 1 // 0})
 
 
-def test_what_is_shared_names_no_folder():
-    here = Path.cwd()
-    assert without_folders(f"{here}/build/x: no; {Path.home()}/secret") == "build/x: no; secret"
+HERE, HOME = Path.cwd(), Path.home()
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        (f"{HERE}/build/x: no", "build/x: no"),
+        (f"{HOME}/clients/acme/model.onnx: expected a graph", "model.onnx: expected a graph"),
+        (f"no room in {HOME}", "no room in ~"),
+        ("error: /srv/alice/weights/unet.safetensors, line 3", "error: unet.safetensors, line 3"),
+        (
+            "[Errno 2] No such file or directory: '/srv/Alice B/my model/unet.onnx'",
+            "[Errno 2] No such file or directory: 'unet.onnx'",
+        ),
+        ("--checkpoint=/srv/alice/sdxl --lora /srv/alice/a.safetensors:0.8", "--checkpoint=sdxl --lora a.safetensors:0.8"),
+        ("file:///srv/alice/a.onnx (/tmp/tmpab12/model.plan)", "a.onnx (model.plan)"),
+        ("/mnt/Alice B/sdxl/unet.onnx and ../alice/onnx/fp16", "sdxl/unet.onnx and onnx/fp16"),
+        ("FP16/FP8 at 3 GB/s, https://example.org/a/b, 1/2", "FP16/FP8 at 3 GB/s, https://example.org/a/b, 1/2"),
+    ],
+)
+def test_what_is_shared_names_no_folder(text, shared):
+    known = [Path("/mnt/Alice B/sdxl"), Path("../alice/onnx")]
+    assert without_folders(text, known) == shared
+    parts = Parts(known)
+    parts.do("a part", "b", lambda: {"checks": [text], "fp16": {"error": text, text: 1}, REASON: text})
+    told = [*parts.found[0].figures["checks"], parts.found[0].figures["fp16"]["error"], parts.found[0].why]
+    assert told == [shared] * 3 and parts.found[0].figures["fp16"][shared] == 1
+    assert shared in parts.text() and (text == shared or text not in json.dumps(parts.document()))
+
+
+@pytest.fixture
+def exports(tmp_path, monkeypatch):
+    """Notes what would be exported; `put` writes metadata of a component as if it had been."""
+    wanted = []
+    monkeypatch.setattr(to_onnx, "export_components", lambda exports, root: wanted.extend(exports) or [])
+
+    def put(export, **changes):
+        folder = tmp_path / export.precision / export.component
+        folder.mkdir(parents=True, exist_ok=True)
+        weights, loras, identity = to_onnx._made_from(to_onnx._settled(export))
+        source = {"source": "seeded"} if weights is None else {"source": "checkpoint", "file": weights.name, "given": True}
+        document = {"identity": identity, "files": {}, "weights": source, "loras": loras, **changes}
+        (folder / "metadata.json").write_text(json.dumps(document))
+
+    return wanted, put
+
+
+def test_the_export_is_kept_only_if_it_is_the_one_that_would_be_made(exports, tmp_path):
+    wanted, put = exports
+    eight, only = placements(TINY_SDXL)["8gb"], [VAE_DECODER]
+    ask = partial(verify.export_missing, TINY_SDXL, eight, only, tmp_path)
+    assert ask(None)["made"] == only
+    stand_in = Export(TINY_SDXL, VAE_DECODER, "fp16")
+    put(stand_in)
+    found = ask(None)
+    assert (found["made"], found["there"], found["weights"]) == ([], only, {VAE_DECODER: "seeded"})
+    put(stand_in, identity="of older code")
+    assert ask(None)["made"] == only
+    wanted.clear()
+    put(stand_in)
+    with pytest.raises(UserError, match="nowhere"):
+        ask(tmp_path / "nowhere")
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(WEIGHTS / NANO.name, checkpoint, copy_function=shutil.copy)  # of another time
+    put(Export(NANO, VAE_DECODER, "fp16"))
+    ask = partial(verify.export_missing, NANO, placements(NANO)["8gb"], only, tmp_path)
+    assert ask(checkpoint)["made"] == only and wanted[-1].checkpoint == checkpoint
+
+
+def test_weights_and_loras_that_were_chosen_stay_where_none_are_named(exports, tmp_path):
+    wanted, put = exports
+    for variant in (SDXL, TINY_SDXL):
+        ask = partial(verify.export_missing, variant, placements(variant)["8gb"], [DENOISER], tmp_path, None)
+        for chosen in (
+            {"weights": {"source": "checkpoint", "file": "unet.safetensors"}},
+            {"loras": [{"file": "style.safetensors", "scale": 0.8}]},
+        ):
+            put(
+                Export(variant, DENOISER, "fp16", seeded=True),
+                **{"weights": {"source": "checkpoint", "file": "u", "given": True}, **chosen},
+            )
+            assert ask()["there"] == [DENOISER] and not wanted
 
 
 JOB = trial.Trial("start", "tiny-sdxl", "8gb", "", "", DENOISER)
@@ -185,6 +281,15 @@ def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_as_fp16)
     document = json.loads(report.read_text())
     parts = {part["name"]: part for part in document["parts"]}
     assert {name for name, part in parts.items() if part["outcome"] != HELD} == {"machine"} and document["rehearsal"]
+    assert not re.search(
+        "cache|card|GB", json.dumps([part["bound"] for name, part in parts.items() if name != "machine" and name != "forecast"])
+    )
+    assert (
+        parts["cold start denoiser"]["figures"]["runtime_cache_bytes"]
+        is parts["all on the card"]["figures"]["peak_bytes"]
+        is None
+    )
+    assert "None" not in report.with_suffix(".txt").read_text()
     assert 0 <= parts["agreement denoiser"]["figures"]["error_of_largest"] <= 1e-2
     assert parts["cold start denoiser"]["figures"]["first_s"] > 0 and parts["picture"]["figures"]["steps"] == 1
     whole = parts["all on the card"]["figures"]
@@ -214,6 +319,50 @@ def test_a_broken_bound_is_told_by_the_exit_code_and_the_other_parts_go_on(tmp_p
     assert outcomes["agreement vae_decoder"] == (NOT_RUN, "its plan was not built")
     assert outcomes["picture"] == (NOT_RUN, "no plan of denoiser, vae_decoder")
     assert "broken   build vae_decoder: sm: " in capsys.readouterr().err
+
+
+@without_driver
+def test_a_rehearsal_and_what_needs_no_card_have_a_report_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "carry_out", lambda *_: None)
+    monkeypatch.setattr(verify, "FOLDER", tmp_path)
+    for more in ([], ["--rehearse"]):
+        assert main(["gpu-verify", "--placement", "8gb", *more]) == 0
+    names = {path.name for path in tmp_path.glob("*.json")}
+    assert names == {"gpu-verify-nano-8gb-no-card.json", "gpu-verify-nano-8gb-rehearsal.json"}
+
+
+@without_driver
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), RuntimeError("CUDA out of memory")])
+def test_what_was_found_is_in_the_report_whatever_ends_the_command(tmp_path, monkeypatch, capsys, end):
+    def two_parts(_args, _placement, _card, parts):
+        parts.do("first", "b", lambda: {"x": 1})
+        assert json.loads(report.read_text())["parts"][0]["name"] == "first", "written after each part"
+        parts.do("second", "b", lambda: fail(end))
+
+    report = tmp_path / "report.json"
+    monkeypatch.setattr(verify, "carry_out", two_parts)
+    command = ["gpu-verify", "--placement", "8gb", "--output", str(report)]
+    if isinstance(end, KeyboardInterrupt):
+        assert main(command) == 130
+    else:
+        with pytest.raises(RuntimeError):
+            main(command)
+    document = json.loads(report.read_text())
+    assert [part["name"] for part in document["parts"]] == ["first"] and document["complete"] is False
+    text = report.with_suffix(".txt").read_text()
+    assert "ended before its last part" in text and "held     first: x 1" in text
+    assert f"the report is {report}" in capsys.readouterr().err
+
+
+def test_a_card_that_does_not_give_its_memory_is_a_broken_bound(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**10, 10**10))
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: fail(torch.OutOfMemoryError("CUDA out of memory")))
+    parts = Parts()
+    assert not parts.do("all on the card", "b", lambda: verify.on_card(JOB, 8 * 10**9, RTX_3070))
+    assert parts.failed == ["all on the card"] and "1936000000 bytes of the card could not be occupied" in parts.found[0].why
 
 
 def test_ways_agree_and_the_reference_comes_first(tiny_repository_graphs, tmp_path):

@@ -17,6 +17,7 @@ from export.checkpoint.lora import Lora, LoraError, parse_lora
 from export.networks.components import build, check_loras, loras_of
 from export.onnx import export as to_onnx
 from export.onnx import parity
+from export.onnx.errors import ExportError
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
 from faceclip_serving.contract.components import bounds, components
@@ -675,6 +676,8 @@ def test_the_exported_graph_computes_with_the_lora_and_is_made_again_for_another
     monkeypatch.setattr(to_onnx, "_make", lambda *_: {})
     again = export_component(Export(MICRO, DENOISER, "fp32", loras=(replace(given, scale=0.8),)), folder)
     assert again["identity"] != metadata["identity"]
+    with pytest.raises(ExportError, match=r"was made with LoRA style.safetensors:0.8, and nothing like it is named now"):
+        export_component(Export(MICRO, DENOISER, "fp32"), folder)
 
 
 def test_only_the_components_that_a_file_names_are_changed(unet, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import ArgumentTypeError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,8 +94,9 @@ def test_a_precision_that_another_command_makes_is_said_to_be(tmp_path, capsys):
 
 def test_capabilities_are_numbers_and_what_they_are_for_is_told():
     assert parse_sm("75,86,120") == (75, 86, 120)
-    with pytest.raises(ValueError):
-        parse_sm("8.9")
+    for wrong in ("8.9", "89,", "-89", ""):
+        with pytest.raises(ArgumentTypeError, match=rf"without the dot, .* e.g. 89 for 8.9, or 75,86,89,120, got '{wrong}'"):
+            parse_sm(wrong)
     assert Target(TENSORRT, H200).label == "tensorrt 11.4.0.106"
 
 
@@ -135,7 +137,7 @@ class Plan:
 
     error = 1.0
 
-    def __init__(self, path, signature, execution, limits):
+    def __init__(self, path, signature, execution, limits, gpu=0):
         self.error = float(path.read_text())
         self._run = parity.onnx_run(self.onnx, signature)
 

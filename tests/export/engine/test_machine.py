@@ -7,8 +7,11 @@ from importlib.util import find_spec
 
 import pytest
 
+from benchmarks.gpu.verify import capabilities
 from export.__main__ import main
-from faceclip_serving.contract.placements import TRT_RTX
+from export.engine.machine import SERIES
+from faceclip_serving.contract.placements import TRT_RTX, placements
+from faceclip_serving.contract.variants import VARIANTS
 
 RTX_4060 = "NVIDIA GeForce RTX 4060, 8.9, 580.95.05, 8188, 7900"
 with_rtx = pytest.mark.skipif(find_spec(TRT_RTX.package) is None, reason=f"{TRT_RTX.package} is not on this platform")
@@ -75,6 +78,19 @@ def test_a_card_as_it_must_be_is_ready(driver, capsys):
         (RTX_4060, "sdxl", "12gb", "the placement is for cards with 11.30 GB to use; choose a smaller one"),
         ("NVIDIA GeForce RTX 4060, 8.9, 580.95.05, 8188, 900", "sdxl", "8gb", "may use 7.50 GB; end what else is on the card"),
         ("NVIDIA GeForce RTX 3090, 8.6, 580.95.05, 24576, 24000", "flux", "24gb", "FP8 needs RTX 40 or later"),
+        (
+            "NVIDIA GeForce RTX 2070, 7.5, 580.95.05, 8192, 8000",
+            "sdxl",
+            "6gb-int8w",
+            "INT8W needs RTX 30 or later; choose another placement",
+        ),
+        (
+            "NVIDIA GeForce RTX 4060, [N/A], 580.95.05, 8188, 7900",
+            "sdxl",
+            "8gb",
+            "expected one like 8.9, the driver says '[N/A]'",
+        ),
+        ("NVIDIA GeForce RTX 4060, 8.9, [N/A], 8188, 7900", "sdxl", "8gb", "driver: [N/A]; expected 580 or later"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(driver, capsys, line, variant, placement, words):
@@ -82,6 +98,19 @@ def test_what_is_wrong_is_said_with_what_to_do(driver, capsys, line, variant, pl
     document, told = asked(capsys, "--variant", variant, "--placement", placement)
     assert not document["ready"] and words in told
     assert sum(bool(each["problem"]) for each in document["checks"]) == 1, told
+
+
+@with_rtx
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_card_that_is_ready_is_one_that_plans_of_the_placement_are_compiled_for(driver, capsys, variant):
+    """Of the series, those that `gpu-verify` compiles for without a card, and no others."""
+    for name in ("6gb", "6gb-int8w", "8gb", "12gb", "16gb", "24gb"):
+        if name not in placements(VARIANTS[variant]):
+            continue
+        for sm in SERIES:
+            driver(f"NVIDIA GeForce RTX, {sm // 10}.{sm % 10}, 580.95.05, 32768, 32000")
+            document, told = asked(capsys, "--variant", variant, "--placement", name)
+            assert document["ready"] == (sm in capabilities(placements(VARIANTS[variant])[name], None)), told
 
 
 @with_rtx

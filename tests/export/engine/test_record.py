@@ -97,6 +97,7 @@ def test_an_absent_and_a_truncated_plan(folder, tmp_path_factory):
 
 def test_a_changed_plan_of_the_same_size_is_found_when_it_is_read_whole(folder):
     (folder / PLAN_FILE).write_bytes(b"native CODE")
+    assert reasons_to_build(folder, RECIPE, H200) == ["model.plan is not the one that model.plan.json tells of"]
     check_plan(folder, PURPOSE)
     with pytest.raises(EngineError, match="SHA-256 is not the one"):
         check_plan(folder, PURPOSE, whole=True)
@@ -264,8 +265,9 @@ def test_and_nowhere_else(compiled, machine, words):
         check_plan(compiled, ON_RTX, machine)
 
 
-def test_other_capabilities_and_versions_are_reasons_to_compile(compiled):
+def test_further_capabilities_and_other_versions_are_reasons_to_compile_fewer_capabilities_are_not(compiled):
     recipe = read_record(compiled).recipe
+    assert reasons_to_build(compiled, replace(recipe, sm=(89,)), NO_CARD) == []
     (reason,) = reasons_to_build(compiled, replace(recipe, sm=(89, 120)), NO_CARD)
     assert reason == "sm changed from (86, 89) to (89, 120)"
     (reason,) = reasons_to_build(compiled, recipe, replace(NO_CARD, tensorrt="1.8.0.1"))

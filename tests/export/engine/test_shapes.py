@@ -1,6 +1,7 @@
 """Optimisation placements follow from the signatures, in every variant, and keep TensorRT's rules."""
 
 import math
+from argparse import ArgumentTypeError
 
 import pytest
 
@@ -111,5 +112,5 @@ def test_bounds_survive_json():
 def test_sizes_on_the_command_line():
     assert parse_size("1152x864") == parse_size("1152X864") == (1152, 864)
     for text in ("1152", "axb", ""):
-        with pytest.raises(ValueError):
+        with pytest.raises(ArgumentTypeError):
             parse_size(text)

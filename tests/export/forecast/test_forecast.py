@@ -99,3 +99,34 @@ def test_a_narrowed_variant_refuses_what_its_engines_cannot_hold():
     with pytest.raises(PlacementError, match="placement: 'sdxl' has no '9gb', only cpu"):
         placement_of(SDXL, "9gb")
     assert {"cpu", "8gb", "12gb", "16gb", "24gb", "datacenter"} <= set(PLACEMENT_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("4096x4096", "latent_height: expected a multiple of 8 from 256 to 1152 pixels, got 4096"),
+        ("1000x1001", "latent_width: expected a multiple of 8 from 256 to 1152 pixels, got 1001"),
+        ("0x0", "latent_height: expected a multiple of 8 from 256 to 1152 pixels, got 0"),
+    ],
+)
+def test_pictures_that_nobody_can_ask_for_are_refused_as_engines_refuse_them(size, words, capsys, tmp_path):
+    chosen = ["--variant", "sdxl", "--placement", "8gb", "--largest", size, "--components", str(tmp_path)]
+    assert main(["forecast", *chosen]) == main(["engine", *chosen, "--component", DENOISER]) == 1
+    out, err = capsys.readouterr()
+    forecast, engine = err.splitlines()
+    assert not out and forecast == f"error: largest: placement '8gb' of 'sdxl': {words}" and engine == f"error: {words}"
+
+
+def test_placements_that_serve_no_such_pictures_are_left_out_of_the_list(capsys):
+    assert main(["forecast", "--variant", "sdxl", "--largest", "1344x1344", "--json"]) == 1, "some do not fit"
+    out, err = capsys.readouterr()
+    shown = {each["placement"] for each in json.loads(out)}
+    serving = {name for name, placement in placements(SDXL).items() if (placement.largest_side or 1344) >= 1344}
+    assert shown == serving < placements(SDXL).keys() and err.count("left out: ") == len(placements(SDXL)) - len(serving)
+
+
+@pytest.mark.parametrize("size", ["1152", "1152x", "axb", "-8x8", "8x8x8"])
+def test_a_size_of_another_form_is_told_the_form(size, capsys):
+    with pytest.raises(SystemExit):
+        main(["forecast", f"--largest={size}"])
+    assert f"argument --largest: expected HEIGHTxWIDTH in pixels, e.g. 1152x864, got '{size}'" in capsys.readouterr().err

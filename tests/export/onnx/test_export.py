@@ -1,6 +1,7 @@
 """Exported files: what they declare, that nothing half-made appears, and that only what changed is made again."""
 
 import json
+import subprocess
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +17,21 @@ from onnx import helper
 
 from export.__main__ import main
 from export.checkpoint.digests import sha256
+from export.checkpoint.lora import Lora
 from export.networks import components as component_table
 from export.onnx import export as to_onnx
 from export.onnx import parity
 from export.onnx.errors import ExportError, GraphError, ParityError
-from export.onnx.export import export_component, export_components, outline
+from export.onnx.export import export_component, export_components, outline, unnamed
 from export.onnx.graph import WEIGHTS_FILE, conform, verify_file
 from export.onnx.record import METADATA, read_metadata
 from export.onnx.wanted import Export
+from export.paths import ROOT
 from faceclip_serving.contract.architectures import SDXLArchitecture
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 from tests.benchmarks.graphs import model, value
 from tests.export.micro import MICRO
@@ -125,6 +128,50 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
         FACE_ENCODER,
         f"{FACE_ENCODER}/{METADATA}",
     ]
+
+
+STYLE = {"file": "style.safetensors", "scale": 0.8, "sha256": "ab", "peft": "0.18"}
+CHOSEN = {"source": "checkpoint", "file": "unet.safetensors", "bytes": 9, "given": True}
+BROUGHT = {"source": "checkpoint", "file": "nano.safetensors", "bytes": 9, "given": False}
+OLD = {key: value for key, value in CHOSEN.items() if key != "given"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "weights", "loras", "words"),
+    [
+        (TINY_SDXL, {"source": "seeded"}, [STYLE], "with LoRA style.safetensors:0.8, and"),
+        (SDXL, OLD, [STYLE], "with LoRA style.safetensors:0.8 and the weights of unet.safetensors, and"),
+        (TINY_SDXL, CHOSEN, [], "with the weights of unet.safetensors, and"),
+        (NANO, CHOSEN, [], "with the weights of unet.safetensors, and"),
+        (NANO, BROUGHT, [], None),
+        (NANO, OLD, [], None),
+        (TINY_SDXL, {"source": "seeded"}, [], None),
+    ],
+)
+def test_a_lora_or_checkpoint_that_files_were_made_with_is_not_dropped_in_silence(tmp_path, variant, weights, loras, words):
+    folder = tmp_path / "fp32" / DENOISER
+    folder.mkdir(parents=True)
+    before = json.dumps({"identity": "x", "files": {}, "weights": weights, "loras": loras})
+    (folder / METADATA).write_text(before)
+    wanted = Export(variant, DENOISER, "fp32", seeded=True)
+    if words is None:
+        assert unnamed(wanted, folder) == []
+    else:
+        for attempt in (lambda: export_component(wanted, folder), lambda: list(export_components([wanted], tmp_path))):
+            with pytest.raises(
+                ExportError, match=f"denoiser fp32: {folder} was made {words} .*LORA=FILE:SCALE.*delete that folder"
+            ):
+                attempt()
+        assert [path.name for path in folder.iterdir()] == [METADATA] and (folder / METADATA).read_text() == before
+    named = replace(wanted, checkpoint=tmp_path, loras=(Lora(tmp_path / "another.safetensors"),))
+    assert unnamed(named, folder) == [], "what is named takes the place of what was"
+
+
+def test_make_names_the_loras_in_the_export():
+    command = ["make", "--dry-run", "export", "VARIANT=sdxl", "PLACEMENT=8gb", "LORA=a.safetensors:0.8 b.safetensors"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in told.splitlines() if "-m export onnx" in line]
+    assert line.endswith("--variant sdxl --placement 8gb   --lora a.safetensors:0.8 --lora b.safetensors"), line
 
 
 def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monkeypatch):

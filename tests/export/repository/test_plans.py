@@ -61,7 +61,7 @@ def planned(folder, purpose, plan="plan"):
 def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is_served(
     components, tmp_path, monkeypatch, deployment
 ):
-    monkeypatch.setattr(inspect, "this_machine", lambda runtime: H200)  # there is no GPU here
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime, gpu: H200)  # there is no GPU here
     repository = assemble(TINY_SDXL, PLACEMENTS["16gb"], components, tmp_path / "r", deployment=deployment)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
     prefix = "" if deployment == "faceclip" else f"{deployment}_"
@@ -80,6 +80,22 @@ def test_a_repository_of_plans_is_assembled_and_its_records_are_read_where_it_is
         check_repository(repository)
     config.write_text("name: 'denoiser'")
     with pytest.raises(EngineError, match=r"expected the variant and placement that .* writes"):
+        check_repository(repository)
+
+
+@pytest.mark.parametrize("runtime", [TRT_RTX, TENSORRT])
+def test_plans_are_checked_on_the_card_that_the_repository_names(components, tmp_path, monkeypatch, runtime):
+    placement = replace(placements(TINY_SDXL)["16gb"].on(runtime.name), gpu=1)
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    version = "1.7.1.116" if runtime is TRT_RTX else H200.tensorrt
+    right = Machine(version, "NVIDIA GeForce RTX 4090", "8.9") if runtime is TRT_RTX else H200
+    wrong = Machine(version, "NVIDIA GeForce RTX 3090", "8.6")
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime, gpu: (wrong, right)[gpu])
+    assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime, gpu: (right, wrong)[gpu])
+    with pytest.raises(EngineError, match=r"here is .*RTX 3090|here is 8\.6"):
         check_repository(repository)
 
 
@@ -106,7 +122,7 @@ def test_plans_that_the_python_backend_runs_are_served_with_its_code_and_checked
     assert {path.name for path in (repository / placement.folder(DENOISER)).iterdir()} >= {PLAN_FILE, RECORD}
     assert not (repository / DENOISER).exists()
     card = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9")
-    monkeypatch.setattr(inspect, "this_machine", lambda runtime: card if runtime is TRT_RTX else H200)
+    monkeypatch.setattr(inspect, "this_machine", lambda runtime, gpu: card if runtime is TRT_RTX else H200)
     assert {record.recipe.component for record in check_repository(repository)} == set(COMPONENTS)
     shutil.copy(repository / placement.folder(VAE_DECODER) / RECORD, repository / placement.folder(DENOISER))
     with pytest.raises(EngineError, match="expected a plan of component denoiser"):
@@ -127,3 +143,40 @@ def test_what_a_card_finished_is_kept_while_the_plan_is_the_same(components, tmp
     planned(components / "fp16" / DENOISER, Purpose(TINY_SDXL, placement, DENOISER), "another plan")
     assemble(TINY_SDXL, placement, components, repository)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("place", ["repository", "components"])
+def test_a_runtime_cache_that_grows_replaces_nothing_under_a_running_server(components, tmp_path, place):
+    placement = placements(TINY_SDXL)["16gb"]
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    model = repository / placement.folder(DENOISER).parts[0]
+    folder = repository / placement.folder(DENOISER) if place == "repository" else components / "fp16" / DENOISER
+    cache = cache_file(folder / PLAN_FILE, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    again = replace(placement, max_waiting=3)  # other configs, the same plans: assembled anew, with the cache
+    for content in ("kernels", "more kernels", "yet more kernels"):
+        cache.write_text(content)
+        inode = model.stat().st_ino
+        assemble(TINY_SDXL, placement if content == "kernels" else again, components, repository)
+        assert (model.stat().st_ino == inode) == (content != "more kernels")
+        inode = model.stat().st_ino
+        cache.write_text(f"{content}, grown")
+        assemble(TINY_SDXL, placement if content == "kernels" else again, components, repository)
+        assert model.stat().st_ino == inode and cache.read_text() == f"{content}, grown"
+    cache.unlink()
+    assemble(TINY_SDXL, again, components, repository)
+    assert model.stat().st_ino == inode and not list(repository.rglob("*.cache"))
+
+
+def test_a_cache_whose_plan_is_gone_is_left_behind(components, tmp_path):
+    placement = placements(TINY_SDXL)["16gb"]
+    for name in COMPONENTS:
+        planned(components / "fp16" / name, Purpose(TINY_SDXL, placement, name))
+    repository = assemble(TINY_SDXL, placement, components, tmp_path / "r")
+    plan = repository / placement.folder(DENOISER) / PLAN_FILE
+    cache = cache_file(plan, "NVIDIA GeForce RTX 4090", "1.7.1.116")
+    cache.write_text("kernels")
+    plan.unlink()
+    assemble(TINY_SDXL, placement, components, repository)
+    assert plan.exists() and not cache.exists()
