@@ -134,17 +134,17 @@ class Service:
         lives: Lives,
         threads: Threads,
         networks: Networks,
+        forgetful: Networks,
         settings: Settings,
-        forgetful: Networks | None = None,
     ) -> None:
-        """`forgetful`: networks without memory, for requests that want to leave no trace; None: `networks` have none."""
+        """`forgetful`: the networks without memory, for requests that want to leave no trace."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
         self._threads = threads
         self._networks = networks
-        self._forgetful = networks if forgetful is None else forgetful
+        self._forgetful = forgetful
         self._settings = settings
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {

@@ -62,7 +62,7 @@ class TestService:
     def service(self, start):
         def make(denoiser, limits=None, digest="digest"):
             lives, loop, threads = start(denoiser, limits=limits)
-            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, SETTINGS)
+            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, NETWORKS, SETTINGS)
             lives._on_end = lambda request, error: made.ended(request.place)
             made.threads, made.lives = threads, lives
             return made
@@ -245,6 +245,11 @@ class TestService:
         while self.in_flight(made) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert self.in_flight(made) == 0
+
+    def test_who_follows_what_never_was_is_told_so(self, service):
+        refused = self.ask(service(Denoiser()), Follow("unknown")).get()
+        assert isinstance(refused, InvalidRequest)
+        assert str(refused) == "control: no such run; it has ended, and its end was told"
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))
