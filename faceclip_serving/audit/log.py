@@ -5,6 +5,9 @@ it, `prev`, and what is recorded; the hash of a record is the SHA-256 of its bod
 Each is signed by number and hash: that is its receipt, which whoever made the request keeps. The chain shows what was changed, taken
 out or moved; `head.json` shows that the end was cut off, and receipts show it even where somebody restores an older `head.json`.
 
+A log whose end is missing goes on, since a server that stopped for it could be stopped by whoever can delete a file; but it goes on
+with a signed record of the gap, which holds the receipt of the last record that was known. So the proof stays.
+
 What `append` has returned is on the disk (`synchronous=FULL`), whatever happens to the process or the machine. Records that come
 together share a write. Several processes may write to one folder. Knows nothing of what is recorded.
 """
@@ -15,6 +18,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -34,10 +38,12 @@ from .keys import AUDIT_KEY, canonical, fingerprint, own, read_private, sign
 HEAD = "head.json"
 BEGINNING = "0" * 64
 """`prev` of the first record."""
-PURGE = "purge"
-"""`event` of the record that says which days were deleted."""
+PURGE, GAP = "purge", "gap"
+"""`event` of the record that says which days were deleted; of the one that says that the end of the log was missing."""
 _ENDING, _LOCK, _SECTOR = ".sqlite", "lock", 512
 _DAY = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])\.sqlite")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LAST = "SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records
   (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL, signature TEXT NOT NULL, key TEXT NOT NULL);
@@ -47,6 +53,9 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON records BEGIN SELECT RAI
 
 Receipt = dict[str, Any]
 """`seq` and `head`, the number and hash of a record; `signature` of the two, hexadecimal; `key`, the fingerprint of whose it is."""
+
+
+log = logging.getLogger(__name__)
 
 
 class AuditError(RuntimeError):
@@ -69,9 +78,50 @@ def signed_content(seq: int, head: str) -> dict[str, Any]:
 
 
 def read_segment(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
-    """Its rows in their order: number, body, hash, signature, key. Raises `sqlite3.Error`."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    """Its rows in their order: number, body, hash, signature, key; of other types where somebody has changed it. Raises
+    `sqlite3.Error`."""
+    with contextlib.closing(_reading(path)) as connection:
         yield from connection.execute("SELECT seq, body, hash, signature, key FROM records ORDER BY seq")
+
+
+def as_receipt(told: Any) -> Receipt:
+    """A receipt that was read from JSON. Raises `ValueError` where it is none."""
+    if not isinstance(told, Mapping):
+        raise ValueError("expected an object with seq, head and signature")
+    seq, head, signature = (told.get(name) for name in ("seq", "head", "signature"))
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 <= seq < 2**53:
+        raise ValueError(f"seq: expected the number of a record, got {str(seq)[:80]!r}")
+    if not isinstance(head, str) or _HASH.fullmatch(head) is None or not isinstance(signature, str):
+        raise ValueError("head, signature: expected hexadecimal digits, 64 of them for head")
+    return {"seq": seq, "head": head, "signature": signature}
+
+
+def read_head(folder: Path) -> Receipt | None:
+    """The last receipt, as the writer left it; None: there is none. Raises `ValueError` and `OSError` where it cannot be read."""
+    try:
+        with (folder / HEAD).open("rb") as file:
+            content = file.read(_SECTOR)
+    except FileNotFoundError:
+        return None
+    return as_receipt(json.loads(content)) if content else None
+
+
+def overdue(folder: Path, days: int, today: date) -> list[str]:
+    """Days that should have been deleted yesterday, and are still there."""
+    return [path.stem for path in segments(folder) if days and day_of(path) < today - timedelta(days=days + 1)]
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _end_of(path: Path) -> tuple[int, str] | None:
+    """Number and hash of a segment's last record. None: it holds none, or cannot be read; `verify` says so."""
+    try:
+        with contextlib.closing(_reading(path)) as connection:
+            return connection.execute(_LAST).fetchone()  # type: ignore[no-any-return]
+    except sqlite3.Error:
+        return None
 
 
 @dataclass(eq=False)
@@ -93,11 +143,16 @@ class AuditLog:
     def __init__(
         self, folder: Path, key: Ed25519PrivateKey, days: int = 0, today: Callable[[], date] = lambda: datetime.now(UTC).date()
     ) -> None:
-        """`days`: how many are kept besides today's; 0: all. Raises `KeysError` where the folder cannot be written to."""
+        """`days`: how many are kept besides today's; 0: all. Raises `KeysError` where the folder cannot be written to.
+
+        Where the end of the log is missing, that is recorded now.
+        """
         self.folder = folder
         self._key, self._days, self._today = key, days, today
         self._key_name = fingerprint(key.public_key())
         self._purged_on: date | None = None
+        self._known: Receipt | None = None
+        """Of the last record, as this process knows it."""
         self._waiting: list[_Entry] = []
         self._changed, self._busy = threading.Condition(), False
         self._connection: sqlite3.Connection | None = None
@@ -106,7 +161,7 @@ class AuditLog:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             with self._alone():
-                self._open(self._current())
+                self._append(self._current(), [])
         except (OSError, sqlite3.Error) as error:
             raise KeysError(f"audit_folder: {folder} cannot be written to ({error}); name another folder") from None
 
@@ -180,11 +235,7 @@ class AuditLog:
     def _write(self, batch: Sequence[_Entry]) -> None:
         try:
             with self._alone():
-                current, today = self._current(), self._today()
-                receipts = self._append(current, [entry.content for entry in batch])
-                if self._days and self._purged_on != today:
-                    self._purge(today - timedelta(days=self._days), current)
-                    self._purged_on = today
+                receipts = self._append(self._current(), [entry.content for entry in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, none of these is recorded for certain
             self._leave()
             for entry in batch:
@@ -192,6 +243,22 @@ class AuditLog:
         else:
             for entry, receipt in zip(batch, receipts, strict=True):
                 entry.receipt = receipt
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Once a day. What fails here is no request's: those of the batch are recorded."""
+        today = self._today()
+        if not self._days or self._purged_on == today:
+            return
+        self._purged_on = today
+        try:
+            with self._alone():
+                self._purge(today - timedelta(days=self._days), self._current())
+        except Exception:
+            self._leave()
+            log.exception(
+                "audit: days of %s that are older than audit_days could not be deleted; tried again tomorrow", self.folder
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -208,43 +275,77 @@ class AuditLog:
         return self.folder / max([*days, f"{self._today().isoformat()}{_ENDING}"])
 
     def _append(self, segment: Path, contents: Sequence[bytes]) -> list[Receipt]:
+        """The receipts of `contents`, which may be none. Before them comes the record of a gap, where there is one."""
         connection = self._open(segment)
         receipts: list[Receipt] = []
         with connection:  # commits, or takes all of it back
             connection.execute("BEGIN IMMEDIATE")
             seq, head = self._last(segment)
+            gap = self._gap(seq, head)
             rows = []
-            for content in contents:
+            for content in (*gap, *contents):
                 seq += 1
                 body = b'{"prev":"%s","record":%s,"seq":%d}' % (head.encode(), content, seq)  # canonical as its parts are
                 head = hashlib.sha256(body).hexdigest()
-                signature = sign(self._key, signed_content(seq, head)).hex()
-                rows.append((seq, body.decode(), head, signature, self._key_name))
-                receipts.append({"seq": seq, "head": head, "signature": signature, "key": self._key_name})
+                receipts.append(self._receipt(seq, head))
+                rows.append((seq, body.decode(), head, receipts[-1]["signature"], self._key_name))
             connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-        _write_head(self.folder / HEAD, receipts[-1])
-        return receipts
+        self._known = receipts[-1] if receipts else self._receipt(seq, head)
+        _write_head(self.folder / HEAD, self._known)  # of a log without records too, so that one that is missing tells something
+        return receipts[len(gap) :]
+
+    def _receipt(self, seq: int, head: str) -> Receipt:
+        signature = sign(self._key, signed_content(seq, head)).hex()
+        return {"seq": seq, "head": head, "signature": signature, "key": self._key_name}
+
+    def _gap(self, seq: int, head: str) -> list[bytes]:
+        """The record of what is missing behind record `seq`; none where the log ends as `head.json` and this process know it.
+
+        A log may have more than `head.json` knows: its writer was stopped between the two.
+        """
+        why, known = "", None
+        try:
+            known = read_head(self.folder)
+        except (OSError, ValueError) as error:
+            why = f"{HEAD} cannot be read ({type(error).__name__})"
+        if known is None and seq:
+            why = why or f"{HEAD} is missing"
+        if self._known is not None and (known is None or known["seq"] < self._known["seq"]):
+            known = self._known
+        if known is not None and (known["seq"] > seq or (known["seq"] == seq and known["head"] != head)):
+            why = f"record {known['seq']} was the last one known"
+        if not why or (known is None and not seq):
+            return []
+        log.error("audit: the end of the log in %s is missing or was exchanged: it ends with record %d, and %s; see"
+                  " `python -m server audit verify`", self.folder, seq, why)  # fmt: skip
+        told = {
+            "event": GAP,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "why": why,
+            "known": known,
+            "found": {"seq": seq, "head": head},
+        }
+        return [canonical(told)]
 
     def _last(self, segment: Path) -> tuple[int, str]:
-        """Number and hash of the last record of all."""
-        found = self._open(segment).execute("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1").fetchone()
+        """Number and hash of the last record of all that can be read."""
+        found = self._open(segment).execute(_LAST).fetchone()
         earlier = [path for path in segments(self.folder) if path < segment]
         while found is None and earlier:
-            with contextlib.closing(sqlite3.connect(f"file:{earlier.pop()}?mode=ro", uri=True)) as connection:
-                found = connection.execute("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1").fetchone()
+            found = _end_of(earlier.pop())
         return found or (0, BEGINNING)
 
     def _purge(self, before: date, current: Path) -> list[str]:
         old = [path for path in segments(self.folder) if day_of(path) < before and path != current]
         if not old:
             return []
-        last = [row for path in old for row in read_segment(path)][-1:]
+        seq, head = next(filter(None, map(_end_of, reversed(old))), (0, BEGINNING))
         told = {
             "event": PURGE,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "days": [path.stem for path in old],
-            "through_seq": last[0][0] if last else 0,
-            "through_head": last[0][2] if last else BEGINNING,
+            "through_seq": seq,
+            "through_head": head,
         }
         self._append(current, [canonical(told)])
         for path in old:

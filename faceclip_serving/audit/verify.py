@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from .keys import canonical, is_signed
-from .log import BEGINNING, HEAD, PURGE, day_of, read_segment, segments, signed_content
+from .log import BEGINNING, GAP, HEAD, PURGE, Receipt, day_of, read_head, read_segment, segments, signed_content
 
 KINDS = ("changed", "removed", "reordered", "truncated", "forged", "unreadable")
 """What may be found: a record's text is another; records are missing; records stand elsewhere; the end is missing; a signature is not
@@ -87,11 +87,15 @@ def verify(folder: Path, keys: Sequence[Ed25519PublicKey], receipts: Sequence[Ma
                 if row[0] in hashes:
                     hashes[row[0]] = row[2]
                 recorded = told.get("record")
-                if isinstance(recorded, dict) and recorded.get("event") == PURGE:
+                recorded = recorded if isinstance(recorded, dict) else {}
+                if recorded.get("event") == PURGE:
                     purges[int(recorded["through_seq"])] = str(recorded["through_head"])
+                elif recorded.get("event") == GAP:
+                    why = f"the end before it was missing when it was written: {recorded.get('why')}"
+                    report.find("truncated", segment.name, row[0], why)
                 before = (row[0], row[2])
                 report.records += 1
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, ValueError, KeyError, TypeError, OverflowError) as error:
             report.find("unreadable", segment.name, None, f"{type(error).__name__}: {error}")
     if before is not None:
         report.last, report.head = before
@@ -117,11 +121,13 @@ def _checked(
     """The body of a record, after all that can be wrong with it was found."""
     seq, body, found, signature, key = row
     try:
+        if not all(isinstance(text, str) for text in row[1:]):
+            raise TypeError("expected texts, got something else")
         told: dict[str, Any] = json.loads(body)
         own_seq, prev = told["seq"], told["prev"]
         if canonical(told) != body.encode():
             raise ValueError("no canonical JSON")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         report.find("changed", segment, seq, f"its text is none that was written here ({error})")
         return {}
     if before is not None and seq != before[0] + 1:
@@ -156,11 +162,11 @@ def _check_receipt(
         report.find("forged", what, seq, "its signature is by none of the known keys")
     elif seq > report.last:
         report.find("truncated", what, seq, f"the log ends with record {report.last}, and it is of record {seq}")
-    elif seq >= (report.first or 0) and hashes.get(seq) != head:
+    elif seq >= (report.first or 1) and hashes.get(seq) != head:
         report.find("changed" if hashes.get(seq) else "removed", what, seq, f"the log has another record {seq} than it is of")
 
 
-def _head(folder: Path) -> Mapping[str, Any] | str | None:
+def _head(folder: Path) -> Receipt | str | None:
     """The last receipt, as the writer left it; why it cannot be read; None: there is none."""
     found = _read_head(folder)
     if isinstance(found, str):  # a writer may have been at it
@@ -169,13 +175,10 @@ def _head(folder: Path) -> Mapping[str, Any] | str | None:
     return found
 
 
-def _read_head(folder: Path) -> Mapping[str, Any] | str | None:
+def _read_head(folder: Path) -> Receipt | str | None:
     try:
-        told = json.loads((folder / HEAD).read_text())
-        return {"seq": int(told["seq"]), "head": str(told["head"]), "signature": str(told["signature"])}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_head(folder)
+    except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
 

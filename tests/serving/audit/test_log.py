@@ -1,7 +1,6 @@
 """The audit log: what is appended stays, and whatever is done to it afterwards is found."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.audit.tampering import TAMPERINGS
 from faceclip_serving.audit.keys import canonical, sign
-from faceclip_serving.audit.log import HEAD, AuditError, AuditLog, segments, signed_content
+from faceclip_serving.audit.log import HEAD, AuditError, AuditLog, overdue, segments, signed_content
 from faceclip_serving.audit.verify import records, verify
 from faceclip_serving.marking.authority import KeysError
 
@@ -91,6 +90,71 @@ def test_a_receipt_of_another_log_is_forged_or_contradicts(folder, written):
     assert kinds(folder, [{**written[3], "head": "0" * 64, "signature": sign(KEY, signed_content(4, "0" * 64)).hex()}]) == {
         "changed"
     }
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("name", ["the end cut off", "the last day removed", "head.json removed", "head.json made unreadable"])
+def test_a_writer_that_goes_on_keeps_the_proof_of_what_is_missing(folder, written, name, running, caplog):
+    log = AuditLog(folder, KEY, today=lambda: DAY + timedelta(days=3)) if running else None
+    TAMPERINGS[name].apply(folder)
+    (log or AuditLog(folder, KEY, today=lambda: DAY + timedelta(days=3))).append({"event": "request", "id": "later"})
+    told = list(records(folder))
+    assert [each["event"] for each in told[-2:]] == ["gap", "request"] and "the end of the log in" in caplog.text
+    assert told[-2]["found"]["seq"] == told[-3]["seq"] and told[-2]["seq"] == told[-3]["seq"] + 1
+    if running or "head" not in name:
+        assert told[-2]["known"]["head"] == written[-1]["head"]
+    for day in (3, 4):
+        AuditLog(folder, KEY, today=lambda day=day: DAY + timedelta(days=day)).append({"event": "request"})
+        assert [each["event"] for each in records(folder)].count("gap") == 1, "it is told once"
+        (finding,) = verify(folder, PUBLIC).findings
+        assert (finding.kind, finding.seq) == ("truncated", told[-2]["seq"])
+
+
+def test_a_writer_remembers_the_end_that_head_json_does_not_know_any_more(folder, written):
+    log = AuditLog(folder, KEY, today=lambda: DAY + timedelta(days=3))
+    log.append({"event": "request"})
+    TAMPERINGS["cut off, with an older head.json"].apply(folder)
+    log.append({"event": "request"})
+    assert kinds(folder) == {"truncated"}
+
+
+def test_a_log_that_was_only_opened_and_one_whose_writer_died_before_head_json_have_no_gap(folder, written):
+    head = (folder / HEAD).read_bytes()
+    log = AuditLog(folder, KEY)
+    log.append({"event": "request"})
+    (folder / HEAD).write_bytes(head)  # as if it had been killed between the two
+    AuditLog(folder, KEY).append({"event": "request"})
+    assert verify(folder, PUBLIC).whole
+
+
+def test_an_end_that_is_removed_before_anything_is_appended_is_recorded_by_opening(folder, written):
+    TAMPERINGS["the end cut off"].apply(folder)
+    AuditLog(folder, KEY).close()
+    assert list(records(folder))[-1]["event"] == "gap" and kinds(folder) == {"truncated"}
+
+
+@pytest.mark.parametrize("column", ["body", "hash", "signature", "key"])
+def test_what_is_stored_as_bytes_is_changed(folder, written, column):
+    with sqlite3.connect(segments(folder)[1]) as connection:
+        connection.execute("DROP TRIGGER no_update")
+        connection.execute(f"UPDATE records SET {column} = CAST({column} AS BLOB) WHERE seq = 15")
+    assert [(each.kind, each.seq) for each in verify(folder, PUBLIC).findings][:1] == [("changed", 15)]
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, "[]", '{"seq":1e999,"prev":""}', '{"seq":15,"prev":"","record":{"event":"purge"}}']
+)
+def test_a_text_of_another_kind_is_a_finding(folder, written, body):
+    with sqlite3.connect(segments(folder)[1]) as connection:
+        connection.execute("DROP TRIGGER no_update")
+        connection.execute("UPDATE records SET body = ? WHERE seq = 15", (body,))
+    assert verify(folder, PUBLIC).findings
+
+
+@pytest.mark.parametrize("seq", ["1e999", "true", '"1"', "-1", "1" * 40, "null"])
+def test_a_head_with_no_number_is_unreadable(folder, written, seq):
+    (folder / HEAD).write_text(f'{{"seq":{seq},"head":"{"0" * 64}","signature":""}}')
+    assert kinds(folder) == {"unreadable"}
 
 
 def test_the_database_itself_refuses_changes(folder, written):
@@ -173,6 +237,14 @@ def test_a_folder_that_cannot_be_written_to_is_known_at_the_start(tmp_path):
         AuditLog(tmp_path / "file", KEY)
 
 
+@pytest.mark.parametrize("name", ["a#b", "a?b", "50%25 x", "a%41", "ü b"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    for day in range(2):
+        AuditLog(tmp_path / name, KEY, today=lambda day=day: DAY + timedelta(days=day)).append({"event": "request"})
+    report = verify(tmp_path / name, PUBLIC)
+    assert report.whole and report.records == 2 and [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_only_their_owner_reads_its_files(folder, written):
     assert {path.stat().st_mode & 0o077 for path in (folder, *folder.iterdir())} == {0}
 
@@ -204,6 +276,29 @@ def test_days_are_deleted_by_themselves(folder):
     assert verify(folder, PUBLIC).whole
 
 
+@pytest.mark.parametrize("content", [b"", b"SQLite", b"\xff" * 5000])
+@pytest.mark.parametrize("day", [DAY - timedelta(days=1), DAY + timedelta(days=4)])
+def test_an_old_day_that_cannot_be_read_stops_no_request(folder, written, content, day):
+    (folder / f"{day}.sqlite").write_bytes(content)
+    log = AuditLog(folder, KEY, today=lambda: DAY + timedelta(days=5))
+    assert log.append({"event": "request"})["seq"] == 41
+    assert {(each.kind, each.segment) for each in verify(folder, PUBLIC).findings} == {("unreadable", f"{day}.sqlite")}
+    log = AuditLog(folder, KEY, days=1, today=lambda: DAY + timedelta(days=7))
+    assert log.append({"event": "request"})["seq"] == 42 and verify(folder, PUBLIC).whole and len(segments(folder)) == 1
+
+
+def test_days_that_cannot_be_deleted_are_told_and_stop_no_request(folder, written, caplog, monkeypatch):
+    today = DAY + timedelta(days=5)
+    log = AuditLog(folder, KEY, days=3, today=lambda: today)
+    assert not overdue(folder, 0, today) and not overdue(folder, 5, today)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
+        assert [log.append({"event": "request"})["seq"] for _ in range(3)] == [41, 43, 44], "42 says what was to be deleted"
+    assert caplog.text.count("could not be deleted") == 1 and overdue(folder, 3, today) == ["2026-11-26"]
+    AuditLog(folder, KEY, days=3, today=lambda: today).append({"event": "request"})
+    assert verify(folder, PUBLIC).whole and not overdue(folder, 3, today)
+
+
 def test_a_first_day_that_somebody_else_deleted_is_a_gap(folder, written):
     segments(folder)[0].unlink()
     (finding,) = verify(folder, PUBLIC).findings
@@ -213,5 +308,5 @@ def test_a_first_day_that_somebody_else_deleted_is_a_gap(folder, written):
 def test_nothing_written_is_whole_and_empty(folder):
     AuditLog(folder, KEY).close()
     report = verify(folder, PUBLIC)
-    assert report.whole and report.records == 0 and not os.path.exists(folder / HEAD)
+    assert report.whole and report.records == 0 and json.loads((folder / HEAD).read_text())["seq"] == 0
     assert canonical(report.as_json())
