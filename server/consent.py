@@ -52,9 +52,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "show",
         help="whether a record would do",
         description="Prints a record, and for each photograph whether it is covered. Exit code 1 where a server with consent=require"
-        " would refuse.",
+        " and these settings would refuse.",
     )
     show.add_argument("record", type=Path, metavar="RECORD", help="file of a record")
+    show.add_argument("--scope", default="", metavar="PURPOSE", help="as the setting consent_scope (default: anything)")
     show.add_argument("photos", nargs="*", type=Path, metavar="PHOTO", help="what is to be made pictures from")
     show.set_defaults(run=_show)
     revoke = actions.add_parser(
@@ -126,6 +127,7 @@ def _show(args: argparse.Namespace) -> int:
         "keys": read_public(args.consent_key or folder / CONSENT_PUBLIC, "consent_key"),
         "references": References(hex_keys(args.reference_key or folder / REFERENCE_KEY, "reference_key")),
         "revoked": _revoked(args.revoked or folder / REVOKED),
+        "scope": args.scope,
     }
     told: dict[str, Any] = {"record": record, "refused": None, "photos": {}}
     try:
@@ -145,10 +147,10 @@ def _show(args: argparse.Namespace) -> int:
 
 def _revoke(args: argparse.Namespace) -> int:
     from faceclip_serving.audit.keys import REVOKED
+    from faceclip_serving.contract.consent import NAME
 
-    revoked = _revoked(args.revoked or _folder(args) / REVOKED)
-    kind, name = ("consent", args.id) if args.id else ("subject", args.subject)
-    revoked.add(kind, name)
+    kind, option, name = ("consent", "--id", args.id) if args.id is not None else ("subject", "--subject", args.subject)
+    _revoked(args.revoked or _folder(args) / REVOKED).add(kind, NAME.read(option, name))
     print(json.dumps({"revoked": {kind: name}}))
     return 0
 

@@ -1,13 +1,14 @@
 """Whether the person in the photographs has consented: what a server's settings ask of a record, and why one does not do.
 
 Refusals are `Refused`, by the codes `consent.missing`, `consent.signature`, `consent.not_adult`, `consent.not_yet`, `consent.expired`,
-`consent.revoked`, `consent.scope` and `consent.not_covered`.
+`consent.revoked`, `consent.unchecked`, `consent.scope` and `consent.not_covered`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from ..contract.consent import SIGNATURE
 from ..contract.errors import Refused
 from ..contract.settings import Settings
+from ..marking.authority import KeysError
 from .keys import CONSENT_PUBLIC, NAMELESS, REVOKED, References, is_signed, own, read_public, sign
 from .revoked import Revoked
+
+log = logging.getLogger(__name__)
 
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _CURE = "; ask the person, and sign a record by `python -m server consent sign`"
@@ -84,11 +88,18 @@ class Rule:
                 f"consent.not_adult: {told} does not say that the person is an adult; pictures of minors are not made"
             )
         given, expires = (datetime.fromisoformat(record[name]) for name in ("given", "expires"))
-        if now < given - _CLOCKS_DIFFER:
+        if now + _CLOCKS_DIFFER < given:
             raise Refused(f"consent.not_yet: {told} is given from {record['given']} on, now it is {_shown(now)}{_CURE}")
         if now >= expires:
             raise Refused(f"consent.expired: {told} expired at {record['expires']}, now it is {_shown(now)}{_CURE}")
-        if self.revoked is not None and self.revoked.has(record):
+        try:
+            revoked = self.revoked is not None and self.revoked.has(record)
+        except KeysError as error:
+            log.error("consent cannot be checked, and is refused: %s", error)
+            raise Refused(
+                f"consent.unchecked: {told} cannot be used now, since this server cannot read who has revoked; tell its operator"
+            ) from None
+        if revoked:
             raise Refused(f"consent.revoked: {told} was revoked, or the person has revoked all; their photographs are not used")
         if self.scope and self.scope not in record["scope"]:
             raise Refused(f"consent.scope: {told} is for {', '.join(record['scope'])}, this server makes '{self.scope}'{_CURE}")
@@ -119,7 +130,7 @@ class Consent:
                 f" photograph{'s' if count > 1 else ''}; send one of those, as the same picture, or sign a record that names this one",
                 {"references": list(names[:1])},
             )
-        if self.record is None and self.rule.mode == "require" and pixels.min() != pixels.max():
+        if self.record is None and self.rule.mode == "require" and (pixels != pixels[0, 0]).any():
             raise Refused(
                 f"consent.missing: face_images[{index}]: this server makes no picture of somebody without their consent, and none"
                 f" came{_CURE}, then send it as `consent`",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,12 +135,17 @@ def make_missing(settings: Settings) -> None:
 
 # ------------------------------------------------------------------------------------------------------------------- references
 def make_references(folder: Path) -> None:
-    """The key of `References`, unless it is there. Raises `KeysError`."""
+    """The key of `References`, unless it is there, and with it an empty list of revocations. Raises `KeysError`.
+
+    Where there is the key and no list, somebody has taken it away: no other one is made, which would let all through.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (folder / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            make_hex_key(folder / REFERENCE_KEY)
+            if not (folder / REFERENCE_KEY).exists():
+                os.close(os.open(folder / REVOKED, os.O_WRONLY | os.O_CREAT, 0o600))
+                make_hex_key(folder / REFERENCE_KEY)
     except OSError as error:
         raise KeysError(
             f"marks_folder: {error.filename or folder}: {error.strerror}; choose one that may be written to"

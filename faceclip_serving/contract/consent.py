@@ -10,20 +10,21 @@ CONSENT_MODES = ("off", "record", "require")
 """The setting `consent`: records are not looked at; checked where they come; required wherever somebody is shown."""
 
 SIGNATURE = "signature"
-_NAME = Matching(r"(?! )[^\x00-\x1f\x7f\ud800-\udfff]{1,128}(?<! )", "1 to 128 characters")
+NAME = Matching(r"(?! )[^\x00-\x1f\x7f\ud800-\udfff]{1,128}(?<! )", "1 to 128 characters")
+"""Of a record, a person, a purpose."""
 MOST_REFERENCES = 256
 
 _FIELDS: Mapping[str, Allowed] = {
-    "id": _NAME,
-    "subject": _NAME,
+    "id": NAME,
+    "subject": NAME,
     "adult": Flag(),
-    "scope": Several(_NAME, 16),
+    "scope": Several(NAME, 16),
     "references": Several(Matching("[0-9a-f]{64}", "64 hexadecimal digits, a photograph's"), MOST_REFERENCES),
-    "confirmed_by": _NAME,
-    "confirmed_how": _NAME,
+    "confirmed_by": NAME,
+    "confirmed_how": NAME,
     "given": Moment(),
     "expires": Moment(),
-    "text": _NAME,
+    "text": NAME,
 }
 """Of a record, all needed: its own name; the person, by a pseudonym; whether that is an adult; what for; which photographs, as
 `References` names them; who has confirmed it and how; from when until when; the version of the text that was agreed to."""

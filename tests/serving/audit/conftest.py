@@ -43,6 +43,8 @@ def record():
 
 @pytest.fixture
 def rule(tmp_path):
+    (tmp_path / "revoked").touch(0o600)
+
     def made(mode="require", **changes):
         settings = {"keys": (KEY.public_key(),), "references": REFERENCES, "revoked": Revoked(tmp_path / "revoked"), **changes}
         return Rule(mode, **settings)

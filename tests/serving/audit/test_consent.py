@@ -1,15 +1,17 @@
 """Consent: what a record must be, for which photographs it holds, and in which words it is refused."""
 
 import json
-import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from faceclip_serving.audit.consent import Rule
-from faceclip_serving.audit.keys import References, canonical
+from faceclip_serving.audit.keys import References, canonical, make_missing
 from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.consent import ConsentRecord
 from faceclip_serving.contract.errors import InvalidRequest, Refused
@@ -17,6 +19,7 @@ from faceclip_serving.marking.authority import KeysError
 
 from .conftest import NOW, PHOTO, REFERENCES
 
+ROOT = Path(__file__).resolve().parents[3]
 GREY = np.full((64, 64, 3), 128, np.uint8)
 OTHER = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
 
@@ -64,6 +67,8 @@ def test_a_record_that_does_not_do_is_refused_in_words(rule, record, changes, co
 
 def test_clocks_may_differ_a_little(rule, record):
     assert rule().of_request(record(given="2026-11-26T12:04:00Z"), NOW).record
+    for zone in ("Z", "+23:59", "-23:59"):
+        assert rule().of_request(record(given=f"0001-01-01T00:00:00{zone}", expires=f"9999-12-31T23:59:59{zone}"), NOW).record
 
 
 @pytest.mark.parametrize("field", ["id", "subject", "scope", "references", "expires", "text"])
@@ -87,7 +92,9 @@ def test_the_signature_holds_however_the_record_is_written(rule, record):
 def test_without_a_record_only_require_refuses_and_only_where_somebody_may_be_shown(rule):
     found = refusal(rule().of_request(None).check, 0, PHOTO)
     assert found.code == "consent.missing" and "face_images[0]: " in str(found)
-    assert rule().of_request(None).check(0, GREY), "a picture of one colour shows nobody"
+    for flat in (GREY, GREY * np.array([1, 0, 1], np.uint8)):
+        assert rule().of_request(None).check(0, flat), "a picture of one colour shows nobody"
+    assert refusal(rule().of_request(None).check, 0, GREY ^ np.eye(64, dtype=np.uint8)[..., None]).code == "consent.missing"
     for mode in ("off", "record"):
         assert rule(mode).of_request(None).check(0, PHOTO)
 
@@ -101,15 +108,76 @@ def test_revoked_is_noticed_at_once_by_id_and_by_person(rule, record, tmp_path):
     revoked.add("subject", "S-1042")
     assert refusal(asked.of_request, record(id="c-2"), NOW).code == "consent.revoked"
     assert asked.of_request(record(id="c-2", subject="S-7"), NOW).record
-    assert os.stat(tmp_path / "revoked").st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", '{"person": "S"}', '{"consent": "a", "subject": "b"}'])
-def test_a_list_of_revocations_that_cannot_be_read_lets_nothing_through(rule, record, tmp_path, line):
+@pytest.mark.parametrize(
+    "line", ["nonsense", "[]", '{"person": "S"}', '{"consent": "a", "subject": "b"}', '{"subject": ""}', '{"subject": null}']
+)
+def test_a_list_of_revocations_that_cannot_be_read_lets_nothing_through(rule, record, tmp_path, line, caplog):
     asked = rule()
     (tmp_path / "revoked").write_text(f'{{"consent": "x"}}\n{line}\n')
-    with pytest.raises(KeysError, match=r"revoked, line 2: expected a JSON object with one of consent, subject"):
-        asked.of_request(record(), NOW)
+    found = refusal(asked.of_request, record(), NOW)
+    assert found.code == "consent.unchecked" and str(tmp_path) not in str(found)
+    assert "revoked, line 2: expected a JSON object with one of consent, subject" in caplog.text
+
+
+def test_a_list_of_revocations_that_is_gone_lets_nothing_through_and_counts_when_it_is_back(rule, record, tmp_path, caplog):
+    asked, path = rule(), tmp_path / "revoked"
+    assert asked.of_request(record(), NOW).record
+    Revoked(path).add("subject", "S-1042")
+    path.rename(tmp_path / "away")
+    found = refusal(asked.of_request, record(id="c-2"), NOW)
+    assert found.code == "consent.unchecked" and str(tmp_path) not in str(found) and f"{path} is missing" in caplog.text
+    with pytest.raises(KeysError, match=r"is missing, so nothing was revoked"):
+        Revoked(path).add("subject", "S-7")
+    assert not path.exists(), "one who is revoked now does not take the place of all who were before"
+    (tmp_path / "away").rename(path)
+    assert refusal(asked.of_request, record(id="c-2"), NOW).code == "consent.revoked"
+
+
+def test_the_own_list_is_made_with_the_first_keys_alone_and_a_named_one_must_be_there(tmp_path):
+    settings = {
+        "consent": "record", "consent_key": "", "consent_scope": "", "revoked": "", "reference_key": "", "audit_folder": "",
+        "marks_folder": str(tmp_path / "keys"),
+    }  # fmt: skip
+    make_missing(settings)
+    own = tmp_path / "keys" / "revoked.jsonl"
+    assert own.read_bytes() == b"" and own.stat().st_mode & 0o077 == 0
+    assert Rule.from_settings(settings).mode == "record"
+    own.unlink()
+    make_missing(settings)
+    for lost in (settings, {**settings, "revoked": str(tmp_path / "named")}):
+        with pytest.raises(KeysError, match=r"revoked: .* is missing; without it .* make an empty file there"):
+            Rule.from_settings(lost)
+
+
+# ----------------------------------------------------------------------------------------------------------------- the command
+def asked(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "consent", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_makes_shows_and_takes_back_a_record(tmp_path):
+    photo, keys = ROOT / "examples" / "astronaut.jpg", ("--folder", tmp_path)
+    code, told, _ = asked(
+        "sign", photo, *keys, "--subject", "S-1", "--adult", "--scope", "portrait", "--expires", "2099-01-01T00:00:00Z",
+        "--confirmed-by", "X", "--confirmed-how", "form", "--text", "1",
+    )  # fmt: skip
+    assert code == 0
+    (tmp_path / "c.json").write_text(told)
+    show = ("show", tmp_path / "c.json", photo, *keys)
+    assert asked(*show)[0] == asked(*show, "--scope", "portrait")[0] == 0
+    code, told, _ = asked(*show, "--scope", "training")
+    assert code == 1 and json.loads(told)["refused"].startswith("consent.scope: ")
+    for option in ("--id", "--subject"):
+        code, _, told = asked("revoke", option, "", *keys)
+        assert code == 1 and f"{option}: expected 1 to 128 characters, got ''" in told
+    assert (tmp_path / "revoked.jsonl").read_text() == ""
+    assert asked("revoke", "--subject", "S-1", *keys)[0] == 0
+    code, told, _ = asked(*show)
+    assert code == 1 and json.loads(told)["refused"].startswith("consent.revoked: ")
 
 
 # ------------------------------------------------------------------------------------------------------------------ the record

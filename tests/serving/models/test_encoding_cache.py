@@ -127,6 +127,7 @@ def test_what_is_too_old_is_freed_though_nobody_asks():
 
 def test_all_is_forgotten_when_somebody_takes_consent_back_and_for_a_while_nothing_is_remembered(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding_cache, "EMPTY_S", 0.5)
+    (tmp_path / "revoked").touch()
     encoder, revoked = Encoder(TEXT_ENCODER), Revoked(tmp_path / "revoked")
     cache = EncodingCache(encoder, encoder.signature, 10**8)
     forgetting = Forgetting([cache], revoked, every_s=0.02)
