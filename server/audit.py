@@ -53,7 +53,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("--mark-id", "ID", "of the picture with this invisible mark, as `verify` reads it"),
     ):
         show.add_argument(option, metavar=metavar, help=what)
-    show.add_argument("--picture", type=Path, metavar="FILE", help="of pictures that are this one, or look like it")
+    show.add_argument(
+        "--picture", type=Path, metavar="FILE", help="of pictures that are this one, or look like it, previews included"
+    )
     show.add_argument("--last", type=int, metavar="N", help="the last N of them alone")
     show.set_defaults(run=_show)
     export = actions.add_parser(
@@ -103,12 +105,17 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    import sqlite3
+
     from faceclip_serving.audit.log import day_of, read_segment, segments
 
-    for path in segments(_folder(args)):
-        if args.since is None or day_of(path) >= args.since:
-            for seq, body, found, signature, key in read_segment(path):
-                print(json.dumps({"seq": seq, "body": body, "hash": found, "signature": signature, "key": key}))
+    try:
+        for path in segments(_folder(args)):
+            if args.since is None or day_of(path) >= args.since:
+                for seq, body, found, signature, key in read_segment(path):
+                    print(json.dumps({"seq": seq, "body": body, "hash": found, "signature": signature, "key": key}))
+    except (sqlite3.Error, TypeError) as error:
+        raise _unreadable(args, error) from None
     return 0
 
 
@@ -146,10 +153,12 @@ def _records(args: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
 
     try:
         yield from records(_folder(args), args.since)
-    except (sqlite3.Error, ValueError, KeyError) as error:
-        raise NoLogError(
-            f"{args.folder} cannot be read ({error}); `python -m server audit verify` says where it is broken"
-        ) from None
+    except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(args, error) from None
+
+
+def _unreadable(args: argparse.Namespace, error: Exception) -> NoLogError:
+    return NoLogError(f"{args.folder} cannot be read ({error}); `python -m server audit verify` says where it is broken")
 
 
 def _wanted(args: argparse.Namespace) -> Callable[[Mapping[str, Any]], bool]:
@@ -157,7 +166,7 @@ def _wanted(args: argparse.Namespace) -> Callable[[Mapping[str, Any]], bool]:
     alike = _alike(args.picture) if args.picture else None
 
     def wanted(told: Mapping[str, Any]) -> bool:
-        made = told.get("outputs") or []
+        made = [*(told.get("outputs") or []), *(told.get("previews") or [])]
         return (
             (args.id is None or told.get("id") == args.id)
             and (args.consent is None or (told.get("consent") or {}).get("id") == args.consent)
@@ -181,12 +190,13 @@ def _alike(path: Path) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _receipt(path: Path) -> Mapping[str, Any]:
+    from faceclip_serving.audit.log import as_receipt
+
     try:
         told = json.loads(path.read_text())
         told = told.get("details", told)
-        told = told.get("receipt", told)
-        return {"seq": int(told["seq"]), "head": str(told["head"]), "signature": str(told["signature"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return as_receipt(told.get("receipt", told))
+    except (ValueError, AttributeError) as error:
         raise UserError(
             f"--receipt: expected JSON with seq, head and signature in {path} ({type(error).__name__}: {error})"
         ) from None

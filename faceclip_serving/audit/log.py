@@ -291,7 +291,9 @@ class AuditLog:
                 rows.append((seq, body.decode(), head, receipts[-1]["signature"], self._key_name))
             connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
         self._known = receipts[-1] if receipts else self._receipt(seq, head)
-        _write_head(self.folder / HEAD, self._known)  # of a log without records too, so that one that is missing tells something
+        _write_head(
+            self.folder / HEAD, self._known
+        )  # of a log without records too, so that one that is missing tells something
         return receipts[len(gap) :]
 
     def _receipt(self, seq: int, head: str) -> Receipt:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from .adapter import Context, Setup
 
 FOR_AUDIT = "for_audit"
-"""Key of what `finish` tells the log in `details`; the public model takes it out."""
+"""Key of what `finish` tells the log in `details`, and a flow beside a preview; the public model takes it out."""
 UNRECORDED = ("invalid", "rejected", "stopping")
-"""Ends of requests that nothing was decided or made for. There may be any number of them."""
+"""Ends of requests that nothing was decided or made for, previews aside. There may be any number of them."""
 _PROMPTS = ("prompt", "negative_prompt")
 
 
@@ -42,16 +42,23 @@ class Recorder:
         self._references = References.from_settings(setup.settings)
         self._policy = of_settings(setup.settings).told()["policy"] if self._log is not None else ""
 
-    def made(self, context: Context, arrays: Mapping[str, Array], details: dict[str, Any]) -> dict[str, Any]:
-        """The details as the caller gets them, with a receipt. Raises `AuditError`, by which nothing is answered."""
+    def made(
+        self, context: Context, arrays: Mapping[str, Array], details: dict[str, Any], previews: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """The details as the caller gets them, with a receipt. `previews`: what was sent on the way, as `outputs` tells it.
+
+        Raises `AuditError`, by which nothing more is answered.
+        """
         told = details.pop(FOR_AUDIT, {})
-        details["receipt"] = self._append(context, arrays, {"outcome": "ok", **told})
+        details["receipt"] = self._append(context, arrays, {"outcome": "ok", **told, **_seen(previews)})
         return details
 
-    def failed(self, context: Context, arrays: Mapping[str, Array], error: Exception) -> None:
-        """A request that has ended otherwise. Raises `AuditError`."""
-        told: dict[str, Any] = {"outcome": outcome(error)}
-        if told["outcome"] in UNRECORDED:
+    def failed(
+        self, context: Context, arrays: Mapping[str, Array], error: Exception, previews: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """A request that has ended otherwise. `previews`: as above. Raises `AuditError`."""
+        told: dict[str, Any] = {"outcome": outcome(error), **_seen(previews)}
+        if told["outcome"] in UNRECORDED and not previews:
             return
         if isinstance(error, Refused):
             told |= {"code": error.code, **error.audit}
@@ -84,6 +91,10 @@ class Recorder:
         except Exception:  # noqa: BLE001 - a request that was refused may hold anything
             return ""
         return text.encode(errors="replace").decode()
+
+
+def _seen(previews: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"previews": list(previews)} if previews else {}
 
 
 def outputs(marked: Sequence[Marked], pictures: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:

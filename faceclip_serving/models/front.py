@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from ..contract.request import parse_one
 from ..contract.settings import most_in_flight
 from ..contract.tensors import json_tensor
 from . import adapter
-from .audit import Recorder
+from .audit import FOR_AUDIT, Recorder
 from .holder import Holder, asking
 from .metrics import Metrics, StageMetrics, requests_by_outcome
 from .request_log import line, request_log
@@ -64,6 +64,7 @@ class Front:
         context = adapter.Context(uuid.uuid4().hex, received=received)
         arrays: Arrays = {}
         last: Arrays = {}
+        previews: list[dict[str, Any]] = []
         failed: Exception | None = None
         admitted = False
         try:
@@ -73,7 +74,7 @@ class Front:
             arrays = adapter.decode(request, self._setup.signature)
             tenant = parse_one("tenant", self._setup.variant, arrays)
             admitted = True  # from here on the sampler counts how it ends
-            for response, is_last in self._responses(arrays, context, tenant, sender.is_cancelled):
+            for response, is_last in self._responses(arrays, context, tenant, sender.is_cancelled, previews):
                 encoded = adapter.encode(response, self._setup.signature)
                 (adapter.send if is_last else adapter.send_more)(sender, encoded)
                 last = response
@@ -82,18 +83,23 @@ class Front:
             if not admitted:
                 self._refused[outcome(error)].increment(1)
             try:
-                self._recorder.failed(context, arrays, error)
+                self._recorder.failed(context, arrays, error, previews)
             except Exception:
-                log.exception("the end of a request could not be recorded")  # nothing was made, so it may be told
+                log.exception("the end of a request could not be recorded")  # no picture is delivered, so it may be told
             adapter.send(sender, adapter.failure(error, request))
         self._tell(context, arrays, last, failed)
 
     def _responses(
-        self, arrays: Arrays, context: adapter.Context, tenant: str, has_left: Callable[[], bool]
+        self,
+        arrays: Arrays,
+        context: adapter.Context,
+        tenant: str,
+        has_left: Callable[[], bool],
+        previews: list[dict[str, Any]],
     ) -> Generator[tuple[Arrays, bool], None, None]:
         """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise.
 
-        The end is told to the sampler when the last one was sent.
+        The end is told to the sampler when the last one was sent. `previews` gets what the audit log is told of each before it is sent.
         """
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
         self._holder.hold(place, has_left)
@@ -103,12 +109,15 @@ class Front:
             flow = self._flow(partial(self._setup.call, context=context), arrays, place)
             try:
                 while True:
-                    yield next(flow), False
+                    response = dict(next(flow))
+                    if FOR_AUDIT in response:
+                        previews += json.loads(response.pop(FOR_AUDIT)[0])
+                    yield response, False
             except StopIteration as stop:
                 final: Arrays = stop.value
             if context.deadline is not None and time.monotonic() > context.deadline:
                 raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
-            final = self._recorded(context, arrays, final)
+            final = self._recorded(context, arrays, final, previews)
             self._holder.drop(place)
             yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
         except BaseException as error:  # whatever ends this ends the request
@@ -119,9 +128,12 @@ class Front:
             with contextlib.suppress(Exception):  # the sampler is stopping or gone
                 self._ask(End(place, outcome(ended)))
 
-    def _recorded(self, context: adapter.Context, arrays: Arrays, final: Arrays) -> Arrays:
+    def _recorded(
+        self, context: adapter.Context, arrays: Arrays, final: Arrays, previews: Sequence[Mapping[str, Any]]
+    ) -> Arrays:
         """The last response as its caller gets it, once it is in the audit log, where there is one."""
-        return {**final, DETAILS: json_tensor(self._recorder.made(context, arrays, json.loads(final[DETAILS][0])))}
+        made = self._recorder.made(context, arrays, json.loads(final[DETAILS][0]), previews)
+        return {**final, DETAILS: json_tensor(made)}
 
     def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
         details = json.loads(last[DETAILS][0]) if failed is None and DETAILS in last else {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import cv2
 
 from .. import __version__
 from ..audit.consent import Rule
+from ..audit.log import overdue
 from ..checks.policy import of_settings
 from ..contract.errors import InvalidRequest
 from ..contract.models import PICTURE, VERIFIED
@@ -29,20 +32,24 @@ def marker_of(settings: Settings, variant: Variant) -> Marker:
     return Marker.from_settings(settings, f"{SYSTEM} {variant.name}", __version__, {"licence": variant.licence.text})
 
 
-def rules_of(settings: Settings, variant: Variant) -> dict[str, Any]:
-    """What holds for requests to this server, for status. Raises `KeysError`."""
-    return {
-        "checks": of_settings(settings).told(),
-        "consent": Rule.from_settings(settings).told(),
-        "audit": "on" if settings["audit_folder"] else "off",
-        "licence": variant.licence.as_json(),
-    }
+def rules_of(settings: Settings, variant: Variant) -> Callable[[], dict[str, Any]]:
+    """Tells what holds for requests to this server, for status. Raises `KeysError` at once."""
+    checks, consent = of_settings(settings).told(), Rule.from_settings(settings).told()
+    licence = variant.licence.as_json()
+    return lambda: {"checks": checks, "consent": consent, "audit": _audit(settings), "licence": licence}
 
 
-def verify(marker: Marker, arrays: Mapping[str, Array], rules: Mapping[str, Any] | None = None) -> dict[str, Array]:
+def _audit(settings: Settings) -> str:
+    if not settings["audit_folder"]:
+        return "off"
+    kept = overdue(Path(settings["audit_folder"]), settings["audit_days"], datetime.now(UTC).date())
+    return f"on; kept longer than audit_days: {', '.join(kept)}" if kept else "on"
+
+
+def verify(marker: Marker, arrays: Mapping[str, Array], rules: Callable[[], Mapping[str, Any]] = dict) -> dict[str, Array]:
     """What a picture bears; without one, what this server puts on its own, and its `rules`. Raises `InvalidRequest`."""
     if PICTURE.name not in arrays:
-        return {VERIFIED.name: json_tensor({"marks": marker.told(), **(rules or {})})}
+        return {VERIFIED.name: json_tensor({"marks": marker.told(), **rules()})}
     content = arrays[PICTURE.name].ravel()[0]
     file = picture_file(PICTURE.name, content.encode() if isinstance(content, str) else bytes(content))
     try:

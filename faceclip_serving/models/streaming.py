@@ -14,11 +14,12 @@ from ..contract.models import CONTROL, Step, ensemble_steps
 from ..contract.names import FINISH, PREPARE, SAMPLER
 from ..contract.operations import Follow, Start
 from ..contract.request import to_wire
-from ..contract.tensors import Array
+from ..contract.tensors import Array, json_tensor
 from ..contract.variant import Variant
 from ..face.photos import encode_picture
 from ..marking.marker import Marker, Pixels
 from ..sampling.previews import preview
+from .audit import FOR_AUDIT, outputs
 
 Arrays = Mapping[str, Array]
 Call = Callable[[str, Arrays], dict[str, Array]]
@@ -30,8 +31,8 @@ Flow = Generator[Arrays, None, Arrays]
 def stream(
     variant: Variant, factors: Array, marker: Marker, preview_cells: int, call: Call, arrays: Arrays, place: str
 ) -> Flow:
-    """Progress per step, then the ensemble's outputs. `factors`: the variant's preview map, see `previews`. `preview_cells`: what
-    previews show at most along the longer side, since nobody has checked them; 0: all."""
+    """Progress per step, with a preview where one is wanted, then the ensemble's outputs. `factors`: the variant's preview map, see
+    `previews`. `preview_cells`: what previews show at most along the longer side, since nobody has checked them; 0: all."""
     steps = {step.model: step for step in ensemble_steps(variant)}
     previews = bool(arrays["preview"][0]) if "preview" in arrays else False
     known = dict(arrays)
@@ -54,11 +55,15 @@ def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _preview(factors: Array, marker: Marker, cells: int, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:
-    """Marked like the pictures themselves, as far as its size allows."""
+    """Marked like the pictures themselves, as far as its size allows, with what the log is told of it."""
     if latents is None:
         return {}
-    marked = marker.mark(blurred(preview(factors, latents[0]), cells), "JPEG", _encode_preview, request["visible_label"])
-    return {"preview_image": to_wire([marked.file], request["image_encoding"])}
+    picture = blurred(preview(factors, latents[0]), cells)
+    marked = marker.mark(picture, "JPEG", _encode_preview, request["visible_label"])
+    return {
+        "preview_image": to_wire([marked.file], request["image_encoding"]),
+        FOR_AUDIT: json_tensor(outputs([marked], [picture])),
+    }
 
 
 def blurred(picture: Pixels, cells: int) -> Pixels:

@@ -134,7 +134,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
             asked = {tensor.name: InferResult(_as_response(request)).as_numpy(tensor.name) for tensor in request.inputs}
             self.verified.append(asked)
             try:
-                return _response(verify(marker(), asked, {"checks": policy.read().told()}))
+                return _response(verify(marker(), asked, lambda: {"checks": policy.read().told()}))
             except InvalidRequest as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         arrays = self._receive(request, context)

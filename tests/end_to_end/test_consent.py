@@ -185,10 +185,24 @@ def test_consent_that_is_taken_back_counts_from_the_next_request_on(pipe, record
 
 
 def test_a_request_whose_caller_leaves_is_recorded(pipe, audit):
-    stream = pipe.stream("a lighthouse", request_id="left", **{**QUICK, "num_inference_steps": 200})
+    stream = pipe.stream("a lighthouse", request_id="left", preview=True, **{**QUICK, "num_inference_steps": 200})
     next(stream)
     stream.close()
     until(lambda: [told for told in recorded(audit) if told.get("id") == "left" and told["outcome"] == "cancelled"], 20)
+    (told,) = [told for told in recorded(audit) if told.get("id") == "left"]
+    assert told["previews"] and "outputs" not in told, "they were delivered, and pictures were not"
+
+
+def test_previews_are_recorded_with_their_request(pipe, audit, tmp_path):
+    steps = {**QUICK, "num_inference_steps": 3}
+    *events, _ = pipe.stream("a lighthouse", request_id="looked", preview=True, **steps)
+    seen = [event.preview for event in events]
+    told = recorded(audit)[-1]
+    assert told["id"] == "looked" and len(told["previews"]) == 3 and len(told["outputs"]) == 1
+    assert len({each["manifest"] for each in told["previews"] + told["outputs"]}) == 4, "each has credentials of its own"
+    seen[1].convert("RGB").save(tmp_path / "seen.png")
+    done = command("audit", "show", str(audit), "--picture", str(tmp_path / "seen.png"))
+    assert "looked" in [json.loads(line)["id"] for line in done.stdout.splitlines()]
 
 
 def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(repository, tmp_path):
@@ -232,6 +246,10 @@ def test_without_settings_there_is_no_log_and_no_consent_and_it_says_so(server):
         (["consent=maybe"], "consent: expected one of off, record, require, got 'maybe'"),
         (["consent=require", "consent_key=/nowhere.pem"], "consent_key: /nowhere.pem: No such file or directory"),
         (["audit_folder=/dev/null"], "audit_folder: /dev/null cannot be written to"),
+        (
+            ["consent=record", "revoked=/nowhere.jsonl"],
+            "revoked: /nowhere.jsonl is missing; without it no consent can be trusted",
+        ),
         (["consent=record", "revoked=README.md"], "README.md, line 1: expected a JSON object with one of consent, subject"),
     ],
 )
