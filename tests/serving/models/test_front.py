@@ -1,9 +1,7 @@
 """What stays of a request in the process of a public model once its end was told: nothing, without a collection of garbage."""
 
-import gc
 import importlib
 import json
-import logging
 import sys
 import threading
 import time
@@ -134,7 +132,7 @@ def triton(monkeypatch):
 
 
 @pytest.fixture
-def serve(triton, tmp_path):
+def serve(triton, tmp_path, uncollected):
     """Serves one request by a flow; what its caller is told, and what is alive of it soon after, while no garbage is collected."""
     adapter, front = (sys.modules[f"faceclip_serving.models.{name}"] for name in ("adapter", "front"))
     settings = resolve(CPU, "faceclip", {})
@@ -147,18 +145,13 @@ def serve(triton, tmp_path):
         made.flow = flow
         request = Request()
         parts, sent, told = request.parts(), request.sender.sent, request.sender.told
-        gc.collect()
-        gc.disable()
-        try:
-            made.accept(request)
-            del request
-            assert sent.wait(30)
-            deadline = time.monotonic() + 5
-            while any(part() is not None for part in parts) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            return told, [part() for part in parts if part() is not None]
-        finally:
-            gc.enable()
+        made.accept(request)
+        del request
+        assert sent.wait(30)
+        deadline = time.monotonic() + 5
+        while any(part() is not None for part in parts) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return told, [part() for part in parts if part() is not None]
 
     serve.front = made
     yield serve
@@ -187,7 +180,6 @@ def test_nothing_stays_of_a_request_that_gets_no_place(serve, triton):
 
 def test_nothing_stays_of_a_request_that_could_not_be_recorded(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(AuditLog, "_append", lambda *_: 1 / 0)
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # what pytest keeps of the log keeps the errors
     recorder = serve.front._recorder
     recorder._log, recorder._references = AuditLog(tmp_path / "audit", KEY), REFERENCES
     told, alive = serve(made)
