@@ -63,10 +63,10 @@ class Triton(types.ModuleType):
     refuses = ""
 
     @staticmethod
-    def InferenceResponse(tensors=(), error=None):  # noqa: N802 - the backend's own name
+    def InferenceResponse(tensors=(), error=None):
         return "ok" if error is None else error.message
 
-    def InferenceRequest(self, model_name, inputs, **_):  # noqa: N802 - the backend's own name
+    def InferenceRequest(self, model_name, inputs, **_):
         asked = operations.decode(next(each.as_numpy() for each in inputs if each.name == "control"))
         refuses = self.refuses and isinstance(asked, Admit)
         answer = Answer(self.refuses) if refuses else Answer(place="p", gone=[], round_s=0.0)
