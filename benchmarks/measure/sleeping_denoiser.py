@@ -43,8 +43,8 @@ def __getattr__(name: str) -> Any:
     from faceclip_serving.models.components import Components
 
     class Sleeping(Components):
-        def __init__(self, *told: Any) -> None:
-            super().__init__(*told)
+        def __init__(self, *told: Any, **named: Any) -> None:
+            super().__init__(*told, **named)
             sleep = json.loads(Path(__file__).with_name(SLEEP_FILE).read_text())
             self.networks = {**self.networks, DENOISER: partial(predict, **sleep)}
 

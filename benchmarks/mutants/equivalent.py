@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 _REST = "numpy takes any negative size for the rest"
 _ALONE = "there the tile is alone, and its share is divided by itself"
+_ORDER = "only what is greater counts"
+_SUMS = "`ends` are sums of `counts`, as many as these"
+_REGISTERS = "registers are as many as `before` says"
+_SEED = "any seed will do"
 _BOTH = "both have a row per tile"
 _PREVIEWS = "faceclip_serving/sampling/previews.py"
 
@@ -20,7 +24,7 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("_HEAD = 256", "_HEAD = 257"): "every format of pictures says what it is in a fraction of that",
     },
     _PREVIEWS: {
-        ("rng = np.random.default_rng(0)", "rng = np.random.default_rng(1)"): "any seed will do",
+        ("rng = np.random.default_rng(0)", "rng = np.random.default_rng(1)"): _SEED,
         (
             "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-1, channels))",
             "design = _with_constant(latents.transpose(0, 2, 3, 1).reshape(-2, channels))",
@@ -30,30 +34,46 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             "factors = np.linalg.lstsq(design, means.transpose(0, 2, 3, 1).reshape(-2, 3), rcond=None)[0]",
         ): _REST,
     },
+    "faceclip_serving/sampling/fairness.py": {("self._turns = 0", "self._turns = 1"): _ORDER},
+    "faceclip_serving/sampling/life.py": {
+        ("self._changes = 0", "self._changes = 1"): _ORDER,
+        ("self._changes += 1", "self._changes += 2"): _ORDER,
+    },
     "faceclip_serving/sampling/loop.py": {
         (
             "return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)",
-            f"return [noise_pred[end - count : end] for end, count in zip(ends, counts{each})], sum(counts)",
-        ): "`ends` are sums of `counts`, as many as these"
-        for each in ("", ", strict=False")
-    }
-    | {("own_since = 0.0", "own_since = 1.0"): "the first round sets it"},
+            "return [noise_pred[end - count : end] for end, count in zip(ends, counts)], sum(counts)",
+        ): _SUMS,
+        (
+            "return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=True)], sum(counts)",
+            "return [noise_pred[end - count : end] for end, count in zip(ends, counts, strict=False)], sum(counts)",
+        ): _SUMS,
+        ("own_since = 0.0", "own_since = 1.0"): "the first round sets it",
+    },
     "faceclip_serving/sampling/pictures.py": {
-        ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): "only the order of ticks counts",
+        ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): _ORDER,
+        (
+            "while self.cache.threshold > 0 and not self.done:",
+            "while (self.cache.threshold >= 0) and not self.done:",
+        ): "`serves` says no at 0; this spares asking",
         ("_REMEMBERED_BATCHES = 4", "_REMEMBERED_BATCHES = 5"): "how many is a choice; which are forgotten first is tested",
     },
-    "faceclip_serving/sampling/requests.py": {
-        ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
-    },
     "faceclip_serving/sampling/probe.py": {
+        ("generator = torch.Generator().manual_seed(0)", "generator = torch.Generator().manual_seed(1)"): _SEED,
         (
             "for slot, tensor in zip(before[1:], registers[1:], strict=True):",
-            f"for slot, tensor in zip(before[1:], registers[1:]{each}):",
-        ): "registers are as many as `before` says"
-        for each in ("", ", strict=False")
+            "for slot, tensor in zip(before[1:], registers[1:]):",
+        ): _REGISTERS,
+        (
+            "for slot, tensor in zip(before[1:], registers[1:], strict=True):",
+            "for slot, tensor in zip(before[1:], registers[1:], strict=False):",
+        ): _REGISTERS,
     },
     "faceclip_serving/sampling/reasons.py": {
         ("REASONS_KEPT = 1024", "REASONS_KEPT = 1025"): "how many is a choice; that they are bounded is tested",
+    },
+    "faceclip_serving/sampling/requests.py": {
+        ('priority: str = "interactive"', "priority: str = ''"): "only `batch` is told apart, and whoever enters says which",
     },
     "faceclip_serving/sampling/step_cache.py": {
         ("_changed: float = 0.0", "_changed: float = 1.0"): "`remember` sets it before `serves` reads it",

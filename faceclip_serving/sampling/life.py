@@ -26,7 +26,7 @@ from typing import Any
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from ..contract.settings import most_in_flight
 from .fairness import Fairness, displaced_by
-from .reasons import Reasons
+from .reasons import Reasons, in_words
 from .requests import Counts, Ended, Limits, Request, State
 from .stages import STAGES, Stage
 
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 _BEHIND = (State.DECODING, State.FINISHING)
 """Those who are drawn, and need no place any more."""
+
+
+_CROWD = 100
+"""Places from which on leases are longer, in proportion."""
 
 
 class Lives:
@@ -91,7 +95,7 @@ class Lives:
             if not self.in_flight:
                 self._finished_at.clear()
             self._alive[request.place] = request
-            self._due = min(self._due, request.due)
+            self._due = min(self._due, request.due())
             self._note_change()
             self._changed.notify_all()  # the loop begins to look after leases
             return request
@@ -104,17 +108,15 @@ class Lives:
             self._note_change()
 
     def renew(self, places: Iterable[str]) -> list[str]:
-        """The holder is still there; the places of requests that have ended meanwhile."""
+        """The holder is still there, and be it late; the places of requests that have ended meanwhile."""
         with self._changed:
-            self._sweep()
-            gone = []
-            for place in places:
-                if place not in self._alive:
-                    gone.append(place)
+            held = list(places)
+            for place in held:
                 request = self._alive.get(place) or self._leaving.get(place)
                 if request is not None:
                     request.held_until = self._clock() + self.limits.lease_s
-            return gone
+            self._sweep()
+            return [place for place in held if place not in self._alive]
 
     def lost(self, places: Iterable[str]) -> list[str]:
         """Those that have ended."""
@@ -277,17 +279,18 @@ class Lives:
         """Ends every request of an id, for its caller; whether there was one."""
         with self._changed:
             found = [request.place for request in self._alive.values() if request.id == id]
-            ended = [self._called_off(place, "ended by its id, as its caller wished") for place in found]
+            ended = [self._called_off(place, Cancelled("ended by its id, as its caller wished")) for place in found]
             return True in ended
 
     def leave(self, place: str) -> bool:
         """Ends a request whose caller is gone; whether it had not ended before."""
         with self._changed:
-            return self._called_off(place, "its caller is gone")
+            return self._called_off(place, Cancelled("its caller is gone"))
 
-    def _called_off(self, place: str, why: str) -> bool:
+    def _called_off(self, place: str, error: Exception) -> bool:
+        """Its pictures may have been told already where it is finishing: then it ends as they do."""
         request = self._alive.get(place)
-        return request is not None and request.state is not State.FINISHING and self.give_up(place, Cancelled(why))
+        return request is not None and request.state is not State.FINISHING and self.give_up(place, error)
 
     def why(self, place: str) -> Exception | None:
         """Why a request has ended that went wrong a while ago; None where that is not known any more."""
@@ -308,7 +311,7 @@ class Lives:
         with self._changed:
             self._draining = on
             for place in [*self._alive] if cut else ():
-                self.give_up(place, Stopping("the server is stopping"))
+                self._called_off(place, Stopping("the server is stopping"))
 
     # ------------------------------------------------------------------------------------------------------------- messages
     def deliver(self) -> None:
@@ -335,6 +338,7 @@ class Lives:
             except Exception as error:  # an encoding, too little memory: the caller still needs an answer
                 if isinstance(event, Ended):
                     raise
+                log.error("an answer could not be sent", exc_info=error)
                 self.give_up(request.place, error)  # says so to whom still waits for the last event
                 if last:
                     listener(Ended(error))
@@ -374,7 +378,7 @@ class Lives:
     def _refusal(self, tenant: str) -> Exception | None:
         """Why nobody of this tenant gets a place now; None after one was made, where it had to be."""
         if self._over is not None:
-            return self._over
+            return in_words(self._over)
         if self._draining:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
@@ -405,6 +409,7 @@ class Lives:
         now = self._clock()
         if now <= self._due:
             return
+        grace = self._grace_s
         for request in list(self._alive.values()):
             if request.state is not State.FINISHING and request.deadline is not None and now > request.deadline:
                 done = request.steps()
@@ -412,12 +417,19 @@ class Lives:
                     request.place,
                     DeadlineExceeded(f"the request's timeout ran out after {done} steps; allow more time or fewer steps"),
                 )
-            elif now > request.held_until:
+            elif now > request.held_until + grace:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
-        for place in [place for place, request in self._leaving.items() if now > request.held_until and not request.released]:
+        for place in [
+            place for place, request in self._leaving.items() if now > request.held_until + grace and not request.released
+        ]:
             self.end(place)
-        leaving = (request.held_until for request in self._leaving.values() if not request.released)
-        self._due = min((*(each.due for each in self._alive.values()), *leaving), default=math.inf)
+        leaving = (request.held_until + grace for request in self._leaving.values() if not request.released)
+        self._due = min((*(each.due(grace) for each in self._alive.values()), *leaving), default=math.inf)
+
+    @property
+    def _grace_s(self) -> float:
+        """How much longer than its lease a place is kept in a crowd, where all calls take longer, renewals too."""
+        return self.limits.lease_s * max(0.0, (len(self._alive) + len(self._leaving)) / _CROWD - 1)
 
     def _promoted(self) -> list[Request]:
         """The active requests, after those who may have become so: of the tenant that is served least, the most urgent.

@@ -16,17 +16,17 @@ class Reasons:
 
     def keep(self, place: str, error: Exception) -> None:
         """Forgets the oldest where there are too many."""
-        self._kept[place] = _in_words(error)
+        self._kept[place] = in_words(error)
         if len(self._kept) > REASONS_KEPT:
             self._kept.popitem(last=False)
 
     def of(self, place: str) -> Exception | None:
         """None where that is not known any more. A copy, since whoever raises it hangs frames on it."""
         known = self._kept.get(place)
-        return known and _in_words(known)
+        return known and in_words(known)
 
 
-def _in_words(error: Exception) -> Exception:
+def in_words(error: Exception) -> Exception:
     """The same error without the frames that it passed through: their arrays and requests would live as long as it is kept."""
     try:
         return copy.copy(error)

@@ -70,12 +70,11 @@ class Request:
     steps: Callable[[], int] = lambda: 0
     """How many steps it has done, for messages."""
 
-    @property
-    def due(self) -> float:
-        """From then on it ends by itself, if its holder does not renew its place."""
+    def due(self, grace_s: float = 0.0) -> float:
+        """From then on it ends by itself, if its holder does not renew its place. `grace_s`: how late that may be."""
         if self.deadline is None or self.state is State.FINISHING:
-            return self.held_until
-        return min(self.held_until, self.deadline)
+            return self.held_until + grace_s
+        return min(self.held_until + grace_s, self.deadline)
 
 
 @dataclass

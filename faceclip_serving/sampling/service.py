@@ -83,31 +83,44 @@ class Follower:
                 and isinstance(old := self._unheard[earlier], Stepped)
             ):
                 self._unheard[earlier] = replace(old, latents=None)
-        self._answer()
+        if (error := self._answer()) is not None:
+            raise error
 
-    def ask(self, watcher: Reply) -> None:
-        """Somebody wants the next event. Raises `InvalidRequest` after the last one."""
+    def ask(self, watcher: Reply) -> Exception | None:
+        """Somebody wants the next event. Why it could not be sent, if it is there and could not; the run is over then.
+
+        Raises `InvalidRequest` after the last one.
+        """
         with self._lock:
             if self._over:
                 raise InvalidRequest("control: the run has ended, and its end was told")
             before, self._watcher = self._watcher, watcher
         if before is not None:
             before.refuse(Cancelled("another watcher follows this run now"))
-        self._answer()
+        return self._answer()
 
-    def _answer(self) -> None:
+    def _answer(self) -> Exception | None:
+        """Sends what there is to whom waits. What cannot be sent ends the run, and whoever waits hears why: nobody else would."""
         with self._lock:
             if self._watcher is None or not self._unheard:
-                return
+                return None
             watcher, self._watcher = self._watcher, None
             event = self._unheard.popleft()
             self._over = not isinstance(event, Stepped)
-        if isinstance(event, Stepped):
-            progress = {"step": event.step, "total": event.total, "timestep": event.timestep}
-            latents = {} if event.latents is None else {"latents": event.latents}
-            watcher.send({"report": json_tensor(progress), **latents})
-        else:
-            _answer(watcher, self._job, event)
+        try:
+            if isinstance(event, Stepped):
+                progress = {"step": event.step, "total": event.total, "timestep": event.timestep}
+                latents = {} if event.latents is None else {"latents": event.latents}
+                watcher.send({"report": json_tensor(progress), **latents})
+            else:
+                _answer(watcher, self._job, event)
+        except Exception as error:  # noqa: BLE001 - an encoding, too little shared memory
+            with self._lock:
+                self._over = True
+                self._unheard.clear()
+            watcher.refuse(error)
+            return error
+        return None
 
 
 class Service:
@@ -121,17 +134,17 @@ class Service:
         lives: Lives,
         threads: Threads,
         networks: Networks,
+        forgetful: Networks,
         settings: Settings,
-        forgetful: Networks | None = None,
     ) -> None:
-        """`forgetful`: networks without memory, for requests that want to leave no trace; None: `networks` have none."""
+        """`forgetful`: the networks without memory, for requests that want to leave no trace."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
         self._lives = lives
         self._threads = threads
         self._networks = networks
-        self._forgetful = networks if forgetful is None else forgetful
+        self._forgetful = forgetful
         self._settings = settings
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
@@ -191,7 +204,8 @@ class Service:
         follower = self._followers.get(asked.place)
         if follower is None:
             raise self._lives.why(asked.place) or InvalidRequest("control: no such run; it has ended, and its end was told")
-        follower.ask(reply)
+        if (error := follower.ask(reply)) is not None:
+            self._lives.give_up(asked.place, error)
 
     def _admit(self, asked: Admit, arrays: Mapping[str, Array]) -> dict[str, Any]:
         return {"place": self._lives.admit(asked.id, asked.tenant, asked.deadline).place}

@@ -78,7 +78,7 @@ class TritonPythonModel:
         }
         self._threads = Threads(lives, work, metrics.lost_thread)
         self._service = Service(
-            setup.variant, setup.digest, loop, lives, self._threads, networks, settings, self._components.forgetful
+            setup.variant, setup.digest, loop, lives, self._threads, networks, self._components.forgetful, settings
         )
 
     def execute(self, requests: list[Any]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from faceclip_serving.contract.allowed import Between, Flag, JsonObject, OneOf, Photographs, Text, nearest
+from faceclip_serving.contract.allowed import Between, Flag, JsonObject, OneOf, Photographs, Several, SomeOf, Text, nearest
 from faceclip_serving.contract.errors import InvalidRequest
 
 COUNT, SHARE, SIDE = Between(1, 10), Between(0.0, 1.5), Between(8, 64, 8, "pixels")
@@ -111,3 +111,25 @@ def test_people_and_programs_are_told_the_range(allowed, words, told):
 @pytest.mark.parametrize(("name", "meant"), [("karas", "karras"), ("A-B", "a_b"), ("unipc", "UniPC"), ("xyzzy", None)])
 def test_the_nearest_name_is_proposed_or_none(name, meant):
     assert nearest(name, ["ab", "a_b", "karras", "UniPC"]) == (f"; did you mean '{meant}'?" if meant else "")
+
+
+def test_some_of_names_are_read_in_their_own_order_and_stand_for_names():
+    marks = SomeOf(("watermark", "metadata", "credentials"))
+    assert marks.read("marks", " Credentials, watermark ") == "watermark,credentials"
+    for told, names in (("all", marks.names), ("none", ()), ("watermark,credentials", ("watermark", "credentials"))):
+        assert marks.names_in(marks.read("marks", told)) == names
+    with pytest.raises(
+        InvalidRequest,
+        match=r"marks: expected all, none, or some of watermark, metadata, credentials, got 'metdata'.*'metadata'",
+    ):
+        marks.read("marks", "metdata")
+
+
+@pytest.mark.parametrize(
+    ("value", "got"), [([], "0 of them"), ([1, 2, 3, 4], "4 of them"), ("x" * 100, "'" + "x" * 79), (None, "None")]
+)
+def test_a_list_of_another_length_or_none_is_refused(value, got):
+    with pytest.raises(InvalidRequest) as refused:
+        Several(COUNT, 3).read("items", value)
+    assert str(refused.value) == f"items: expected a list of 1 to 3, got {got}"
+    assert Several(COUNT, 3).read("items", [1, 2]) == [1, 2]

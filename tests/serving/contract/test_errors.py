@@ -3,6 +3,7 @@
 import pytest
 
 from faceclip_serving.contract.errors import (
+    BUSY,
     OUTCOMES,
     Busy,
     Cancelled,
@@ -39,3 +40,14 @@ def test_an_end_is_called_by_its_error(error, name):
 def test_what_an_outcome_raises_is_called_so_again(name):
     kind = OUTCOMES[name]
     assert outcome(kind and kind("x")) == name
+
+
+def test_a_refusal_knows_its_code_and_what_the_audit_log_is_told():
+    refused = Refused("consent.expired: it ended", {"consent": {"id": "c1"}})
+    assert (refused.code, refused.audit) == ("consent.expired", {"consent": {"id": "c1"}})
+    assert Refused("policy.minor: no").audit == {}
+
+
+def test_whoever_is_turned_away_is_counted_by_one_of_these_reasons():
+    assert BUSY == ("full", "draining", "displaced")
+    assert [Busy("x").reason, Busy("x", "draining").reason] == ["full", "draining"]

@@ -26,6 +26,7 @@ def test_a_job_arrives_as_it_was_sent():
 
 def test_a_new_job_knows_nothing_of_what_comes_later_and_shares_it_with_no_other():
     new = job()
+    assert new.id == ""
     assert (new.faces, new.prompt_tokens, new.warnings, new.clock, new.sampling) == ([], {}, [], {}, {})
     new.warnings.append("dim")
     assert job().warnings == []

@@ -129,7 +129,7 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
         clock.now += 4.0
         assert lives.renew([place, "unknown"]) == ["unknown"]
     clock.now += 5.1
-    assert lives.renew([place]) == [place]
+    assert lives.lost([place]) == [place] == lives.renew([place])
     delivered(lives)
     ((ended, error),) = lives.ends
     assert ended == place and isinstance(error, Cancelled)
@@ -364,10 +364,21 @@ def test_a_request_whose_pictures_are_handed_over_is_its_holders_alone(lives, cl
     decode(lives)
     clock.now = 4.0
     assert not lives.cancel("mine") and not lives.leave(place) and lives.renew([place]) == []
+    lives.drain(True, cut=True)
     assert (lives.counts().decoding, lives.counts().finishing, lives.counts().waiting) == (0, 1, 0)
     assert lives.end(place)
     delivered(lives)
     assert heard == ["result"] and lives.ends == [(place, None)]
+
+
+def test_a_refusal_of_an_ended_sampler_holds_nothing_of_whom_it_refused(lives):
+    lives.stop(RuntimeError("the sampler has stopped"))
+    refused = []
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the sampler has stopped") as caught:
+            lives.admit()
+        refused.append(caught.value)
+    assert refused[0] is not refused[1] and lives._over.__traceback__ is None
 
 
 def test_a_caller_who_leaves_ends_its_request_once(lives):

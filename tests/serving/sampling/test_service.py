@@ -62,7 +62,7 @@ class TestService:
     def service(self, start):
         def make(denoiser, limits=None, digest="digest"):
             lives, loop, threads = start(denoiser, limits=limits)
-            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, SETTINGS)
+            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, NETWORKS, SETTINGS)
             lives._on_end = lambda request, error: made.ended(request.place)
             made.threads, made.lives = threads, lives
             return made
@@ -218,6 +218,38 @@ class TestService:
             arrays["job"] = replace(job(rows, weights, seed=1), place=place).encode()
             told = self.report(self.ask(made, arrays=arrays))["warnings"]
             assert len(told) == warned and all(each.startswith("face_images[4]: its mean likeness") for each in told)
+
+    @pytest.mark.parametrize("asked_first", [True, False])
+    @pytest.mark.parametrize("at", ["a step", "the last word"])
+    def test_a_stream_whose_answer_cannot_be_sent_hears_why_and_loses_no_place(self, service, caplog, asked_first, at):
+        """As where /dev/shm is full: whoever waits is told, once, and the run is over."""
+        made = service(Denoiser(0.05 if asked_first else 0.0))
+        place = self.start(made, 1)
+        if at == "the last word":
+            for _ in range(4):
+                self.ask(made, Follow(place)).get()
+        if not asked_first:
+            deadline = time.monotonic() + 30
+            while not made._followers[place]._unheard and time.monotonic() < deadline:
+                time.sleep(0.01)
+        reply, full = Reply(), MemoryError("Failed to increase the shared memory pool size")
+
+        def fails(arrays):
+            raise full
+
+        reply.send = fails
+        made.handle({"control": operations.encode(Follow(place))}, reply, Caller.OWN)
+        assert reply.get() is full
+        self.ask(made, End(place, "failed")).get()
+        deadline = time.monotonic() + 30
+        while self.in_flight(made) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert self.in_flight(made) == 0
+
+    def test_who_follows_what_never_was_is_told_so(self, service):
+        refused = self.ask(service(Denoiser()), Follow("unknown")).get()
+        assert isinstance(refused, InvalidRequest)
+        assert str(refused) == "control: no such run; it has ended, and its end was told"
 
     def test_a_second_follower_takes_the_firsts_place_and_both_are_answered(self, service):
         made = service(Denoiser(0.2))
