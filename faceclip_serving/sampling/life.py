@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
@@ -90,8 +91,11 @@ class Lives:
             request = Request(uuid.uuid4().hex, id, tenant, deadline, now, now + self.limits.lease_s)
             refusal = self._refusal(tenant)
             if refusal is not None:
-                self.messages.put(lambda: self._on_end(request, refusal))
-                raise refusal
+                self.messages.put(partial(self._on_end, request, refusal))
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # else the error holds this frame, and this frame the error
             if not self.in_flight:
                 self._finished_at.clear()
             self._alive[request.place] = request
