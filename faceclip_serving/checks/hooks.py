@@ -49,6 +49,8 @@ class Hook:
             raise HookFailed(f"no answer within {self.spec.timeout_s:g} s") from None
         except Exception as error:  # noqa: BLE001 - an operator's own code may raise anything
             raise HookFailed(f"{type(error).__name__}: {error}") from None
+        finally:
+            del future  # it keeps the error whose traceback holds this frame, and so the question's pictures
         return _read(answer)
 
     def _post(self, question: Question) -> Any:

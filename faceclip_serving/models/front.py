@@ -65,7 +65,6 @@ class Front:
         arrays: Arrays = {}
         last: Arrays = {}
         previews: list[dict[str, Any]] = []
-        failed: Exception | None = None
         admitted = False
         try:
             context = replace(context, id=adapter.request_id(request) or context.id)
@@ -79,7 +78,7 @@ class Front:
                 (adapter.send if is_last else adapter.send_more)(sender, encoded)
                 last = response
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            failed = error
+            # Nothing here keeps it: its traceback holds this frame, so the photographs would stay until a collection.
             if not admitted:
                 self._refused[outcome(error)].increment(1)
             try:
@@ -87,7 +86,9 @@ class Front:
             except Exception:
                 log.exception("the end of a request could not be recorded")  # no picture is delivered, so it may be told
             adapter.send(sender, adapter.failure(error, request))
-        self._tell(context, arrays, last, failed)
+            self._tell(context, arrays, last, error)
+        else:
+            self._tell(context, arrays, last, None)
 
     def _responses(
         self,
@@ -103,7 +104,7 @@ class Front:
         """
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
         self._holder.hold(place, has_left)
-        ended: BaseException | None = None
+        how = outcome(None)
         try:
             context = replace(context, place=place)
             flow = self._flow(partial(self._setup.call, context=context), arrays, place)
@@ -121,12 +122,12 @@ class Front:
             self._holder.drop(place)
             yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
         except BaseException as error:  # whatever ends this ends the request
-            ended = error
+            how = outcome(error)  # not the error, whose traceback holds this frame
             raise
         finally:
             self._holder.drop(place)
             with contextlib.suppress(Exception):  # the sampler is stopping or gone
-                self._ask(End(place, outcome(ended)))
+                self._ask(End(place, how))
 
     def _recorded(
         self, context: adapter.Context, arrays: Arrays, final: Arrays, previews: Sequence[Mapping[str, Any]]

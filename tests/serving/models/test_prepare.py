@@ -2,16 +2,18 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from faceclip_serving.audit.consent import NOT_ASKED, Rule
-from faceclip_serving.contract.errors import Refused
+from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.marking.verify import MAX_BLOCKS
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 from tests.serving.audit.conftest import KEY, PHOTO, REFERENCES, record
@@ -60,3 +62,11 @@ def test_a_record_without_a_photograph_has_no_effect(prepared, record):
     job = prepared(Rule("require", (KEY.public_key(),)), (), consent=json.dumps(record(adult=False)), face_aligned=False)
     assert job["consent"] == {"mode": "require", "id": None}
     assert any(warning.startswith("consent: it has no effect here") for warning in job["warnings"])
+
+
+def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(prepared):
+    file = png(SQUARE)
+    empty = bytes(4) + b"aaAa" + zlib.crc32(b"aaAa").to_bytes(4, "big")
+    hostile = file[:33] + empty * MAX_BLOCKS + file[33:]
+    with pytest.raises(InvalidRequest, match=r"face_images\[1\]: expected a photograph whose file has at most 10000 chunks"):
+        prepared(photos=(), face_images=[file, hostile])
