@@ -85,7 +85,9 @@ class Lanes:
         while (task := self._next(heavy)) is not None:
             try:
                 task.work(task)
-            except BaseException:  # code of an operator's own may call sys.exit: without this thread nobody is answered any more
+            except (
+                BaseException
+            ):  # code of an operator's own may call sys.exit: without this thread nobody is answered any more
                 log.exception("a request could not be answered")
                 self._give_up(task)
             with self._changed:
