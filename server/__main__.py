@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.numbers import seconds, seconds_or_none
 from faceclip_serving.contract.settings import SETTINGS, marks_folder
 
 from . import audit, consent
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             "--url", default=f"localhost:{PORTS.grpc}", help="gRPC address, grpcs://host:port for TLS (default: %(default)s)"
         )
         where.add_argument("--grpc-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
-        command.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="default: %(default)s")
+        limit = seconds_or_none if function is _drain else seconds
+        command.add_argument("--timeout", type=limit, default=600, metavar="SECONDS", help="default: %(default)s")
         command.add_argument(
             "--deployment",
             action="append",
@@ -112,12 +114,18 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--grpc-port", type=int, default=PORTS.grpc, help="default: %(default)s")
     parser.add_argument("--metrics-port", type=int, default=PORTS.metrics, help="default: %(default)s")
     parser.add_argument("--health-port", type=int, default=PORTS.health, help="default: %(default)s")
-    for name, seconds, text in (
-        ("--timeout", START_TIMEOUT_S, "time to become ready"),
-        ("--drain-timeout", DRAIN_TIMEOUT_S, "time that a stop gives to what is in flight"),
-        ("--stall-timeout", STALL_TIMEOUT_S, "a step loop that has work and does not come round for so long is not live"),
+    for name, limit, default, text in (
+        ("--timeout", seconds, START_TIMEOUT_S, "time to become ready"),
+        ("--drain-timeout", seconds_or_none, DRAIN_TIMEOUT_S, "time that a stop gives to what is in flight"),
+        (
+            "--stall-timeout",
+            seconds,
+            STALL_TIMEOUT_S,
+            "a sampler one of whose threads (step loop, schedules, encoders, decoder, messages) is at one piece of work for longer is"
+            " not live",
+        ),
     ):
-        parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=f"{text} (default: %(default)s)")
+        parser.add_argument(name, type=limit, default=default, metavar="SECONDS", help=f"{text} (default: %(default)s)")
     parser.add_argument(
         "--start-size", type=_size, metavar="HxW", help="of the first request (default: the least; for engines of one)"
     )
@@ -150,7 +158,7 @@ def _add_health(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--url", default=f"localhost:{PORTS.health}", help="address of the health port (default: %(default)s)")
     where.add_argument("--health-port", type=int, metavar="PORT", help="the same as --url localhost:PORT, as `run` spells it")
-    parser.add_argument("--timeout", type=float, default=5, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--timeout", type=seconds, default=5, metavar="SECONDS", help="default: %(default)s")
     parser.set_defaults(run=_health)
 
 

@@ -2,7 +2,8 @@
 
 - Started: the smallest guided request with a face has gone through all models once.
 - Ready: the server takes new work. A full server is ready: it refuses with a hint when to come back. A draining one is not.
-- Live: a restart would not help. Every model's process and both threads of each step loop are there, and the loops come round.
+- Live: a restart would not help. Every model's process and every thread of each sampler is there, and none of these threads has been
+  at one piece of work for too long.
 
 Triton 2.51 calls itself ready when a model's process has died, so the processes are looked at; and whoever waits for that model would
 wait for ever, so the server is ended. Answers come from memory: a thread looks twice a second, with bounded waits.
@@ -127,7 +128,7 @@ class Watch:
                 return f"the process of the model '{model}' has died"
         for name, said in self._said.items():
             if not said["threads_alive"]:
-                return f"the sampler of '{name}' has lost a thread of its step loop"
+                return f"the sampler of '{name}' has lost a thread"
         return ""
 
     def _ask_samplers(self, client: grpc.InferenceServerClient) -> None:

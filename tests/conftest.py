@@ -1,5 +1,7 @@
 """One real server for the whole run: the tiny variant on the CPU, exported and assembled as a user would."""
 
+import gc
+import logging
 import os
 import signal
 import tempfile
@@ -39,6 +41,17 @@ def server(repository, tmp_path_factory):
     with TritonServer(repository, Ports.free(), log=log, settings=["marks=none"]) as running:
         running.wait_ready()
         yield running
+
+
+@pytest.fixture
+def uncollected():
+    """No garbage is collected, and nothing is logged, since pytest keeps the errors of log lines: what is alive is held by a name."""
+    gc.collect()
+    gc.disable()
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

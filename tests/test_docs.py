@@ -181,6 +181,14 @@ def test_the_test_itself_finds_commands(tmp_path):
     ]
 
 
+# ------------------------------------------------------------------------------------------------------------------- metrics
+def test_every_metric_is_explained():
+    sources = "".join(path.read_text() for path in (ROOT / "faceclip_serving/models").glob("*metrics.py"))
+    names = set(re.findall(r'\.(?:counter|gauge|histogram)\("(\w+)"', sources))
+    told = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
+    assert len(names) > 10 and not {name for name in names if not re.search(rf"`faceclip_{name}[`{{]", told)}
+
+
 # ---------------------------------------------------------------------------------------------------------------------- form
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES

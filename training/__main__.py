@@ -10,6 +10,7 @@ from pathlib import Path
 
 from export.commandline import add_version
 from export.outputs import require_directory
+from faceclip_serving.contract.numbers import finite, seconds
 
 from .errors import TrainingError, exit_code
 from .recipe import STAGES, Recipe, small, with_steps
@@ -50,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and loss curves")
     parser.add_argument("--photographs", type=Path, help="a folder of real pictures and captions instead of the rendered world")
-    parser.add_argument("--seconds", type=float, help="stop after so many seconds, with a checkpoint")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the recipe's steps, for trials")
+    parser.add_argument("--seconds", type=seconds, help="stop after so many seconds, with a checkpoint")
+    parser.add_argument("--share", type=finite(), default=1.0, help="share of the recipe's steps, for trials")
     parser.add_argument("--steps", type=int, help="steps of this stage, instead of the recipe's")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="(default: cuda where there is a GPU)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")

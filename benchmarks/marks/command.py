@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from export.commandline import add_checkpoint, add_variant
+from faceclip_serving.contract.numbers import finite, seconds_or_none
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variant import Variant
@@ -156,10 +157,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--crops", type=int, default=500, metavar="N", help="unmarked crops (default: %(default)s)")
     parser.add_argument(
-        "--search", type=float, default=0.5, metavar="SECONDS", help="for the scales of an unmarked crop (default: %(default)s)"
+        "--search",
+        type=seconds_or_none,
+        default=0.5,
+        metavar="SECONDS",
+        help="for the scales of an unmarked crop (default: %(default)s)",
     )
     parser.add_argument(
-        "--psnr-db", type=float, default=43.0, help="strength, as the setting watermark_psnr_db (default: %(default)s)"
+        "--psnr-db", type=finite("dB"), default=43.0, help="strength, as the setting watermark_psnr_db (default: %(default)s)"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.outputs import filling
+from faceclip_serving.contract.numbers import finite
 from faceclip_serving.contract.variants import VARIANTS
 
 from ..measure.report import emit
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
     parser.add_argument("--people", type=int, default=20, help="test identities (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=4, help="scenes of each (default: %(default)s)")
-    parser.add_argument("--guidance-scale", type=float, help="default: the variant's")
+    parser.add_argument("--guidance-scale", type=finite(zero=True), help="default: the variant's")
     parser.add_argument("--steps", type=int, help="default: the variant's")
     parser.add_argument("--sweeps", nargs="+", action=_Sweeps, metavar="NAME", help=f"all, or some of {', '.join(NAMES)}")
     parser.add_argument("--sweep-cases", type=int, default=24, help="cases of each point of a sweep (default: %(default)s)")

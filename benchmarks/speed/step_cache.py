@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from export.commandline import add_checkpoint, add_variant
+from faceclip_serving.contract.numbers import finite
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variant import Variant
@@ -74,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--steps", type=int, default=50, help="of each picture (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="of each prompt, with and without a face (default: %(default)s)")
-    parser.add_argument("--bound", type=float, default=MIN_PSNR_DB, metavar="DB", help="least PSNR (default: %(default)s)")
+    parser.add_argument(
+        "--bound", type=finite("dB"), default=MIN_PSNR_DB, metavar="DB", help="least PSNR (default: %(default)s)"
+    )
     add_checkpoint(parser, "folder of the official layout (default: seeded weights)")
 
 

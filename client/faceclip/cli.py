@@ -139,7 +139,7 @@ def status(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     """`faceclip verify`."""
     address, variant = split_target(arguments.server)
-    anchors = "".join(path.read_text() for path in arguments.trust)
+    anchors = "".join(_trusted(path) for path in arguments.trust)
     keys = [key for path in arguments.mark_key for key in _keys(path)]
     asked = None if arguments.offline or keys else GrpcTransport(address, dict(arguments.header))
     reports, failed = [], 0
@@ -279,6 +279,13 @@ def _record(path: Path) -> str:
         ) from None
 
 
+def _trusted(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"--trust: expected a file of certificates in PEM, got {path} ({error})") from None
+
+
 def _keys(path: Path) -> list[bytes]:
     try:
         return [bytes.fromhex(line) for line in path.read_text().split()]
@@ -298,7 +305,8 @@ def _report_text(path: Path, report: Report) -> str:
         lines.append(f"  {name:<12} {state:<10} {why}")
         told = ", ".join(each for each in more if each)
         lines += [f"{'':<26}{told}"] if told and state not in ("none", "not_read") else []
-    return "\n".join([*lines, *(f"  note         {warning}" for warning in report.warnings)])
+    lines += [f"  note         {warning}" for warning in report.warnings]
+    return "\n".join("".join(each if each.isprintable() else "\ufffd" for each in line) for line in lines)
 
 
 def _status_text(found: ServerStatus) -> str:

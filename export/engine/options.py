@@ -7,6 +7,7 @@ well: what the ONNX file says is what runs. Knows names of TensorRT's flags; doe
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 
 from faceclip_serving.contract.placements import Runtime
@@ -39,8 +40,8 @@ class Options:
             raise EngineError(f"hardware compatibility: expected one of {', '.join(HARDWARE)}, got '{self.hardware}'")
         if not 0 <= self.optimization_level <= 5:
             raise EngineError(f"optimization level: expected 0 to 5, got {self.optimization_level}")
-        if self.workspace_gb is not None and not self.workspace_gb > 0:
-            raise EngineError(f"workspace: expected more than 0 GiB, got {self.workspace_gb}")
+        if self.workspace_gb is not None and not 0 < self.workspace_gb < math.inf:
+            raise EngineError(f"workspace: expected a finite number of GiB above 0, got {self.workspace_gb}")
 
     @property
     def for_triton(self) -> bool:

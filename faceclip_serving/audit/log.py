@@ -80,7 +80,8 @@ class _Entry:
 
     content: bytes
     receipt: Receipt | None = None
-    error: Exception | None = None
+    error: str | None = None
+    """In words: an error's frames hold the entry, and the arrays of whoever waits for it."""
 
     @property
     def done(self) -> bool:
@@ -188,7 +189,7 @@ class AuditLog:
         except Exception as error:  # noqa: BLE001 - whatever it is, none of these is recorded for certain
             self._leave()
             for entry in batch:
-                entry.error = error
+                entry.error = str(error)
         else:
             for entry, receipt in zip(batch, receipts, strict=True):
                 entry.receipt = receipt

@@ -53,6 +53,8 @@ class Hook:
             raise HookFailed(f"no answer within {self.spec.timeout_s:g} s") from None
         except BaseException as error:  # noqa: BLE001 - an operator's own code may raise anything, and may call sys.exit
             raise HookFailed(f"{type(error).__name__}: {error}") from None
+        finally:
+            del future  # it keeps the error whose traceback holds this frame, and so the question's pictures
 
     def _post(self, question: Question) -> Any:
         told = {**question, "pictures": [base64.b64encode(each).decode() for each in question.get("pictures", ())]}

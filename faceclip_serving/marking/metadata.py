@@ -112,12 +112,12 @@ _DESCRIPTION = f"{_RDF} Description"
 
 def _properties(packet: bytes) -> dict[str, str]:
     """`namespace name` -> text, of what stands in an `rdf:Description`, as an element or as an attribute."""
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     path: list[str] = []
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if name == _DESCRIPTION:
-            found.update(attributes)
+            found.update({name: [value] for name, value in attributes.items()})
         path.append(name)
         if len(path) > 64:
             raise _RefusedError("the file's XMP is nested too deeply to be read")
@@ -128,7 +128,7 @@ def _properties(packet: bytes) -> dict[str, str]:
     def text(data: str) -> None:
         if _DESCRIPTION in path[:-1]:
             name = path[path.index(_DESCRIPTION) + 1]
-            found[name] = found.get(name, "") + data
+            found.setdefault(name, []).append(data)
 
     def refuse(*_: object) -> None:
         raise _RefusedError("the file's XMP has a document type (DTD), which is not read: entities in it could do harm")
@@ -137,4 +137,4 @@ def _properties(packet: bytes) -> dict[str, str]:
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     parser.Parse(packet.strip(b"\0 \r\n\t"), True)
-    return {name: value.strip() for name, value in found.items()}
+    return {name: "".join(parts).strip() for name, parts in found.items()}

@@ -64,7 +64,6 @@ class Front:
         context = adapter.Context(uuid.uuid4().hex, received=received)
         arrays: Arrays = {}
         last: Arrays = {}
-        failed: Exception | None = None
         admitted = False
         try:
             context = replace(context, id=adapter.request_id(request) or context.id)
@@ -78,7 +77,7 @@ class Front:
                 (adapter.send if is_last else adapter.send_more)(sender, encoded)
                 last = response
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            failed = error
+            # Nothing here keeps it: its traceback holds this frame, so the photographs would stay until a collection.
             if not admitted:
                 self._refused[outcome(error)].increment(1)
             try:
@@ -86,7 +85,9 @@ class Front:
             except Exception:
                 log.exception("the end of a request could not be recorded")  # nothing was made, so it may be told
             adapter.send(sender, adapter.failure(error, request))
-        self._tell(context, arrays, last, failed)
+            self._tell(context, arrays, last, error)
+        else:
+            self._tell(context, arrays, last, None)
 
     def _responses(
         self, arrays: Arrays, context: adapter.Context, tenant: str, has_left: Callable[[], bool]
@@ -97,7 +98,7 @@ class Front:
         """
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
         self._holder.hold(place, has_left)
-        ended: BaseException | None = None
+        how = outcome(None)
         try:
             context = replace(context, place=place)
             flow = self._flow(partial(self._setup.call, context=context), arrays, place)
@@ -112,12 +113,12 @@ class Front:
             self._holder.drop(place)
             yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
         except BaseException as error:  # whatever ends this ends the request
-            ended = error
+            how = outcome(error)  # not the error, whose traceback holds this frame
             raise
         finally:
             self._holder.drop(place)
             with contextlib.suppress(Exception):  # the sampler is stopping or gone
-                self._ask(End(place, outcome(ended)))
+                self._ask(End(place, how))
 
     def _recorded(self, context: adapter.Context, arrays: Arrays, final: Arrays) -> Arrays:
         """The last response as its caller gets it, once it is in the audit log, where there is one."""

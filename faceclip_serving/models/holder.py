@@ -87,12 +87,12 @@ class Holder:
                 self._held[place] = _nobody
             return left
 
-    def _next(self, wait_s: float) -> dict[str, Callable[[], bool]] | None:
-        """What is held, after a wait; waits on while nothing is. None at the end."""
+    def _next(self, wait_s: float) -> list[str] | None:
+        """The places that are held, after a wait; waits on while none is. None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._over, wait_s)
             self._changed.wait_for(lambda: self._over or bool(self._held))
-            return None if self._over else dict(self._held)
+            return None if self._over else list(self._held)
 
 
 def _nobody() -> bool:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from ..audit.consent import NOT_ASKED, Rule
 from ..checks.checks import Checks
 from ..contract.architectures import FACE_SIZE
-from ..contract.errors import Refused
+from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job, Rows
 from ..contract.parameters import GenerationRequest, Need
 from ..contract.request import parse_request, reference_photos, warn_of_idle
@@ -24,7 +24,7 @@ from ..face.detectors import Detector
 from ..face.photos import Pixels
 from ..face.prepare import PreparedFace, prepare_face
 from ..face.references import face_weights
-from ..marking.verify import input_credentials
+from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .prompts import Encoded, encode_prompt, prompt_warnings
@@ -66,6 +66,11 @@ def _prepare(
     job: Job,
 ) -> dict[str, Array]:
     photos = reference_photos(variant, arrays)
+    for i, photo in enumerate(photos):
+        if has_many_blocks(photo):
+            raise InvalidRequest(
+                f"face_images[{i}]: expected a photograph whose file has at most {MAX_BLOCKS} chunks or segments, got more; save it again"
+            )
     consent = rule.of_request(job.request.consent if photos else None)
     job.consent = consent.told()
     if checks is not None:

@@ -28,7 +28,7 @@ class SamplerMetrics:
         self._denoiser_s = metrics.counter("denoiser_seconds_total", "seconds in those calls")
         self._own_s = metrics.counter("scheduler_seconds_total", "seconds of the sampler's own work between calls")
         self._request_steps = metrics.counter("request_steps_total", "requests served, summed over ticks")
-        self._lost_threads = metrics.counter("lost_threads_total", "threads of the step loop that an error has ended")
+        self._lost_threads = metrics.counter("lost_threads_total", "threads of the sampler that an error has ended")
         self._ended = requests_by_outcome(metrics, *OUTCOMES)
         text = "requests that were turned away, by reason"
         self._refused = {reason: metrics.counter("refusals_total", text, reason=reason) for reason in BUSY}

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
@@ -75,6 +76,8 @@ class Lives:
         self._change_told = True
         self.messages: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         """What is to be said, in order; see `deliver`."""
+        self._saying_since: float | None = None
+        """Since when one of them is being said."""
 
     # ---------------------------------------------------------------------------------------------------------- the way in
     def admit(self, id: str = "", tenant: str = "", deadline: float | None = None) -> Request:
@@ -88,8 +91,11 @@ class Lives:
             request = Request(uuid.uuid4().hex, id, tenant, deadline, now, now + self.limits.lease_s)
             refusal = self._refusal(tenant)
             if refusal is not None:
-                self.messages.put(lambda: self._on_end(request, refusal))
-                raise refusal
+                self.messages.put(partial(self._on_end, request, refusal))
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # else the error holds this frame, and this frame the error
             if not self.in_flight:
                 self._finished_at.clear()
             self._alive[request.place] = request
@@ -185,10 +191,11 @@ class Lives:
 
     @property
     def longest_s(self) -> float:
-        """Seconds that a stage has been at the same request, the most; 0 while none is at one."""
+        """Seconds that a stage has been at the same request, or a message has been on its way, the most; 0 while nothing is going on."""
         with self._changed:
-            now = self._clock()
-            return max(stage.busy_s(now) for stage in self._stages.values())
+            since, now = self._saying_since, self._clock()
+            saying_s = 0.0 if since is None else now - since
+            return max(saying_s, *(stage.busy_s(now) for stage in self._stages.values()))
 
     def _move(self, request: Request, state: State) -> None:
         request.state = state
@@ -314,10 +321,12 @@ class Lives:
     def deliver(self) -> None:
         """Says what is to be said, until `None` is: runs in a thread of its own, so that a slow answer delays no step."""
         while (message := self.messages.get()) is not None:
+            self._saying_since = self._clock()
             try:
                 message()
             except Exception:
                 log.exception("a message could not be delivered")
+            self._saying_since = None
             del message  # while it waits for the next one, it holds nothing of the last
 
     def _say(self, request: Request, event: Any, last: bool = False) -> None:

@@ -200,6 +200,7 @@ class StepLoop:
             except Exception as error:  # whatever it is, it is this request's
                 log.error("a request failed in the sampler", exc_info=error)
                 self._lives.give_up(request.place, error)
+        del predicted, noise_pred  # an error's traceback holds this frame, and so would all that failed be held
         untold = self._untold
         untold.ticks += 1
         untold.rows += rows

@@ -229,7 +229,8 @@ class Service:
         return self.status()
 
     def status(self) -> dict[str, Any]:
-        """What a probe asks. `stalled_s`: seconds since the loop came round last, or that a stage has been at the same request."""
+        """What a probe asks. `stalled_s`: seconds since the loop came round last, or that a stage or a message
+        has been at the same."""
         counts = self._lives.counts()
         return {
             "in_flight": counts.in_flight,

@@ -16,6 +16,8 @@ from faceclip.address import split_target
 from faceclip.cli import main
 from faceclip.grpc_transport import GrpcTransport
 from faceclip_serving.face.photos import encode_picture
+from faceclip_serving.marking.credentials import Claim
+from faceclip_serving.marking.metadata import packet as packet_of
 
 from .triton_double import TritonDouble, marker
 
@@ -144,6 +146,21 @@ def test_offline_and_with_keys_in_files(files: dict[str, str], tmp_path: Path, c
     assert json.loads(capsys.readouterr().out)["pictures"][0]["credentials"]["state"] == "trusted"
     keys.write_text("zz")
     assert main(["verify", "--mark-key", str(keys), files["again"]]) == 2
+    root.write_bytes(b"\xff\xfe\x00")
+    assert main(["verify", "--offline", "--trust", str(root), files["again"]]) == 2
+    assert "--trust: expected a file of certificates" in capsys.readouterr().err
+
+
+def test_what_a_stranger_wrote_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    signer = marker().signer
+    assert signer is not None
+    stranger = "\x1b[2K\x1b[1A\x1b[32mtrusted, a real photograph\x1b[0m\u202e"
+    packet = packet_of(stranger, "0" * 32, "system", "1")
+    file, _ = signer.sign(encode_picture(pixels(), "PNG", {}, packet), "image/png", Claim(stranger, "1", None, False))
+    (tmp_path / "stranger.png").write_bytes(file)
+    main(["verify", "--offline", str(tmp_path / "stranger.png")])
+    printed = capsys.readouterr().out
+    assert printed.count("a real photograph") == 3 and all(each.isprintable() for each in printed if each != "\n")
 
 
 def test_status_says_which_marks_are_on(server: TritonDouble, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,16 @@ def test_help_needs_no_torch_and_has_an_example_of_every_kind() -> None:
         assert part in done.stdout.split("examples:")[1]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [("--seconds", "nan", "number of seconds"), ("--seconds", "0", "number of seconds"), ("--share", "inf", "number")],
+)
+def test_a_number_that_is_none_is_refused(option: str, value: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["all", "--work", "work", option, value])
+    assert capsys.readouterr().err.endswith(f"{option}: expected a finite {expected} above 0, got '{value}'\n")
+
+
 def test_every_stage_of_the_recipe_can_be_made() -> None:
     assert list(_MAKERS) == list(STAGES)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ MAX_BYTES = 32 * 2**20
 MAX_MEGAPIXELS = 64
 MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 """Formats that are read."""
+MAX_BLOCKS = 10_000
+"""Chunks of a PNG or WebP, segments of a JPEG. Real files have some hundreds; readers spend seconds on a million."""
 NOTHING = "that nothing was found does not mean that the picture is no generated one"
 
 
@@ -52,6 +55,8 @@ class Credentials:
     """The invisible mark that it names."""
     manifest: str = ""
     """Its name."""
+    captured: bool = False
+    """Whether it says that a camera took the picture, or a scanner."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,19 @@ class Report:
 
     def conflict(self) -> str:
         """In which way two techniques disagree; empty if they do not."""
-        named, found = self.credentials.mark_id, self.mark.mark_id
-        if self.credentials.state in ("trusted", "valid") and named and found and named != found:
-            return f"the credentials name the mark {named}, the picture bears {found}: one of the two was copied from another picture"
+        holds = self.credentials.state in ("trusted", "valid")
+        named, found = self.credentials.mark_id if holds else "", self.mark.mark_id
+        labelled = str(self.label.aigc.get("ProduceID", "")) if self.label.state == "found" else ""
+        copied = "one of the two was copied from another picture"
+        if named and found and named != found:
+            return f"the credentials name the mark {named}, the picture bears {found}: {copied}"
+        if labelled and found and not labelled.startswith(found):
+            return f"the label names the picture {labelled[:80]!r}, the picture bears the mark {found}: {copied}"
+        if labelled and named and not labelled.startswith(named):
+            return f"the label names the picture {labelled[:80]!r}, the credentials name the mark {named}: {copied}"
+        if holds and self.credentials.captured and (found or self.label.generated):
+            what = "mark" if found else "label"
+            return f"the credentials say that a camera took the picture, its {what} says that it is generated"
         return ""
 
     @property
@@ -118,11 +133,14 @@ def verify(file: bytes, anchors: str = "", read_mark: Callable[[Pixels], Found |
     """
     image, problem = _opened(file)
     label = metadata.read(_packet(image))
-    credentials = read_credentials(file, str(image.format), anchors)
+    image_format = (
+        "JPEG" if image.format == "MPO" else str(image.format)
+    )  # several JPEGs one after the other, as phones write them
+    credentials = read_credentials(file, image_format, anchors)
     report = Report(
-        str(image.format), *image.size, credentials, label, _mark(image, problem, read_mark), [problem] if problem else []
+        image_format, *image.size, credentials, label, _mark(image, problem, read_mark), [problem] if problem else []
     )
-    behind = _bytes_behind(file, str(image.format))
+    behind = _bytes_behind(file, image_format)
     if behind:
         report.warnings.append(f"{behind} bytes follow the end of the picture: the file may be another kind of file as well")
     if conflict := report.conflict():
@@ -134,6 +152,8 @@ def _opened(file: bytes) -> tuple[Image.Image, str]:
     """The picture, decoded as far as that goes, and what is wrong with it."""
     if len(file) > MAX_BYTES:
         raise UnreadablePicture(f"expected a picture of at most {MAX_BYTES >> 20} MiB, got {len(file) / 2**20:.1f} MiB")
+    if has_many_blocks(file):
+        raise UnreadablePicture(f"expected a picture whose file has at most {MAX_BLOCKS} chunks or segments, got more")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -190,6 +210,8 @@ def input_credentials(file: bytes) -> Credentials | None:
     image_format = next((name for begin, name in _BEGIN.items() if file.startswith(begin)), None)
     if image_format is None or b"jumb" not in file:  # the box that holds manifests: most photographs need no reader
         return None
+    if has_many_blocks(file):
+        return None
     found = read_credentials(file, image_format)
     return found if found.manifest else None
 
@@ -201,12 +223,8 @@ def _told(store: dict[str, Any]) -> Credentials:
     failures = [f"{each.get('code')}: {each.get('explanation', '')}".rstrip(": ") for each in results.get("failure", [])]
     state = _STATES.get(store.get("validation_state", ""), "invalid")
     signature = manifest.get("signature_info", {})
-    actions = [
-        action
-        for each in manifest.get("assertions", [])
-        if str(each.get("label", "")).startswith("c2pa.actions")
-        for action in each.get("data", {}).get("actions", [])
-    ]
+    actions = _actions(manifest)
+    sources = [str(action.get("digitalSourceType", "")) for each in _with_parents(store, name) for action in _actions(each)]
     agents = [action.get("softwareAgent") for action in actions if action.get("softwareAgent")]
     agent = agents[0] if agents else ""
     why = {
@@ -218,7 +236,7 @@ def _told(store: dict[str, Any]) -> Credentials:
         state,
         why,
         signer=str(signature.get("issuer") or signature.get("common_name") or ""),
-        generated=any(str(action.get("digitalSourceType", "")) == GENERATED for action in actions),
+        generated=any(source in _GENERATED for source in sources),
         actions=[str(action.get("action", "")) for action in actions],
         system=" ".join(str(agent.get(key, "")) for key in ("name", "version")).strip()
         if isinstance(agent, dict)
@@ -226,7 +244,34 @@ def _told(store: dict[str, Any]) -> Credentials:
         when=str(next((action["when"] for action in actions if "when" in action), signature.get("time", ""))),
         mark_id=_named_mark(manifest),
         manifest=name,
+        captured=any(source.rpartition("/")[2] in _CAPTURED for source in sources),
     )
+
+
+_GENERATED = (GENERATED, GENERATED.replace("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"))
+_CAPTURED = ("digitalCapture", "computationalCapture", "negativeFilm", "positiveFilm", "print")
+"""IPTC's terms for what a camera or a scanner took."""
+
+
+def _actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        action
+        for each in manifest.get("assertions", [])
+        if str(each.get("label", "")).startswith("c2pa.actions")
+        for action in each.get("data", {}).get("actions", [])
+    ]
+
+
+def _with_parents(store: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A manifest, and those of the pictures that it was edited from: what they were made by, it was, too."""
+    manifests, found, waiting = store.get("manifests", {}), dict[str, dict[str, Any]](), [name]
+    while waiting:
+        name = waiting.pop()
+        if name in manifests and name not in found:
+            found[name] = manifests[name]
+            ingredients = manifests[name].get("ingredients", [])
+            waiting += [each.get("active_manifest", "") for each in ingredients if each.get("relationship") == "parentOf"]
+    return list(found.values())
 
 
 def _named_mark(manifest: dict[str, Any]) -> str:
@@ -270,5 +315,34 @@ def _bytes_behind(file: bytes, image_format: str) -> int:
     if image_format == "WEBP":
         size = 8 + int.from_bytes(file[4:8], "little")
         return max(0, len(file) - size - size % 2)
-    end = file.rfind(b"\xff\xd9")  # a JPEG may hold others; what follows the last end belongs to none
-    return len(file) - end - 2 if end >= 0 else 0
+    position = 2
+    while (marker := _JPEG_MARKER.search(file, position)) is not None:  # segments, which may hold other pictures, are skipped
+        if marker[1] == b"\xd9":
+            return len(file) - marker.end()
+        position = marker.end() + max(int.from_bytes(file[marker.end() : marker.end() + 2], "big"), 2)
+    return 0
+
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+"""Not those within coded data."""
+
+
+def has_many_blocks(file: bytes) -> bool:
+    """Whether a PNG, JPEG or WebP file is made of more than `MAX_BLOCKS`, counted by their lengths alone."""
+    count, position = 0, 8
+    if file.startswith(b"\x89PNG"):
+        while count <= MAX_BLOCKS and position + 12 <= len(file):
+            position += 12 + int.from_bytes(file[position : position + 4], "big")
+            count += 1
+    elif file.startswith(b"RIFF"):
+        position = 12
+        while count <= MAX_BLOCKS and position + 8 <= len(file):
+            size = int.from_bytes(file[position + 4 : position + 8], "little")
+            position += 8 + size + size % 2
+            count += 1
+    elif file.startswith(b"\xff\xd8"):
+        position = 2
+        while count <= MAX_BLOCKS and (marker := _JPEG_MARKER.search(file, position)) is not None:
+            position = marker.end() + max(int.from_bytes(file[marker.end() : marker.end() + 2], "big"), 2)
+            count += 1
+    return count > MAX_BLOCKS

@@ -14,7 +14,7 @@ from faceclip_serving.contract.placements import TENSORRT, TRT_RTX
     [
         ({"hardware": "turing"}, "expected one of none, same-compute-capability, ampere-plus, got 'turing'"),
         ({"optimization_level": 6}, "expected 0 to 5, got 6"),
-        ({"workspace_gb": 0.0}, "expected more than 0 GiB, got 0.0"),
+        *(({"workspace_gb": float(wrong)}, f"a finite number of GiB above 0, got {wrong}") for wrong in ("0.0", "nan", "inf")),
     ],
 )
 def test_a_wrong_option_is_named_with_its_range(values, words):

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_a_function_that_fails_refuses_and_the_operator_hears_why(tmp_path, name
         checks(tmp_path, f'call = "own.py:{name}"').prompt("a lighthouse", "", 0)
     assert why in raised.value.decisions[1].note and why not in str(raised.value)
     assert time.monotonic() - begun < 5
+
+
+def test_a_function_that_fails_leaves_no_photograph_behind(tmp_path, uncollected):
+    own = checks(tmp_path, 'call = "own.py:fails"', '"photographs"')
+    photo, crop = np.zeros((8, 8, 3), np.uint8), np.zeros((3, 8, 8), np.float32)
+    kept = [weakref.ref(photo), weakref.ref(crop)]
+    try:
+        own.photographs([photo], [crop])
+    except RefusedBy as error:
+        assert "KeyError" in error.decisions[-1].note
+    del photo, crop
+    assert all(each() is None for each in kept)
 
 
 def test_when_all_its_threads_hang_everything_is_refused_in_time(tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -110,3 +111,20 @@ def test_nobody_is_looked_at_after_a_drop(holder):
     looking.clear()
     time.sleep(0.3)
     assert not looking.is_set()
+
+
+def test_nothing_of_a_caller_is_kept_once_its_place_is_dropped(sampler, holder):
+    class Sender:
+        def is_cancelled(self):
+            return False
+
+    sender = Sender()
+    kept = weakref.ref(sender)
+    holder.hold("a", sender.is_cancelled)
+    sampler.wait_for(lambda: ["a"] in sampler.renewals())
+    holder.drop("a")
+    del sender
+    deadline = time.monotonic() + 5
+    while kept() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kept() is None

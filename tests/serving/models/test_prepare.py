@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from export.paths import ROOT
 from faceclip_serving.audit.consent import NOT_ASKED, Rule
 from faceclip_serving.checks.checks import Checks
 from faceclip_serving.checks.policy import PROMPT, read
-from faceclip_serving.contract.errors import Refused
+from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.marking.verify import MAX_BLOCKS
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 from tests.serving.audit.conftest import KEY, PHOTO, REFERENCES, record
@@ -78,3 +80,11 @@ def test_the_check_of_photographs_hears_who_aligned_them(prepared, aligned):
     photo = np.asarray(Image.open(ROOT / "examples" / "portrait.png").convert("RGB").resize((448, 448)))
     prepared(photos=(photo,), checks=Asked(read(), [PROMPT]), face_aligned=aligned)
     assert asked == [(1, 1, not aligned)]
+
+
+def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(prepared):
+    file = png(SQUARE)
+    empty = bytes(4) + b"aaAa" + zlib.crc32(b"aaAa").to_bytes(4, "big")
+    hostile = file[:33] + empty * MAX_BLOCKS + file[33:]
+    with pytest.raises(InvalidRequest, match=r"face_images\[1\]: expected a photograph whose file has at most 10000 chunks"):
+        prepared(photos=(), face_images=[file, hostile])

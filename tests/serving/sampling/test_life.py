@@ -1,6 +1,7 @@
 """The state machine of a request: every way through it."""
 
 import queue
+import threading
 
 import pytest
 
@@ -518,3 +519,29 @@ def test_nothing_is_remembered_of_tenants_that_are_gone(clock):
         lives.round()
         assert lives._fairness._last_turns.keys() == {tenant}
         lives.end(place)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_how_long_one_message_has_been_on_its_way_is_known(lives, clock, fails):
+    """It is said by calls into the server, which may hang like any other."""
+    saying, said = queue.Queue(), queue.Queue()
+
+    def say():
+        saying.put(None)
+        said.get(timeout=30)
+        assert not fails
+
+    for _ in range(2):
+        lives.messages.put(say)
+    lives.messages.put(None)
+    thread = threading.Thread(target=lives.deliver)
+    thread.start()
+    for _ in range(2):
+        saying.get(timeout=30)
+        assert lives.longest_s == 0.0, "one message, not all of them together"
+        clock.now += 7.0
+        assert lives.longest_s == 7.0
+        said.put(None)
+    thread.join(30)
+    clock.now += 7.0
+    assert lives.longest_s == 0.0, "there is nothing to say"

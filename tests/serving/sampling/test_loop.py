@@ -86,6 +86,19 @@ def test_a_failing_call_of_several_fails_only_those_that_fail_alone(start):
         np.testing.assert_array_equal(outcome(events).image, alone(key, job(seed=key)))
 
 
+def test_a_failing_call_keeps_nothing_of_what_failed(start, uncollected):
+    lives, *_ = start(Denoiser())
+    place, work, events = submit(lives, 1, job(seed=1, height=128))
+    kept = [weakref.ref(picture) for picture in work.pictures]
+    assert isinstance(outcome(events).error, MemoryError)
+    lives.end(place)
+    del work, events
+    deadline = time.monotonic() + 5
+    while any(each() is not None for each in kept) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [each() for each in kept] == [None]
+
+
 def test_a_picture_that_fails_in_its_middle_fails_its_own_request_only(start, caplog):
     lives, *_ = start(Denoiser(0.02))
     *_, good = submit(lives, 1, job(seed=1, num_inference_steps=8))
