@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # ONNX Runtime takes a second to import
     from faceclip_serving.checks.checks import Checks
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
+HELD_OUT = Path(__file__).with_name("held_out.txt")
+"""What the lexicon had not seen when its first figure was taken."""
 OK = "ok"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_SIDE = 1024
@@ -145,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
     requests = cases(args.prompts)
     checks = Checks(policy.read(args.policy))
     found = measure_prompts(checks, requests)
-    for each in found["wrong"]:
+    found["held_out"] = measure_prompts(checks, cases(HELD_OUT))
+    for each in (*found["wrong"], *found["held_out"]["wrong"]):
         say(f"{each['language']}: expected {each['expected']}, got {each['got']}: {each['prompt']}")
     for language, row in found["languages"].items():
         say(f"{language}: " + ", ".join(f"{name} {count}" for name, count in row.items()))

@@ -17,7 +17,7 @@ from PIL import Image
 from ..contract.errors import Refused
 from ..contract.tensors import Array
 from .explicit import Pixels, explicit
-from .folding import fold
+from .folding import fold, terms_of_name
 from .hooks import Hook, HookFailed, Question
 from .lexicon import Terms, lexicon
 from .listed import ListedFaces, names_of
@@ -87,7 +87,7 @@ class Checks:
         }
         self._names = None
         if PROMPT in stages and policy.names is not None:
-            self._names = Terms(("name", name) for name in names_of(policy.names))
+            self._names = Terms(("name", term) for name in names_of(policy.names) for term in terms_of_name(name))
         self._faces = None
         if PHOTOGRAPHS in stages and policy.faces is not None and policy.recogniser is not None:
             self._faces = ListedFaces(policy.faces, policy.recogniser, policy.distance)
@@ -108,12 +108,13 @@ class Checks:
         decisions += self._asked(PROMPT, "prompt", question)
         return settled(decisions)
 
-    def photographs(self, thumbnails: Sequence[Pixels], crops: Sequence[Array]) -> list[Decision]:
-        """Decisions on a request's photographs. `crops`: their aligned faces, [3, 448, 448] in [0, 1]. Raises `RefusedBy`."""
+    def photographs(self, thumbnails: Sequence[Pixels], crops: Sequence[Array], trusted: bool = True) -> list[Decision]:
+        """Decisions on a request's photographs. `crops`: their faces, [3, 448, 448] in [0, 1]. `trusted`: aligned by this server, and
+        not by the caller. Raises `RefusedBy`."""
         decisions = self._looked_at(PHOTOGRAPHS, "face_images", thumbnails)
         if self._faces is not None:
             for i, crop in enumerate(crops):
-                near, score = self._faces(crop)
+                near, score = self._faces(crop, trusted)
                 sentence = (
                     f"face_images[{i}] shows somebody of whom this server makes no pictures; use another person's photographs"
                 )

@@ -28,9 +28,15 @@ _ARABIC = str.maketrans({"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي", "ـ": N
 _ARABIC_ARTICLE = re.compile(r"^[وف]?(?:[بكل]?ال|لل|[بكل])?")
 _MARKS = re.compile("[\u0300-\u0302\u0304-\u036f\u0610-\u061a\u064b-\u065f\u0670]|(?<![nN])\u0303")
 """Accents of Latin, Greek and Cyrillic, but for the Spanish ñ, which is a letter of its own; vowel signs of Arabic."""
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+_SIGNS_OF_VOWELS = "\u0900-\u0903\u093a-\u094f\u0951-\u0957\u0962\u0963"
+"""Of Devanagari: marks, and yet parts of words."""
+_WORD = re.compile(rf"(?:[^\W\d_]|[{_SIGNS_OF_VOWELS}])+|\d+")
+_TERM = re.compile(rf"\{{age\}}|(?:[^\W_]|[{_SIGNS_OF_VOWELS}])+\*?")
 _CHUNK = re.compile(r"[^\s'’]+")
-_WITHIN = re.compile(r"[\W\d_]+")
+_WITHIN = re.compile(rf"(?:(?![{_SIGNS_OF_VOWELS}])[\W\d_])+")
+_WEIGHT = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*(?=[)\]}>])")
+_LONG_NAME = 6
+"""Letters."""
 _RUN = re.compile(r"(.)\1{2,}")
 _NO_SPACES = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\U0001f300-\U0001faff]")
 """Scripts that put no spaces between words, and pictures."""
@@ -41,24 +47,39 @@ class Folded:
     """A text in the forms that terms are looked for in."""
 
     readings: tuple[tuple[Word, ...], ...]
-    """Sequences of words: as they stand; with signs for letters read and signs within words left out; with single letters joined."""
-    unspaced: tuple[str, str]
+    """Sequences of words: as they stand; with signs for letters read and signs within words left out; with single letters joined; all
+    of them with and without what gives words in brackets a weight, as in `(red:1.2)`."""
+    unspaced: tuple[str, ...]
     """The whole text, as it stands and without spaces and signs."""
 
 
 def fold(text: str) -> Folded:
     plain = _plain(text)[:LONGEST]
-    words = _WORD.findall(plain)
-    chunks = [each for chunk in _CHUNK.findall(plain) if (each := _WITHIN.sub("", chunk.translate(_SIGNS)))]
-    readings = [words, chunks, list(_joined(words)), list(_joined(chunks))]
+    forms = dict.fromkeys((plain, _WEIGHT.sub("", plain)))
+    readings: list[list[str]] = []
+    for words, chunks in map(_words_and_chunks, forms):
+        readings += [words, chunks, list(_joined(words)), list(_joined(chunks))]
     distinct = dict.fromkeys(tuple(reading) for reading in readings)
-    compact = "".join(each for each in plain if each.isalnum() or _NO_SPACES.match(each))
-    return Folded(tuple(tuple(map(spellings, reading)) for reading in distinct), (plain, compact))
+    unspaced = dict.fromkeys([plain, *map(_compact, forms)])
+    return Folded(tuple(tuple(map(spellings, reading)) for reading in distinct), tuple(unspaced))
+
+
+def terms_of_name(name: str) -> list[str]:
+    """Somebody's name as terms, folded as texts are: as it stands, with digits and signs read as letters, and in one word.
+
+    Short names have the first alone: `U2` is not every u, and `Li Na` not every Lina.
+    """
+    plain = _plain(name)
+    if is_unspaced(name):
+        return [_compact(plain)]
+    words, chunks = _words_and_chunks(plain)
+    forms = [words, *(form for form in (chunks, ["".join(words)], ["".join(chunks)]) if len("".join(form)) >= _LONG_NAME)]
+    return list(dict.fromkeys(" ".join(form) for form in forms if form))
 
 
 def words_of(term: str) -> list[str]:
     """The words of a term of the lexicon, in the spelling that a text's are folded to; `*` and `{age}` stay."""
-    return [each if each == "{age}" else _plain(each) for each in re.findall(r"\{age\}|[^\W_]+\*?", term)]
+    return [each if each == "{age}" else _plain(each) for each in _TERM.findall(term)]
 
 
 def plain_term(term: str) -> str:
@@ -81,6 +102,17 @@ def spellings(word: str) -> Word:
     if _RUN.search(word):
         found |= {_RUN.sub(times, each) for each in tuple(found) for times in (r"\1", r"\1\1")}
     return frozenset(found)
+
+
+def _words_and_chunks(plain: str) -> tuple[list[str], list[str]]:
+    """The words of a folded text, and what stands between its spaces, with signs for letters read."""
+    chunks = (_WITHIN.sub("", chunk.translate(_SIGNS)) for chunk in _CHUNK.findall(plain))
+    return _WORD.findall(plain), [each for each in chunks if each]
+
+
+def _compact(plain: str) -> str:
+    """A folded text without spaces and signs."""
+    return "".join(each for each in plain if each.isalnum() or _NO_SPACES.match(each))
 
 
 def _plain(text: str) -> str:

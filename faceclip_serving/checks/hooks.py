@@ -13,6 +13,8 @@ from ..contract.functions import loaded
 from .policy import ALLOW, REFUSE, REVIEW, HookSpec, PolicyError
 
 MAX_ANSWER_BYTES = 2**16
+MAX_SCORE = 1e6
+"""Of either sign. What is larger, or no number, cannot be kept in records."""
 _THREADS = 8
 """Of one hook. Calls that hang keep theirs; when all hang, no further call is made, and everything is refused."""
 
@@ -43,15 +45,16 @@ class Hook:
         """Action, score and a sentence for the caller. Raises `HookFailed`."""
         future = self._threads.submit(self._ask, question)
         try:
-            answer = future.result(self.spec.timeout_s)
+            return _read(future.result(self.spec.timeout_s))
+        except HookFailed:
+            raise
         except TimeoutError:
             future.cancel()
             raise HookFailed(f"no answer within {self.spec.timeout_s:g} s") from None
-        except Exception as error:  # noqa: BLE001 - an operator's own code may raise anything
+        except BaseException as error:  # noqa: BLE001 - an operator's own code may raise anything, and may call sys.exit
             raise HookFailed(f"{type(error).__name__}: {error}") from None
         finally:
             del future  # it keeps the error whose traceback holds this frame, and so the question's pictures
-        return _read(answer)
 
     def _post(self, question: Question) -> Any:
         told = {**question, "pictures": [base64.b64encode(each).decode() for each in question.get("pictures", ())]}
@@ -76,6 +79,8 @@ def _read(answer: Any) -> tuple[str, float, str]:
     if not isinstance(answer, Mapping) or answer.get("action") not in actions:
         raise HookFailed(f"expected an object with 'action', one of {', '.join(actions)}, got {str(answer)[:100]!r}")
     score, reason = answer.get("score", 0.0), answer.get("reason", "")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(reason, str):
-        raise HookFailed("expected 'score', a number, and 'reason', a text")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= MAX_SCORE:  # NaN is not, either
+        raise HookFailed(f"expected 'score', a number of at most {MAX_SCORE:g}, got {type(score).__name__}")
+    if not isinstance(reason, str):
+        raise HookFailed(f"expected 'reason', a text, got {type(reason).__name__}")
     return answer["action"], float(score), " ".join(reason.split())[:300]

@@ -9,16 +9,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from .folding import Folded, Word, fold, is_unspaced, plain_term, words_of
 
 FILE = Path(__file__).with_name("lexicon.toml")
-_AGE, _HARMLESS = "{age}", "harmless"
+_AGE = "{age}"
 _ADULT = 18
 _KATAKANA = r"[\u30a1-\u30fa\u30fc]"
 _NUMERAL = "[0-9一二三四五六七八九十百]"
 _MIN_SPLIT = 5
 """Letters of a word that is recognised when a space splits it in two; shorter ones come about by chance."""
+
+
+class Span(NamedTuple):
+    """A term in a text: its name, and from where to where it goes, in words or characters."""
+
+    name: str
+    begin: int
+    end: int
 
 
 class Terms:
@@ -28,7 +37,8 @@ class Terms:
     """
 
     def __init__(self, terms: Iterable[tuple[str, str]], ages: Sequence[str] = ()) -> None:
-        self._ages = {words_of(each)[0] for each in ages if not is_unspaced(each)}
+        spaced = [each for each in ages if not is_unspaced(each)]
+        self._ages = {words_of(each)[0] for each in spaced if " " not in each}
         self._number = (
             f"(?:[1-9]|1[0-7]|{'|'.join(sorted((each for each in ages if is_unspaced(each)), key=len, reverse=True)) or '0'})"
         )
@@ -40,42 +50,44 @@ class Terms:
             if is_unspaced(term):
                 unspaced[name].append(self._pattern(plain_term(term)))
                 continue
-            words = words_of(term)
-            if not words:
-                continue
-            index, first = (self._stems, words[0][:-1]) if words[0].endswith("*") else (self._exact, words[0])
-            index[first].append((name, words[1:]))
-            if len(words) == 1 and len(first) >= _MIN_SPLIT and index is self._exact:
-                self._split[first].add(name)
-        self._unspaced = {name: re.compile("|".join(patterns)) for name, patterns in unspaced.items()}
+            for each in (term, *_with_ages(term, spaced)):
+                self._add(name, words_of(each))
+        self._unspaced = {
+            name: re.compile(f"(?=({'|'.join(sorted(patterns, key=len, reverse=True))}))")
+            for name, patterns in unspaced.items()
+        }
         self._stem_lengths = sorted({len(stem) for stem in self._stems})
 
-    def found(self, text: Folded, without: Terms | None = None) -> set[str]:
-        """Names of the terms in a text. `without`: phrases that are taken out first."""
+    def _add(self, name: str, words: list[str]) -> None:
+        if not words:
+            return
+        index, first = (self._stems, words[0][:-1]) if words[0].endswith("*") else (self._exact, words[0])
+        index[first].append((name, words[1:]))
+        if len(words) == 1 and len(first) >= _MIN_SPLIT and index is self._exact:
+            self._split[first].add(name)
+
+    def found(self, text: Folded, harmless: Terms | None = None) -> set[str]:
+        """Names of the terms in a text. `harmless`: phrases in which no term of the same name counts that is not longer than they are."""
         names: set[str] = set()
         for reading in text.readings:
-            names |= self._in(without.cut(reading) if without is not None else reading)
+            names |= _counting(self._in(reading), harmless._in(reading) if harmless is not None else ())
         for unspaced in text.unspaced:
-            for pattern in without._unspaced.values() if without is not None else ():
-                unspaced = pattern.sub("\n", unspaced)
-            names |= {name for name, pattern in self._unspaced.items() if pattern.search(unspaced)}
+            names |= _counting(self._within(unspaced), harmless._within(unspaced) if harmless is not None else ())
         return names
 
-    def cut(self, reading: Sequence[Word]) -> list[Word]:
-        """The words without those of any term here; an empty word stands where one was."""
-        gone: set[int] = set()
+    def _in(self, reading: Sequence[Word]) -> Iterator[Span]:
+        """Terms among words."""
         for at in range(len(reading)):
-            for _, length in self._at(reading, at):
-                gone.update(range(at, at + length))
-        return [frozenset() if i in gone else word for i, word in enumerate(reading)]
-
-    def _in(self, reading: Sequence[Word]) -> set[str]:
-        names = {name for at in range(len(reading)) for name, _ in self._at(reading, at)}
-        for one, other in pairwise(reading):
+            yield from (Span(name, at, at + length) for name, length in self._at(reading, at))
+        for at, (one, other) in enumerate(pairwise(reading)):
             for left in one:
                 for right in other:
-                    names |= self._split.get(left + right, set())
-        return names
+                    yield from (Span(name, at, at + 2) for name in self._split.get(left + right, ()))
+
+    def _within(self, text: str) -> Iterator[Span]:
+        """Terms of scripts without spaces: at each place the longest of each name."""
+        for name, pattern in self._unspaced.items():
+            yield from (Span(name, *found.span(1)) for found in pattern.finditer(text))
 
     def _at(self, reading: Sequence[Word], at: int) -> Iterator[tuple[str, int]]:
         """Terms that begin with this word: name, and how many words they are."""
@@ -109,10 +121,12 @@ class Terms:
         )
 
     def _pattern(self, term: str) -> str:
-        """A regular expression: no part of a longer number, and, wholly in katakana, no part of a longer word."""
+        """A regular expression: no part of a longer number, and, wholly in katakana or with a Latin letter first, of a longer word."""
         pattern = self._number.join(map(re.escape, term.split(_AGE)))
         if term.startswith(_AGE) or re.match(_NUMERAL, term):
             return f"(?<!{_NUMERAL}){pattern}"
+        if re.match("[a-z]", term):
+            return f"(?<![a-z]){pattern}"
         return f"(?<!{_KATAKANA}){pattern}(?!{_KATAKANA})" if re.fullmatch(f"{_KATAKANA}+", term) else pattern
 
 
@@ -124,7 +138,7 @@ class Lexicon:
         ages = [age for each in told["ages"].values() for age in _terms(each)]
         self.concepts = tuple(told["concepts"])
         self._concepts = Terms(_named(told["concepts"]), ages)
-        self._harmless = Terms(_named({_HARMLESS: told[_HARMLESS]}), ages)
+        self._harmless = Terms(_named(told["harmless"]), ages)
         self._negative: dict[tuple[str, ...], str] = {}
         for concept, languages in told["negative"].items():
             for each in languages.values():
@@ -141,6 +155,26 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The one that this package carries; read once."""
     return Lexicon()
+
+
+def _counting(found: Iterable[Span], harmless: Iterable[Span]) -> set[str]:
+    """Names of what was found and meets no harmless phrase of its name, or is longer than that."""
+    longest: dict[tuple[str, int], int] = {}
+    for name, begin, end in harmless:
+        for at in range(begin, end):
+            longest[name, at] = max(longest.get((name, at), 0), end - begin)
+    return {
+        name
+        for name, begin, end in found
+        if max((longest.get((name, at), 0) for at in range(begin, end)), default=0) < end - begin
+    }
+
+
+def _with_ages(term: str, ages: Sequence[str]) -> Iterator[str]:
+    """A term with ages in words: those of several words, and all where the age and what follows are one word."""
+    if _AGE in term:
+        glued = re.search(r"\{age\}\w", term) is not None
+        yield from (term.replace(_AGE, each) for each in ages if glued or " " in each)
 
 
 def _named(concepts: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..contract.architectures import FACE_SIZE
 from ..contract.errors import InvalidRequest
 from ..contract.tensors import Array
-from ..face.alignment import TEMPLATE, fit_similarity
+from ..face.alignment import TEMPLATE, align_face, fit_similarity
 from ..face.detectors import YuNet
 from ..face.prepare import prepare_face
+from ..face.search import TURNS, find_faces
 from .policy import PolicyError
 
 MAX_NAMES = 100_000
@@ -76,6 +77,7 @@ class ListedFaces:
     def __init__(self, folder: Path, recogniser: Path, distance: float) -> None:
         """Raises `PolicyError` where a photograph has no usable face."""
         self._describe = Recogniser(recogniser)
+        self._detect = YuNet()
         self._distance = distance
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
         if not 1 <= len(paths) <= MAX_FACES:
@@ -84,10 +86,22 @@ class ListedFaces:
             )
         self._known = np.stack([self._read(path) for path in paths])
 
-    def __call__(self, crop: Array) -> tuple[bool, float]:
-        """Whether a face is one of the listed, and how far it is from the nearest: Euclidean, 0 to about 1.5."""
-        nearest = float(np.linalg.norm(self._known - self._describe(crop), axis=1).min())
+    def __call__(self, crop: Array, trusted: bool = True) -> tuple[bool, float]:
+        """Whether a face is one of the listed, and how far it is from the nearest: Euclidean, 0 to about 1.5.
+
+        `trusted`: the crop was aligned by this server. Else its faces are found here, at any size and turn; where none is, the crop
+        counts in all four quarter turns.
+        """
+        views = [crop] if trusted else self._views(crop)
+        nearest = min(float(np.linalg.norm(self._known - self._describe(each), axis=1).min()) for each in views)
         return nearest < self._distance, nearest
+
+    def _views(self, crop: Array) -> list[Array]:
+        pixels = np.ascontiguousarray(np.rint(crop.transpose(1, 2, 0) * 255).astype(np.uint8))
+        faces = find_faces(pixels, self._detect)
+        if faces:
+            return [crop, *(align_face(pixels, face.landmarks) for face in faces)]
+        return [np.ascontiguousarray(np.rot90(crop, turns, axes=(1, 2))) for turns in range(TURNS)]
 
     def _read(self, path: Path) -> NDArray[np.float32]:
         try:

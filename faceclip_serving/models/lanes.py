@@ -85,8 +85,11 @@ class Lanes:
         while (task := self._next(heavy)) is not None:
             try:
                 task.work(task)
-            except Exception:
+            except (
+                BaseException
+            ):  # code of an operator's own may call sys.exit: without this thread nobody is answered any more
                 log.exception("a request could not be answered")
+                self._give_up(task)
             with self._changed:
                 self._working.discard(task)
             del task  # while it waits for the next one, it holds no photograph of the last
@@ -138,7 +141,10 @@ class Lanes:
             queue.remove(task)
             if task.heavy and not queue:
                 del self._heavy[task.tenant]
+        self._give_up(task)
+
+    def _give_up(self, task: Task) -> None:
         try:
             task.give_up()
-        except Exception:
+        except BaseException:
             log.exception("a request could not be answered")

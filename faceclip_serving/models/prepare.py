@@ -84,7 +84,7 @@ def _prepare(
     faces = [prepare_face(photo, i, job.request.face_aligned, detect, look) for i, photo in enumerate(photos)]
     if checks is not None and faces:
         thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
-        job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops))
+        job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops, not job.request.face_aligned))
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]

@@ -37,6 +37,33 @@ def test_a_prompt_is_refused_with_its_code(checks, prompt, faces, code):
     assert decision.record()["concepts"] and prompt not in str(decision.record()) and "sentence" not in decision.record()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "faces"),
+    [(prompt, 0) for prompt in (
+        "一位女性交警在街上", "路口交警", "女性爱好者在图书馆", "女性行为艺术家", "叫做爱丽丝的女人", "姜黄片和茶", "NBA片段",
+        "出口交易大厅", "an athlete at the XXX Olympiad")]
+    + [(prompt, 1) for prompt in (
+        "portrait in the style of David Lynch", "portrait of Gore Vidal", "a woman wearing nothing fancy",
+        "una mujer despidiéndose en la estación", "retrato de un hombre pelado", "林阴道", "a runner with a pedometer",
+        "un tableau pendu à un clou", "un chevalier avec un poignard", "शवासन करती योग शिक्षिका", "Алексей Пенисов у доски")],
+)  # fmt: skip
+def test_a_word_within_another_is_not_meant(checks, prompt, faces):
+    assert [decision.action for decision in checks.prompt(prompt, "", faces)] == ["allow"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [("a teenager in a sports bra", "minor"), ("a child in a training bra", "minor"), ("a child, bikini bottom", "minor"),
+     ("脱衣舞会", "nudity"), ("男女性交", "nudity"), ("和女性做爱", "nudity"), ("裸色口红的裸女", "nudity"), ("看a片", "nudity"),
+     ("nude lipstick, nude woman", "nudity"), ("naked, visible to the naked eye", "nudity"), ("zwölfjährige in Dessous", "minor"),
+     ("फर्श पर लाश", "violence"), ("बारह साल की लड़की ब्रा में", "minor"), ("فتاة عمرها اثنتا عشرة سنة بملابس داخلية", "minor"),
+     ("двенадцатилетняя, голая", "minor"), ("homem pelado", "nudity"), ("a lynched man", "violence")],
+)  # fmt: skip
+def test_a_harmless_phrase_exempts_no_more_than_itself(checks, prompt, code):
+    with pytest.raises(RefusedBy, match=rf"^policy\.{code}: "):
+        checks.prompt(prompt, "", 1)
+
+
 def test_without_a_face_nudity_is_reviewed(checks):
     (decision,) = checks.prompt("a nude marble statue", "", 0)
     assert (decision.action, decision.code, decision.concepts) == ("review", "nudity", ("nudity",))
@@ -71,6 +98,35 @@ def test_names_that_are_listed(tmp_path):
         "allow",
         "allow",
     ]
+
+
+NAMES = "M83\nK3vin Example\nJohn Doe\nHansPeter\nLi Na\nU2\n约翰·多伊\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "listed"),
+    [("a concert of M83", True), ("K3vin Example", True), ("Kevin Example, smiling", True), ("(John:1.2) (Doe:1.2)", True),
+     ("[John:.8] ((Doe: 1.1))", True), ("JohnDoe", True), ("johndoe at work", True), ("John_Doe", True), ("Hans Peter", True),
+     ("U2 live", True), ("Li Na", True), ("约翰多伊的肖像", True), ("(约翰:1.2)(多伊:1.2)", True), ("约翰·多伊", True),
+     ("Lina in a garden", False), ("u turn", False), ("John and Doe", False), ("83 metres", False), ("Kevin, example", True)],
+)  # fmt: skip
+def test_names_are_folded_as_texts_are(tmp_path, prompt, listed):
+    (tmp_path / "names.txt").write_text(NAMES, encoding="utf-8")
+    (tmp_path / "policy.toml").write_text('[listed]\nnames = "names.txt"\n')
+    checks = Checks(read(tmp_path / "policy.toml"), [PROMPT])
+    if listed:
+        with pytest.raises(RefusedBy, match=r"^policy\.name_listed: "):
+            checks.prompt(prompt, "", 0)
+    else:
+        assert [each.action for each in checks.prompt(prompt, "", 0)] == ["allow", "allow"]
+
+
+@pytest.mark.parametrize(("prompt", "code"), [("(na:1.2)(ked:1.2) woman", "nudity"), ("(14:1.2) year old, nude", "minor"),
+                                              ("(age:14), nude", "minor"), ("(裸:1.2)", "nudity"),
+                                              ("(乳:1.2)(头:1.1)", "nudity")])  # fmt: skip
+def test_weights_of_words_hide_nothing(checks, prompt, code):
+    with pytest.raises(RefusedBy, match=rf"^policy\.{code}: "):
+        checks.prompt(prompt, "", 1)
 
 
 @pytest.mark.parametrize(("scores", "action"), [((0.2, 0.49), "allow"), ((0.2, 0.5), "review"), ((0.2, 0.79), "review")])

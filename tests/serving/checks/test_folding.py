@@ -72,12 +72,16 @@ def test_katakana_words_are_whole_words():
     )
 
 
-def test_harmless_phrases_are_taken_out_and_the_rest_is_read():
-    terms, harmless = Terms([("word", "nude"), ("word", "裸")]), Terms([("", "nude lip*"), ("", "裸眼")])
+def test_a_harmless_phrase_exempts_its_own_concept_and_the_rest_is_read():
+    terms, harmless = (
+        Terms([("word", "nude"), ("word", "裸")]),
+        Terms([("word", "nude lip*"), ("word", "裸眼"), ("other", "nude night")]),
+    )
     for text, holds in (
         ("nude lipstick", False),
         ("nude lipstick, nude", True),
         ("nude, lipstick", False),
+        ("nude night", True),  # harmless to another concept
         ("裸眼", False),
         ("裸眼裸", True),
     ):

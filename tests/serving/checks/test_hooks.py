@@ -14,7 +14,7 @@ from faceclip_serving.checks.checks import Checks, RefusedBy
 from faceclip_serving.checks.policy import PolicyError, read
 
 OWN = '''
-import time
+import sys, time
 def allow(question): return {"action": "allow", "score": 0.1}
 def review(question): return {"action": "review", "score": 0.6}
 def refuse(question): return {"action": "refuse", "score": 0.9, "reason": "no " + question["prompt"]}
@@ -23,6 +23,16 @@ def fails(question): raise KeyError("x")
 def nonsense(question): return "yes"
 def other(question): return {"action": "perhaps"}
 def wrong(question): return {"action": "allow", "score": "high"}
+def leaves(question): sys.exit("bad input")
+def interrupts(question): raise KeyboardInterrupt("stop")
+def huge(question): return {"action": "allow", "score": 10**400}
+def endless(question): return {"action": "allow", "score": float("inf")}
+def no_number(question): return {"action": "allow", "score": float("nan")}
+def yes(question): return {"action": "allow", "score": True}
+def long(question): return {"action": 10**5000}
+class Odd(dict):
+    def get(self, *_): raise ValueError("odd")
+def odd(question): return Odd()
 number = 3
 '''  # fmt: skip
 
@@ -45,7 +55,9 @@ def test_a_function_allows_reviews_and_refuses(tmp_path):
 @pytest.mark.parametrize(
     ("name", "why"),
     [("hang", "no answer within 0.3 s"), ("fails", "KeyError: 'x'"), ("nonsense", "expected an object"), ("other", "expected an object"),
-     ("wrong", "expected 'score'")],
+     ("wrong", "expected 'score'"), ("leaves", "SystemExit: bad input"), ("interrupts", "KeyboardInterrupt: stop"),
+     ("huge", "expected 'score'"), ("endless", "expected 'score'"), ("no_number", "expected 'score'"), ("yes", "expected 'score'"),
+     ("long", "ValueError"), ("odd", "ValueError: odd")],
 )  # fmt: skip
 def test_a_function_that_fails_refuses_and_the_operator_hears_why(tmp_path, name, why):
     begun = time.monotonic()
@@ -124,7 +136,19 @@ def test_a_service_gets_texts_and_pictures(tmp_path, service, monkeypatch):
     assert base64.b64decode(third["pictures"][0]).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("answer", [(200, b"[]"), (200, b"no"), (500, b"{}"), (302, b""), (200, b" " * 70_000), (200, None)])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"[]"),
+        (200, b"no"),
+        (500, b"{}"),
+        (302, b""),
+        (200, b" " * 70_000),
+        (200, None),
+        (200, b'{"action": "allow", "score": NaN}'),
+        (200, b'{"action": "allow", "score": 1' + b"0" * 400 + b"}"),
+    ],
+)
 def test_a_service_that_fails_refuses(tmp_path, service, answer):
     service.answer = answer
     with pytest.raises(RefusedBy, match=r"^policy\.unchecked: "):

@@ -13,7 +13,7 @@ from PIL import Image
 from export.paths import ROOT
 from export.recogniser.command import graph_of
 from faceclip_serving.checks.checks import Checks, RefusedBy
-from faceclip_serving.checks.listed import Recogniser
+from faceclip_serving.checks.listed import ListedFaces, Recogniser
 from faceclip_serving.checks.policy import PHOTOGRAPHS, PolicyError, read
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
@@ -60,6 +60,33 @@ def test_a_listed_face_is_refused_and_another_is_not(folder):
         assert [decision.action for decision in raised.value.decisions] == ["allow", "refuse"]
     (decision,) = checks.photographs([], [other])
     assert (decision.check, decision.action) == ("faces", "allow") and decision.score == pytest.approx(far, rel=0.2)
+
+
+@pytest.mark.parametrize("degrees", [30, 90, 180, 200])
+def test_a_caller_who_aligned_is_not_believed(folder, degrees):
+    listed = ListedFaces(folder / "faces", folder / "recogniser.onnx", 0.5)
+    upright = Image.fromarray(np.rint(crop(Image.open(PHOTO).convert("RGB")) * 255).astype(np.uint8).transpose(1, 2, 0))
+    turned = np.asarray(upright.rotate(degrees), np.float32).transpose(2, 0, 1) / 255
+    _, believed = listed(turned)
+    _, found = listed(turned, trusted=False)
+    assert found < 0.7 * believed
+
+
+def test_where_no_face_is_found_each_quarter_turn_counts(folder, monkeypatch):
+    listed = ListedFaces(folder / "faces", folder / "recogniser.onnx", 0.5)
+    monkeypatch.setattr("faceclip_serving.checks.listed.find_faces", lambda pixels, detect: [])
+    lying = np.ascontiguousarray(np.rot90(crop(Image.open(PHOTO).convert("RGB")), axes=(1, 2)))
+    assert listed(lying, trusted=False)[1] < listed(lying)[1] / 2
+
+
+def test_a_request_says_who_aligned_its_photographs(folder):
+    checks = listing(folder)
+    asked = []
+    checks._faces = lambda crop, trusted: (asked.append(trusted), (False, 1.0))[1]
+    blank = np.zeros((3, 448, 448), np.float32)
+    checks.photographs([], [blank])
+    checks.photographs([], [blank], trusted=False)
+    assert asked == [True, False]
 
 
 def test_what_cannot_be_read_ends_the_start(folder, tmp_path):

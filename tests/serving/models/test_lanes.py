@@ -107,6 +107,18 @@ def test_work_that_fails_ends_no_thread(requests):
     requests.until(lambda: sorted(requests.order) == ["good False", "good True"])
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_work_that_leaves_the_thread_is_answered_and_the_thread_goes_on(requests, error):
+    def leave(task):
+        raise error
+
+    for heavy in (True, False):
+        requests.lanes.submit(Task("bad", "", heavy, leave, partial(requests.note, requests.given_up, f"bad {heavy}")))
+        requests.submit(f"good {heavy}", heavy=heavy)
+    requests.until(lambda: len(requests.order) == len(requests.given_up) == 2)
+    assert sorted(requests.given_up) == ["bad False", "bad True"]
+
+
 def test_a_sampler_that_does_not_answer_stops_nothing():
     def lost(places):
         raise RuntimeError("stopping")

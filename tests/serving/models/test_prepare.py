@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.paths import ROOT
 from faceclip_serving.audit.consent import NOT_ASKED, Rule
+from faceclip_serving.checks.checks import Checks
+from faceclip_serving.checks.policy import PROMPT, read
 from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.sdxl import TINY_SDXL
@@ -33,9 +36,11 @@ def prepared(repository):
     folder = repository / "prepare" / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_SDXL.tokens]
 
-    def made(rule=NOT_ASKED, photos=(SQUARE,), **values):
+    def made(rule=NOT_ASKED, photos=(SQUARE,), checks=None, **values):
         told = {"prompt": "x", "face_images": [png(photo) for photo in photos], "face_aligned": True, **values}
-        return json.loads(prepare(TINY_SDXL, tokenizers, YuNet(), "digest", request_tensors(**told), rule=rule)["job"][0])
+        return json.loads(
+            prepare(TINY_SDXL, tokenizers, YuNet(), "digest", request_tensors(**told), checks=checks, rule=rule)["job"][0]
+        )
 
     return made
 
@@ -62,6 +67,19 @@ def test_a_record_without_a_photograph_has_no_effect(prepared, record):
     job = prepared(Rule("require", (KEY.public_key(),)), (), consent=json.dumps(record(adult=False)), face_aligned=False)
     assert job["consent"] == {"mode": "require", "id": None}
     assert any(warning.startswith("consent: it has no effect here") for warning in job["warnings"])
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_check_of_photographs_hears_who_aligned_them(prepared, aligned):
+    class Asked(Checks):
+        def photographs(self, thumbnails, crops, trusted=True):
+            asked.append((len(thumbnails), len(crops), trusted))
+            return []
+
+    asked = []
+    photo = np.asarray(Image.open(ROOT / "examples" / "portrait.png").convert("RGB").resize((448, 448)))
+    prepared(photos=(photo,), checks=Asked(read(), [PROMPT]), face_aligned=aligned)
+    assert asked == [(1, 1, not aligned)]
 
 
 def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(prepared):
