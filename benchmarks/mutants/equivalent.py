@@ -56,6 +56,10 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
             "while self.cache.threshold > 0 and not self.done:",
             "while (self.cache.threshold >= 0) and not self.done:",
         ): "`serves` says no at 0; this spares asking",
+        (
+            "return {b: {name: array.astype(np.float32, copy=False) for name, array in c.items()} for b, c in branches.items()}",
+            "return {b: {name: array.astype(np.float32) for name, array in c.items()} for b, c in branches.items()}",
+        ): "the same numbers, once more",
         ("_REMEMBERED_BATCHES = 4", "_REMEMBERED_BATCHES = 5"): "how many is a choice; which are forgotten first is tested",
     },
     "faceclip_serving/sampling/probe.py": {

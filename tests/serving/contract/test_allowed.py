@@ -133,3 +133,8 @@ def test_a_list_of_another_length_or_none_is_refused(value, got):
         Several(COUNT, 3).read("items", value)
     assert str(refused.value) == f"items: expected a list of 1 to 3, got {got}"
     assert Several(COUNT, 3).read("items", [1, 2]) == [1, 2]
+
+
+def test_what_is_wrong_in_a_list_is_named_by_its_place():
+    with pytest.raises(InvalidRequest, match=r"^items\[1\]: "):
+        Several(COUNT, 3).read("items", [1, 11])

@@ -545,3 +545,11 @@ def test_how_long_one_message_has_been_on_its_way_is_known(lives, clock, fails):
     thread.join(30)
     clock.now += 7.0
     assert lives.longest_s == 0.0, "there is nothing to say"
+
+
+def test_the_active_are_the_same_list_until_something_changes(lives):
+    working(lives, [])
+    first = lives.round()
+    assert lives.round() is first
+    working(lives, [])
+    assert lives.round() is not first

@@ -16,7 +16,7 @@ from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS, FLOW_OPTIONS, make_scheduler
 from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.probe import _factor, probed
+from faceclip_serving.sampling.probe import Schedule, _factor, probed
 from tests.serving.contract.test_parameters import raw
 
 SIDE = {TINY_SDXL.name: 64, NANO.name: 128, TINY_FLUX.name: 64}
@@ -145,3 +145,13 @@ def test_a_scale_is_asked_with_numbers_as_a_picture_has_them():
     seen = []
     assert _factor(lambda sample: seen.append(sample.dtype) or 0.25 * sample) == 0.25
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("where", ["input_scales", "initial_scale", "steps"])
+def test_one_number_that_is_none_makes_a_schedule_unfit(where):
+    whole = Schedule((999.0, 500.0), (1.0, 0.5), 1.0, np.ones((2, 1, 2), np.float32), (False, False))
+    assert whole.finite
+    steps = whole.steps.copy()
+    steps[1, 0, 0] = np.inf
+    spoiled = {"input_scales": (1.0, np.nan), "initial_scale": np.inf, "steps": steps}[where]
+    assert not replace(whole, **{where: spoiled}).finite

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -245,6 +246,20 @@ class TestService:
         while self.in_flight(made) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert self.in_flight(made) == 0
+
+    def test_a_start_that_is_refused_leaves_no_follower(self, service):
+        made = service(Denoiser())
+        refused = self.ask(made, Start(), self.arrays(1, "no place")).get()
+        assert isinstance(refused, Cancelled) and not made._followers
+
+    def test_threads_count_as_alive_only_while_all_are_and_the_sampler_is_not_over(self, service):
+        made = service(Denoiser())
+        assert made.status()["threads_alive"]
+        made._threads = SimpleNamespace(alive=False)
+        assert not made.status()["threads_alive"]
+        made._threads = SimpleNamespace(alive=True)
+        made.lives.stop()
+        assert not made.status()["threads_alive"]
 
     def test_who_follows_what_never_was_is_told_so(self, service):
         refused = self.ask(service(Denoiser()), Follow("unknown")).get()

@@ -163,3 +163,23 @@ def test_whoever_waits_for_a_request_sleeps_until_there_is_one(lives, monkeypatc
     assert looks.count(waiting) == 1 and found.empty()
     place = waiting_in(lives, stage, [])
     assert found.get(timeout=10)[0].place == place
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whoever_fails_in_a_stage_has_left_it_when_the_next_one_is_asked_for(lives, stage):
+    """Its thread says `give_up` of it, and nothing else."""
+    failed = waiting_in(lives, stage, [])
+    lives.next_in(stage)
+    lives.give_up(failed, MemoryError("too large"))
+    assert not lives.end(failed) and lives.in_flight == 1
+    other = waiting_in(lives, stage, [])
+    assert lives.next_in(stage)[0].place == other and lives.in_flight == 1
+
+
+def test_who_waits_for_the_loop_has_done_no_step(lives, clock):
+    place = lives.admit(deadline=3.0).place
+    lives.enter(place, "encode", [].append)
+    request, _ = lives.next_in(State.ENCODING)
+    lives.encoded(request, "work")
+    clock.now = 3.1
+    assert lives.in_flight == 1 and "after 0 steps" in str(lives.why(place))
