@@ -179,8 +179,8 @@ def test_nothing_stays_of_a_request_that_gets_no_place(serve, triton):
 
 
 def test_nothing_stays_of_a_request_that_could_not_be_recorded(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(AuditLog, "_append", lambda *_: 1 / 0)
     recorder = serve.front._recorder
     recorder._log, recorder._references = AuditLog(tmp_path / "audit", KEY), REFERENCES
+    monkeypatch.setattr(AuditLog, "_append", lambda *_: 1 / 0)
     told, alive = serve(made)
     assert "nothing is answered that cannot be recorded" in told[0] and not alive
