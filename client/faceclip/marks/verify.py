@@ -11,7 +11,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -303,46 +303,43 @@ def _mark(image: Image.Image, problem: str, read_mark: Callable[[Pixels], Found 
     return Mark("found", "read from the picture itself", found.mark_id, found.confidence, found.mirrored)
 
 
-# ------------------------------------------------------------------------------------------------------------- end of the file
-def _bytes_behind(file: bytes, image_format: str) -> int:
-    """How many bytes follow the picture's end; 0 where the end is not found."""
-    if image_format == "PNG":
-        position, kind = 8, b""
-        while kind != b"IEND" and position + 12 <= len(file):
-            kind = file[position + 4 : position + 8]
-            position += 12 + int.from_bytes(file[position : position + 4], "big")
-        return max(0, len(file) - position) if kind == b"IEND" else 0
-    if image_format == "WEBP":
-        size = 8 + int.from_bytes(file[4:8], "little")
-        return max(0, len(file) - size - size % 2)
-    position = 2
-    while (marker := _JPEG_MARKER.search(file, position)) is not None:  # segments, which may hold other pictures, are skipped
-        if marker[1] == b"\xd9":
-            return len(file) - marker.end()
-        position = marker.end() + max(int.from_bytes(file[marker.end() : marker.end() + 2], "big"), 2)
-    return 0
-
-
+# ------------------------------------------------------------------------------------------------------------ parts of the file
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 """Not those within coded data."""
+_ENDS = (b"IEND", b"\xd9")
 
 
 def has_many_blocks(file: bytes) -> bool:
     """Whether a PNG, JPEG or WebP file is made of more than `MAX_BLOCKS`, counted by their lengths alone."""
-    count, position = 0, 8
+    return any(before >= MAX_BLOCKS for before, _ in enumerate(_blocks(file)))
+
+
+def _bytes_behind(file: bytes, image_format: str) -> int:
+    """How many bytes follow the picture's end; 0 where the end is not found."""
+    if image_format == "WEBP":
+        size = 8 + int.from_bytes(file[4:8], "little")
+        return max(0, len(file) - size - size % 2)
+    return max(0, len(file) - next((end for kind, end in _blocks(file) if kind in _ENDS), len(file)))
+
+
+def _blocks(file: bytes) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of each chunk of a PNG or WebP, or segment of a JPEG. Pictures within a segment are passed over."""
     if file.startswith(b"\x89PNG"):
-        while count <= MAX_BLOCKS and position + 12 <= len(file):
-            position += 12 + int.from_bytes(file[position : position + 4], "big")
-            count += 1
+        position = 8
+        while position + 12 <= len(file):
+            size, kind = int.from_bytes(file[position : position + 4], "big"), file[position + 4 : position + 8]
+            position += 12 + size
+            yield kind, position
     elif file.startswith(b"RIFF"):
         position = 12
-        while count <= MAX_BLOCKS and position + 8 <= len(file):
-            size = int.from_bytes(file[position + 4 : position + 8], "little")
+        while position + 8 <= len(file):
+            kind, size = file[position : position + 4], int.from_bytes(file[position + 4 : position + 8], "little")
             position += 8 + size + size % 2
-            count += 1
+            yield kind, position
     elif file.startswith(b"\xff\xd8"):
         position = 2
-        while count <= MAX_BLOCKS and (marker := _JPEG_MARKER.search(file, position)) is not None:
-            position = marker.end() + max(int.from_bytes(file[marker.end() : marker.end() + 2], "big"), 2)
-            count += 1
-    return count > MAX_BLOCKS
+        while (marker := _JPEG_MARKER.search(file, position)) is not None:
+            position = marker.end()
+            if marker[1] not in _ENDS:
+                position += max(int.from_bytes(file[position : position + 2], "big"), 2)
+            yield marker[1], position
