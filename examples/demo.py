@@ -27,8 +27,8 @@ from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPError, FaceCLIPOutput, FaceCLIPPipeline
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import NANO
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import NANO
+from faceclip_serving.contract.variants.table import VARIANTS
 from server.probe import server_version
 from server.process import Ports, TritonServer
 from server.signals import interruptible

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PLAN_RUNTIMES
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 
 class Command(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import SAMPLER, model_name
 from faceclip_serving.contract.placements import Placement, placement_of
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 CONFIG = "config.pbtxt"
 

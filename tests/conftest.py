@@ -12,7 +12,7 @@ import torch
 
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from server.process import Ports, TritonServer
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.

@@ -13,7 +13,7 @@ from PIL import Image
 from examples import demo
 from export.checkpoint import committed
 from faceclip import FaceCLIPOutput
-from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
 
 
 def chosen(variant: str, **given: object) -> demo.Demo:

@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
-from faceclip_serving.contract.architectures import FaceViT
+from faceclip_serving.contract.variants.architectures import FaceViT
 
 ADAPTER_TOKENS = 8
 

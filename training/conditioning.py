@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from export.networks.faceclip import FaceCLIPEncoder
 from export.networks.faceclip.face_vit import FaceTransformer
-from faceclip_serving.contract.variant import Tokens
+from faceclip_serving.contract.variants.variant import Tokens
 
 from .adapter import FaceTokens
 from .texts import prompt_ids

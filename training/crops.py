@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faceclip_serving.contract.architectures import FACE_SIZE
+from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.face.alignment import TEMPLATE, fit_similarity
 
 from .world.canvas import Image

@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from faceclip_serving.contract.schedules import make_scheduler
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.sampling.guidance import combine
 
 from . import device

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.networks.faceclip.face_vit import FaceTransformer
-from faceclip_serving.contract.architectures import FaceViT
+from faceclip_serving.contract.variants.architectures import FaceViT
 
 from . import device
 from .dataset import PICTURES, Pictures

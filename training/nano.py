@@ -10,8 +10,8 @@ from torch import nn
 
 from export.networks.faceclip import FaceCLIPEncoder
 from export.networks.faceclip.fuser import FusionLayer
-from faceclip_serving.contract.architectures import SDXLArchitecture
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.architectures import SDXLArchitecture
+from faceclip_serving.contract.variants.sdxl import NANO
 
 assert isinstance(NANO.architecture, SDXLArchitecture)
 ARCHITECTURE = NANO.architecture

@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from faceclip_serving.contract.variant import Tokens
+from faceclip_serving.contract.variants.variant import Tokens
 from faceclip_serving.models.prompts import encode_prompt
 
 from . import device

@@ -22,7 +22,7 @@ from typing import Any
 from export.commandline import add_variant
 from faceclip_serving.contract.names import FINISH, PREPARE, SAMPLER, UNARY
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from ..measure.report import emit, say
 from ..measure.running import PLAIN

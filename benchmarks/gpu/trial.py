@@ -29,7 +29,7 @@ from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import CACHE_SUFFIX, ONNX_FILE, ORT_CPU, PLAN_FILE, Execution, placement_of
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models import trt_component
 from faceclip_serving.models.trt_component import TrtComponent
 from faceclip_serving.sampling.tiling import tiled

@@ -36,8 +36,8 @@ from export.paths import onnx_folder
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import TENSORRT, TRT_RTX, Placement, Runtime, placement_of, placements
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, installed
 
 from ..measure.own_process import run_module

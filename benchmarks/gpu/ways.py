@@ -22,8 +22,8 @@ from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA
 from faceclip_serving.contract.tensors import Array, Signature
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure import gpu
 from ..measure.timing import seconds_of

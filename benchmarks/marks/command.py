@@ -23,8 +23,8 @@ from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.numbers import finite, seconds_or_none
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.photos import encode_picture
 from faceclip_serving.marking import watermark
 from faceclip_serving.marking.authority import SELF_MADE, make

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement, Runtime
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from .sweep import Point
 

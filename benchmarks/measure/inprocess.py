@@ -19,7 +19,7 @@ from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, DENOISER, FACE_E
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.tensors import Array, bytes_tensor
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.components import Components

@@ -26,12 +26,12 @@ from export.checkpoint.read import load_part
 from export.checkpoint.seeded import fill_seeded
 from export.networks.faceclip.encoder import FaceCLIPEncoder
 from export.networks.faceclip.face_t5 import FaceT5Encoder
-from faceclip_serving.contract.architectures import FACE_SIZE, FluxArchitecture, SDXLArchitecture
-from faceclip_serving.contract.flux import DISTILLED_GUIDANCE
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.architectures import FACE_SIZE, FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.variants.flux import DISTILLED_GUIDANCE
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer

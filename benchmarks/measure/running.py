@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from server.defaults import START_TIMEOUT_S, Ports
 from server.health import HealthError, ask_health
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, placement_of
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 _AXES = ("placement", "size", "steps", "images")
 """The slowest to change first: a server serves one placement."""

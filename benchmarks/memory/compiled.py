@@ -27,14 +27,14 @@ from export.engine.record import LOG, Purpose
 from export.engine.shapes import Sizes, engine_bounds, parse_size, shape_ranges
 from export.forecast.compiled import Build, keep
 from export.paths import onnx_folder
-from faceclip_serving.contract.architectures import FluxArchitecture
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Bounds
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.architectures import FluxArchitecture
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.report import emit, say
 from ..measure.table import table

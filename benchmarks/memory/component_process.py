@@ -19,7 +19,7 @@ from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import RUNTIMES
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from ..measure import gpu
 from ..measure.host_memory import forget_peak, memory_bytes

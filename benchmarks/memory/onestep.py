@@ -15,7 +15,7 @@ from typing import Any
 from export.commandline import add_variant
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ONNX_FILE, RUNTIMES
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from ..measure.floor import component_sizes
 from ..measure.report import THREADS, emit

@@ -18,8 +18,8 @@ from export.commandline import add_checkpoint, add_placement, add_variant
 from export.paths import onnx_folder
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ONNX_FILE, Placement, placement_of
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure import gpu, host_memory
 from ..measure.example import PHOTO, PROMPT

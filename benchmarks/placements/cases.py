@@ -16,7 +16,7 @@ import numpy as np
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement, placements
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, picture_psnr_db

@@ -15,7 +15,7 @@ from typing import Any
 
 from export.commandline import add_placement
 from faceclip_serving.contract.placements import PlacementError, placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from ..measure.report import emit, say
 from ..measure.table import table

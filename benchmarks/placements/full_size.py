@@ -20,8 +20,8 @@ from export.commandline import add_placement
 from export.paths import ASSETS, BUILD
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import Placement, placement_of
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.report import emit, say

@@ -14,7 +14,7 @@ from typing import Any
 
 from export.outputs import filling
 from faceclip_serving.contract.numbers import finite
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from ..measure.report import emit
 from .sweeps import NAMES

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checkpoint.committed import weights_folder
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from training.weights import ADAPTER, JOINT, TEXT_ONLY, available_peers
 
 from ..measure.drawing import save

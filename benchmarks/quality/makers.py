@@ -20,7 +20,7 @@ from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from training.autoencoder import decode_pictures
 from training.conditioning import Faces
 from training.crops import encoder_view

@@ -14,8 +14,8 @@ from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import FACE_ENCODER, PREPARE, TEXT_ENCODER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import decoded, picture_psnr_db

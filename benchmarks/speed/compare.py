@@ -22,8 +22,8 @@ from export.commandline import add_checkpoint, add_placement, add_variant
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement, placement_of
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure import gpu, host_memory
 from ..measure.pictures import decoded, picture_psnr_db

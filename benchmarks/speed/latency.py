@@ -25,8 +25,8 @@ from export.paths import onnx_folder
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import Placement, placement_of
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure import gpu, host_memory
 from ..measure.chart import Bar, bar_chart, save_figure

@@ -11,8 +11,8 @@ from typing import Any
 from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.report import emit

@@ -14,7 +14,7 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import PREPARE
 from faceclip_serving.contract.placements import ORT_CUDA, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.models.tensorrt_package import use
 
 from ..measure.example import PROMPT

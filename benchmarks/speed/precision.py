@@ -20,8 +20,8 @@ from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.pictures import Picture, decoded, picture_psnr_db
 from ..measure.report import emit, say

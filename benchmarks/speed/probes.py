@@ -15,8 +15,8 @@ import numpy as np
 
 from export.commandline import add_variant
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from server.defaults import Ports
 from server.direct import open_url
 from server.health import ask_health

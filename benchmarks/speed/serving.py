@@ -27,8 +27,8 @@ from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from server.metrics import read_metrics
 
 from ..measure.pictures import decoded, picture_psnr_db

@@ -12,8 +12,8 @@ import psutil
 
 from export.commandline import add_variant
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO
 from ..measure.report import emit, say

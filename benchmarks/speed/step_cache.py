@@ -16,8 +16,8 @@ from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.numbers import finite
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, decoded, picture_psnr_db

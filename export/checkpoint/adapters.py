@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from .deferred import Fetch, defer, fetch_of, is_deferred, placeholder
 from .lora import DOWN, MAGNITUDE, UP, Contents, Layer, Lora, LoraError, factor_of, read, some

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..paths import WEIGHTS
 from .errors import CheckpointError

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.variant import Tokens, Variant
+from faceclip_serving.contract.variants.variant import Tokens, Variant
 
 from ..paths import ASSETS, CHECKPOINT
 from .committed import own_folder

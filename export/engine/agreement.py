@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.placements import Execution
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.models.trt_component import TrtComponent
 
 from ..onnx.example_inputs import example_inputs

@@ -33,8 +33,8 @@ from faceclip_serving.contract.placements import (
     placements,
 )
 from faceclip_serving.contract.tensors import Bounds
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.models.tensorrt_package import PackageError, find_card, use
 
 from ..checkpoint.digests import sha256

@@ -20,7 +20,7 @@ from typing import Any
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, placement_of
 from faceclip_serving.contract.tensors import Bounds
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 from .build import add_selection, purpose_of, selected, this_machine
 from .errors import EngineError

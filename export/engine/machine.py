@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from faceclip_serving.contract.placements import CUDA_PROVIDER, Execution, Placement, Runtime, placement_of
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, use
 
 from ..commandline import add_placement, add_runtime, add_variant

@@ -15,7 +15,7 @@ from typing import Any
 
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TENSORRT, Execution, Placement
 from faceclip_serving.contract.tensors import Range
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.digests import sha256
 from .errors import EngineError

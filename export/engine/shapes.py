@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from .errors import EngineError
 

@@ -13,8 +13,8 @@ from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.models.trt_component import TrtComponent
 
 from ..onnx.draw import SMALLEST_PSNR_DB, draw, psnr_db

@@ -17,8 +17,8 @@ from pathlib import Path
 from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.names import CANCEL, COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, UNARY, VAE_DECODER
 from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..commandline import add_components, add_placement, add_runtime, add_variant
 from ..engine.errors import EngineError

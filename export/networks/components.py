@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.adapters import Part, adapters, fuse
 from ..checkpoint.deferred import is_large, on_demand

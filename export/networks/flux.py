@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving.contract.architectures import FACE_SIZE, FluxArchitecture
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.architectures import FACE_SIZE, FluxArchitecture
+from faceclip_serving.contract.variants.variant import Variant
 
 from .faceclip.face_t5 import FaceT5Encoder, face_features
 from .vae import VAEDecoder

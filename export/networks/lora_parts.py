@@ -11,8 +11,8 @@ from typing import Any
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from torch import nn
 
-from faceclip_serving.contract.architectures import FluxArchitecture, SDXLArchitecture
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.architectures import FluxArchitecture, SDXLArchitecture
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.adapters import Family, Part, Place
 from .faceclip.face_t5_pooled import PooledText

@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from faceclip_serving.contract.architectures import FACE_SIZE, SDXLArchitecture
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.architectures import FACE_SIZE, SDXLArchitecture
+from faceclip_serving.contract.variants.variant import Variant
 
 from .faceclip.encoder import FaceCLIPEncoder, face_encoders_equal
 from .resampling import replace_upsampling

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import placement_of
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.tokenizers import TOKENIZERS
 from ..commandline import add_checkpoint, add_placement, add_variant

@@ -17,7 +17,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import parse_request, request_tensors
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.sampling.guidance import IDENTITY, UNCONDITIONAL
 
 from .example_inputs import example_inputs

@@ -13,7 +13,7 @@ import numpy as np
 
 from faceclip_serving.contract.components import ALIGNED_FACES, FACE_INDEX
 from faceclip_serving.contract.tensors import Array, Signature, Tensor
-from faceclip_serving.contract.variant import Tokens, Variant
+from faceclip_serving.contract.variants.variant import Tokens, Variant
 
 Sizes = Mapping[str, int]
 """Named axis -> size."""

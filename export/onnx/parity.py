@@ -19,7 +19,7 @@ from torch import nn
 from faceclip_serving.contract.components import multiples
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.deferred import on_demand
 from .errors import ParityError

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.digests import sha256
 from ..checkpoint.tokenizers import TOKENIZERS, tokenizer_folders, write_tokenizers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.placements import ONNX_FILE, Placement, placements
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 if TYPE_CHECKING:
     from ..checkpoint.lora import Lora

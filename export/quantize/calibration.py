@@ -15,7 +15,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer

@@ -17,8 +17,8 @@ from pathlib import Path
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..commandline import add_components, add_variant
 from ..onnx.draw import SMALLEST_PSNR_DB, Open, Run, psnr_db

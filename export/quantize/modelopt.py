@@ -31,8 +31,8 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..commandline import add_components, add_variant
 from ..onnx.draw import Run, psnr_db

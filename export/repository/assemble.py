@@ -29,8 +29,8 @@ from faceclip_serving.contract.placements import (
     placement_of,
 )
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT
 from faceclip_serving.contract.placements import Placement
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.tokenizers import TOKENIZERS

@@ -13,8 +13,8 @@ from pathlib import Path
 from faceclip_serving.contract.allowed import JsonObject
 from faceclip_serving.contract.parameters import FACE_IMAGES, PARAMETERS, PREVIEW, Default, Parameter
 from faceclip_serving.contract.tensors import DType
-from faceclip_serving.contract.variant import Variant
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..paths import MODEL_REPOSITORY, ROOT
 

@@ -15,10 +15,10 @@ from faceclip_serving.contract.models import ensemble_steps, models
 from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT, ENSEMBLE, SAMPLER, STREAM, UNARY, model_name
 from faceclip_serving.contract.parameters import interface
 from faceclip_serving.contract.placements import CPU, Placement
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import SETTINGS
 from faceclip_serving.contract.tensors import Tensor
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.variant import Variant
 
 from ..paths import MODEL_REPOSITORY
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..contract.architectures import FACE_SIZE
 from ..contract.errors import InvalidRequest
 from ..contract.tensors import Array
+from ..contract.variants.architectures import FACE_SIZE
 from ..face.alignment import TEMPLATE, align_face, fit_similarity
 from ..face.detectors import YuNet
 from ..face.prepare import prepare_face

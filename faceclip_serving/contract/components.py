@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .architectures import FACE_SIZE
 from .names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from .tensors import Bounds, DType, Range, Signature, Tensor
-from .variant import Variant
+from .variants.architectures import FACE_SIZE
+from .variants.variant import Variant
 
 ALIGNED_FACES = Tensor(
     "aligned_faces", DType.FP32, ("faces", 3, FACE_SIZE, FACE_SIZE), "aligned RGB crop in [0, 1]; zeros: no face"

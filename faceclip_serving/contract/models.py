@@ -21,7 +21,7 @@ from .names import (
 )
 from .parameters import PARAMETERS, PREVIEW
 from .tensors import DType, Signature, Tensor
-from .variant import Variant
+from .variants.variant import Variant
 
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
 CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)

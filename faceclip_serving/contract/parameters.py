@@ -18,7 +18,7 @@ from .consent import ConsentRecord
 from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
 from .tensors import DType, Tensor
-from .variant import Variant
+from .variants.variant import Variant
 
 MAX_SEED = 2**63 - 1
 RANDOM_SEEDS = 2**52

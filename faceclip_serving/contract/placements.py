@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from .architectures import FluxArchitecture, SDXLArchitecture
 from .errors import UserError
 from .names import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, SAMPLER, model_name
-from .variant import Variant
+from .variants.architectures import FluxArchitecture, SDXLArchitecture
+from .variants.variant import Variant
 
 ONNX_FILE = "model.onnx"
 PLAN_FILE = "model.plan"

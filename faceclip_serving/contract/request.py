@@ -13,7 +13,7 @@ from .allowed import nearest
 from .errors import InvalidRequest
 from .parameters import FACE_IMAGES, PARAMETERS, PREVIEW, SCALARS, Default, GenerationRequest, Need, Parameter
 from .tensors import Array, DType, TensorError, bytes_tensor
-from .variant import Variant
+from .variants.variant import Variant
 
 INTERVALS = (("guidance_start", "guidance_end"), ("id_start", "id_end"))
 

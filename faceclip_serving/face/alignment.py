@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract.architectures import FACE_SIZE
+from ..contract.variants.architectures import FACE_SIZE
 from .photos import Pixels
 
 Points = NDArray[np.float64]

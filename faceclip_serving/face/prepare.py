@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..contract.architectures import FACE_SIZE
 from ..contract.errors import InvalidRequest
+from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, Similarity, align_face, apply, as_planes
 from .detectors import Detector, Face
 from .judgement import (

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from ..contract.architectures import FACE_SIZE
+from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, Points, Similarity, apply, fit_similarity, invert, resample, scale_of
 from .detectors import Box, Detector, Face
 from .photos import Pixels

@@ -27,8 +27,8 @@ from ..contract.placements import Placement, placement_of
 from ..contract.request import check_names
 from ..contract.settings import Settings, resolve
 from ..contract.tensors import Array, Signature, Tensor
-from ..contract.variant import Variant
-from ..contract.variants import VARIANTS
+from ..contract.variants.table import VARIANTS
+from ..contract.variants.variant import Variant
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from ..contract.components import bounds, components, usual_sizes
 from ..contract.names import COMPONENTS, ENCODERS, VAE_DECODER
 from ..contract.placements import Placement
 from ..contract.tensors import Array
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from ..sampling.networks import Networks, Run
 from ..sampling.tiling import tiled
 from .encoding_cache import EncodingCache, Forgetting

@@ -17,7 +17,7 @@ from ..contract.job import Job
 from ..contract.placements import Placement
 from ..contract.request import to_wire
 from ..contract.tensors import Array, json_tensor
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from ..face.photos import encode_picture
 from ..marking.marker import Marked, Marker, Pixels
 from .audit import FOR_AUDIT, outputs

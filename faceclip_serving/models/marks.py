@@ -18,7 +18,7 @@ from ..contract.models import PICTURE, VERIFIED
 from ..contract.request import picture_file
 from ..contract.settings import Settings
 from ..contract.tensors import Array, json_tensor
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from ..marking.marker import Marker
 from ..marking.verify import UnreadablePicture
 from ..marking.verify import verify as verify_file

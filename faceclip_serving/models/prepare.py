@@ -13,13 +13,13 @@ from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
 from ..checks.checks import Checks
-from ..contract.architectures import FACE_SIZE
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job, Rows
 from ..contract.parameters import GenerationRequest, Need
 from ..contract.request import parse_request, reference_photos, warn_of_idle
 from ..contract.tensors import Array
-from ..contract.variant import Variant
+from ..contract.variants.architectures import FACE_SIZE
+from ..contract.variants.variant import Variant
 from ..face.detectors import Detector
 from ..face.photos import Pixels
 from ..face.prepare import PreparedFace, prepare_face

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..contract.tensors import Array
-from ..contract.variant import Tokens
+from ..contract.variants.variant import Tokens
 
 _OTHER_TOOLS = re.compile(r"\([^()]+:\s*-?\d*\.?\d+\s*\)|\({2,}[^()]+\){2,}|\[[^\[\]]+\]|<\w+:[^<>]+>|\bBREAK\b")
 """What other tools read as weights, alternatives, networks to load and ends of a chunk: (red:1.3), ((red)), [red], <lora:x:1>, BREAK."""

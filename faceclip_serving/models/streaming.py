@@ -15,7 +15,7 @@ from ..contract.names import FINISH, PREPARE, SAMPLER
 from ..contract.operations import Follow, Start
 from ..contract.request import to_wire
 from ..contract.tensors import Array, json_tensor
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from ..face.photos import encode_picture
 from ..marking.marker import Marker, Pixels
 from ..sampling.previews import preview

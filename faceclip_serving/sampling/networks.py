@@ -13,7 +13,7 @@ from typing import Any
 from ..contract.components import components
 from ..contract.names import ENCODERS, VAE_DECODER
 from ..contract.tensors import Array
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from .life import Lives
 from .loop import Finished, Usage, Work
 from .requests import Request, State

@@ -19,7 +19,7 @@ import torch
 
 from ..contract.job import Job
 from ..contract.tensors import Array
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, weighted_sum, with_guidance
 from .probe import Schedule
 from .schedule import start_schedule

@@ -13,7 +13,7 @@ import numpy as np
 from ..contract.errors import InvalidRequest
 from ..contract.parameters import GenerationRequest
 from ..contract.schedules import make_scheduler
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from .probe import Schedule, probed
 
 

@@ -36,7 +36,7 @@ from ..contract.operations import (
 )
 from ..contract.settings import Settings
 from ..contract.tensors import Array, json_tensor
-from ..contract.variant import Variant
+from ..contract.variants.variant import Variant
 from ..face.references import odd_ones_out
 from .life import Lives
 from .loop import StepLoop, Stepped, Work

@@ -10,7 +10,7 @@ from export.onnx import export as to_onnx
 from export.onnx.record import METADATA
 from export.onnx.wanted import Export
 from export.paths import onnx_folder
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,11 +13,11 @@ from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
-from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import Range
+from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from tests.export.micro import MICRO
 
 

@@ -25,7 +25,7 @@ from benchmarks.speed.precision import drawn
 from export.forecast.cost import Cost
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU, GPU_ORT, placement_of
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 
 WORK = Cost(
     flops=1000,

@@ -25,11 +25,11 @@ from export.onnx.errors import ParityError
 from export.onnx.wanted import Export
 from export.paths import WEIGHTS
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models import tensorrt_package
 from faceclip_serving.models.tensorrt_package import Card
 

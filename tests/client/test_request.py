@@ -13,7 +13,7 @@ from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text,
 from faceclip.wire import IMAGE_ENCODING
 from faceclip_serving.contract.parameters import PARAMETERS, interface
 from faceclip_serving.contract.request import parse_request, reference_photos
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS if tensor.name != IMAGE_ENCODING}
 

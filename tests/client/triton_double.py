@@ -34,8 +34,8 @@ from faceclip_serving.contract.names import CANCEL, STREAM, VERIFY
 from faceclip_serving.contract.parameters import PREVIEW, GenerationRequest
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request, reference_photos
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.marking.authority import make
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.marks import marker_of, verify

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.placements.cases import CASES, Served, all_served, cancels, refuses_larger, require_alike
 from faceclip.status import server_status
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.variant import Variant
+from faceclip_serving.contract.variants.variant import Variant
 
 
 def pytest_generate_tests(metafunc):

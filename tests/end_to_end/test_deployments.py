@@ -17,11 +17,11 @@ from export.repository.deployments import DeploymentError, check_name, install, 
 from export.repository.from_nothing import build_repository
 from faceclip import FaceCLIPPipeline
 from faceclip.status import server_status
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.names import CANCEL, ENSEMBLE, SAMPLER, STREAM, UNARY, model_name
 from faceclip_serving.contract.operations import Status
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from server.control import ControlError, ask, drain, resume
 from server.models import model_processes
 from server.probe import deployments

@@ -11,7 +11,7 @@ from benchmarks.measure.example import PHOTO
 from benchmarks.measure.oracle import load_oracle
 from benchmarks.measure.pictures import picture_psnr_db
 from benchmarks.quality.parity import parity_of
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 
 def pixels(result, i=0):

@@ -1,6 +1,6 @@
 """FLUX's placements, see `placed`."""
 
-from faceclip_serving.contract.flux import TINY_FLUX
+from faceclip_serving.contract.variants.flux import TINY_FLUX
 
 from .placed import Placements, pytest_generate_tests
 

@@ -1,6 +1,6 @@
 """SDXL's placements, see `placed`."""
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 from .placed import Placements, pytest_generate_tests
 

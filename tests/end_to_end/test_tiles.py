@@ -16,8 +16,8 @@ from export.repository.render import render
 from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.names import SAMPLER, VAE_DECODER
 from faceclip_serving.contract.placements import CPU, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import Range, bytes_tensor
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from server.process import Ports, TritonServer
 
 SAME_DB = 60

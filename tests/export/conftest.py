@@ -9,7 +9,7 @@ from export.onnx.export import export_component
 from export.onnx.wanted import Export
 from export.paths import onnx_folder
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 from .micro import MICRO
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 _tiny = TINY_SDXL.architecture
 

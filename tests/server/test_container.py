@@ -24,7 +24,7 @@ from export.onnx.wanted import emulated
 from export.paths import onnx_folder
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import placement_of
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from server.process import Ports
 
 from .image import ROOT, SERVER_WHEEL, Image, closure, interpreter

@@ -24,7 +24,7 @@ from export.repository.render import render
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, ENSEMBLE, SAMPLER, UNARY
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S
 from server.probe import probe
 from server.process import EXIT_TIMEOUT_S, STOP_TIMEOUT_S, Ports, TritonServer

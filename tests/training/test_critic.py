@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from training import nano
 from training.autoencoder import Latents, decoder_stage, encode_all
 from training.critic import critic_stage

@@ -18,7 +18,7 @@ from benchmarks.quality.world import Cases, Shots, shoot
 from export.checkpoint.committed import own_folder
 from export.checkpoint.read import load_part
 from export.networks.faceclip.encoder import FaceCLIPEncoder
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from training import nano
 from training.autoencoder import decode_pictures, encode_all
 from training.conditioning import Faces

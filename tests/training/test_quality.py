@@ -26,7 +26,7 @@ from benchmarks.quality.sweeps import NAMES, SWEEPS, mean_and_error, spread
 from benchmarks.quality.world import Cases, World, make_world
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from training.diffusion import Guidance
 from training.judges import ATTRIBUTES
 from training.weights import ADAPTER, JOINT, TEXT_ONLY

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from training import nano
 from training.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.dataset import PICTURES, Pictures, build

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceclip_serving.contract.sdxl import NANO
+from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.sampling.tiling import decode_tiled, spans
 from training.weights import read_vae
 from training.world.people import sample_identity, sample_scene

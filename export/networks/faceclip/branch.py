@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.contract import architectures
-from faceclip_serving.contract.variant import Tokens
+from faceclip_serving.contract.variants import architectures
+from faceclip_serving.contract.variants.variant import Tokens
 
 from .deformable import DeformableLayer
 from .face_vit import FaceTransformer

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.contract import architectures
-from faceclip_serving.contract.variant import Tokens
+from faceclip_serving.contract.variants import architectures
+from faceclip_serving.contract.variants.variant import Tokens
 
 from ...checkpoint.deferred import values
 from .attention import unit_length

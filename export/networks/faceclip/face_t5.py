@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving.contract import architectures
+from faceclip_serving.contract.variants import architectures
 
 from .attention import unit_length
 from .face_t5_pooled import PooledText

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from faceclip_serving.contract import architectures
+from faceclip_serving.contract.variants import architectures
 
 from .attention import attend
 from .text_tower import ACTIVATIONS, MASKED

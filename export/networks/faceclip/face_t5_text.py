@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faceclip_serving.contract import architectures
+from faceclip_serving.contract.variants import architectures
 
 from .attention import merge_heads, softmax_fp32, split_heads
 

@@ -23,7 +23,7 @@ from export.onnx.wanted import Export, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
 
 

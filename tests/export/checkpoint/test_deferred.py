@@ -33,9 +33,9 @@ from export.onnx.errors import ExportError, GraphError
 from export.onnx.export import export_component
 from export.onnx.graph import WEIGHTS_FILE, defer_weights
 from export.onnx.wanted import Export
-from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.flux import FLUX
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from tests.export.micro import MICRO
 
 

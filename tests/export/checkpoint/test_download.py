@@ -18,7 +18,7 @@ from export.__main__ import main
 from export.checkpoint import download as downloading
 from export.checkpoint.download import DownloadError, LicenseNotAcceptedError, download, fetch_from_hub
 from export.checkpoint.parts import MIT, NEEDED, OPTIONAL, PARTS, Digest, Part
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 CONTENT = b"a detector, say"
 FILE = "detector.onnx"

@@ -22,8 +22,8 @@ from export.onnx.export import export_component
 from export.onnx.wanted import Export
 from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 from tests.export.checkpoint.kohya_names import kohya_name
 from tests.export.micro import MICRO
 

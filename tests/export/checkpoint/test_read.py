@@ -18,8 +18,8 @@ from export.checkpoint.errors import CheckpointError
 from export.checkpoint.read import load_part, readable_file
 from export.checkpoint.seeded import fill_seeded
 from export.networks.faceclip import FaceCLIPEncoder
-from faceclip_serving.contract.architectures import Fuser, TextTower
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.architectures import Fuser, TextTower
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 
 def network() -> nn.Module:

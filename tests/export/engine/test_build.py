@@ -19,7 +19,7 @@ from export.onnx import parity
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import FACE_ENCODER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.models.tensorrt_package import find_card, use
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,8 +17,8 @@ from export.quantize.modelopt import MODES, SMALLEST_SHARE, excluded_nodes
 from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.sdxl import SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 NOT_TOLD = "N/A due to dynamic shapes"
 

@@ -21,8 +21,8 @@ from export.onnx.integer_weights import quantize
 from export.onnx.wanted import WEIGHT_BITS
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 from ..micro import MICRO
 

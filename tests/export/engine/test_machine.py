@@ -11,7 +11,7 @@ from benchmarks.gpu.verify import capabilities
 from export.__main__ import main
 from export.engine.machine import SERIES
 from faceclip_serving.contract.placements import TRT_RTX, placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 RTX_4060 = "NVIDIA GeForce RTX 4060, 8.9, 580.95.05, 8188, 7900"
 with_rtx = pytest.mark.skipif(find_spec(TRT_RTX.package) is None, reason=f"{TRT_RTX.package} is not on this platform")

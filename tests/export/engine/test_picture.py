@@ -13,7 +13,7 @@ from export.onnx.draw import draw, psnr_db
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 
 def opener(folder, spoil=lambda component, outputs: outputs):

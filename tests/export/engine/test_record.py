@@ -23,8 +23,8 @@ from export.engine.record import (
 from export.engine.shapes import ALL_SIZES, Sizes, bounds_document
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import PLAN_FILE, placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")
 PURPOSE = Purpose(SDXL, placements(SDXL)["24gb"].on("tensorrt"), DENOISER)

@@ -18,8 +18,8 @@ from export.engine.shapes import shape_ranges
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.tensors import DType
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.tensorrt_package import use
 
 from ..micro import MICRO

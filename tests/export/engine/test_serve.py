@@ -12,7 +12,7 @@ from export.engine.record import Machine, Measured, Purpose, Recipe, Record, che
 from export.engine.shapes import ALL_SIZES, Sizes, bounds_document
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.tensorrt_package import PackageError, use
 
 PLACEMENT = placements(TINY_SDXL)["8gb"]

@@ -19,9 +19,9 @@ from export.engine.shapes import (
 from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import Range
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 

@@ -9,8 +9,8 @@ from export.onnx import parity
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 SIGNATURE = components(TINY_SDXL)[FACE_ENCODER]
 LIMITS = engine_bounds(TINY_SDXL, FACE_ENCODER, 8)

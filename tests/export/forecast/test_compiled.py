@@ -9,7 +9,7 @@ from export.forecast import compiled
 from export.forecast.compiled import Build, figures, keep, read
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 SIDES = {"latent_height": 144, "latent_width": 144}
 TWO = Build(

@@ -11,10 +11,10 @@ from export.forecast.forecast import predict, refusal
 from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
 from export.onnx.wanted import WEIGHT_BITS
-from faceclip_serving.contract.flux import FLUX
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
-from faceclip_serving.contract.sdxl import SDXL
+from faceclip_serving.contract.variants.flux import FLUX
+from faceclip_serving.contract.variants.sdxl import SDXL
 
 NOWHERE = Path("no-such-folder")
 CARDS = [name for name, placement in placements(SDXL).items() if placement.gpu_bytes is not None]

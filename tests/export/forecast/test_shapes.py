@@ -11,7 +11,7 @@ from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, VAE_DECODER
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from tests.benchmarks.graphs import chain
 
 NOWHERE = Path("nowhere")

@@ -15,8 +15,8 @@ from export.onnx.wanted import PRECISIONS
 from export.quantize.modelopt import MODES
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
-from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 from tests.export.micro import MICRO
 
 SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 9, "latent_width": 14}

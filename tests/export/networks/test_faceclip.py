@@ -22,8 +22,8 @@ from export.checkpoint.seeded import fill_seeded
 from export.networks.faceclip import FaceCLIPEncoder, face_encoders_equal
 from export.networks.faceclip.attention import softmax_fp32, unit_length
 from export.networks.faceclip.deformable import DeformableLayer
-from faceclip_serving.contract.architectures import FACE_SIZE, FaceViT, Fuser, SDXLArchitecture
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.architectures import FACE_SIZE, FaceViT, Fuser, SDXLArchitecture
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from tests.export.inputs import seeded_input
 
 DATA = Path(__file__).parents[2] / "data"

@@ -23,8 +23,8 @@ from export.networks.faceclip.attention import unit_length
 from export.networks.faceclip.face_t5 import FaceT5, FaceT5Encoder, PatchLayer
 from export.networks.faceclip.face_t5_pooled import PooledText
 from export.networks.faceclip.face_t5_text import T5Encoder
-from faceclip_serving.contract.architectures import FACE_SIZE, T5Tower, TextTower
-from faceclip_serving.contract.flux import FLUX, TINY_FLUX
+from faceclip_serving.contract.variants.architectures import FACE_SIZE, T5Tower, TextTower
+from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 from tests.export.inputs import seeded_input
 
 from .test_faceclip import PATCHES, published_shapes

@@ -17,11 +17,11 @@ from export.onnx.example_inputs import example_inputs
 from export.onnx.export import export_component
 from export.onnx.precision import HalfArithmetic, to_half
 from export.onnx.wanted import Export
-from faceclip_serving.contract.architectures import FluxArchitecture
 from faceclip_serving.contract.components import bounds, components
-from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.tensors import TensorError
+from faceclip_serving.contract.variants.architectures import FluxArchitecture
+from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 
 SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14}
 

@@ -14,8 +14,8 @@ from export.networks.components import build
 from export.networks.faceclip.face_t5 import FaceT5Encoder
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
-from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 
 FACES = "encoder_2.face_encoder."
 

@@ -27,12 +27,12 @@ from export.onnx.graph import WEIGHTS_FILE, conform, verify_file
 from export.onnx.record import METADATA, read_metadata
 from export.onnx.wanted import Export
 from export.paths import ROOT
-from faceclip_serving.contract.architectures import SDXLArchitecture
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
+from faceclip_serving.contract.variants.architectures import SDXLArchitecture
+from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
 from tests.benchmarks.graphs import model, value
 from tests.export.micro import MICRO
 

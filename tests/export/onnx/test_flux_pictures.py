@@ -22,12 +22,12 @@ from export.onnx.parity import torch_run
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
+from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare

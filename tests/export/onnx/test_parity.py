@@ -13,8 +13,8 @@ from export.onnx.wanted import traced_bounds
 from faceclip_serving.contract.components import bounds, components, multiples
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models.onnx_component import OnnxComponent
 
 SIGNATURES = components(TINY_SDXL)

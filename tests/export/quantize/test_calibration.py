@@ -18,7 +18,7 @@ from export.quantize.sitting import Sitting
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 SITTING = Sitting(prompts=("a red coat", "a library"), steps=3, size=(64, 96))
 

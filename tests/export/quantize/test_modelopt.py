@@ -23,11 +23,11 @@ from export.onnx.wanted import Export
 from export.quantize import calibration
 from export.quantize import modelopt as quantize
 from export.quantize.sitting import Sitting
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
-from faceclip_serving.contract.sdxl import TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 SITTING = Sitting(prompts=("a red coat",), steps=2, size=(64, 64))
 RULES = Quantization((), {"int8": 25.0, "fp8": 30.0})

@@ -20,7 +20,7 @@ from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.parameters import PARAMETERS, PREVIEW, SCALARS, interface
 from faceclip_serving.contract.request import parse_request, reference_photos, request_tensors
 from faceclip_serving.contract.schedules import make_scheduler
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 NUMBERS = [
     (variant, parameter.name)

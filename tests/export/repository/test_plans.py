@@ -15,7 +15,7 @@ from export.engine.shapes import bounds_document
 from export.repository.assemble import assemble
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.trt_component import cache_file
 
 H200 = Machine("11.4.0.106", "NVIDIA H200", "9.0", "580.95.05")

@@ -15,7 +15,7 @@ from export.repository.assemble import RepositoryError, assemble
 from export.repository.render import DEFAULT_PLACEMENT, DEFAULT_VARIANT, render
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import ORT_CUDA, PLAN_FILE, TENSORRT, TRT_RTX, placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.face.detectors import MODEL
 
 

@@ -12,10 +12,10 @@ from export.checkpoint.tokenizers import TOKENIZERS, TokenizerError, tokenizer_f
 from export.onnx.tokenizers import export_tokenizers
 from export.paths import onnx_folder
 from export.repository.assemble import assemble
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 PUBLISHED = replace(TINY_SDXL, weights="checkpoint")
 """As `sdxl` is: its tokenizer comes with a checkpoint. As small as what is exported for the other tests."""

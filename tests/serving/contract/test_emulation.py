@@ -1,9 +1,9 @@
 """Emulated placements as values; that they serve, tests/end_to_end/placed.py says."""
 
 from export.onnx.wanted import PRECISIONS
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.placements import CPU, placements
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.table import VARIANTS
 from tests.end_to_end import test_placements_flux, test_placements_sdxl
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from tests.serving.contract.test_parameters import raw
 
 MADE, OTHER = "a" * 64, "b" * 64

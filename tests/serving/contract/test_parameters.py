@@ -7,7 +7,7 @@ import pytest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS
 from faceclip_serving.contract.request import check_names, parse_request, reference_photos, request_tensors
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 
 
 def raw(**values):

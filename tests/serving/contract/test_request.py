@@ -16,7 +16,7 @@ from faceclip_serving.contract.request import (
     to_wire,
     warn_of_idle,
 )
-from faceclip_serving.contract.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from tests.serving.contract.test_parameters import KNOWN, PHOTO, TEXT, raw
 
 

@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import sys
 from faceclip_serving.contract.schedules import make_scheduler
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 make_scheduler("EulerDiscreteScheduler", TINY_SDXL.scheduler_config)
 print(*({"torch._dynamo", "scipy.stats"} & set(sys.modules)))
 scheduler = make_scheduler("EulerDiscreteScheduler", TINY_SDXL.scheduler_config, {"use_beta_sigmas": True})

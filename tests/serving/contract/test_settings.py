@@ -7,8 +7,8 @@ import pytest
 
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.placements import CPU, placements
-from faceclip_serving.contract.sdxl import SDXL
 from faceclip_serving.contract.settings import SETTINGS, VARIABLE, marks_wanted, read_orders, resolve
+from faceclip_serving.contract.variants.sdxl import SDXL
 from faceclip_serving.sampling.requests import Limits
 
 BIG, SMALL = placements(SDXL)["datacenter"], placements(SDXL)["8gb"]

@@ -6,7 +6,7 @@ from faceclip_serving.contract.models import ensemble_steps, models
 from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.tensors import DType, Range, Signature, Tensor, TensorError
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 PAIR = Signature(
     "pair",

@@ -16,9 +16,9 @@ from faceclip_serving.contract.errors import Busy, Cancelled, Stopping
 from faceclip_serving.contract.names import SAMPLER
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.tensors import json_tensor
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.face.photos import decode_photo
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.audit import FOR_AUDIT, Recorder

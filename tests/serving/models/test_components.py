@@ -9,8 +9,8 @@ from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import CPU, placement_of
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.tensors import TensorError
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.sampling.tiling import tiled

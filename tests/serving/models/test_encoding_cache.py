@@ -6,7 +6,7 @@ import pytest
 from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models import encoding_cache
 from faceclip_serving.models.encoding_cache import EncodingCache, Forgetting
 

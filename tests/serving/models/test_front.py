@@ -19,8 +19,8 @@ from faceclip_serving.contract.models import models
 from faceclip_serving.contract.names import UNARY
 from faceclip_serving.contract.operations import Admit
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from tests.serving.audit.conftest import KEY, REFERENCES
 
 SIGNATURES = models(TINY_SDXL)

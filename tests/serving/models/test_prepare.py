@@ -14,7 +14,7 @@ from faceclip_serving.checks.checks import Checks
 from faceclip_serving.checks.policy import PROMPT, read
 from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.request import request_tensors
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.marking.verify import MAX_BLOCKS
 from faceclip_serving.models.prepare import prepare

@@ -11,7 +11,7 @@ import pytest
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import RUNTIMES, TENSORRT, TRT_RTX, Execution
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.tensorrt_package import Card, PackageError, check_version, find_card, read_card, use
 from faceclip_serving.models.trt_component import TrtComponent, cache_file
 

@@ -5,7 +5,7 @@ import pytest
 
 from faceclip_serving.contract.parameters import SCALARS, Need
 from faceclip_serving.contract.request import parse_request, request_tensors, warn_of_idle
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.prepare import needs_met
 from faceclip_serving.models.prompts import Encoded, prompt_warnings
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling.guidance import Chain, branches_needed, chain_at, combine, weighted_sum, with_guidance
 from tests.serving.contract.test_parameters import raw
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Stopping
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling.loop import Stepped, Usage, Work
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.requests import Ended

@@ -10,7 +10,7 @@ from diffusers import EulerAncestralDiscreteScheduler
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling.pictures import _REMEMBERED_BATCHES, Batch, sample, select, start_pictures
 from tests.serving.contract.test_parameters import raw
 

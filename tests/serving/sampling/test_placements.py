@@ -8,7 +8,7 @@ from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.request import parse_request, request_tensors
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models.prepare import plan_rows
 from faceclip_serving.sampling.pictures import sample, start_pictures
 

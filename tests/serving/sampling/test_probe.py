@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS, FLOW_OPTIONS, make_scheduler
-from faceclip_serving.contract.sdxl import NANO, TINY_SDXL
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.probe import Schedule, _factor, probed
 from tests.serving.contract.test_parameters import raw

@@ -8,9 +8,9 @@ import pytest
 from diffusers import EulerDiscreteScheduler
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.flux import TINY_FLUX
 from faceclip_serving.contract.schedules import EPSILON_OPTIONS
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.flux import TINY_FLUX
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling import schedule
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from faceclip_serving.sampling.schedule import is_known, start_schedule

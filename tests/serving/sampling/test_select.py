@@ -2,7 +2,7 @@
 
 import pytest
 
-from faceclip_serving.contract.sdxl import TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling.pictures import select, start_pictures
 from tests.serving.sampling.test_pictures import conditioning, job
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from faceclip_serving.contract import operations
-from faceclip_serving.contract.architectures import FACE_SIZE
 from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
 from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Leave, Lost, Prepare, Renew, Start, Status
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.sdxl import TINY_SDXL
 from faceclip_serving.contract.settings import resolve
+from faceclip_serving.contract.variants.architectures import FACE_SIZE
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling import service as module
 from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service

@@ -11,7 +11,7 @@ from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.tensors import Range
-from faceclip_serving.contract.variants import VARIANTS
+from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.sampling.tiling import OVERLAP, decode_tiled, spans, tiled
 
 SCALE = 4

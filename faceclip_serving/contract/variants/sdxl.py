@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..schedules import EPSILON_SCHEDULERS, spaced_by_scheduler
+from ..tensors import Array, DType, Tensor
 from .architectures import FaceViT, Fuser, SDXLArchitecture, TextTower
-from .schedules import EPSILON_SCHEDULERS, spaced_by_scheduler
-from .tensors import Array, DType, Tensor
 from .variant import OWN_WEIGHTS, Defaults, Licence, Limits, Tokens, Variant
 
 SDXL_SCHEDULER: Mapping[str, Any] = {

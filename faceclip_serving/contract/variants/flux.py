@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..schedules import FLOW_SCHEDULERS, shifted_by_size
+from ..tensors import Array, DType, Tensor
 from .architectures import FaceViT, FluxArchitecture, Fuser, T5Tower, TextTower
-from .schedules import FLOW_SCHEDULERS, shifted_by_size
 from .sdxl import SDXL_VAE, TINY_VOCABULARY
-from .tensors import Array, DType, Tensor
 from .variant import OWN_WEIGHTS, Defaults, Licence, Limits, Tokens, Variant
 
 DISTILLED_GUIDANCE = 1.0

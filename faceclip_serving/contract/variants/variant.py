@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..schedules import SetTimesteps
+from ..tensors import Array, Range, Tensor
 from .architectures import FluxArchitecture, SDXLArchitecture
-from .schedules import SetTimesteps
-from .tensors import Array, Range, Tensor
 
 
 @dataclass(frozen=True)
