@@ -47,6 +47,8 @@ class Job:
     """What the operator's audit log is told of it, and the caller is not: scores, names of photographs. Never what they show."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """What the sampler reports: steps run, denoiser rows, seconds."""
+    begin: int | None = None
+    """The first step of a run that starts from a picture; None: it starts from noise."""
 
     def for_audit(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All that the audit log is told of it. `more`: what a refusal tells besides, further `checks` among it."""

@@ -75,6 +75,20 @@ def shifted_by_size(config: Mapping[str, Any], steps: int, height: int, width: i
     return {"sigmas": np.linspace(1.0, 1.0 / steps, steps), "mu": tokens * slope + config["base_shift"] - slope * few}
 
 
+FirstStep = Callable[[int, float], int]
+"""(steps, strength) -> the first step of a run that starts from a picture; all steps: none is left."""
+
+
+def whole_steps(steps: int, strength: float) -> int:
+    """The last `strength` of the steps, a part of one left out. As diffusers' pipelines of SDXL have it."""
+    return steps - min(int(steps * strength), steps)
+
+
+def begun_steps(steps: int, strength: float) -> int:
+    """The last `strength` of the steps, a part of one taken for a whole one. As diffusers' pipelines of FLUX have it."""
+    return int(max(steps - min(steps * strength, steps), 0))
+
+
 def _scheduler_class(name: str) -> Any:
     """A class of diffusers, imported without two modules that would be most of a sampler's start.
 

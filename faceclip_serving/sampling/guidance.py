@@ -59,9 +59,10 @@ def _pair(branch: str, scale: float) -> Chain:
     return Chain((branch,), ()) if scale <= 1.0 else Chain((UNCONDITIONAL, branch), (scale,))
 
 
-def branches_needed(request: GenerationRequest, has_face: bool) -> tuple[str, ...]:
-    """Every branch that some step of the request needs, in a fixed order."""
-    used = {branch for step in range(request.num_inference_steps) for branch in chain_at(request, has_face, step).branches}
+def branches_needed(request: GenerationRequest, has_face: bool, begin: int = 0) -> tuple[str, ...]:
+    """Every branch that some step of the request needs from step number `begin` on, in a fixed order."""
+    steps = range(begin, request.num_inference_steps)
+    used = {branch for step in steps for branch in chain_at(request, has_face, step).branches}
     return tuple(branch for branch in (UNCONDITIONAL, TEXT, IDENTITY) if branch in used)
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from ..contract.errors import NotANumber
 from ..contract.tensors import Array
 from .life import Lives
-from .pictures import Batch, Denoise, Picture, advance, finished_latents, in_calls
+from .picture import Picture
+from .pictures import Batch, Denoise, advance, finished_latents, in_calls
 from .requests import Counts, Request
 from .turns import Choices, Group
 

@@ -1,11 +1,8 @@
 """Sampling: pictures on their way from noise to latents, advanced together by a denoiser that takes rows of any of them.
 
-The unit is one `Picture`: its latents, its own schedule and generator, its guidance. A tick picks pictures of one latent size,
+The unit is one `Picture`, from noise or from another picture. A tick picks pictures of one latent size,
 calls the denoiser once for all their rows, and advances each by one step; so requests with different step counts, schedulers
 and guidance share every call, and may join and leave between ticks. The denoiser is any callable; nothing here knows of Triton.
-
-Between two calls there is arithmetic on arrays that exist already, and a picture's is its own, so that its bits never depend on
-whom it shares a call with. torch draws the noise, so that a seed means the same picture as in diffusers, and does nothing else.
 """
 
 from __future__ import annotations
@@ -15,115 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from ..contract.job import Job
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
-from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, Chain, blend, chain_at, weighted_sum, with_guidance
-from .probe import Schedule
+from .edit import Edited, Source
+from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, blend, chain_at, weighted_sum
+from .picture import Picture
 from .schedule import start_schedule
 from .step_cache import StepCache
 
 Denoise = Callable[[Mapping[str, Array]], Array]
 """The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]. They are used again after it."""
-
-
-class Picture:
-    """One picture between noise and latents."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        chains: tuple[Chain, ...],
-        constants: Mapping[str, Mapping[str, Array]],
-        shape: tuple[int, ...],
-        seed: int,
-        cache: StepCache,
-    ) -> None:
-        """`chains`: guidance of each step. `constants`: branch -> the denoiser inputs that do not change between steps, each
-        [1, ...]. `shape`: of the latents, [1, channels, height, width]."""
-        self.schedule, self.chains, self.constants, self.shape, self.cache = schedule, chains, constants, shape, cache
-        self.step = 0
-        self.last_tick = -1
-        self._matrices = with_guidance(schedule.steps, chains)
-        rows, branches = schedule.steps.shape[1], max(len(chain.branches) for chain in chains)
-        self._now, self._next = (_Values(self._matrices.shape[-1], rows, branches, shape) for _ in range(2))
-        self._generator = torch.Generator().manual_seed(seed)
-        torch.randn(shape, generator=self._generator, out=torch.from_numpy(self.latents))
-        np.multiply(self.latents, np.float32(schedule.initial_scale), out=self.latents)
-
-    @property
-    def latents(self) -> Array:
-        """FP32 [1, channels, height, width]; the next step but one writes here again."""
-        return self._now.latents
-
-    @property
-    def done(self) -> bool:
-        return self.step >= len(self.chains)
-
-    @property
-    def chain(self) -> Chain:
-        return self.chains[self.step]
-
-    def steps_alike(self) -> int:
-        """The first step from here on that calls for other branches, or the number of steps."""
-        branches = self.chain.branches
-        return next((i for i in range(self.step, len(self.chains)) if self.chains[i].branches != branches), len(self.chains))
-
-    @property
-    def timestep(self) -> float:
-        return self.schedule.timesteps[self.step]
-
-    def model_input(self, out: Array | None = None) -> Array:
-        """The scaled latents [1, ...] of the current step."""
-        return np.multiply(self.latents, self.schedule.input_scales[self.step], out=out)
-
-    def advance(self, predictions: Array) -> None:
-        """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width].
-
-        Takes those after it as well that need no new prediction, see `step_cache`.
-        """
-        self._now.take(predictions)
-        if self.cache.threshold > 0:
-            self.cache.remember(self.model_input(), self.chain)
-        self._step()
-        while self.cache.threshold > 0 and not self.done:
-            if not self.cache.serves(self.model_input(), self.step, len(self.chains), self.chain):
-                break
-            self._now.predictions[...] = self._next.predictions
-            self._step()
-
-    def _step(self) -> None:
-        now, then = self._now, self._next
-        if self.schedule.draws[self.step]:
-            torch.randn(self.shape, generator=self._generator, out=now.noise)
-        np.einsum("rk,kn->rn", self._matrices[self.step], now.all, out=then.registers)
-        self._now, self._next = then, now
-        self.step += 1
-
-
-class _Values:
-    """What a step is computed from, as rows of one array, each a tensor of the latents' shape: the registers, the prediction of the
-    first branch, the differences between neighbouring branches, and noise."""
-
-    def __init__(self, count: int, registers: int, branches: int, shape: tuple[int, ...]) -> None:
-        self.all = np.zeros((count, int(np.prod(shape))), np.float32)
-        self.registers = self.all[:registers]
-        self.predictions = self.all[registers : registers + branches]
-        self.latents: Array = self.all[0].reshape(shape)
-        self.noise = torch.from_numpy(self.all[-1].reshape(shape))
-        """Of use where a step draws any; else this row is another one's."""
-        self._first = self.all[registers].reshape(shape[1:])
-        self._differences = [
-            self.all[registers + 1 : registers + count].reshape(count - 1, *shape[1:]) for count in range(1, branches + 1)
-        ]
-
-    def take(self, predictions: Array) -> None:
-        """Predictions of a chain's branches [branches, channels, height, width]."""
-        self._first[...] = predictions[0]
-        if len(predictions) > 1:
-            np.subtract(predictions[1:], predictions[:-1], out=self._differences[len(predictions) - 1])
 
 
 def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
@@ -143,15 +43,28 @@ def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str
     return {b: {name: array.astype(np.float32, copy=False) for name, array in c.items()} for b, c in branches.items()}
 
 
-def start_pictures(variant: Variant, job: Job, conditioning: Mapping[str, Array]) -> list[Picture]:
-    """The pictures of a job, at pure noise. Raises `InvalidRequest` where the schedule cannot be run."""
+def start_pictures(
+    variant: Variant, job: Job, conditioning: Mapping[str, Array], source: Source | None = None
+) -> list[Picture]:
+    """The pictures of a job: at pure noise, or at the step `job.begin` of a run that starts from `source`.
+
+    Raises `InvalidRequest` where the schedule cannot be run.
+    """
     request = job.request
     extras = variant.extras_for(request.height, request.width)
     constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
-    chains = tuple(chain_at(request, bool(job.face_weights), step) for step in range(request.num_inference_steps))
+    steps = range(job.begin or 0, request.num_inference_steps)
+    chains = tuple(chain_at(request, bool(job.face_weights), step) for step in steps)
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
-    schedule = start_schedule(variant, request)
-    return [Picture(schedule, chains, constants, shape, seed, StepCache(request.step_cache)) for seed in request.seeds]
+    schedule = start_schedule(variant, request, job.begin)
+
+    def picture(seed: int) -> Picture:
+        cache = StepCache(request.step_cache)
+        if source is None:
+            return Picture(schedule, chains, constants, shape, seed, cache)
+        return Edited(schedule, chains, constants, shape, seed, cache, source=source)
+
+    return [picture(seed) for seed in request.seeds]
 
 
 def in_turn(pictures: Iterable[Picture]) -> list[Picture]:

@@ -51,22 +51,36 @@ class Schedule:
     """FP32 [steps, registers, registers + 1 or 2]."""
     draws: tuple[bool, ...]
     """Whether a step takes fresh noise from the picture's generator."""
+    noised: Array | None = None
+    """FP32 [steps, 2], of a run that starts from a picture: factors of its latents and of noise, whose sum is as noisy as what a step
+    begins with."""
 
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite([*self.input_scales, self.initial_scale]).all() and np.isfinite(self.steps).all())
+        numbers = [*self.input_scales, self.initial_scale]
+        return all(np.isfinite(each).all() for each in (numbers, self.steps, [] if self.noised is None else self.noised))
 
 
-def probed(scheduler: Any) -> Schedule:
-    """The schedule of a scheduler whose timesteps are set; it is used up. Raises what it raises, `ValueError` if it is not linear."""
+def probed(scheduler: Any, begin: int | None = None) -> Schedule:
+    """The schedule of a scheduler whose timesteps are set; it is used up. Raises what it raises, `ValueError` if it is not linear.
+
+    `begin`: the first step of a run that starts from a picture; None: it starts from noise.
+    """
     generator = torch.Generator().manual_seed(0)
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     arguments = {"generator": generator} if takes_generator else {}
     scale = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)  # flow matching has no such thing
     random = np.random.default_rng(0)
-    scales, steps, draws = [], [], []
+    scales, steps, draws, noised = [], [], [], []
     remembered: dict[Slot, torch.Tensor] = {}
-    for timestep in scheduler.timesteps:
+    timesteps = scheduler.timesteps
+    if begin is not None:
+        timesteps = timesteps[begin * scheduler.order :]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin * scheduler.order)
+    for timestep in timesteps:
+        if begin is not None:  # first, as diffusers' pipelines do: a scheduler may know by that at which step it is
+            noised.append(_noise_factors(scheduler, timestep[None], random))
         scales.append(_factor(partial(scale, timestep=timestep)))
         before = [_SAMPLE, *remembered]
         fed = _fed(len(before) + 1, random)
@@ -80,9 +94,15 @@ def probed(scheduler: Any) -> Schedule:
         rows = {_SAMPLE: sample, **remembered}
         steps.append((before, list(rows), _matrix(fed, noise, np.stack([_values(each) for each in rows.values()]))))
         draws.append(drew)
-    timesteps = tuple(float(timestep) for timestep in scheduler.timesteps)
     initial = float(getattr(scheduler, "init_noise_sigma", 1.0))
-    return Schedule(timesteps, tuple(scales), initial, _aligned(steps, any(draws)), tuple(draws))
+    return Schedule(
+        tuple(map(float, timesteps)),
+        tuple(scales),
+        initial,
+        _aligned(steps, any(draws)),
+        tuple(draws),
+        None if begin is None else np.array(noised, np.float32),
+    )
 
 
 def _values(tensor: torch.Tensor) -> Array:
@@ -96,6 +116,20 @@ def _factor(scale: Callable[[torch.Tensor], torch.Tensor]) -> float:
     if (np.abs(found - found[-1] * fed) > _ROUNDING * np.abs(found)).any():
         raise ValueError("the scale of the denoiser's input depends on the input")
     return float(found[-1])
+
+
+def _noise_factors(scheduler: Any, timestep: torch.Tensor, random: np.random.Generator) -> tuple[float, float]:
+    """What the scheduler multiplies a picture and noise by, to add them at a timestep [1]."""
+    fed = _fed(2, random)
+    image, noise = (torch.from_numpy(row.reshape(_SHAPE)) for row in fed.astype(np.float32))
+    if hasattr(scheduler, "scale_noise"):  # of flow matching
+        found = _values(scheduler.scale_noise(image, timestep, noise))
+    else:
+        found = _values(scheduler.add_noise(image, noise, timestep))
+    factors = found[:2]
+    if (np.abs(found - factors @ fed) > _ROUNDING * (np.abs(factors) @ np.abs(fed))).any():
+        raise ValueError("the noise that it adds is not linear in the picture and the noise")
+    return float(factors[0]), float(factors[1])
 
 
 def _fed(count: int, random: np.random.Generator) -> Array:

@@ -16,10 +16,16 @@ from ..contract.schedules import make_scheduler
 from ..contract.variants.variant import Variant
 from .probe import Schedule, probed
 
+_Key = tuple[str, str, str, str, int, int | None]
+"""What a schedule follows from."""
 
-def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
-    """The schedule of the request. Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step."""
-    key = _key(variant, request)
+
+def start_schedule(variant: Variant, request: GenerationRequest, begin: int | None = None) -> Schedule:
+    """The schedule of the request. `begin`: its first step where it starts from a picture; None: it starts from noise.
+
+    Raises `InvalidRequest` where diffusers' scheduler cannot reach its last step.
+    """
+    key = _key(variant, request, begin)
     found = _known.get(key)
     if found is None:
         found = _found(*key)
@@ -31,28 +37,28 @@ def start_schedule(variant: Variant, request: GenerationRequest) -> Schedule:
     return found
 
 
-def is_known(variant: Variant, request: GenerationRequest) -> bool:
+def is_known(variant: Variant, request: GenerationRequest, begin: int | None = None) -> bool:
     """Whether the schedule of the request was found before; another takes up to two seconds."""
-    return _key(variant, request) in _known
+    return _key(variant, request, begin) in _known
 
 
-def _key(variant: Variant, request: GenerationRequest) -> tuple[str, str, str, str, int]:
+def _key(variant: Variant, request: GenerationRequest, begin: int | None) -> _Key:
     config, steps = variant.scheduler_config, request.num_inference_steps
     timesteps = variant.timesteps_for(config, steps, request.height, request.width)
     told = (
         json.dumps(each, sort_keys=True, default=np.ndarray.tolist) for each in (config, request.scheduler_options, timesteps)
     )
     config_told, options, timesteps_told = told
-    return request.scheduler, config_told, options, timesteps_told, steps
+    return request.scheduler, config_told, options, timesteps_told, steps, begin
 
 
 KNOWN = 4096
 """Schedules that are remembered, and why others cannot be run; the oldest is forgotten first."""
-_known: dict[tuple[str, str, str, str, int], Schedule | str] = {}
+_known: dict[_Key, Schedule | str] = {}
 
 
-def _found(name: str, config: str, options: str, timesteps: str, steps: int) -> Schedule | str:
-    """The schedule, or why it cannot be run. All but the last are JSON; `timesteps`: what `set_timesteps` is told."""
+def _found(name: str, config: str, options: str, timesteps: str, steps: int, begin: int | None) -> Schedule | str:
+    """The schedule, or why it cannot be run. `config`, `options` and `timesteps`, what `set_timesteps` is told, are JSON."""
     what = f"scheduler_options: {name} with {options} and {steps} steps"
     cure = "leave out an option, or choose another scheduler or number of steps"
     try:
@@ -66,7 +72,7 @@ def _found(name: str, config: str, options: str, timesteps: str, steps: int) -> 
     except Exception as error:  # noqa: BLE001 - whatever a scheduler raises, the combination is at fault
         return f"{what} cannot be run ({type(error).__name__}: {error}); {cure}"
     try:
-        schedule = probed(scheduler)
+        schedule = probed(scheduler, begin)
     except Exception as error:  # noqa: BLE001 - the same
         return f"{what} cannot be run ({type(error).__name__}: {error}); {cure}"
     return schedule if schedule.finite else f"{what} gives values that are not numbers; {cure}"

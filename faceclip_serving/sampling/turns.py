@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .pictures import Picture, fitting, in_turn
+from .picture import Picture
+from .pictures import fitting, in_turn
 from .requests import Request
 
 Group = tuple[Request, list[Picture]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..schedules import FLOW_SCHEDULERS, shifted_by_size
+from ..schedules import FLOW_SCHEDULERS, begun_steps, shifted_by_size
 from ..tensors import Array, DType, Tensor
 from .architectures import FaceViT, FluxArchitecture, Fuser, T5Tower, TextTower
 from .sdxl import SDXL_VAE, TINY_VOCABULARY
@@ -83,7 +83,13 @@ _TEXT_TOKENS = Tokens(
 )
 
 _DEFAULTS = Defaults(
-    height=1152, width=864, num_inference_steps=50, guidance_scale=3.5, scheduler="FlowMatchEulerDiscreteScheduler"
+    height=1152,
+    width=864,
+    num_inference_steps=50,
+    guidance_scale=3.5,
+    scheduler="FlowMatchEulerDiscreteScheduler",
+    strength=0.6,
+    mask_strength=0.6,
 )
 
 _TINY_T5_VOCABULARY = 384
@@ -126,6 +132,7 @@ def _flux(
         schedulers=tuple(FLOW_SCHEDULERS),
         scheduler_config=FLUX_SCHEDULER,
         timesteps_for=shifted_by_size,
+        first_step=begun_steps,
         defaults=defaults,
         limits=limits,
         licence=licence,

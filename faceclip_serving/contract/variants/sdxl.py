@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..schedules import EPSILON_SCHEDULERS, spaced_by_scheduler
+from ..schedules import EPSILON_SCHEDULERS, spaced_by_scheduler, whole_steps
 from ..tensors import Array, DType, Tensor
 from .architectures import FaceViT, Fuser, SDXLArchitecture, TextTower
 from .variant import OWN_WEIGHTS, Defaults, Licence, Limits, Tokens, Variant
@@ -131,6 +131,7 @@ def _sdxl(
         schedulers=tuple(EPSILON_SCHEDULERS),
         scheduler_config=scheduler_config,
         timesteps_for=spaced_by_scheduler,
+        first_step=whole_steps,
         defaults=defaults,
         limits=limits,
         licence=licence,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..schedules import SetTimesteps
+from ..schedules import FirstStep, SetTimesteps
 from ..tensors import Array, Range, Tensor
 from .architectures import FluxArchitecture, SDXLArchitecture
 
@@ -48,6 +48,10 @@ class Defaults:
     negative_prompt: str = (
         "nude, worst quality, low quality, normal quality, nsfw, abnormal, glasses, mutated, blurry, watermark"
     )
+    strength: float = 0.3
+    """How much of a picture that came is drawn anew."""
+    mask_strength: float = 0.9999
+    """The same within a mask. Below 1, since at 1 nothing of the picture is left within it."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class Variant:
     scheduler_config: Mapping[str, Any]
     timesteps_for: SetTimesteps
     """What a scheduler is told to make its timesteps from."""
+    first_step: FirstStep
+    """Where a run begins that starts from a picture."""
     defaults: Defaults
     limits: Limits
     licence: Licence
