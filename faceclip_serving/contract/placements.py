@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from .errors import UserError
-from .names import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, SAMPLER, model_name
+from .names import COMPONENTS, DEFAULT_DEPLOYMENT, ENCODERS, OCCASIONAL, SAMPLER, model_name
 from .variants.architectures import FluxArchitecture, SDXLArchitecture
 from .variants.variant import Variant
 
@@ -175,7 +175,8 @@ def _placed(runtime: Runtime, precision: str, **others: Execution) -> Mapping[st
 
 
 _ON_CPU = Execution(ORT_CPU, "fp32")
-_ENCODERS_ON_CPU = dict.fromkeys(ENCODERS, _ON_CPU)
+_OCCASIONAL_ON_CPU = dict.fromkeys(OCCASIONAL, _ON_CPU)
+_ENCODERS_ON_CPU = {**dict.fromkeys(ENCODERS, _ON_CPU), **_OCCASIONAL_ON_CPU}
 _GB = 10**9
 
 CPU = Placement("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
