@@ -137,7 +137,7 @@ def _show(args: argparse.Namespace) -> int:
     else:
         for index, path in enumerate(args.photos):
             try:
-                consent.check(index, _pixels(path, index))
+                consent.check(f"face_images[{index}]", _pixels(path, index))
                 told["photos"][str(path)] = "covered"
             except Refused as error:
                 told["photos"][str(path)] = str(error)

@@ -6,7 +6,7 @@ What serving costs, and what it does to a picture, is measured against this.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.models import ORIGINAL, SEAM
 from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, DENOISER, FACE_ENCODER, PREPARE, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
@@ -26,6 +27,7 @@ from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.networks import Run, source_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 Arrays = dict[str, Array]
@@ -38,7 +40,7 @@ class Pipeline:
 
     variant: Variant
     denoiser_rows: int
-    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]]
+    stages: dict[str, Run]
     seconds: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     """Of the last request, see `step_cache`."""
@@ -58,14 +60,15 @@ class Pipeline:
         job.stamp("conditioned")
         job.stamp("begun")
         started = time.monotonic()
-        pictures = start_pictures(self.variant, job, conditioning)
+        pictures = start_pictures(self.variant, job, conditioning, source_of(self.stages, job, prepared))
         latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
         self.skipped_steps = sum(picture.cache.skipped for picture in pictures)
         self.seconds["sample"] = time.monotonic() - started
         job.stamp("denoised")
         image = self._timed(VAE_DECODER, {"latents": latents})
         job.stamp("decoded")
-        return dict(self._timed("finish", {**image, "report": job.encode()}))
+        beside = {each.name: prepared[each.name] for each in (ORIGINAL, SEAM) if each.name in prepared}
+        return dict(self._timed("finish", {**image, **beside, "report": job.encode()}))
 
     def _timed(self, stage: str, arrays: Arrays) -> Mapping[str, Array]:
         started = time.monotonic()
@@ -86,7 +89,7 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     """
     folder = repository / PREPARE / "1"
     tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
-    stages: dict[str, Callable[[Arrays], Mapping[str, Array]]] = {
+    stages: dict[str, Run] = {
         PREPARE: partial(prepare, variant, tokenizers, YuNet(), _DIGEST),
         "finish": partial(finish, variant, placement, _DIGEST, no_marks(placement)),
     }

@@ -14,8 +14,12 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -52,7 +56,9 @@ class Encoder(Protocol):
 
 
 Draw = Callable[..., Array]
-"""(negative and positive `Encoded`, scheduler, seed, steps, guidance_scale, height, width) -> RGB [height, width, 3] in [0, 1]."""
+"""(negative and positive `Encoded`, scheduler, seed, steps, guidance_scale, height, width) -> RGB [height, width, 3] in [0, 1].
+
+With `image` and `strength` by the pipeline that starts from a picture, with `mask_image` too by the one that stays within a mask."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Oracle:
     """What a picture is made with after the encoders, by the name of the component that does the same."""
     device: str = "cpu"
     """Of `networks`: in FP32 on the CPU, in half precision elsewhere. The encoder stays on the CPU."""
+    masked_channels: tuple[int, ...] = ()
+    """Latent channels for which there is a pipeline that stays within a mask."""
     packed: Callable[[torch.Tensor], torch.Tensor] = lambda noise: noise
     """Noise [1, channels, height, width] as the pipeline takes it."""
 
@@ -79,7 +87,8 @@ class Oracle:
     def picture(self, embeddings: torch.Tensor, pooled: torch.Tensor, **options: Any) -> Array:
         """One picture, uint8 [height, width, 3]. Row 0 of the conditioning is the negative prompt, row 1 the positive.
 
-        `options`: scheduler, seed, steps, guidance_scale, height and width.
+        `options`: scheduler, seed, steps, guidance_scale, height and width; of a picture that is changed also `image`, `strength` and
+        perhaps `mask_image`, Pillow's pictures of that size.
         """
         embeddings, pooled = (rows.to(self.device, _dtype(self.device)) for rows in (embeddings, pooled))
         if self.device != "cpu":  # noise drawn in half precision would be other noise
@@ -98,7 +107,7 @@ class Oracle:
             width=options["width"],
             generator=torch.Generator().manual_seed(options["seed"]),
             output_type="np",
-            **{name: options[name] for name in ("latents",) if name in options},
+            **{name: options[name] for name in ("latents", "image", "mask_image", "strength") if name in options},
         )
         return np.asarray((image * 255).round(), np.uint8)
 
@@ -119,7 +128,11 @@ def _sdxl(variant: Variant, filled: Filled) -> Oracle:
     vae = filled(AutoencoderKL(**architecture.vae), "vae")
 
     def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, **options: Any) -> Array:
-        pipeline = StableDiffusionXLPipeline(
+        kinds = (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline)
+        kind = _kind_for(options, kinds)
+        if kind is StableDiffusionXLImg2ImgPipeline:  # it takes the picture's size
+            options = {name: value for name, value in options.items() if name not in ("height", "width")}
+        pipeline = kind(
             vae=vae,
             text_encoder=None,
             text_encoder_2=None,
@@ -132,7 +145,7 @@ def _sdxl(variant: Variant, filled: Filled) -> Oracle:
         return _run(pipeline, conditioning, options)
 
     encoder = filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder")
-    return Oracle(variant, encoder, draw, {DENOISER: unet, VAE_DECODER: vae.decoder})
+    return Oracle(variant, encoder, draw, {DENOISER: unet, VAE_DECODER: vae.decoder}, masked_channels=(4,))
 
 
 def _flux(variant: Variant, filled: Filled) -> Oracle:
@@ -142,7 +155,7 @@ def _flux(variant: Variant, filled: Filled) -> Oracle:
     vae = filled(AutoencoderKL(**architecture.vae), "flux_vae")
 
     def draw(conditioning: Mapping[str, torch.Tensor], scheduler: Any, guidance_scale: float, **options: Any) -> Array:
-        pipeline = FluxPipeline(
+        pipeline = _kind_for(options, (FluxPipeline, FluxImg2ImgPipeline, FluxInpaintPipeline))(
             vae=vae,
             text_encoder=None,
             text_encoder_2=None,
@@ -157,10 +170,22 @@ def _flux(variant: Variant, filled: Filled) -> Oracle:
 
     encoder = filled(FaceT5Encoder(architecture), "face_t5_encoder")
     networks = {DENOISER: transformer, VAE_DECODER: vae.decoder}
-    return Oracle(variant, encoder, draw, networks, packed=lambda noise: FluxPipeline._pack_latents(noise, *noise.shape))
+    return Oracle(
+        variant,
+        encoder,
+        draw,
+        networks,
+        masked_channels=(16,),
+        packed=lambda noise: FluxPipeline._pack_latents(noise, *noise.shape),
+    )
 
 
 ORACLES: Mapping[type, Callable[[Variant, Filled], Oracle]] = {SDXLArchitecture: _sdxl, FluxArchitecture: _flux}
+
+
+def _kind_for(options: Mapping[str, Any], kinds: tuple[Any, Any, Any]) -> Any:
+    """The pipeline that draws from noise, from a picture, or within a mask."""
+    return kinds[("image" in options) + ("mask_image" in options)]
 
 
 def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Array:

@@ -17,6 +17,13 @@ def decoded(file: bytes) -> Picture:
     return np.asarray(Image.open(io.BytesIO(file)), np.uint8)
 
 
+def png(pixels: Picture) -> bytes:
+    """A file of RGB or grey pixels."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def picture_psnr_db(picture: Picture, reference: Picture) -> float:
     """PSNR of two pictures (or stacks of them), dB; `MAX_PSNR_DB` at most."""
     from export.onnx.draw import psnr_db  # torch

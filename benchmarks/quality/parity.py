@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from export.commandline import add_checkpoint, add_variant
 from faceclip_serving.contract.components import components
@@ -16,9 +18,10 @@ from faceclip_serving.contract.names import FACE_ENCODER, PREPARE, TEXT_ENCODER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
+from faceclip_serving.face.masks import WHITE, seam_of
 
 from ..measure.example import PHOTO, PROMPT
-from ..measure.pictures import decoded, picture_psnr_db
+from ..measure.pictures import Picture, decoded, picture_psnr_db, png
 from ..measure.report import emit, say
 from ..measure.running import PLAIN, serving
 
@@ -35,6 +38,9 @@ SCHEDULERS = (
 )
 """Those of them are tried that fit the variant."""
 PLACEMENT = CPU
+
+Draw = Callable[..., Picture]
+"""(prompt, keywords of a call) -> its first picture."""
 
 
 def sizes(variant: Variant) -> list[tuple[int, int]]:
@@ -105,11 +111,76 @@ def parity_of(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: i
     }
 
 
+STRENGTHS = (0.4, 0.75, 1.0)
+
+
+def edits_of(
+    oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6, strengths: tuple[float, ...] = STRENGTHS
+) -> dict[str, Any]:
+    """Every combination of scheduler, size and strength, from a picture and within a mask of it; PSNR of each picture that `draw` makes
+    to the reference's, within the mask where there is one: outside it is the one that came, to the bit."""
+    from ..measure.oracle import reference_rows
+
+    variant = oracle.variant
+    photo, guidance_scale = PHOTO.read_bytes(), variant.defaults.guidance_scale
+    encoded = oracle.encode(*reference_rows(variant, prepare_folder, photo, PROMPT))
+    schedulers = [name for name in SCHEDULERS if name in variant.schedulers][:2]
+    masks = (False, True) if variant.latent_channels in oracle.masked_channels else (False,)
+    cases: list[dict[str, Any]] = []
+    for scheduler, (height, width), strength, masked in itertools.product(schedulers, sizes(variant), strengths, masks):
+        image = Image.open(PHOTO).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        mask = disc(height, width)
+        common: dict[str, Any] = {"scheduler": scheduler, "guidance_scale": guidance_scale, "seed": 1, "strength": strength}
+        pictures: dict[str, Any] = {"image": image, **({"mask_image": Image.fromarray(mask)} if masked else {})}
+        expected = oracle.picture(*encoded, **common, **pictures, steps=steps, height=height, width=width)
+        files = {name: png(np.asarray(each)) for name, each in pictures.items()}
+        found = draw(PROMPT, face_image=photo, num_inference_steps=steps, **common, **files)
+        if masked:
+            seam = seam_of(mask >= WHITE)
+            outside = np.abs(found.astype(int) - np.asarray(image))[seam == 0]
+            if outside.any():
+                raise RuntimeError(
+                    f"outside the mask, {int((outside > 0).any(axis=1).sum())} pixels are not the picture's that came"
+                )
+            found, expected = found[seam == 255][None], expected[seam == 255][None]
+        psnr = picture_psnr_db(found, expected)
+        cases.append({
+            "scheduler": scheduler, "height": height, "width": width, "strength": strength, "mask": masked, "psnr_db": round(psnr, 2),
+        })  # fmt: skip
+        say(f"{scheduler} {height}x{width}, strength {strength:g}{', within a mask' if masked else ''}: {psnr:.1f} dB")
+    return {"variant": variant.name, "psnr_db_min": min(case["psnr_db"] for case in cases), "cases": cases}
+
+
+def measure_edits(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+    """`edits_of` a server of its own."""
+    from ..measure.oracle import load_oracle
+
+    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+
+        def draw(prompt: str, **options: Any) -> Picture:
+            return decoded(pipe(prompt, output_type="bytes", **options).images[0])
+
+        return edits_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
+
+
+def disc(height: int, width: int) -> Picture:
+    """A mask, uint8 [height, width]: a disc in the middle."""
+    y, x = np.mgrid[:height, :width]
+    inside = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (0.35 * min(height, width)) ** 2
+    return np.where(inside, 255, 0).astype(np.uint8)
+
+
+KINDS = {"text": measure_parity, "edit": measure_edits}
+"""What is compared: pictures from noise; from a picture, and within a mask."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
+    parser.add_argument("--kind", choices=list(KINDS), default="text", help="pictures from noise (default), or from a picture")
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    emit(f"parity-{args.variant}", measure_parity(VARIANTS[args.variant], args.checkpoint))
+    name = f"parity-{args.variant}" if args.kind == "text" else f"parity-{args.variant}-{args.kind}"
+    emit(name, KINDS[args.kind](VARIANTS[args.variant], args.checkpoint))
     return 0

@@ -5,7 +5,7 @@ Rendered by `python -m export interface`: change faceclip_serving/contract/param
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 
@@ -52,6 +52,17 @@ class Parameters(TypedDict, total=False):
     """The photographs are aligned square face crops already (default: false)."""
     face_weighting: str | None
     """Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."""
+    strength: float | None
+    """How much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999,
+    of FLUX 0.6 (0 to 1; default: none)."""
+    mask: str | None
+    """Draw within the face, or the head, that is found in image; instead of mask_image (none, face, head; default:
+    none)."""
+    face_box: Sequence[float] | None
+    """Where in image the face of mask is; left out: the largest (left, top, right, bottom from 0 to 1; default: none)."""
+    padding_mask_crop: int | None
+    """Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default:
+    none)."""
     output_format: str | None
     """File format of the pictures (PNG, JPEG, WEBP; default: PNG)."""
     visible_label: str | None
@@ -77,6 +88,8 @@ class Option(NamedTuple):
     type: type
     flags: tuple[str, ...]
     doc: str
+    values: int = 1
+    """How many it has."""
 
 
 # fmt: off
@@ -121,6 +134,17 @@ OPTIONS = (
            "The photographs are aligned square face crops already (default: false)."),
     Option("face_weighting", str, ("--face-weighting",),
            "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."),
+    Option("strength", float, ("--strength",),
+           "How much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, "
+           "of FLUX 0.6 (0 to 1; default: none)."),
+    Option("mask", str, ("--mask",),
+           "Draw within the face, or the head, that is found in image; instead of mask_image (none, face, head; default: "
+           "none)."),
+    Option("face_box", float, ("--face-box",),
+           "Where in image the face of mask is; left out: the largest (left, top, right, bottom from 0 to 1; default: none).", 4),
+    Option("padding_mask_crop", int, ("--padding-mask-crop",),
+           "Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default: "
+           "none)."),
     Option("output_format", str, (),
            "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
     Option("visible_label", str, ("--visible-label", "--label"),

@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import InvalidRequestError, ProtocolError
 from .parameters import OPTIONS, Parameters
-from .photos import Photo, collect_photos
+from .photos import Photo, collect_photos, encode_photo
 from .transport import Array
 
 MAX_SEED = 2**63 - 1
@@ -39,6 +39,10 @@ class GenerateOptions(Parameters, total=False):
     """The person: a path, file bytes, an open file, a PIL image, or an array [height, width, 3], uint8 or float in [0, 1]."""
     face_images: Iterable[Photo] | None
     """Several photographs of the same person, instead of `face_image`."""
+    image: Photo | None
+    """A picture to change, in the same forms. It comes back in its own size."""
+    mask_image: Photo | None
+    """Where `image` is drawn anew: white there, black elsewhere, of the same size."""
     generator: Any
     """Instead of `seed`: a torch.Generator (its initial seed counts), a numpy Generator (draws a seed), or an int."""
     output_type: OutputType
@@ -69,8 +73,16 @@ _CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end"
 _JSON = ("scheduler_options", "consent")
 """Parameters that are JSON, and may be given as what it says."""
 
+_SEVERAL = {option.name: option.values for option in OPTIONS if option.values > 1}
+"""Parameters that are several numbers -> how many."""
+
+_PICTURES = ("image", "mask_image")
+"""Parameters that are files of one picture."""
+
 _SYNONYMS = {
-    "image": "face_image",
+    "init_image": "image",
+    "mask_prompt": "mask",
+    "denoising_strength": "strength",
     "ip_adapter_image": "face_image",
     "id_image": "face_image",
     "images": "face_images",
@@ -105,13 +117,15 @@ def prepare_call(
     output_type = options.get("output_type", "pil")
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
-    values = {name: options[name] for name in options if name in accepted and name != "face_images"}
+    values = {name: options[name] for name in options if name in accepted and name not in ("face_images", *_PICTURES)}
     values |= {name: json.dumps(values[name]) for name in _JSON if isinstance(values.get(name), Mapping)}
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
     inputs = {"prompt": encode("prompt", "BYTES", prompt)}
     inputs |= {name: encode(name, accepted[name], value) for name, value in values.items() if value is not None}
     if photos := collect_photos(options.get("face_image"), options.get("face_images")):
         inputs["face_images"] = _bytes_array(photos)
+    pictures = {name: options[name] for name in _PICTURES if options.get(name) is not None}
+    inputs |= {name: _bytes_array([encode_photo(name, picture)]) for name, picture in pictures.items()}
     return Call(
         inputs=inputs,
         output_type=output_type,
@@ -134,7 +148,7 @@ def check_request_id(request_id: object) -> str:
 
 
 def encode(name: str, datatype: str, value: Any) -> Array:
-    """The tensor [1] of one parameter value."""
+    """The tensor of one parameter value; [1], but for those of `_SEVERAL`."""
     if datatype == "BYTES":
         if not isinstance(value, str):
             cure = "; make one call for each: the server batches them" if isinstance(value, (list, tuple)) else ""
@@ -152,18 +166,22 @@ def encode(name: str, datatype: str, value: Any) -> Array:
         limits = np.iinfo(dtype)
         return np.array([_integer(name, value, int(limits.min), int(limits.max))], dtype)
     if datatype == "FP32":
-        return np.array([_float32(name, value)], np.float32)
+        values = _several(name, value) if name in _SEVERAL else [value]
+        return np.array([_float32(name, each) for each in values], np.float32)
     raise ProtocolError(f"{name}: the server expects {datatype}, which this client cannot send; update faceclip-client")
 
 
 def from_text(name: str, accepted: Mapping[str, str], text: str) -> Any:
     """A parameter's value from its text, as on a command line. `accepted`: input name -> datatype."""
-    if name not in accepted or name == "face_images":
-        raise InvalidRequestError(f"{name}: expected one of {', '.join(sorted({*accepted} - {'face_images'}))}")
+    settable = {*accepted} - {"face_images", *_PICTURES}
+    if name not in settable:
+        raise InvalidRequestError(f"{name}: expected one of {', '.join(sorted(settable))}")
     datatype = accepted[name]
     try:
         if datatype == "BOOL":
             return {"true": True, "false": False}[text.lower()]
+        if name in _SEVERAL:
+            return [float(each) for each in text.split(",")]
         return int(text) if datatype.startswith("INT") else float(text) if datatype.startswith("FP") else text
     except (KeyError, ValueError):
         kind = "true or false" if datatype == "BOOL" else "an integer" if datatype.startswith("INT") else "a number"
@@ -217,6 +235,17 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise InvalidRequestError(f"{name}: expected an integer from {low} to {high}, got {number}")
     return number
+
+
+def _several(name: str, value: Any) -> list[Any]:
+    count = _SEVERAL[name]
+    try:
+        values = [] if isinstance(value, (str, bytes)) else list(value)
+    except TypeError:
+        values = []
+    if len(values) != count:
+        raise TypeError(f"{name}: expected {count} numbers, got {value!r}")
+    return values
 
 
 def _float32(name: str, value: Any) -> float:

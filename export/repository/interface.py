@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faceclip_serving.contract.allowed import JsonObject
-from faceclip_serving.contract.parameters import FACE_IMAGES, PARAMETERS, PREVIEW, Default, Parameter
+from faceclip_serving.contract.parameters import FACE_IMAGES, FILES, PARAMETERS, PREVIEW, Default, Parameter
 from faceclip_serving.contract.tensors import DType
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
@@ -28,7 +28,7 @@ _COPIED = "# Copied by `python -m export interface`: change faceclip_serving/mar
 _TYPES = {DType.BYTES: "str", DType.INT32: "int", DType.INT64: "int", DType.FP32: "float", DType.BOOL: "bool"}
 _SHOWN = ("sdxl", "flux", "nano")
 """Variants whose defaults and ranges the docs show."""
-_NOT_THE_CALLERS = ("prompt", FACE_IMAGES.name, "image_encoding")
+_NOT_THE_CALLERS = ("prompt", *(each.name for each in FILES), "image_encoding")
 """What the client gives in a way of its own: an argument, photographs of many kinds, and how its transport carries pictures."""
 
 _CLIENT = '''"""The parameters of a request, as the server declares them.
@@ -38,7 +38,7 @@ Rendered by `python -m export interface`: change faceclip_serving/contract/param
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 
@@ -55,6 +55,8 @@ class Option(NamedTuple):
     type: type
     flags: tuple[str, ...]
     doc: str
+    values: int = 1
+    """How many it has."""
 
 
 # fmt: off
@@ -118,10 +120,16 @@ def client() -> str:
     own = [each for each in (*PARAMETERS, PREVIEW) if each.name not in _NOT_THE_CALLERS]
     keywords = [f'    {each.name}: {_type(each)} | None\n    """{_docstring(_sentence(each))}"""' for each in own]
     options = [
-        f"    Option({json.dumps(each.name)}, {_TYPES[each.dtype]}, {_tuple(_flags(each))},\n           {_string(_sentence(each))}),"
+        f"    Option({json.dumps(each.name)}, {_TYPES[each.dtype]}, {_tuple(_flags(each))},\n"
+        f"           {_string(_sentence(each))}{_values(each)}),"
         for each in own
     ]
     return _CLIENT.format(keywords="\n".join(keywords), options="\n".join(options))
+
+
+def _values(parameter: Parameter) -> str:
+    """The last argument of an `Option`, where it is needed."""
+    return "" if parameter.axes == (1,) else f", {parameter.axes[0]}"
 
 
 def document() -> str:
@@ -199,7 +207,10 @@ def _string(text: str) -> str:
 
 def _type(parameter: Parameter) -> str:
     is_object = isinstance(parameter.allowed_of(VARIANTS[_SHOWN[0]]), JsonObject)
-    return "Mapping[str, Any] | str" if is_object else _TYPES[parameter.dtype]
+    if is_object:
+        return "Mapping[str, Any] | str"
+    each = _TYPES[parameter.dtype]
+    return each if parameter.axes == (1,) else f"Sequence[{each}]"
 
 
 def _tuple(items: tuple[str, ...]) -> str:

@@ -117,8 +117,8 @@ class Consent:
     record: Mapping[str, Any] | None
     """One that does, as far as the photographs are not looked at; None: there is none, or nobody asks."""
 
-    def check(self, index: int, pixels: NDArray[np.uint8]) -> str | None:
-        """The name of a decoded photograph, `face_images[index]`. Raises `Refused` where it is not covered.
+    def check(self, which: str, pixels: NDArray[np.uint8]) -> str | None:
+        """The name of a decoded photograph. `which`: one, such as `face_images[0]`. Raises `Refused` where it is not covered.
 
         A picture of one colour shows nobody, and needs no consent: the first request of a server that starts sends such a one.
         """
@@ -126,13 +126,13 @@ class Consent:
         if self.record is not None and not set(names) & set(self.record["references"]):
             count = len(self.record["references"])
             raise Refused(
-                f"consent.not_covered: face_images[{index}]: the consent '{self.record['id']}' is for {count} other"
+                f"consent.not_covered: {which}: the consent '{self.record['id']}' is for {count} other"
                 f" photograph{'s' if count > 1 else ''}; send one of those, as the same picture, or sign a record that names this one",
                 {"references": list(names[:1])},
             )
         if self.record is None and self.rule.mode == "require" and (pixels != pixels[0, 0]).any():
             raise Refused(
-                f"consent.missing: face_images[{index}]: this server makes no picture of somebody without their consent, and none"
+                f"consent.missing: {which}: this server makes no picture of somebody without their consent, and none"
                 f" came{_CURE}, then send it as `consent`",
                 {"references": list(names[:1])},
             )

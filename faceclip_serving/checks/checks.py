@@ -7,7 +7,7 @@ they are kept for the operator's records. A caller hears the code and a sentence
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -108,24 +108,34 @@ class Checks:
         decisions += self._asked(PROMPT, "prompt", question)
         return settled(decisions)
 
+    @property
+    def knows_faces(self) -> bool:
+        """Whether faces of photographs are compared to listed ones."""
+        return self._faces is not None
+
     def photographs(self, thumbnails: Sequence[Pixels], crops: Sequence[Array], trusted: bool = True) -> list[Decision]:
         """Decisions on a request's photographs. `crops`: their faces, [3, 448, 448] in [0, 1]. `trusted`: aligned by this server, and
         not by the caller. Raises `RefusedBy`."""
-        decisions = self._looked_at(PHOTOGRAPHS, "face_images", thumbnails)
+        return self._of_photographs(thumbnails, crops, trusted, lambda i: f"face_images[{i}]")
+
+    def image(self, thumbnail: Pixels, crops: Sequence[Array]) -> list[Decision]:
+        """Decisions on a picture to change, as on a photograph of all its faces. Raises `RefusedBy`."""
+        return self._of_photographs([thumbnail], crops, True, lambda _: "image")
+
+    def _of_photographs(
+        self, thumbnails: Sequence[Pixels], crops: Sequence[Array], trusted: bool, name: Callable[[int], str]
+    ) -> list[Decision]:
+        decisions = self._looked_at(PHOTOGRAPHS, name, thumbnails)
         if self._faces is not None:
             for i, crop in enumerate(crops):
                 near, score = self._faces(crop, trusted)
-                sentence = (
-                    f"face_images[{i}] shows somebody of whom this server makes no pictures; use another person's photographs"
-                )
-                decisions.append(
-                    _decision("faces", f"face_images[{i}]", REFUSE if near else ALLOW, "face_listed", score, sentence)
-                )
+                sentence = f"{name(i)} shows somebody of whom this server makes no pictures; use another person's photographs"
+                decisions.append(_decision("faces", name(i), REFUSE if near else ALLOW, "face_listed", score, sentence))
         return settled(decisions)
 
     def pictures(self, pictures: Sequence[Pixels]) -> list[Decision]:
         """Decisions on what was made. Raises `RefusedBy`: then nothing of the request is delivered."""
-        return settled(self._looked_at(PICTURES, "images", pictures))
+        return settled(self._looked_at(PICTURES, lambda i: f"images[{i}]", pictures))
 
     def _by_rules(self, prompt: str, negative_prompt: str, faces: int) -> Decision:
         found = lexicon().concepts_of(prompt, negative_prompt)
@@ -137,20 +147,22 @@ class Checks:
         sentence = _SENTENCES.get(rule.code, "the prompt asks for what this server does not make") + _CURE
         return Decision(PROMPT, "prompt", rule.action, rule.code, 1.0, tuple(sorted(found)), sentence)
 
-    def _looked_at(self, stage: str, name: str, pictures: Sequence[Pixels]) -> list[Decision]:
-        """By the classifier, and by hooks."""
+    def _looked_at(self, stage: str, name: Callable[[int], str], pictures: Sequence[Pixels]) -> list[Decision]:
+        """By the classifier, and by hooks. `name`: of a picture by its place."""
         decisions: list[Decision] = []
         thresholds = self.policy.photographs if stage == PHOTOGRAPHS else self.policy.pictures
         if stage in self._explicit and pictures:
             for i, score in enumerate(self._explicit[stage](pictures)):
                 sentence = (
-                    f"face_images[{i}] looks explicit; send another photograph"
+                    f"{name(i)} looks explicit; send another photograph"
                     if stage == PHOTOGRAPHS
                     else "a picture came out that looks explicit, so none of this request is delivered; change the prompt or the seed"
                 )
-                decisions.append(_decision(stage, f"{name}[{i}]", thresholds.action(score), "nudity", score, sentence))
+                decisions.append(_decision(stage, name(i), thresholds.action(score), "nudity", score, sentence))
         if self._hooks.get(stage) and pictures:
-            decisions += self._asked(stage, name, {"stage": stage, "pictures": [_png(each) for each in pictures]})
+            decisions += self._asked(
+                stage, name(0).partition("[")[0], {"stage": stage, "pictures": [_png(each) for each in pictures]}
+            )
         return decisions
 
     def _asked(self, stage: str, subject: str, question: Question) -> list[Decision]:

@@ -299,6 +299,45 @@ class Photographs:
         return {"max_items": self.most}
 
 
+@dataclass(frozen=True)
+class File:
+    """The file of one picture."""
+
+    def read(self, name: str, value: Any) -> Any:
+        return value
+
+    def describe(self) -> str:
+        return "a file"
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture: left, top, right and bottom, as fractions of its sides."""
+
+    def read(self, name: str, value: Any) -> list[float]:
+        numbers = [float(each) for each in value]
+        if not all(0.0 <= each <= 1.0 for each in numbers):  # nan is in no range
+            got = ", ".join(f"{each:g}" for each in numbers)
+            raise InvalidRequest(
+                f"{name}: expected fractions of the picture from 0 to 1, got {got}; divide pixels by its sides"
+            )
+        left, top, right, bottom = numbers
+        if left >= right or top >= bottom:
+            raise InvalidRequest(
+                f"{name}: expected left < right and top < bottom, got {left:g} to {right:g} and {top:g} to {bottom:g}"
+            )
+        return numbers
+
+    def describe(self) -> str:
+        return "left, top, right, bottom from 0 to 1"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"min": 0.0, "max": 1.0}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, for messages, where one of the `known` names is like `name`; else nothing."""
     plain = {each.lower(): each for each in known}

@@ -45,6 +45,8 @@ class Job:
     """Event -> monotonic seconds."""
     audit: dict[str, Any] = field(default_factory=dict)
     """What the operator's audit log is told of it, and the caller is not: scores, names of photographs. Never what they show."""
+    edit: dict[str, Any] = field(default_factory=dict)
+    """Of a picture that came: its size, which part of it is drawn, and the face there. Empty: none came."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """What the sampler reports: steps run, denoiser rows, seconds."""
     begin: int | None = None

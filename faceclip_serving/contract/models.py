@@ -39,6 +39,28 @@ VERIFIED = Tensor(
 
 ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")
 
+LATENT_MASK = Tensor(
+    "latent_mask",
+    DType.FP32,
+    ("images", 1, "latent_height", "latent_width"),
+    "1 where the picture is drawn anew, else 0",
+    optional=True,
+)
+ORIGINAL = Tensor(
+    "original",
+    DType.UINT8,
+    ("original_height", "original_width", 3),
+    "the picture that came, upright, RGB; with a mask",
+    optional=True,
+)
+SEAM = Tensor(
+    "seam",
+    DType.UINT8,
+    ("original_height", "original_width"),
+    "share of the drawn picture in each pixel, of 255",
+    optional=True,
+)
+
 PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
 PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
 
@@ -56,15 +78,16 @@ def models(variant: Variant) -> dict[str, Signature]:
     """Every model that a repository may have, in the order of the flow. Which components are models of their own, a placement says."""
     nets = components(variant)
     public = tuple(parameter.tensor for parameter in PARAMETERS)
+    to_draw = (*(replace(tensor, optional=True) for tensor in nets[VAE_ENCODER].inputs), LATENT_MASK)
     prepare = Signature(
         PREPARE,
         public,
-        (ALIGNED_FACES, FACE_INDEX, *ids(variant), JOB),
-        "checks the request, finds and aligns faces, tokenises",
+        (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, ORIGINAL, SEAM, JOB),
+        "checks the request, finds and aligns faces, reads the picture to change, tokenises",
     )
     sampler = Signature(
         SAMPLER,
-        tuple(replace(tensor, optional=True) for tensor in (*prepare.outputs, CONTROL)),
+        tuple(replace(tensor, optional=True) for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, JOB, CONTROL)),
         (
             *(replace(tensor, optional=True) for tensor in nets[VAE_DECODER].outputs),
             replace(latents(variant, "one"), optional=True, doc="of the first picture, after a step that is followed"),
@@ -77,7 +100,12 @@ def models(variant: Variant) -> dict[str, Signature]:
         Tensor("seeds", DType.INT64, ("images",), "seed of each picture"),
         Tensor("details", DType.BYTES, (1,), "JSON: timings_s, faces, warnings, versions and the parameters obeyed"),
     )
-    finish = Signature(FINISH, (*nets[VAE_DECODER].outputs, REPORT), outputs, "encodes pictures and the report")
+    finish = Signature(
+        FINISH,
+        (*nets[VAE_DECODER].outputs, ORIGINAL, SEAM, REPORT),
+        outputs,
+        "puts what was drawn back into the picture that came, encodes pictures and the report",
+    )
     unary = Signature(UNARY, public, outputs, "photo and prompt -> pictures")
     ensemble = replace(unary, name=ENSEMBLE, doc="the same, for `faceclip` alone: its steps, with the tensors between them")
     stream = Signature(
@@ -94,16 +122,21 @@ def models(variant: Variant) -> dict[str, Signature]:
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:
-    """The data flow of the public ensemble: every tensor keeps its name from the model that makes it to those that need it."""
+    """The data flow of the public ensemble: a tensor keeps its name from the model that makes it to those that need it.
+
+    Where a model makes one that is called like an input of the ensemble, such as `image`, its own name goes before it.
+    """
     signatures = models(variant)
     order = (PREPARE, SAMPLER, FINISH)
     needed = {tensor.name for name in (*order, ENSEMBLE) for tensor in signatures[name].inputs if tensor.name != CONTROL.name}
     needed |= {tensor.name for tensor in signatures[ENSEMBLE].outputs}
-    return tuple(
-        Step(
-            name,
-            {tensor.name: tensor.name for tensor in signatures[name].inputs if tensor.name in needed},
-            {tensor.name: tensor.name for tensor in signatures[name].outputs if tensor.name in needed},
-        )
-        for name in order
-    )
+    public = {tensor.name for tensor in signatures[ENSEMBLE].inputs}
+    known = {name: name for name in public}
+    steps = []
+    for model in order:
+        inputs = {tensor.name: known[tensor.name] for tensor in signatures[model].inputs if tensor.name in known}
+        made = [tensor.name for tensor in signatures[model].outputs if tensor.name in needed]
+        outputs = {name: f"{model}_{name}" if name in public else name for name in made}
+        known |= outputs
+        steps.append(Step(model, inputs, outputs))
+    return tuple(steps)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
-from .allowed import Allowed, Between, Flag, OneOf, Photographs, Text
+from .allowed import Allowed, Between, Box, File, Flag, OneOf, Photographs, Text
 from .consent import ConsentRecord
 from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
@@ -25,6 +25,9 @@ RANDOM_SEEDS = 2**52
 """Random seeds are below. JavaScript, and whatever else reads JSON's numbers as doubles, can then repeat seed and seed + i."""
 MAX_CHARACTERS = 10_000
 MAX_TENANT = 64
+MASKS = ("none", "face", "head")
+"""What the parts of a picture are called that the server finds by itself."""
+MAX_PADDING = 4096
 DEFAULT_ID_GUIDANCE_SCALE = 3.0
 """Weight of the face when only the text's is given."""
 
@@ -45,6 +48,10 @@ class Need(Enum):
     GUIDANCE = "guidance, which is off: guidance_scale (or text_guidance_scale) is at most 1, or its interval is empty"
     SCALES = "a scale that guides, and there is none: set guidance_scale above 1"
     NO_TEXT_SCALE = "text_guidance_scale to be left out, which takes its place"
+    SOMEBODY = "a photograph: there are no face_images, and no image"
+    IMAGE = "a picture to change: there is no image"
+    MASK = "a mask: mask is none, and there is no mask_image"
+    NAMED_MASK = "mask to be face or head"
 
 
 OfVariant = Callable[[Variant], Any]
@@ -85,9 +92,11 @@ class Parameter:
         return self.allowed(variant) if callable(self.allowed) else self.allowed
 
 
-def _parameter(dtype: DType, default: Any, allowed: Any, doc: str, *short: str, needs: Need | None = None) -> Any:
-    """A field of `GenerationRequest`."""
-    return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, needs=needs)})
+def _parameter(
+    dtype: DType, default: Any, allowed: Any, doc: str, *short: str, needs: Need | None = None, count: int = 1
+) -> Any:
+    """A field of `GenerationRequest`. `count`: of its values."""
+    return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, (count,), needs)})
 
 
 def _side(of: OfVariant, doc: str) -> Any:
@@ -167,6 +176,23 @@ class GenerationRequest:
         "of several references; quality: clear, frontal ones count more",
         needs=Need.FACES,
     )
+    strength: float | None = _parameter(
+        DType.FP32, Default.NONE, Between(0.0, 1.0),
+        "how much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, of FLUX 0.6",
+        needs=Need.IMAGE,
+    )  # fmt: skip
+    mask: str = _parameter(
+        DType.BYTES, "none", OneOf(MASKS), "draw within the face, or the head, that is found in image; instead of mask_image"
+    )
+    face_box: list[float] | None = _parameter(  # noqa: RUF009 - makes a field
+        DType.FP32, Default.NONE, Box(), "where in image the face of mask is; left out: the largest", needs=Need.NAMED_MASK,
+        count=4,
+    )  # fmt: skip
+    padding_mask_crop: int | None = _parameter(
+        DType.INT32, Default.NONE, Between(0, MAX_PADDING, unit="pixels"),
+        "draw what is within so many pixels of the mask at the model's size, and put it back",
+        needs=Need.MASK,
+    )  # fmt: skip
     output_format: str = _parameter(DType.BYTES, "PNG", OneOf(("PNG", "JPEG", "WEBP")), "file format of the pictures")
     visible_label: str = _parameter(
         DType.BYTES,
@@ -186,7 +212,7 @@ class GenerationRequest:
         Default.NONE,
         ConsentRecord(),
         "consent of the person in the photographs; the server may require it",
-        needs=Need.FACE,
+        needs=Need.SOMEBODY,
     )
     remember: bool = _parameter(
         DType.BOOL, True, Flag(), "encodings of the photographs and prompts may stay in the server's memory for some minutes"
@@ -224,8 +250,20 @@ FACE_IMAGES = Parameter(
     ("face",),
     ("references",),
 )
+IMAGE = Parameter(
+    "image",
+    DType.BYTES,
+    Default.NONE,
+    File(),
+    "a picture to change, a file's bytes or base64 of them; left out: drawn from noise",
+)
+MASK_IMAGE = Parameter(
+    "mask_image", DType.BYTES, Default.NONE, File(), "where image is drawn anew: white there, black elsewhere, of the same size"
+)
+FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE)
+"""Parameters that are pictures: they are no part of what travels as a `GenerationRequest`."""
 SCALARS = tuple(replace(each.metadata["declared"], name=each.name) for each in fields(GenerationRequest))
-PARAMETERS: tuple[Parameter, ...] = (FACE_IMAGES, *SCALARS)
+PARAMETERS: tuple[Parameter, ...] = (*FILES, *SCALARS)
 """Inputs of the public models."""
 
 PREVIEW = Parameter("preview", DType.BOOL, False, Flag(), "send a rough picture with every step; streaming only")

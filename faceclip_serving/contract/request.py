@@ -41,7 +41,7 @@ def request_tensors(**values: Any) -> dict[str, Array]:
         if declared is None:
             known = ", ".join(parameter.name for parameter in PARAMETERS)
             raise InvalidRequest(f"{name}: expected a parameter of a request, one of {known}")
-        items = value if declared is FACE_IMAGES else [value]
+        items = [value] if declared.axes == (1,) else value
         if not items:
             continue
         if declared.dtype is DType.BYTES:
@@ -58,6 +58,14 @@ def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[byte
     photos = FACE_IMAGES.allowed_of(variant).read(FACE_IMAGES.name, _checked(FACE_IMAGES, arrays))
     encoded = [photo.encode() if isinstance(photo, str) else bytes(photo) for photo in photos]
     return [picture_file(f"{FACE_IMAGES.name}[{i}]", photo) for i, photo in enumerate(encoded)]
+
+
+def picture_of(parameter: Parameter, arrays: Mapping[str, Array]) -> bytes | None:
+    """The file of a parameter that is one picture; None: it did not come. Raises `InvalidRequest`."""
+    if parameter.name not in arrays:
+        return None
+    (content,) = _checked(parameter, arrays)
+    return picture_file(parameter.name, content.encode() if isinstance(content, str) else bytes(content))
 
 
 def warn_of_idle(variant: Variant, arrays: Mapping[str, Array], request: GenerationRequest, met: Collection[Need]) -> list[str]:
@@ -109,7 +117,10 @@ def _read(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -
 
 
 def _value(parameter: Parameter, arrays: Mapping[str, Array]) -> Any:
-    value = _checked(parameter, arrays)[0]
+    values = _checked(parameter, arrays)
+    if len(values) > 1:
+        return values.tolist()
+    value = values[0]
     if parameter.dtype is not DType.BYTES:
         return value.item()
     if isinstance(value, str):

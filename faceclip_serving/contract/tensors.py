@@ -21,7 +21,7 @@ from .errors import UserError
 Array = NDArray[Any]
 
 
-_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "BYTES": "object"}
+_NUMPY = {"FP32": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8", "BYTES": "object"}
 
 
 class DType(Enum):
@@ -31,6 +31,7 @@ class DType(Enum):
     INT32 = "INT32"
     INT64 = "INT64"
     BOOL = "BOOL"
+    UINT8 = "UINT8"
     BYTES = "BYTES"
 
     @property

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,24 @@ _SAVE_AGAIN = "send the whole file, saved as JPEG or PNG (HEIC, AVIF and raw fil
 
 def decode_photo(data: bytes, index: int = 0) -> Photo:
     """Reads one encoded photograph. `index`: its place in `face_images`, for messages. Raises `InvalidRequest` alone."""
-    name = f"face_images[{index}]"
+    return decode_picture(data, f"face_images[{index}]")
+
+
+def decode_picture(data: bytes, name: str) -> Photo:
+    """Reads the encoded picture that came as parameter `name`. Raises `InvalidRequest` alone."""
+    return _read(data, name, lambda image, profile: _to_srgb(_opaque(image), profile))
+
+
+def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
+    """An encoded mask in grey, [height, width]. Raises `InvalidRequest` alone, also for colours and transparent pixels."""
+    return _read(data, name, lambda image, _: _grey(image, name)).pixels
+
+
+_Flatten = Callable[[Image.Image, bytes | None], Image.Image]
+"""Makes the final mode of a picture of `_eight_bits` and its colour profile."""
+
+
+def _read(data: bytes, name: str, flatten: _Flatten) -> Photo:
     if not data:
         raise InvalidRequest(f"{name}: expected an encoded photograph, got 0 bytes; send the content of a JPEG or PNG file")
     if len(data) > MAX_BYTES:
@@ -80,7 +97,7 @@ def decode_photo(data: bytes, index: int = 0) -> Photo:
     with _DECODING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _decode(data, name)
+            return _decode(data, name, flatten)
         except InvalidRequest:
             raise
         except UnidentifiedImageError:
@@ -96,7 +113,7 @@ def decode_photo(data: bytes, index: int = 0) -> Photo:
             raise InvalidRequest(f"{name}: the photograph of {len(data)} bytes is {reason}; {_SAVE_AGAIN}") from None
 
 
-def _decode(data: bytes, name: str) -> Photo:
+def _decode(data: bytes, name: str, flatten: _Flatten) -> Photo:
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 10**6:
@@ -120,7 +137,7 @@ def _decode(data: bytes, name: str) -> Photo:
     rest = -(-max(image.size) // MAX_SIDE)
     if rest > 1:
         image = image.reduce(rest)
-    image = _to_srgb(_opaque(image), profile)
+    image = flatten(image, profile)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return Photo(np.array(image, np.uint8), factor * rest, width, height)
@@ -171,6 +188,21 @@ def _opaque(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, _BACKGROUND)
     canvas.paste(image, mask=image.getchannel("A"))
     return canvas
+
+
+_COLOURED = 64
+"""Difference between channels, of 255, that no compression of grey makes."""
+
+
+def _grey(image: Image.Image, name: str) -> Image.Image:
+    """A mask in grey. Colours and transparent pixels could mean anything, so they are refused."""
+    cure = "; save it as a black and white picture, white where the picture is to be drawn anew"
+    if image.mode == "RGBA" and (np.asarray(image.getchannel("A")) < 255).any():
+        raise InvalidRequest(f"{name}: expected black and white, got transparent pixels{cure}")
+    pixels = np.asarray(image.convert("RGB"))
+    if int(np.ptp(pixels, axis=2).max()) > _COLOURED:
+        raise InvalidRequest(f"{name}: expected black and white, got colours{cure}")
+    return image.convert("L")
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

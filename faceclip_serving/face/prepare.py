@@ -83,12 +83,13 @@ def prepare_face(
         "sharpness": round(sharpness, 4),
         **_describe(seen.face, seen.to_photo),
     }
-    return PreparedFace(seen.crop, _thumbnail(photo), report, warnings)
+    return PreparedFace(seen.crop, thumbnail(photo.pixels), report, warnings)
 
 
-def _thumbnail(photo: Photo) -> Pixels:
+def thumbnail(pixels: Pixels) -> Pixels:
+    """A whole picture, squeezed to 256 x 256 pixels."""
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.asarray(Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def _found(name: str, photo: Photo, detect: Detector) -> _Seen:

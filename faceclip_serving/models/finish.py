@@ -22,6 +22,7 @@ from ..face.photos import encode_picture
 from ..marking.marker import Marked, Marker, Pixels
 from .audit import FOR_AUDIT, outputs
 from .checks import judged
+from .edit import put_back
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
           ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
@@ -41,18 +42,20 @@ def finish(
     `checks`: None for measurements in one process, where nothing is refused. Raises `Refused` where the policy says no.
     """
     job = Job.decode(arrays["report"], digest)
-    pixels = to_pixels(arrays["image"])
+    pixels = list(to_pixels(arrays["image"]))
+    if job.edit:
+        pixels = [put_back(each, arrays, job.edit) for each in pixels]
     begun = time.monotonic()
     if checks is not None:
         try:
-            job.checks += judged(job.id, partial(checks.pictures, list(pixels)))
+            job.checks += judged(job.id, partial(checks.pictures, pixels))
         except Refused as error:
             error.audit = job.for_audit(error.audit)
             raise
     check_s = time.monotonic() - begun
     seeds = job.request.seeds
     marked = [_file(variant, job, marker, picture, seed) for picture, seed in zip(pixels, seeds, strict=True)]
-    for_audit = job.for_audit({"outputs": outputs(marked, list(pixels))})
+    for_audit = job.for_audit({"outputs": outputs(marked, pixels)})
     return {
         "images": to_wire([each.file for each in marked], job.request.image_encoding),
         "seeds": np.array(seeds, np.int64),
@@ -117,6 +120,7 @@ def details(
         "timings_s": {stage: round(seconds, 6) for stage, seconds in timings.items()},
         "sampling": job.sampling,
         "faces": job.faces,
+        "edit": job.edit or None,
         "consent": job.consent,
         "prompt_tokens": job.prompt_tokens,
         "warnings": job.warnings,

@@ -15,18 +15,21 @@ from ..audit.consent import NOT_ASKED, Rule
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job, Rows
-from ..contract.parameters import GenerationRequest, Need
+from ..contract.parameters import IMAGE, GenerationRequest, Need
 from ..contract.request import parse_request, reference_photos, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Variant
+from ..face.alignment import align_face
 from ..face.detectors import Detector
 from ..face.photos import Pixels
-from ..face.prepare import PreparedFace, prepare_face
+from ..face.prepare import PreparedFace, prepare_face, thumbnail
 from ..face.references import face_weights
+from ..face.search import find_faces
 from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
+from .edit import Edit, files_of, prepare_edit
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -65,35 +68,51 @@ def _prepare(
     rule: Rule,
     job: Job,
 ) -> dict[str, Array]:
-    photos = reference_photos(variant, arrays)
-    for i, photo in enumerate(photos):
-        if has_many_blocks(photo):
+    photos, files = reference_photos(variant, arrays), files_of(arrays)
+    for which, file in {**{f"face_images[{i}]": photo for i, photo in enumerate(photos)}, **files}.items():
+        if has_many_blocks(file):
             raise InvalidRequest(
-                f"face_images[{i}]: expected a photograph whose file has at most {MAX_BLOCKS} chunks or segments, got more; save it again"
+                f"{which}: expected a photograph whose file has at most {MAX_BLOCKS} chunks or segments, got more; save it again"
             )
-    consent = rule.of_request(job.request.consent if photos else None)
+    shown = len(photos) + (IMAGE.name in files)
+    consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
     if checks is not None:
-        job.checks += judged(job.id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, len(photos)))
+        job.checks += judged(job.id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, shown))
     names: list[str] = job.audit.setdefault("references", [])
 
-    def look(index: int, pixels: Pixels) -> None:
-        if (name := consent.check(index, pixels)) is not None:
+    def look(which: str, pixels: Pixels) -> None:
+        if (name := consent.check(which, pixels)) is not None:
             names.append(name)
 
-    faces = [prepare_face(photo, i, job.request.face_aligned, detect, look) for i, photo in enumerate(photos)]
+    def look_at_image(pixels: Pixels) -> None:
+        """A picture to change is a photograph of whoever is in it."""
+        look(IMAGE.name, pixels)
+        if checks is not None:
+            found = find_faces(pixels, detect) if checks.knows_faces else []
+            crops = [align_face(pixels, face.landmarks) for face in found]
+            job.checks += judged(job.id, partial(checks.image, thumbnail(pixels), crops))
+
+    faces = [
+        prepare_face(photo, i, job.request.face_aligned, detect, lambda index, pixels: look(f"face_images[{index}]", pixels))
+        for i, photo in enumerate(photos)
+    ]
     if checks is not None and faces:
         thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
         job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops, not job.request.face_aligned))
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces)))
-    if faces and job.request.consent is not None and rule.mode == "off":
+    edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
+    if edit is not None:
+        job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **_came_with(files[IMAGE.name])}
+        job.warnings += edit.warnings
+    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit))
+    if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, len(faces))
+    plan = plan_rows(job.request, len(faces), job.begin or 0)
     job.rows = _by_role(plan)
     ids = {}
     for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True):
@@ -105,6 +124,7 @@ def _prepare(
         "aligned_faces": _stack(faces),
         "face_index": np.array([[face] for _, _, face in plan], np.int64),
         **ids,
+        **(edit.tensors if edit is not None else {}),
         "job": job.encode(),
     }
 
@@ -119,23 +139,28 @@ def _came_with(photo: bytes) -> dict[str, Any]:
     )
 
 
-def needs_met(request: GenerationRequest, faces: int) -> set[Need]:
+def needs_met(request: GenerationRequest, faces: int, edit: Edit | None = None) -> set[Need]:
     """What the request brings of all that its parameters need to have an effect."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
+    begin = 0 if edit is None else edit.begin
     met = {
         Need.FACE: faces > 0,
         Need.FACES: faces > 1,
-        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0),
-        Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(request.num_inference_steps)),
+        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0, begin),
+        Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(begin, request.num_inference_steps)),
         Need.NO_TEXT_SCALE: request.text_guidance_scale is None,
+        Need.SOMEBODY: faces > 0 or edit is not None,
+        Need.IMAGE: edit is not None,
+        Need.MASK: edit is not None and edit.masked,
+        Need.NAMED_MASK: request.mask != "none",
     }
     return {need for need, holds in met.items() if holds}
 
 
-def plan_rows(request: GenerationRequest, faces: int) -> list[tuple[str, str, int]]:
-    """The encodings that a request needs: (text, role, face), text being `negative`, `prompt` or `prefixed`."""
+def plan_rows(request: GenerationRequest, faces: int, begin: int = 0) -> list[tuple[str, str, int]]:
+    """The encodings that a request needs from step number `begin` on: (text, role, face), text being `negative`, `prompt` or `prefixed`."""
     plan: list[tuple[str, str, int]] = []
-    for branch in branches_needed(request, faces > 0):
+    for branch in branches_needed(request, faces > 0, begin):
         if branch == UNCONDITIONAL:
             plan.append(("negative", branch, NO_FACE))
         elif branch == TEXT:

@@ -45,7 +45,7 @@ def stream(
         if "step" not in progress:
             break
         yield {"progress": answer["report"], **_preview(factors, marker, preview_cells, answer.get("latents"), request)}
-    known |= answer
+    known |= {steps[SAMPLER].outputs.get(name, name): array for name, array in answer.items()}
     known |= call(FINISH, _inputs(steps[FINISH], known))
     return {name: known[name] for name in steps[FINISH].outputs}
 

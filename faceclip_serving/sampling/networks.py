@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract.components import components
+from ..contract.job import Job
+from ..contract.models import LATENT_MASK
 from ..contract.names import ENCODERS, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
+from .edit import Source
 from .life import Lives
 from .loop import Finished, Usage, Work
 from .requests import Request, State
@@ -51,6 +54,14 @@ def encode_picture(networks: Networks, picture: Array) -> tuple[Array, Array]:
     """
     moments = networks[VAE_ENCODER]({"picture": picture})
     return moments["latent_mean"], moments["latent_std"]
+
+
+def source_of(networks: Networks, job: Job, prepared: Mapping[str, Array]) -> Source | None:
+    """What a job's pictures start from, of the outputs of `prepare`; None: from noise."""
+    if job.begin is None:
+        return None
+    mask = prepared.get(LATENT_MASK.name)
+    return Source(*encode_picture(networks, prepared["picture"]), mask, mask is not None and job.request.strength == 1.0)
 
 
 def schedule_all(lives: Lives) -> None:

@@ -40,7 +40,7 @@ from ..contract.variants.variant import Variant
 from ..face.references import odd_ones_out
 from .life import Lives
 from .loop import StepLoop, Stepped, Work
-from .networks import Drawn, Networks, encode
+from .networks import Drawn, Networks, encode, source_of
 from .pictures import start_pictures
 from .requests import Ended
 from .schedule import is_known, start_schedule
@@ -256,12 +256,13 @@ class Service:
             if job.face_weights:
                 job.warnings += odd_ones_out(encoded[self._variant.identity.name])
             conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
-            return Work(start_pictures(self._variant, job, conditioning), wants_steps=follows, wants_previews=previews)
+            pictures = start_pictures(self._variant, job, conditioning, source_of(self._forgetful, job, prepared))
+            return Work(pictures, wants_steps=follows, wants_previews=previews)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}
-        look_up = partial(start_schedule, self._variant, job.request)
+        look_up = partial(start_schedule, self._variant, job.request, job.begin)
         try:
-            if known := is_known(self._variant, job.request):
+            if known := is_known(self._variant, job.request, job.begin):
                 look_up()
         except Exception as error:
             self._lives.give_up(job.place, error)

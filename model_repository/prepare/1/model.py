@@ -16,7 +16,7 @@ from faceclip_serving.audit.consent import Rule
 from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.operations import Lost, Prepare
-from faceclip_serving.contract.parameters import FACE_IMAGES
+from faceclip_serving.contract.parameters import FILES
 from faceclip_serving.contract.request import parse_one
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import SharingCores, WithinBudget
@@ -59,7 +59,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
-            heavy = FACE_IMAGES.name in arrays or self._checks.asks_others
+            heavy = any(each.name in arrays for each in FILES) or self._checks.asks_others
             due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))

@@ -33,16 +33,16 @@ def refusal(call, *arguments):
 
 def test_a_right_record_covers_its_photographs(rule, record):
     consent = rule().of_request(record(), NOW)
-    assert consent.check(0, PHOTO) == REFERENCES.of_photo(PHOTO)[0]
+    assert consent.check("face_images[0]", PHOTO) == REFERENCES.of_photo(PHOTO)[0]
     assert consent.told() == {"mode": "require", "id": "c-1", "expires": "2027-11-01T00:00:00+01:00", "signed": True}
     assert "S-1042" not in json.dumps(consent.told())
 
 
 def test_a_photograph_that_is_not_covered_is_named(rule, record):
     consent = rule().of_request(record(), NOW)
-    found = refusal(consent.check, 1, OTHER)
+    found = refusal(consent.check, "face_images[1]", OTHER)
     assert found.code == "consent.not_covered" and "face_images[1]: the consent 'c-1' is for 1 other photograph;" in str(found)
-    assert refusal(consent.check, 0, PHOTO[:, ::-1]).code == "consent.not_covered"
+    assert refusal(consent.check, "face_images[0]", PHOTO[:, ::-1]).code == "consent.not_covered"
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,16 @@ def test_the_signature_holds_however_the_record_is_written(rule, record):
 
 
 def test_without_a_record_only_require_refuses_and_only_where_somebody_may_be_shown(rule):
-    found = refusal(rule().of_request(None).check, 0, PHOTO)
+    found = refusal(rule().of_request(None).check, "face_images[0]", PHOTO)
     assert found.code == "consent.missing" and "face_images[0]: " in str(found)
     for flat in (GREY, GREY * np.array([1, 0, 1], np.uint8)):
-        assert rule().of_request(None).check(0, flat), "a picture of one colour shows nobody"
-    assert refusal(rule().of_request(None).check, 0, GREY ^ np.eye(64, dtype=np.uint8)[..., None]).code == "consent.missing"
+        assert rule().of_request(None).check("face_images[0]", flat), "a picture of one colour shows nobody"
+    assert (
+        refusal(rule().of_request(None).check, "face_images[0]", GREY ^ np.eye(64, dtype=np.uint8)[..., None]).code
+        == "consent.missing"
+    )
     for mode in ("off", "record"):
-        assert rule(mode).of_request(None).check(0, PHOTO)
+        assert rule(mode).of_request(None).check("face_images[0]", PHOTO)
 
 
 def test_revoked_is_noticed_at_once_by_id_and_by_person(rule, record, tmp_path):
@@ -233,7 +236,7 @@ def test_photographs_are_named_by_their_pixels_and_the_key():
 
 def test_an_old_key_still_knows_its_photographs(rule, record):
     rotated = rule(references=References((bytes(32), *REFERENCES.keys)))
-    assert rotated.of_request(record(), NOW).check(0, PHOTO) == References((bytes(32),)).of_photo(PHOTO)[0]
+    assert rotated.of_request(record(), NOW).check("face_images[0]", PHOTO) == References((bytes(32),)).of_photo(PHOTO)[0]
 
 
 def test_json_is_canonical():

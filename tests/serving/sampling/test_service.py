@@ -175,8 +175,10 @@ class TestService:
         """Here one that is never found."""
         made, going = service(Denoiser(0.0)), threading.Event()
         start_pictures(TINY_SDXL, job(seed=1), conditioning(1))  # this schedule is known
-        monkeypatch.setattr(module, "is_known", lambda variant, request: request.num_inference_steps == 4)
-        monkeypatch.setattr(module, "start_schedule", lambda variant, asked: asked.num_inference_steps == 4 or going.wait(30))
+        monkeypatch.setattr(module, "is_known", lambda variant, request, begin: request.num_inference_steps == 4)
+        monkeypatch.setattr(
+            module, "start_schedule", lambda variant, asked, begin: asked.num_inference_steps == 4 or going.wait(30)
+        )
         place = self.admit(made)
         arrays = self.arrays(1, place, num_inference_steps=37)
         unusual = self.ask(made, Start() if followed else None, arrays)

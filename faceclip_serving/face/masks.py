@@ -1,0 +1,118 @@
+"""Where a picture is drawn anew: masks that came as files, faces and heads by name, and the seam between old and new.
+
+A face and a head are ellipses over the face's five points: what landmarks tell. Hair that hangs down, and hands before a face, are
+not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract.errors import InvalidRequest
+from ..contract.variants.architectures import FACE_SIZE
+from .alignment import TEMPLATE, apply, fit_similarity, invert
+from .detectors import Face
+from .photos import decode_mask
+
+Grey = NDArray[np.uint8]
+"""[height, width]; white where the picture is drawn anew."""
+Mask = NDArray[np.bool_]
+"""The same, true where that is."""
+WHITE = 128
+"""From here on a pixel counts as white."""
+
+_ELLIPSES: Mapping[str, tuple[float, float, float, float]] = {
+    "face": (0.50, 0.58, 0.42, 0.50),
+    "head": (0.50, 0.45, 0.62, 0.72),
+}
+"""Middle (x, y) and half axes, of the aligned crop's side. `face`: from the forehead to the chin; `head`: with ears and the hair on top."""
+_POINTS = 72
+_SEAM = 0.08
+"""Width of the seam, of the side of a square as large as the mask."""
+
+
+def read_mask(data: bytes, name: str, height: int, width: int) -> Grey:
+    """The encoded mask that came as parameter `name` for a picture of `height` x `width`. Raises `InvalidRequest`."""
+    mask = decode_mask(data, name)
+    if mask.shape != (height, width):
+        raise InvalidRequest(
+            f"{name}: expected the size of image, {width} x {height} pixels, got {mask.shape[1]} x {mask.shape[0]}; make it of that size"
+        )
+    if mask.max() < WHITE:
+        raise InvalidRequest(
+            f"{name}: expected white where image is to be drawn anew, got at most {mask.max()} of 255; black stays as it is"
+        )
+    return mask
+
+
+def choose(faces: Sequence[Face], box: Sequence[float] | None, height: int, width: int) -> tuple[Face, list[str]]:
+    """The face that a mask is for: the largest of `faces`, or of those in `box`, fractions of the picture; and warnings.
+
+    Raises `InvalidRequest` where there is none.
+    """
+    if not faces:
+        raise InvalidRequest(
+            f"mask: no face was found in the {width} x {height} pixels of image; send the mask as mask_image, white where to draw"
+        )
+    if box is not None:
+        inside = [face for face in faces if _share_within(face, box, height, width) >= 0.5]
+        if not inside:
+            found = "; ".join(_fractions(face, height, width) for face in faces)
+            raise InvalidRequest(f"face_box: expected a box about a face of image, got one without; faces are at {found}")
+        return max(inside, key=lambda face: face.box.width), []
+    largest = max(faces, key=lambda face: face.box.width)
+    similar = sum(face.box.width >= 0.8 * largest.box.width for face in faces)
+    if similar == 1:
+        return largest, []
+    return largest, [f"mask: {similar} faces of similar size were found in image and the largest was used; choose by face_box"]
+
+
+def fractions_of(face: Face, height: int, width: int) -> list[float]:
+    """Left, top, right and bottom of a face, as fractions of the picture."""
+    x, y, across, down = face.box
+    ends = (x / width, y / height, (x + across) / width, (y + down) / height)
+    return [round(min(max(each, 0.0), 1.0), 4) for each in ends]
+
+
+def mask_of(face: Face, kind: str, height: int, width: int) -> Grey:
+    """The face or the head of `face` in a picture of `height` x `width`. `kind`: of `MASKS`, but `none`."""
+    x, y, across, down = (FACE_SIZE * each for each in _ELLIPSES[kind])
+    turns = np.linspace(0, 2 * math.pi, _POINTS, endpoint=False)
+    outline = np.column_stack([x + across * np.cos(turns), y + down * np.sin(turns)])
+    points = apply(invert(fit_similarity(face.landmarks, TEMPLATE)), outline)
+    canvas = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 255)
+    return canvas
+
+
+def seam_of(mask: Mask) -> NDArray[np.uint8]:
+    """Share of the new picture in each pixel, of 255: none outside the mask, rising within it from its border on."""
+    if mask.all():
+        return np.full(mask.shape, 255, np.uint8)
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    width = min(1 + _SEAM * math.sqrt(int(mask.sum())), float(depth.max()) / 2)
+    share = (depth / width).clip(0, 1)
+    return np.asarray(np.ceil(share * 255), np.uint8)
+
+
+def blended(original: NDArray[np.uint8], drawn: NDArray[np.uint8], share: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`drawn` over `original`, [height, width, 3] each. Where the share is 0, the original's to the bit."""
+    of = share.astype(np.int32)[:, :, None]
+    return np.asarray((original * (255 - of) + drawn * of + 127) // 255, np.uint8)
+
+
+def _share_within(face: Face, box: Sequence[float], height: int, width: int) -> float:
+    """How much of a face's box lies in another one."""
+    x, y, across, down = face.box
+    left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    common = max(min(x + across, right) - max(x, left), 0.0) * max(min(y + down, bottom) - max(y, top), 0.0)
+    return common / max(across * down, 1e-9)
+
+
+def _fractions(face: Face, height: int, width: int) -> str:
+    return ", ".join(f"{each:.2f}" for each in fractions_of(face, height, width))
