@@ -81,7 +81,12 @@ def components(variant: Variant) -> dict[str, Signature]:
 
 
 MAX_FACE_FREE_ROWS = 3
-"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+"""Texts of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
+def most_encoded(variant: Variant) -> int:
+    """Rows of one call of the text encoder, at most: all texts of a request, where none has weights or several chunks."""
+    return variant.limits.faces + MAX_FACE_FREE_ROWS
 
 
 def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
@@ -91,7 +96,7 @@ def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str,
     picture at a time; 0: whole pictures. Pictures are encoded one at a time: a request brings one.
     """
     faces = Range(1, 1, variant.limits.faces)
-    rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
+    rows = Range(1, 2, most_encoded(variant))
     side = variant.latent_range
     grid = {"latent_height": side, "latent_width": side}
     one = Range(1, 1, 1)

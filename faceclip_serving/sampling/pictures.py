@@ -21,13 +21,17 @@ from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, blend, chain
 from .picture import Picture
 from .schedule import start_schedule
 from .step_cache import StepCache
+from .texts import of_texts
 
 Denoise = Callable[[Mapping[str, Array]], Array]
 """The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]. They are used again after it."""
 
 
 def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Branch -> conditioning tensors [1, ...], with references weighted and the identity blended as the request says."""
+    """Branch -> conditioning tensors [1, ...], with references weighted and the identity blended as the request says.
+
+    `conditioning`: a row per text of the job.
+    """
 
     def rows(role: str) -> list[dict[str, Array]]:
         return [{name: array[i : i + 1] for name, array in conditioning.items()} for i in job.rows[role]]
@@ -48,11 +52,12 @@ def start_pictures(
 ) -> list[Picture]:
     """The pictures of a job: at pure noise, or at the step `job.begin` of a run that starts from `source`.
 
-    Raises `InvalidRequest` where the schedule cannot be run.
+    `conditioning`: rows as the text encoder gives them. Raises `InvalidRequest` where the schedule cannot be run.
     """
     request = job.request
     extras = variant.extras_for(request.height, request.width)
-    constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
+    branches = branch_conditioning(job, of_texts(variant, job, conditioning))
+    constants = {branch: {**tensors, **extras} for branch, tensors in branches.items()}
     steps = range(job.begin or 0, request.num_inference_steps)
     chains = tuple(chain_at(request, bool(job.face_weights), step) for step in steps)
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)

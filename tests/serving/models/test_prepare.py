@@ -88,3 +88,58 @@ def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(pr
     hostile = file[:33] + empty * MAX_BLOCKS + file[33:]
     with pytest.raises(InvalidRequest, match=r"face_images\[1\]: expected a photograph whose file has at most 10000 chunks"):
         prepared(photos=(), face_images=[file, hostile])
+
+
+def roles(job):
+    """Role -> rows of the text encoder for each of its texts, and their bases."""
+    return {
+        role: [(job["encodings"][i]["rows"], job["encodings"][i]["base"]) for i in places]
+        for role, places in job["rows"].items()
+    }
+
+
+def test_weights_travel_with_the_job_beside_a_row_without_words_for_each_face(prepared):
+    assert prepared(prompt="a hat", negative_prompt="fog")["encodings"] == []
+    assert prepared(prompt="a (hat:1.0)", negative_prompt="fog")["encodings"] == [], "a weight of 1 is none"
+    job = prepared(photos=(SQUARE, SQUARE), prompt="a (hat:1.3)", negative_prompt="fog", blend_weight=0.5)
+    assert roles(job) == {"unconditional": [([0], None)], "identity": [([1], 4), ([2], 5)], "prefixed_text": [([3], 6)]}
+    (weights,) = job["encodings"][1]["weights"]
+    assert {round(weight, 4) for weight in weights} == {1.0, 1.3} and job["encodings"][0]["weights"] == []
+    job = prepared(photos=(), prompt="a (hat:1.3)", negative_prompt="[fog]", face_aligned=False)
+    assert roles(job) == {"unconditional": [([0], 2)], "text": [([1], 2)]}, "one row without words serves both"
+
+
+def test_a_prompt_of_brackets_alone_is_none(prepared):
+    with pytest.raises(InvalidRequest, match="prompt: a text is required, got no words"):
+        prepared(prompt="(:1.2) <lora:x:1>")
+    assert prepared(prompt="(:1.2)", prompt_weighting=False)["encodings"] == []
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (nu:1.1)de woman",
+        "a n[u]de woman",
+        "a nu<lora:x:0.8>de woman",
+        "a ((n:1.2)u:0.9)(d)e woman",
+        r"a \(nude\) woman",
+        "nude BREAK woman",
+    ],
+)
+def test_brackets_hide_no_word_from_the_checks(prepared, prompt):
+    checks = Checks(read(), [PROMPT])
+    with pytest.raises(Refused, match=r"policy\.nudity"):
+        prepared(prompt=prompt, checks=checks)
+    prepared(prompt=prompt.replace("u", "o"), checks=checks)
+
+
+def test_the_checks_judge_the_text_that_is_read(prepared):
+    class Asked(Checks):
+        def prompt(self, prompt, negative_prompt, faces):
+            asked.append((prompt, negative_prompt))
+            return []
+
+    asked = []
+    for weighting in (True, False):
+        prepared(prompt="a (red:1.3) hat", negative_prompt="[fog]", checks=Asked(read(), []), prompt_weighting=weighting)
+    assert asked == [("a red hat", "fog"), ("a (red:1.3) hat", "[fog]")]
