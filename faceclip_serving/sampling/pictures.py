@@ -1,6 +1,6 @@
 """Sampling: pictures on their way from noise to latents, advanced together by a denoiser that takes rows of any of them.
 
-The unit is one `Picture`, from noise or from another picture. A tick picks pictures of one latent size,
+The unit is one `Picture`, from noise or from another picture. A tick picks pictures of one latent size and one length of texts,
 calls the denoiser once for all their rows, and advances each by one step; so requests with different step counts, schedulers
 and guidance share every call, and may join and leave between ticks. The denoiser is any callable; nothing here knows of Triton.
 """
@@ -78,7 +78,7 @@ def in_turn(pictures: Iterable[Picture]) -> list[Picture]:
 
 
 def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
-    """The pictures of the next tick: the first, whole, and others of its size while their rows fit.
+    """The pictures of the next tick: the first, whole, and others of its size, with as long texts, while their rows fit.
 
     Pictures that were served go to the back of the order, so sizes alternate and none starves.
     """
@@ -86,7 +86,7 @@ def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
     rows = 0
     for picture in waiting:
         needed = len(picture.chain.branches)
-        if picture.shape == waiting[0].shape and (not chosen or rows + needed <= max_rows):
+        if picture.row_shape == waiting[0].row_shape and (not chosen or rows + needed <= max_rows):
             chosen.append(picture)
             rows += needed
     return chosen
