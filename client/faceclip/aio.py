@@ -83,7 +83,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         with named(call):
             return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
-    async def edit(self, image: Photo, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+    async def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """As `FaceCLIPPipeline.edit`."""
         return await self(prompt, **{**options, "image": image})
 

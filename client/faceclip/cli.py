@@ -269,7 +269,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.type is bool:
         parser.add_argument(*option.flags, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        several = {"nargs": option.values} if option.values > 1 else {}
+        several: dict[str, Any] = {"nargs": option.values} if option.values > 1 else {}
         parser.add_argument(
             *option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text, **several
         )

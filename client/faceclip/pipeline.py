@@ -167,7 +167,7 @@ class FaceCLIPPipeline(RemotePipeline):
         with named(call):
             return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
-    def edit(self, image: Photo, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+    def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """A call that changes `image`, which comes back in its own size. Further keywords are those of a call; of these
 
         mask="face" | "head", or mask_image, say where (left out: everywhere), strength how much, face_image who it becomes.
