@@ -172,7 +172,8 @@ class FaceCLIPPipeline(RemotePipeline):
 
         mask="face" | "head", or mask_image, say where (left out: everywhere), strength how much, face_image who it becomes.
         """
-        return self(prompt, **{**options, "image": image})
+        options["image"] = image
+        return self(prompt, **options)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
