@@ -16,6 +16,7 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
+from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
 from .request import Call, GenerateOptions, check_request_id, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
@@ -81,6 +82,11 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
 
         with named(call):
             return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
+
+    async def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+        """As `FaceCLIPPipeline.edit`."""
+        options["image"] = image
+        return await self(prompt, **options)
 
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

@@ -31,6 +31,7 @@ _EXAMPLES = f"""\
 examples:
   faceclip generate --face me.jpg --prompt "portrait of an astronaut, studio light" -o astronaut.png
   faceclip generate --face a.jpg --face b.jpg --prompt "oil painting" --images 4 --seed 7 -o painting.webp
+  faceclip edit --image party.jpg --mask face --face me.jpg --prompt "a clown" -o clown.png
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
   faceclip status --server gpu-box:8001
   faceclip verify astronaut.png
@@ -42,9 +43,14 @@ exit codes: 0 done, 1 the server or a file failed, 2 the request must change, 13
 
 _GENERATE_NOTES = """\
 What is left out, the server decides; `faceclip status` shows its defaults. Several pictures are numbered: out-0.png, out-1.png…
-An existing output file is replaced, by a whole new one; a folder, or a photograph of --face, never is.
+An existing output file is replaced, by a whole new one; a folder, or a picture that is sent, never is.
 The files are the server's own, byte for byte, with the marks and metadata it put in.
 Ctrl-C cancels; a server that streams its progress then stops working on the request.
+"""
+
+_EDIT = """\
+Change a picture, which comes back in its own size. --mask face, --mask head or --mask-image say where, and all else stays as it is;
+without one, all of it is drawn anew. --strength says how much, --face who it becomes.
 """
 
 _STATUS = "Is the server there, what does it serve, and what does it use where a request says nothing."
@@ -53,7 +59,14 @@ _VERIFY = """\
 Which marks pictures bear: credentials (C2PA) and the label in their metadata are read here, the invisible mark by the server that has
 its key: it gets the pictures for that, and keeps nothing. Nothing else is asked or fetched. That nothing is found means nothing."""
 
-_ELSEWHERE = {"prompt": "--prompt", "face_images": "--face", "output_format": "decided by the ending of -o"}
+_SENT = {"face": "face_images", "image": "image", "mask_image": "mask_image"}
+"""Options that name files -> the parameter that each is."""
+
+_ELSEWHERE = {
+    "prompt": "--prompt",
+    **{name: f"--{flag.replace('_', '-')}" for flag, name in _SENT.items()},
+    "output_format": "decided by the ending of -o",
+}
 """What `--set` cannot give, and where it is given."""
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -101,14 +114,10 @@ def generate(arguments: argparse.Namespace) -> int:
     options["retries"] = arguments.retries
     if arguments.consent is not None and not arguments.consent.lstrip().startswith("{"):
         options["consent"] = _record(Path(arguments.consent))
-    for path in arguments.face:
-        if not path.is_file():
-            raise InvalidRequestError(f"--face: expected an image file, got {path}")
-        for target in paths:
-            if target.exists() and target.samefile(path):
-                raise InvalidRequestError(f"-o {target}: expected another file than the photograph of --face; it would be lost")
-    if arguments.face:
-        options["face_images"] = arguments.face
+    for flag, name in _SENT.items():
+        if sent := getattr(arguments, flag):
+            _check_sent(f"--{flag.replace('_', '-')}", sent if isinstance(sent, list) else [sent], paths)
+            options[name] = sent
     with FaceCLIPPipeline.from_pretrained(
         arguments.server, model=arguments.model, timeout_s=arguments.timeout, headers=dict(arguments.header)
     ) as pipe:
@@ -123,6 +132,16 @@ def generate(arguments: argparse.Namespace) -> int:
         result = _run(pipe, arguments.prompt, options, visible=not (arguments.json or arguments.quiet))
     _print_result(result, result.save(output), arguments)
     return 0
+
+
+def _check_sent(flag: str, sent: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raises where a picture to be sent is none, or would be written over."""
+    for path in sent:
+        if not path.is_file():
+            raise InvalidRequestError(f"{flag}: expected an image file, got {path}")
+        for target in outputs:
+            if target.exists() and target.samefile(path):
+                raise InvalidRequestError(f"-o {target}: expected another file than the photograph of {flag}; it would be lost")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -175,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,status,verify}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,status,verify}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
     common.add_argument(
@@ -190,6 +209,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"{_GENERATE_NOTES}\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
+    _add_generate(commands.add_parser(
+        "edit",
+        parents=[common],
+        help="change a picture",
+        description=_EDIT,
+        epilog=f"{_GENERATE_NOTES}\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ), edits=True)  # fmt: skip
     about = commands.add_parser("status", parents=[common], help="what a server is and serves", description=_STATUS)
     about.set_defaults(command=status)
     check = commands.add_parser("verify", parents=[common], help="which marks pictures bear", description=_VERIFY)
@@ -211,10 +238,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_generate(parser: argparse.ArgumentParser) -> None:
+def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
+    """The options of `generate`, and of `edit`, which needs a picture."""
     add = parser.add_argument
     add("--prompt", required=True, help="what the picture shows, in English")
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
+    add("--image", required=edits, type=Path, metavar="FILE", help="picture to change; the result has its size")
+    add("--mask-image", type=Path, metavar="FILE", help="where it is drawn anew: white there, black elsewhere, of its size")
     add("-o", "--output", required=True, type=_output, metavar="FILE", help=f"{', '.join(FORMATS)}; it decides the format")
     add(
         "--set",
@@ -239,7 +269,10 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.type is bool:
         parser.add_argument(*option.flags, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        parser.add_argument(*option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text)
+        several: dict[str, Any] = {"nargs": option.values} if option.values > 1 else {}
+        parser.add_argument(
+            *option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text, **several
+        )
 
 
 def _run(pipe: FaceCLIPPipeline, prompt: str, options: dict[str, Any], visible: bool) -> FaceCLIPOutput:

@@ -15,6 +15,7 @@ from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnav
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .marks.verify import Report
+from .photos import Photo
 from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
@@ -150,8 +151,9 @@ class FaceCLIPPipeline(RemotePipeline):
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image or face_images, generator, output_type="pil" | "np" | "bytes", callback_on_step_end, timeout_s, retries, and the
-        server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may be given as well.
+        face_image or face_images, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end, timeout_s,
+        retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may be given
+        as well.
 
         Raises `InvalidRequestError`, `ServerUnavailableError`, `ServerBusyError`, `DeadlineExceededError`, `ServerError`.
         """
@@ -164,6 +166,14 @@ class FaceCLIPPipeline(RemotePipeline):
 
         with named(call):
             return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
+
+    def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+        """A call that changes `image`, which comes back in its own size. Further keywords are those of a call; of these
+
+        mask="face" | "head", or mask_image, say where (left out: everywhere), strength how much, face_image who it becomes.
+        """
+        options["image"] = image
+        return self(prompt, **options)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from ..contract.functions import loaded
 from .authority import KeysError, fingerprint, organisation_of, read_certificates, read_secret
-from .metadata import GENERATED
+from .metadata import EDITED, GENERATED
 from .verify import read_credentials
 
 SignBytes = Callable[[bytes], bytes]
@@ -44,6 +44,8 @@ class Claim:
     """Whether a visible label was drawn into it."""
     inputs: Sequence[Mapping[str, str]] = ()
     """Of the photographs that came with credentials: `manifest`, its name."""
+    parent: Mapping[str, str] | None = None
+    """Of the picture that was changed, the same, or empty where it had none; None: nothing was changed, the picture is new."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """More that is said of the system, such as the licence of its weights; text by text."""
 
@@ -96,14 +98,28 @@ _CREATED = ("c2pa.actions", _ACTIONS, _BINDING, _NOTES)
 
 def _manifest(name: str, claim: Claim) -> dict[str, Any]:
     agent = {"name": claim.system, "version": claim.version}
-    actions: list[dict[str, Any]] = [
+    done: dict[str, Any] = {"when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "softwareAgent": agent}
+    actions: list[dict[str, Any]] = [{"action": "c2pa.created", "digitalSourceType": GENERATED, **done}]
+    ingredients = [
         {
-            "action": "c2pa.created",
-            "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "digitalSourceType": GENERATED,
-            "softwareAgent": agent,
+            "title": f"reference photograph {i}",
+            "relationship": "inputTo",
+            "instance_id": each["manifest"],
+            "description": f"came with credentials of its own: {each['manifest']}",
         }
+        for i, each in enumerate(claim.inputs, 1)
     ]
+    if claim.parent is not None:
+        parent = claim.parent.get("manifest", f"urn:uuid:{uuid.uuid4()}")
+        described = f"came with credentials of its own: {parent}" if claim.parent else "came without credentials"
+        ingredients.append({
+            "title": "picture that was changed", "relationship": "parentOf", "instance_id": parent, "label": parent,
+            "description": described,
+        })  # fmt: skip
+        actions = [
+            {"action": "c2pa.opened", "parameters": {"ingredientIds": [parent]}, **done},
+            {"action": "c2pa.edited", "digitalSourceType": EDITED, "description": "drawn anew by a model", **done},
+        ]
     if claim.label:
         actions.append({"action": "c2pa.edited", "softwareAgent": agent, "description": "a visible label was drawn"})
     assertions: list[dict[str, Any]] = []
@@ -117,15 +133,7 @@ def _manifest(name: str, claim: Claim) -> dict[str, Any]:
         "label": name,
         "claim_generator_info": [{"name": "faceclip-triton", "version": claim.version}],
         "assertions": [{"label": _ACTIONS, "data": {"actions": actions}}, *assertions],
-        "ingredients": [
-            {
-                "title": f"reference photograph {i}",
-                "relationship": "inputTo",
-                "instance_id": each["manifest"],
-                "description": f"came with credentials of its own: {each['manifest']}",
-            }
-            for i, each in enumerate(claim.inputs, 1)
-        ],
+        "ingredients": ingredients,
     }
 
 

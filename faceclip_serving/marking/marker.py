@@ -101,8 +101,9 @@ class Marker:
         encode: Encode,
         wanted_label: str = "none",
         inputs: Sequence[Mapping[str, str]] = (),
+        parent: Mapping[str, str] | None = None,
     ) -> Marked:
-        """The file of `image`, made by `encode`, with its marks. `wanted_label`: by the request. `inputs`: see `Claim`.
+        """The file of `image`, made by `encode`, with its marks. `wanted_label`: by the request. `inputs`, `parent`: see `Claim`.
 
         What cannot be marked or signed raises: there is no picture without.
         """
@@ -114,13 +115,14 @@ class Marker:
             mark_id = name[:digits]
             image, psnr_db = self.watermark.embed(image, mark_id)
             bound = self.watermark.soft_binding, self.watermark.value(mark_id)
-        packet = metadata.packet(self.provider, name, self.system, self.version) if self.metadata else b""
+        source = metadata.GENERATED if parent is None else metadata.EDITED
+        packet = metadata.packet(self.provider, name, self.system, self.version, source) if self.metadata else b""
         paused = time.monotonic()
         file = encode(image, packet)
         resumed = time.monotonic()
         manifest = None
         if self.signer is not None:
-            claim = Claim(self.system, self.version, bound, shown != "none", inputs, self.notes)
+            claim = Claim(self.system, self.version, bound, shown != "none", inputs, parent, self.notes)
             file, manifest = self.signer.sign(file, MIME_TYPES[output_format], claim)
         record = {
             "id": name,

@@ -15,6 +15,8 @@ AIGC_NAMESPACE = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 IPTC_NAMESPACE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for what a trained model made."""
+EDITED = GENERATED.replace("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
+"""IPTC's term for a picture that a trained model made a part of."""
 AIGC_KEYS = ("Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2")
 """Exactly these, in this order; `Label` "1": generated."""
 MAX_PACKET_BYTES = 2**20
@@ -30,14 +32,14 @@ _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
-def packet(provider: str, produce_id: str, system: str, version: str) -> bytes:
-    """The XMP packet of a picture that `provider` made by `system`, known by `produce_id`."""
+def packet(provider: str, produce_id: str, system: str, version: str, source: str = GENERATED) -> bytes:
+    """The XMP packet of a picture that `provider` made by `system`, known by `produce_id`. `source`: `GENERATED` or `EDITED`."""
     aigc = dict(zip(AIGC_KEYS, ("1", provider, produce_id, "", provider, produce_id, ""), strict=True))
     return _PACKET.format(
         tc260=AIGC_NAMESPACE,
         iptc=IPTC_NAMESPACE,
         aigc=escape(json.dumps(aigc, ensure_ascii=False, separators=(",", ":"))),
-        source=GENERATED,
+        source=source,
         system=escape(system),
         version=escape(version),
     ).encode()
@@ -59,7 +61,7 @@ class Label:
     @property
     def generated(self) -> bool:
         """Whether it says that the picture was made, or might have been made, by a model."""
-        return self.aigc.get("Label") in ("1", "2", "3") or self.digital_source_type == GENERATED
+        return self.aigc.get("Label") in ("1", "2", "3") or self.digital_source_type in (GENERATED, EDITED)
 
 
 def read(packet: bytes | None) -> Label:

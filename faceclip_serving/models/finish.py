@@ -71,7 +71,8 @@ def _file(variant: Variant, job: Job, marker: Marker, picture: Pixels, seed: int
         return encode_picture(image, output_format, provenance(variant, job, seed), xmp)
 
     inputs = [face["credentials"] for face in job.faces if "credentials" in face]
-    return marker.mark(picture, output_format, encode, job.request.visible_label, inputs)
+    parent = job.edit.get("credentials", {}) if job.edit else None
+    return marker.mark(picture, output_format, encode, job.request.visible_label, inputs, parent)
 
 
 def to_pixels(image: Array) -> Array:
@@ -88,8 +89,9 @@ def to_pixels(image: Array) -> Array:
 
 
 def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
-    """Text stored in the picture's file: that it is generated, by what, and the seed. Never the prompt or the face."""
-    return {"Software": f"faceclip-triton ({variant.name})", "Source": "AI generated", "Seed": str(seed)}
+    """Text stored in the picture's file: that it is generated or edited, by what, and the seed. Never the prompt or the face."""
+    source = "AI edited" if job.edit else "AI generated"
+    return {"Software": f"faceclip-triton ({variant.name})", "Source": source, "Seed": str(seed)}
 
 
 def details(

@@ -41,6 +41,18 @@ def test_the_same_pictures_as_from_the_blocking_form(server: TritonDouble, pipe:
         assert result.provenance == expected.provenance
 
 
+def test_a_picture_is_changed_by_both_forms(server: TritonDouble, pipe: FaceCLIPPipeline, photo: bytes) -> None:
+    async def changed() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as remote:
+            await remote.edit(photo, "a clown", mask="face")
+
+    asyncio.run(changed())
+    pipe.edit(photo, "a clown", mask="face")
+    assert [(each["image"][0], each["mask"][0], each["prompt"][0]) for each in server.received] == [
+        (photo, b"face", b"a clown")
+    ] * 2
+
+
 def test_lookup_by_variant_and_its_failures(server: TritonDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACECLIP_URL", server.address)
 

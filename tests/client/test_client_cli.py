@@ -72,6 +72,34 @@ def test_every_option_reaches_the_server(server: TritonDouble, tmp_path: Path, p
     assert not (tmp_path / "out.webp").exists()
 
 
+def test_a_picture_is_changed(server: TritonDouble, tmp_path: Path, photo: bytes) -> None:
+    (tmp_path / "party.png").write_bytes(photo)
+    (tmp_path / "mask.png").write_bytes(photo + b" ")
+    sent = ["--image", str(tmp_path / "party.png"), "--mask-image", str(tmp_path / "mask.png")]
+    call = ["edit", "--server", server.address, "--prompt", "a clown", "-o", str(tmp_path / "out.png"), *sent]
+    assert main([*call, "--strength", "0.5", "--face-box", "0", "0.25", "0.5", "1", "--padding-mask-crop", "32"]) == 0
+    (received,) = server.received
+    assert list(received["image"]) == [photo] and list(received["mask_image"]) == [photo + b" "]
+    assert received["face_box"].tolist() == [0, 0.25, 0.5, 1] and received["strength"] == 0.5
+    assert received["padding_mask_crop"] == 32 and main([*call[:-2], "--mask", "head"]) == 0
+    assert server.received[1]["mask"][0] == b"head"
+
+
+def test_a_picture_that_is_sent_must_be_there_and_is_never_written_over(
+    server: TritonDouble, tmp_path: Path, photo: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "party.png"
+    picture.write_bytes(photo)
+    call = ["edit", "--server", server.address, "--prompt", "a clown", "--image", str(picture), "-o"]
+    assert main([*call, str(picture)]) == 2
+    assert "expected another file than the photograph of --image; it would be lost" in capsys.readouterr().err
+    assert main([*call, str(tmp_path / "out.png"), "--mask-image", str(tmp_path / "none.png")]) == 2
+    assert "--mask-image: expected an image file, got" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["edit", "--prompt", "a clown", "-o", "out.png"])
+    assert not server.received and picture.read_bytes() == photo
+
+
 def test_only_what_is_given_is_sent(server: TritonDouble, tmp_path: Path) -> None:
     assert _generate(server, tmp_path / "out.jpg") == 0
     assert set(server.received[0]) == {"prompt", "output_format"}

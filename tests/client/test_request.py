@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from faceclip import InvalidRequestError, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
-from faceclip_serving.contract.parameters import PARAMETERS, interface
-from faceclip_serving.contract.request import parse_request, reference_photos
+from faceclip_serving.contract.parameters import IMAGE, MASK_IMAGE, PARAMETERS, interface
+from faceclip_serving.contract.request import parse_request, picture_of, reference_photos
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 DECLARED = {tensor.name: tensor.dtype.value for tensor in PARAMETERS if tensor.name != IMAGE_ENCODING}
@@ -49,6 +50,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_weighting": "quality",
         "scheduler_options": {"timestep_spacing": "trailing"},
         "consent": CONSENT,
+        "face_box": [0.25, 0.0, 0.75, 0.5],
     }
     values = {
         "negative_prompt": "blurry",
@@ -63,10 +65,11 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_aligned": True,
         "output_format": "webp",
     }
+    pictures = {"image": photo, "mask_image": photo + b" "}
     told = interface(TINY_SDXL)["parameters"]
-    for name in set(DECLARED) - {*values, *others, "prompt", "face_images"}:  # added since: by what is told of it
+    for name in set(DECLARED) - {*values, *others, *pictures, "prompt", "face_images"}:  # added since: by what is told of it
         others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
-    inputs = _prepare("Ölbild, 油画", face_images=[photo, photo], **values, **others).inputs
+    inputs = _prepare("Ölbild, 油画", face_images=[photo, photo], **pictures, **values, **others).inputs
     assert set(inputs) == set(DECLARED)
     wanted = parse_request(TINY_SDXL, inputs)
     assert wanted.prompt == "Ölbild, 油画"
@@ -75,6 +78,24 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
     assert {name: getattr(wanted, name) for name in others} == others
     assert reference_photos(TINY_SDXL, inputs) == [photo, photo]
+    assert [picture_of(each, inputs) for each in (IMAGE, MASK_IMAGE)] == [photo, photo + b" "]
+
+
+@pytest.mark.parametrize("value", [(0.1, 0.2, 0.3), 0.5, "0.1,0.2,0.3,0.4", (0, 0, 1, "1"), None])
+def test_a_box_is_four_numbers(value: Any) -> None:
+    if value is None:
+        assert "face_box" not in _prepare(face_box=None).inputs
+        return
+    with pytest.raises(TypeError, match=r"face_box: expected (4 numbers|a number), got"):
+        _prepare(face_box=value)
+
+
+def test_a_picture_to_change_may_come_in_any_form(photo: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo)
+    inputs = _prepare(image=tmp_path / "a.png", mask_image=np.full((4, 4), 255, np.uint8)).inputs
+    assert inputs["image"].tolist() == [photo] and inputs["mask_image"][0].startswith(b"\x89PNG")
+    with pytest.raises(InvalidRequestError, match="image: expected a file, got a URL"):
+        _prepare(image="https://example.com/a.png")
 
 
 def test_every_declared_parameter_is_documented_for_editors() -> None:
@@ -99,7 +120,8 @@ def test_a_parameter_that_only_the_server_knows_is_sent() -> None:
     ("name", "advice"),
     [
         ("num_inference_step", "did you mean 'num_inference_steps'"),
-        ("image", "did you mean 'face_image'"),
+        ("init_image", "did you mean 'image'"),
+        ("denoising_strength", "did you mean 'strength'"),
         ("cfg_scale", "did you mean 'guidance_scale'"),
         ("outputtype", "did you mean 'output_type'"),
         ("zzz", "known: .*guidance_scale"),

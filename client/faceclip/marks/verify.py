@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from . import metadata
-from .metadata import GENERATED, Label
+from .metadata import EDITED, GENERATED, Label
 
 if TYPE_CHECKING:
     from .watermark import Found, Pixels  # whoever has no key needs no OpenCV
@@ -236,7 +236,7 @@ def _told(store: dict[str, Any]) -> Credentials:
         state,
         why,
         signer=str(signature.get("issuer") or signature.get("common_name") or ""),
-        generated=any(source in _GENERATED for source in sources),
+        generated=any(source in (GENERATED, EDITED) for source in sources),
         actions=[str(action.get("action", "")) for action in actions],
         system=" ".join(str(agent.get(key, "")) for key in ("name", "version")).strip()
         if isinstance(agent, dict)
@@ -248,7 +248,6 @@ def _told(store: dict[str, Any]) -> Credentials:
     )
 
 
-_GENERATED = (GENERATED, GENERATED.replace("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"))
 _CAPTURED = ("digitalCapture", "computationalCapture", "negativeFilm", "positiveFilm", "print")
 """IPTC's terms for what a camera or a scanner took."""
 

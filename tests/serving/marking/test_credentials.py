@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+from dataclasses import replace
 
 import c2pa
 import pytest
@@ -27,7 +28,7 @@ CLAIM = Claim(
     (Tiles.soft_binding, "0123456789abcdef"),
     True,
     [{"manifest": "urn:c2pa:of-a-photograph"}],
-    {"licence": "Apache-2.0"},
+    notes={"licence": "Apache-2.0"},
 )
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -90,6 +91,21 @@ def test_signing_says_what_was_done(folder):
     assert told["ingredients"][0]["instance_id"] == "urn:c2pa:of-a-photograph"
     assert "thumbnail" not in told and {"licence": "Apache-2.0"} in [each["data"] for each in told["assertions"]]
     assert all(each["created"] for each in told["assertions"]), "the signer answers for each"
+
+
+@pytest.mark.parametrize("parent", [{}, {"manifest": "urn:c2pa:of-a-picture"}])
+def test_a_picture_that_was_changed_is_said_to_be(folder, parent):
+    signer = own(folder)
+    file, manifest = signer.sign(_PROBE, "image/png", replace(CLAIM, parent=parent))
+    found = read_credentials(file, "PNG", signer.anchors)
+    assert found.state == "trusted" and found.generated and not found.captured
+    assert found.actions == ["c2pa.opened", "c2pa.edited", "c2pa.edited", "c2pa.watermarked.bound"]
+    with c2pa.Reader("image/png", io.BytesIO(file)) as reader:
+        told = json.loads(reader.json())["manifests"][manifest]
+    assert [each["relationship"] for each in told["ingredients"]] == ["inputTo", "parentOf"]
+    assert not parent or told["ingredients"][1]["instance_id"] == "urn:c2pa:of-a-picture"
+    [edited] = [each for a in told["assertions"] for each in a["data"].get("actions", []) if "digitalSourceType" in each]
+    assert edited["action"] == "c2pa.edited" and edited["digitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
 
 
 def test_one_signer_serves_several_threads(folder):

@@ -11,7 +11,7 @@ from PIL import Image
 from export.paths import ROOT
 from faceclip_serving.audit.consent import NOT_ASKED, Rule
 from faceclip_serving.checks.checks import Checks
-from faceclip_serving.checks.policy import PROMPT, read
+from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT, read
 from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
@@ -82,6 +82,45 @@ def test_the_check_of_photographs_hears_who_aligned_them(prepared, aligned):
     assert asked == [(1, 1, not aligned)]
 
 
+def test_a_picture_to_change_is_a_photograph_of_whoever_is_in_it(prepared, record):
+    """Whatever it shows; the one record of the request names both."""
+    rule = Rule("require", (KEY.public_key(),), references=REFERENCES)
+    names = [REFERENCES.of_photo(each)[0] for each in (SQUARE, PHOTO)]
+    both, one = (json.dumps(record(expires="2099-01-01T00:00:00Z", references=each)) for each in (names, names[:1]))
+    assert prepared(rule, image=png(PHOTO), consent=both)["audit"]["references"] == names
+    for photos, consent, code in (((), None, "missing"), ((SQUARE,), one, "not_covered")):
+        with pytest.raises(Refused) as error:
+            prepared(rule, photos, image=png(PHOTO), face_aligned=bool(photos), **({"consent": consent} if consent else {}))
+        assert error.value.code == f"consent.{code}" and f"consent.{code}: image: " in str(error.value)
+    assert prepared(rule, (), image=png(PHOTO), consent=both, face_aligned=False)["consent"]["id"] == "c-1"
+    told = prepared(Rule(references=REFERENCES), (), image=png(PHOTO), consent=both, face_aligned=False)
+    assert [each.partition(":")[0] for each in told["warnings"]] == ["consent"], "this server does not look at records"
+
+
+def test_a_picture_to_change_is_checked_like_a_photograph_with_all_its_faces(prepared):
+    class Asked(Checks):
+        knows_faces = True
+
+        def prompt(self, prompt, negative_prompt, faces):
+            asked.append(faces)
+            return []
+
+        def image(self, thumbnail, crops):
+            asked.append((thumbnail.shape, [crop.shape for crop in crops]))
+            return []
+
+    asked = []
+    photo = np.asarray(Image.open(ROOT / "examples" / "astronaut.jpg").convert("RGB"))
+    prepared(photos=(), image=png(photo), face_aligned=False, checks=Asked(read(), [PROMPT]))
+    assert asked == [1, ((256, 256, 3), [(3, 448, 448)])], "its prompt is that of a request with a face"
+
+
+def test_an_explicit_picture_to_change_is_refused_by_its_name(monkeypatch, prepared):
+    monkeypatch.setattr("faceclip_serving.checks.checks.explicit", lambda: lambda pictures: [0.99] * len(pictures))
+    with pytest.raises(Refused, match=r"^policy\.nudity: image looks explicit; send another photograph"):
+        prepared(photos=(), image=png(PHOTO), face_aligned=False, checks=Checks(read(), [PHOTOGRAPHS]))
+
+
 def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(prepared):
     file = png(SQUARE)
     empty = bytes(4) + b"aaAa" + zlib.crc32(b"aaAa").to_bytes(4, "big")
@@ -143,3 +182,7 @@ def test_the_checks_judge_the_text_that_is_read(prepared):
     for weighting in (True, False):
         prepared(prompt="a (red:1.3) hat", negative_prompt="[fog]", checks=Asked(read(), []), prompt_weighting=weighting)
     assert asked == [("a red hat", "fog"), ("a (red:1.3) hat", "[fog]")]
+
+    for name in ("image", "mask_image"):
+        with pytest.raises(InvalidRequest, match=f"^{name}: expected a photograph whose file has at most 10000 chunks"):
+            prepared(photos=(), face_aligned=False, **{"image": file, name: hostile})

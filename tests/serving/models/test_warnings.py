@@ -6,6 +6,7 @@ import pytest
 from faceclip_serving.contract.parameters import SCALARS, Need
 from faceclip_serving.contract.request import parse_request, request_tensors, warn_of_idle
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.models.edit import Edit
 from faceclip_serving.models.prepare import needs_met
 from faceclip_serving.models.prompts import Chunk, Encoded, prompt_warnings
 
@@ -37,6 +38,8 @@ def idle(faces=0, **values):
         ({"guidance_scale": 4.0, "id_guidance_scale": 2.0}, 1, []),
         ({"guidance_scale": 1.0, "guidance_start": 0.5}, 1, ["guidance_start"]),
         ({"guidance_start": 0.5}, 0, []),
+        ({"strength": 0.5, "padding_mask_crop": 8}, 0, ["strength", "padding_mask_crop"]),
+        ({"face_box": [0.0, 0.0, 1.0, 1.0]}, 0, ["face_box"]),
     ],
 )
 def test_parameters_without_effect_are_named(values, faces, names):
@@ -49,8 +52,13 @@ def test_defaults_that_are_sent_are_no_reason_to_warn():
 
 
 def test_every_need_is_met_by_some_request():
-    request = parse_request(TINY_SDXL, request_tensors(prompt="a"))
-    assert needs_met(request, 2) == set(Need)
+    request = parse_request(TINY_SDXL, request_tensors(prompt="a", mask="face"))
+    assert needs_met(request, 2, Edit(request, 0, True, {}, {})) == set(Need)
+    bare = parse_request(TINY_SDXL, request_tensors(prompt="a"))
+    assert needs_met(bare, 0) == {Need.GUIDANCE, Need.SCALES, Need.NO_TEXT_SCALE}
+    ends = parse_request(TINY_SDXL, request_tensors(prompt="a", guidance_end=0.5, num_inference_steps=10))
+    assert Need.GUIDANCE in needs_met(ends, 0, Edit(ends, 4, False, {}, {}))
+    assert Need.GUIDANCE not in needs_met(ends, 0, Edit(ends, 5, False, {}, {})), "the steps with guidance are not run"
 
 
 @pytest.mark.parametrize(("prompt", "told"), [("портрет женщины", True), ("a woman at the café, 1950", False), ("", False)])
