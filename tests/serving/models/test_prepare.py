@@ -127,6 +127,9 @@ def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(pr
     hostile = file[:33] + empty * MAX_BLOCKS + file[33:]
     with pytest.raises(InvalidRequest, match=r"face_images\[1\]: expected a photograph whose file has at most 10000 chunks"):
         prepared(photos=(), face_images=[file, hostile])
+    for name in ("image", "mask_image"):
+        with pytest.raises(InvalidRequest, match=f"^{name}: expected a photograph whose file has at most 10000 chunks"):
+            prepared(photos=(), face_aligned=False, **{"image": file, name: hostile})
 
 
 def roles(job):
@@ -182,7 +185,3 @@ def test_the_checks_judge_the_text_that_is_read(prepared):
     for weighting in (True, False):
         prepared(prompt="a (red:1.3) hat", negative_prompt="[fog]", checks=Asked(read(), []), prompt_weighting=weighting)
     assert asked == [("a red hat", "fog"), ("a (red:1.3) hat", "[fog]")]
-
-    for name in ("image", "mask_image"):
-        with pytest.raises(InvalidRequest, match=f"^{name}: expected a photograph whose file has at most 10000 chunks"):
-            prepared(photos=(), face_aligned=False, **{"image": file, name: hostile})
