@@ -114,18 +114,19 @@ def prompts_of(oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6)
     makes to the reference's."""
     variant = oracle.variant
     tokenizers = {tokens.input: load_tokenizer(prepare_folder / tokens.tokenizer) for tokens in variant.tokens}
-    few, usual = variant.limits.chunks, variant.defaults
+    usual = variant.defaults
+    sides: dict[str, Any] = {"height": usual.height, "width": usual.width}
     cases: list[dict[str, Any]] = []
     for (name, prompt), (other, negative), photo in itertools.product(
         PROMPTS.items(), NEGATIVES.items(), (PHOTO.read_bytes(), None)
     ):
-        if max(len(prompt), len(negative)) > few:
+        if max(len(prompt), len(negative)) > variant.limits.chunks:
             continue
         common: dict[str, Any] = {"scheduler": usual.scheduler, "guidance_scale": usual.guidance_scale, "seed": 1}
         face: dict[str, Any] = {"face_image": photo} if photo else {}
         ask = partial(draw, written(prompt), negative_prompt=written(negative), num_inference_steps=steps, **common, **face)
-        sides = {"height": usual.height, "width": usual.width}
-        expected = oracle.picture(*reference(oracle, tokenizers, prompt, negative, photo), **common, **sides, steps=steps)
+        embeddings, pooled = reference(oracle, tokenizers, prompt, negative, photo)
+        expected = oracle.picture(embeddings, pooled, **common, **sides, steps=steps)
         psnr = picture_psnr_db(ask(**sides), expected)
         cases.append({"prompt": name, "negative": other, "face": photo is not None, "psnr_db": round(psnr, 2)})
         say(f"{name}, negative {other}, {'face' if photo else 'no face'}: {psnr:.1f} dB")

@@ -185,3 +185,13 @@ def test_the_checks_judge_the_text_that_is_read(prepared):
     for weighting in (True, False):
         prepared(prompt="a (red:1.3) hat", negative_prompt="[fog]", checks=Asked(read(), []), prompt_weighting=weighting)
     assert asked == [("a red hat", "fog"), ("a (red:1.3) hat", "[fog]")]
+
+
+def test_long_prompts_are_rows_of_the_text_encoder_side_by_side_unless_switched_off(prepared):
+    job = prepared(photos=(SQUARE, SQUARE), prompt="a BREAK b BREAK c", negative_prompt="fog BREAK (night)")
+    assert roles(job) == {"unconditional": [([0, 1], 8)], "identity": [([2, 3, 4], None), ([5, 6, 7], None)]}
+    assert job["prompt_chunks"] == {"prompt": 3, "negative_prompt": 2}
+    job = prepared(prompt="castle " * 100 + "zebra", long_prompts=False)
+    assert job["encodings"] == [] and job["prompt_chunks"]["prompt"] == 1
+    assert any("zebra" in warning for warning in job["warnings"])
+    assert not prepared(prompt="castle " * 100 + "zebra")["warnings"]

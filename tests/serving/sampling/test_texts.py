@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from faceclip_serving.contract.components import most_encoded
 from faceclip_serving.contract.job import Encoding
 from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.sampling.networks import encode_texts
 from faceclip_serving.sampling.texts import of_texts
 from tests.serving.sampling.test_pictures import job
 
@@ -52,3 +54,25 @@ def test_chunks_stand_side_by_side_and_shorter_texts_are_repeated_as_a_whole():
     for found, order in zip(made["embeddings"], expected, strict=True):
         np.testing.assert_array_equal(found, np.concatenate([rows[row] for row in order]))
     np.testing.assert_array_equal(made["pooled"], values["pooled"][[0, 1, 3]])
+
+
+def test_texts_beyond_one_call_of_the_encoder_are_encoded_in_several():
+    variant = VARIANTS["tiny-sdxl"]
+    most, calls = most_encoded(variant), []
+
+    def run(arrays):
+        calls.append(len(arrays["input_ids"]))
+        assert len(arrays["class_token"]) == 2, "faces are of all rows"
+        return {"embeddings": arrays["input_ids"] + arrays["face_index"], "pooled": arrays["face_index"]}
+
+    rows = 2 * most + 1
+    arrays = {
+        "input_ids": np.arange(rows)[:, None] * np.ones((1, 3), int),
+        "face_index": np.arange(rows)[:, None] % 2,
+        "class_token": np.zeros((2, 4)),
+        "patch_token": np.zeros((2, 4)),
+    }
+    found = encode_texts(variant, run, arrays)
+    assert calls == [most, most, 1]
+    np.testing.assert_array_equal(found["embeddings"], arrays["input_ids"] + arrays["face_index"])
+    np.testing.assert_array_equal(found["pooled"], arrays["face_index"])
