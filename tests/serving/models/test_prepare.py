@@ -194,4 +194,4 @@ def test_long_prompts_are_rows_of_the_text_encoder_side_by_side_unless_switched_
     job = prepared(prompt="castle " * 100 + "zebra", long_prompts=False)
     assert job["encodings"] == [] and job["prompt_chunks"]["prompt"] == 1
     assert any("zebra" in warning for warning in job["warnings"])
-    assert not prepared(prompt="castle " * 100 + "zebra")["warnings"]
+    assert not any("zebra" in warning for warning in prepared(prompt="castle " * 100 + "zebra")["warnings"])
