@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import numpy as np
 
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
-from faceclip_serving.contract.variants.variant import Tokens, Variant
+from faceclip_serving.contract.variants.variant import Tokens
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
@@ -58,35 +57,15 @@ def written(chunks: Iterable[Weighted]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one prompt: of each chunk, and at last one without words."""
-
-    ids: dict[str, Array]
-    weights: Array
-    """Of the chunks' tokens, [chunks, tokens]."""
-
-
-def _rows(variant: Variant, tokenizers: Mapping[str, Any], chunks: Sequence[Weighted], prefixed: bool) -> _Rows:
-    text = variant.text_tokens
-    rows = [_row(tokenizers[text.input], text, chunk, prefixed) for chunk in (*chunks, ())]
-    ids = {text.input: np.stack([row for row, _ in rows])}
-    for tokens in variant.tokens[:-1]:  # readers of the whole text, without weights
-        plain = " ".join(words for chunk in chunks for words, _ in chunk)
-        whole = [encode_prompt(tokenizers[tokens.input], tokens, each, prefixed).ids for each in (plain, "")]
-        ids[tokens.input] = np.stack([*whole[:1] * len(chunks), whole[1]])
-    return _Rows(ids, np.stack([weights for _, weights in rows[:-1]]))
-
-
-def _row(tokenizer: Any, tokens: Tokens, chunk: Weighted, prefixed: bool) -> tuple[Array, Array]:
-    ids, weights = np.full(tokens.max_tokens, tokens.padding), np.ones(tokens.max_tokens, np.float32)
-    begin: Weighted = [(tokens.face_prefix, 1.0)] if prefixed and tokens.face_prefix else []
-    row, of_row = [] if tokens.begin is None else [tokens.begin], [] if tokens.begin is None else [1.0]
-    for words, weight in (*begin, *chunk):
+def _row(tokenizer: Any, tokens: Tokens, chunk: Weighted, prefixed: bool, blank: float | None) -> Array:
+    """Ids of a chunk. `blank`: the words of this weight are padding."""
+    before: Weighted = [(tokens.face_prefix, 1.0)] if prefixed and tokens.face_prefix else []
+    row = [] if tokens.begin is None else [tokens.begin]
+    for words, weight in (*before, *chunk):
         found = tokenizer.encode(words, add_special_tokens=False).ids
-        row, of_row = [*row, *found], [*of_row, *[weight] * len(found)]
-    ids[: len(row) + 1], weights[: len(row)] = [*row, tokens.end], of_row
-    return ids, weights
+        row += [tokens.padding] * len(found) if weight == blank else found
+    row.append(tokens.end)
+    return np.array(row + [tokens.padding] * (tokens.max_tokens - len(row)), np.int64)
 
 
 def reference(
@@ -96,15 +75,30 @@ def reference(
     import torch
 
     face = np.zeros((3, FACE_SIZE, FACE_SIZE), np.float32) if photo is None else prepare_face(photo, 0, False, YuNet()).crop
+
+    def encode(chunks: Sequence[Weighted], chunk: Weighted, shows_face: bool, blank: float | None = None) -> tuple[Any, Any]:
+        *readers, text = oracle.variant.tokens
+        whole = " ".join(words for each in chunks for words, _ in each)
+        ids = {t.input: encode_prompt(tokenizers[t.input], t, whole, shows_face).ids[None] for t in readers}
+        ids[text.input] = _row(tokenizers[text.input], text, chunk, shows_face, blank)[None]
+        seen = face if shows_face else np.zeros_like(face)
+        embeddings, pooled = oracle.encode(seen[None], np.array([shows_face]), ids)
+        return embeddings[0], pooled[0]
+
+    def weighted(chunks: Sequence[Weighted], chunk: Weighted, shows_face: bool) -> tuple[Any, Any]:
+        whole = encode(chunks, chunk, shows_face)
+        embeddings, pooled = whole
+        for weight in {weight for _, weight in chunk if weight != 1}:
+            without = encode(chunks, chunk, shows_face, weight)
+            embeddings = embeddings + (weight - 1) * (whole[0] - without[0])
+            pooled = pooled + (weight - 1) * (whole[1] - without[1])
+        return embeddings, pooled
+
     texts, wholes = [], []
     for chunks, shows_face in ((negative, False), (prompt, photo is not None)):
-        rows = _rows(oracle.variant, tokenizers, chunks, shows_face)
-        count = len(chunks) + 1
-        faces = np.stack([face if shows_face else np.zeros_like(face)] * count)
-        embeddings, pooled = oracle.encode(faces, np.array([shows_face] * count), rows.ids)
-        weights = torch.from_numpy(rows.weights)[:, :, None]
-        texts.append(torch.cat(list(weights * embeddings[:-1] + (1 - weights) * embeddings[-1:])))
-        wholes.append(pooled[0])
+        found = [weighted(chunks, chunk, shows_face) for chunk in chunks]
+        texts.append(torch.cat([embeddings for embeddings, _ in found]))
+        wholes.append(found[0][1])
     longest = math.lcm(*map(len, texts))
     return torch.stack([text.repeat(longest // len(text), 1) for text in texts]), torch.stack(wholes)
 

@@ -25,10 +25,10 @@ class Encoding:
 
     rows: list[int]
     """One for each chunk of the text."""
-    weights: list[list[float]]
-    """Of each chunk's tokens; empty where all are 1."""
-    base: int | None
-    """The row without words, else the same, that weights scale the distance from; None: there are no weights."""
+    weights: list[float] = field(default_factory=list)
+    """The different weights of its words, but 1."""
+    without: list[list[int]] = field(default_factory=list)
+    """For each weight the rows without the words that have it, one for each chunk; a chunk that has none of them: its own row."""
 
 
 @dataclass

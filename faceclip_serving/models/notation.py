@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from ..contract.errors import InvalidRequest
 
 MAX_WEIGHT = 5.0
+MAX_WEIGHTS = 8
+"""Different ones of a prompt: each takes a row of the text encoder for every chunk and face."""
 USUAL = 1.1
 """Weight of a pair of round brackets without a number; square ones divide by it."""
 _CLOSING = {"(": ")", "[": "]"}
@@ -107,6 +109,11 @@ class _Reader:
             self._refuse_bracket(self._open[-1][0], f"a '{_CLOSING[self._prompt[self._open[-1][0]]]}' for it")
         for i, weight in enumerate(self._weights):
             self._require(weight, i)
+        different = {each for each in self._weights if each != 1.0}
+        if len(different) > MAX_WEIGHTS:
+            raise InvalidRequest(
+                f"{self._name}: expected at most {MAX_WEIGHTS} different weights besides 1, got {len(different)}; give some words the same"
+            )
         return Words("".join(self._text), tuple(self._weights)), networks
 
     def _add(self, character: str) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -30,10 +30,21 @@ from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
-from .notation import Words, as_it_is, read_words
+from .notation import Words, read_words
 from .prompts import Encoded, encode_words, prompt_warnings
 
 NO_FACE = -1
+
+
+class Row(NamedTuple):
+    """What the text encoder reads at once."""
+
+    text: str
+    """Of a plan: `negative`, `prompt` or `prefixed`."""
+    chunk: int
+    face: int
+    blank: float | None = None
+    """The words of this weight are left blank."""
 
 
 def prepare(
@@ -122,14 +133,17 @@ def _prepare(
         for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True)
     }
     rows, encodings = lay_out([(text, face) for text, _, face in plan], encoded[variant.text_tokens.input])
-    if any(each.rows != [i] or each.base is not None for i, each in enumerate(encodings)):
+    if any(each.rows != [i] or each.weights for i, each in enumerate(encodings)):
         job.encodings = encodings
     job.warnings = list(dict.fromkeys(job.warnings))
     job.stamp("prepared")
     return {
         "aligned_faces": _stack(faces),
-        "face_index": np.array([[face] for _, _, face in rows], np.int64),
-        **{name: np.stack([texts[text].chunk(number).ids for text, number, _ in rows]) for name, texts in encoded.items()},
+        "face_index": np.array([[row.face] for row in rows], np.int64),
+        **{
+            tokens.input: np.stack([_ids(row, encoded[tokens.input][row.text], tokens, variant) for row in rows])
+            for tokens in variant.tokens
+        },
         **(edit.tensors if edit is not None else {}),
         "job": job.encode(),
     }
@@ -185,8 +199,6 @@ def _by_role(plan: list[tuple[str, str, int]]) -> Rows:
 
 _TEXTS = {"negative": ("negative_prompt", False), "prompt": ("prompt", False), "prefixed": ("prompt", True)}
 """Text of a plan -> the parameter whose words it has, and whether the face prefix comes first."""
-_WITHOUT_WORDS = {False: "nothing", True: "prefix"}
-"""What weights are relative to, without and with the face prefix."""
 
 
 def words_of(variant: Variant, request: GenerationRequest) -> dict[str, Words]:
@@ -199,37 +211,41 @@ def words_of(variant: Variant, request: GenerationRequest) -> dict[str, Words]:
     return words
 
 
-def lay_out(
-    texts: Sequence[tuple[str, int]], encoded: Mapping[str, Encoded]
-) -> tuple[list[tuple[str, int, int]], list[Encoding]]:
-    """What the text encoder reads for texts with faces: rows (text, number of its chunk, face), and how each is put together from them.
-
-    Rows without words, which weights are relative to, come last, one for all that share it.
-    """
-    rows: list[tuple[str, int, int]] = []
+def lay_out(texts: Sequence[tuple[str, int]], encoded: Mapping[str, Encoded]) -> tuple[list[Row], list[Encoding]]:
+    """What the text encoder reads for texts with faces, and how each is put together from that. Rows with blanks come last."""
+    rows: list[Row] = []
     encodings = []
     for text, face in texts:
-        chunks = encoded[text].chunks
-        first = len(rows)
-        rows += [(text, number, face) for number in range(len(chunks))]
-        weighted = any((chunk.weights != 1).any() for chunk in chunks)
-        weights = [chunk.weights.tolist() for chunk in chunks] if weighted else []
-        encodings.append(Encoding(list(range(first, len(rows))), weights, None))
+        own = [Row(text, number, face) for number in range(len(encoded[text].chunks))]
+        encodings.append(Encoding([len(rows) + i for i in range(len(own))]))
+        rows += own
     for i, (text, face) in enumerate(texts):
-        if encodings[i].weights:
-            row = (_WITHOUT_WORDS[_TEXTS[text][1]], 0, face)
-            if row not in rows:
-                rows.append(row)
-            encodings[i] = replace(encodings[i], base=rows.index(row))
+        of_chunks = [{float(weight) for weight in chunk.weights} - {1.0} for chunk in encoded[text].chunks]
+        weights = sorted(set().union(*of_chunks))
+        without = [list(encodings[i].rows) for _ in weights]
+        for weight, places in zip(weights, without, strict=True):
+            for number, found in enumerate(of_chunks):
+                if weight in found:
+                    places[number] = len(rows)
+                    rows.append(Row(text, number, face, weight))
+        encodings[i] = replace(encodings[i], weights=weights, without=without)
     return rows, encodings
+
+
+def _ids(row: Row, encoded: Encoded, tokens: Tokens, variant: Variant) -> Array:
+    """A row's ids of one tokenizer; readers of the whole text see no blanks."""
+    chunk = encoded.chunk(row.chunk)
+    if row.blank is None or tokens != variant.text_tokens:
+        return chunk.ids
+    return np.where(chunk.weights == np.float32(row.blank), tokens.padding, chunk.ids)
 
 
 def _encode(
     job: Job, words: Mapping[str, Words], texts: set[str], tokenizer: Tokenizer, tokens: Tokens, variant: Variant
 ) -> dict[str, Encoded]:
-    """By one tokenizer, the texts of a plan, and those without words."""
+    """The texts of a plan by one tokenizer."""
     most = variant.limits.chunks if job.request.long_prompts and tokens == variant.text_tokens else 1
-    encoded = {row: encode_words(tokenizer, tokens, as_it_is(""), prefixed) for prefixed, row in _WITHOUT_WORDS.items()}
+    encoded = {}
     for text in sorted(texts):
         name, prefixed = _TEXTS[text]
         found = encoded[text] = encode_words(tokenizer, tokens, words[name], prefixed, most)

@@ -88,6 +88,7 @@ def test_any_text_is_read_or_refused_and_every_character_has_a_weight_in_range(t
         ("(hat:NaN)", "got NaN"),
         ("(hat:-inf)", "got -inf"),
         ("((hat:4):4)", "expected weights from 0 to 5, got 16: 'hat'"),
+        (" ".join(f"(a:1.{i})" for i in range(1, 10)), "expected at most 8 different weights besides 1, got 9"),
         ("a [red:blue:0.5] hat", "words that change between steps are not known here"),
         ("a [red|blue] hat", "'[red|blue]' at character 3"),
     ],

@@ -14,7 +14,7 @@ def picture(rows=2, last_tick=-1, height=64, done=False, chunks=1):
     """A picture whose next step takes so many rows: 1 without guidance, 2 with it, 3 with split guidance."""
     scales = {1: {"guidance_scale": 1.0}, 2: {"guidance_scale": 5.0}, 3: {"text_guidance_scale": 5.0, "id_guidance_scale": 2.0}}
     asked = job(SPLIT, seed=1, height=height, **scales[rows])
-    asked.encodings = [Encoding([0], [], None), Encoding([1], [], None), Encoding([2] * chunks, [], None)]
+    asked.encodings = [Encoding([0]), Encoding([1]), Encoding([2] * chunks)]
     [made] = start_pictures(TINY_SDXL, asked, conditioning(1, rows=3))
     assert len(made.chain.branches) == rows
     made.last_tick = last_tick

@@ -1,4 +1,4 @@
-"""Conditioning of whole texts: weights about what has no words, chunks side by side, and as many places for all."""
+"""Conditioning of whole texts: weights of what words change, chunks side by side, and as many places for all."""
 
 import numpy as np
 import pytest
@@ -26,22 +26,26 @@ def texts(variant, rows, *encodings):
 
 
 @pytest.mark.parametrize("variant", VALUES, ids=lambda variant: variant.name)
-def test_weights_scale_the_distance_from_no_words_and_leave_the_rest_to_the_bit(variant):
-    weights = np.ones(variant.text_tokens.max_tokens)
-    weights[3:6] = 1.5, 0.0, 0.5
-    rows, values, made = texts(variant, 3, Encoding([0], [], None), Encoding([1], [weights.tolist()], 2))
-    found = made["embeddings"]
-    np.testing.assert_array_equal(found[0], rows[0])
-    np.testing.assert_array_equal(np.delete(found[1], (3, 4, 5), 0), np.delete(rows[1], (3, 4, 5), 0))
-    np.testing.assert_array_equal(found[1][4], rows[2][4])
-    np.testing.assert_allclose(found[1][3] - rows[2][3], 1.5 * (rows[1][3] - rows[2][3]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[1][5], (rows[1][5] + rows[2][5]) / 2, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(made["pooled"], values["pooled"][:2])
+def test_a_weight_scales_the_difference_that_its_words_make(variant):
+    texts_of = [Encoding([0]), Encoding([1], [0.0], [[2]]), Encoding([1], [1.5, 0.5], [[2], [3]])]
+    _, values, made = texts(variant, 4, *texts_of)
+    for name, rows in values.items():
+        plain, without, weighted = made[name]
+        np.testing.assert_array_equal(plain, rows[0])
+        np.testing.assert_allclose(without, rows[2], atol=1e-5)
+        expected = rows[1] + 0.5 * (rows[1] - rows[2]) - 0.5 * (rows[1] - rows[3])
+        np.testing.assert_allclose(weighted, expected, atol=1e-5)
+
+
+def test_what_does_not_see_the_blanks_and_chunks_without_such_words_stay_to_the_bit():
+    rows, values, made = texts(VARIANTS["tiny-sdxl"], 3, Encoding([0, 1], [1.5], [[0, 2]]))
+    np.testing.assert_array_equal(made["embeddings"][0][: len(rows[0])], rows[0])
+    np.testing.assert_array_equal(made["pooled"][0], values["pooled"][0])
 
 
 @pytest.mark.parametrize("variant", VALUES, ids=lambda variant: variant.name)
 def test_without_encodings_and_with_plain_ones_rows_stay_as_they_are(variant):
-    for encodings in ([], [Encoding([i], [], None) for i in range(3)]):
+    for encodings in ([], [Encoding([i]) for i in range(3)]):
         _, values, made = texts(variant, 3, *encodings)
         for name, array in values.items():
             np.testing.assert_array_equal(made[name], array)
@@ -49,7 +53,7 @@ def test_without_encodings_and_with_plain_ones_rows_stay_as_they_are(variant):
 
 def test_chunks_stand_side_by_side_and_shorter_texts_are_repeated_as_a_whole():
     variant = VARIANTS["tiny-sdxl"]
-    rows, values, made = texts(variant, 6, Encoding([0], [], None), Encoding([1, 2], [], None), Encoding([3, 4, 5], [], None))
+    rows, values, made = texts(variant, 6, Encoding([0]), Encoding([1, 2]), Encoding([3, 4, 5]))
     expected = [[0] * 6, [1, 2] * 3, [3, 4, 5] * 2]
     for found, order in zip(made["embeddings"], expected, strict=True):
         np.testing.assert_array_equal(found, np.concatenate([rows[row] for row in order]))
