@@ -15,7 +15,16 @@ from faceclip_serving.contract.variants.table import VARIANTS
 from tests.benchmarks.graphs import chain
 
 NOWHERE = Path("nowhere")
-SIZES = {"rows": 2, "images": 3, "faces": 4, "latent_height": 128, "latent_width": 96, "height": 1024, "width": 768}
+SIZES = {
+    "rows": 2,
+    TEXT_TOKENS: 77,
+    "images": 3,
+    "faces": 4,
+    "latent_height": 128,
+    "latent_width": 96,
+    "height": 1024,
+    "width": 768,
+}
 
 
 def made_by(operator, graph):
