@@ -86,6 +86,8 @@ class Terms:
 
     def _within(self, text: str) -> Iterator[Span]:
         """Terms of scripts without spaces: at each place the longest of each name."""
+        if not is_unspaced(text):
+            return
         for name, pattern in self._unspaced.items():
             yield from (Span(name, *found.span(1)) for found in pattern.finditer(text))
 
