@@ -25,10 +25,10 @@ without_driver = pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reas
 
 @with_rtx
 @without_driver
-def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, tiny_as_fp16):
+def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, tiny_with_plans):
     report = tmp_path / "report.json"
-    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "8gb", "--sm", "89,120", "--component", VAE_DECODER]
-    assert main([*command, "--components", str(tiny_as_fp16), "--output", str(report)]) == 0
+    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "6gb", "--sm", "89,120", "--component", VAE_DECODER]
+    assert main([*command, "--components", str(tiny_with_plans), "--output", str(report)]) == 0
     document = json.loads(report.read_text())
     assert document == json.loads(capsys.readouterr().out.splitlines()[-1])
     parts = {part["name"]: part for part in document["parts"]}
@@ -37,7 +37,7 @@ def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, ti
     assert {part["why"] for name, part in parts.items() if name not in ran} == {NO_GPU} and "agreement vae_decoder" in parts
     built = parts["build vae_decoder"]["figures"]
     assert built["compiler"].startswith("tensorrt-rtx ") and built["activation_bytes"] > 0
-    assert (tiny_as_fp16 / "fp16" / VAE_DECODER / PLAN_FILE).stat().st_size == pytest.approx(1e6 * built["plan_mb"], abs=1e3)
+    assert (tiny_with_plans / "fp16" / VAE_DECODER / PLAN_FILE).stat().st_size == pytest.approx(1e6 * built["plan_mb"], abs=1e3)
     assert document["card"] is None and document["failed"] == [] and document["versions"]["tensorrt-rtx-cu13"]
     text = report.with_suffix(".txt").read_text()
     assert "not run  picture: no GPU" in text and "3 held, 0 broken, 6 not run" in text and str(tmp_path) not in text
@@ -45,10 +45,10 @@ def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, ti
 
 @with_rtx
 @without_driver
-def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_as_fp16):
+def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_with_plans):
     report = tmp_path / "report.json"
-    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "8gb", "--sm", "89", "--rehearse", "--repeats", "1"]
-    assert main([*command, "--steps", "1", "--components", str(tiny_as_fp16), "--output", str(report)]) == 0
+    command = ["gpu-verify", "--variant", "tiny-sdxl", "--placement", "6gb", "--sm", "89", "--rehearse", "--repeats", "1"]
+    assert main([*command, "--steps", "1", "--components", str(tiny_with_plans), "--output", str(report)]) == 0
     document = json.loads(report.read_text())
     parts = {part["name"]: part for part in document["parts"]}
     assert {name for name, part in parts.items() if part["outcome"] != HELD} == {"machine"} and document["rehearsal"]
