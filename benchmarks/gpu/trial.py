@@ -22,10 +22,10 @@ import numpy as np
 from export.engine.agreement import Load
 from export.engine.build import this_machine
 from export.engine.record import Purpose, check_plan
-from export.engine.shapes import SIDES, bounds_from
+from export.engine.shapes import bounds_from
 from export.engine.verify import verify_picture, verify_plan
 from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.components import components
+from faceclip_serving.contract.components import SIDES, components
 from faceclip_serving.contract.names import DENOISER, VAE_DECODER
 from faceclip_serving.contract.placements import CACHE_SUFFIX, ONNX_FILE, ORT_CPU, PLAN_FILE, Execution, placement_of
 from faceclip_serving.contract.tensors import Array, Bounds, Signature

@@ -33,7 +33,7 @@ from export.onnx.record import is_whole, read_metadata
 from export.onnx.wanted import PRECISIONS, Export
 from export.outputs import replacing, require_file
 from export.paths import onnx_folder
-from faceclip_serving.contract.components import components
+from faceclip_serving.contract.components import both_sides, components
 from faceclip_serving.contract.names import COMPONENTS
 from faceclip_serving.contract.placements import TENSORRT, TRT_RTX, Placement, Runtime, placement_of, placements
 from faceclip_serving.contract.variants.table import VARIANTS
@@ -136,9 +136,7 @@ def counted(variant: Variant, model: Any, case: Mapping[str, int]) -> dict[str, 
     from export.forecast.cost import graph_cost
     from export.forecast.shapes import concrete
 
-    scale = variant.latent_scale
-    pixels = {side: case[f"latent_{side}"] * scale for side in ("height", "width") if f"latent_{side}" in case}
-    cost = graph_cost(concrete(model, {**case, **pixels}))
+    cost = graph_cost(concrete(model, both_sides(variant, case)))
     return {"sizes": dict(case), "flops": cost.flops, "weight_bytes": cost.weight_bytes}
 
 

@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from faceclip_serving.contract.components import bounds
+from faceclip_serving.contract.components import SIDES, bounds
 from faceclip_serving.contract.tensors import Bounds, Range, Signature
 from faceclip_serving.contract.variants.variant import Variant
 
 from .errors import EngineError
-
-SIDES = ("latent_height", "latent_width")
-"""Axes that follow from a picture's height and width."""
 
 MAX_ELEMENTS = 2**31 - 1
 """Elements that TensorRT allows in one tensor."""
@@ -60,18 +57,19 @@ def engine_bounds(
 ) -> dict[str, Range]:
     """Smallest, usual and largest value of each named axis of the engine's inputs.
 
-    The usual picture is the variant's default one, since that is what most requests ask for; a decoder in tiles sees no more of it
-    than a tile. Raises `EngineError` for a size that no request can have.
+    The usual picture is the variant's default one, since that is what most requests ask for; where the VAE works in tiles, it sees no
+    more of it than a tile. Raises `EngineError` for a size that no request can have.
     """
     limits = dict(bounds(variant, denoiser_rows, vae_tile)[component])
     usual = sizes.only or (variant.defaults.height, variant.defaults.width)
-    for i, (axis, pixels) in enumerate(zip(SIDES, usual, strict=True)):
-        if axis in limits:
-            high = limits[axis].max
-            if sizes.largest is not None:
-                high = min(high, cells_of(variant, axis, sizes.largest[i]))
-            cells = min(cells_of(variant, axis, pixels), high)
-            limits[axis] = Range(cells, cells, cells) if sizes.only else Range(limits[axis].min, cells, high)
+    for i, (in_cells, in_pixels) in enumerate(SIDES.items()):
+        for axis, unit in ((in_cells, 1), (in_pixels, variant.latent_scale)):
+            if axis in limits:
+                high = limits[axis].max
+                if sizes.largest is not None:
+                    high = min(high, unit * cells_of(variant, axis, sizes.largest[i]))
+                side = min(unit * cells_of(variant, axis, usual[i]), high)
+                limits[axis] = Range(side, side, side) if sizes.only else Range(limits[axis].min, side, high)
     if sizes.static:
         limits = {axis: Range(found.opt, found.opt, found.opt) for axis, found in limits.items()}
     return limits
@@ -126,7 +124,7 @@ def bounds_from(document: Mapping[str, list[int]]) -> dict[str, Range]:
 
 
 def cells_of(variant: Variant, axis: str, pixels: int) -> int:
-    """Latent cells of a side, `axis` one of `SIDES`. Raises `EngineError` unless a request may have that side."""
+    """Latent cells of a side; `axis`: its name, for messages. Raises `EngineError` unless a request may have that side."""
     low, high = variant.limits.size
     multiple = math.lcm(variant.limits.size_multiple, variant.latent_scale)
     if pixels % multiple or not low <= pixels <= high:

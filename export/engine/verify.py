@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faceclip_serving.contract.components import components
+from faceclip_serving.contract.components import SIDES, components
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE
 from faceclip_serving.contract.tensors import Array
@@ -22,7 +22,7 @@ from .agreement import Load, verify_file
 from .build import add_selection, all_folders, purpose_of, selected, this_machine
 from .errors import EngineError
 from .record import Purpose, check_plan, require_onnx
-from .shapes import SIDES, bounds_from
+from .shapes import bounds_from
 
 if TYPE_CHECKING:
     from ..onnx.parity import Run  # at run time inside functions, since torch takes seconds to import

@@ -14,15 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faceclip_serving.contract.components import bounds
-from faceclip_serving.contract.names import CANCEL, COMPONENTS, FINISH, PREPARE, SAMPLER, STREAM, UNARY, VAE_DECODER
+from faceclip_serving.contract.components import SIDES, both_sides, bounds
+from faceclip_serving.contract.names import (
+    CANCEL,
+    COMPONENTS,
+    FINISH,
+    OCCASIONAL,
+    PREPARE,
+    SAMPLER,
+    STREAM,
+    UNARY,
+    VAE_DECODER,
+)
 from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 
 from ..commandline import add_components, add_placement, add_runtime, add_variant
 from ..engine.errors import EngineError
-from ..engine.shapes import SIDES, cells_of, parse_size
+from ..engine.shapes import cells_of, parse_size
 from ..onnx.errors import GraphError
 from ..onnx.wanted import WEIGHT_BITS
 from ..paths import onnx_folder
@@ -46,6 +56,9 @@ PICTURE_COPIES = 10
 MATRIX_BITS: Mapping[str, int] = {"fp8": 8, "int8": 8, **WEIGHT_BITS}
 """Precision -> bits of a matrix' element, where they are fewer than FP16's."""
 
+
+ONLY_WHILE_USED = "in memory only while pictures come in; counted in the peak"
+"""Note of what `names.OCCASIONAL` says."""
 
 COMPILER, MODEL = "compiler", "model"
 """Where a figure is from: the compiler's log, or counting and following the graph."""
@@ -154,18 +167,18 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     cells = {axis: pixels // variant.latent_scale for axis, pixels in zip(SIDES, size, strict=True)}
     if largest is not None:
         cells = {axis: cells_of(narrowed, axis, pixels) for axis, pixels in zip(SIDES, largest, strict=True)}
+    asked = both_sides(variant, cells)
     limits = bounds(narrowed, placement.denoiser_rows, placement.vae_tile)
     needs = {}
     for component in COMPONENTS:
-        sizes = {axis: min(bound.max, cells.get(axis, bound.max)) for axis, bound in limits[component].items()}
-        graph = concrete(find(variant.name, component, exported), {**sizes, "height": size[0], "width": size[1]})
+        sizes = {axis: min(bound.max, asked.get(axis, bound.max)) for axis, bound in limits[component].items()}
+        graph = concrete(find(variant.name, component, exported), both_sides(variant, sizes))
         execution = placement.components[component]
-        largest_axes = {axis: sizes[axis] for axis in limits[component]}
-        needs[component] = (
-            _compiled(variant, component, graph, execution, largest_axes)
-            if execution.runtime.package
-            else _followed(graph, execution)
+        need = (
+            _compiled(variant, component, graph, execution, sizes) if execution.runtime.package else _followed(graph, execution)
         )
+        occasional = component in OCCASIONAL and not need.on_gpu
+        needs[component] = replace(need, notes=(*need.notes, ONLY_WHILE_USED)) if occasional else need
     return Forecast(variant, placement, size, needs)
 
 

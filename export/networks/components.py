@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.variants.architectures import FluxArchitecture, SDXLArchitecture
 from faceclip_serving.contract.variants.variant import Variant
 
@@ -101,6 +101,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             lora=(lora_parts.UNET,),
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
+        VAE_ENCODER: Network(sdxl.vae_encoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
     FluxArchitecture: {
@@ -134,6 +135,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.
             quantization=Quantization(_DIT_ENDS, _NEAR_DB),
         ),
+        VAE_ENCODER: Network(flux.vae_encoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
         VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
     },
 }

@@ -19,7 +19,7 @@ from faceclip_serving.contract.variants.architectures import FACE_SIZE, FluxArch
 from faceclip_serving.contract.variants.variant import Variant
 
 from .faceclip.face_t5 import FaceT5Encoder, face_features
-from .vae import VAEDecoder
+from .vae import VAEDecoder, VAEEncoder
 from .wide import HEADROOM, WideLinear
 
 Filled = Callable[..., nn.Module]
@@ -158,6 +158,11 @@ def text_encoder(variant: Variant, filled: Filled) -> TextEncoder:
 def denoiser(variant: Variant, filled: Filled) -> Denoiser:
     transformer = filled(lambda: FluxTransformer2DModel(**_architecture(variant).transformer), "dit")
     return Denoiser(transformer, variant.latent_range.max)
+
+
+def vae_encoder(variant: Variant, filled: Filled) -> VAEEncoder:
+    config = _architecture(variant).vae
+    return VAEEncoder(filled(lambda: AutoencoderKL(**config), "flux_vae"), config)
 
 
 def decoder(variant: Variant, filled: Filled) -> VAEDecoder:

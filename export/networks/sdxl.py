@@ -17,7 +17,7 @@ from faceclip_serving.contract.variants.variant import Variant
 
 from .faceclip.encoder import FaceCLIPEncoder, face_encoders_equal
 from .resampling import replace_upsampling
-from .vae import VAEDecoder
+from .vae import VAEDecoder, VAEEncoder
 
 Filled = Callable[[Callable[[], nn.Module], str], nn.Module]
 """(constructor, checkpoint part) -> the network with its weights, in FP32 and evaluation mode."""
@@ -90,6 +90,11 @@ def text_encoder(variant: Variant, filled: Filled) -> TextEncoder:
 
 def denoiser(variant: Variant, filled: Filled) -> Denoiser:
     return Denoiser(filled(lambda: UNet2DConditionModel(**_architecture(variant).unet), "unet"))
+
+
+def vae_encoder(variant: Variant, filled: Filled) -> VAEEncoder:
+    config = _architecture(variant).vae
+    return VAEEncoder(filled(lambda: AutoencoderKL(**config), "vae"), config)
 
 
 def decoder(variant: Variant, filled: Filled) -> VAEDecoder:

@@ -19,6 +19,8 @@ Sizes = Mapping[str, int]
 """Named axis -> size."""
 
 _TRAIN_STEPS = 1000.0
+_BLOCK = 24
+"""Pixels."""
 
 
 def example_inputs(variant: Variant, signature: Signature, sizes: Sizes, salt: str = "") -> dict[str, Array]:
@@ -48,6 +50,14 @@ def _uniform(shape: tuple[int, ...], _sizes: Sizes, generator: np.random.Generat
     return generator.random(shape)
 
 
+def _blocks(shape: tuple[int, ...], _sizes: Sizes, generator: np.random.Generator) -> Array:
+    """Pictures of flat squares, the brightest and darkest colours among them, under a little noise: areas as photographs have them."""
+    *batch, height, width = shape
+    colours = generator.random((*batch, -(-height // _BLOCK), -(-width // _BLOCK))).round()
+    squares = colours.repeat(_BLOCK, axis=-2).repeat(_BLOCK, axis=-1)[..., :height, :width]
+    return np.asarray(0.9 * squares + 0.1 * generator.random(shape))
+
+
 def _times(shape: tuple[int, ...], _sizes: Sizes, generator: np.random.Generator) -> Array:
     """A time of its own for every row, as rows of different requests have."""
     return generator.random(shape) * _TRAIN_STEPS
@@ -67,6 +77,7 @@ def _face_choices(shape: tuple[int, ...], sizes: Sizes, _generator: np.random.Ge
 _RULES: Mapping[str, Callable[[tuple[int, ...], Sizes, np.random.Generator], Array]] = {
     ALIGNED_FACES.name: _uniform,
     FACE_INDEX.name: _face_choices,
+    "picture": _blocks,
     "timestep": _times,
     "class_token": _unit_vectors,
 }

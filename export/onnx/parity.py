@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from faceclip_serving.contract.components import multiples
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variants.variant import Variant
 
@@ -31,6 +31,7 @@ Run = Callable[[Arrays], dict[str, Array]]
 _STEPS: Mapping[str, tuple[Sizes, ...]] = {
     FACE_ENCODER: ({"faces": 0}, {"faces": 2}),
     TEXT_ENCODER: ({"faces": 0, "rows": 0}, {"faces": 1, "rows": 2}, {"faces": 2, "rows": 1}, {"faces": 0, "rows": 2}),
+    VAE_ENCODER: ({"images": 0, "height": 0, "width": 0}, {"images": 1, "height": 5, "width": 1}),
     DENOISER: (
         {"rows": 0, "latent_height": 0, "latent_width": 0},
         {"rows": 1, "latent_height": 1, "latent_width": 5},

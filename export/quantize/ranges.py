@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.names import COMPONENTS
+from faceclip_serving.contract.names import COMPONENTS, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
@@ -176,7 +176,11 @@ def measure(variant: Variant, folder: Path, names: list[str], sitting: Sitting) 
         row = network(variant, component)
         found[component] = report(judge(watched, largest, row), row)
 
-    draw_all(variant, sitting, opened)
+    pictures = draw_all(variant, sitting, opened)
+    if VAE_ENCODER in names:
+        with opened(VAE_ENCODER) as encode:
+            for picture in pictures:
+                encode({"picture": picture})
     return found
 
 

@@ -9,9 +9,10 @@ of that image are constants of the exported text encoder, so a face-free row cos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from .names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from .names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from .tensors import Bounds, DType, Range, Signature, Tensor
 from .variants.architectures import FACE_SIZE
 from .variants.variant import Variant
@@ -21,9 +22,12 @@ ALIGNED_FACES = Tensor(
 )
 FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of aligned_faces that this prompt belongs to; -1: no face")
 
+SIDES = {"latent_height": "height", "latent_width": "width"}
+"""Axes of a picture: those in latent cells -> those in pixels."""
+
 
 def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
-    """The latent tensor, with the given name for its first axis."""
+    """A tensor of latents, with the given name for its first axis."""
     axes = (batch_axis, variant.latent_channels, "latent_height", "latent_width")
     return Tensor(name, DType.FP32, axes, "VAE latents, scaled as the denoiser sees them")
 
@@ -34,7 +38,7 @@ def ids(variant: Variant) -> tuple[Tensor, ...]:
 
 
 def components(variant: Variant) -> dict[str, Signature]:
-    """The four networks of a variant."""
+    """The networks of a variant."""
     return {
         FACE_ENCODER: Signature(FACE_ENCODER, (ALIGNED_FACES,), variant.face_features, "aligned face -> identity features"),
         TEXT_ENCODER: Signature(
@@ -42,6 +46,19 @@ def components(variant: Variant) -> dict[str, Signature]:
             (*ids(variant), FACE_INDEX, *variant.fused_features),
             variant.conditioning,
             "prompt tokens fused with the features of a face",
+        ),
+        VAE_ENCODER: Signature(
+            VAE_ENCODER,
+            (Tensor("picture", DType.FP32, ("images", 3, "height", "width"), "RGB in [0, 1]; sides are whole latent cells"),),
+            (
+                replace(
+                    latents(variant, "images", "latent_mean"), doc="of the picture's latents, scaled as the denoiser sees them"
+                ),
+                replace(
+                    latents(variant, "images", "latent_std"), doc="standard deviation about `latent_mean`, in the same scale"
+                ),
+            ),
+            "picture -> normal distribution of its latents; the sampler draws mean + std * noise",
         ),
         DENOISER: Signature(
             DENOISER,
@@ -70,31 +87,41 @@ MAX_FACE_FREE_ROWS = 3
 def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
     """Per component, the sizes its named axes may take.
 
-    `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the decoder sees at most, one
-    picture at a time; 0: whole pictures.
+    `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the VAE's halves see at most, one
+    picture at a time; 0: whole pictures. Pictures are encoded one at a time: a request brings one.
     """
     faces = Range(1, 1, variant.limits.faces)
     rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
     side = variant.latent_range
     grid = {"latent_height": side, "latent_width": side}
-    images, decoded = Range(1, 1, variant.limits.num_images_per_prompt), side
+    one = Range(1, 1, 1)
+    images, seen = Range(1, 1, variant.limits.num_images_per_prompt), side
     if vae_tile:
-        images, decoded = Range(1, 1, 1), _within_tile(side, vae_tile, variant.latent_multiple)
+        images, seen = one, _within_tile(side, vae_tile, variant.latent_multiple)
+    pixels = Range(*(cells * variant.latent_scale for cells in seen))
     return {
         FACE_ENCODER: {"faces": faces},
         TEXT_ENCODER: {"faces": faces, "rows": rows},
+        VAE_ENCODER: {"images": one, "height": pixels, "width": pixels},
         DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
-        VAE_DECODER: {"images": images, "latent_height": decoded, "latent_width": decoded},
+        VAE_DECODER: {"images": images, "latent_height": seen, "latent_width": seen},
     }
 
 
 def usual_sizes(variant: Variant, limits: Bounds) -> list[dict[str, int]]:
     """Named axes of the calls that a server gets most: of the default picture, one at a time and as many as go into a call."""
-    picture = {"latent_height": variant.defaults.height, "latent_width": variant.defaults.width}
-    cells = {axis: pixels // variant.latent_scale for axis, pixels in picture.items()}
-    one = {axis: min(cells.get(axis, limit.opt), limit.max) for axis, limit in limits.items()}
-    most = {axis: size if axis in cells else limits[axis].max for axis, size in one.items()}
+    picture = both_sides(variant, {"height": variant.defaults.height, "width": variant.defaults.width})
+    one = {axis: min(picture.get(axis, limit.opt), limit.max) for axis, limit in limits.items()}
+    most = {axis: size if axis in picture else limits[axis].max for axis, size in one.items()}
     return [one] if one == most else [one, most]
+
+
+def both_sides(variant: Variant, sizes: Mapping[str, int]) -> dict[str, int]:
+    """`sizes` of named axes, with those of a picture in latent cells and in pixels where one of both is given."""
+    scale = variant.latent_scale
+    in_pixels = {pixels: sizes[cells] * scale for cells, pixels in SIDES.items() if cells in sizes}
+    in_cells = {cells: sizes[pixels] // scale for cells, pixels in SIDES.items() if pixels in sizes}
+    return {**in_pixels, **in_cells, **sizes}
 
 
 def _within_tile(side: Range, tile: int, multiple: int) -> Range:
@@ -105,4 +132,5 @@ def _within_tile(side: Range, tile: int, multiple: int) -> Range:
 
 def multiples(variant: Variant) -> dict[str, int]:
     """Named axes whose sizes come in multiples, and of what."""
-    return dict.fromkeys(("latent_height", "latent_width"), variant.latent_multiple)
+    of = variant.latent_multiple
+    return {**dict.fromkeys(SIDES, of), **dict.fromkeys(SIDES.values(), of * variant.latent_scale)}

@@ -17,6 +17,7 @@ from .names import (
     TEXT_ENCODER,
     UNARY,
     VAE_DECODER,
+    VAE_ENCODER,
     VERIFY,
 )
 from .parameters import PARAMETERS, PREVIEW
@@ -85,7 +86,8 @@ def models(variant: Variant) -> dict[str, Signature]:
         (PROGRESS, PREVIEW_IMAGE, *(replace(tensor, optional=True) for tensor in outputs)),
         "the same, with a response per step before the last one, and cancellation",
     )
-    flow = (prepare, nets[FACE_ENCODER], nets[TEXT_ENCODER], sampler, nets[DENOISER], nets[VAE_DECODER], finish)
+    encoders = (nets[FACE_ENCODER], nets[TEXT_ENCODER], nets[VAE_ENCODER])
+    flow = (prepare, *encoders, sampler, nets[DENOISER], nets[VAE_DECODER], finish)
     cancel = Signature(CANCEL, (REQUEST_ID,), (ENDED,), "ends the requests of an id, for whoever cannot close the call itself")
     verify = Signature(VERIFY, (PICTURE,), (VERIFIED,), "which marks a picture bears; keeps nothing, fetches nothing")
     return {model.name: model for model in (unary, stream, cancel, verify, ensemble, *flow)}

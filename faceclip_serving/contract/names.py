@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER = "face_encoder", "text_encoder", "denoiser", "vae_decoder"
+FACE_ENCODER, TEXT_ENCODER, VAE_ENCODER = "face_encoder", "text_encoder", "vae_encoder"
+DENOISER, VAE_DECODER = "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
 UNARY, STREAM, CANCEL, VERIFY = "faceclip", "faceclip_stream", "faceclip_cancel", "faceclip_verify"
 PUBLIC = (UNARY, STREAM, CANCEL, VERIFY)
@@ -12,7 +13,9 @@ ENSEMBLE = "ensemble"
 DEFAULT_DEPLOYMENT = UNARY
 ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
-COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER)
+COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, VAE_ENCODER, DENOISER, VAE_DECODER)
+OCCASIONAL = (VAE_ENCODER,)
+"""Components that only some requests need: where the sampler's process runs them on the CPU, memory holds them only while such come."""
 
 
 def model_name(role: str, deployment: str = DEFAULT_DEPLOYMENT) -> str:

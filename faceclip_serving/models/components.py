@@ -12,20 +12,21 @@ from pathlib import Path
 
 from ..audit.revoked import Revoked
 from ..contract.components import bounds, components, usual_sizes
-from ..contract.names import COMPONENTS, ENCODERS, VAE_DECODER
-from ..contract.placements import Placement
+from ..contract.names import COMPONENTS, ENCODERS, OCCASIONAL, VAE_DECODER, VAE_ENCODER
+from ..contract.placements import ORT_CPU, Placement
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from ..sampling.networks import Networks, Run
-from ..sampling.tiling import tiled
+from ..sampling.tiling import tiled, tiled_encoder
 from .encoding_cache import EncodingCache, Forgetting
+from .on_demand import OnDemand
 
 Call = Callable[[str, Mapping[str, Array]], dict[str, Array]]
 """Runs a component that is a model of its own."""
 
 
 class Components:
-    """`networks`: component -> its run. Encodings are remembered, and pictures are decoded in the placement's tiles."""
+    """`networks`: component -> its run. Encodings are remembered, and pictures pass the VAE in the placement's tiles."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Components:
         self._signatures = components(variant)
         runs = {name: self._opened(variant, name, folder(name)) for name in COMPONENTS}
         if placement.vae_tile:
+            runs[VAE_ENCODER] = tiled_encoder(runs[VAE_ENCODER], placement.vae_tile, variant.latent_scale)
             runs[VAE_DECODER] = tiled(runs[VAE_DECODER], placement.vae_tile, variant.latent_scale)
         self.forgetful: Networks = runs
         """The same, without the memory."""
@@ -79,4 +81,11 @@ class Components:
             return plan.run
         from .onnx_component import OnnxComponent
 
-        return OnnxComponent(path, signature, placement.providers(name), limits, self._threads).run
+        def opened() -> Run:
+            return OnnxComponent(path, signature, placement.providers(name), limits, self._threads).run
+
+        if name in OCCASIONAL and execution.runtime is ORT_CPU:
+            kept = OnDemand(opened)
+            self._closes.append(kept.close)
+            return kept.run
+        return opened()

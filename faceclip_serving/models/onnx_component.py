@@ -1,4 +1,4 @@
-"""A component on ONNX Runtime: one class for all four, wherever they run.
+"""A component on ONNX Runtime: one class for all of them, wherever they run.
 
 On the CPU arrays go in and out as they are; on CUDA they are bound, so that each input is copied to the device once and the
 outputs come straight back. Neither the signature nor the caller changes.

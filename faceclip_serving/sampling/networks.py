@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract.components import components
-from ..contract.names import ENCODERS, VAE_DECODER
+from ..contract.names import ENCODERS, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .life import Lives
@@ -41,6 +41,16 @@ def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) 
     for name in ENCODERS:
         known |= networks[name]({tensor.name: known[tensor.name] for tensor in signatures[name].inputs})
     return {name: array for name, array in known.items() if name not in prepared}
+
+
+def encode_picture(networks: Networks, picture: Array) -> tuple[Array, Array]:
+    """RGB [1, 3, height, width] in [0, 1] -> mean and standard deviation of its latents, FP32 [1, channels, height / 8, width / 8] each,
+    scaled as the denoiser sees them: latents are `mean + std * noise`.
+
+    Takes as long as a denoiser step or more: to be called where requests are encoded, never between steps.
+    """
+    moments = networks[VAE_ENCODER]({"picture": picture})
+    return moments["latent_mean"], moments["latent_std"]
 
 
 def schedule_all(lives: Lives) -> None:

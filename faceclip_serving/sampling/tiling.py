@@ -1,9 +1,9 @@
-"""Decoding a picture in tiles of one size, so that the decoder's memory does not grow with the picture.
+"""Encoding and decoding a picture in tiles of one size, so that the memory of a VAE's halves does not grow with the picture.
 
-Each tile is decoded by itself. Neighbours overlap and fade into each other, with weights that add up to one at every pixel, so what
-one tile alone covers is that tile to the bit. What a decoder computes over the whole picture (the statistics of its group norms,
-attention in its middle) it computes over the tile instead; that, not the seams, is how the result differs from a whole decode.
-Knows arrays and any callable decoder; nothing of servers.
+Each tile is computed by itself. Neighbours overlap and fade into each other, with weights that add up to one at every pixel, or latent
+cell, so what one tile alone covers is that tile to the bit. What a network computes over the whole picture (the statistics of its
+group norms, attention in its middle) it computes over the tile instead; that, not the seams, is how the result differs from a whole
+one. Knows arrays and any callable network; nothing of servers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Decode = Callable[[Array], Array]
 """Latents [1, channels, h, w] -> RGB [1, 3, scale * h, scale * w], FP32 in [0, 1]."""
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+Encode = Callable[[Array], Mapping[str, Array]]
+"""RGB [1, 3, scale * h, scale * w] in [0, 1] -> arrays over its latent cells by name, FP32 [1, channels, h, w] each."""
 
 OVERLAP = 0.25
 """Least share of a tile's side that it has in common with its neighbour."""
@@ -78,6 +81,41 @@ def decode_tiled(decode: Decode, latents: Array, tile: int, scale: int) -> Array
             )
         place += decoded[0] * (down.weights[:, None] * across.weights)
     return picture.clip(0, 1, out=picture)  # shares of one, rounded, may add up to a trifle more
+
+
+def encode_tiled(encode: Encode, picture: Array, tile: int, scale: int) -> dict[str, Array]:
+    """RGB [images, 3, scale * height, scale * width] in [0, 1] -> by name, FP32 [images, channels, height, width].
+
+    `encode` sees one tile of one picture at a time: `scale * tile` pixels a side, or the picture's side where that is shorter.
+    """
+    images, _, height, width = picture.shape
+    if height % scale or width % scale:
+        raise ValueError(f"picture: expected sides in multiples of {scale} pixels, got {height} x {width}")
+    latents: dict[str, Array] = {}
+    for image, down, across in product(range(images), spans(height // scale, tile, 1), spans(width // scale, tile, 1)):
+        rows, columns = (slice(span.start, span.start + len(span.weights)) for span in (down, across))
+        pixels = picture[
+            image : image + 1, :, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale
+        ]
+        for name, cells in encode(np.ascontiguousarray(pixels)).items():
+            if cells.shape[2:] != (len(down.weights), len(across.weights)):
+                raise ValueError(
+                    f"encoded tile: expected {len(down.weights)} x {len(across.weights)} cells of '{name}' for {pixels.shape[2]} x"
+                    f" {pixels.shape[3]} pixels, got {cells.shape[2]} x {cells.shape[3]}"
+                )
+            if name not in latents:
+                latents[name] = np.zeros((images, cells.shape[1], height // scale, width // scale), np.float32)
+            latents[name][image, :, rows, columns] += cells[0] * (down.weights[:, None] * across.weights)
+    return latents
+
+
+def tiled_encoder(run: Run, tile: int, scale: int) -> Run:
+    """A VAE encoder as a function of named tensors, made of one that sees no more than a tile. Tensors as in its signature."""
+
+    def encode(picture: Array) -> dict[str, Array]:
+        return run({"picture": picture})
+
+    return lambda arrays: encode_tiled(encode, arrays["picture"], tile, scale)
 
 
 def tiled(run: Run, tile: int, scale: int) -> Run:

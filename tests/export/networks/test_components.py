@@ -13,13 +13,14 @@ from export.networks.sdxl import FaceEncoder
 from export.onnx.example_inputs import example_inputs
 from export.onnx.wanted import PRECISIONS
 from export.quantize.modelopt import MODES
-from faceclip_serving.contract.components import components
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.components import both_sides, components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
+from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
 from tests.export.micro import MICRO
 
-SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 9, "latent_width": 14}
+SIZES = both_sides(TINY_SDXL, {"faces": 2, "rows": 3, "images": 2, "latent_height": 9, "latent_width": 14})
 
 
 def tensors(signature, sizes=SIZES):
@@ -34,8 +35,7 @@ def test_a_component_takes_and_returns_its_signature(component):
     assert isinstance(outputs, tuple)
     arrays = {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
     signature.check_outputs(arrays)
-    sizes = {**SIZES, "height": 9 * TINY_SDXL.latent_scale, "width": 14 * TINY_SDXL.latent_scale}
-    assert [a.shape for a in arrays.values()] == [tensor.shape(sizes) for tensor in signature.outputs]
+    assert [a.shape for a in arrays.values()] == [tensor.shape(SIZES) for tensor in signature.outputs]
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
@@ -75,6 +75,35 @@ def test_the_decoder_undoes_the_latent_scaling_and_ends_in_unit_range(shift):
         (image,) = build(replace(MICRO, architecture=architecture), VAE_DECODER)(latents)
     torch.testing.assert_close(image, (decoded / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-6)
     assert 0.0 <= image.min() < 0.2 and 0.8 < image.max() <= 1.0
+
+
+@pytest.mark.parametrize("quant_conv", [True, False])
+@pytest.mark.parametrize("shift", [None, 0.25])
+def test_the_vae_encoder_gives_diffusers_distribution_scaled_as_its_pipelines_do(shift, quant_conv):
+    config = {**MICRO.architecture.vae, "shift_factor": shift, "use_quant_conv": quant_conv}
+    architecture = replace(MICRO.architecture, vae=config)
+    stock = AutoencoderKL(**architecture.vae).eval()
+    fill_seeded(stock)
+    (picture,) = tensors(components(MICRO)[VAE_ENCODER])
+    with torch.no_grad():
+        posterior = stock.encode(picture * 2 - 1).latent_dist
+        mean, std = build(replace(MICRO, architecture=architecture), VAE_ENCODER)(picture)
+    scale = stock.config.scaling_factor
+    torch.testing.assert_close(mean, (posterior.mean - (shift or 0.0)) * scale, rtol=0, atol=1e-6)
+    torch.testing.assert_close(std, posterior.std * scale, rtol=0, atol=1e-6)
+    assert std.min() > 0 and mean.std() > 0.01
+
+
+@pytest.mark.parametrize("variant", [TINY_SDXL, TINY_FLUX], ids=lambda variant: variant.name)
+def test_encoder_and_decoder_of_a_vae_are_each_others_in_scale(variant):
+    """What the decoder is given back after the encoder's scaling is what the VAE itself calls the mean."""
+    stock = AutoencoderKL(**variant.architecture.vae).eval()
+    fill_seeded(stock)
+    picture = torch.from_numpy(example_inputs(variant, components(variant)[VAE_ENCODER], SIZES)["picture"])
+    with torch.no_grad():
+        expected = stock.decode(stock.encode(picture * 2 - 1).latent_dist.mean).sample
+        (found,) = build(variant, VAE_DECODER)(build(variant, VAE_ENCODER)(picture)[0])
+    torch.testing.assert_close(found, (expected / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-5)
 
 
 def encoder() -> FaceCLIPEncoder:

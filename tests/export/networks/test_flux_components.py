@@ -15,14 +15,14 @@ from export.networks.wide import WideLinear
 from export.onnx.example_inputs import example_inputs
 from export.onnx.precision import HalfArithmetic, to_half
 from export.onnx.record import read_metadata
-from faceclip_serving.contract.components import bounds, components
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.components import both_sides, bounds, components
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.tensors import TensorError
 from faceclip_serving.contract.variants.architectures import FluxArchitecture
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 from tests.export.micro import MICRO_FLUX, exported
 
-SIZES = {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14}
+SIZES = both_sides(TINY_FLUX, {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14})
 
 
 def tensors(component, sizes=SIZES):
@@ -43,8 +43,7 @@ def test_a_component_takes_and_returns_its_signature(component):
         outputs = build(TINY_FLUX, component)(*tensors(component))
     arrays = {tensor.name: output.numpy() for tensor, output in zip(signature.outputs, outputs, strict=True)}
     signature.check_outputs(arrays)
-    sizes = {**SIZES, "height": 10 * TINY_FLUX.latent_scale, "width": 14 * TINY_FLUX.latent_scale}
-    assert [a.shape for a in arrays.values()] == [tensor.shape(sizes) for tensor in signature.outputs]
+    assert [a.shape for a in arrays.values()] == [tensor.shape(SIZES) for tensor in signature.outputs]
 
 
 def test_both_sizes_take_the_same_paths():
@@ -185,7 +184,18 @@ def test_rows_find_their_faces_and_a_row_without_one_sees_nobody():
     assert changed[0] > 1e-3 and changed[1] == 0 and changed[2] > 1e-3
 
 
-# -------------------------------------------------------------------------------------------------------------- decoder
+# ------------------------------------------------------------------------------------------------------------------ VAE
+def test_the_vae_encoder_takes_the_shift_off_and_scales():
+    stock = AutoencoderKL(**TINY_FLUX.architecture.vae).eval()
+    fill_seeded(stock)
+    (picture,) = tensors(VAE_ENCODER)
+    with torch.no_grad():
+        posterior = stock.encode(picture * 2 - 1).latent_dist
+        mean, std = build(TINY_FLUX, VAE_ENCODER)(picture)
+    torch.testing.assert_close(mean, (posterior.mean - 0.1159) * 0.3611, rtol=0, atol=1e-6)
+    torch.testing.assert_close(std, posterior.std * 0.3611, rtol=0, atol=1e-6)
+
+
 def test_the_decoder_undoes_scale_and_shift():
     config = TINY_FLUX.architecture.vae
     stock = AutoencoderKL(**config).eval()

@@ -1,4 +1,4 @@
-"""Tiles: what one tile alone covers is exact, shares add up, and the decoder never sees more than a tile."""
+"""Tiles: what one tile alone covers is exact, shares add up, and neither half of a VAE sees more than a tile."""
 
 from itertools import pairwise
 
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceclip_serving.contract.components import bounds
-from faceclip_serving.contract.names import DENOISER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants.table import VARIANTS
-from faceclip_serving.sampling.tiling import OVERLAP, decode_tiled, spans, tiled
+from faceclip_serving.sampling.tiling import OVERLAP, decode_tiled, encode_tiled, spans, tiled, tiled_encoder
 
 SCALE = 4
 
@@ -115,11 +115,71 @@ def test_a_decoder_of_another_scale_is_named():
         spans(20, 1, 8)
 
 
+def averages(pixels):
+    """An encoder without context: every cell follows from its own pixels. Tiles of it must be the whole encoding."""
+    assert len(pixels) == 1
+    _, _, height, width = pixels.shape
+    cells = pixels.reshape(1, 3, height // SCALE, SCALE, width // SCALE, SCALE).mean(axis=(3, 5))
+    return {"latent_mean": cells, "latent_std": np.abs(cells[:, :2]) + 1}
+
+
+def pixels_of(images, height, width):
+    return np.random.default_rng(1).random((images, 3, height * SCALE, width * SCALE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (16, 16), (9, 40), (5, 7), (17, 16)])
+def test_an_encoder_without_context_gives_the_same_latents(size):
+    picture = pixels_of(2, *size)
+    found = encode_tiled(averages, picture, 16, SCALE)
+    for name in ("latent_mean", "latent_std"):
+        whole = np.concatenate([averages(one[None])[name] for one in picture])
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], whole, atol=1e-6)
+
+
+def test_what_one_tile_alone_covers_is_its_encoding_to_the_bit():
+    def encode(pixels):
+        return {"latent_mean": averages(pixels)["latent_mean"] * pixels.std()}
+
+    picture = pixels_of(1, 16, 40)
+    second = spans(40, 16, 1)[1].start
+    found, first = encode_tiled(encode, picture, 16, SCALE), encode(picture[..., : 16 * SCALE])
+    np.testing.assert_array_equal(found["latent_mean"][..., :second], first["latent_mean"][..., :second])
+
+
+def test_the_encoder_sees_tiles_of_one_size_and_a_small_picture_whole():
+    seen = []
+
+    def encode(pixels):
+        seen.append(pixels.shape)
+        return averages(pixels)
+
+    encode_tiled(encode, pixels_of(2, 30, 50), 16, SCALE)
+    assert set(seen) == {(1, 3, 16 * SCALE, 16 * SCALE)} and len(seen) == 2 * 3 * 4
+    seen.clear()
+    small = pixels_of(1, 16, 9)
+    np.testing.assert_array_equal(encode_tiled(encode, small, 16, SCALE)["latent_mean"], averages(small)["latent_mean"])
+    assert seen == [(1, 3, 16 * SCALE, 9 * SCALE)]
+    run = tiled_encoder(lambda arrays: averages(arrays["picture"]), 16, SCALE)
+    assert run({"picture": pixels_of(1, 20, 20)})["latent_std"].shape == (1, 2, 20, 20)
+
+
+def test_sides_that_are_not_whole_cells_and_an_encoder_of_another_scale_are_named():
+    with pytest.raises(ValueError, match=r"^picture: expected sides in multiples of 4 pixels, got 82 x 80$"):
+        encode_tiled(averages, np.zeros((1, 3, 82, 80), np.float32), 16, SCALE)
+    with pytest.raises(
+        ValueError, match=r"^encoded tile: expected 16 x 16 cells of 'latent_mean' for 128 x 128 pixels, got 32 x 32$"
+    ):
+        encode_tiled(averages, np.zeros((1, 3, 160, 160), np.float32), 16, 2 * SCALE)
+
+
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-def test_a_tile_bounds_the_decoder_and_nothing_else(variant):
+def test_a_tile_bounds_both_halves_of_the_vae_and_nothing_else(variant):
     tile = 4 * variant.latent_multiple
     whole, limited = bounds(variant, 8), bounds(variant, 8, tile)
-    assert {name for name in whole if whole[name] != limited[name]} == {VAE_DECODER}
+    assert {name for name in whole if whole[name] != limited[name]} == {VAE_DECODER, VAE_ENCODER}
+    assert limited[VAE_ENCODER]["height"].max == tile * variant.latent_scale
+    assert whole[VAE_ENCODER]["width"].max == variant.limits.size[1]
     assert limited[VAE_DECODER]["images"] == Range(1, 1, 1)
     assert limited[VAE_DECODER]["latent_height"].max == tile
     assert limited[DENOISER]["latent_height"].max == variant.latent_range.max
