@@ -24,7 +24,7 @@ from .listed import ListedFaces, names_of
 from .policy import ALLOW, FACE, PHOTOGRAPHS, PICTURES, PROMPT, REFUSE, REVIEW, STAGES, Policy
 
 _SENTENCES = {
-    "minor": "the prompt joins a minor with nudity, sexuality or violence; no such picture is made here",
+    "minor": "the prompt joins a minor with nudity, sexuality or suggestive clothes; no such picture is made here",
     "nudity": "the prompt joins a person's face with nudity or sexuality; no such picture is made here",
     "sexual": "the prompt asks for a sexual picture; no such picture is made here",
     "violence": "the prompt joins a person with cruelty; no such picture is made here",

@@ -226,7 +226,7 @@ class TestService:
     @pytest.mark.parametrize("at", ["a step", "the last word"])
     def test_a_stream_whose_answer_cannot_be_sent_hears_why_and_loses_no_place(self, service, caplog, asked_first, at):
         """As where /dev/shm is full: whoever waits is told, once, and the run is over."""
-        made = service(Denoiser(0.05 if asked_first else 0.0))
+        made = service(Denoiser(0.05 if asked_first else 0.0), limited(lease_s=2.0))
         place = self.start(made, 1)
         if at == "the last word":
             for _ in range(4):
