@@ -7,6 +7,7 @@ has `add_arguments(parser)` and `run(args)`; its docstring is the command's `--h
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import os
 import signal
@@ -79,10 +80,15 @@ def exit_code(command: Callable[[], int], interrupted: str = "stopped") -> int:
 
 
 def _end_at_the_next() -> None:
-    """Makes another Ctrl-C end the process at once with the same code: nobody is left who would catch it, until Python has ended."""
+    """Makes another Ctrl-C end the process at once with the same code: nobody is left who would catch it, until Python has ended.
+
+    Python's very last act takes handlers away, and the next signal would end it by its default, with another code; what is ignored
+    stays so.
+    """
     while True:
         try:
             signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
             return
         except KeyboardInterrupt:  # it was on its way
             continue

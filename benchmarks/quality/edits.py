@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.sdxl import NANO
@@ -21,17 +20,13 @@ from faceclip_serving.face.detectors import Box, Face, YuNet
 from faceclip_serving.face.masks import WHITE, mask_of
 from faceclip_serving.face.search import find_faces
 from training.dataset import SPLITS
-from training.judges import recognise
-from training.weights import read_judges
 from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 
-from ..measure import inprocess
 from ..measure.drawing import save, sheet
 from ..measure.pictures import Picture, decoded, png
 from ..measure.report import emit, say
 from .sweeps import mean_and_error
-from .world import SIDE, shoot
 
 WEIGHTS = Path("weights/nano")
 PROMPT = "A portrait of a person."
@@ -47,6 +42,11 @@ Call = Callable[..., Picture]
 
 def measure(people: int, call: Call, shown: int = 0) -> tuple[dict[str, Any], list[list[Picture]]]:
     """`people` pairs: cosine of the result with whose photograph it was, and with who was in the picture. And rows of `SHOWN`."""
+    from training.judges import recognise  # here, since torch takes seconds
+    from training.weights import read_judges
+
+    from .world import SIDE
+
     recogniser, _ = read_judges(WEIGHTS)
     first = SPLITS["test"]
     scores: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
@@ -77,6 +77,8 @@ def measure(people: int, call: Call, shown: int = 0) -> tuple[dict[str, Any], li
 
 
 def _shots(number: int) -> Any:
+    from .world import shoot
+
     return shoot([(sample_identity(number), sample_scene("edit", number, i)) for i in range(_KEPT)])
 
 
@@ -99,6 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from export.repository.from_nothing import build_repository
+
+    from ..measure import inprocess
+
     pipeline = inprocess.load(NANO, CPU, build_repository(NANO, CPU))
     document, rows = measure(
         args.people, lambda **values: decoded(pipeline(request_tensors(**values))["images"][0]), 3 if args.sheet else 0
