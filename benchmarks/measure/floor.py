@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceclip_serving.contract.components import TEXT_TOKENS
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement, Runtime
 from faceclip_serving.contract.variants.variant import Variant
@@ -52,6 +53,7 @@ def component_sizes(variant: Variant, component: str, point: Point) -> dict[str,
         "rows": 2 if component == TEXT_ENCODER else 2 * point.images,
         "images": point.images,
         "faces": 1,
+        TEXT_TOKENS: variant.text_tokens.max_tokens,
         "latent_height": point.height // scale,
         "latent_width": point.width // scale,
         "height": point.height,

@@ -27,7 +27,7 @@ from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling.networks import Run, source_of
+from faceclip_serving.sampling.networks import Run, encode_texts, source_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 Arrays = dict[str, Array]
@@ -55,7 +55,8 @@ class Pipeline:
             return {tensor.name: known[tensor.name] for tensor in nets[name].inputs}
 
         known = {**prepared, **self._timed(FACE_ENCODER, inputs(FACE_ENCODER, prepared))}
-        conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known))
+        encode = partial(encode_texts, self.variant, self.stages[TEXT_ENCODER])
+        conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known), encode)
         job = Job.decode(prepared["job"], _DIGEST)
         job.stamp("conditioned")
         job.stamp("begun")
@@ -70,9 +71,9 @@ class Pipeline:
         beside = {each.name: prepared[each.name] for each in (ORIGINAL, SEAM) if each.name in prepared}
         return dict(self._timed("finish", {**image, **beside, "report": job.encode()}))
 
-    def _timed(self, stage: str, arrays: Arrays) -> Mapping[str, Array]:
+    def _timed(self, stage: str, arrays: Arrays, run: Run | None = None) -> Mapping[str, Array]:
         started = time.monotonic()
-        outputs = self.stages[stage](arrays)
+        outputs = (run or self.stages[stage])(arrays)
         self.seconds[stage] = time.monotonic() - started
         return outputs
 

@@ -19,6 +19,8 @@ from faceclip_serving.contract.variants.table import VARIANTS
 from ..measure.report import emit
 from .sweeps import NAMES
 
+KINDS = ("all", "prompts")
+
 
 def run(args: argparse.Namespace) -> int:
     if args.pictures is not None:
@@ -28,10 +30,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     import torch
 
-    from .evaluation import evaluate
+    from .evaluation import evaluate, settings_of
     from .report import RECORD
 
     torch.set_num_threads(args.threads or torch.get_num_threads())
+    if args.kind == "prompts":
+        from .wording import evaluate_prompts
+
+        with filling(args.output, RECORD) as folder:
+            document = evaluate_prompts(VARIANTS[args.variant], args, folder, settings_of(VARIANTS[args.variant], args))
+        emit(f"quality-{args.variant}-prompts", document)
+        return 0
     with filling(args.output, RECORD) as folder:
         document = evaluate(VARIANTS[args.variant], args, folder)
     print(f"report: {args.output / 'index.html'}", file=sys.stderr)
@@ -59,6 +68,9 @@ class _Sweeps(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = [name for name, variant in VARIANTS.items() if variant.weights == "committed"]
     parser.add_argument("--variant", choices=own, default=own[0], help="one that was trained on the rendered world")
+    parser.add_argument(
+        "--kind", choices=KINDS, default=KINDS[0], help="all columns (default), or how weighted and long prompts are obeyed"
+    )
     parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
     parser.add_argument("--people", type=int, default=20, help="test identities (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=4, help="scenes of each (default: %(default)s)")

@@ -91,7 +91,7 @@ def evaluate(variant: Variant, arguments: argparse.Namespace, output: Path) -> d
     jury = read_jury(folder, world.kept, arguments.people)
     say("exporting in fp32, or keeping what is there")
     joint = exported(variant, arguments.weights, "fp32", arguments.threads)
-    settings = {**usual(variant), **_given(arguments)}
+    settings = settings_of(variant, arguments)
     say("pictures of the variant and of its peers")
     table, pictures = compare_makers(joint, folder, jury, world, settings)
     document: dict[str, Any] = {"variant": variant.name, **headline(table)}
@@ -131,9 +131,10 @@ def _sweeps(
     return curves
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that the command line gives, and the variant's defaults."""
     given = {"guidance_scale": arguments.guidance_scale, "num_inference_steps": arguments.steps}
-    return {name: value for name, value in given.items() if value is not None}
+    return {**usual(variant), **{name: value for name, value in given.items() if value is not None}}
 
 
 def _protocol(arguments: argparse.Namespace, settings: Settings) -> dict[str, Any]:

@@ -163,6 +163,19 @@ def measure_edits(variant: Variant, checkpoint: Path | None = None) -> dict[str,
         return edits_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
 
 
+def measure_prompts(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+    """`prompts_of` a server of its own."""
+    from ..measure.oracle import load_oracle
+    from .prompts import prompts_of
+
+    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+
+        def draw(prompt: str, **options: Any) -> Picture:
+            return decoded(pipe(prompt, output_type="bytes", **options).images[0])
+
+        return prompts_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
+
+
 def disc(height: int, width: int) -> Picture:
     """A mask, uint8 [height, width]: a disc in the middle."""
     y, x = np.mgrid[:height, :width]
@@ -170,13 +183,18 @@ def disc(height: int, width: int) -> Picture:
     return np.where(inside, 255, 0).astype(np.uint8)
 
 
-KINDS = {"text": measure_parity, "edit": measure_edits}
-"""What is compared: pictures from noise; from a picture, and within a mask."""
+KINDS = {"text": measure_parity, "edit": measure_edits, "prompt": measure_prompts}
+"""What is compared: pictures from noise; from a picture, and within a mask; of weighted and long prompts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
-    parser.add_argument("--kind", choices=list(KINDS), default="text", help="pictures from noise (default), or from a picture")
+    parser.add_argument(
+        "--kind",
+        choices=list(KINDS),
+        default="text",
+        help="pictures from noise (default), from a picture, or of weighted and long prompts",
+    )
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 

@@ -14,6 +14,12 @@ class Parameters(TypedDict, total=False):
 
     negative_prompt: str | None
     """What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."""
+    prompt_weighting: bool | None
+    """Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all
+    are text (default: true)."""
+    long_prompts: bool | None
+    """Prompts beyond the tokens of one row are read in several, where the model can; BREAK begins one; false: the rest
+    is left out (default: true)."""
     seed: int | None
     """Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported)."""
     num_inference_steps: int | None
@@ -96,6 +102,12 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("negative_prompt", str, ("--negative-prompt", "--negative"),
            "What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."),
+    Option("prompt_weighting", bool, ("--prompt-weighting",),
+           "Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all "
+           "are text (default: true)."),
+    Option("long_prompts", bool, ("--long-prompts",),
+           "Prompts beyond the tokens of one row are read in several, where the model can; BREAK begins one; false: the rest"
+           " is left out (default: true)."),
     Option("seed", int, ("--seed",),
            "Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported)."),
     Option("num_inference_steps", int, ("--num-inference-steps", "--steps"),

@@ -68,17 +68,21 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
 
     The nearest build is told: of the precision, of the whole network, of the size; of several of one size, that with most blocks.
     """
-    builds = [build for build in read(variant) if build.component == component and build.largest.keys() == largest.keys()]
+    builds = [build for build in read(variant) if build.component == component and build.largest.keys() <= largest.keys()]
     if not builds:
         return None
-    wanted = math.prod(largest.values())
+
+    def wanted(build: Build) -> dict[str, int]:
+        """Of the axes that the plan had: what was fixed then hardly matters for its activations."""
+        return {axis: largest[axis] for axis in build.largest}
+
     build = min(
         builds,
         key=lambda each: (
             each.precision != precision,
             each.blocks is not None,
             each.largest != largest,
-            abs(math.log(each.elements / wanted)),
+            abs(math.log(each.elements / math.prod(wanted(each).values()))),
             -(each.blocks or 0),
         ),
     )
@@ -88,8 +92,10 @@ def figures(variant: str, component: str, precision: str, largest: Mapping[str, 
     if build.blocks is not None:
         notes.append(f"activations as a network of {build.blocks} block{'s' * (build.blocks > 1)} of each kind has them")
     activations = build.activation_bytes
-    if build.largest != largest:
-        activations = round(activations * wanted / build.elements)
+    if fixed := sorted(largest.keys() - build.largest.keys()):
+        notes.append(f"activations as a plan with {' and '.join(fixed)} fixed at the smallest has them")
+    if build.largest != wanted(build):
+        activations = round(activations * math.prod(wanted(build).values()) / build.elements)
         axes = ", ".join(f"{axis} {value}" for axis, value in build.largest.items())
         notes.append(f"activations scaled in proportion from a plan for {axes}")
     whole = build.blocks is None and build.precision == precision

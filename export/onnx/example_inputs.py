@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from faceclip_serving.contract.components import ALIGNED_FACES, FACE_INDEX
+from faceclip_serving.contract.components import ALIGNED_FACES, FACE_INDEX, TEXT_TOKENS
 from faceclip_serving.contract.tensors import Array, Signature, Tensor
 from faceclip_serving.contract.variants.variant import Tokens, Variant
 
@@ -24,7 +24,8 @@ _BLOCK = 24
 
 
 def example_inputs(variant: Variant, signature: Signature, sizes: Sizes, salt: str = "") -> dict[str, Array]:
-    """One array for each input of `signature`, with the given sizes of the named axes."""
+    """One array for each input of `signature`, with the given sizes of the named axes; texts have one chunk unless these say more."""
+    sizes = {TEXT_TOKENS: variant.text_tokens.max_tokens, **sizes}
     arrays = {}
     for tensor in signature.inputs:
         generator = np.random.Generator(np.random.PCG64(zlib.crc32(f"{salt}/{signature.name}/{tensor.name}".encode())))

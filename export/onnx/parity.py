@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from faceclip_serving.contract.components import multiples
+from faceclip_serving.contract.components import TEXT_TOKENS, multiples
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.tensors import Array, Bounds, Signature
 from faceclip_serving.contract.variants.variant import Variant
@@ -33,16 +33,17 @@ _STEPS: Mapping[str, tuple[Sizes, ...]] = {
     TEXT_ENCODER: ({"faces": 0, "rows": 0}, {"faces": 1, "rows": 2}, {"faces": 2, "rows": 1}, {"faces": 0, "rows": 2}),
     VAE_ENCODER: ({"images": 0, "height": 0, "width": 0}, {"images": 1, "height": 5, "width": 1}),
     DENOISER: (
-        {"rows": 0, "latent_height": 0, "latent_width": 0},
-        {"rows": 1, "latent_height": 1, "latent_width": 5},
-        {"rows": 2, "latent_height": 6, "latent_width": 3},
+        {"rows": 0, TEXT_TOKENS: 0, "latent_height": 0, "latent_width": 0},
+        {"rows": 1, TEXT_TOKENS: 2, "latent_height": 1, "latent_width": 5},
+        {"rows": 2, TEXT_TOKENS: 5, "latent_height": 6, "latent_width": 3},
     ),
     VAE_DECODER: (
         {"images": 0, "latent_height": 0, "latent_width": 0},
         {"images": 1, "latent_height": 5, "latent_width": 1},
     ),
 }
-"""Component -> cases, as steps above the smallest size of every named axis: batches of 1 to 3, odd sides, both orientations."""
+"""Component -> cases, as steps above the smallest size of every named axis: batches of 1 to 3, odd sides, both orientations;
+texts of 1, 3 and 6 chunks, where there may be several."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def cases(variant: Variant, signature: Signature, bounds: Bounds) -> list[Case]:
     of = multiples(variant)
     found = []
     for steps in _STEPS[signature.name]:
-        sizes = {axis: min(bounds[axis].min + step * of.get(axis, 1), bounds[axis].max) for axis, step in steps.items()}
+        known = {axis: step for axis, step in steps.items() if axis in bounds}
+        sizes = {axis: min(bounds[axis].min + step * of.get(axis, 1), bounds[axis].max) for axis, step in known.items()}
         found.append(Case(sizes, example_inputs(variant, signature, sizes, salt="parity")))
     return found
 

@@ -9,6 +9,7 @@ of that image are constants of the exported text encoder, so a face-free row cos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -24,6 +25,8 @@ FACE_INDEX = Tensor("face_index", DType.INT64, ("rows", 1), "row of aligned_face
 
 SIDES = {"latent_height": "height", "latent_width": "width"}
 """Axes of a picture: those in latent cells -> those in pixels."""
+TEXT_TOKENS = "text_tokens"
+"""Axis of the denoiser's embeddings where prompts may have several chunks: whole ones, all of a call as many."""
 
 
 def latents(variant: Variant, batch_axis: str, name: str = "latents") -> Tensor:
@@ -65,7 +68,7 @@ def components(variant: Variant) -> dict[str, Signature]:
             (
                 latents(variant, "rows"),
                 Tensor("timestep", DType.FP32, ("rows", 1), "diffusion time of each row, in [0, 1000]"),
-                *variant.conditioning,
+                *_denoised_with(variant),
                 *variant.extras,
             ),
             (replace(latents(variant, "rows", "noise_pred"), doc="predicted noise (or velocity)"),),
@@ -80,30 +83,47 @@ def components(variant: Variant) -> dict[str, Signature]:
     }
 
 
+def _denoised_with(variant: Variant) -> tuple[Tensor, ...]:
+    """The conditioning of whole texts, where that of the text encoder is of one chunk."""
+    embeddings, *of_whole = variant.conditioning
+    if variant.limits.chunks > 1:
+        rows, _, width = embeddings.axes
+        embeddings = replace(embeddings, axes=(rows, TEXT_TOKENS, width))
+    return embeddings, *of_whole
+
+
 MAX_FACE_FREE_ROWS = 3
-"""Encodings of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+"""Texts of one request that show no face: negative prompt, prompt alone, prompt with the face prefix."""
+
+
+def most_encoded(variant: Variant) -> int:
+    """Rows of one call of the text encoder, at most: all texts of a request, where none has weights or several chunks."""
+    return variant.limits.faces + MAX_FACE_FREE_ROWS
 
 
 def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str, Bounds]:
     """Per component, the sizes its named axes may take.
 
     `denoiser_rows`: largest batch of one denoiser call. `vae_tile`: latent cells per side that the VAE's halves see at most, one
-    picture at a time; 0: whole pictures. Pictures are encoded one at a time: a request brings one.
+    picture at a time; 0: whole pictures. Pictures are encoded one at a time: a request brings one. Texts of different numbers of
+    chunks are repeated until they are equally long.
     """
     faces = Range(1, 1, variant.limits.faces)
-    rows = Range(1, 2, variant.limits.faces + MAX_FACE_FREE_ROWS)
+    rows = Range(1, 2, most_encoded(variant))
     side = variant.latent_range
     grid = {"latent_height": side, "latent_width": side}
     one = Range(1, 1, 1)
     images, seen = Range(1, 1, variant.limits.num_images_per_prompt), side
     if vae_tile:
         images, seen = one, _within_tile(side, vae_tile, variant.latent_multiple)
+    tokens, chunks = variant.text_tokens.max_tokens, variant.limits.chunks
+    texts = {TEXT_TOKENS: Range(tokens, tokens, tokens * math.lcm(*range(1, chunks + 1)))} if chunks > 1 else {}
     pixels = Range(*(cells * variant.latent_scale for cells in seen))
     return {
         FACE_ENCODER: {"faces": faces},
         TEXT_ENCODER: {"faces": faces, "rows": rows},
         VAE_ENCODER: {"images": one, "height": pixels, "width": pixels},
-        DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **grid},
+        DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **texts, **grid},
         VAE_DECODER: {"images": images, "latent_height": seen, "latent_width": seen},
     }
 
@@ -112,7 +132,7 @@ def usual_sizes(variant: Variant, limits: Bounds) -> list[dict[str, int]]:
     """Named axes of the calls that a server gets most: of the default picture, one at a time and as many as go into a call."""
     picture = both_sides(variant, {"height": variant.defaults.height, "width": variant.defaults.width})
     one = {axis: min(picture.get(axis, limit.opt), limit.max) for axis, limit in limits.items()}
-    most = {axis: size if axis in picture else limits[axis].max for axis, size in one.items()}
+    most = {axis: size if axis in (*picture, TEXT_TOKENS) else limits[axis].max for axis, size in one.items()}
     return [one] if one == most else [one, most]
 
 
@@ -133,4 +153,5 @@ def _within_tile(side: Range, tile: int, multiple: int) -> Range:
 def multiples(variant: Variant) -> dict[str, int]:
     """Named axes whose sizes come in multiples, and of what."""
     of = variant.latent_multiple
-    return {**dict.fromkeys(SIDES, of), **dict.fromkeys(SIDES.values(), of * variant.latent_scale)}
+    sides = {**dict.fromkeys(SIDES, of), **dict.fromkeys(SIDES.values(), of * variant.latent_scale)}
+    return {**sides, TEXT_TOKENS: variant.text_tokens.max_tokens}

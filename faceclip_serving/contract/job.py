@@ -16,14 +16,26 @@ from .parameters import GenerationRequest
 from .tensors import Array, json_tensor
 
 Rows = Mapping[str, list[int]]
-"""Role (a branch of guidance, or its `PREFIXED_TEXT`) -> rows of the text encoder's output."""
+"""Role (a branch of guidance, or its `PREFIXED_TEXT`) -> places in `Job.encodings`."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the conditioning of one text is put together from rows of the text encoder's output."""
+
+    rows: list[int]
+    """One for each chunk of the text."""
+    weights: list[float] = field(default_factory=list)
+    """The different weights of its words, but 1."""
+    without: list[list[int]] = field(default_factory=list)
+    """For each weight the rows without the words that have it, one for each chunk; a chunk that has none of them: its own row."""
 
 
 @dataclass
 class Job:
     request: GenerationRequest
     rows: Rows
-    """Which rows of the text encoder's output play which role."""
+    """Which encodings play which role."""
     face_weights: list[float]
     """Weight of each reference face, summing to 1; empty without a face."""
     place: str
@@ -34,10 +46,15 @@ class Job:
     """Digest of the shared code that made the job; models built from other code refuse it."""
     id: str = ""
     """The request's, for logs, traces and details."""
+    encodings: list[Encoding] = field(default_factory=list)
+    """Of all texts; empty: each is the row of its number, without weights."""
     faces: list[dict[str, Any]] = field(default_factory=list)
     consent: dict[str, Any] = field(default_factory=dict)
     """What is told of the person's consent."""
     prompt_tokens: dict[str, int] = field(default_factory=dict)
+    """Prompt -> its tokens that are used."""
+    prompt_chunks: dict[str, int] = field(default_factory=dict)
+    """Prompt -> the chunks they are in."""
     checks: list[dict[str, Any]] = field(default_factory=list)
     """Decisions of the policy's checks, for the operator's records; never in the answer."""
     warnings: list[str] = field(default_factory=list)
@@ -75,4 +92,6 @@ class Job:
                 "the models of this repository were assembled from different versions of the code"
                 f" (job {document['digest'][:12]}, this model {digest[:12]}): assemble the repository again"
             )
-        return cls(**{**document, "request": GenerationRequest(**document["request"])})
+        request, encodings = document["request"], document["encodings"]
+        read = {"request": GenerationRequest(**request), "encodings": [Encoding(**each) for each in encodings]}
+        return cls(**{**document, **read})

@@ -124,6 +124,14 @@ class GenerationRequest:
         "negative",
         needs=Need.GUIDANCE,
     )
+    prompt_weighting: bool = _parameter(
+        DType.BOOL, True, Flag(),
+        "brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all are text",
+    )  # fmt: skip
+    long_prompts: bool = _parameter(
+        DType.BOOL, True, Flag(),
+        "prompts beyond the tokens of one row are read in several, where the model can; BREAK begins one; false: the rest is left out",
+    )  # fmt: skip
     seed: int = _parameter(
         DType.INT64, Default.RANDOM, Between(0, MAX_SEED), "repeats a picture; picture i of a request uses seed + i"
     )

@@ -125,6 +125,7 @@ def details(
         "edit": job.edit or None,
         "consent": job.consent,
         "prompt_tokens": job.prompt_tokens,
+        "prompt_chunks": job.prompt_chunks,
         "warnings": job.warnings,
         "marks": {**marker.told(), "pictures": [each.record for each in marked]},
         "checks": checks.policy.told() if checks is not None else None,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 from ..audit.consent import NOT_ASKED, Rule
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
-from ..contract.job import Job, Rows
+from ..contract.job import Encoding, Job, Rows
 from ..contract.parameters import IMAGE, GenerationRequest, Need
 from ..contract.request import parse_request, reference_photos, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
-from ..contract.variants.variant import Variant
+from ..contract.variants.variant import Tokens, Variant
 from ..face.alignment import align_face
 from ..face.detectors import Detector
 from ..face.photos import Pixels
@@ -30,9 +30,21 @@ from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
-from .prompts import Encoded, encode_prompt, prompt_warnings
+from .notation import Words, read_words
+from .prompts import Encoded, encode_words, prompt_warnings
 
 NO_FACE = -1
+
+
+class Row(NamedTuple):
+    """What the text encoder reads at once."""
+
+    text: str
+    """Of a plan: `negative`, `prompt` or `prefixed`."""
+    chunk: int
+    face: int
+    blank: float | None = None
+    """The words of this weight are left blank."""
 
 
 def prepare(
@@ -69,6 +81,7 @@ def _prepare(
     job: Job,
 ) -> dict[str, Array]:
     photos, files = reference_photos(variant, arrays), files_of(arrays)
+    words = words_of(variant, job.request)
     for which, file in {**{f"face_images[{i}]": photo for i, photo in enumerate(photos)}, **files}.items():
         if has_many_blocks(file):
             raise InvalidRequest(
@@ -78,7 +91,7 @@ def _prepare(
     consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
     if checks is not None:
-        job.checks += judged(job.id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, shown))
+        job.checks += judged(job.id, partial(checks.prompt, words["prompt"].text, words["negative_prompt"].text, shown))
     names: list[str] = job.audit.setdefault("references", [])
 
     def look(which: str, pixels: Pixels) -> None:
@@ -103,6 +116,7 @@ def _prepare(
     job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
     job.face_weights = face_weights(job.faces, job.request.face_weighting)
     job.warnings = [warning for face in faces for warning in face.warnings]
+    job.warnings += [warning for each in words.values() for warning in each.warnings]
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
     if edit is not None:
         job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **_came_with(files[IMAGE.name])}
@@ -114,16 +128,22 @@ def _prepare(
         )
     plan = plan_rows(job.request, len(faces), job.begin or 0)
     job.rows = _by_role(plan)
-    ids = {}
-    for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True):
-        encoded = _encode(job, {kind for kind, _, _ in plan}, tokenizer, tokens_of=tokens.input, variant=variant)
-        ids[tokens.input] = np.stack([encoded[kind].ids for kind, _, _ in plan])
+    encoded = {
+        tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
+        for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True)
+    }
+    rows, encodings = lay_out([(text, face) for text, _, face in plan], encoded[variant.text_tokens.input])
+    if any(each.rows != [i] or each.weights for i, each in enumerate(encodings)):
+        job.encodings = encodings
     job.warnings = list(dict.fromkeys(job.warnings))
     job.stamp("prepared")
     return {
         "aligned_faces": _stack(faces),
-        "face_index": np.array([[face] for _, _, face in plan], np.int64),
-        **ids,
+        "face_index": np.array([[row.face] for row in rows], np.int64),
+        **{
+            tokens.input: np.stack([_ids(row, encoded[tokens.input][row.text], tokens, variant) for row in rows])
+            for tokens in variant.tokens
+        },
         **(edit.tensors if edit is not None else {}),
         "job": job.encode(),
     }
@@ -177,20 +197,60 @@ def _by_role(plan: list[tuple[str, str, int]]) -> Rows:
     return {role: [i for i, other in enumerate(roles) if other == role] for role in roles}
 
 
-def _encode(job: Job, kinds: set[str], tokenizer: Tokenizer, tokens_of: str, variant: Variant) -> dict[str, Encoded]:
-    tokens = next(tokens for tokens in variant.tokens if tokens.input == tokens_of)
-    request = job.request
-    texts = {
-        "negative": ("negative_prompt", request.negative_prompt, False),
-        "prompt": ("prompt", request.prompt, False),
-        "prefixed": ("prompt", request.prompt, True),
-    }
+_TEXTS = {"negative": ("negative_prompt", False), "prompt": ("prompt", False), "prefixed": ("prompt", True)}
+"""Text of a plan -> the parameter whose words it has, and whether the face prefix comes first."""
+
+
+def words_of(variant: Variant, request: GenerationRequest) -> dict[str, Words]:
+    """The prompts of a request without their notation, by parameter. Raises `InvalidRequest`."""
+    chunks = request.long_prompts and variant.limits.chunks > 1
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    words = {name: read_words(name, text, request.prompt_weighting, chunks) for name, text in texts.items()}
+    if not words["prompt"].text.strip():
+        raise InvalidRequest("prompt: a text is required, got no words; describe the scene within the brackets")
+    return words
+
+
+def lay_out(texts: Sequence[tuple[str, int]], encoded: Mapping[str, Encoded]) -> tuple[list[Row], list[Encoding]]:
+    """What the text encoder reads for texts with faces, and how each is put together from that. Rows with blanks come last."""
+    rows: list[Row] = []
+    encodings = []
+    for text, face in texts:
+        own = [Row(text, number, face) for number in range(len(encoded[text].chunks))]
+        encodings.append(Encoding([len(rows) + i for i in range(len(own))]))
+        rows += own
+    for i, (text, face) in enumerate(texts):
+        of_chunks = [{float(weight) for weight in chunk.weights} - {1.0} for chunk in encoded[text].chunks]
+        weights = sorted(set().union(*of_chunks))
+        without = [list(encodings[i].rows) for _ in weights]
+        for weight, places in zip(weights, without, strict=True):
+            for number, found in enumerate(of_chunks):
+                if weight in found:
+                    places[number] = len(rows)
+                    rows.append(Row(text, number, face, weight))
+        encodings[i] = replace(encodings[i], weights=weights, without=without)
+    return rows, encodings
+
+
+def _ids(row: Row, encoded: Encoded, tokens: Tokens, variant: Variant) -> Array:
+    """A row's ids of one tokenizer; readers of the whole text see no blanks."""
+    chunk = encoded.chunk(row.chunk)
+    if row.blank is None or tokens != variant.text_tokens:
+        return chunk.ids
+    return np.where(chunk.weights == np.float32(row.blank), tokens.padding, chunk.ids)
+
+
+def _encode(
+    job: Job, words: Mapping[str, Words], texts: set[str], tokenizer: Tokenizer, tokens: Tokens, variant: Variant
+) -> dict[str, Encoded]:
+    """The texts of a plan by one tokenizer."""
+    most = variant.limits.chunks if job.request.long_prompts and tokens == variant.text_tokens else 1
     encoded = {}
-    for kind in sorted(kinds):
-        name, text, prefixed = texts[kind]
-        encoded[kind] = encode_prompt(tokenizer, tokens, text, prefixed)
-        job.warnings += prompt_warnings(name, encoded[kind], tokens, text)
-        job.prompt_tokens[name] = encoded[kind].used
+    for text in sorted(texts):
+        name, prefixed = _TEXTS[text]
+        found = encoded[text] = encode_words(tokenizer, tokens, words[name], prefixed, most)
+        job.warnings += prompt_warnings(name, found, tokens, words[name].text)
+        job.prompt_tokens[name], job.prompt_chunks[name] = found.used, len(found.chunks)
     return encoded
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..contract.components import components
+import numpy as np
+
+from ..contract.components import components, most_encoded
 from ..contract.job import Job
 from ..contract.models import LATENT_MASK
-from ..contract.names import ENCODERS, VAE_DECODER, VAE_ENCODER
+from ..contract.names import FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .edit import Source
@@ -39,11 +41,21 @@ class Drawn:
 
 def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) -> dict[str, Array]:
     """Aligned faces and token ids, as `prepare` gives them -> conditioning of the denoiser and the faces' features."""
-    known = dict(prepared)
     signatures = components(variant)
-    for name in ENCODERS:
-        known |= networks[name]({tensor.name: known[tensor.name] for tensor in signatures[name].inputs})
-    return {name: array for name, array in known.items() if name not in prepared}
+    faces = networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs})
+    known = {**prepared, **faces}
+    texts = {tensor.name: known[tensor.name] for tensor in signatures[TEXT_ENCODER].inputs}
+    return {**faces, **encode_texts(variant, networks[TEXT_ENCODER], texts)}
+
+
+def encode_texts(variant: Variant, run: Run, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The text encoder's outputs for any number of rows, by calls of as many as it takes."""
+    per_row = [tensor.name for tensor in components(variant)[TEXT_ENCODER].inputs if tensor.axes[0] == "rows"]
+    rows, most = len(arrays[per_row[0]]), most_encoded(variant)
+    if rows <= most:
+        return run(arrays)
+    parts = [run({**arrays, **{name: arrays[name][i : i + most] for name in per_row}}) for i in range(0, rows, most)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def encode_picture(networks: Networks, picture: Array) -> tuple[Array, Array]:

@@ -33,6 +33,9 @@ class Picture:
         """`chains`: guidance of each step. `constants`: branch -> the denoiser inputs that do not change between steps, each
         [1, ...]. `shape`: of the latents, [1, channels, height, width]."""
         self.schedule, self.chains, self.constants, self.shape, self.cache = schedule, chains, constants, shape, cache
+        of_branches = list(constants.values())
+        self.row_shape = (shape, *(array.shape for array in (of_branches[0].values() if of_branches else ())))
+        """Equal for pictures whose rows fit one call: of the latents, and of what does not change between steps."""
         self.step = 0
         self.last_tick = -1
         self._matrices = with_guidance(schedule.steps, chains)

@@ -1,6 +1,6 @@
 """Sampling: pictures on their way from noise to latents, advanced together by a denoiser that takes rows of any of them.
 
-The unit is one `Picture`, from noise or from another picture. A tick picks pictures of one latent size,
+The unit is one `Picture`, from noise or from another picture. A tick picks pictures of one latent size and one length of texts,
 calls the denoiser once for all their rows, and advances each by one step; so requests with different step counts, schedulers
 and guidance share every call, and may join and leave between ticks. The denoiser is any callable; nothing here knows of Triton.
 """
@@ -21,13 +21,17 @@ from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, blend, chain
 from .picture import Picture
 from .schedule import start_schedule
 from .step_cache import StepCache
+from .texts import of_texts
 
 Denoise = Callable[[Mapping[str, Array]], Array]
 """The denoiser's inputs, named as in its signature -> noise_pred [rows, channels, height, width]. They are used again after it."""
 
 
 def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Branch -> conditioning tensors [1, ...], with references weighted and the identity blended as the request says."""
+    """Branch -> conditioning tensors [1, ...], with references weighted and the identity blended as the request says.
+
+    `conditioning`: a row per text of the job.
+    """
 
     def rows(role: str) -> list[dict[str, Array]]:
         return [{name: array[i : i + 1] for name, array in conditioning.items()} for i in job.rows[role]]
@@ -48,11 +52,12 @@ def start_pictures(
 ) -> list[Picture]:
     """The pictures of a job: at pure noise, or at the step `job.begin` of a run that starts from `source`.
 
-    Raises `InvalidRequest` where the schedule cannot be run.
+    `conditioning`: rows as the text encoder gives them. Raises `InvalidRequest` where the schedule cannot be run.
     """
     request = job.request
     extras = variant.extras_for(request.height, request.width)
-    constants = {branch: {**tensors, **extras} for branch, tensors in branch_conditioning(job, conditioning).items()}
+    branches = branch_conditioning(job, of_texts(variant, job, conditioning))
+    constants = {branch: {**tensors, **extras} for branch, tensors in branches.items()}
     steps = range(job.begin or 0, request.num_inference_steps)
     chains = tuple(chain_at(request, bool(job.face_weights), step) for step in steps)
     shape = (1, variant.latent_channels, request.height // variant.latent_scale, request.width // variant.latent_scale)
@@ -73,7 +78,7 @@ def in_turn(pictures: Iterable[Picture]) -> list[Picture]:
 
 
 def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
-    """The pictures of the next tick: the first, whole, and others of its size while their rows fit.
+    """The pictures of the next tick: the first, whole, and others of its size, with as long texts, while their rows fit.
 
     Pictures that were served go to the back of the order, so sizes alternate and none starves.
     """
@@ -81,7 +86,7 @@ def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
     rows = 0
     for picture in waiting:
         needed = len(picture.chain.branches)
-        if picture.shape == waiting[0].shape and (not chosen or rows + needed <= max_rows):
+        if picture.row_shape == waiting[0].row_shape and (not chosen or rows + needed <= max_rows):
             chosen.append(picture)
             rows += needed
     return chosen

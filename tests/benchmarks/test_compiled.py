@@ -10,6 +10,7 @@ from benchmarks.memory import compiled
 from export.engine.build import target_of
 from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
+from faceclip_serving.contract.components import TEXT_TOKENS
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Range
@@ -32,8 +33,8 @@ def test_every_choice_is_a_build_of_its_own_with_its_largest_shapes():
         (FACE_ENCODER, {"faces": 4}),
         (VAE_ENCODER, {"images": 1, "height": 256, "width": 256}),
         (VAE_ENCODER, {"images": 1, "height": 1152, "width": 896}),
-        (DENOISER, {"rows": 1, "latent_height": 144, "latent_width": 112}),
-        (DENOISER, {"rows": 4, "latent_height": 144, "latent_width": 112}),
+        (DENOISER, {"rows": 1, TEXT_TOKENS: 462, "latent_height": 144, "latent_width": 112}),
+        (DENOISER, {"rows": 4, TEXT_TOKENS: 462, "latent_height": 144, "latent_width": 112}),
         (VAE_DECODER, {"images": 1, "latent_height": 32, "latent_width": 32}),
         (VAE_DECODER, {"images": pictures, "latent_height": 144, "latent_width": 112}),
     ]

@@ -78,5 +78,5 @@ def test_tritons_own_names_pass_and_its_timeout_is_obeyed(ask):
 
 
 def test_warnings_reach_the_caller(ask):
-    warnings = json.loads(ask(prompt="a (red:1.3) coat", id_guidance_scale=2.0)["details"])["warnings"]
+    warnings = json.loads(ask(prompt="a coat <lora:film:0.8>", id_guidance_scale=2.0)["details"])["warnings"]
     assert [warning.partition(":")[0] for warning in warnings] == ["id_guidance_scale", "prompt"]

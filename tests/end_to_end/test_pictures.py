@@ -2,6 +2,7 @@
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.measure.example import PHOTO
 from benchmarks.measure.oracle import load_oracle
 from benchmarks.measure.pictures import picture_psnr_db
 from benchmarks.quality.parity import parity_of
+from faceclip import InvalidRequestError
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 
@@ -69,8 +71,11 @@ def test_details_say_what_was_done(pipe):
 
 
 def test_a_prompt_that_does_not_fit_is_reported_with_what_was_left_out(pipe):
+    for castles, options in ((100, {"long_prompts": False}), (200, {})):
+        result = pipe("a castle " * castles + "zebra", num_inference_steps=1, seed=1, **options)
+        assert any("zebra" in warning for warning in result.warnings)
     result = pipe("a castle " * 100 + "zebra", num_inference_steps=1, seed=1)
-    assert any("zebra" in warning for warning in result.warnings)
+    assert result.warnings == [] and result.details["prompt_chunks"]["prompt"] == 3
     assert any("English" in warning for warning in pipe("портрет женщины", num_inference_steps=1).warnings)
 
 
@@ -101,3 +106,29 @@ def test_two_references_are_averaged(pipe):
 
 def test_details_are_plain_json(pipe):
     json.dumps(pipe("a portrait", num_inference_steps=1).details)
+
+
+def test_prompts_with_weights_and_chunks_are_drawn_beside_others_that_stay_as_they_are(pipe, server):
+    """Neighbours in the same ticks: a short prompt's file is what it is alone."""
+    asked = [
+        ("a portrait", {}),
+        ("a (red:1.4) hat BREAK a castle BREAK [rain]", {"face_image": PHOTO}),
+        ("a (red:1.4) hat", {}),
+        ("a portrait", {"face_image": PHOTO}),
+        ("a hat BREAK rain", {"negative_prompt": "fog BREAK night BREAK blur"}),
+    ]
+    base = {"seed": 4, "num_inference_steps": 4}
+    alone = [pixels(pipe(prompt, **base, **options)) for prompt, options in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = [pool.submit(pipe, prompt, **base, **options) for prompt, options in asked]
+    for expected, found in zip(alone, together, strict=True):
+        assert picture_psnr_db(pixels(found.result()), expected) >= 50
+    assert picture_psnr_db(alone[0], alone[2]) < 50
+
+
+@pytest.mark.parametrize("prompt", ["a (hat", "a hat)", "(hat:-1)", "(hat:1e9)", "(hat:nan)", "((hat:4):4)", "[a|b]", "()"])
+def test_notation_that_means_nothing_is_refused_and_costs_nobody_else(pipe, prompt):
+    for name in ("prompt", "negative_prompt")[: 1 if prompt == "()" else 2]:
+        with pytest.raises(InvalidRequestError, match=rf"^{name}: "):
+            pipe(**{"prompt": "a portrait", name: prompt}, num_inference_steps=1)
+    pipe("a portrait", num_inference_steps=1)

@@ -65,6 +65,8 @@ class Limits:
     guidance_scale: tuple[float, float] = (0.0, 20.0)
     num_images_per_prompt: int = 4
     faces: int = 4
+    chunks: int = 1
+    """Pieces of as many tokens as the text encoder takes that a prompt is read in, at most."""
     step_cache: tuple[float, float] = (0.0, 1.0)
     """Thresholds of `step_cache`; (0, 0) forbids it."""
 
@@ -123,6 +125,11 @@ class Variant:
     defaults: Defaults
     limits: Limits
     licence: Licence
+
+    @property
+    def text_tokens(self) -> Tokens:
+        """Whose places are those of `conditioning[0]`, which has an embedding for each token; the rest is of the whole text."""
+        return self.tokens[-1]
 
     @property
     def latent_multiple(self) -> int:

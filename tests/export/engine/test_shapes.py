@@ -16,7 +16,7 @@ from export.engine.shapes import (
     parse_size,
     shape_ranges,
 )
-from faceclip_serving.contract.components import bounds, components
+from faceclip_serving.contract.components import TEXT_TOKENS, bounds, components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.tensors import Range
@@ -54,7 +54,7 @@ def test_the_usual_picture_is_the_variants_default_one():
     found = ranges(SDXL, DENOISER)
     assert found["latents"] == ((1, 4, 32, 32), (2, 4, 144, 108), (8, 4, 256, 256))
     assert found["timestep"] == ((1, 1), (2, 1), (8, 1))
-    assert found["embeddings"] == ((1, 77, 2048), (2, 77, 2048), (8, 77, 2048))
+    assert found["embeddings"] == ((1, 77, 2048), (2, 77, 2048), (8, 6 * 77, 2048))
     assert ranges(SDXL, FACE_ENCODER)["aligned_faces"] == ((1, 3, 448, 448), (1, 3, 448, 448), (4, 3, 448, 448))
     assert ranges(SDXL, TEXT_ENCODER)["input_ids"] == ((1, 77), (2, 77), (7, 77))
 
@@ -105,7 +105,12 @@ def test_a_plan_narrower_than_the_server_is_told_by_axis():
     needed = bounds(SDXL, 8)[DENOISER]
     assert narrower(engine_bounds(SDXL, DENOISER, 8), needed) == {}
     found = narrower(engine_bounds(SDXL, DENOISER, 8, Sizes(only=(1152, 864), static=True)), needed)
-    assert found["rows"] == "plan 2 to 2, server 1 to 8" and set(found) == {"rows", "latent_height", "latent_width"}
+    assert found["rows"] == "plan 2 to 2, server 1 to 8" and set(found) == {
+        "rows",
+        TEXT_TOKENS,
+        "latent_height",
+        "latent_width",
+    }
 
 
 def test_bounds_survive_json():

@@ -18,6 +18,10 @@ TWO = Build(
 )  # fmt: skip
 
 
+TEXTS_FIXED = "activations as a plan with text_tokens fixed at the smallest has them"
+"""Long texts add little to them: keys and values of a few hundred tokens beside those of thousands of cells."""
+
+
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "KEPT", tmp_path)
@@ -35,6 +39,16 @@ def test_what_was_never_compiled_is_scaled_from_the_nearest_and_says_so(own_fold
     assert found.activation_bytes == 2100 and found.weight_bytes == 5000
     assert found.notes == ("activations scaled in proportion from a plan for rows 8, latent_height 144, latent_width 144",)
     assert figures("v", DENOISER, "fp16", {"rows": 3, **SIDES}).activation_bytes == 750
+
+
+def test_a_plan_from_before_an_axis_could_vary_is_told_for_what_it_is(own_folder):
+    keep("v", [TWO])
+    found = figures("v", DENOISER, "fp16", {**TWO.largest, "text_tokens": 462})
+    assert (found.activation_bytes, found.notes) == (500, (TEXTS_FIXED,))
+    assert figures("v", DENOISER, "fp16", {"rows": 4, **SIDES, "text_tokens": 462}).activation_bytes == 1000
+    keep("v", [replace(TWO, largest={**TWO.largest, "text_tokens": 462}, activation_bytes=510)])
+    found = figures("v", DENOISER, "fp16", {**TWO.largest, "text_tokens": 462})
+    assert (found.activation_bytes, found.notes) == (510, ())
 
 
 def test_another_precision_lends_its_activations_alone(own_folder):
@@ -91,4 +105,5 @@ def test_the_figures_of_every_plan_of_every_placement_are_kept(name):
                 found = figures(name, component, execution.precision, {axis: each.max for axis, each in limits.items()})
                 assert found is not None, (placement.name, component)
                 if name == "sdxl":
-                    assert (found.notes, found.weight_bytes is None) == ((), False), (placement.name, component)
+                    notes = (TEXTS_FIXED,) if component == DENOISER else ()
+                    assert (found.notes, found.weight_bytes is None) == (notes, False), (placement.name, component)

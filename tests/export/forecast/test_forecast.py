@@ -18,23 +18,33 @@ from faceclip_serving.contract.variants.sdxl import SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
 
 NOWHERE = Path("no-such-folder")
+TEXTS_FIXED = "activations as a plan with text_tokens fixed at the smallest has them"
 CARDS = [name for name, placement in placements(SDXL).items() if placement.gpu_bytes is not None]
 
 
 def test_sizes_must_be_given_and_shapes_must_follow_from_them():
     model = find("sdxl", DENOISER, NOWHERE)
     with pytest.raises(
-        GraphError, match=r"it has axes \['latent_height', 'latent_width', 'rows'\], sizes are given for \['faces'\]"
+        GraphError,
+        match=r"it has axes \['latent_height', 'latent_width', 'rows', 'text_tokens'\], sizes are given for \['faces'\]",
     ):
         concrete(model, {"faces": 1})
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "__import__('os').getpid()"
     with pytest.raises(GraphError, match="does not follow"):
-        concrete(model, {"rows": 1, "latent_height": 8, "latent_width": 8})
+        concrete(model, {"rows": 1, "text_tokens": 77, "latent_height": 8, "latent_width": 8})
 
 
 def test_recorded_graphs_are_those_of_the_full_size():
     """Parameters of SDXL's UNet as published, and of its VAE's halves, each with the layer between it and the latents."""
-    sizes = {"rows": 1, "latent_height": 128, "latent_width": 128, "images": 1, "height": 1024, "width": 1024}
+    sizes = {
+        "rows": 1,
+        "text_tokens": 77,
+        "latent_height": 128,
+        "latent_width": 128,
+        "images": 1,
+        "height": 1024,
+        "width": 1024,
+    }
     counted = {
         name: sum(g.tensors[w].elements for w in g.weights if g.tensors[w].floating)
         for name in (DENOISER, VAE_DECODER, VAE_ENCODER)
@@ -59,7 +69,7 @@ def test_a_card_of_six_gigabytes_streams_nothing_where_weights_are_integers():
     assert streamed.placement.gpu_bytes == whole.placement.gpu_bytes and whole.gpu_bytes < streamed.gpu_bytes
     assert streamed.components[DENOISER].streamed > 1.3e9
     assert not any(need.streamed for need in whole.components.values())
-    assert whole.components[DENOISER].compiler and whole.components[DENOISER].notes == ()  # of this very plan
+    assert whole.components[DENOISER].compiler and whole.components[DENOISER].notes == (TEXTS_FIXED,)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)

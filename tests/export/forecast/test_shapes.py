@@ -9,13 +9,22 @@ import pytest
 
 from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
-from faceclip_serving.contract.components import components
+from faceclip_serving.contract.components import TEXT_TOKENS, components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, VAE_DECODER
 from faceclip_serving.contract.variants.table import VARIANTS
 from tests.benchmarks.graphs import chain
 
 NOWHERE = Path("nowhere")
-SIZES = {"rows": 2, "images": 3, "faces": 4, "latent_height": 128, "latent_width": 96, "height": 1024, "width": 768}
+SIZES = {
+    "rows": 2,
+    TEXT_TOKENS: 77,
+    "images": 3,
+    "faces": 4,
+    "latent_height": 128,
+    "latent_width": 96,
+    "height": 1024,
+    "width": 768,
+}
 
 
 def made_by(operator, graph):
@@ -35,9 +44,10 @@ def test_a_graph_that_is_nowhere_says_how_to_make_it():
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_recorded_graph_has_the_shapes_of_its_signature_and_no_open_ones(variant, component):
-    graph, signature = concrete(find(variant.name, component, NOWHERE), SIZES), components(variant)[component]
+    sizes = {**SIZES, TEXT_TOKENS: 3 * variant.text_tokens.max_tokens}
+    graph, signature = concrete(find(variant.name, component, NOWHERE), sizes), components(variant)[component]
     for tensor in (*signature.inputs, *signature.outputs):
-        assert graph.tensors[tensor.name].dims == tensor.shape(SIZES)
+        assert graph.tensors[tensor.name].dims == tensor.shape(sizes)
     assert all(side > 0 for tensor in graph.tensors.values() for side in tensor.dims)
 
 

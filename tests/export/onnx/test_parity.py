@@ -10,7 +10,7 @@ from export.networks.components import build
 from export.onnx.example_inputs import example_inputs
 from export.onnx.parity import Case, Finding, ParityError, cases, compare, compare_alone, onnx_run, require, torch_run
 from export.onnx.wanted import traced_bounds
-from faceclip_serving.contract.components import bounds, components, multiples
+from faceclip_serving.contract.components import TEXT_TOKENS, bounds, components, multiples
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
@@ -48,6 +48,12 @@ def test_cases_stay_in_bounds_and_cover_odd_and_unequal_sides_and_batches(varian
     ]
     assert any(h % 2 and w % 2 for h, w in sides) and any(h > w for h, w in sides) and any(h < w for h, w in sides)
     assert {c.sizes["rows"] for c in cases(variant, signatures[DENOISER], limits[DENOISER])} == {1, 2, 3}
+    texts = {
+        c.sizes[TEXT_TOKENS] // of[TEXT_TOKENS]
+        for c in cases(variant, signatures[DENOISER], limits[DENOISER])
+        if TEXT_TOKENS in c.sizes
+    }
+    assert texts == ({1, 3, 6} if variant.limits.chunks > 1 else set())
     choices = [c.inputs["face_index"].ravel().tolist() for c in cases(variant, signatures[TEXT_ENCODER], limits[TEXT_ENCODER])]
     assert any(-1 in row and max(row) > 0 for row in choices)
 

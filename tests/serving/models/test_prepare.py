@@ -130,3 +130,81 @@ def test_a_photograph_of_countless_chunks_is_refused_before_anything_reads_it(pr
     for name in ("image", "mask_image"):
         with pytest.raises(InvalidRequest, match=f"^{name}: expected a photograph whose file has at most 10000 chunks"):
             prepared(photos=(), face_aligned=False, **{"image": file, name: hostile})
+
+
+def roles(job):
+    """Role -> for each of its texts the rows of the text encoder, and those without the words of each weight."""
+    encodings = [(each["rows"], each["without"]) for each in job["encodings"]]
+    return {role: [encodings[i] for i in places] for role, places in job["rows"].items()}
+
+
+def test_weights_travel_with_the_job_beside_rows_without_their_words_for_each_face(prepared):
+    assert prepared(prompt="a hat", negative_prompt="fog")["encodings"] == []
+    assert prepared(prompt="a (hat:1.0)", negative_prompt="fog")["encodings"] == [], "a weight of 1 is none"
+    job = prepared(photos=(SQUARE, SQUARE), prompt="a (hat:1.3)", negative_prompt="fog", blend_weight=0.5)
+    assert roles(job) == {
+        "unconditional": [([0], [])],
+        "identity": [([1], [[4]]), ([2], [[5]])],
+        "prefixed_text": [([3], [[6]])],
+    }
+    assert [[round(weight, 4) for weight in each["weights"]] for each in job["encodings"]] == [[], [1.3], [1.3], [1.3]]
+    job = prepared(photos=(), prompt="[a] (hat:1.3) BREAK (coat:1.3)", negative_prompt="fog", face_aligned=False)
+    assert roles(job) == {"unconditional": [([0], [])], "text": [([1, 2], [[3, 2], [4, 5]])]}
+
+
+def test_words_are_blank_in_the_rows_without_them_and_everything_else_stays(repository):
+    folder = repository / "prepare" / "1"
+    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_SDXL.tokens]
+    asked = request_tensors(prompt="a (red:1.3) coat (blue:1.3)", negative_prompt="")
+    made = prepare(TINY_SDXL, tokenizers, YuNet(), "digest", asked)
+    (tokens,) = TINY_SDXL.tokens
+    _, whole, without = made[tokens.input]
+    blank = [tokenizers[0].id_to_token(int(id)) for id in whole[whole != without]]
+    assert blank[0] == "red</w>" and blank[-1].endswith("</w>") and set(without[whole != without]) == {tokens.padding}
+    assert made["face_index"].ravel().tolist() == [-1, -1, -1]
+
+
+def test_a_prompt_of_brackets_alone_is_none(prepared):
+    with pytest.raises(InvalidRequest, match="prompt: a text is required, got no words"):
+        prepared(prompt="(:1.2) <lora:x:1>")
+    assert prepared(prompt="(:1.2)", prompt_weighting=False)["encodings"] == []
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (nu:1.1)de woman",
+        "a n[u]de woman",
+        "a nu<lora:x:0.8>de woman",
+        "a ((n:1.2)u:0.9)(d)e woman",
+        r"a \(nude\) woman",
+        "nude BREAK woman",
+    ],
+)
+def test_brackets_hide_no_word_from_the_checks(prepared, prompt):
+    checks = Checks(read(), [PROMPT])
+    with pytest.raises(Refused, match=r"policy\.nudity"):
+        prepared(prompt=prompt, checks=checks)
+    prepared(prompt=prompt.replace("u", "o"), checks=checks)
+
+
+def test_the_checks_judge_the_text_that_is_read(prepared):
+    class Asked(Checks):
+        def prompt(self, prompt, negative_prompt, faces):
+            asked.append((prompt, negative_prompt))
+            return []
+
+    asked = []
+    for weighting in (True, False):
+        prepared(prompt="a (red:1.3) hat", negative_prompt="[fog]", checks=Asked(read(), []), prompt_weighting=weighting)
+    assert asked == [("a red hat", "fog"), ("a (red:1.3) hat", "[fog]")]
+
+
+def test_long_prompts_are_rows_of_the_text_encoder_side_by_side_unless_switched_off(prepared):
+    job = prepared(photos=(SQUARE, SQUARE), prompt="a BREAK b BREAK c", negative_prompt="fog BREAK (night)")
+    assert roles(job) == {"unconditional": [([0, 1], [[0, 8]])], "identity": [([2, 3, 4], []), ([5, 6, 7], [])]}
+    assert job["prompt_chunks"] == {"prompt": 3, "negative_prompt": 2}
+    job = prepared(prompt="castle " * 100 + "zebra", long_prompts=False)
+    assert job["encodings"] == [] and job["prompt_chunks"]["prompt"] == 1
+    assert any("zebra" in warning for warning in job["warnings"])
+    assert not any("zebra" in warning for warning in prepared(prompt="castle " * 100 + "zebra")["warnings"])

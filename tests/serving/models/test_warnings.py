@@ -1,4 +1,4 @@
-"""What a caller is warned of although the request runs: parameters without effect, and the syntax of other tools."""
+"""What a caller is warned of although the request runs: parameters without effect, and scripts that are hardly read."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from faceclip_serving.contract.request import parse_request, request_tensors, wa
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.edit import Edit
 from faceclip_serving.models.prepare import needs_met
-from faceclip_serving.models.prompts import Encoded, prompt_warnings
+from faceclip_serving.models.prompts import Chunk, Encoded, prompt_warnings
 
 
 def idle(faces=0, **values):
@@ -61,27 +61,8 @@ def test_every_need_is_met_by_some_request():
     assert Need.GUIDANCE not in needs_met(ends, 0, Edit(ends, 5, False, {}, {})), "the steps with guidance are not run"
 
 
-def warned(prompt):
-    return prompt_warnings("prompt", Encoded(np.zeros(77, np.int64), 5, ""), TINY_SDXL.tokens[0], prompt)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "found"),
-    [
-        ("a (red:1.3) coat", "(red:1.3)"),
-        ("((masterpiece)), a coat", "((masterpiece))"),
-        ("a [blue] coat", "[blue]"),
-        ("a coat <lora:film:0.8>", "<lora:film:0.8>"),
-        ("a coat BREAK a hat", "BREAK"),
-    ],
-)
-def test_the_syntax_of_other_tools_is_told_once(prompt, found):
-    (warning,) = warned(f"{prompt}, and again {prompt}")
-    assert warning.startswith("prompt: ") and f"'{found}' is read as plain text" in warning
-
-
-@pytest.mark.parametrize(
-    "prompt", ["a woman (smiling), in a library", "ratio 3:4", "a break, 1 < 2 > 0", "a clock (noon) at 10:30"]
-)
-def test_plain_english_is_not_taken_for_it(prompt):
-    assert warned(prompt) == []
+@pytest.mark.parametrize(("prompt", "told"), [("портрет женщины", True), ("a woman at the café, 1950", False), ("", False)])
+def test_other_scripts_are_told(prompt, told):
+    encoded = Encoded((Chunk(np.zeros(77, np.int64), np.ones(77, np.float32), 5),))
+    warnings = prompt_warnings("prompt", encoded, TINY_SDXL.tokens[0], prompt)
+    assert [warning.partition(";")[0] for warning in warnings] == ["prompt: the text encoder was trained on English"] * told

@@ -2,6 +2,7 @@
 
 import pytest
 
+from faceclip_serving.contract.job import Encoding
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling.pictures import select, start_pictures
 from tests.serving.sampling.test_pictures import conditioning, job
@@ -9,10 +10,12 @@ from tests.serving.sampling.test_pictures import conditioning, job
 SPLIT = {"unconditional": [0], "text": [1], "identity": [2]}
 
 
-def picture(rows=2, last_tick=-1, height=64, done=False):
+def picture(rows=2, last_tick=-1, height=64, done=False, chunks=1):
     """A picture whose next step takes so many rows: 1 without guidance, 2 with it, 3 with split guidance."""
     scales = {1: {"guidance_scale": 1.0}, 2: {"guidance_scale": 5.0}, 3: {"text_guidance_scale": 5.0, "id_guidance_scale": 2.0}}
-    [made] = start_pictures(TINY_SDXL, job(SPLIT, seed=1, height=height, **scales[rows]), conditioning(1, rows=3))
+    asked = job(SPLIT, seed=1, height=height, **scales[rows])
+    asked.encodings = [Encoding([0]), Encoding([1]), Encoding([2] * chunks)]
+    [made] = start_pictures(TINY_SDXL, asked, conditioning(1, rows=3))
     assert len(made.chain.branches) == rows
     made.last_tick = last_tick
     made.step = len(made.chains) if done else 0
@@ -45,3 +48,9 @@ def test_one_size_a_call_the_one_that_waited_longest_and_nothing_that_is_done():
     assert select(pictures, 8) == [pictures[1]]
     assert select([pictures[2]], 8) == []
     assert select([], 8) == []
+
+
+def test_texts_of_one_length_a_call_so_that_a_long_prompt_changes_no_neighbour():
+    pictures = [picture(), picture(chunks=3), picture(), picture(chunks=3), picture(chunks=2)]
+    assert [pictures.index(each) for each in select(pictures, 16)] == [0, 2]
+    assert [pictures.index(each) for each in select(pictures[1:], 16)] == [1, 3]
