@@ -22,6 +22,7 @@ from .errors import (
 )
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .marks.verify import Report
+from .people import Face
 from .pipeline import FaceCLIPPipeline
 from .result import FaceCLIPOutput, Progress, Provenance
 from .served import ServedModel
@@ -36,6 +37,7 @@ __all__ = [
     "AsyncGrpcTransport",
     "AsyncTransport",
     "DeadlineExceededError",
+    "Face",
     "FaceCLIPError",
     "FaceCLIPOutput",
     "FaceCLIPPipeline",

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, cli_people
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .errors import FaceCLIPError, InvalidRequestError
 from .grpc_transport import GrpcTransport
@@ -33,6 +33,7 @@ examples:
   faceclip generate --face a.jpg --face b.jpg --prompt "oil painting" --images 4 --seed 7 -o painting.webp
   faceclip edit --image party.jpg --mask face --face me.jpg --prompt "a clown" -o clown.png
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
+  faceclip faces group.jpg
   faceclip status --server gpu-box:8001
   faceclip verify astronaut.png
 
@@ -194,7 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,status,verify}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,faces,status,verify}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
     common.add_argument(
@@ -217,6 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"{_GENERATE_NOTES}\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ), edits=True)  # fmt: skip
+    cli_people.add_commands(commands, common)
     about = commands.add_parser("status", parents=[common], help="what a server is and serves", description=_STATUS)
     about.set_defaults(command=status)
     check = commands.add_parser("verify", parents=[common], help="which marks pictures bear", description=_VERIFY)
@@ -269,7 +271,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.type is bool:
         parser.add_argument(*option.flags, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        several = {"nargs": option.values} if option.values > 1 else {}
+        several: dict[str, Any] = {} if option.values == 1 else {"nargs": option.values or "+"}
         parser.add_argument(
             *option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text, **several
         )

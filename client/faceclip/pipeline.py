@@ -15,11 +15,21 @@ from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnav
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .marks.verify import Report
-from .photos import Photo
-from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, with_parameters
+from .people import Face, read_faces
+from .photos import Photo, encode_photo
+from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, prepare_look, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
-from .served import CANCEL_SUFFIX, CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
+from .served import (
+    CANCEL_SUFFIX,
+    CONTROL_TIMEOUT_S,
+    DEFAULT_MODEL,
+    FACES_SUFFIX,
+    STREAM_SUFFIX,
+    ServedModel,
+    choose_model,
+    describe,
+)
 from .transport import Arrays, ModelConfig, Transport
 from .verify import verify_picture
 
@@ -38,6 +48,7 @@ class RemotePipeline(DiffusersHabits):
         self.config = config
         self._timeout_s = check_timeout(timeout_s)
         self._stream_config: ModelConfig | None = None
+        self._faces_config: ModelConfig | None = None
         self._interrupt = False
 
     @property
@@ -54,6 +65,11 @@ class RemotePipeline(DiffusersHabits):
     def cancel_model(self) -> str:
         """Name of the model that ends calls by their id."""
         return self.config.model + CANCEL_SUFFIX
+
+    @property
+    def faces_model(self) -> str:
+        """Name of the model that looks at photographs and draws nothing."""
+        return self.config.model + FACES_SUFFIX
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.address}, model '{self.config.model}', variant '{self.config.variant}'>"
@@ -74,6 +90,9 @@ class RemotePipeline(DiffusersHabits):
                 "leave out callback_on_step_end, and call the pipeline instead of stream()"
             )
         return prepare_call(stream.name, stream.inputs, prompt, options, self._timeout_s)
+
+    def _prepare_faces(self, config: ModelConfig, photo: Photo, options: Mapping[str, Any]) -> Call:
+        return prepare_look(config.inputs, [encode_photo("photo", photo)], options, self._timeout_s)
 
     def _read(self, call: Call, arrays: Arrays) -> FaceCLIPOutput:
         return read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
@@ -187,6 +206,27 @@ class FaceCLIPPipeline(RemotePipeline):
             except ModelNotFoundError:
                 return False
         return True
+
+    def faces(self, photo: Photo, **options: Any) -> list[Face]:
+        """The faces that a photograph shows, the largest first; possibly none. Draws nothing, and the server keeps nothing.
+
+        A face's number is what `face_index` takes, its `fractions` what `face_boxes` takes. `options`: timeout_s, retries, request_id,
+        tenant, priority. Raises as a call does.
+        """
+        call = self._prepare_faces(self._faces_model(), photo, options)
+        return read_faces(self._asked(call), self.faces_model)
+
+    def _asked(self, call: Call) -> Arrays:
+        def attempt(limit_s: float | None) -> Arrays:
+            return self._transport.infer(self.faces_model, call.inputs, (), limit_s, call.request_id)
+
+        with named(call):
+            return _retrying(attempt, Retry(call.timeout_s, call.retries))
+
+    def _faces_model(self) -> ModelConfig:
+        if self._faces_config is None:
+            self._faces_config = self._transport.model_config(self.faces_model, CONTROL_TIMEOUT_S)
+        return self._faces_config
 
     def cancel(self, request_id: str) -> bool:
         """Ends a call that was made with this `request_id`, here or elsewhere: it raises `ServerError`. Whether there was one.

@@ -73,8 +73,8 @@ _CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end"
 _JSON = ("scheduler_options", "consent")
 """Parameters that are JSON, and may be given as what it says."""
 
-_SEVERAL = {option.name: option.values for option in OPTIONS if option.values > 1}
-"""Parameters that are several numbers -> how many."""
+_SEVERAL = {option.name: option.values for option in OPTIONS if option.values != 1}
+"""Parameters that are several numbers -> how many; 0: any number."""
 
 _PICTURES = ("image", "mask_image")
 """Parameters that are files of one picture."""
@@ -136,6 +136,21 @@ def prepare_call(
     )
 
 
+def prepare_look(accepted: Mapping[str, str], photos: list[bytes], options: Mapping[str, Any], timeout_s: float | None) -> Call:
+    """A call of the model that looks at photographs. Arguments as of `prepare_call`."""
+    inputs = {
+        name: encode(name, accepted[name], value) for name, value in options.items() if name in accepted and value is not None
+    }
+    return Call(
+        inputs={**inputs, "face_images": _bytes_array(photos)},
+        output_type="bytes",
+        callback=None,
+        timeout_s=check_timeout(options.get("timeout_s", timeout_s)),
+        retries=_integer("retries", options.get("retries", 0), 0, 1000),
+        request_id=check_request_id(options.get("request_id")),
+    )
+
+
 def check_request_id(request_id: object) -> str:
     """The id as it is sent; None: one that nobody else has, or guesses."""
     if request_id is None:
@@ -164,7 +179,8 @@ def encode(name: str, datatype: str, value: Any) -> Array:
     if datatype in ("INT32", "INT64"):
         dtype = np.dtype(datatype.lower())
         limits = np.iinfo(dtype)
-        return np.array([_integer(name, value, int(limits.min), int(limits.max))], dtype)
+        values = _several(name, value) if name in _SEVERAL else [value]
+        return np.array([_integer(name, each, int(limits.min), int(limits.max)) for each in values], dtype)
     if datatype == "FP32":
         values = _several(name, value) if name in _SEVERAL else [value]
         return np.array([_float32(name, each) for each in values], np.float32)
@@ -181,7 +197,7 @@ def from_text(name: str, accepted: Mapping[str, str], text: str) -> Any:
         if datatype == "BOOL":
             return {"true": True, "false": False}[text.lower()]
         if name in _SEVERAL:
-            return [float(each) for each in text.split(",")]
+            return [(int if datatype.startswith("INT") else float)(each) for each in text.split(",")]
         return int(text) if datatype.startswith("INT") else float(text) if datatype.startswith("FP") else text
     except (KeyError, ValueError):
         kind = "true or false" if datatype == "BOOL" else "an integer" if datatype.startswith("INT") else "a number"
@@ -238,13 +254,18 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _several(name: str, value: Any) -> list[Any]:
+    """The numbers of a list. Of a parameter of any number also a number alone, and lists in the list."""
     count = _SEVERAL[name]
+    if not count and np.isscalar(value) and not isinstance(value, (str, bytes)):
+        value = [value]
     try:
         values = [] if isinstance(value, (str, bytes)) else list(value)
+        if not count:
+            values = [each for item in values for each in ([item] if np.isscalar(item) else list(item))]
     except TypeError:
         values = []
-    if len(values) != count:
-        raise TypeError(f"{name}: expected {count} numbers, got {value!r}")
+    if len(values) != count if count else not values:
+        raise TypeError(f"{name}: expected {count or 'some'} numbers, got {value!r}")
     return values
 
 

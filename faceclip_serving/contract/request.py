@@ -47,7 +47,7 @@ def request_tensors(**values: Any) -> dict[str, Array]:
         if declared.dtype is DType.BYTES:
             tensors[name] = bytes_tensor([item.encode() if isinstance(item, str) else item for item in items])
         else:
-            tensors[name] = np.array(items, declared.dtype.numpy)
+            tensors[name] = np.array(items, declared.dtype.numpy).ravel()
     return tensors
 
 
@@ -118,7 +118,7 @@ def _read(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -
 
 def _value(parameter: Parameter, arrays: Mapping[str, Array]) -> Any:
     values = _checked(parameter, arrays)
-    if len(values) > 1:
+    if parameter.axes != (1,):
         return values.tolist()
     value = values[0]
     if parameter.dtype is not DType.BYTES:

@@ -6,30 +6,28 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
 from ..checks.checks import Checks
-from ..contract.errors import InvalidRequest, Refused
+from ..contract.errors import Refused
 from ..contract.job import Job, Rows
 from ..contract.parameters import IMAGE, GenerationRequest, Need
-from ..contract.request import parse_request, reference_photos, warn_of_idle
+from ..contract.request import parse_request, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Variant
 from ..face.alignment import align_face
 from ..face.detectors import Detector
 from ..face.photos import Pixels
-from ..face.prepare import PreparedFace, prepare_face, thumbnail
-from ..face.references import face_weights
+from ..face.prepare import PreparedFace, thumbnail
 from ..face.search import find_faces
-from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
+from .photographs import came_with, check_files, chosen_faces, covered, photograph_files
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -68,22 +66,14 @@ def _prepare(
     rule: Rule,
     job: Job,
 ) -> dict[str, Array]:
-    photos, files = reference_photos(variant, arrays), files_of(arrays)
-    for which, file in {**{f"face_images[{i}]": photo for i, photo in enumerate(photos)}, **files}.items():
-        if has_many_blocks(file):
-            raise InvalidRequest(
-                f"{which}: expected a photograph whose file has at most {MAX_BLOCKS} chunks or segments, got more; save it again"
-            )
+    photos, files = photograph_files(variant, arrays), files_of(arrays)
+    check_files({**photos, **files})
     shown = len(photos) + (IMAGE.name in files)
     consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
     if checks is not None:
         job.checks += judged(job.id, partial(checks.prompt, job.request.prompt, job.request.negative_prompt, shown))
-    names: list[str] = job.audit.setdefault("references", [])
-
-    def look(which: str, pixels: Pixels) -> None:
-        if (name := consent.check(which, pixels)) is not None:
-            names.append(name)
+    look = covered(job, consent)
 
     def look_at_image(pixels: Pixels) -> None:
         """A picture to change is a photograph of whoever is in it."""
@@ -93,19 +83,10 @@ def _prepare(
             crops = [align_face(pixels, face.landmarks) for face in found]
             job.checks += judged(job.id, partial(checks.image, thumbnail(pixels), crops))
 
-    faces = [
-        prepare_face(photo, i, job.request.face_aligned, detect, lambda index, pixels: look(f"face_images[{index}]", pixels))
-        for i, photo in enumerate(photos)
-    ]
-    if checks is not None and faces:
-        thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
-        job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops, not job.request.face_aligned))
-    job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
-    job.face_weights = face_weights(job.faces, job.request.face_weighting)
-    job.warnings = [warning for face in faces for warning in face.warnings]
+    faces = chosen_faces(job, photos, detect, checks, look)
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
     if edit is not None:
-        job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **_came_with(files[IMAGE.name])}
+        job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
     job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit))
     if shown and job.request.consent is not None and rule.mode == "off":
@@ -129,22 +110,13 @@ def _prepare(
     }
 
 
-def _came_with(photo: bytes) -> dict[str, Any]:
-    """What a photograph's own credentials say, where it has some: the picture made from it names them."""
-    found = input_credentials(photo)
-    return (
-        {}
-        if found is None
-        else {"credentials": {"manifest": found.manifest, "state": found.state, "generated": found.generated}}
-    )
-
-
 def needs_met(request: GenerationRequest, faces: int, edit: Edit | None = None) -> set[Need]:
     """What the request brings of all that its parameters need to have an effect."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
     begin = 0 if edit is None else edit.begin
     met = {
         Need.FACE: faces > 0,
+        Need.FOUND: faces > 0 and not request.face_aligned,
         Need.FACES: faces > 1,
         Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0, begin),
         Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(begin, request.num_inference_steps)),

@@ -15,6 +15,7 @@ from typing import Any
 from faceclip_serving.audit.consent import Rule
 from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT
 from faceclip_serving.contract.errors import Cancelled
+from faceclip_serving.contract.models import Purpose
 from faceclip_serving.contract.operations import Lost, Prepare
 from faceclip_serving.contract.parameters import FILES
 from faceclip_serving.contract.request import parse_one
@@ -25,6 +26,7 @@ from faceclip_serving.models import adapter
 from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
 from faceclip_serving.models.lanes import Lanes, Task
+from faceclip_serving.models.photographs import prepare_list, purpose_of
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 
@@ -94,10 +96,10 @@ class TritonPythonModel:
         setup = self._setup
         budget_s = setup.settings["photo_budget_s"]
         detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
-        return prepare(
-            setup.variant, self._tokenizers, detect, setup.digest, arrays,
-            context.place, context.deadline, context.id, context.received, self._checks, self._rule,
-        )  # fmt: skip
+        told = context.place, context.deadline, context.id, context.received, self._checks, self._rule
+        if purpose_of(arrays) is Purpose.LIST:
+            return prepare_list(setup.variant, detect, setup.digest, arrays, *told)
+        return prepare(setup.variant, self._tokenizers, detect, setup.digest, arrays, *told)
 
     def _detector(self) -> Detector:
         """One for each thread: it keeps the size of its picture."""
