@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.utils import logging
 from torch import nn
 
 from export.checkpoint.committed import weights_folder
@@ -190,6 +191,7 @@ def _kind_for(options: Mapping[str, Any], kinds: tuple[Any, Any, Any]) -> Any:
 
 def _run(pipeline: Any, conditioning: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Array:
     pipeline.set_progress_bar_config(disable=True)
+    logging.set_verbosity_error()  # FP32 is what is wanted, and a decoder that is cast to it says so each time
     return np.asarray(pipeline(**conditioning, **options).images[0])
 
 

@@ -29,7 +29,7 @@ from export.forecast.compiled import Build, keep
 from export.paths import onnx_folder
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, PLAN_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants.architectures import FluxArchitecture
@@ -96,7 +96,7 @@ def _tried(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
         choices: list[dict[str, int]] = [{}]
         if component == DENOISER:
             choices = [{"denoiser_rows": rows} for rows in args.rows]
-        if component == VAE_DECODER:
+        if component in (VAE_ENCODER, VAE_DECODER):
             choices = [{"vae_tile": tile} for tile in args.tiles]
         for choice in choices:
             limits = engine_bounds(variant, component, **{"denoiser_rows": 1, **choice}, sizes=Sizes(largest=args.largest))
@@ -187,7 +187,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         default=[],
         metavar="N,N",
-        help="largest side that the decoder sees of one picture, latent cells; 0: whole pictures (default: as the placements have it)",
+        help="largest side that the VAE sees of one picture, latent cells; 0: whole pictures (default: as the placements have it)",
     )
     parser.add_argument("--largest", type=parse_size, default=None, metavar="HEIGHTxWIDTH", help="largest picture")
     parser.add_argument(

@@ -123,7 +123,7 @@ def edits_of(
 
     variant = oracle.variant
     photo, guidance_scale = PHOTO.read_bytes(), variant.defaults.guidance_scale
-    encoded = oracle.encode(*reference_rows(variant, prepare_folder, photo, PROMPT))
+    embeddings, pooled = oracle.encode(*reference_rows(variant, prepare_folder, photo, PROMPT))
     schedulers = [name for name in SCHEDULERS if name in variant.schedulers][:2]
     masks = (False, True) if variant.latent_channels in oracle.masked_channels else (False,)
     cases: list[dict[str, Any]] = []
@@ -132,7 +132,7 @@ def edits_of(
         mask = disc(height, width)
         common: dict[str, Any] = {"scheduler": scheduler, "guidance_scale": guidance_scale, "seed": 1, "strength": strength}
         pictures: dict[str, Any] = {"image": image, **({"mask_image": Image.fromarray(mask)} if masked else {})}
-        expected = oracle.picture(*encoded, **common, **pictures, steps=steps, height=height, width=width)
+        expected = oracle.picture(embeddings, pooled, **common, **pictures, steps=steps, height=height, width=width)
         files = {name: png(np.asarray(each)) for name, each in pictures.items()}
         found = draw(PROMPT, face_image=photo, num_inference_steps=steps, **common, **files)
         if masked:

@@ -84,9 +84,10 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         with named(call):
             return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
-    async def edit(self, image: Photo, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+    async def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """As `FaceCLIPPipeline.edit`."""
-        return await self(prompt, **{**options, "image": image})
+        options["image"] = image
+        return await self(prompt, **options)
 
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

@@ -186,12 +186,13 @@ class FaceCLIPPipeline(RemotePipeline):
         with named(call):
             return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
 
-    def edit(self, image: Photo, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
+    def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """A call that changes `image`, which comes back in its own size. Further keywords are those of a call; of these
 
         mask="face" | "head", or mask_image, say where (left out: everywhere), strength how much, face_image who it becomes.
         """
-        return self(prompt, **{**options, "image": image})
+        options["image"] = image
+        return self(prompt, **options)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

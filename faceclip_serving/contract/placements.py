@@ -176,7 +176,8 @@ def _placed(runtime: Runtime, precision: str, **others: Execution) -> Mapping[st
 
 _ON_CPU = Execution(ORT_CPU, "fp32")
 _OCCASIONAL_ON_CPU = dict.fromkeys(OCCASIONAL, _ON_CPU)
-_ENCODERS_ON_CPU = {**dict.fromkeys(ENCODERS, _ON_CPU), **_OCCASIONAL_ON_CPU}
+_ENCODERS_ON_CPU = dict.fromkeys(ENCODERS, _ON_CPU)
+_ALL_ENCODERS_ON_CPU = {**_ENCODERS_ON_CPU, **_OCCASIONAL_ON_CPU}
 _GB = 10**9
 
 CPU = Placement("cpu", _placed(ORT_CPU, "fp32"), denoiser_rows=8, doc="ONNX Runtime on the CPU")
@@ -184,15 +185,17 @@ GPU_ORT = Placement("gpu-ort", _placed(ORT_CUDA, "fp16"), 8, "ONNX Runtime on CU
 GPU_TRITON_ORT = Placement("gpu-triton-ort", _placed(TRITON_ORT, "fp16"), 8, "Triton's own ONNX Runtime backend", 79 * _GB)
 
 _RTX = _placed(TRT_RTX, "fp16")
-_RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ENCODERS_ON_CPU)
+_RTX_OCCASIONAL_ON_CPU = _placed(TRT_RTX, "fp16", **_OCCASIONAL_ON_CPU)
+_RTX_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", **_ALL_ENCODERS_ON_CPU)
 _RTX_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_800_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp16", weights_on_card_bytes=3_800_000_000), **_ALL_ENCODERS_ON_CPU
 )
-_RTX_INT8W = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "int8w"), **_ENCODERS_ON_CPU)
-_RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
+_RTX_INT8W = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "int8w"), **_ALL_ENCODERS_ON_CPU)
+_RTX_FP8_ENCODERS_ON_CPU = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ALL_ENCODERS_ON_CPU)
 _RTX_FP8_STREAMED = _placed(
-    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=9_200_000_000), **_ENCODERS_ON_CPU
+    TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8", weights_on_card_bytes=9_200_000_000), **_ALL_ENCODERS_ON_CPU
 )
+_RTX_FP8_LARGE = _placed(TRT_RTX, "fp16", denoiser=Execution(TRT_RTX, "fp8"), **_ENCODERS_ON_CPU)
 _FP16 = _placed(TENSORRT, "fp16")
 
 # fmt: off
@@ -205,7 +208,8 @@ _SDXL = (
     Placement("6gb-int8w", _RTX_INT8W, 2, "encoders on the CPU; the denoiser's weights in INT8, all of them on the card",
               5_500_000_000, largest_side=1152, vae_tile=64),
     Placement("8gb", _RTX_ENCODERS_ON_CPU, 2, "encoders on the CPU", 7_500_000_000, largest_side=1152, vae_tile=64),
-    Placement("12gb", _RTX, 4, "everything on the card, two requests a tick", 11_300_000_000, largest_side=1152, vae_tile=64),
+    Placement("12gb", _RTX_OCCASIONAL_ON_CPU, 4, "everything on the card but the VAE's encoder, two requests a tick", 11_300_000_000,
+              largest_side=1152, vae_tile=64),
     Placement("16gb", _RTX, 8, "everything on the card, four requests a tick", 15_300_000_000, largest_side=1152, vae_tile=96),
     Placement("24gb", _RTX, 8, "everything on the card, four requests a tick, larger pictures", 23_300_000_000, largest_side=1344,
               vae_tile=144),
@@ -220,8 +224,8 @@ _FLUX = (
               " from host memory in each step", 11_300_000_000, largest_side=1152, vae_tile=48),
     Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=1152,
               vae_tile=64),
-    Placement("24gb", _RTX_FP8_ENCODERS_ON_CPU, 2, "the transformer in FP8, encoders on the CPU, larger pictures", 23_300_000_000,
-              largest_side=1536, vae_tile=144),
+    Placement("24gb", _RTX_FP8_LARGE, 2, "the transformer in FP8, encoders of faces and text on the CPU, larger pictures",
+              23_300_000_000, largest_side=1536, vae_tile=144),
     Placement("datacenter", _FP16, 4, "everything on a card of 80 GB, two requests a tick", 79 * _GB, largest_side=1152),
 )
 # fmt: on

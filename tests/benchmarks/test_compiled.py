@@ -13,7 +13,7 @@ from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
@@ -28,11 +28,13 @@ def asked(*given: str) -> list[compiled.Case]:
 
 
 def test_every_choice_is_a_build_of_its_own_with_its_largest_shapes():
-    chosen = [f"--component={component}" for component in (FACE_ENCODER, DENOISER, VAE_DECODER)]
+    chosen = [f"--component={component}" for component in (FACE_ENCODER, VAE_ENCODER, DENOISER, VAE_DECODER)]
     found = asked(*chosen, "--rows", "1,4", "--tiles", "32,0", "--largest", "1152x896", "--sm", "75,120")
     pictures = SDXL.limits.num_images_per_prompt
     assert [(case.component, case.largest) for case in found] == [
         (FACE_ENCODER, {"faces": 4}),
+        (VAE_ENCODER, {"images": 1, "height": 256, "width": 256}),
+        (VAE_ENCODER, {"images": 1, "height": 1152, "width": 896}),
         (DENOISER, {"rows": 1, "latent_height": 144, "latent_width": 112}),
         (DENOISER, {"rows": 4, "latent_height": 144, "latent_width": 112}),
         (VAE_DECODER, {"images": 1, "latent_height": 32, "latent_width": 32}),

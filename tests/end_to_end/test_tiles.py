@@ -14,7 +14,7 @@ from export.paths import onnx_folder
 from export.repository.assemble import assemble
 from export.repository.render import render
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.names import SAMPLER, VAE_DECODER
+from faceclip_serving.contract.names import SAMPLER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.tensors import Range, bytes_tensor
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
@@ -68,3 +68,5 @@ def test_the_engine_of_a_tile_is_for_that_tile():
     static = engine_bounds(SDXL, VAE_DECODER, 8, Sizes(only=(1152, 864), static=True), vae_tile=64)
     assert static == {axis: Range(64, 64, 64) if "latent" in axis else Range(1, 1, 1) for axis in found}
     assert engine_bounds(SDXL, VAE_DECODER, 8, Sizes(largest=(1024, 1024)), vae_tile=64) == found
+    found = engine_bounds(SDXL, VAE_ENCODER, 8, vae_tile=64)
+    assert found == {"images": Range(1, 1, 1), "height": Range(256, 512, 512), "width": Range(256, 512, 512)}

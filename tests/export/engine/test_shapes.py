@@ -17,7 +17,7 @@ from export.engine.shapes import (
     shape_ranges,
 )
 from faceclip_serving.contract.components import bounds, components
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import placements
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
@@ -69,17 +69,21 @@ def test_a_static_plan_has_one_shape_in_every_component():
         for found in ranges(SDXL, component, sizes=Sizes(only=(1024, 768), static=True)).values():
             assert found.min == found.opt == found.max
     assert ranges(SDXL, VAE_DECODER, sizes=Sizes(only=(1024, 768), static=True))["latents"].max == (1, 4, 128, 96)
+    assert ranges(SDXL, VAE_ENCODER, sizes=Sizes(only=(1024, 768), static=True))["picture"].max == (1, 3, 1024, 768)
 
 
 def test_the_largest_size_bounds_both_ends():
     found = ranges(SDXL, DENOISER, sizes=Sizes(largest=(1024, 1024)))
     assert (found["latents"].opt, found["latents"].max) == ((2, 4, 128, 108), (8, 4, 128, 128))
+    found = ranges(SDXL, VAE_ENCODER, sizes=Sizes(largest=(1024, 1024)))
+    assert found["picture"] == ((1, 3, 256, 256), (1, 3, 1024, 864), (1, 3, 1024, 1024))
 
 
 @pytest.mark.parametrize("size", [(1000, 1020), (1152, 860), (248, 512), (512, 2056)])
 def test_a_size_that_no_request_can_have_is_refused_with_the_range(size):
-    with pytest.raises(EngineError, match=r"latent_(height|width): expected a multiple of 8 from 256 to 2048 pixels, got"):
-        engine_bounds(SDXL, DENOISER, 8, Sizes(only=size))
+    for component in (DENOISER, VAE_ENCODER):
+        with pytest.raises(EngineError, match=r"(height|width): expected a multiple of 8 from 256 to 2048 pixels, got"):
+            engine_bounds(SDXL, component, 8, Sizes(only=size))
 
 
 def test_bounds_that_contradict_themselves_and_axes_without_any_are_refused():

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.forecast.forecast import predict, refusal
+from export.forecast.forecast import ONLY_WHILE_USED, predict, refusal, table
 from export.forecast.shapes import concrete, find
 from export.onnx.errors import GraphError
 from export.onnx.wanted import WEIGHT_BITS
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PlacementError, placement_of, placements
 from faceclip_serving.contract.variants.flux import FLUX
 from faceclip_serving.contract.variants.sdxl import SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 NOWHERE = Path("no-such-folder")
 CARDS = [name for name, placement in placements(SDXL).items() if placement.gpu_bytes is not None]
@@ -32,15 +33,16 @@ def test_sizes_must_be_given_and_shapes_must_follow_from_them():
 
 
 def test_recorded_graphs_are_those_of_the_full_size():
-    """Parameters of SDXL's UNet as published, and of its decoder with the layer that leads to it."""
+    """Parameters of SDXL's UNet as published, and of its VAE's halves, each with the layer between it and the latents."""
     sizes = {"rows": 1, "latent_height": 128, "latent_width": 128, "images": 1, "height": 1024, "width": 1024}
     counted = {
         name: sum(g.tensors[w].elements for w in g.weights if g.tensors[w].floating)
-        for name in (DENOISER, VAE_DECODER)
+        for name in (DENOISER, VAE_DECODER, VAE_ENCODER)
         for g in [concrete(find("sdxl", name, NOWHERE), sizes)]
     }
     assert counted[DENOISER] == pytest.approx(2_567_463_684, rel=1e-3)
     assert counted[VAE_DECODER] == pytest.approx(49_490_199, rel=1e-3)
+    assert counted[VAE_ENCODER] == pytest.approx(34_163_664, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -58,6 +60,17 @@ def test_a_card_of_six_gigabytes_streams_nothing_where_weights_are_integers():
     assert streamed.components[DENOISER].streamed > 1.3e9
     assert not any(need.streamed for need in whole.components.values())
     assert whole.components[DENOISER].compiler and whole.components[DENOISER].notes == ()  # of this very plan
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_on_small_cards_a_picture_that_comes_in_costs_no_memory_of_the_card(variant):
+    small = [placement for placement in placements(variant).values() if placement.gpu_bytes and placement.gpu_bytes < 12e9]
+    assert small
+    for placement in small:
+        found = predict(variant, placement, NOWHERE)
+        need = found.components[VAE_ENCODER]
+        assert not need.on_gpu and need.notes == (ONLY_WHILE_USED,) and ONLY_WHILE_USED in table(found)
+        assert need.weights > 0 and need.activations > 0, "its line says what host memory it takes then"
 
 
 @pytest.mark.parametrize("name", placements(FLUX))

@@ -15,7 +15,7 @@ from benchmarks.measure.example import PHOTO, PROMPT
 from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle, reference_rows
 from benchmarks.measure.pictures import picture_psnr_db
-from benchmarks.quality.parity import sizes
+from benchmarks.quality.parity import edits_of, sizes
 from export.checkpoint.tokenizers import write_tokenizers
 from export.networks.components import build
 from export.onnx.parity import torch_run
@@ -75,6 +75,15 @@ def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
             )
             assert picture.shape == expected.shape == (height, width, 3)
             assert picture_psnr_db(picture, expected) >= 45
+
+
+def test_pictures_that_are_changed_are_those_of_diffusers_pipelines(pipeline, folder):
+    def draw(prompt, face_image, **options):
+        arrays = raw(prompt=prompt, face_images=[face_image], **options)
+        return np.asarray(Image.open(io.BytesIO(pipeline(arrays)["images"][0])))
+
+    found = edits_of(load_oracle(TINY_FLUX), folder, draw, STEPS, strengths=(0.6, 1.0))
+    assert len(found["cases"]) == 8 and found["psnr_db_min"] >= 45
 
 
 def job(key, rows=2, **values):
