@@ -22,7 +22,7 @@ from .errors import (
 )
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .marks.verify import Report
-from .people import Face
+from .people import Face, Identity
 from .pipeline import FaceCLIPPipeline
 from .result import FaceCLIPOutput, Progress, Provenance
 from .served import ServedModel
@@ -42,6 +42,7 @@ __all__ = [
     "FaceCLIPOutput",
     "FaceCLIPPipeline",
     "GrpcTransport",
+    "Identity",
     "InvalidRequestError",
     "ModelConfig",
     "ModelNotFoundError",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
-from .people import Face, read_faces
+from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
 from .request import Call, GenerateOptions, check_request_id, with_parameters
@@ -122,6 +123,13 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         """As `FaceCLIPPipeline.faces`."""
         call = await asyncio.to_thread(self._prepare_faces, await self._faces_model(), photo, options)
         return read_faces(await self._asked(call), self.faces_model)
+
+    async def identity(
+        self, photos: Photo | Iterable[Photo], *, expires: datetime | str | None = None, **options: Any
+    ) -> Identity:
+        """As `FaceCLIPPipeline.identity`."""
+        call = await asyncio.to_thread(self._prepare_identity, await self._faces_model(), photos, expires, options)
+        return read_identity(await self._asked(call), self.faces_model)
 
     async def _asked(self, call: Call) -> Arrays:
         async def attempt(limit_s: float | None) -> Arrays:

@@ -22,7 +22,7 @@ from .names import (
     VAE_ENCODER,
     VERIFY,
 )
-from .parameters import OF_PHOTOGRAPHS, PARAMETERS, PREVIEW
+from .parameters import OF_FACES, PARAMETERS, PREVIEW
 from .tensors import DType, Signature, Tensor
 from .variants.variant import Variant
 
@@ -40,6 +40,9 @@ VERIFIED = Tensor(
 )
 
 PURPOSE = Tensor("purpose", DType.BYTES, (1,), "why photographs are prepared, of `Purpose`; left out: to draw", optional=True)
+
+SUBJECT = Tensor("subject", DType.BYTES, (1,), "JSON: what an identity holds besides the features of its face", optional=True)
+SEALED = Tensor("identity", DType.BYTES, (1,), "a sealed identity, in `image_encoding`", optional=True)
 
 ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")
 
@@ -74,6 +77,8 @@ class Purpose(Enum):
 
     LIST = "list"
     """To say which faces they show."""
+    IDENTITY = "identity"
+    """To seal the features of the chosen ones."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,24 @@ class Step:
     outputs: dict[str, str]
 
 
+RECALLED = "recalled_"
+"""How features are called that come from an identity, and not from the face encoder."""
+
+
+def recalled(variant: Variant) -> tuple[Tensor, ...]:
+    """The features of a face, as an identity brings them."""
+    return tuple(
+        replace(tensor, name=RECALLED + tensor.name, doc=f"{tensor.doc}; of an identity", optional=True)
+        for tensor in variant.face_features
+    )
+
+
 def models(variant: Variant) -> dict[str, Signature]:
     """Every model that a repository may have, in the order of the flow. Which components are models of their own, a placement says."""
     nets = components(variant)
     public = tuple(parameter.tensor for parameter in PARAMETERS)
     to_draw = (*(replace(tensor, optional=True) for tensor in nets[VAE_ENCODER].inputs), LATENT_MASK)
+    features = tuple(replace(tensor, optional=True) for tensor in variant.face_features)
     prepare = Signature(
         PREPARE,
         (*public, PURPOSE),
@@ -98,16 +116,22 @@ def models(variant: Variant) -> dict[str, Signature]:
             *to_draw,
             ORIGINAL,
             SEAM,
+            *recalled(variant),
+            SUBJECT,
             JOB,
         ),
         "checks the request, finds and aligns faces, reads the picture to change, tokenises",
     )
     sampler = Signature(
         SAMPLER,
-        tuple(replace(tensor, optional=True) for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, JOB, CONTROL)),
+        tuple(
+            replace(tensor, optional=True)
+            for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, *recalled(variant), JOB, CONTROL)
+        ),
         (
             *(replace(tensor, optional=True) for tensor in nets[VAE_DECODER].outputs),
             replace(latents(variant, "one"), optional=True, doc="of the first picture, after a step that is followed"),
+            *features,
             REPORT,
         ),
         "encodes, runs the denoiser over the schedule, decodes; with `control`, see faceclip_serving/sampling/service.py",
@@ -137,9 +161,9 @@ def models(variant: Variant) -> dict[str, Signature]:
     verify = Signature(VERIFY, (PICTURE,), (VERIFIED,), "which marks a picture bears; keeps nothing, fetches nothing")
     faces = Signature(
         FACES,
-        tuple(parameter.tensor for parameter in OF_PHOTOGRAPHS),
-        (replace(outputs[2], doc="JSON: timings_s, faces, warnings, checks"),),
-        "which faces photographs show; draws nothing",
+        tuple(parameter.tensor for parameter in OF_FACES),
+        (replace(outputs[2], doc="JSON: timings_s, faces, warnings"), SEALED),
+        "which faces photographs show, and, where wanted, a portable identity; draws nothing",
     )
     return {model.name: model for model in (unary, stream, cancel, verify, faces, ensemble, *flow)}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
-from .allowed import Allowed, Between, Box, Boxes, File, Flag, OneOf, Photographs, Several, Text
+from .allowed import Allowed, Between, Box, Boxes, File, Flag, Moment, OneOf, Photographs, Several, Text
 from .consent import ConsentRecord
 from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
@@ -44,13 +44,14 @@ class Default(Enum):
 class Need(Enum):
     """What must hold in a request for a parameter to have an effect, in the words of a warning."""
 
-    FACE = "a photograph: there are no face_images"
+    FACE = "a photograph: there are no face_images, and no identity"
+    PHOTOGRAPH = "a photograph: there are no face_images"
     FOUND = "a photograph whose faces are looked for: there are no face_images, or face_aligned is set"
     FACES = "several photographs: face_images has fewer than two"
     GUIDANCE = "guidance, which is off: guidance_scale (or text_guidance_scale) is at most 1, or its interval is empty"
     SCALES = "a scale that guides, and there is none: set guidance_scale above 1"
     NO_TEXT_SCALE = "text_guidance_scale to be left out, which takes its place"
-    SOMEBODY = "a photograph: there are no face_images, and no image"
+    SOMEBODY = "a photograph: there are no face_images, no identity, and no image"
     IMAGE = "a picture to change: there is no image"
     MASK = "a mask: mask is none, and there is no mask_image"
     NAMED_MASK = "mask to be face or head"
@@ -169,7 +170,7 @@ class GenerationRequest:
         "above 0: a step whose input changed less than this takes the last prediction; faster, and another picture"
     )  # fmt: skip
     face_aligned: bool = _parameter(
-        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned", needs=Need.FACE
+        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned", needs=Need.PHOTOGRAPH
     )
     face_weighting: str = _parameter(
         DType.BYTES,
@@ -272,16 +273,29 @@ IMAGE = Parameter(
 MASK_IMAGE = Parameter(
     "mask_image", DType.BYTES, Default.NONE, File(), "where image is drawn anew: white there, black elsewhere, of the same size"
 )
-FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE)
-"""Parameters that are pictures: they are no part of what travels as a `GenerationRequest`."""
+IDENTITY = Parameter(
+    "identity",
+    DType.BYTES,
+    Default.NONE,
+    File(),
+    "a sealed identity in the place of face_images, the bytes of its file or base64 of them; faceclip_faces makes it",
+)
+FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE, IDENTITY)
+"""Parameters that are files: they are no part of what travels as a `GenerationRequest`."""
 SCALARS = tuple(replace(each.metadata["declared"], name=each.name) for each in fields(GenerationRequest))
 PARAMETERS: tuple[Parameter, ...] = (*FILES, *SCALARS)
 """Inputs of the public models."""
 
 OF_PHOTOGRAPHS: tuple[Parameter, ...] = tuple(
-    each for each in PARAMETERS if each.name in ("face_images", "image_encoding", "priority", "tenant")
+    each
+    for each in PARAMETERS
+    if (each.name.startswith("face_") and each.name != "face_box")
+    or each.name in ("consent", "remember", "image_encoding", "priority", "tenant")
 )
-"""Inputs of the model that says which faces photographs show."""
+MAKE_IDENTITY = Parameter("make_identity", DType.BOOL, False, Flag(), "seal the chosen faces as a portable identity")
+EXPIRES = Parameter("expires", DType.BYTES, Default.NONE, Moment(), "when that identity ends; left out: never")
+OF_FACES = (*OF_PHOTOGRAPHS, MAKE_IDENTITY, EXPIRES)
+"""Inputs of the model that looks at photographs."""
 
 PREVIEW = Parameter("preview", DType.BOOL, False, Flag(), "send a rough picture with every step; streaming only")
 """Of the streaming model alone."""

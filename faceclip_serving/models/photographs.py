@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..audit.consent import NOT_ASKED, Consent, Rule
+import numpy as np
+
+from ..audit.consent import NOT_ASKED, Consent, Rule, covers
+from ..audit.identities import Identities, Identity
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job
 from ..contract.models import PURPOSE, Purpose
-from ..contract.request import parse_request, reference_photos
-from ..contract.tensors import Array, bytes_tensor
+from ..contract.parameters import FACE_IMAGES, IDENTITY
+from ..contract.request import parse_request, picture_of, reference_photos
+from ..contract.tensors import Array, bytes_tensor, json_tensor
 from ..contract.variants.variant import Variant
 from ..face.choice import LARGEST, choices
 from ..face.detectors import Detector
@@ -78,6 +82,77 @@ def chosen_faces(
     return faces
 
 
+def recalled_identity(
+    job: Job, arrays: Mapping[str, Array], identities: Identities | None, checks: Checks | None, rule: Rule
+) -> Identity | None:
+    """Whom the sealed identity of a request is of; None: none came. Raises `InvalidRequest`, and `Refused` where a rule says no.
+
+    The consent that it was made with counts as if it had come with the request, unless one came that names its photographs.
+    """
+    file = picture_of(IDENTITY, arrays)
+    if file is None:
+        return None
+    if FACE_IMAGES.name in arrays:
+        raise InvalidRequest("identity: expected none where face_images come, got both; leave out one of both")
+    if identities is None:
+        raise InvalidRequest("identity: this server takes none (identities=off); send photographs as face_images")
+    found = identities.open(IDENTITY.name, file)
+    job.faces = [{"identity": found.told()}]
+    job.face_weights = [1.0]
+    job.audit["identity"] = found.id
+    job.audit.setdefault("references", []).extend(names[0] for names in found.references)
+    came = job.request.consent
+    consent = rule.of_request(came if came is not None and covers(came, found.references) else found.consent or came)
+    consent.check_identity(found.references)
+    if came is None:
+        job.consent = consent.told()
+    if checks is not None:
+        job.checks += judged(job.id, partial(checks.identity, found.descriptors, found.recogniser))
+    return found
+
+
+def prepare_identity(
+    variant: Variant,
+    detect: Detector,
+    digest: str,
+    arrays: Mapping[str, Array],
+    place: str = "",
+    deadline: float | None = None,
+    id: str = "",
+    received: float | None = None,
+    checks: Checks | None = None,
+    rule: Rule = NOT_ASKED,
+) -> dict[str, Array]:
+    """The outputs of `prepare` where an identity is made of photographs. Arguments and errors as there."""
+    job = undrawn(variant, digest, arrays, place, deadline, id, received)
+    photos = _some(variant, arrays)
+    names: list[Sequence[str]] = []
+    try:
+        consent = rule.of_request(job.request.consent)
+        job.consent = consent.told()
+        look = covered(job, consent)
+
+        def look_and_name(which: str, pixels: Pixels) -> None:
+            look(which, pixels)
+            names.append(rule.references.of_photo(pixels))
+
+        faces = chosen_faces(job, photos, detect, checks, look_and_name)
+    except Refused as error:
+        error.audit = job.for_audit(error.audit)
+        raise
+    crops = [face.crop for face in faces]
+    descriptors, recogniser = ([], "") if checks is None else checks.descriptors(crops, not job.request.face_aligned)
+    subject = {
+        "photographs": len(crops),
+        "consent": consent.record,
+        "references": [each for each in names if each],
+        "descriptors": descriptors,
+        "recogniser": recogniser,
+    }
+    job.stamp("prepared")
+    return {"aligned_faces": np.stack(crops), "subject": json_tensor(subject), "job": job.encode()}
+
+
 def came_with(photo: bytes) -> dict[str, Any]:
     """What a photograph's own credentials say, where it has some: the picture made from it names them."""
     found = input_credentials(photo)
@@ -105,10 +180,7 @@ def prepare_list(
     Nobody is pictured, so no consent is asked; the audit log has the names of the photographs.
     """
     job = undrawn(variant, digest, arrays, place, deadline, id, received)
-    photos = photograph_files(variant, arrays)
-    if not photos:
-        raise InvalidRequest("face_images: expected at least one photograph, got none")
-    check_files(photos)
+    photos = _some(variant, arrays)
     names: list[str] = job.audit.setdefault("references", [])
     try:
         found = [
@@ -123,6 +195,15 @@ def prepare_list(
     job.faces = [each.report for each in found]
     job.stamp("prepared")
     return {"job": job.encode()}
+
+
+def _some(variant: Variant, arrays: Mapping[str, Array]) -> dict[str, bytes]:
+    """At least one photograph, by its name."""
+    photos = photograph_files(variant, arrays)
+    if not photos:
+        raise InvalidRequest("face_images: expected at least one photograph, got none")
+    check_files(photos)
+    return photos
 
 
 def undrawn(

@@ -11,10 +11,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
+from ..audit.identities import Identities
 from ..checks.checks import Checks
 from ..contract.errors import Refused
 from ..contract.job import Job, Rows
-from ..contract.parameters import IMAGE, GenerationRequest, Need
+from ..contract.models import RECALLED
+from ..contract.parameters import IDENTITY, IMAGE, GenerationRequest, Need
 from ..contract.request import parse_request, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
@@ -27,7 +29,7 @@ from ..face.search import find_faces
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
-from .photographs import came_with, check_files, chosen_faces, covered, photograph_files
+from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identity
 from .prompts import Encoded, encode_prompt, prompt_warnings
 
 NO_FACE = -1
@@ -45,13 +47,17 @@ def prepare(
     received: float | None = None,
     checks: Checks | None = None,
     rule: Rule = NOT_ASKED,
+    identities: Identities | None = None,
 ) -> dict[str, Array]:
     """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `checks`: None for measurements in one
-    process, where nothing is refused; `rule`: of consent. Raises `InvalidRequest`, and `Refused` where a rule says no."""
+    process, where nothing is refused; `rule`: of consent; `identities`: None where none are taken.
+
+    Raises `InvalidRequest`, and `Refused` where a rule says no.
+    """
     job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
     job.clock["received"] = time.monotonic() if received is None else received
     try:
-        return _prepare(variant, tokenizers, detect, arrays, checks, rule, job)
+        return _prepare(variant, tokenizers, detect, arrays, checks, rule, identities, job)
     except Refused as error:
         error.audit = job.for_audit(error.audit)
         raise
@@ -64,11 +70,12 @@ def _prepare(
     arrays: Mapping[str, Array],
     checks: Checks | None,
     rule: Rule,
+    identities: Identities | None,
     job: Job,
 ) -> dict[str, Array]:
     photos, files = photograph_files(variant, arrays), files_of(arrays)
     check_files({**photos, **files})
-    shown = len(photos) + (IMAGE.name in files)
+    shown = len(photos) + (IMAGE.name in files) + (IDENTITY.name in arrays)
     consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
     if checks is not None:
@@ -83,17 +90,19 @@ def _prepare(
             crops = [align_face(pixels, face.landmarks) for face in found]
             job.checks += judged(job.id, partial(checks.image, thumbnail(pixels), crops))
 
-    faces = chosen_faces(job, photos, detect, checks, look)
+    identity = recalled_identity(job, arrays, identities, checks, rule)
+    faces = [] if identity is not None else chosen_faces(job, photos, detect, checks, look)
+    people = len(job.face_weights)
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
     if edit is not None:
         job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit))
+    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, identity is not None))
     if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, len(faces), job.begin or 0)
+    plan = plan_rows(job.request, people, job.begin or 0)
     job.rows = _by_role(plan)
     ids = {}
     for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True):
@@ -106,22 +115,25 @@ def _prepare(
         "face_index": np.array([[face] for _, _, face in plan], np.int64),
         **ids,
         **(edit.tensors if edit is not None else {}),
+        **({} if identity is None else {RECALLED + name: array for name, array in identity.features.items()}),
         "job": job.encode(),
     }
 
 
-def needs_met(request: GenerationRequest, faces: int, edit: Edit | None = None) -> set[Need]:
-    """What the request brings of all that its parameters need to have an effect."""
+def needs_met(request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False) -> set[Need]:
+    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
     begin = 0 if edit is None else edit.begin
+    somebody = photographs > 0 or recalled
     met = {
-        Need.FACE: faces > 0,
-        Need.FOUND: faces > 0 and not request.face_aligned,
-        Need.FACES: faces > 1,
-        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0, begin),
-        Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(begin, request.num_inference_steps)),
+        Need.FACE: somebody,
+        Need.PHOTOGRAPH: photographs > 0,
+        Need.FOUND: photographs > 0 and not request.face_aligned,
+        Need.FACES: photographs > 1,
+        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, somebody, begin),
+        Need.SCALES: any(chain_at(throughout, somebody, step).scales for step in range(begin, request.num_inference_steps)),
         Need.NO_TEXT_SCALE: request.text_guidance_scale is None,
-        Need.SOMEBODY: faces > 0 or edit is not None,
+        Need.SOMEBODY: somebody or edit is not None,
         Need.IMAGE: edit is not None,
         Need.MASK: edit is not None and edit.masked,
         Need.NAMED_MASK: request.mask != "none",

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..contract.components import components
 from ..contract.job import Job
-from ..contract.models import LATENT_MASK
-from ..contract.names import ENCODERS, VAE_DECODER, VAE_ENCODER
+from ..contract.models import LATENT_MASK, RECALLED, recalled
+from ..contract.names import ENCODERS, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .edit import Source
@@ -37,11 +37,23 @@ class Drawn:
     usage: Usage
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a request gets that draws nothing."""
+
+    features: Mapping[str, Array]
+    """Of its faces, as the face encoder finds them."""
+
+
 def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) -> dict[str, Array]:
-    """Aligned faces and token ids, as `prepare` gives them -> conditioning of the denoiser and the faces' features."""
+    """Aligned faces or recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features."""
     known = dict(prepared)
     signatures = components(variant)
-    for name in ENCODERS:
+    encoders = list(ENCODERS)
+    if all(tensor.name in prepared for tensor in recalled(variant)):
+        known |= {tensor.name: prepared[RECALLED + tensor.name] for tensor in variant.face_features}
+        encoders.remove(FACE_ENCODER)
+    for name in encoders:
         known |= networks[name]({tensor.name: known[tensor.name] for tensor in signatures[name].inputs})
     return {name: array for name, array in known.items() if name not in prepared}
 
@@ -81,14 +93,17 @@ def schedule_all(lives: Lives) -> None:
 def encode_all(lives: Lives) -> None:
     """Encodes request after request, until the end."""
 
-    def encode_one(request: Request, begin: Callable[[], Work]) -> None:
+    def encode_one(request: Request, begin: Callable[[], Work | Described]) -> None:
         try:
             work = begin()
         except Exception as error:
             log.error("a request failed in the encoders", exc_info=error)
             lives.give_up(request.place, error)
         else:
-            lives.encoded(request, work, work.steps_done)
+            if isinstance(work, Described):
+                lives.described(request, work)
+            else:
+                lives.encoded(request, work, work.steps_done)
 
     _one_by_one(lives, State.ENCODING, encode_one)
 

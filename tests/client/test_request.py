@@ -67,7 +67,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_aligned": True,
         "output_format": "webp",
     }
-    pictures = {"image": photo, "mask_image": photo + b" "}
+    pictures = {"image": photo, "mask_image": photo + b" ", "identity": b"sealed"}
     told = interface(TINY_SDXL)["parameters"]
     for name in set(DECLARED) - {*values, *others, *pictures, "prompt", "face_images"}:  # added since: by what is told of it
         others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
@@ -80,6 +80,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
     assert {name: getattr(wanted, name) for name in others} == others
     assert reference_photos(TINY_SDXL, inputs) == [photo, photo]
+    assert inputs["identity"].tolist() == [b"sealed"]
     assert [picture_of(each, inputs) for each in (IMAGE, MASK_IMAGE)] == [photo, photo + b" "]
 
 

@@ -1,8 +1,13 @@
-"""Which face of a photograph is drawn: listed without a picture, chosen by number or by place."""
+"""Who is drawn: faces of a photograph, listed without a picture, chosen by number or by place; identities that the server sealed."""
 
 import asyncio
+import base64
 import io
 import json
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -104,3 +109,115 @@ def test_asyncio_and_the_command_ask_the_same(pipe, server, tmp_path, capsys):
     assert main([*arguments, "--width", "64", "--seed", "7", "-o", str(out), "--server", server.url, "--quiet"]) == 0
     drawn = np.asarray(Image.open(io.BytesIO(out.read_bytes())))
     np.testing.assert_array_equal(drawn, pixels(pipe(PROMPT, face_image=path, face_index=1, **QUICK))[0])
+
+
+# ------------------------------------------------------------------------------------------------------- sealed identities
+@pytest.fixture(scope="module")
+def identity(pipe):
+    return pipe.identity(ASTRONAUT)
+
+
+def test_an_identity_draws_what_its_photograph_draws_to_the_bit(pipe, identity, tmp_path):
+    by_photo = pipe(PROMPT, face_image=ASTRONAUT, remember=False, **QUICK)
+    saved = identity.save(tmp_path / "astronaut.faceid")
+    assert saved.stat().st_mode & 0o777 == 0o600
+    for form in (identity, identity.data, saved, str(saved)):
+        result = pipe(PROMPT, identity=form, remember=False, **QUICK)
+        np.testing.assert_array_equal(pixels(result), pixels(by_photo))
+    (told,) = result.details["faces"]
+    assert told == {"identity": {"id": identity.id, "photographs": 1, "made": told["identity"]["made"], "expires": None}}
+    assert result.warnings == []
+    *_, streamed = pipe.stream(PROMPT, identity=identity, **QUICK)
+    np.testing.assert_array_equal(pixels(streamed), pixels(by_photo))
+    assert not np.array_equal(pixels(pipe(PROMPT, **QUICK)), pixels(by_photo))
+
+
+def test_a_chosen_face_and_several_photographs_are_sealed(pipe):
+    second = pipe.identity(group(), face_index=1)
+    np.testing.assert_array_equal(
+        pixels(pipe(PROMPT, identity=second, **QUICK)), pixels(pipe(PROMPT, face_image=group(), face_index=1, **QUICK))
+    )
+    both = pipe.identity([ASTRONAUT, group()], face_boxes=[(0, 0, 1, 1), (0.56, 0, 1, 1)], face_weighting="quality")
+    assert [face["chosen"] for face in both.details["faces"]] == [0, 1] and both.details["identity"]["photographs"] == 2
+    assert len(pixels(pipe(PROMPT, identity=both, **QUICK))) == 1
+
+
+def test_an_identity_beside_others_changes_nothing(pipe, identity):
+    """Requests with an identity, a photograph and neither share calls; each is what it is alone."""
+    kinds = ({"identity": identity}, {"face_image": group()}, {}, {"identity": identity, "id_guidance_scale": 1.5})
+    alone = [pixels(pipe(PROMPT, **kind, **QUICK)) for kind in kinds]
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        together = list(pool.map(lambda kind: pixels(pipe(PROMPT, **kind, **QUICK)), kinds))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"expires": "yesterday"}, "expires: expected a time such as 2027-01-31T12:00:00Z"),
+        ({"expires": "2020-01-01T00:00:00Z"}, "expires: expected a time to come, got 2020-01-01T00:00:00Z"),
+        ({"face_index": 4}, "face_index[0]: expected 0, since 1 face is in face_images[0]"),
+    ],
+)
+def test_what_cannot_be_sealed_is_refused_in_words(pipe, options, words):
+    with pytest.raises(InvalidRequestError) as error:
+        pipe.identity(ASTRONAUT, **options)
+    assert str(error.value).startswith(words)
+
+
+def test_what_is_no_identity_of_this_server_is_refused_and_the_next_request_is_well(pipe, identity):
+    altered = bytearray(identity.data)
+    altered[-1] ^= 1
+    for wrong, words in (
+        (bytes(altered), "identity: the identity was altered"),
+        (identity.data[:-9], "identity: the identity is cut off"),
+        (ASTRONAUT.read_bytes(), "identity: expected a sealed identity"),
+    ):
+        with pytest.raises(InvalidRequestError) as error:
+            pipe(PROMPT, identity=wrong, **QUICK)
+        assert str(error.value).startswith(words)
+    with pytest.raises(InvalidRequestError, match="identity: expected none where face_images come"):
+        pipe(PROMPT, identity=identity, face_image=ASTRONAUT, **QUICK)
+    soon = pipe.identity(ASTRONAUT, expires=datetime.now(UTC) + timedelta(seconds=3))
+    while datetime.now(UTC) < datetime.fromisoformat(soon.expires):
+        time.sleep(0.1)
+    with pytest.raises(InvalidRequestError, match="identity: the identity expired at"):
+        pipe(PROMPT, identity=soon, **QUICK)
+    assert pipe(PROMPT, identity=identity, **QUICK).images
+
+
+def test_json_carries_an_identity(server, identity):
+    def ask(model, **values):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.ports.http}/v2/models/{model}/generate", json.dumps(values).encode()
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    photo = base64.b64encode(ASTRONAUT.read_bytes()).decode()
+    made = ask("faceclip_faces", face_images=photo, make_identity=True)
+    assert json.loads(made["details"])["identity"]["photographs"] == 1
+    told = ask("faceclip", prompt=PROMPT, identity=made["identity"], **QUICK)
+    assert json.loads(told["details"])["faces"][0]["identity"]["photographs"] == 1
+    assert "identity" not in ask("faceclip_faces", face_images=photo)
+
+
+def test_the_command_seals_and_draws(pipe, server, identity, tmp_path, capsys):
+    async def ask():
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.url) as other:
+            return await other(PROMPT, identity=await other.identity(ASTRONAUT), **QUICK)
+
+    path, out = tmp_path / "anna.faceid", tmp_path / "out.png"
+    expires = "2099-01-01T00:00:00Z"
+    assert main(["identity", str(ASTRONAUT), "-o", str(path), "--expires", expires, "--server", server.url]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}  identity ")
+    arguments = ["generate", "--identity", str(path), "--prompt", PROMPT, "--steps", "2", "--height", "64", "--width", "64"]
+    assert main([*arguments, "--seed", "7", "-o", str(out), "--server", server.url, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["details"]["faces"]
+    assert told["identity"]["expires"] == expires
+    wanted = pixels(pipe(PROMPT, identity=identity, **QUICK))[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), wanted)
+    np.testing.assert_array_equal(pixels(asyncio.run(ask()))[0], wanted)
+    assert main([*arguments[:2], str(tmp_path / "none.faceid"), *arguments[3:], "-o", str(out), "--server", server.url]) == 2
+    assert "--identity: expected an identity file" in capsys.readouterr().err
