@@ -335,7 +335,7 @@ class Box:
         return "left, top, right, bottom from 0 to 1"
 
     def as_json(self) -> dict[str, Any]:
-        return {"min": 0.0, "max": 1.0}
+        return {"count": 4, "items": {"min": 0.0, "max": 1.0}}
 
 
 @dataclass(frozen=True)

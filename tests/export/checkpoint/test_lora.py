@@ -21,7 +21,7 @@ from export.onnx.errors import ExportError
 from export.onnx.export import export_component
 from export.onnx.wanted import Export
 from faceclip_serving.contract.components import bounds, components
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
 from tests.export.checkpoint.kohya_names import kohya_name
@@ -682,7 +682,5 @@ def test_the_exported_graph_computes_with_the_lora_and_is_made_again_for_another
 
 def test_only_the_components_that_a_file_names_are_changed(unet, tmp_path):
     given = written(tmp_path, adapter(unet, UNET_LAYERS, "unet."))
-    reached = {
-        component for component in (FACE_ENCODER, TEXT_ENCODER, DENOISER, VAE_DECODER) if loras_of(MICRO, component, [given])
-    }
+    reached = {component for component in COMPONENTS if loras_of(MICRO, component, [given])}
     assert reached == {DENOISER}
