@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from export.commandline import Command, run_command
 
 COMMANDS = {
+    "identities": Command("benchmarks.quality.identities", "time to a picture with a sealed identity against its photograph"),
     "parity": Command("benchmarks.quality.parity", "served pictures against diffusers' pipeline"),
     "overhead": Command("benchmarks.speed.overhead", "served requests against one process"),
     "compare": Command("benchmarks.speed.compare", "served against its peers, in one run"),

@@ -94,9 +94,10 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
     for option in OPTIONS:
         assert option.flags or option.name in by_other_means
         for flag in option.flags:
-            value = [] if option.type is bool else ["2"] * option.values
+            count = option.values or 3  # 0: any number
+            value = [] if option.type is bool else ["2"] * count
             found = build_parser().parse_args(["generate", "--prompt", "a", "-o", "a.png", flag, *value])
-            wanted = option.type(2) if option.values == 1 else [option.type(2)] * option.values
+            wanted = option.type(2) if option.values == 1 else [option.type(2)] * count
             assert getattr(found, option.name) == (True if option.type is bool else wanted)
 
 
