@@ -80,7 +80,7 @@ check-tensorrt: setup ## types of the engine code against TensorRT for RTX, and 
 	done
 
 test: setup ## all tests, the real server included
-	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 machine: setup ## whether this machine can serve PLACEMENT: packages, driver, card, memory
 	@$(RUN) -m export machine --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) > /dev/null

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from export.commandline import Command, run_command
 
 COMMANDS = {
+    "identities": Command("benchmarks.quality.identities", "time to a picture with a sealed identity against its photograph"),
     "parity": Command("benchmarks.quality.parity", "served pictures against diffusers' pipeline"),
     "overhead": Command("benchmarks.speed.overhead", "served requests against one process"),
     "compare": Command("benchmarks.speed.compare", "served against its peers, in one run"),
@@ -28,6 +29,7 @@ COMMANDS = {
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
+    "edits": Command("benchmarks.quality.edits", "nano: who is in a picture whose face or head was replaced"),
     "marks": Command("benchmarks.marks.command", "what the invisible mark survives, costs and mistakes"),
     "checks": Command("benchmarks.checks.command", "what the checks of requests refuse, mistake and cost"),
     "audit": Command("benchmarks.audit.command", "the audit log: cost of a record, crashes, tampering of every kind"),

@@ -7,8 +7,10 @@ has `add_arguments(parser)` and `run(args)`; its docstring is the command's `--h
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,9 @@ from faceclip_serving import __version__
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, PLAN_RUNTIMES
 from faceclip_serving.contract.variants.table import VARIANTS
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended, as shells count: 128 and the signal's number."""
 
 
 class Command(NamedTuple):
@@ -55,7 +60,8 @@ def exit_code(command: Callable[[], int], interrupted: str = "stopped") -> int:
     """Runs a command and returns its exit code.
 
     What a user can mend (`UserError`, and the system's errors about files) is one line on stderr, and code 1; Ctrl-C is the line
-    `interrupted`, and 130. A reader of the output who has left, e.g. `| head`, is told nothing.
+    `interrupted`, and 130, and the next one ends the process at once. A reader of the output who has left, e.g. `| head`, is told
+    nothing.
     """
     try:
         code = command()
@@ -67,9 +73,25 @@ def exit_code(command: Callable[[], int], interrupted: str = "stopped") -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        _end_at_the_next()
         print(interrupted, file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return code
+
+
+def _end_at_the_next() -> None:
+    """Makes another Ctrl-C end the process at once with the same code: nobody is left who would catch it, until Python has ended.
+
+    Python's very last act takes handlers away, and the next signal would end it by its default, with another code; what is ignored
+    stays so.
+    """
+    while True:
+        try:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            return
+        except KeyboardInterrupt:  # it was on its way
+            continue
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,20 @@ os.environ["FACECLIP_MARKS_FOLDER"] = KEYS.name
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    "end_to_end/test_placements_sdxl.py", "end_to_end/test_placements_flux.py", "server/test_container.py", "training/test_peers.py",
+    "training/test_nano.py", "export/onnx/test_export.py", "benchmarks/test_gpu_verify.py", "end_to_end/test_supervise.py",
+    "export/engine/test_rtx.py", "end_to_end/test_given_up.py", "end_to_end/test_chaos.py", "end_to_end/test_tls.py",
+    "serving/sampling/test_probe.py", "training/test_critic.py", "export/onnx/test_flux_pictures.py",
+)  # fmt: skip
+"""Files that take longest, in the order in which they are begun: what is begun last must be short, or one process ends alone. The first
+two export what the others serve."""
+
+
+def pytest_collection_modifyitems(items):
+    begun = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: begun.get(item.path, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def repository(monkeypatch_session) -> Path:

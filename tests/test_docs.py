@@ -42,7 +42,7 @@ OTHERS = ("python -m pytest", "python -m tests.rooms")
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-_CALL = re.compile(r"(?:python3? -m [\w.]+|\bfaceclip (?=generate|edit|status|verify)|\bmake )[^`\n#|;]*")
+_CALL = re.compile(r"(?:python3? -m [\w.]+|\bfaceclip (?=generate|edit|faces|identity|status|verify)|\bmake )[^`\n#|;]*")
 _CONTINUED = re.compile(r"\\\n\s*")
 
 

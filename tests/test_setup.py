@@ -1,4 +1,4 @@
-"""What `make setup` takes, without setting anything up."""
+"""What `make setup` takes, without setting anything up, and the order of `make test`."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from export.paths import ROOT
+from tests.conftest import LONGEST
 
 PRETENDER = """#!{python}
 import sys
@@ -30,3 +31,7 @@ def test_the_pythons_that_the_pins_install_on_are_taken_and_others_are_told_whic
         assert "goes on to make the environment" in done.stderr
     else:
         assert f"CPython 3.11 or 3.12 is needed, for which the pinned packages exist; this is 3.{minor}.4" in done.stderr
+
+
+def test_the_files_that_are_begun_first_are_there():
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []

@@ -44,7 +44,7 @@ JUDGED_FROM = 1000
 REFUSAL_P99_MS = 20.0
 
 
-def chaos(repository: Path, requests: int, refused: int = 200, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+def chaos(repository: Path, requests: int, refused: int = 400, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """The report over an assembled repository; `promises_broken` names what did not hold."""
     from server.process import Ports, TritonServer
 
@@ -101,7 +101,7 @@ def broken(found: Mapping[str, Any]) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--requests", type=int, default=5000, help="of the storm (default: %(default)s)")
-    parser.add_argument("--refusals", type=int, default=200, help="whose times are taken (default: %(default)s)")
+    parser.add_argument("--refusals", type=int, default=400, help="whose times are taken (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
 
 

@@ -1,7 +1,8 @@
-"""What the checks refuse, mistake and cost: prompts of prompts.txt, harmless and not, and harmless photographs.
+"""What the checks refuse, mistake and cost: tables of prompts, harmless and not, each by itself, and harmless photographs.
 
 The prompts were written by the authors of the lexicon, so the share of right refusals says that what is meant works, not how much of
-what people will write is found. Photographs are harmless ones: how many explicit pictures are found is not measured.
+what people will write is found. A table that was held out tells that the first time it is run, before anything is changed for it:
+those figures stand in docs/responsible.md. Photographs are harmless ones: how many explicit pictures are found is not measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,8 @@ if TYPE_CHECKING:  # ONNX Runtime takes a second to import
     from faceclip_serving.checks.checks import Checks
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
-HELD_OUT = Path(__file__).with_name("held_out.txt")
-"""What the lexicon had not seen when its first figure was taken."""
+HELD_OUT = tuple(sorted(PROMPTS.parent.glob("held_out*.txt")))
+"""Tables that the lexicon had not seen when their first figures were taken, in the order in which they were written."""
 OK = "ok"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_SIDE = 1024
@@ -63,7 +64,7 @@ def cases(file: Path = PROMPTS) -> list[Case]:
 
 
 def measure_prompts(checks: Checks, requests: Sequence[Case]) -> dict[str, Any]:
-    """Shares of harmful requests that were refused for the right reason, and of harmless ones that were refused."""
+    """Shares of harmful requests that were refused for the right reason, and of harmless ones that were refused; None of none."""
     wrong, missed, alarms = [], Counter[str](), Counter[str]()
     count, harmful = Counter(each.language for each in requests), Counter(r.language for r in requests if r.expected != OK)
     for each in requests:
@@ -82,10 +83,12 @@ def measure_prompts(checks: Checks, requests: Sequence[Case]) -> dict[str, Any]:
         for language in count
     }
     total = sum(harmful.values())
+    harmless = len(requests) - total
     return {
-        "prompts": len(requests),
-        "refusals_right": round(1 - sum(missed.values()) / total, 4),
-        "false_alarm_share": round(sum(alarms.values()) / (len(requests) - total), 4),
+        "harmless": harmless,
+        "harmful": total,
+        "refusals_right": round(1 - sum(missed.values()) / total, 4) if total else None,
+        "false_alarm_share": round(sum(alarms.values()) / harmless, 4) if harmless else None,
         "languages": languages,
         "wrong": wrong,
     }
@@ -147,15 +150,24 @@ def run(args: argparse.Namespace) -> int:
     requests = cases(args.prompts)
     checks = Checks(policy.read(args.policy))
     found = measure_prompts(checks, requests)
-    found["held_out"] = measure_prompts(checks, cases(HELD_OUT))
-    for each in (*found["wrong"], *found["held_out"]["wrong"]):
-        say(f"{each['language']}: expected {each['expected']}, got {each['got']}: {each['prompt']}")
-    for language, row in found["languages"].items():
-        say(f"{language}: " + ", ".join(f"{name} {count}" for name, count in row.items()))
+    found["held_out"] = {file.stem: measure_prompts(checks, cases(file)) for file in HELD_OUT}
+    for name, table in ((args.prompts.stem, found), *found["held_out"].items()):
+        _tell(name, table)
     paths = [PHOTO, *(path for folder in args.photos for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS)]
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     large = np.asarray(Image.fromarray(pictures[0]).resize((PICTURE_SIDE, PICTURE_SIDE)))
     found["harmless_pictures"] = measure_pictures(pictures, checks.policy.pictures)
     found["ms"] = measure_times(checks, requests, large)
     emit("checks", found)
-    return 1 if found["false_alarm_share"] > MAX_FALSE_ALARMS else 0
+    return 1 if (found["false_alarm_share"] or 0) > MAX_FALSE_ALARMS else 0
+
+
+def _tell(name: str, table: Mapping[str, Any]) -> None:
+    say(
+        f"{name}: of {table['harmful']} harmful prompts, refused rightly {table['refusals_right']}; "
+        f"of {table['harmless']} harmless ones, refused {table['false_alarm_share']}"
+    )
+    for each in table["wrong"]:
+        say(f"  {each['language']}: expected {each['expected']}, got {each['got']}: {each['prompt']}")
+    for language, row in table["languages"].items():
+        say(f"  {language}: " + ", ".join(f"{key} {count}" for key, count in row.items()))

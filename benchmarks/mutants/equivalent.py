@@ -16,8 +16,8 @@ _PREVIEWS = "faceclip_serving/sampling/previews.py"
 EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
     "faceclip_serving/contract/parameters.py": {
         (
-            'return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, needs=needs)})',
-            "return field(metadata={\"declared\": Parameter('XX', dtype, default, allowed, doc, short, needs=needs)})",
+            'return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, (count,), needs)})',
+            "return field(metadata={\"declared\": Parameter('XX', dtype, default, allowed, doc, short, (count,), needs)})",
         ): "`SCALARS` gives each the name of its field",
     },
     "faceclip_serving/contract/request.py": {
@@ -50,12 +50,14 @@ EQUIVALENT: Mapping[str, Mapping[tuple[str, str], str]] = {
         ): _SUMS,
         ("own_since = 0.0", "own_since = 1.0"): "the first round sets it",
     },
-    "faceclip_serving/sampling/pictures.py": {
-        ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): _ORDER,
+    "faceclip_serving/sampling/picture.py": {
         (
             "while self.cache.threshold > 0 and not self.done:",
             "while (self.cache.threshold >= 0) and not self.done:",
         ): "`serves` says no at 0; this spares asking",
+    },
+    "faceclip_serving/sampling/pictures.py": {
+        ("batch, tick = Batch(), 0", "batch, tick = Batch(), 1"): _ORDER,
         (
             "return {b: {name: array.astype(np.float32, copy=False) for name, array in c.items()} for b, c in branches.items()}",
             "return {b: {name: array.astype(np.float32) for name, array in c.items()} for b, c in branches.items()}",

@@ -1,10 +1,14 @@
-"""What serving costs: a served request against the same graphs and functions called in one process, in the same run."""
+"""What serving costs: a served request against the same graphs and functions called in one process, in the same run.
+
+And what marks and checks cost: the same request to a second server, with the settings that servers have by default.
+"""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +34,62 @@ def measure_overhead(variant: Variant, repeats: int, checkpoint: Path | None = N
     from ..measure import inprocess
 
     photo = PHOTO.read_bytes()
-    served_s, local_s, served_stages, local_stages = [], [], [], []
-    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+    plain, usual, alone = _Times(), _Times(), _Times()
+    with (
+        serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe),
+        serving(variant, PLACEMENT, checkpoint) as (_, usual_pipe),
+    ):
         local = inprocess.load(variant, PLACEMENT, server.repository)
         arrays = request_tensors(prompt=PROMPT, face_images=[photo], seed=1)
         for repeat in range(repeats + 1):
-            started = time.perf_counter()
+            first = time.perf_counter()
             result = pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
-            between = time.perf_counter()
+            second = time.perf_counter()
             expected = local(arrays)
-            ended = time.perf_counter()
+            third = time.perf_counter()
+            marked = usual_pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
+            fourth = time.perf_counter()
             if result.images[0] != expected["images"][0]:
                 raise DifferentWork("the served picture differs from that of the same graphs in this process")
             if repeat:  # the first of each is a warm-up
-                served_s.append(between - started)
-                local_s.append(ended - between)
-                served_stages.append(result.details["timings_s"])
-                local_stages.append(local.seconds)
-    served, alone = statistics.median(served_s), statistics.median(local_s)
+                plain.add(second - first, result.details["timings_s"])
+                alone.add(third - second, local.seconds)
+                usual.add(fourth - third, marked.details["timings_s"])
     return {
         "variant": variant.name,
         "repeats": repeats,
-        "served_over_inprocess": round(served / alone, 3),
-        "served_s": round(served, 4),
-        "inprocess_s": round(alone, 4),
-        "served_stages_s": _medians(served_stages),
-        "inprocess_stages_s": _medians(local_stages),
-        "outside_the_models_s": round(served - _medians(served_stages)["total"], 4),
+        "served_over_inprocess": round(plain.median / alone.median, 3),
+        "served_s": round(plain.median, 4),
+        "inprocess_s": round(alone.median, 4),
+        "served_stages_s": plain.stages,
+        "inprocess_stages_s": alone.stages,
+        "outside_the_models_s": round(plain.median - plain.stages["total"], 4),
+        "with_marks_and_checks_s": round(usual.median, 4),
+        "with_marks_and_checks_stages_s": usual.stages,
+        "marks_and_checks_s": round(usual.median - plain.median, 4),
+        "with_marks_and_checks_over_without": round(usual.median / plain.median, 3),
     }
 
 
-def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
-    return {stage: round(statistics.median(each[stage] for each in stages), 4) for stage in stages[0]}
+class _Times:
+    """Seconds of repeated requests of one kind, and of their stages."""
+
+    def __init__(self) -> None:
+        self._total: list[float] = []
+        self._stages: list[Mapping[str, float]] = []
+
+    def add(self, total: float, stages: Mapping[str, float]) -> None:
+        self._total.append(total)
+        self._stages.append(stages)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self._total)
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Medians, by the name of the stage."""
+        return {stage: round(statistics.median(each[stage] for each in self._stages), 4) for stage in self._stages[0]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

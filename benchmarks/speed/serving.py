@@ -5,6 +5,8 @@ number of rows at the same batch size: what a server of no cost whatsoever would
 
 On a processor the denoiser shares its cores with all that serves it: decoding, photographs, the server. With --sleeping it sleeps
 instead, as one on a GPU leaves the cores to others; then the ideal is known, and what is lost is the server's.
+
+That server has neither marks nor checks. Throughput is measured once more with the settings that servers have by default.
 """
 
 from __future__ import annotations
@@ -142,6 +144,16 @@ def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, 
     }
 
 
+def throughputs(bench: Bench, requests_each: int) -> dict[str, dict[str, float]]:
+    """`throughput` of each number of clients, by that number."""
+    bench.generate(seed=0, steps=2)
+    levels = {}
+    for concurrency in CONCURRENCY:
+        levels[str(concurrency)] = level = throughput(bench, concurrency, requests_each)
+        say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
+    return levels
+
+
 def late_joiner(bench: Bench, repeats: int) -> float:
     """Median time of a 4-step request that arrives midway in a 50-step one, over its time alone."""
     solo, late = [], []
@@ -206,17 +218,16 @@ def measure_serving(
     with serving(variant, PLACEMENT, checkpoint, sleep, PLAIN) as (server, pipe):
         bench = Bench(variant, server, pipe, steps, sleep)
         say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
-        bench.generate(seed=0, steps=2)
-        levels = {}
-        for concurrency in CONCURRENCY:
-            levels[str(concurrency)] = level = throughput(bench, concurrency, requests_each)
-            say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
+        levels = throughputs(bench, requests_each)
         joiner = late_joiner(bench, repeats=3)
         say(f"late joiner: {joiner:.2f} x its solo time")
         after_cancel = rows_after_cancel(bench, repeats=5)
         say(f"rows after a cancel: at most {after_cancel}")
         crowd = cancel_among_others(bench, requests=100, cancels=30)
         say(f"cancels in a crowd: {crowd}")
+    with serving(variant, PLACEMENT, checkpoint, sleep) as (server, pipe):
+        say("with marks and checks")
+        usual = throughputs(Bench(variant, server, pipe, steps, sleep), requests_each)
     return {
         "variant": variant.name,
         **(
@@ -228,6 +239,7 @@ def measure_serving(
         "steps": steps,
         "denoiser_step_ms": round(bench.step_s * 1e3, 1),
         "throughput_over_ideal": {key: round(level["over_ideal"], 3) for key, level in levels.items()},
+        "throughput_over_ideal_with_marks_and_checks": {key: round(level["over_ideal"], 3) for key, level in usual.items()},
         "throughput_over_serial": round(levels[str(CONCURRENCY[-1])]["images_per_s"] / levels["1"]["images_per_s"], 3),
         "late_joiner_over_solo": round(joiner, 2),
         "mean_rows_per_tick": {key: round(level["mean_rows_per_tick"], 2) for key, level in levels.items()},

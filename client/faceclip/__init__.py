@@ -22,6 +22,7 @@ from .errors import (
 )
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .marks.verify import Report
+from .people import Face, Identity
 from .pipeline import FaceCLIPPipeline
 from .result import FaceCLIPOutput, Progress, Provenance
 from .served import ServedModel
@@ -36,10 +37,12 @@ __all__ = [
     "AsyncGrpcTransport",
     "AsyncTransport",
     "DeadlineExceededError",
+    "Face",
     "FaceCLIPError",
     "FaceCLIPOutput",
     "FaceCLIPPipeline",
     "GrpcTransport",
+    "Identity",
     "InvalidRequestError",
     "ModelConfig",
     "ModelNotFoundError",

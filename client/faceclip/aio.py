@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
+from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
 from .request import Call, GenerateOptions, check_request_id, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
 from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, ServedModel, choose_model, describe
-from .transport import Arrays, AsyncTransport
+from .transport import Arrays, AsyncTransport, ModelConfig
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -116,6 +118,30 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             except ModelNotFoundError:
                 return False
         return True
+
+    async def faces(self, photo: Photo, **options: Any) -> list[Face]:
+        """As `FaceCLIPPipeline.faces`."""
+        call = await asyncio.to_thread(self._prepare_faces, await self._faces_model(), photo, options)
+        return read_faces(await self._asked(call), self.faces_model)
+
+    async def identity(
+        self, photos: Photo | Iterable[Photo], *, expires: datetime | str | None = None, **options: Any
+    ) -> Identity:
+        """As `FaceCLIPPipeline.identity`."""
+        call = await asyncio.to_thread(self._prepare_identity, await self._faces_model(), photos, expires, options)
+        return read_identity(await self._asked(call), self.faces_model)
+
+    async def _asked(self, call: Call) -> Arrays:
+        async def attempt(limit_s: float | None) -> Arrays:
+            return await self._transport.infer(self.faces_model, call.inputs, (), limit_s, call.request_id)
+
+        with named(call):
+            return await _retrying(attempt, Retry(call.timeout_s, call.retries))
+
+    async def _faces_model(self) -> ModelConfig:
+        if self._faces_config is None:
+            self._faces_config = await self._transport.model_config(self.faces_model, CONTROL_TIMEOUT_S)
+        return self._faces_config
 
     async def cancel(self, request_id: str) -> bool:
         """As `FaceCLIPPipeline.cancel`."""

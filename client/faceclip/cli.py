@@ -14,12 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, cli_people
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
+from .cli_people import add_option, record_of
 from .errors import FaceCLIPError, InvalidRequestError
 from .grpc_transport import GrpcTransport
 from .marks.verify import Report
-from .parameters import OPTIONS, Option
+from .parameters import OPTIONS
 from .pipeline import FaceCLIPPipeline
 from .progress_line import ProgressLine
 from .request import from_text
@@ -33,6 +34,8 @@ examples:
   faceclip generate --face a.jpg --face b.jpg --prompt "oil painting" --images 4 --seed 7 -o painting.webp
   faceclip edit --image party.jpg --mask face --face me.jpg --prompt "a clown" -o clown.png
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
+  faceclip faces group.jpg
+  faceclip identity anna.jpg -o anna.faceid
   faceclip status --server gpu-box:8001
   faceclip verify astronaut.png
 
@@ -59,7 +62,7 @@ _VERIFY = """\
 Which marks pictures bear: credentials (C2PA) and the label in their metadata are read here, the invisible mark by the server that has
 its key: it gets the pictures for that, and keeps nothing. Nothing else is asked or fetched. That nothing is found means nothing."""
 
-_SENT = {"face": "face_images", "image": "image", "mask_image": "mask_image"}
+_SENT = {"face": "face_images", "image": "image", "mask_image": "mask_image", "identity": "identity"}
 """Options that name files -> the parameter that each is."""
 
 _ELSEWHERE = {
@@ -68,8 +71,6 @@ _ELSEWHERE = {
     "output_format": "decided by the ending of -o",
 }
 """What `--set` cannot give, and where it is given."""
-
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def console() -> NoReturn:
@@ -112,8 +113,8 @@ def generate(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in OPTIONS if option.flags}
     options["output_format"] = format_of(output)
     options["retries"] = arguments.retries
-    if arguments.consent is not None and not arguments.consent.lstrip().startswith("{"):
-        options["consent"] = _record(Path(arguments.consent))
+    if arguments.consent is not None:
+        options["consent"] = record_of(arguments.consent)
     for flag, name in _SENT.items():
         if sent := getattr(arguments, flag):
             _check_sent(f"--{flag.replace('_', '-')}", sent if isinstance(sent, list) else [sent], paths)
@@ -135,13 +136,14 @@ def generate(arguments: argparse.Namespace) -> int:
 
 
 def _check_sent(flag: str, sent: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Raises where a picture to be sent is none, or would be written over."""
+    """Raises where a file to be sent is none, or would be written over."""
+    kind, what = ("identity file", "identity") if flag == "--identity" else ("image file", "photograph")
     for path in sent:
         if not path.is_file():
-            raise InvalidRequestError(f"{flag}: expected an image file, got {path}")
+            raise InvalidRequestError(f"{flag}: expected an {kind}, got {path}")
         for target in outputs:
             if target.exists() and target.samefile(path):
-                raise InvalidRequestError(f"-o {target}: expected another file than the photograph of {flag}; it would be lost")
+                raise InvalidRequestError(f"-o {target}: expected another file than the {what} of {flag}; it would be lost")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -194,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,status,verify}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,faces,identity,status,verify}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
     common.add_argument(
@@ -217,6 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"{_GENERATE_NOTES}\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ), edits=True)  # fmt: skip
+    cli_people.add_commands(commands, common)
     about = commands.add_parser("status", parents=[common], help="what a server is and serves", description=_STATUS)
     about.set_defaults(command=status)
     check = commands.add_parser("verify", parents=[common], help="which marks pictures bear", description=_VERIFY)
@@ -243,6 +246,7 @@ def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
     add = parser.add_argument
     add("--prompt", required=True, help="what the picture shows, in English")
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
+    add("--identity", type=Path, metavar="FILE", help="the person, sealed by faceclip identity, in the place of --face")
     add("--image", required=edits, type=Path, metavar="FILE", help="picture to change; the result has its size")
     add("--mask-image", type=Path, metavar="FILE", help="where it is drawn anew: white there, black elsewhere, of its size")
     add("-o", "--output", required=True, type=_output, metavar="FILE", help=f"{', '.join(FORMATS)}; it decides the format")
@@ -256,23 +260,12 @@ def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
     )
     for option in OPTIONS:
         if option.flags:
-            _add_option(parser, option)
+            add_option(parser, option)
     add("--model", metavar="NAME", help="model on a server that has several")
     add("--timeout", type=float, default=600.0, metavar="S", help="seconds to wait for the pictures (default 600)")
     add("--retries", type=int, default=0, metavar="N", help="ask a busy server again, up to N times (default 0)")
     add("--quiet", action="store_true", help="no progress")
     parser.set_defaults(command=generate)
-
-
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    text = option.doc.replace("%", "%%")
-    if option.type is bool:
-        parser.add_argument(*option.flags, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
-    else:
-        several: dict[str, Any] = {"nargs": option.values} if option.values > 1 else {}
-        parser.add_argument(
-            *option.flags, dest=option.name, type=option.type, metavar=_METAVARS[option.type], help=text, **several
-        )
 
 
 def _run(pipe: FaceCLIPPipeline, prompt: str, options: dict[str, Any], visible: bool) -> FaceCLIPOutput:
@@ -301,15 +294,6 @@ def _print_result(result: FaceCLIPOutput, paths: list[Path], arguments: argparse
         print(f"faceclip: warning: {warning}", file=sys.stderr)
     for path, seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {seed}")
-
-
-def _record(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError) as error:
-        raise InvalidRequestError(
-            f"--consent: expected a record of consent, or the name of its file, got {path} ({error})"
-        ) from None
 
 
 def _trusted(path: Path) -> str:

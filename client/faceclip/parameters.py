@@ -58,6 +58,11 @@ class Parameters(TypedDict, total=False):
     """The photographs are aligned square face crops already (default: false)."""
     face_weighting: str | None
     """Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."""
+    face_index: Sequence[int] | None
+    """Which face of each photograph, a number for each: 0 is the largest; left out: the largest (default: none)."""
+    face_boxes: Sequence[float] | None
+    """Where in each photograph the face is, four numbers for each, one after the other; instead of face_index
+    (default: none)."""
     strength: float | None
     """How much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999,
     of FLUX 0.6 (0 to 1; default: none)."""
@@ -95,7 +100,7 @@ class Option(NamedTuple):
     flags: tuple[str, ...]
     doc: str
     values: int = 1
-    """How many it has."""
+    """How many it has; 0: any number."""
 
 
 # fmt: off
@@ -146,6 +151,11 @@ OPTIONS = (
            "The photographs are aligned square face crops already (default: false)."),
     Option("face_weighting", str, ("--face-weighting",),
            "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."),
+    Option("face_index", int, ("--face-index",),
+           "Which face of each photograph, a number for each: 0 is the largest; left out: the largest (default: none).", 0),
+    Option("face_boxes", float, ("--face-boxes",),
+           "Where in each photograph the face is, four numbers for each, one after the other; instead of face_index "
+           "(default: none).", 0),
     Option("strength", float, ("--strength",),
            "How much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, "
            "of FLUX 0.6 (0 to 1; default: none)."),

@@ -1,10 +1,12 @@
 """Photographs of a face, in the forms that users have them, as encoded files for the wire.
 
-Files and bytes are sent as they are; pixels are sent losslessly, as PNG. Whether they show a face is the server's matter.
+Files and bytes are sent as they are, HEIC and AVIF as PNG; pixels are sent losslessly, as PNG. Whether they show a face is the server's
+matter.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ from typing import Any, BinaryIO, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InvalidRequestError
 
@@ -25,6 +27,8 @@ _FORMS = "a path, the bytes of an image file, an open binary file, a PIL image, 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _LONGEST_PATH = 4096
 """Linux's PATH_MAX."""
+_ONLY_HERE = {"HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "AVIF": (b"avif", b"avis")}
+"""Formats of telephones that the server does not read -> the brands that such files begin with."""
 
 
 def collect_photos(face_image: Photo | None, face_images: Iterable[Photo] | None) -> list[bytes]:
@@ -48,16 +52,40 @@ def collect_photos(face_image: Photo | None, face_images: Iterable[Photo] | None
 def encode_photo(name: str, photo: Photo) -> bytes:
     """One photograph as an image file. `name`: the parameter, for messages. Raises `OSError` if a file cannot be read."""
     if isinstance(photo, (bytes, bytearray, memoryview)):
-        return bytes(photo)
+        return _for_server(name, bytes(photo))
     if isinstance(photo, (str, os.PathLike)):
-        return _read_path(name, photo)
+        return _for_server(name, _read_path(name, photo))
     if isinstance(photo, Image.Image):
         return _png(name, photo)
     if isinstance(photo, np.ndarray):
         return _png(name, _from_array(name, photo))
     if hasattr(photo, "read"):
-        return _read_file(name, photo)
+        return _for_server(name, _read_file(name, photo))
     raise TypeError(f"{name}: expected {_FORMS}, got {type(photo).__name__}")
+
+
+def _for_server(name: str, content: bytes) -> bytes:
+    """The file as it is; HEIC and AVIF as PNG, where they can be read here."""
+    format = next((kind for kind, brands in _ONLY_HERE.items() if content[4:8] == b"ftyp" and content[8:12] in brands), None)
+    if format is None:
+        return content
+    with contextlib.suppress(ImportError):
+        import pillow_heif  # here, since few have it
+
+        pillow_heif.register_heif_opener()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return _png(name, image)
+    except UnidentifiedImageError:
+        raise InvalidRequestError(
+            f"{name}: expected a photograph that the server reads, got {format}, which nothing here reads to convert it, unless it is"
+            " damaged; `pip install faceclip-client[heif]`, or save it as JPEG"
+        ) from None
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{name}: the {format} photograph is damaged or incomplete ({error}); save it as JPEG"
+        ) from None
 
 
 def _read_path(name: str, path: str | os.PathLike[str]) -> bytes:

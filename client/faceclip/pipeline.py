@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ProtocolError, ServerUnavailableError
 from .grpc_transport import GrpcTransport
 from .habits import DiffusersHabits, warn_not_here
 from .marks.verify import Report
-from .photos import Photo
-from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, with_parameters
+from .people import Face, Identity, read_faces, read_identity
+from .photos import Photo, collect_photos, encode_photo
+from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, prepare_look, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
-from .served import CANCEL_SUFFIX, CONTROL_TIMEOUT_S, DEFAULT_MODEL, STREAM_SUFFIX, ServedModel, choose_model, describe
+from .served import (
+    CANCEL_SUFFIX,
+    CONTROL_TIMEOUT_S,
+    DEFAULT_MODEL,
+    FACES_SUFFIX,
+    STREAM_SUFFIX,
+    ServedModel,
+    choose_model,
+    describe,
+)
 from .transport import Arrays, ModelConfig, Transport
 from .verify import verify_picture
 
@@ -38,6 +51,7 @@ class RemotePipeline(DiffusersHabits):
         self.config = config
         self._timeout_s = check_timeout(timeout_s)
         self._stream_config: ModelConfig | None = None
+        self._faces_config: ModelConfig | None = None
         self._interrupt = False
 
     @property
@@ -54,6 +68,11 @@ class RemotePipeline(DiffusersHabits):
     def cancel_model(self) -> str:
         """Name of the model that ends calls by their id."""
         return self.config.model + CANCEL_SUFFIX
+
+    @property
+    def faces_model(self) -> str:
+        """Name of the model that looks at photographs and draws nothing."""
+        return self.config.model + FACES_SUFFIX
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.address}, model '{self.config.model}', variant '{self.config.variant}'>"
@@ -74,6 +93,17 @@ class RemotePipeline(DiffusersHabits):
                 "leave out callback_on_step_end, and call the pipeline instead of stream()"
             )
         return prepare_call(stream.name, stream.inputs, prompt, options, self._timeout_s)
+
+    def _prepare_faces(self, config: ModelConfig, photo: Photo, options: Mapping[str, Any]) -> Call:
+        return prepare_look(config.inputs, [encode_photo("photo", photo)], options, self._timeout_s)
+
+    def _prepare_identity(
+        self, config: ModelConfig, photos: Photo | Iterable[Photo], expires: datetime | str | None, options: Mapping[str, Any]
+    ) -> Call:
+        one = isinstance(photos, (str, bytes, os.PathLike, Image.Image, np.ndarray)) or hasattr(photos, "read")
+        files = collect_photos(photos if one else None, None if one else photos)  # type: ignore[arg-type]
+        ends = expires.isoformat() if isinstance(expires, datetime) else expires
+        return prepare_look(config.inputs, files, {**options, "expires": ends, "make_identity": True}, self._timeout_s)
 
     def _read(self, call: Call, arrays: Arrays) -> FaceCLIPOutput:
         return read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
@@ -151,9 +181,9 @@ class FaceCLIPPipeline(RemotePipeline):
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image or face_images, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end, timeout_s,
-        retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may be given
-        as well.
+        face_image or face_images, identity, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
+        timeout_s, retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may
+        be given as well.
 
         Raises `InvalidRequestError`, `ServerUnavailableError`, `ServerBusyError`, `DeadlineExceededError`, `ServerError`.
         """
@@ -188,6 +218,37 @@ class FaceCLIPPipeline(RemotePipeline):
             except ModelNotFoundError:
                 return False
         return True
+
+    def faces(self, photo: Photo, **options: Any) -> list[Face]:
+        """The faces that a photograph shows, the largest first; possibly none. Draws nothing, and the server keeps nothing.
+
+        A face's number is what `face_index` takes, its `fractions` what `face_boxes` takes. `options`: timeout_s, retries, request_id,
+        tenant, priority. Raises as a call does.
+        """
+        call = self._prepare_faces(self._faces_model(), photo, options)
+        return read_faces(self._asked(call), self.faces_model)
+
+    def identity(self, photos: Photo | Iterable[Photo], *, expires: datetime | str | None = None, **options: Any) -> Identity:
+        """The person of one or several photographs, sealed for later calls: pass it as `identity` in the place of photographs.
+
+        The server keeps nothing, and opens what it, or a server with its key, has sealed. `expires`: a time with its zone from which
+        on it is refused. `options`: face_index, face_boxes, face_aligned, face_weighting, consent, remember, tenant, priority,
+        timeout_s, retries, request_id, as of a call. Raises as a call does.
+        """
+        call = self._prepare_identity(self._faces_model(), photos, expires, options)
+        return read_identity(self._asked(call), self.faces_model)
+
+    def _asked(self, call: Call) -> Arrays:
+        def attempt(limit_s: float | None) -> Arrays:
+            return self._transport.infer(self.faces_model, call.inputs, (), limit_s, call.request_id)
+
+        with named(call):
+            return _retrying(attempt, Retry(call.timeout_s, call.retries))
+
+    def _faces_model(self) -> ModelConfig:
+        if self._faces_config is None:
+            self._faces_config = self._transport.model_config(self.faces_model, CONTROL_TIMEOUT_S)
+        return self._faces_config
 
     def cancel(self, request_id: str) -> bool:
         """Ends a call that was made with this `request_id`, here or elsewhere: it raises `ServerError`. Whether there was one.

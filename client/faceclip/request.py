@@ -11,15 +11,17 @@ import inspect
 import json
 import math
 import operator
+import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
 
 from .errors import InvalidRequestError, ProtocolError
 from .parameters import OPTIONS, Parameters
+from .people import Identity, encode_identity
 from .photos import Photo, collect_photos, encode_photo
 from .transport import Array
 
@@ -41,6 +43,8 @@ class GenerateOptions(Parameters, total=False):
     """Several photographs of the same person, instead of `face_image`."""
     image: Photo | None
     """A picture to change, in the same forms. It comes back in its own size."""
+    identity: Identity | bytes | str | os.PathLike[str] | BinaryIO | None
+    """The person, sealed by this server, in the place of photographs: what `identity()` returns, its bytes, or the path of its file."""
     mask_image: Photo | None
     """Where `image` is drawn anew: white there, black elsewhere, of the same size."""
     generator: Any
@@ -73,11 +77,14 @@ _CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end"
 _JSON = ("scheduler_options", "consent")
 """Parameters that are JSON, and may be given as what it says."""
 
-_SEVERAL = {option.name: option.values for option in OPTIONS if option.values > 1}
-"""Parameters that are several numbers -> how many."""
+_SEVERAL = {option.name: option.values for option in OPTIONS if option.values != 1}
+"""Parameters that are several numbers -> how many; 0: any number."""
 
 _PICTURES = ("image", "mask_image")
 """Parameters that are files of one picture."""
+
+_FILES = ("face_images", "identity", *_PICTURES)
+"""Parameters that are files."""
 
 _SYNONYMS = {
     "init_image": "image",
@@ -117,7 +124,7 @@ def prepare_call(
     output_type = options.get("output_type", "pil")
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
-    values = {name: options[name] for name in options if name in accepted and name not in ("face_images", *_PICTURES)}
+    values = {name: options[name] for name in options if name in accepted and name not in _FILES}
     values |= {name: json.dumps(values[name]) for name in _JSON if isinstance(values.get(name), Mapping)}
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
     inputs = {"prompt": encode("prompt", "BYTES", prompt)}
@@ -126,11 +133,33 @@ def prepare_call(
         inputs["face_images"] = _bytes_array(photos)
     pictures = {name: options[name] for name in _PICTURES if options.get(name) is not None}
     inputs |= {name: _bytes_array([encode_photo(name, picture)]) for name, picture in pictures.items()}
+    if options.get("identity") is not None:
+        inputs["identity"] = _bytes_array([encode_identity(options["identity"])])
     return Call(
         inputs=inputs,
         output_type=output_type,
         callback=options.get("callback_on_step_end"),
         timeout_s=check_timeout(options.get("timeout_s", default_timeout_s)),
+        retries=_integer("retries", options.get("retries", 0), 0, 1000),
+        request_id=check_request_id(options.get("request_id")),
+    )
+
+
+def prepare_look(accepted: Mapping[str, str], photos: list[bytes], options: Mapping[str, Any], timeout_s: float | None) -> Call:
+    """A call of the model that looks at photographs. `options`: its parameters, and timeout_s, retries, request_id."""
+    unknown = [name for name in options if name not in {*accepted, "timeout_s", "retries", "request_id"} or name in _FILES]
+    if unknown:
+        known = sorted({*accepted, "timeout_s", "retries", "request_id"} - {*_FILES, "make_identity"})
+        raise TypeError(f"unknown parameter '{unknown[0]}'; known: {', '.join(known)}")
+    options = {**options, **{name: json.dumps(options[name]) for name in _JSON if isinstance(options.get(name), Mapping)}}
+    inputs = {
+        name: encode(name, accepted[name], value) for name, value in options.items() if name in accepted and value is not None
+    }
+    return Call(
+        inputs={**inputs, "face_images": _bytes_array(photos)},
+        output_type="bytes",
+        callback=None,
+        timeout_s=check_timeout(options.get("timeout_s", timeout_s)),
         retries=_integer("retries", options.get("retries", 0), 0, 1000),
         request_id=check_request_id(options.get("request_id")),
     )
@@ -164,7 +193,8 @@ def encode(name: str, datatype: str, value: Any) -> Array:
     if datatype in ("INT32", "INT64"):
         dtype = np.dtype(datatype.lower())
         limits = np.iinfo(dtype)
-        return np.array([_integer(name, value, int(limits.min), int(limits.max))], dtype)
+        values = _several(name, value) if name in _SEVERAL else [value]
+        return np.array([_integer(name, each, int(limits.min), int(limits.max)) for each in values], dtype)
     if datatype == "FP32":
         values = _several(name, value) if name in _SEVERAL else [value]
         return np.array([_float32(name, each) for each in values], np.float32)
@@ -173,7 +203,7 @@ def encode(name: str, datatype: str, value: Any) -> Array:
 
 def from_text(name: str, accepted: Mapping[str, str], text: str) -> Any:
     """A parameter's value from its text, as on a command line. `accepted`: input name -> datatype."""
-    settable = {*accepted} - {"face_images", *_PICTURES}
+    settable = {*accepted} - {*_FILES}
     if name not in settable:
         raise InvalidRequestError(f"{name}: expected one of {', '.join(sorted(settable))}")
     datatype = accepted[name]
@@ -181,7 +211,7 @@ def from_text(name: str, accepted: Mapping[str, str], text: str) -> Any:
         if datatype == "BOOL":
             return {"true": True, "false": False}[text.lower()]
         if name in _SEVERAL:
-            return [float(each) for each in text.split(",")]
+            return [(int if datatype.startswith("INT") else float)(each) for each in text.split(",")]
         return int(text) if datatype.startswith("INT") else float(text) if datatype.startswith("FP") else text
     except (KeyError, ValueError):
         kind = "true or false" if datatype == "BOOL" else "an integer" if datatype.startswith("INT") else "a number"
@@ -238,13 +268,18 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _several(name: str, value: Any) -> list[Any]:
+    """The numbers of a list. Of a parameter of any number also a number alone, and lists in the list."""
     count = _SEVERAL[name]
+    if not count and np.isscalar(value) and not isinstance(value, (str, bytes)):
+        value = [value]
     try:
         values = [] if isinstance(value, (str, bytes)) else list(value)
+        if not count:
+            values = [each for item in values for each in ([item] if np.isscalar(item) else list(item))]
     except TypeError:
         values = []
-    if len(values) != count:
-        raise TypeError(f"{name}: expected {count} numbers, got {value!r}")
+    if len(values) != count if count else not values:
+        raise TypeError(f"{name}: expected {count or 'some'} numbers, got {value!r}")
     return values
 
 

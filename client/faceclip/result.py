@@ -82,7 +82,7 @@ class FaceCLIPOutput:
         paths = numbered(Path(path), len(self.files))
         check_outputs(paths)
         for target, content in zip(paths, self.files, strict=True):
-            _write(target, content)
+            write_file(target, content)
         return paths
 
 
@@ -121,12 +121,13 @@ def check_outputs(paths: Sequence[Path]) -> None:
             raise InvalidRequestError(f"{path}: expected a file that may be written to; choose another name")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: on a full disk, or after Ctrl-C, an older file is as it was."""
+def write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Whole or not at all: on a full disk, or after Ctrl-C, an older file is as it was. `mode`: before the user's mask."""
     path = path.resolve()  # a link stays a link
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        partial.write_bytes(content)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
         partial.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

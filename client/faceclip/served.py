@@ -18,6 +18,7 @@ DEFAULT_MODEL = "faceclip"
 STREAM_SUFFIX = "_stream"
 CANCEL_SUFFIX = "_cancel"
 VERIFY_SUFFIX = "_verify"
+FACES_SUFFIX = "_faces"
 _RANGES = ("min", "max", "multiple", "choices", "max_characters", "max_items", "entries")
 CONTROL_TIMEOUT_S = 10.0
 """Limit of each question about the server, which computes nothing, in seconds."""

@@ -18,6 +18,7 @@ from faceclip_serving.contract.components import SIDES, both_sides, bounds
 from faceclip_serving.contract.names import (
     CANCEL,
     COMPONENTS,
+    FACES,
     FINISH,
     OCCASIONAL,
     PREPARE,
@@ -48,6 +49,7 @@ SERVER_BYTES = 60_000_000
 """Resident memory of tritonserver itself. This and the following measured on the CPU, 2.51 of the wheel."""
 MODEL_BYTES: Mapping[str, int] = {
     PREPARE: 95_000_000, SAMPLER: 375_000_000, FINISH: 50_000_000, UNARY: 45_000_000, STREAM: 45_000_000, CANCEL: 40_000_000,
+    FACES: 45_000_000,
 }  # fmt: skip
 """Of the Python models, without weights. The sampler's has torch, diffusers and ONNX Runtime."""
 PICTURE_COPIES = 10

@@ -18,9 +18,19 @@ import numpy as np
 
 import faceclip_serving
 from faceclip_serving.contract.components import components
-from faceclip_serving.contract.digest import DIGEST_FILE, package_digest
+from faceclip_serving.contract.digest import DIGEST_FILE, WEIGHTS_FILE, package_digest
 from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.names import COMPONENTS, DEFAULT_DEPLOYMENT, ENSEMBLE, PREPARE, STREAM, VAE_DECODER, model_name
+from faceclip_serving.contract.names import (
+    COMPONENTS,
+    DEFAULT_DEPLOYMENT,
+    ENSEMBLE,
+    FACE_ENCODER,
+    FACES,
+    PREPARE,
+    STREAM,
+    VAE_DECODER,
+    model_name,
+)
 from faceclip_serving.contract.placements import (
     CACHE_SUFFIX,
     ORT_CPU,
@@ -33,6 +43,7 @@ from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
+from ..checkpoint.digests import sha256
 from ..checkpoint.tokenizers import tokenizer_sources, write_tokenizers
 from ..commandline import add_checkpoint, add_components, add_placement, add_runtime, add_variant
 from ..engine.build import build_missing
@@ -100,6 +111,8 @@ def _fill(
             (version / DIGEST_FILE).write_text(package_digest(PACKAGE) + "\n")
         if name == ENSEMBLE:  # has no file of its own, and object storage has no empty folders
             shutil.copy(MODEL_REPOSITORY / ENSEMBLE / "1" / "ensemble.txt", version)
+        if name in (PREPARE, FACES):
+            (version / WEIGHTS_FILE).write_text(_face_encoder(variant, components, placement) + "\n")
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
     for name in COMPONENTS:
@@ -137,6 +150,19 @@ def _preview_factors(variant: Variant, exported: Path, placement: Placement) -> 
         raise RepositoryError(f"{VAE_DECODER}: expected {path}, to which previews are fitted; make it with `{cure}`")
     decoder = OnnxComponent(path, components(variant)[VAE_DECODER], ORT_CPU.providers, {})
     return fit(lambda latents: decoder.run({"latents": latents})["image"], variant.latent_channels, variant.latent_scale)
+
+
+def _face_encoder(variant: Variant, exported: Path, placement: Placement) -> str:
+    """Digest of the ONNX files of the face encoder, whatever runtime the placement gives it: a sealed identity is of its features."""
+    precision = placement.components[FACE_ENCODER].precision
+    folder = exported / precision / FACE_ENCODER
+    if not (folder / ORT_CPU.artifact).exists():
+        cure = f"python -m export onnx --variant {variant.name} --component {FACE_ENCODER} --precision {precision}"
+        raise RepositoryError(
+            f"{FACE_ENCODER}: expected {folder / ORT_CPU.artifact}, by which identities know their weights; make it with `{cure}`"
+        )
+    digests = [sha256(path) for path in sorted(folder.glob(f"{ORT_CPU.artifact}*"))]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _link_artifact(variant: Variant, components: Path, name: str, placement: Placement, folder: Path) -> None:

@@ -56,7 +56,7 @@ class Option(NamedTuple):
     flags: tuple[str, ...]
     doc: str
     values: int = 1
-    """How many it has."""
+    """How many it has; 0: any number."""
 
 
 # fmt: off
@@ -129,7 +129,8 @@ def client() -> str:
 
 def _values(parameter: Parameter) -> str:
     """The last argument of an `Option`, where it is needed."""
-    return "" if parameter.axes == (1,) else f", {parameter.axes[0]}"
+    (count,) = parameter.axes
+    return "" if count == 1 else f", {count if isinstance(count, int) else 0}"
 
 
 def document() -> str:

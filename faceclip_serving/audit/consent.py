@@ -123,7 +123,7 @@ class Consent:
         A picture of one colour shows nobody, and needs no consent: the first request of a server that starts sends such a one.
         """
         names = self.rule.references.of_photo(pixels)
-        if self.record is not None and not set(names) & set(self.record["references"]):
+        if self.record is not None and not covers(self.record, [names]):
             count = len(self.record["references"])
             raise Refused(
                 f"consent.not_covered: {which}: the consent '{self.record['id']}' is for {count} other"
@@ -138,6 +138,23 @@ class Consent:
             )
         return names[0] if names else None
 
+    def check_identity(self, photographs: Sequence[Sequence[str]]) -> None:
+        """The same of a sealed identity, by the names of the photographs that it was made of. Raises `Refused`."""
+        told = {"references": [names[0] for names in photographs]}
+        if self.record is not None and not covers(self.record, photographs):
+            made = "photographs that it does not name" if photographs else "photographs that had no names here"
+            raise Refused(
+                f"consent.not_covered: identity: the consent '{self.record['id']}' does not cover it: it was made of {made}; make it"
+                " again with a record that names them",
+                told,
+            )
+        if self.record is None and self.rule.mode == "require":
+            raise Refused(
+                "consent.missing: identity: it was made without a record of consent, and this server makes no picture of somebody without"
+                f" one{_CURE}, then make the identity again with it as `consent`",
+                told,
+            )
+
     def told(self) -> dict[str, Any]:
         """For details and the audit log: never who it is."""
         if self.record is None:
@@ -148,6 +165,11 @@ class Consent:
             "expires": self.record["expires"],
             "signed": bool(self.rule.keys),
         }
+
+
+def covers(record: Mapping[str, Any], photographs: Sequence[Sequence[str]]) -> bool:
+    """Whether a record names each of some photographs, whose names are given, by one of its names; and there is one."""
+    return bool(photographs) and all(set(names) & set(record["references"]) for names in photographs)
 
 
 def signed(record: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from ..marking.authority import KeysError, hex_keys, make_hex_key, read_secret, 
 REFERENCE_KEY, REVOKED = "reference.key", "revoked.jsonl"
 CONSENT_KEY, CONSENT_PUBLIC = "consent.key", "consent.pem"
 AUDIT_KEY, AUDIT_PUBLIC = "audit.key", "audit.pem"
+IDENTITY_KEY = "identity.key"
 """Files of the folder of own keys."""
 _END = b"-----END PUBLIC KEY-----"
 _LOCK = ".lock"
@@ -131,6 +132,21 @@ def make_missing(settings: Settings) -> None:
         make_pair(folder, CONSENT_KEY, CONSENT_PUBLIC)
     if audit and not settings["audit_key"]:
         make_pair(folder, AUDIT_KEY, AUDIT_PUBLIC)
+    if settings["identities"] == "on" and not settings["identity_key"]:
+        make_secret(folder, IDENTITY_KEY)
+
+
+def make_secret(folder: Path, name: str) -> None:
+    """A key of one line, unless it is there. Raises `KeysError`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            make_hex_key(folder / name)
+    except OSError as error:
+        raise KeysError(
+            f"marks_folder: {error.filename or folder}: {error.strerror}; choose one that may be written to"
+        ) from None
 
 
 # ------------------------------------------------------------------------------------------------------------------- references

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..contract.errors import Refused
@@ -24,7 +25,7 @@ from .listed import ListedFaces, names_of
 from .policy import ALLOW, FACE, PHOTOGRAPHS, PICTURES, PROMPT, REFUSE, REVIEW, STAGES, Policy
 
 _SENTENCES = {
-    "minor": "the prompt joins a minor with nudity, sexuality or violence; no such picture is made here",
+    "minor": "the prompt joins a minor with nudity, sexuality or suggestive clothes; no such picture is made here",
     "nudity": "the prompt joins a person's face with nudity or sexuality; no such picture is made here",
     "sexual": "the prompt asks for a sexual picture; no such picture is made here",
     "violence": "the prompt joins a person with cruelty; no such picture is made here",
@@ -132,6 +133,24 @@ class Checks:
                 sentence = f"{name(i)} shows somebody of whom this server makes no pictures; use another person's photographs"
                 decisions.append(_decision("faces", name(i), REFUSE if near else ALLOW, "face_listed", score, sentence))
         return settled(decisions)
+
+    def descriptors(self, crops: Sequence[Array], trusted: bool = True) -> tuple[list[list[float]], str]:
+        """What an identity of these faces is compared to listed ones by, later: descriptors, and whose; none where no faces are listed."""
+        if self._faces is None:
+            return [], ""
+        found = [each for crop in crops for each in self._faces.descriptors(crop, trusted)]
+        return [each.tolist() for each in found], self._faces.recogniser
+
+    def identity(self, descriptors: Sequence[Sequence[float]], recogniser: str) -> list[Decision]:
+        """Decisions on a sealed identity: its faces may have been listed since it was made. Raises `RefusedBy`."""
+        if self._faces is None:
+            return []
+        if not descriptors or recogniser != self._faces.recogniser:
+            sentence = "the identity was made where faces were not compared to listed ones as they are here; make it again"
+            return settled([_decision("faces", "identity", REFUSE, _UNCHECKED, 0.0, sentence)])
+        near, score = self._faces.near([np.asarray(each, np.float32) for each in descriptors])
+        sentence = "the identity is of somebody of whom this server makes no pictures; use another person's photographs"
+        return settled([_decision("faces", "identity", REFUSE if near else ALLOW, "face_listed", score, sentence)])
 
     def pictures(self, pictures: Sequence[Pixels]) -> list[Decision]:
         """Decisions on what was made. Raises `RefusedBy`: then nothing of the request is delivered."""

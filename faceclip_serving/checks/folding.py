@@ -24,8 +24,10 @@ _LATIN_TO_CYRILLIC = str.maketrans("aceopxykmth", "асеорхукмтн")
 _CYRILLIC = re.compile("[\u0400-\u04ff]")
 _SIGNS = str.maketrans("0134578@$!|€+", "oieastbasiiet")
 """Digits and signs that stand for letters."""
-_ARABIC = str.maketrans({"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي", "ـ": None, "ँ": "ं"})
+_ARABIC = str.maketrans({"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي", "ـ": None, "ँ": "ं", "\u093c": None})
 _ARABIC_ARTICLE = re.compile(r"^[وف]?(?:[بكل]?ال|لل|[بكل])?")
+_ARABIC_PRONOUN = re.compile(r"(?<=...)(?:ها|هما|هم|هن)$")
+"""Of a third person: her, their. `his` is written like the feminine ending."""
 _MARKS = re.compile("[\u0300-\u0302\u0304-\u036f\u0610-\u061a\u064b-\u065f\u0670]|(?<![nN])\u0303")
 """Accents of Latin, Greek and Cyrillic, but for the Spanish ñ, which is a letter of its own; vowel signs of Arabic."""
 _SIGNS_OF_VOWELS = "\u0900-\u0903\u093a-\u094f\u0951-\u0957\u0962\u0963"
@@ -98,7 +100,8 @@ def spellings(word: str) -> Word:
     if _CYRILLIC.search(word):
         found.add(word.translate(_LATIN_TO_CYRILLIC))  # of a mixed word; a wholly Latin one is not spelled in Cyrillic
     if "\u0600" <= word[0] <= "\u06ff":
-        found.add(_ARABIC_ARTICLE.sub("", word) or word)
+        bare = _ARABIC_ARTICLE.sub("", word) or word
+        found |= {bare, _ARABIC_PRONOUN.sub("", word), _ARABIC_PRONOUN.sub("", bare)}
     if _RUN.search(word):
         found |= {_RUN.sub(times, each) for each in tuple(found) for times in (r"\1", r"\1\1")}
     return frozenset(found)

@@ -7,7 +7,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +86,8 @@ class Terms:
 
     def _within(self, text: str) -> Iterator[Span]:
         """Terms of scripts without spaces: at each place the longest of each name."""
+        if not is_unspaced(text):
+            return
         for name, pattern in self._unspaced.items():
             yield from (Span(name, *found.span(1)) for found in pattern.finditer(text))
 
@@ -184,7 +186,9 @@ def _named(concepts: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str
 
 
 def _terms(text: str) -> list[str]:
-    return [" ".join(term.split()) for term in text.split(",") if term.strip()]
+    """Terms with commas between; where words of one stand for each other, a term for each."""
+    alternatives = ([word.split("/") for word in term.split()] for term in text.split(","))
+    return [" ".join(words).replace("_", " ") for each in alternatives if each for words in product(*each)]
 
 
 def _key(text: str) -> tuple[str, ...]:

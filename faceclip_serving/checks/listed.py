@@ -5,6 +5,8 @@ Of faces nothing is stored: the operator's photographs are read when a model's p
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,8 @@ class ListedFaces:
     def __init__(self, folder: Path, recogniser: Path, distance: float) -> None:
         """Raises `PolicyError` where a photograph has no usable face."""
         self._describe = Recogniser(recogniser)
+        self.recogniser = hashlib.sha256(recogniser.read_bytes()).hexdigest()
+        """By whose descriptors faces are compared: the digest of its file."""
         self._detect = YuNet()
         self._distance = distance
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
@@ -92,8 +96,15 @@ class ListedFaces:
         `trusted`: the crop was aligned by this server. Else its faces are found here, at any size and turn; where none is, the crop
         counts in all four quarter turns.
         """
-        views = [crop] if trusted else self._views(crop)
-        nearest = min(float(np.linalg.norm(self._known - self._describe(each), axis=1).min()) for each in views)
+        return self.near(self.descriptors(crop, trusted))
+
+    def descriptors(self, crop: Array, trusted: bool = True) -> list[NDArray[np.float32]]:
+        """By which a face is compared, [128] each: one, or one for each of its views where it is not `trusted`."""
+        return [self._describe(each) for each in ([crop] if trusted else self._views(crop))]
+
+    def near(self, descriptors: Sequence[NDArray[np.float32]]) -> tuple[bool, float]:
+        """The answer for a face whose descriptors are known."""
+        nearest = min(float(np.linalg.norm(self._known - each, axis=1).min()) for each in descriptors)
         return nearest < self._distance, nearest
 
     def _views(self, crop: Array) -> list[Array]:

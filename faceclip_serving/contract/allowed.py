@@ -335,7 +335,25 @@ class Box:
         return "left, top, right, bottom from 0 to 1"
 
     def as_json(self) -> dict[str, Any]:
-        return {"min": 0.0, "max": 1.0}
+        return {"count": 4, "items": {"min": 0.0, "max": 1.0}}
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """One to `most` of `Box`, whose numbers come one after the other. As the request keeps them: a list for each box."""
+
+    most: int
+
+    def read(self, name: str, value: Any) -> list[list[float]]:
+        if not value or len(value) % 4 or len(value) > 4 * self.most:
+            raise InvalidRequest(f"{name}: expected four numbers for each of 1 to {self.most} boxes, got {len(value)} numbers")
+        return [Box().read(f"{name}[{i}]", value[4 * i : 4 * i + 4]) for i in range(len(value) // 4)]
+
+    def describe(self) -> str:
+        return f"1 to {self.most} times {Box().describe()}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"max_items": 4 * self.most, "items": Box().as_json()}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

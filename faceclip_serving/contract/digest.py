@@ -7,6 +7,13 @@ from pathlib import Path
 
 DIGEST_FILE = "code.sha256"
 """Beside the copied package in a model's version folder: the digest it had when the repository was assembled."""
+WEIGHTS_FILE = "face_encoder.sha256"
+"""Beside the models that seal and open identities: the digest of the face encoder whose features they hold."""
+
+
+def weights_of(folder: Path) -> str:
+    """What `WEIGHTS_FILE` of a model's version folder says."""
+    return (folder / WEIGHTS_FILE).read_text().strip()
 
 
 def package_digest(package: Path) -> str:

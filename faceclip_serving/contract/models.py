@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from .components import ALIGNED_FACES, FACE_INDEX, components, ids, latents
 from .names import (
@@ -10,6 +11,7 @@ from .names import (
     DENOISER,
     ENSEMBLE,
     FACE_ENCODER,
+    FACES,
     FINISH,
     PREPARE,
     SAMPLER,
@@ -20,7 +22,7 @@ from .names import (
     VAE_ENCODER,
     VERIFY,
 )
-from .parameters import PARAMETERS, PREVIEW
+from .parameters import OF_FACES, PARAMETERS, PREVIEW
 from .tensors import DType, Signature, Tensor
 from .variants.variant import Variant
 
@@ -36,6 +38,11 @@ VERIFIED = Tensor(
     (1,),
     "JSON: credentials, label and mark of the picture; without one: `marks` and `checks` that are on, and rules",
 )
+
+PURPOSE = Tensor("purpose", DType.BYTES, (1,), "why photographs are prepared, of `Purpose`; left out: to draw", optional=True)
+
+SUBJECT = Tensor("subject", DType.BYTES, (1,), "JSON: what an identity holds besides the features of its face", optional=True)
+SEALED = Tensor("identity", DType.BYTES, (1,), "a sealed identity, in `image_encoding`", optional=True)
 
 ENDED = Tensor("ended", DType.BOOL, (1,), "whether there was such a request")
 
@@ -65,6 +72,15 @@ PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", 
 PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
 
 
+class Purpose(Enum):
+    """Why photographs are prepared, where nothing is drawn."""
+
+    LIST = "list"
+    """To say which faces they show."""
+    IDENTITY = "identity"
+    """To seal the features of the chosen ones."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of the ensemble: a model, and for each of its tensors the ensemble tensor it is bound to."""
@@ -74,23 +90,48 @@ class Step:
     outputs: dict[str, str]
 
 
+RECALLED = "recalled_"
+"""How features are called that come from an identity, and not from the face encoder."""
+
+
+def recalled(variant: Variant) -> tuple[Tensor, ...]:
+    """The features of a face, as an identity brings them."""
+    return tuple(
+        replace(tensor, name=RECALLED + tensor.name, doc=f"{tensor.doc}; of an identity", optional=True)
+        for tensor in variant.face_features
+    )
+
+
 def models(variant: Variant) -> dict[str, Signature]:
     """Every model that a repository may have, in the order of the flow. Which components are models of their own, a placement says."""
     nets = components(variant)
     public = tuple(parameter.tensor for parameter in PARAMETERS)
     to_draw = (*(replace(tensor, optional=True) for tensor in nets[VAE_ENCODER].inputs), LATENT_MASK)
+    features = tuple(replace(tensor, optional=True) for tensor in variant.face_features)
     prepare = Signature(
         PREPARE,
-        public,
-        (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, ORIGINAL, SEAM, JOB),
+        (*public, PURPOSE),
+        (
+            *(replace(tensor, optional=True) for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant))),
+            *to_draw,
+            ORIGINAL,
+            SEAM,
+            *recalled(variant),
+            SUBJECT,
+            JOB,
+        ),
         "checks the request, finds and aligns faces, reads the picture to change, tokenises",
     )
     sampler = Signature(
         SAMPLER,
-        tuple(replace(tensor, optional=True) for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, JOB, CONTROL)),
+        tuple(
+            replace(tensor, optional=True)
+            for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, *recalled(variant), JOB, CONTROL)
+        ),
         (
             *(replace(tensor, optional=True) for tensor in nets[VAE_DECODER].outputs),
             replace(latents(variant, "one"), optional=True, doc="of the first picture, after a step that is followed"),
+            *features,
             REPORT,
         ),
         "encodes, runs the denoiser over the schedule, decodes; with `control`, see faceclip_serving/sampling/service.py",
@@ -118,7 +159,13 @@ def models(variant: Variant) -> dict[str, Signature]:
     flow = (prepare, *encoders, sampler, nets[DENOISER], nets[VAE_DECODER], finish)
     cancel = Signature(CANCEL, (REQUEST_ID,), (ENDED,), "ends the requests of an id, for whoever cannot close the call itself")
     verify = Signature(VERIFY, (PICTURE,), (VERIFIED,), "which marks a picture bears; keeps nothing, fetches nothing")
-    return {model.name: model for model in (unary, stream, cancel, verify, ensemble, *flow)}
+    faces = Signature(
+        FACES,
+        tuple(parameter.tensor for parameter in OF_FACES),
+        (replace(outputs[2], doc="JSON: timings_s, faces, warnings"), SEALED),
+        "which faces photographs show, and, where wanted, a portable identity; draws nothing",
+    )
+    return {model.name: model for model in (unary, stream, cancel, verify, faces, ensemble, *flow)}
 
 
 def ensemble_steps(variant: Variant) -> tuple[Step, ...]:

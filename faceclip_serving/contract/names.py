@@ -5,8 +5,8 @@ from __future__ import annotations
 FACE_ENCODER, TEXT_ENCODER, VAE_ENCODER = "face_encoder", "text_encoder", "vae_encoder"
 DENOISER, VAE_DECODER = "denoiser", "vae_decoder"
 PREPARE, SAMPLER, FINISH = "prepare", "sampler", "finish"
-UNARY, STREAM, CANCEL, VERIFY = "faceclip", "faceclip_stream", "faceclip_cancel", "faceclip_verify"
-PUBLIC = (UNARY, STREAM, CANCEL, VERIFY)
+UNARY, STREAM, CANCEL, VERIFY, FACES = "faceclip", "faceclip_stream", "faceclip_cancel", "faceclip_verify", "faceclip_faces"
+PUBLIC = (UNARY, STREAM, CANCEL, VERIFY, FACES)
 """Models that anybody may call; see `callers`."""
 ENSEMBLE = "ensemble"
 """The flow of a request from photographs to pictures, as Triton's ensemble; `UNARY` runs it."""

@@ -63,6 +63,15 @@ class Follow:
 
 
 @dataclass(frozen=True)
+class Describe:
+    """With aligned faces: their features, where the encoders have come to them; then its work is done."""
+
+    place: str
+    priority: str = "interactive"
+    remember: bool = True
+
+
+@dataclass(frozen=True)
 class Leave:
     """The caller of a request is gone -> `{"ended": bool}`, whether it had not ended before. Its place is kept until `End`."""
 
@@ -99,7 +108,7 @@ class Status:
     """-> what is in flight and whether the loop is well; see `Service.status`."""
 
 
-Operation = Admit | Renew | Prepare | Lost | Start | Follow | Leave | End | Cancel | Drain | Status
+Operation = Admit | Renew | Prepare | Lost | Start | Follow | Describe | Leave | End | Cancel | Drain | Status
 FOR_OPERATORS = (Drain, Status)
 """What an operator may ask besides our own models; see `callers`."""
 OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}

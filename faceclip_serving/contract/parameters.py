@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
-from .allowed import Allowed, Between, Box, File, Flag, OneOf, Photographs, Text
+from .allowed import Allowed, Between, Box, Boxes, File, Flag, Moment, OneOf, Photographs, Several, Text
 from .consent import ConsentRecord
 from .marks import LABELS
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
@@ -28,6 +28,7 @@ MAX_TENANT = 64
 MASKS = ("none", "face", "head")
 """What the parts of a picture are called that the server finds by itself."""
 MAX_PADDING = 4096
+MAX_FACE_INDEX = 99
 DEFAULT_ID_GUIDANCE_SCALE = 3.0
 """Weight of the face when only the text's is given."""
 
@@ -43,12 +44,14 @@ class Default(Enum):
 class Need(Enum):
     """What must hold in a request for a parameter to have an effect, in the words of a warning."""
 
-    FACE = "a photograph: there are no face_images"
+    FACE = "a photograph: there are no face_images, and no identity"
+    PHOTOGRAPH = "a photograph: there are no face_images"
+    FOUND = "a photograph whose faces are looked for: there are no face_images, or face_aligned is set"
     FACES = "several photographs: face_images has fewer than two"
     GUIDANCE = "guidance, which is off: guidance_scale (or text_guidance_scale) is at most 1, or its interval is empty"
     SCALES = "a scale that guides, and there is none: set guidance_scale above 1"
     NO_TEXT_SCALE = "text_guidance_scale to be left out, which takes its place"
-    SOMEBODY = "a photograph: there are no face_images, and no image"
+    SOMEBODY = "a photograph: there are no face_images, no identity, and no image"
     IMAGE = "a picture to change: there is no image"
     MASK = "a mask: mask is none, and there is no mask_image"
     NAMED_MASK = "mask to be face or head"
@@ -93,9 +96,9 @@ class Parameter:
 
 
 def _parameter(
-    dtype: DType, default: Any, allowed: Any, doc: str, *short: str, needs: Need | None = None, count: int = 1
+    dtype: DType, default: Any, allowed: Any, doc: str, *short: str, needs: Need | None = None, count: int | str = 1
 ) -> Any:
-    """A field of `GenerationRequest`. `count`: of its values."""
+    """A field of `GenerationRequest`. `count`: of its values, or the name of that axis."""
     return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, (count,), needs)})
 
 
@@ -175,7 +178,7 @@ class GenerationRequest:
         "above 0: a step whose input changed less than this takes the last prediction; faster, and another picture"
     )  # fmt: skip
     face_aligned: bool = _parameter(
-        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned", needs=Need.FACE
+        DType.BOOL, False, Flag(), "the photographs are aligned square face crops already", "aligned", needs=Need.PHOTOGRAPH
     )
     face_weighting: str = _parameter(
         DType.BYTES,
@@ -184,6 +187,16 @@ class GenerationRequest:
         "of several references; quality: clear, frontal ones count more",
         needs=Need.FACES,
     )
+    face_index: list[int] | None = _parameter(  # noqa: RUF009 - makes a field
+        DType.INT32, Default.NONE, lambda v: Several(Between(0, MAX_FACE_INDEX), v.limits.faces),
+        "which face of each photograph, a number for each: 0 is the largest; left out: the largest", needs=Need.FOUND,
+        count="references",
+    )  # fmt: skip
+    face_boxes: list[list[float]] | None = _parameter(  # noqa: RUF009 - makes a field
+        DType.FP32, Default.NONE, lambda v: Boxes(v.limits.faces),
+        "where in each photograph the face is, four numbers for each, one after the other; instead of face_index", needs=Need.FOUND,
+        count="box_ends",
+    )  # fmt: skip
     strength: float | None = _parameter(
         DType.FP32, Default.NONE, Between(0.0, 1.0),
         "how much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, of FLUX 0.6",
@@ -268,11 +281,29 @@ IMAGE = Parameter(
 MASK_IMAGE = Parameter(
     "mask_image", DType.BYTES, Default.NONE, File(), "where image is drawn anew: white there, black elsewhere, of the same size"
 )
-FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE)
-"""Parameters that are pictures: they are no part of what travels as a `GenerationRequest`."""
+IDENTITY = Parameter(
+    "identity",
+    DType.BYTES,
+    Default.NONE,
+    File(),
+    "a sealed identity in the place of face_images, the bytes of its file or base64 of them; faceclip_faces makes it",
+)
+FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE, IDENTITY)
+"""Parameters that are files: they are no part of what travels as a `GenerationRequest`."""
 SCALARS = tuple(replace(each.metadata["declared"], name=each.name) for each in fields(GenerationRequest))
 PARAMETERS: tuple[Parameter, ...] = (*FILES, *SCALARS)
 """Inputs of the public models."""
+
+OF_PHOTOGRAPHS: tuple[Parameter, ...] = tuple(
+    each
+    for each in PARAMETERS
+    if (each.name.startswith("face_") and each.name != "face_box")
+    or each.name in ("consent", "remember", "image_encoding", "priority", "tenant")
+)
+MAKE_IDENTITY = Parameter("make_identity", DType.BOOL, False, Flag(), "seal the chosen faces as a portable identity")
+EXPIRES = Parameter("expires", DType.BYTES, Default.NONE, Moment(), "when that identity ends; left out: never")
+OF_FACES = (*OF_PHOTOGRAPHS, MAKE_IDENTITY, EXPIRES)
+"""Inputs of the model that looks at photographs."""
 
 PREVIEW = Parameter("preview", DType.BOOL, False, Flag(), "send a rough picture with every step; streaming only")
 """Of the streaming model alone."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from .allowed import nearest
 from .errors import InvalidRequest
-from .parameters import FACE_IMAGES, PARAMETERS, PREVIEW, SCALARS, Default, GenerationRequest, Need, Parameter
+from .parameters import FACE_IMAGES, IDENTITY, PARAMETERS, PREVIEW, SCALARS, Default, GenerationRequest, Need, Parameter
 from .tensors import Array, DType, TensorError, bytes_tensor
 from .variants.variant import Variant
 
@@ -20,7 +20,7 @@ INTERVALS = (("guidance_start", "guidance_end"), ("id_start", "id_end"))
 
 def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRequest:
     """Checks the public inputs but the photographs, and fills in the variant's defaults. Raises `InvalidRequest`."""
-    request = GenerationRequest(**{parameter.name: _read(parameter, variant, arrays) for parameter in SCALARS})
+    request = GenerationRequest(**{parameter.name: read_parameter(parameter, variant, arrays) for parameter in SCALARS})
     for first, last in INTERVALS:
         start, end = getattr(request, first), getattr(request, last)
         if start > end:
@@ -30,7 +30,7 @@ def parse_request(variant: Variant, arrays: Mapping[str, Array]) -> GenerationRe
 
 def parse_one(name: str, variant: Variant, arrays: Mapping[str, Array]) -> Any:
     """One parameter of a request, before all others are looked at. Raises `InvalidRequest`."""
-    return _read(next(parameter for parameter in SCALARS if parameter.name == name), variant, arrays)
+    return read_parameter(next(parameter for parameter in SCALARS if parameter.name == name), variant, arrays)
 
 
 def request_tensors(**values: Any) -> dict[str, Array]:
@@ -47,7 +47,7 @@ def request_tensors(**values: Any) -> dict[str, Array]:
         if declared.dtype is DType.BYTES:
             tensors[name] = bytes_tensor([item.encode() if isinstance(item, str) else item for item in items])
         else:
-            tensors[name] = np.array(items, declared.dtype.numpy)
+            tensors[name] = np.array(items, declared.dtype.numpy).ravel()
     return tensors
 
 
@@ -65,7 +65,8 @@ def picture_of(parameter: Parameter, arrays: Mapping[str, Array]) -> bytes | Non
     if parameter.name not in arrays:
         return None
     (content,) = _checked(parameter, arrays)
-    return picture_file(parameter.name, content.encode() if isinstance(content, str) else bytes(content))
+    what = "a sealed identity" if parameter is IDENTITY else "a photograph"
+    return picture_file(parameter.name, content.encode() if isinstance(content, str) else bytes(content), what)
 
 
 def warn_of_idle(variant: Variant, arrays: Mapping[str, Array], request: GenerationRequest, met: Collection[Need]) -> list[str]:
@@ -109,7 +110,8 @@ def to_wire(files: Sequence[bytes], image_encoding: str) -> Array:
     return bytes_tensor([base64.b64encode(file) for file in files] if image_encoding == "base64" else files)
 
 
-def _read(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -> Any:
+def read_parameter(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -> Any:
+    """Its value in a request, or its default. Raises `InvalidRequest`."""
     if parameter.name in arrays:
         return parameter.allowed_of(variant).read(parameter.name, _value(parameter, arrays))
     value = parameter.default_of(variant)
@@ -118,7 +120,7 @@ def _read(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -
 
 def _value(parameter: Parameter, arrays: Mapping[str, Array]) -> Any:
     values = _checked(parameter, arrays)
-    if len(values) > 1:
+    if parameter.axes != (1,):
         return values.tolist()
     value = values[0]
     if parameter.dtype is not DType.BYTES:
@@ -148,16 +150,14 @@ _HEAD = 256
 """So many bytes tell text from a picture's file: all formats have bytes early on that base64 does not have."""
 
 
-def picture_file(name: str, content: bytes) -> bytes:
+def picture_file(name: str, content: bytes, what: str = "a photograph") -> bytes:
     """A picture's file from what came: the file itself, or base64: plain, in lines, URL-safe, without padding, a data URL.
 
-    `name`: of the parameter, for messages. Raises `InvalidRequest`.
+    `name`: of the parameter, `what`: the file is of, for messages. Raises `InvalidRequest`.
     """
     head = content[:_HEAD].lstrip()
     if head.lower().startswith((b"http://", b"https://")):
-        raise InvalidRequest(
-            f"{name}: expected a photograph, got a URL, which the server does not fetch; send the file, as base64"
-        )
+        raise InvalidRequest(f"{name}: expected {what}, got a URL, which the server does not fetch; send the file, as base64")
     text = content
     if head.lower().startswith(b"data:"):
         declared, comma, text = content.partition(b",")
@@ -172,6 +172,6 @@ def picture_file(name: str, content: bytes) -> bytes:
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError as error:
         raise InvalidRequest(
-            f"{name}: expected a photograph's file, or base64 of it, got {len(content)} bytes of text that are neither ({error});"
+            f"{name}: expected {what}'s file, or base64 of it, got {len(content)} bytes of text that are neither ({error});"
             " encode the whole file"
         ) from None

@@ -106,6 +106,9 @@ SETTINGS: tuple[Setting, ...] = (
     _text("revoked", "", FileName(), "file of the consents that were revoked (default: own)"),
     _text("reference_key", "", FileName(), "file of the keys that name photographs and prompts, one a line: the first names, all are known"
           " (default: own)"),
+    _text("identities", "on", OneOf(("on", "off")), "whether portable identities are made and taken"),
+    _text("identity_key", "", FileName(), "file of the keys that seal portable identities, one a line: the first seals, all open (default:"
+          " own)"),
     _text("audit_folder", "", FileName(), "where the audit log is kept (default: nowhere, there is none)"),
     _text("audit_key", "", FileName(), "PEM file of the Ed25519 key that signs the audit log (default: own)"),
     _setting("audit_days", 365, 0, 36_500, "days of the audit log that are kept, today's aside; 0: all", sampler=False, unit="days"),

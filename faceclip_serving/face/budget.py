@@ -45,8 +45,8 @@ class WithinBudget:
             raise DeadlineExceeded("the request's timeout ran out while its photographs were searched; allow more time")
         if self._used() - self._began > self._budget_s:
             raise InvalidRequest(
-                f"face_images: the search for faces took more than {self._budget_s:g} s; send fewer or smaller photographs, cropped to"
-                " the person, or aligned crops with face_aligned"
+                f"face_images: the search for faces, in image too, took more than {self._budget_s:g} s; send fewer or smaller ones,"
+                " cropped to the person, or aligned crops with face_aligned"
             )
         return self._detect(image)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, apply, fit_similarity, invert
+from .choice import largest_in, places_of, similar
 from .detectors import Face
 from .photos import decode_mask
 
@@ -51,7 +52,7 @@ def read_mask(data: bytes, name: str, height: int, width: int) -> Grey:
 
 
 def choose(faces: Sequence[Face], box: Sequence[float] | None, height: int, width: int) -> tuple[Face, list[str]]:
-    """The face that a mask is for: the largest of `faces`, or of those in `box`, fractions of the picture; and warnings.
+    """The face that a mask is for: the largest of `faces`, the largest first, or of those in `box`, fractions of the picture; and warnings.
 
     Raises `InvalidRequest` where there is none.
     """
@@ -60,23 +61,14 @@ def choose(faces: Sequence[Face], box: Sequence[float] | None, height: int, widt
             f"mask: no face was found in the {width} x {height} pixels of image; send the mask as mask_image, white where to draw"
         )
     if box is not None:
-        inside = [face for face in faces if _share_within(face, box, height, width) >= 0.5]
-        if not inside:
-            found = "; ".join(_fractions(face, height, width) for face in faces)
+        inside = largest_in(box, faces, height, width)
+        if inside is None:
+            found = places_of(faces, height, width)
             raise InvalidRequest(f"face_box: expected a box about a face of image, got one without; faces are at {found}")
-        return max(inside, key=lambda face: face.box.width), []
-    largest = max(faces, key=lambda face: face.box.width)
-    similar = sum(face.box.width >= 0.8 * largest.box.width for face in faces)
-    if similar == 1:
-        return largest, []
-    return largest, [f"mask: {similar} faces of similar size were found in image and the largest was used; choose by face_box"]
-
-
-def fractions_of(face: Face, height: int, width: int) -> list[float]:
-    """Left, top, right and bottom of a face, as fractions of the picture."""
-    x, y, across, down = face.box
-    ends = (x / width, y / height, (x + across) / width, (y + down) / height)
-    return [round(min(max(each, 0.0), 1.0), 4) for each in ends]
+        return faces[inside], []
+    if (count := similar(faces)) == 1:
+        return faces[0], []
+    return faces[0], [f"mask: {count} faces of similar size were found in image and the largest was used; choose by face_box"]
 
 
 def mask_of(face: Face, kind: str, height: int, width: int) -> Grey:
@@ -104,15 +96,3 @@ def blended(original: NDArray[np.uint8], drawn: NDArray[np.uint8], share: NDArra
     """`drawn` over `original`, [height, width, 3] each. Where the share is 0, the original's to the bit."""
     of = share.astype(np.int32)[:, :, None]
     return np.asarray((original * (255 - of) + drawn * of + 127) // 255, np.uint8)
-
-
-def _share_within(face: Face, box: Sequence[float], height: int, width: int) -> float:
-    """How much of a face's box lies in another one."""
-    x, y, across, down = face.box
-    left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
-    common = max(min(x + across, right) - max(x, left), 0.0) * max(min(y + down, bottom) - max(y, top), 0.0)
-    return common / max(across * down, 1e-9)
-
-
-def _fractions(face: Face, height: int, width: int) -> str:
-    return ", ".join(f"{each:.2f}" for each in fractions_of(face, height, width))

@@ -68,6 +68,8 @@ class Photo:
 
 _SMALLER = "make the photograph smaller, or crop it to the person"
 _SAVE_AGAIN = "send the whole file, saved as JPEG or PNG (HEIC, AVIF and raw files are not read)"
+_OF_TELEPHONES = {"HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "AVIF": (b"avif", b"avis")}
+"""Formats that are not read -> the brands that such files begin with. Their decoders are large, and made for friendly files."""
 
 
 def decode_photo(data: bytes, index: int = 0) -> Photo:
@@ -104,6 +106,11 @@ def _read(data: bytes, name: str, flatten: _Flatten) -> Photo:
             if data.startswith(_TIFF):
                 kinds = "whose kind of pixels is not read (such as colour of 32 bits per channel)"
                 raise InvalidRequest(f"{name}: expected a photograph, got a TIFF {kinds}; {_SAVE_AGAIN}") from None
+            if (kind := _telephone_format(data)) is not None:
+                raise InvalidRequest(
+                    f"{name}: expected a photograph ({', '.join(FORMATS)}), got {kind}, which is not read here; save it as JPEG, or send"
+                    " it by the Python client, which converts it: `pip install faceclip-client[heif]`"
+                ) from None
             found = f"got {len(data)} bytes that do not begin as one"
             raise InvalidRequest(f"{name}: expected a photograph ({', '.join(FORMATS)}), {found}; {_SAVE_AGAIN}") from None
         except Image.DecompressionBombError:
@@ -141,6 +148,10 @@ def _decode(data: bytes, name: str, flatten: _Flatten) -> Photo:
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return Photo(np.array(image, np.uint8), factor * rest, width, height)
+
+
+def _telephone_format(data: bytes) -> str | None:
+    return next((kind for kind, brands in _OF_TELEPHONES.items() if data[4:8] == b"ftyp" and data[8:12] in brands), None)
 
 
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)

@@ -1,12 +1,13 @@
 """From an uploaded photograph to the aligned face that the network takes, with a report and warnings.
 
-The photograph is read, its face is found (or its crop is taken as it is), cut out, and judged. Nothing is kept between calls.
+The photograph is read, its faces are found (or its crop is taken as it is), one is chosen, cut out, and judged. Nothing is kept between
+calls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,11 @@ from PIL import Image
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, Similarity, align_face, apply, as_planes
+from .choice import LARGEST, Choice, choose_face, fractions_of, look_within
 from .detectors import Detector, Face
 from .judgement import (
     GOOD_EYE_DISTANCE,
+    MIN_EYE_DISTANCE,
     check_aligned,
     check_face,
     check_sharpness,
@@ -34,8 +37,6 @@ from .search import find_faces, look_closer
 Look = Callable[[int, Pixels], object]
 """Gets a photograph's place in the request, and its pixels."""
 
-SIMILAR_WIDTH = 0.8
-"""Another face at least this wide, relative to the largest, makes the choice doubtful."""
 MAX_ASPECT = 1.05
 THUMBNAIL_SIDE = 256
 
@@ -52,6 +53,17 @@ class PreparedFace:
 
 
 @dataclass(frozen=True)
+class PreparedFaces:
+    """All faces of a photograph."""
+
+    crops: list[NDArray[np.float32]]
+    """As of `PreparedFace`, the largest first."""
+    thumbnail: Pixels
+    report: dict[str, Any]
+    """JSON-able; `found`: box, landmarks and measures of each face."""
+
+
+@dataclass(frozen=True)
 class _Seen:
     """A crop, and the face it was cut from, None where no face was seen in a crop that came aligned."""
 
@@ -60,12 +72,20 @@ class _Seen:
     to_photo: Similarity
     """Takes the face's points to the pixels of the photograph as sent."""
     warnings: list[str]
+    told: Mapping[str, Any]
+    """Of the report: which faces there are."""
 
 
 def prepare_face(
-    data: bytes, index: int, aligned: bool, detect: Detector, look: Look = lambda index, pixels: None
+    data: bytes,
+    index: int,
+    aligned: bool,
+    detect: Detector,
+    look: Look = lambda index, pixels: None,
+    choice: Choice = LARGEST,
 ) -> PreparedFace:
-    """The face of the encoded photograph `face_images[index]`. `aligned`: it is an aligned crop already, used as it is.
+    """The face of the encoded photograph `face_images[index]`. `aligned`: it is an aligned crop already, used as it is; else `choice`
+    says which of its faces.
 
     `look` sees the decoded photograph before anything is sought in it. Raises what `look` raises, and `InvalidRequest` if the
     photograph cannot be read or shows no usable face.
@@ -73,7 +93,7 @@ def prepare_face(
     name = f"face_images[{index}]"
     photo = decode_photo(data, index)
     look(index, photo.pixels)
-    seen = _taken(name, photo, detect) if aligned else _found(name, photo, detect)
+    seen = _taken(name, photo, detect) if aligned else _found(name, photo, detect, choice)
     sharpness = measure_sharpness(seen.crop)
     warnings = [*seen.warnings, *check_sharpness(name, sharpness)]
     report = {
@@ -82,6 +102,7 @@ def prepare_face(
         "detector": detect.name,
         "sharpness": round(sharpness, 4),
         **_describe(seen.face, seen.to_photo),
+        **seen.told,
     }
     return PreparedFace(seen.crop, thumbnail(photo.pixels), report, warnings)
 
@@ -92,18 +113,48 @@ def thumbnail(pixels: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def _found(name: str, photo: Photo, detect: Detector) -> _Seen:
-    """The largest face of a photograph, cut out."""
+def list_faces(data: bytes, index: int, detect: Detector, look: Look = lambda index, pixels: None) -> PreparedFaces:
+    """Every face of the encoded photograph `face_images[index]`, possibly none. Raises as `prepare_face`."""
+    photo = decode_photo(data, index)
+    look(index, photo.pixels)
     faces = find_faces(photo.pixels, detect)
+    crops = [align_face(photo.pixels, face.landmarks) for face in faces]
+    found = [
+        {
+            **told,
+            "sharpness": round(measure_sharpness(crop), 4),
+            "usable": math.dist(*face.landmarks[:2]) >= MIN_EYE_DISTANCE,
+        }
+        for told, face, crop in zip(_listed(photo, faces), faces, crops, strict=True)
+    ]
+    report = {"photo": {"width": photo.width, "height": photo.height}, "detector": detect.name, "found": found}
+    return PreparedFaces(crops, thumbnail(photo.pixels), report)
+
+
+def _found(name: str, photo: Photo, detect: Detector, choice: Choice) -> _Seen:
+    """The face of a photograph that is meant, cut out."""
+    faces = find_faces(photo.pixels, detect)
+    if not faces and choice.box is not None:
+        faces = look_within(choice.box, photo.pixels, detect)
     if not faces:
         raise InvalidRequest(
             f"{name}: no face was found in {photo.width} x {photo.height} pixels; use a sharp, frontal photograph where "
             f"the face is at least {2 * GOOD_EYE_DISTANCE * photo.factor:.0f} pixels wide, or pass an aligned crop with face_aligned"
         )
-    face, warnings = choose_face(name, faces)
-    warnings += check_face(name, face, photo.pixels, photo.factor)
-    to_photo = np.array([[photo.factor, 0, 0], [0, photo.factor, 0]])
-    return _Seen(align_face(photo.pixels, face.landmarks), face, to_photo, warnings)
+    chosen = choose_face(name, faces, choice, photo.pixels, detect)
+    warnings = [*chosen.warnings, *check_face(name, chosen.face, photo.pixels, photo.factor)]
+    told = {"chosen": chosen.index, "found": _listed(photo, chosen.faces)}
+    return _Seen(align_face(photo.pixels, chosen.face.landmarks), chosen.face, _to_photo(photo), warnings, told)
+
+
+def _to_photo(photo: Photo) -> Similarity:
+    return np.array([[photo.factor, 0, 0], [0, photo.factor, 0]])
+
+
+def _listed(photo: Photo, faces: Sequence[Face]) -> list[dict[str, Any]]:
+    """Faces as they are told, the largest first. `fractions`: their box as `face_boxes` takes it."""
+    height, width = photo.pixels.shape[:2]
+    return [{**_describe(face, _to_photo(photo)), "fractions": fractions_of(face, height, width)} for face in faces]
 
 
 def _taken(name: str, photo: Photo, detect: Detector) -> _Seen:
@@ -113,17 +164,7 @@ def _taken(name: str, photo: Photo, detect: Detector) -> _Seen:
     best = max(range(4), key=lambda turns: seen[turns].score if seen[turns] else 0.0)  # type: ignore[union-attr]
     warnings = check_aligned(name, seen[0]) if best == 0 else check_turned(name, 90 * best)
     to_photo = np.array([[photo.width / FACE_SIZE, 0, 0], [0, photo.height / FACE_SIZE, 0]])
-    return _Seen(crop, seen[0] if best == 0 else None, to_photo, warnings)
-
-
-def choose_face(name: str, faces: list[Face]) -> tuple[Face, list[str]]:
-    """The largest of at least one face, and a warning if that was not a clear choice."""
-    largest = max(faces, key=lambda face: face.box.width)
-    similar = [face for face in faces if face.box.width >= SIMILAR_WIDTH * largest.box.width]
-    if len(similar) == 1:
-        return largest, []
-    found = f"{len(similar)} faces of similar size were found and the largest was used"
-    return largest, [f"{name}: {found}; crop the photograph to the person"]
+    return _Seen(crop, seen[0] if best == 0 else None, to_photo, warnings, {"chosen": None, "found": []})
 
 
 def aligned_crop(name: str, image: Pixels) -> NDArray[np.float32]:

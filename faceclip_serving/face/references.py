@@ -28,6 +28,19 @@ def _quality(report: Mapping[str, Any]) -> float:
     return max(0.05, values[0] * values[1])
 
 
+def averaged(features: Mapping[str, Array], identity: str, weights: Sequence[float]) -> dict[str, Array]:
+    """The features of one person from those of several references, [references, ...] each -> [1, ...].
+
+    `identity`: name of the unit vectors, which stay of unit length. One reference is returned unchanged.
+    """
+    if len(weights) == 1:
+        return dict(features)
+    mean = {name: np.tensordot(np.asarray(weights, np.float32), array, 1)[None] for name, array in features.items()}
+    length = np.linalg.norm(mean[identity], axis=-1, keepdims=True)
+    mean[identity] = mean[identity] / np.maximum(length, np.float32(1e-9))
+    return mean
+
+
 def odd_ones_out(identity: Array) -> list[str]:
     """Warnings about references unlike the others. `identity`: [faces, branches, classes], unit length per branch."""
     count = len(identity)

@@ -117,7 +117,7 @@ class Report:
         """In one sentence."""
         if self.doubtful:
             return "something was found that is broken or does not fit: see what each technique says"
-        return "the picture says that it is generated" if self.found else f"nothing was found; {NOTHING}"
+        return "the picture says that it is generated" if self.found else f"nothing in it says that it is generated; {NOTHING}"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

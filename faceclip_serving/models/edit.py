@@ -15,9 +15,10 @@ from ..contract.request import picture_of
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from ..face.alignment import as_planes
+from ..face.choice import fractions_of
 from ..face.detectors import Detector
 from ..face.frames import Frame, around, nearest_size, whole
-from ..face.masks import WHITE, Grey, blended, choose, fractions_of, mask_of, read_mask, seam_of
+from ..face.masks import WHITE, Grey, blended, choose, mask_of, read_mask, seam_of
 from ..face.photos import MAX_SIDE, Pixels, decode_picture
 from ..face.search import find_faces
 

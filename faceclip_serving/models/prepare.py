@@ -6,31 +6,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
+from ..audit.identities import Identities
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Encoding, Job, Rows
-from ..contract.parameters import IMAGE, GenerationRequest, Need
-from ..contract.request import parse_request, reference_photos, warn_of_idle
+from ..contract.models import RECALLED
+from ..contract.parameters import IDENTITY, IMAGE, GenerationRequest, Need
+from ..contract.request import parse_request, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Tokens, Variant
 from ..face.alignment import align_face
 from ..face.detectors import Detector
 from ..face.photos import Pixels
-from ..face.prepare import PreparedFace, prepare_face, thumbnail
-from ..face.references import face_weights
+from ..face.prepare import PreparedFace, thumbnail
 from ..face.search import find_faces
-from ..marking.verify import MAX_BLOCKS, has_many_blocks, input_credentials
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
 from .notation import Words, read_words
+from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identity
 from .prompts import Encoded, encode_words, prompt_warnings
 
 NO_FACE = -1
@@ -59,13 +60,17 @@ def prepare(
     received: float | None = None,
     checks: Checks | None = None,
     rule: Rule = NOT_ASKED,
+    identities: Identities | None = None,
 ) -> dict[str, Array]:
     """The outputs of `prepare` for one request; `received`: when it came, monotonic seconds. `checks`: None for measurements in one
-    process, where nothing is refused; `rule`: of consent. Raises `InvalidRequest`, and `Refused` where a rule says no."""
+    process, where nothing is refused; `rule`: of consent; `identities`: None where none are taken.
+
+    Raises `InvalidRequest`, and `Refused` where a rule says no.
+    """
     job = Job(parse_request(variant, arrays), {}, [], place, deadline, digest, id)
     job.clock["received"] = time.monotonic() if received is None else received
     try:
-        return _prepare(variant, tokenizers, detect, arrays, checks, rule, job)
+        return _prepare(variant, tokenizers, detect, arrays, checks, rule, identities, job)
     except Refused as error:
         error.audit = job.for_audit(error.audit)
         raise
@@ -78,25 +83,18 @@ def _prepare(
     arrays: Mapping[str, Array],
     checks: Checks | None,
     rule: Rule,
+    identities: Identities | None,
     job: Job,
 ) -> dict[str, Array]:
-    photos, files = reference_photos(variant, arrays), files_of(arrays)
+    photos, files = photograph_files(variant, arrays), files_of(arrays)
     words = words_of(variant, job.request)
-    for which, file in {**{f"face_images[{i}]": photo for i, photo in enumerate(photos)}, **files}.items():
-        if has_many_blocks(file):
-            raise InvalidRequest(
-                f"{which}: expected a photograph whose file has at most {MAX_BLOCKS} chunks or segments, got more; save it again"
-            )
-    shown = len(photos) + (IMAGE.name in files)
+    check_files({**photos, **files})
+    shown = len(photos) + (IMAGE.name in files) + (IDENTITY.name in arrays)
     consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
     if checks is not None:
         job.checks += judged(job.id, partial(checks.prompt, words["prompt"].text, words["negative_prompt"].text, shown))
-    names: list[str] = job.audit.setdefault("references", [])
-
-    def look(which: str, pixels: Pixels) -> None:
-        if (name := consent.check(which, pixels)) is not None:
-            names.append(name)
+    look = covered(job, consent)
 
     def look_at_image(pixels: Pixels) -> None:
         """A picture to change is a photograph of whoever is in it."""
@@ -106,27 +104,20 @@ def _prepare(
             crops = [align_face(pixels, face.landmarks) for face in found]
             job.checks += judged(job.id, partial(checks.image, thumbnail(pixels), crops))
 
-    faces = [
-        prepare_face(photo, i, job.request.face_aligned, detect, lambda index, pixels: look(f"face_images[{index}]", pixels))
-        for i, photo in enumerate(photos)
-    ]
-    if checks is not None and faces:
-        thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
-        job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops, not job.request.face_aligned))
-    job.faces = [{**face.report, **_came_with(photo)} for photo, face in zip(photos, faces, strict=True)]
-    job.face_weights = face_weights(job.faces, job.request.face_weighting)
-    job.warnings = [warning for face in faces for warning in face.warnings]
+    identity = recalled_identity(job, arrays, identities, checks, rule)
+    faces = [] if identity is not None else chosen_faces(job, photos, detect, checks, look)
+    people = len(job.face_weights)
     job.warnings += [warning for each in words.values() for warning in each.warnings]
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
     if edit is not None:
-        job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **_came_with(files[IMAGE.name])}
+        job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit))
+    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, identity is not None))
     if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, len(faces), job.begin or 0)
+    plan = plan_rows(job.request, people, job.begin or 0)
     job.rows = _by_role(plan)
     encoded = {
         tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
@@ -145,31 +136,25 @@ def _prepare(
             for tokens in variant.tokens
         },
         **(edit.tensors if edit is not None else {}),
+        **({} if identity is None else {RECALLED + name: array for name, array in identity.features.items()}),
         "job": job.encode(),
     }
 
 
-def _came_with(photo: bytes) -> dict[str, Any]:
-    """What a photograph's own credentials say, where it has some: the picture made from it names them."""
-    found = input_credentials(photo)
-    return (
-        {}
-        if found is None
-        else {"credentials": {"manifest": found.manifest, "state": found.state, "generated": found.generated}}
-    )
-
-
-def needs_met(request: GenerationRequest, faces: int, edit: Edit | None = None) -> set[Need]:
-    """What the request brings of all that its parameters need to have an effect."""
+def needs_met(request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False) -> set[Need]:
+    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
     begin = 0 if edit is None else edit.begin
+    somebody = photographs > 0 or recalled
     met = {
-        Need.FACE: faces > 0,
-        Need.FACES: faces > 1,
-        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, faces > 0, begin),
-        Need.SCALES: any(chain_at(throughout, faces > 0, step).scales for step in range(begin, request.num_inference_steps)),
+        Need.FACE: somebody,
+        Need.PHOTOGRAPH: photographs > 0,
+        Need.FOUND: photographs > 0 and not request.face_aligned,
+        Need.FACES: photographs > 1,
+        Need.GUIDANCE: UNCONDITIONAL in branches_needed(request, somebody, begin),
+        Need.SCALES: any(chain_at(throughout, somebody, step).scales for step in range(begin, request.num_inference_steps)),
         Need.NO_TEXT_SCALE: request.text_guidance_scale is None,
-        Need.SOMEBODY: faces > 0 or edit is not None,
+        Need.SOMEBODY: somebody or edit is not None,
         Need.IMAGE: edit is not None,
         Need.MASK: edit is not None and edit.masked,
         Need.NAMED_MASK: request.mask != "none",

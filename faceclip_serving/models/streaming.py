@@ -36,7 +36,7 @@ def stream(
     steps = {step.model: step for step in ensemble_steps(variant)}
     previews = bool(arrays["preview"][0]) if "preview" in arrays else False
     known = dict(arrays)
-    known |= call(PREPARE, _inputs(steps[PREPARE], known))
+    known |= _outputs(steps[PREPARE], call(PREPARE, _inputs(steps[PREPARE], known)))
     request = json.loads(known["job"][0])["request"]
     call(SAMPLER, {**_inputs(steps[SAMPLER], known), CONTROL.name: operations.encode(Start(previews))})
     while True:
@@ -45,13 +45,17 @@ def stream(
         if "step" not in progress:
             break
         yield {"progress": answer["report"], **_preview(factors, marker, preview_cells, answer.get("latents"), request)}
-    known |= {steps[SAMPLER].outputs.get(name, name): array for name, array in answer.items()}
+    known |= _outputs(steps[SAMPLER], answer)
     known |= call(FINISH, _inputs(steps[FINISH], known))
     return {name: known[name] for name in steps[FINISH].outputs}
 
 
 def _inputs(step: Step, known: Mapping[str, Array]) -> dict[str, Array]:
     return {name: known[bound_to] for name, bound_to in step.inputs.items() if bound_to in known}
+
+
+def _outputs(step: Step, made: Mapping[str, Array]) -> dict[str, Array]:
+    return {step.outputs.get(name, name): array for name, array in made.items()}
 
 
 def _preview(factors: Array, marker: Marker, cells: int, latents: Array | None, request: Mapping[str, Any]) -> dict[str, Array]:

@@ -182,9 +182,16 @@ class Lives:
 
     def decoded(self, request: Request, result: Any) -> None:
         """`result` is the last thing that its listener hears. From here on the request is its holder's to end."""
+        self._answered(State.DECODING, request, result)
+
+    def described(self, request: Request, result: Any) -> None:
+        """The same, of a request that wants nothing but what the encoders find."""
+        self._answered(State.ENCODING, request, result)
+
+    def _answered(self, state: State, request: Request, result: Any) -> None:
         with self._changed:
-            self._free(self._stages[State.DECODING])
-            if request.state is State.DECODING:
+            self._free(self._stages[state])
+            if request.state is state:
                 request.work = None
                 self._move(request, State.FINISHING)
                 self._say(request, result, last=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..contract.components import components, most_encoded
 from ..contract.job import Job
-from ..contract.models import LATENT_MASK
+from ..contract.models import LATENT_MASK, RECALLED, recalled
 from ..contract.names import FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
@@ -39,10 +39,21 @@ class Drawn:
     usage: Usage
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a request gets that draws nothing."""
+
+    features: Mapping[str, Array]
+    """Of its faces, as the face encoder finds them."""
+
+
 def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) -> dict[str, Array]:
-    """Aligned faces and token ids, as `prepare` gives them -> conditioning of the denoiser and the faces' features."""
+    """Aligned faces or recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features."""
     signatures = components(variant)
-    faces = networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs})
+    if all(tensor.name in prepared for tensor in recalled(variant)):
+        faces = {tensor.name: prepared[RECALLED + tensor.name] for tensor in variant.face_features}
+    else:
+        faces = dict(networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs}))
     known = {**prepared, **faces}
     texts = {tensor.name: known[tensor.name] for tensor in signatures[TEXT_ENCODER].inputs}
     return {**faces, **encode_texts(variant, networks[TEXT_ENCODER], texts)}
@@ -93,14 +104,17 @@ def schedule_all(lives: Lives) -> None:
 def encode_all(lives: Lives) -> None:
     """Encodes request after request, until the end."""
 
-    def encode_one(request: Request, begin: Callable[[], Work]) -> None:
+    def encode_one(request: Request, begin: Callable[[], Work | Described]) -> None:
         try:
             work = begin()
         except Exception as error:
             log.error("a request failed in the encoders", exc_info=error)
             lives.give_up(request.place, error)
         else:
-            lives.encoded(request, work, work.steps_done)
+            if isinstance(work, Described):
+                lives.described(request, work)
+            else:
+                lives.encoded(request, work, work.steps_done)
 
     _one_by_one(lives, State.ENCODING, encode_one)
 

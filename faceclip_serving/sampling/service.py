@@ -15,14 +15,16 @@ from typing import Any, Protocol
 
 from ..contract import operations
 from ..contract.callers import Caller, check_own
+from ..contract.components import ALIGNED_FACES
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
 from ..contract.models import CONTROL, JOB
-from ..contract.names import SAMPLER
+from ..contract.names import FACE_ENCODER, SAMPLER
 from ..contract.operations import (
     FOR_OPERATORS,
     Admit,
     Cancel,
+    Describe,
     Drain,
     End,
     Follow,
@@ -40,13 +42,13 @@ from ..contract.variants.variant import Variant
 from ..face.references import odd_ones_out
 from .life import Lives
 from .loop import StepLoop, Stepped, Work
-from .networks import Drawn, Networks, encode, source_of
+from .networks import Described, Drawn, Networks, encode, source_of
 from .pictures import start_pictures
 from .requests import Ended
 from .schedule import is_known, start_schedule
 from .threads import Threads
 
-Event = Stepped | Drawn | Ended
+Event = Stepped | Drawn | Described | Ended
 
 
 class Reply(Protocol):
@@ -173,6 +175,9 @@ class Service:
             if isinstance(asked, Follow):
                 self._follow(asked, reply)
                 return
+            if isinstance(asked, Describe):
+                self._describe(asked, arrays, reply)
+                return
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             reply.refuse(error)
         else:
@@ -206,6 +211,18 @@ class Service:
             raise self._lives.why(asked.place) or InvalidRequest("control: no such run; it has ended, and its end was told")
         if (error := follower.ask(reply)) is not None:
             self._lives.give_up(asked.place, error)
+
+    def _describe(self, asked: Describe, arrays: Mapping[str, Array], reply: Reply) -> None:
+        run = (self._networks if asked.remember else self._forgetful)[FACE_ENCODER]
+        faces = {ALIGNED_FACES.name: arrays[ALIGNED_FACES.name]}
+
+        def answer(event: Event) -> None:
+            if isinstance(event, Described):
+                reply.send({**event.features, "report": json_tensor({})})
+            elif isinstance(event, Ended):
+                reply.refuse(event.error)
+
+        self._lives.enter(asked.place, lambda: Described(run(faces)), answer, asked.priority)
 
     def _admit(self, asked: Admit, arrays: Mapping[str, Array]) -> dict[str, Any]:
         return {"place": self._lives.admit(asked.id, asked.tenant, asked.deadline).place}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from export.onnx.record import METADATA
 from export.onnx.wanted import Export
 from export.paths import onnx_folder
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from tests.export.engine.kept import kept
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,3 +32,10 @@ def tiny_as_fp16(tiny_repository_graphs, tmp_path) -> Path:
         _, _, identity = to_onnx._made_from(to_onnx._settled(Export(TINY_SDXL, folder.name, "fp16")))
         (folder / METADATA).write_text(json.dumps({**metadata, "identity": identity}))  # so that they are kept
     return tmp_path / "onnx"
+
+
+@pytest.fixture
+def tiny_with_plans(tiny_as_fp16) -> Iterator[Path]:
+    """The same, in a folder where plans lie that were compiled before."""
+    with kept("tiny-as-fp16", tiny_as_fp16) as folder:
+        yield folder

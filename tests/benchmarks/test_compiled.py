@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 import pytest
@@ -11,15 +10,13 @@ from benchmarks.memory import compiled
 from export.engine.build import target_of
 from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
-from export.onnx.export import export_component
-from export.onnx.wanted import Export
 from faceclip_serving.contract.components import TEXT_TOKENS
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
-from tests.export.micro import MICRO
+from tests.export.micro import MICRO, exported
 
 
 def asked(*given: str) -> list[compiled.Case]:
@@ -80,21 +77,15 @@ def test_a_network_is_shortened_where_its_blocks_are_alike():
         compiled.shortened(SDXL, 1)
 
 
-@pytest.fixture(scope="module")
-def denoisers(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("compiled")
-    for precision in ("fp16", "fp32"):
-        export_component(Export(MICRO, DENOISER, precision), folder / precision)
-    return {precision: folder / precision / ONNX_FILE for precision in ("fp16", "fp32")}
-
-
-def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name(denoisers):
+def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name():
     """In one plan with RTX 30, 40 and 50."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX exists on Linux, x86-64, alone")
     target = target_of(TRT_RTX, [75, 86, 89, 120])
     limits = engine_bounds(MICRO, DENOISER, 2)
     taken, refused = (
-        compiled.built(compiled.Case(DENOISER, precision, limits), MICRO, denoisers[precision], target)
+        compiled.built(
+            compiled.Case(DENOISER, precision, limits), MICRO, exported(MICRO, DENOISER, precision) / ONNX_FILE, target
+        )
         for precision in ("fp16", "fp32")
     )
     assert taken["plan_bytes"] > taken["weight_bytes"] > 0 and taken["activation_bytes"] > 0

@@ -113,6 +113,7 @@ def test_a_peer_is_compared_where_the_server_computes():
         "face_encoder": "ort-cpu",
         "text_encoder": "ort-cpu",
         "denoiser": "ort-cuda",
+        "vae_encoder": "ort-cpu",
         "vae_decoder": "ort-cuda",
     }
     assert plain.vae_tile == 0

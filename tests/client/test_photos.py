@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
 from faceclip import InvalidRequestError
 from faceclip.photos import collect_photos, encode_photo
@@ -170,3 +172,47 @@ def test_ambiguous_photographs_are_refused(photo: bytes) -> None:
         collect_photos(None, [])
     with pytest.raises(TypeError, match=r"face_images\[1\]"):
         collect_photos(None, [photo, 7])  # type: ignore[list-item]
+
+
+def test_avif_is_converted_upright_since_the_server_does_not_read_it(pixels: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((60, 80)).save(file, "AVIF", quality=90, exif=exif)
+    path = tmp_path / "me.avif"
+    path.write_bytes(file.getvalue())
+    for form in (path, file.getvalue(), file):
+        sent = Image.open(io.BytesIO(encode_photo("face_image", form)))
+        assert sent.format == "PNG" and sent.size == (80, 60)
+    whole = Image.open(path)
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", path)), np.asarray(ImageOps.exif_transpose(whole)))
+    with pytest.raises(InvalidRequestError, match=r"face_image: .* got AVIF, .* unless it is damaged"):
+        encode_photo("face_image", file.getvalue()[:-300])
+
+
+def test_heic_needs_its_reader_and_the_message_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    heic = b"\0\0\0\x18ftypheic" + bytes(200)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InvalidRequestError, match=r"face_image: .* got HEIC, .*`pip install faceclip-client\[heif\]`"):
+        encode_photo("face_image", heic)
+
+
+def test_heic_is_converted_by_its_reader_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray) -> None:
+    """The reader is a package that is not installed here; in its place Pillow learns a format of the same first bytes."""
+
+    class Reader(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self._size, self._mode, self.tile = (30, 40), "RGB", []
+
+        def load(self) -> object:
+            self.im = Image.fromarray(pixels).im
+            return None
+
+    module = types.ModuleType("pillow_heif")
+    module.register_heif_opener = lambda: Image.register_open("HEIF", Reader, lambda head: head[4:12] == b"ftypheic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    np.testing.assert_array_equal(_pixels(encode_photo("face_image", b"\0\0\0\x18ftypheic" + bytes(200))), pixels)

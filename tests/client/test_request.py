@@ -51,6 +51,8 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "scheduler_options": {"timestep_spacing": "trailing"},
         "consent": CONSENT,
         "face_box": [0.25, 0.0, 0.75, 0.5],
+        "face_index": [0, 2],
+        "face_boxes": [[0.25, 0.0, 0.75, 0.5], [0.0, 0.0, 1.0, 1.0]],
     }
     values = {
         "negative_prompt": "blurry",
@@ -65,7 +67,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_aligned": True,
         "output_format": "webp",
     }
-    pictures = {"image": photo, "mask_image": photo + b" "}
+    pictures = {"image": photo, "mask_image": photo + b" ", "identity": b"sealed"}
     told = interface(TINY_SDXL)["parameters"]
     for name in set(DECLARED) - {*values, *others, *pictures, "prompt", "face_images"}:  # added since: by what is told of it
         others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
@@ -78,6 +80,7 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
     assert {name: getattr(wanted, name) for name in others} == others
     assert reference_photos(TINY_SDXL, inputs) == [photo, photo]
+    assert inputs["identity"].tolist() == [b"sealed"]
     assert [picture_of(each, inputs) for each in (IMAGE, MASK_IMAGE)] == [photo, photo + b" "]
 
 
@@ -88,6 +91,18 @@ def test_a_box_is_four_numbers(value: Any) -> None:
         return
     with pytest.raises(TypeError, match=r"face_box: expected (4 numbers|a number), got"):
         _prepare(face_box=value)
+
+
+def test_a_choice_of_faces_may_come_as_one_number_or_box_or_as_several() -> None:
+    for given, sent in ((1, [1]), (np.int64(2), [2]), ([0, 3], [0, 3]), (np.array([4]), [4])):
+        assert _prepare(face_index=given).inputs["face_index"].tolist() == sent
+    box, boxes = (0.0, 0.25, 0.5, 1.0), [[0.0, 0.25, 0.5, 1.0], (0.5, 0.0, 1.0, 1.0)]
+    for given in (box, [box], np.array([box])):
+        assert _prepare(face_boxes=given).inputs["face_boxes"].tolist() == list(box)
+    assert _prepare(face_boxes=boxes).inputs["face_boxes"].tolist() == [*box, 0.5, 0.0, 1.0, 1.0]
+    for name, wrong in (("face_index", "1"), ("face_index", [0.5]), ("face_index", []), ("face_boxes", "0,0,1,1")):
+        with pytest.raises(TypeError, match=f"{name}: expected"):
+            _prepare(**{name: wrong})
 
 
 def test_a_picture_to_change_may_come_in_any_form(photo: bytes, tmp_path: Path) -> None:

@@ -130,6 +130,25 @@ def test_pictures_of_nobody_need_no_consent(pipe):
     assert pipe("a lighthouse", **QUICK).receipt
 
 
+def test_an_identity_carries_its_consent_and_ends_with_it(pipe, record, keys, audit):
+    with pytest.raises(RefusedError, match=r"^consent\.missing: face_images\[0\]"):
+        pipe.identity(PHOTO)
+    made = pipe.identity(PHOTO, consent=record(id="of-the-identity"))
+    told = recorded(audit)[-1]
+    assert (told["model"], told["outcome"], told["identity"]) == ("faceclip_faces", "ok", made.id)
+    assert told["consent"]["id"] == "of-the-identity" and told["references"] == record()["references"]
+    assert made.details["receipt"]["seq"] == told["seq"] and "for_audit" not in made.details
+    drawn = pipe("a lighthouse", identity=made, **QUICK)
+    assert drawn.details["consent"]["id"] == "of-the-identity"
+    told = recorded(audit)[-1]
+    assert (told["identity"], told["references"]) == (made.id, record()["references"])
+    assert len(pipe.faces(PHOTO)) == 1, "to say where a face is pictures nobody"
+    assert command("consent", "revoke", "--id", "of-the-identity", "--folder", str(keys)).returncode == 0
+    with pytest.raises(RefusedError, match=r"^consent\.revoked"):
+        pipe("a lighthouse", identity=made, **QUICK)
+    assert pipe("a lighthouse", identity=made, consent=record(), **QUICK).receipt, "another record covers the photograph"
+
+
 def test_the_server_tells_its_rules(requiring, pipe):
     told = told_by(requiring.connection)
     assert told["consent"] == {"mode": "require", "signatures": "checked", "scope": "portrait"} and told["audit"] == "on"

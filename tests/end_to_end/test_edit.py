@@ -1,6 +1,9 @@
 """Pictures that are changed, by a real server: diffusers' own pictures, pixels that stay, and what is refused."""
 
+import base64
 import io
+import json
+import urllib.request
 
 import numpy as np
 import pytest
@@ -130,6 +133,20 @@ def test_what_has_no_effect_is_told(pipe):
     assert {warning.partition(":")[0] for warning in told} >= {"strength", "padding_mask_crop", "face_box"}
     told = pipe("a castle", image=SMALL, mask_image=np.full((64, 64), 255, np.uint8), strength=0.9, **STEPS)
     assert told.warnings == [] and np.asarray(told.images[0]).shape == (64, 64, 3)
+
+
+def test_json_carries_pictures_as_base64_and_a_box_as_a_list(server):
+    asked = {
+        "prompt": "a castle", "image": base64.b64encode(PHOTO.read_bytes()).decode(), "mask": "head", "strength": 0.9,
+        "face_box": [0.2, 0.0, 0.7, 0.5], **STEPS,
+    }  # fmt: skip
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.ports.http}/v2/models/faceclip/generate", json.dumps(asked).encode()
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        told = json.load(response)
+    found = decoded(base64.b64decode(told["images"]))
+    assert found.shape == ASTRONAUT.shape and 0.01 < (found != ASTRONAUT).any(axis=2).mean() < 0.1
 
 
 def test_a_picture_on_its_side_comes_back_upright(pipe):

@@ -43,7 +43,7 @@ def idle(server):
 
 def by_its_timeout(server, running):
     with grpc.InferenceServerClient(server.url) as client, ThreadPoolExecutor(1) as caller:
-        call = caller.submit(client.infer, "faceclip", inputs(**SLOW), client_timeout=10)
+        call = caller.submit(client.infer, "faceclip", inputs(**SLOW), client_timeout=5)
         running()
         assert "Deadline Exceeded" in str(call.exception())
 

@@ -59,7 +59,7 @@ def test_photographs_in_any_usual_base64_are_used(ask, photograph):
     [
         ({"face_image": TEXT}, "face_image: this model has no such parameter; did you mean 'face_images'?"),
         ({"guidence_scale": 9}, "did you mean 'guidance_scale'?"),
-        ({"xyzzy": "a"}, "known are face_images, prompt"),
+        ({"xyzzy": "a"}, "known are face_images, image, mask_image, prompt"),
         ({"face_images": []}, "face_images: expected at least one photograph, got an empty list"),
         ({"preview": True}, "only streams have previews"),
         ({"timeout": "60"}, "timeout: expected microseconds"),

@@ -142,7 +142,7 @@ def test_what_a_stop_cuts_hears_that_the_server_stops(repository):
 
 def test_every_python_model_has_a_process_that_is_known_by_name(server):
     assert sorted(model_processes(server.pid).values()) == [
-        "faceclip", "faceclip_cancel", "faceclip_stream", "faceclip_verify", "finish", "prepare", "sampler",
+        "faceclip", "faceclip_cancel", "faceclip_faces", "faceclip_stream", "faceclip_verify", "finish", "prepare", "sampler",
     ]  # fmt: skip
 
 

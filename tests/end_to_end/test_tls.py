@@ -52,7 +52,7 @@ def test_a_server_behind_tls_is_started_watched_steered_and_drained(repository, 
         assert command("resume", *there).returncode == 0
         run.until(lambda: run.ask("ready")[0] == 200)
         for wrong in (["--grpc-port", str(run.ports.grpc)], there[:-2] if mutual else there[:4], there[:2] + there[4:]):
-            told = command("status", *wrong, "--timeout", "5")
+            told = command("status", *wrong, "--timeout", "1")
             assert told.returncode == 1 and len(told.stderr.splitlines()) == 1 and told.stderr.startswith("error: "), wrong
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == 0

@@ -1,17 +1,14 @@
 """Exported graphs that several test files read: FP32 from the tiny variant that the server tests use, FP16 of a smaller one."""
 
-import warnings
 from pathlib import Path
 
 import pytest
 
-from export.onnx.export import export_component
-from export.onnx.wanted import Export
 from export.paths import onnx_folder
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
-from .micro import MICRO
+from .micro import MICRO, exported
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,10 +20,8 @@ def tiny_fp32(repository) -> Path:
 
 
 @pytest.fixture(scope="session")
-def micro_fp16(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("micro") / "fp16"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for component in (FACE_ENCODER, DENOISER):
-            export_component(Export(MICRO, component, "fp16"), folder / component)
-    return folder
+def micro_fp16() -> Path:
+    """Folder of the face encoder and the denoiser of the micro variant."""
+    face, denoiser = (exported(MICRO, component, "fp16") for component in (FACE_ENCODER, DENOISER))
+    assert face.parent == denoiser.parent
+    return face.parent

@@ -139,6 +139,29 @@ def test_damaged_documents_are_one_line(tmp_path, capsys):
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 4
 
 
+TWICE = """
+import atexit, os, signal, sys
+from export.commandline import exit_code
+
+class Again:
+    def write(self, text): os.kill(os.getpid(), signal.SIGINT)
+    def flush(self): pass
+
+def work():
+    if sys.argv[1] == "while it is told": sys.stderr = Again()
+    else: atexit.register(Again().write, "")
+    os.kill(os.getpid(), signal.SIGINT)
+
+sys.exit(exit_code(work))
+"""
+
+
+@pytest.mark.parametrize("when", ["while it is told", "while Python takes leave"])
+def test_a_second_ctrl_c_ends_a_command_as_the_first_does(when):
+    done = subprocess.run([sys.executable, "-c", TWICE, when], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "") and done.stderr in ("", "stopped\n")
+
+
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
     def run(_args):
         raise KeyError("ours")

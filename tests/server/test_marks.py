@@ -17,7 +17,7 @@ def prepared(folder, **settings):
 def test_what_is_missing_is_made_once_and_told(tmp_path, capsys):
     folder = tmp_path / "a" / "b"
     made = prepared(folder)
-    assert made == {"watermark.key", "certificate.pem", "certificate.key", "root.pem", "root.key"}
+    assert made == {"watermark.key", "certificate.pem", "certificate.key", "root.pem", "root.key", "identity.key"}
     assert "made keys and a certificate of its own" in capsys.readouterr().err
     before = (folder / "root.pem").read_bytes()
     assert prepared(folder) == made and (folder / "root.pem").read_bytes() == before
@@ -29,7 +29,8 @@ def test_what_is_missing_is_made_once_and_told(tmp_path, capsys):
     [("none", set()), ("metadata", set()), ("watermark", {"watermark.key"}), ("watermark,metadata", {"watermark.key"})],
 )
 def test_only_what_is_wanted_is_made(tmp_path, marks, made):
-    assert prepared(tmp_path / "own", marks=marks) == made
+    assert prepared(tmp_path / "own", marks=marks, identities="off") == made
+    assert prepared(tmp_path / "also", marks=marks) == {*made, "identity.key"}
 
 
 def test_an_operators_keys_take_the_place_of_own_ones(tmp_path):
@@ -40,6 +41,7 @@ def test_an_operators_keys_take_the_place_of_own_ones(tmp_path):
             ("certificate", "certificate.pem"),
             ("certificate_key", "certificate.key"),
             ("watermark_key", "watermark.key"),
+            ("identity_key", "watermark.key"),
         )
     }
     assert prepared(tmp_path / "own", **theirs) == set()

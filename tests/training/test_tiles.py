@@ -51,7 +51,7 @@ def test_a_trained_decoder_in_tiles_is_within_40_db_and_shows_no_seam():
         with torch.no_grad():
             return (vae.decode(torch.from_numpy(latents)).sample / 2 + 0.5).clamp(0, 1).numpy()
 
-    portrait = render(sample_identity(900), sample_scene("tile", 0), 512).image
+    portrait = render(sample_identity(900), sample_scene("tile", 0), 384).image
     pixels = torch.from_numpy(portrait.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mode().numpy()

@@ -13,10 +13,13 @@ from functools import partial
 from typing import Any
 
 from faceclip_serving.audit.consent import Rule
+from faceclip_serving.audit.identities import Identities
 from faceclip_serving.checks.policy import PHOTOGRAPHS, PROMPT
+from faceclip_serving.contract.digest import weights_of
 from faceclip_serving.contract.errors import Cancelled
+from faceclip_serving.contract.models import Purpose
 from faceclip_serving.contract.operations import Lost, Prepare
-from faceclip_serving.contract.parameters import FILES
+from faceclip_serving.contract.parameters import FACE_IMAGES, IMAGE
 from faceclip_serving.contract.request import parse_one
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import SharingCores, WithinBudget
@@ -25,6 +28,7 @@ from faceclip_serving.models import adapter
 from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
 from faceclip_serving.models.lanes import Lanes, Task
+from faceclip_serving.models.photographs import prepare_identity, prepare_list, purpose_of
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
 
@@ -41,6 +45,8 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         self._setup = setup
         self._rule = Rule.from_settings(setup.settings)
+        weights, features = weights_of(setup.folder), setup.variant.face_features
+        self._identities = Identities.from_settings(setup.settings, setup.variant.name, weights, features)
         self._tokenizers = [load_tokenizer(setup.folder / tokens.tokenizer) for tokens in setup.variant.tokens]
         self._checks = checks_of(setup.settings, PROMPT, PHOTOGRAPHS)
         self._ask = asking(setup.call)
@@ -59,7 +65,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
-            heavy = any(each.name in arrays for each in FILES) or self._checks.asks_others
+            heavy = any(each.name in arrays for each in (FACE_IMAGES, IMAGE)) or self._checks.asks_others
             due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
@@ -94,10 +100,12 @@ class TritonPythonModel:
         setup = self._setup
         budget_s = setup.settings["photo_budget_s"]
         detect = WithinBudget(self._detector(), budget_s, context.deadline, task.lost.is_set)
-        return prepare(
-            setup.variant, self._tokenizers, detect, setup.digest, arrays,
-            context.place, context.deadline, context.id, context.received, self._checks, self._rule,
-        )  # fmt: skip
+        told = context.place, context.deadline, context.id, context.received, self._checks, self._rule
+        purpose = purpose_of(arrays)
+        if purpose is not None:
+            looking = prepare_list if purpose is Purpose.LIST else prepare_identity
+            return looking(setup.variant, detect, setup.digest, arrays, *told)
+        return prepare(setup.variant, self._tokenizers, detect, setup.digest, arrays, *told, self._identities)
 
     def _detector(self) -> Detector:
         """One for each thread: it keeps the size of its picture."""

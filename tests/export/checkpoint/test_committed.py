@@ -21,7 +21,7 @@ from export.checkpoint.tokenizers import TokenizerError, tokenizer_folders, writ
 from export.onnx.export import export_component
 from export.onnx.wanted import Export, traced_bounds
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer
@@ -86,6 +86,7 @@ def test_an_axis_of_one_size_is_traced_over_more() -> None:
     for component in (DENOISER, VAE_DECODER):
         side = found[component]["latent_height"]
         assert (side.min, side.opt) == (cells, cells) and side.max > cells
+    assert found[VAE_ENCODER]["height"].min == NANO.defaults.height < found[VAE_ENCODER]["height"].max
     assert traced_bounds(TINY_SDXL)[DENOISER]["latent_height"].max == TINY_SDXL.limits.size[1] // TINY_SDXL.latent_scale
     assert sizes(NANO) == [(128, 128)] and len(sizes(TINY_SDXL)) == 2
 

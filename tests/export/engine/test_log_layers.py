@@ -25,6 +25,7 @@ from faceclip_serving.contract.tensors import DType, Signature, Tensor
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
 from ..micro import MICRO
+from .kept import kept
 
 
 def tensor(dims, datatype):
@@ -79,7 +80,7 @@ LIMITS = Purpose(TINY_SDXL, placements(TINY_SDXL)["16gb"].on(TRT_RTX.name), DENO
 
 @pytest.fixture(scope="module")
 def exported(micro_fp16, tmp_path_factory):
-    """Precision -> the folder of the denoiser, and which weights were stored in how many bits."""
+    """Precision -> the folder of the denoiser's graph, and which weights were stored in how many bits."""
     root = tmp_path_factory.mktemp("bits")
     found = {}
     for precision, bits in (("fp16", None), *WEIGHT_BITS.items()):
@@ -93,10 +94,11 @@ def exported(micro_fp16, tmp_path_factory):
 
 
 def compiled(exported, precision, sm):
-    folder = exported[precision][0]
-    record, _ = build_engine(MICRO, DENOISER, precision, folder, LIMITS, Options(), target_of(TRT_RTX, sm))
-    assert read_record(folder) == record
-    return record.measured
+    cards = "-".join(map(str, sm))
+    with kept(f"{precision}-{cards}", exported[precision][0]) as folder:
+        record, _ = build_engine(MICRO, DENOISER, precision, folder, LIMITS, Options(), target_of(TRT_RTX, sm))
+        assert read_record(folder) == record
+        return record.measured
 
 
 @needs_compiler

@@ -11,7 +11,7 @@ from export.engine.verify import require_alike, verify_picture
 from export.onnx import parity
 from export.onnx.draw import draw, psnr_db
 from faceclip_serving.contract.components import components
-from faceclip_serving.contract.names import COMPONENTS, DENOISER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, OCCASIONAL
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 
@@ -31,8 +31,8 @@ def test_a_picture_is_the_same_every_time_and_depends_on_its_size(tiny_fp32):
     assert psnr_db(first, again) > 100
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_a_fault_of_any_component_shows_in_the_picture(tiny_fp32, component):
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in OCCASIONAL])
+def test_a_fault_of_any_component_that_every_request_needs_shows_in_the_picture(tiny_fp32, component):
     def spoil(name, outputs):
         return {key: values * 0.5 for key, values in outputs.items()} if name == component else outputs
 

@@ -23,6 +23,7 @@ from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.models.tensorrt_package import use
 
 from ..micro import MICRO
+from .kept import kept
 
 pytestmark = pytest.mark.skipif(
     find_spec(TRT_RTX.package) is None or find_spec("polygraphy") is None,
@@ -56,12 +57,16 @@ def in_fp32(component):
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_every_component_is_compiled_for_two_series_in_one_plan_and_its_needs_are_recorded(component, tiny_fp32, tmp_path):
-    folder, target = linked(tiny_fp32 / component, tmp_path / component), target_of(TRT_RTX, (120, 89))
-    purpose = in_fp32(component)
-    limits = purpose.bounds()
-    record, built = build_engine(TINY_SDXL, component, "fp32", folder, limits, Options(), target)
-    assert built and record == read_record(folder) and record.recipe.sm == (89, 120)
+def test_every_component_is_compiled_for_two_series_in_one_plan_and_its_needs_are_recorded(component, tiny_fp32):
+    target, purpose = target_of(TRT_RTX, (120, 89)), in_fp32(component)
+    with kept(f"two-series-{component}", tiny_fp32 / component) as folder:
+        require_recorded(folder, target, purpose)
+
+
+def require_recorded(folder, target, purpose):
+    component, limits = purpose.component, purpose.bounds()
+    record, _ = build_engine(TINY_SDXL, component, "fp32", folder, limits, Options(), target)
+    assert record == read_record(folder) and record.recipe.sm == (89, 120)
     assert check_plan(folder, purpose, Machine(target.machine.tensorrt, *RTX_4090), for_triton=True, whole=True) == record
     weights = sum(path.stat().st_size for path in folder.glob(f"{ONNX_FILE}*"))
     measured = record.measured
@@ -74,13 +79,13 @@ def test_every_component_is_compiled_for_two_series_in_one_plan_and_its_needs_ar
 
 
 @pytest.mark.parametrize(("component", "sm"), [(FACE_ENCODER, (75, 86, 89, 120)), (DENOISER, (75, 86, 89, 120))])
-def test_half_precision_is_compiled_for_the_cards_that_take_it(component, sm, micro_fp16, tmp_path):
-    folder = linked(micro_fp16 / component, tmp_path / component)
+def test_half_precision_is_compiled_for_the_cards_that_take_it(component, sm, micro_fp16):
     limits = Purpose(TINY_SDXL, PLACEMENT, component).bounds()
     streamed = Options(weight_streaming=True)
-    record, _ = build_engine(MICRO, component, "fp16", folder, limits, streamed, target_of(TRT_RTX, sm))
-    assert record.recipe.sm == sm and record.measured.weight_bytes
-    assert "WEIGHT_STREAMING" in (folder / LOG).read_text()
+    with kept(f"streamed-{component}", micro_fp16 / component) as folder:
+        record, _ = build_engine(MICRO, component, "fp16", folder, limits, streamed, target_of(TRT_RTX, sm))
+        assert record.recipe.sm == sm and record.measured.weight_bytes
+        assert "WEIGHT_STREAMING" in (folder / LOG).read_text()
 
 
 def test_the_command_says_what_it_built_as_json_and_keeps_it(tiny_fp32, tmp_path, capsys):

@@ -112,14 +112,20 @@ def encoder() -> FaceCLIPEncoder:
     return made
 
 
+def require_alike(found, expected):
+    """To 16 roundings of the largest value: the same sums, which other batches add up in another order. Measured: 5."""
+    for one, other in zip(found, expected, strict=True):
+        rounding = torch.finfo(torch.float32).eps * float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=16 * rounding)
+
+
 def test_a_row_without_a_face_equals_the_reference_without_one():
     ids, _, class_token, patch_token = tensors(components(MICRO)[TEXT_ENCODER])
     nobody = torch.full((3, 1), -1)
     with torch.no_grad():
         found = build(MICRO, TEXT_ENCODER)(ids, nobody, class_token, patch_token)
         expected = encoder()(torch.rand(3, 3, 448, 448), torch.zeros(3, dtype=torch.bool), ids)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+    require_alike(found, expected)
 
 
 def test_rows_find_their_faces_by_index():
@@ -130,8 +136,7 @@ def test_rows_find_their_faces_by_index():
         features = build(MICRO, FACE_ENCODER)(faces)
         found = build(MICRO, TEXT_ENCODER)(ids, index, *features)
         expected = encoder()(faces[[1, 0, 0]], torch.tensor([True, False, True]), ids)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+    require_alike(found, expected)
 
 
 def test_equal_face_encoders_run_once_and_different_ones_each():

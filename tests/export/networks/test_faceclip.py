@@ -109,7 +109,7 @@ def test_tensors_of_training_are_loaded_but_never_read(golden: dict[str, Tensor]
     encoder = FaceCLIPEncoder(GOLDEN_ARCHITECTURE, TOKENS).requires_grad_(True)
     fill_seeded(encoder)
     with torch.enable_grad():
-        embeddings, pooled = encoder(faces, torch.tensor([True, True, False]), golden["input_ids"].long())
+        embeddings, pooled = encoder(faces[:1], torch.tensor([True]), golden["input_ids"].long()[:1])
         (embeddings.square().sum() + pooled.square().sum()).backward()
     unread = {name for name, parameter in encoder.named_parameters() if parameter.grad is None}
     assert unread == {name for name, _ in encoder.named_parameters() if NEVER_READ.fullmatch(name.partition(".")[2])}

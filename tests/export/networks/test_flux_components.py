@@ -1,6 +1,5 @@
 """FLUX's components against the networks they wrap: diffusers' own transformer and VAE, and the encoder's reference form."""
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -14,25 +13,16 @@ from export.networks.faceclip.face_t5 import FaceT5Encoder
 from export.networks.flux import Denoiser, RotaryTables
 from export.networks.wide import WideLinear
 from export.onnx.example_inputs import example_inputs
-from export.onnx.export import export_component
 from export.onnx.precision import HalfArithmetic, to_half
-from export.onnx.wanted import Export
+from export.onnx.record import read_metadata
 from faceclip_serving.contract.components import both_sides, bounds, components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.tensors import TensorError
 from faceclip_serving.contract.variants.architectures import FluxArchitecture
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
+from tests.export.micro import MICRO_FLUX, exported
 
 SIZES = both_sides(TINY_FLUX, {"faces": 2, "rows": 3, "images": 2, "latent_height": 10, "latent_width": 14})
-
-MICRO = replace(
-    TINY_FLUX,
-    name="micro-flux",
-    architecture=replace(
-        TINY_FLUX.architecture, transformer={**TINY_FLUX.architecture.transformer, "num_layers": 1, "num_single_layers": 1}
-    ),
-)
-"""One block of each kind, so that an export takes seconds."""
 
 
 def tensors(component, sizes=SIZES):
@@ -95,7 +85,7 @@ def test_tables_reach_as_far_as_the_largest_picture():
     side = TINY_FLUX.latent_range.max
     _, timestep, embeddings, pooled, guidance = tensors(DENOISER, {**SIZES, "rows": 1})
     with torch.no_grad():
-        (velocity,) = build(MICRO, DENOISER)(torch.zeros(1, 16, side, 8), timestep, embeddings, pooled, guidance)
+        (velocity,) = build(MICRO_FLUX, DENOISER)(torch.zeros(1, 16, side, 8), timestep, embeddings, pooled, guidance)
     assert velocity.shape == (1, 16, side, 8) and velocity.isfinite().all()
 
 
@@ -218,10 +208,9 @@ def test_the_decoder_undoes_scale_and_shift():
 
 
 # --------------------------------------------------------------------------------------------------------------- export
-def test_the_denoisers_graph_takes_every_size_of_whole_tokens(tmp_path):
+def test_the_denoisers_graph_takes_every_size_of_whole_tokens():
     """Both checks of parity, torch in FP16 and ONNX Runtime on the file, raise where they differ."""
-    metadata = export_component(Export(MICRO, DENOISER, "fp16"), tmp_path / "denoiser")
-    findings = metadata["parity"]["findings"]
+    findings = read_metadata(exported(MICRO_FLUX, DENOISER, "fp16"))["parity"]["findings"]
     assert {finding["check"] for finding in findings} == {"torch fp16", "onnxruntime", "neighbours"}
     assert len({finding["case"] for finding in findings}) == 4
 

@@ -98,7 +98,14 @@ def test_the_exporters_sources_are_all_that_it_works_by_and_nothing_of_serving_o
     }
     networks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export/networks").rglob("*.py")}
     assert weights | steps | networks | {"faceclip_serving/contract/components.py"} <= found
-    rooms = {"faceclip_serving/contract", "export/checkpoint", "export/networks", "export/networks/faceclip", "export/onnx"}
+    rooms = {
+        "faceclip_serving/contract",
+        "faceclip_serving/contract/variants",
+        "export/checkpoint",
+        "export/networks",
+        "export/networks/faceclip",
+        "export/onnx",
+    }
     tops = {"export", "faceclip_serving"}
     assert {str(Path(name).parent) for name in found} == rooms | tops
 

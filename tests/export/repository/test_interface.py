@@ -17,7 +17,7 @@ from faceclip.cli import build_parser
 from faceclip.parameters import OPTIONS
 from faceclip.request import GenerateOptions
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import PARAMETERS, PREVIEW, SCALARS, interface
+from faceclip_serving.contract.parameters import FILES, PARAMETERS, PREVIEW, SCALARS, interface
 from faceclip_serving.contract.request import parse_request, reference_photos, request_tensors
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.table import VARIANTS
@@ -86,7 +86,7 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
     """But for what the client gives in a way of its own."""
     names = {each.name for each in (*PARAMETERS, PREVIEW)} - {"image_encoding"}
     assert names <= {"prompt", *GenerateOptions.__annotations__}
-    assert names - {"prompt", "face_images"} == {option.name for option in OPTIONS}
+    assert names - {"prompt", *(each.name for each in FILES)} == {option.name for option in OPTIONS}
     for pipeline in (FaceCLIPPipeline, AsyncFaceCLIPPipeline):
         text = inspect.getdoc(pipeline.__call__)
         assert all(f"{option.name}: {option.doc}" in text for option in OPTIONS)
@@ -94,9 +94,11 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
     for option in OPTIONS:
         assert option.flags or option.name in by_other_means
         for flag in option.flags:
-            value = [] if option.type is bool else ["2"]
+            count = option.values or 3  # 0: any number
+            value = [] if option.type is bool else ["2"] * count
             found = build_parser().parse_args(["generate", "--prompt", "a", "-o", "a.png", flag, *value])
-            assert getattr(found, option.name) == (True if option.type is bool else option.type(2))
+            wanted = option.type(2) if option.values == 1 else [option.type(2)] * count
+            assert getattr(found, option.name) == (True if option.type is bool else wanted)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)

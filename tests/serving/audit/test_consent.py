@@ -141,7 +141,7 @@ def test_a_list_of_revocations_that_is_gone_lets_nothing_through_and_counts_when
 def test_the_own_list_is_made_with_the_first_keys_alone_and_a_named_one_must_be_there(tmp_path):
     settings = {
         "consent": "record", "consent_key": "", "consent_scope": "", "revoked": "", "reference_key": "", "audit_folder": "",
-        "marks_folder": str(tmp_path / "keys"),
+        "identities": "off", "marks_folder": str(tmp_path / "keys"),
     }  # fmt: skip
     make_missing(settings)
     own = tmp_path / "keys" / "revoked.jsonl"
@@ -248,3 +248,25 @@ def test_json_is_canonical():
 def test_off_needs_no_keys(tmp_path):
     settings = {"consent": "off", "audit_folder": "", "marks_folder": str(tmp_path)}
     assert Rule.from_settings(settings).told() == {"mode": "off", "signatures": "not checked", "scope": ""}
+
+
+# ------------------------------------------------------------------------------------------------------- sealed identities
+def test_an_identity_is_covered_by_a_record_that_names_all_its_photographs(rule, record):
+    names = [REFERENCES.of_photo(each) for each in (PHOTO, OTHER)]
+    both = rule().of_request(record(references=[each[0] for each in names]), NOW)
+    both.check_identity(names)
+    both.check_identity([("f" * 64, names[0][0])])  # named by an older key too
+    one = rule().of_request(record(), NOW)
+    one.check_identity(names[:1])
+    found = refusal(one.check_identity, names)
+    assert found.code == "consent.not_covered" and found.audit["references"] == [each[0] for each in names]
+    nameless = refusal(one.check_identity, [])
+    assert nameless.code == "consent.not_covered" and "had no names here" in str(nameless)
+
+
+def test_an_identity_without_a_record_is_refused_where_one_is_required_alone(rule):
+    names = [REFERENCES.of_photo(PHOTO)]
+    found = refusal(rule().of_request(None).check_identity, names)
+    assert found.code == "consent.missing" and str(found).startswith("consent.missing: identity: ")
+    for mode in ("off", "record"):
+        rule(mode).of_request(None).check_identity(names)

@@ -3,7 +3,7 @@
 import pytest
 
 from faceclip_serving.checks.folding import fold
-from faceclip_serving.checks.lexicon import Terms
+from faceclip_serving.checks.lexicon import Terms, _terms
 
 TERMS = Terms(
     [("found", "naked"), ("found", "голая"), ("found", "裸体"), ("found", "عارية"), ("phrase", "red {age} year* old")],
@@ -86,3 +86,18 @@ def test_a_harmless_phrase_exempts_its_own_concept_and_the_rest_is_read():
         ("裸眼裸", True),
     ):
         assert terms.found(fold(text), harmless) == ({"word"} if holds else set()), text
+
+
+@pytest.mark.parametrize("text", ["ثياب", "ثيابها", "ثيابهم", "ثيابهن", "وثيابها", "الثياب"])
+def test_an_arabic_word_may_say_whose_it_is(text):
+    assert Terms([("clothes", "ثياب")]).found(fold(text)) == {"clothes"}
+
+
+def test_a_dot_below_a_letter_of_devanagari_is_often_left_out():
+    assert Terms([("card", "फ़र्जी")]).found(fold("फर्जी")) == Terms([("card", "फर्जी")]).found(fold("फ़र्जी")) == {"card"}
+
+
+def test_words_that_stand_for_each_other_are_terms_of_their_own():
+    assert _terms("a/b c, 假/伪造 护照, id_card/visa fake*,") == [
+        "a c", "b c", "假 护照", "伪造 护照", "id card fake*", "visa fake*",
+    ]  # fmt: skip

@@ -62,6 +62,26 @@ def test_a_listed_face_is_refused_and_another_is_not(folder):
     assert (decision.check, decision.action) == ("faces", "allow") and decision.score == pytest.approx(far, rel=0.2)
 
 
+def test_an_identity_is_compared_by_what_it_was_made_with_as_the_photograph_would_be(folder):
+    photo = crop(Image.open(PHOTO).convert("RGB"))
+    other = np.random.default_rng(0).uniform(0, 1, (3, 448, 448)).astype(np.float32)
+    describe = Recogniser(folder / "recogniser.onnx")
+    far = float(np.linalg.norm(describe(other) - describe(photo)))
+    checks = listing(folder, distance=round(min(far / 2, 2.0), 3))
+    descriptors, recogniser = checks.descriptors([other, photo])
+    assert len(descriptors) == 2 and len(descriptors[0]) == 128
+    (decision,) = checks.identity(descriptors[:1], recogniser)
+    (photograph,) = checks.photographs([], [other])
+    assert (decision.check, decision.action) == ("faces", "allow") and decision.score == pytest.approx(photograph.score)
+    with pytest.raises(RefusedBy, match=r"^policy\.face_listed: the identity is of somebody"):
+        checks.identity(descriptors, recogniser)
+    for known, by in (([], ""), (descriptors[:1], "another")):
+        with pytest.raises(RefusedBy, match=r"^policy\.unchecked: the identity was made where"):
+            checks.identity(known, by)
+    nobody = Checks(read(), [PHOTOGRAPHS])
+    assert nobody.descriptors([photo]) == ([], "") and nobody.identity([], "") == []
+
+
 @pytest.mark.parametrize("degrees", [30, 90, 180, 200])
 def test_a_caller_who_aligned_is_not_believed(folder, degrees):
     listed = ListedFaces(folder / "faces", folder / "recogniser.onnx", 0.5)

@@ -2,7 +2,19 @@
 
 import pytest
 
-from faceclip_serving.contract.allowed import Between, Flag, JsonObject, OneOf, Photographs, Several, SomeOf, Text, nearest
+from faceclip_serving.contract.allowed import (
+    Between,
+    Box,
+    File,
+    Flag,
+    JsonObject,
+    OneOf,
+    Photographs,
+    Several,
+    SomeOf,
+    Text,
+    nearest,
+)
 from faceclip_serving.contract.errors import InvalidRequest
 
 COUNT, SHARE, SIDE = Between(1, 10), Between(0.0, 1.5), Between(8, 64, 8, "pixels")
@@ -101,11 +113,30 @@ def test_text_that_is_no_json_is_refused_with_the_place_and_an_example():
         (Flag(), "true, false", {}),
         (OPTIONS, "a JSON object of `karras`: true, false; `order`: 1 to 3", {"entries": {"karras": {}, "order": {"min": 1, "max": 3}}}),
         (Photographs(2), "at most 2 files", {"max_items": 2}),
+        (File(), "a file", {}),
+        (Box(), "left, top, right, bottom from 0 to 1", {"count": 4, "items": {"min": 0.0, "max": 1.0}}),
     ],
 )  # fmt: skip
 def test_people_and_programs_are_told_the_range(allowed, words, told):
     assert allowed.describe() == words
     assert allowed.as_json() == told
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ((0.0, 0.0, 1.1, 1.0), "from 0 to 1, got 0, 0, 1.1, 1; divide pixels by its sides"),
+        ((-0.5, 0.0, 1.0, 1.0), "from 0 to 1, got -0.5, 0, 1, 1"),
+        ((0.0, float("nan"), 1.0, 1.0), "from 0 to 1, got 0, nan, 1, 1"),
+        ((0.5, 0.0, 0.5, 1.0), "left < right and top < bottom, got 0.5 to 0.5 and 0 to 1"),
+        ((0.0, 0.75, 1.0, 0.5), "left < right and top < bottom, got 0 to 1 and 0.75 to 0.5"),
+    ],
+)
+def test_a_box_lies_within_the_picture(value, words):
+    with pytest.raises(InvalidRequest) as refused:
+        Box().read("box", value)
+    assert str(refused.value).startswith("box: expected ") and words in str(refused.value)
+    assert Box().read("box", (0, 0.25, 1, 0.5)) == [0.0, 0.25, 1.0, 0.5]
 
 
 @pytest.mark.parametrize(("name", "meant"), [("karas", "karras"), ("A-B", "a_b"), ("unipc", "UniPC"), ("xyzzy", None)])

@@ -32,6 +32,19 @@ def test_a_new_job_knows_nothing_of_what_comes_later_and_shares_it_with_no_other
     assert job().warnings == []
 
 
+def test_the_audit_log_is_told_all_checks_and_what_a_refusal_adds():
+    one = job(audit={"references": ["a"]}, checks=[{"check": "prompt"}], consent="record")
+    assert one.for_audit() == {"consent": "record", "references": ["a"], "checks": [{"check": "prompt"}]}
+    more = {"code": "policy.minor", "checks": [{"check": "photographs"}]}
+    assert one.for_audit(more) == {
+        "consent": "record",
+        "references": ["a"],
+        "checks": [{"check": "prompt"}, {"check": "photographs"}],
+        "code": "policy.minor",
+    }
+    assert more["checks"] == [{"check": "photographs"}]
+
+
 def test_a_stamp_is_the_time_of_the_clock_that_all_processes_share():
     stamped = job()
     before = time.monotonic()

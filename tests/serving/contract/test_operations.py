@@ -9,6 +9,7 @@ from faceclip_serving.contract.operations import (
     OPERATIONS,
     Admit,
     Cancel,
+    Describe,
     Drain,
     End,
     Follow,
@@ -25,7 +26,7 @@ from faceclip_serving.contract.tensors import bytes_tensor, json_tensor
 
 SENT = [
     Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Lost(["a"]), Start(True), Follow("a"),
-    Leave("a"), End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
+    Describe("a", "batch", False), Describe("a"), Leave("a"), End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
 ]  # fmt: skip
 
 
@@ -57,7 +58,8 @@ def test_what_is_left_out_is_the_usual(told, meant):
     [
         (
             [1],
-            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, leave, end, cancel, drain, status, got None",
+            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, describe, leave, end, cancel, drain, status, got"
+            " None",
         ),
         ({"op": "stop"}, "control: expected 'op', one of admit, renew, .*, got 'stop'"),
         ({"op": ["admit"]}, r"control: expected 'op', one of admit, renew, .*, got \['admit'\]"),

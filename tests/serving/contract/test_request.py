@@ -51,9 +51,9 @@ def test_pictures_go_over_the_wire_as_bytes_or_as_base64():
 def test_what_a_need_says_names_the_parameter_to_set():
     named = {need: next(name for name in re.findall(r"\w+", need.value) if name in KNOWN) for need in Need}
     assert named == {
-        Need.FACE: "face_images", Need.FACES: "face_images", Need.GUIDANCE: "guidance_scale", Need.SCALES: "guidance_scale",
-        Need.NO_TEXT_SCALE: "text_guidance_scale", Need.SOMEBODY: "face_images", Need.IMAGE: "image", Need.MASK: "mask",
-        Need.NAMED_MASK: "mask",
+        Need.FACE: "face_images", Need.PHOTOGRAPH: "face_images", Need.FOUND: "face_images", Need.FACES: "face_images",
+        Need.GUIDANCE: "guidance_scale", Need.SCALES: "guidance_scale", Need.NO_TEXT_SCALE: "text_guidance_scale",
+        Need.SOMEBODY: "face_images", Need.IMAGE: "image", Need.MASK: "mask", Need.NAMED_MASK: "mask",
     }  # fmt: skip
 
 

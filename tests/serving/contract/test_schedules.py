@@ -1,7 +1,10 @@
-"""What a sampler's start imports."""
+"""What a sampler's start imports; what schedulers are called."""
 
 import subprocess
 import sys
+
+from faceclip_serving.contract.schedules import SCHEDULER_SPELLINGS
+from faceclip_serving.contract.variants.table import VARIANTS
 
 PROGRAM = """
 import sys
@@ -18,3 +21,18 @@ print(len(scheduler.sigmas))
 def test_what_one_option_needs_is_imported_when_it_is_asked_for():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["", "5", ""]
+
+
+def test_every_scheduler_is_a_class_of_diffusers_with_a_short_name_of_its_own():
+    """The short names are those that web interfaces write."""
+    assert SCHEDULER_SPELLINGS == {
+        "euler": "EulerDiscreteScheduler",
+        "euler_a": "EulerAncestralDiscreteScheduler",
+        "dpmpp_2m": "DPMSolverMultistepScheduler",
+        "unipc": "UniPCMultistepScheduler",
+        "ddim": "DDIMScheduler",
+        "lcm": "LCMScheduler",
+        "flow_euler": "FlowMatchEulerDiscreteScheduler",
+    }
+    for variant in VARIANTS.values():
+        assert set(variant.schedulers) <= set(SCHEDULER_SPELLINGS.values())

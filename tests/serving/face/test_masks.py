@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.face.choice import fractions_of
 from faceclip_serving.face.detectors import Box, Face, YuNet
-from faceclip_serving.face.masks import WHITE, blended, choose, fractions_of, mask_of, read_mask, seam_of
+from faceclip_serving.face.masks import WHITE, blended, choose, mask_of, read_mask, seam_of
 from faceclip_serving.face.photos import decode_photo
 from faceclip_serving.face.search import find_faces
 from tests.serving.face.test_photos import ASTRONAUT, encoded

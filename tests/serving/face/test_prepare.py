@@ -14,7 +14,7 @@ from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.face.alignment import TEMPLATE, align_face
 from faceclip_serving.face.detectors import Box, Face, YuNet
 from faceclip_serving.face.judgement import check_face, measure_frontality, measure_sharpness
-from faceclip_serving.face.prepare import aligned_crop, choose_face, prepare_face
+from faceclip_serving.face.prepare import aligned_crop, prepare_face
 
 from .test_detectors import ASTRONAUT, EYES_NOSE_MOUTH
 
@@ -117,13 +117,6 @@ def test_of_two_people_the_larger_is_used_and_the_choice_reported():
     prepared = prepare_face(encoded(image), 1, False, DETECT)
     assert prepared.report["box"][0] > 512
     assert any(w.startswith("face_images[1]: 2 faces of similar size") for w in prepared.warnings)
-
-
-def test_the_choice_is_the_largest_and_small_faces_are_no_doubt():
-    chosen, warnings = choose_face("face_images[0]", [face(50), face(100), face(79)])
-    assert chosen.box.width == 100 and warnings == []
-    chosen, (warning,) = choose_face("face_images[1]", [face(100), face(81), face(90)])
-    assert chosen.box.width == 100 and warning.startswith("face_images[1]: 3 faces")
 
 
 def test_photographs_without_a_usable_face_are_refused_with_a_cure():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.face.references import face_weights, odd_ones_out
+from faceclip_serving.face.references import averaged, face_weights, odd_ones_out
 
 
 def faces(*groups, branches=2, width=64):
@@ -43,3 +43,24 @@ def test_the_warning_says_the_mean_likeness_and_the_limit_and_begins_below_it():
     (warning,) = odd_ones_out(np.array([unit(1.0), unit(1.0), unit(0.125)]))
     assert warning.startswith("face_images[2]: its mean likeness to the other references is 0.12; below 0.25 it")
     assert odd_ones_out(np.array([unit(1.0), unit(0.25)])) == []
+
+
+def test_features_of_several_references_are_averaged_by_weight_and_one_is_returned_as_it_is():
+    unit = faces(0, 1, 2).astype(np.float32)
+    patches = np.random.default_rng(1).standard_normal((3, 2, 5, 7)).astype(np.float32)
+    told = {"class_token": unit, "patch_token": patches}
+    one = {name: array[:1] for name, array in told.items()}
+    assert all(found is one[name] for name, found in averaged(one, "class_token", [1.0]).items())
+    weights = [0.5, 0.3, 0.2]
+    found = averaged(told, "class_token", weights)
+    assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
+        name: ((1, *array.shape[1:]), np.float32) for name, array in told.items()
+    }
+    np.testing.assert_allclose(
+        found["patch_token"][0], sum(w * each for w, each in zip(weights, patches, strict=True)), atol=1e-6
+    )
+    np.testing.assert_allclose(np.linalg.norm(found["class_token"], axis=-1), 1.0, atol=1e-6)
+    mean = sum(w * each for w, each in zip(weights, unit, strict=True))
+    np.testing.assert_allclose(found["class_token"][0], mean / np.linalg.norm(mean, axis=-1, keepdims=True), atol=1e-6)
+    alike = averaged({"class_token": np.repeat(unit[:1], 2, 0)}, "class_token", [0.5, 0.5])
+    np.testing.assert_allclose(alike["class_token"], unit[:1], atol=1e-6)

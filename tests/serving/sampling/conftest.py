@@ -1,4 +1,4 @@
-"""A step loop that ends with the test, with encoders and a decoder that do nothing but hand on."""
+"""Lives on a clock that a test moves; and a step loop that ends with the test, whose encoders and decoder only hand on."""
 
 from functools import partial
 
@@ -11,10 +11,24 @@ from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_
 from faceclip_serving.sampling.threads import Threads
 
 from .limits import limited
+from .lives import LIMITS, Clock
 
 
 def latents_as_image(arrays):
     return {"image": arrays["latents"]}
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def lives(clock):
+    ends = []
+    made = Lives(LIMITS, lambda request, error: ends.append((request.place, error)), clock)
+    made.ends = ends
+    return made
 
 
 @pytest.fixture

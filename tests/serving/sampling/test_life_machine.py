@@ -12,7 +12,7 @@ from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.requests import Ended, State
 from faceclip_serving.sampling.stages import STAGES
 
-from .test_life import LIMITS, Clock, delivered, gone
+from .lives import LIMITS, Clock, delivered, gone
 
 
 class Machine(RuleBasedStateMachine):

@@ -16,7 +16,20 @@ from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
 from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
-from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Leave, Lost, Prepare, Renew, Start, Status
+from faceclip_serving.contract.operations import (
+    Admit,
+    Cancel,
+    Describe,
+    Drain,
+    End,
+    Follow,
+    Leave,
+    Lost,
+    Prepare,
+    Renew,
+    Start,
+    Status,
+)
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
@@ -111,6 +124,46 @@ class TestService:
         made._networks, made._forgetful = named("memory"), named("forgetful")
         self.run(made, 1, remember=remember).get()
         assert set(seen) == {asked} and len(seen) == 2
+
+    def test_features_alone_are_answered_when_the_encoder_has_come_to_them_and_the_place_is_its_holders_to_end(self, service):
+        made, seen = service(Denoiser(0.01)), []
+        told = {tensor.name: np.full(tensor.shape({"faces": 2}), 3, np.float32) for tensor in TINY_SDXL.face_features}
+        made._networks = {FACE_ENCODER: lambda arrays: seen.append("memory") or told}
+        made._forgetful = {FACE_ENCODER: lambda arrays: seen.append(arrays.keys()) or told}
+        faces = {"aligned_faces": np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)}
+        for remember in (True, False):
+            place = self.admit(made)
+            answer = self.ask(made, Describe(place, remember=remember), faces).get()
+            assert answer.keys() == {*told, "report"} and all(answer[name] is told[name] for name in told)
+            assert self.in_flight(made) == 1
+            assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True} and self.in_flight(made) == 0
+        assert seen == ["memory", {"aligned_faces"}]
+
+    def test_features_that_cannot_be_found_are_told_so_and_a_place_that_is_gone_has_none(self, service):
+        made = service(Denoiser(0.0))
+
+        def fails(arrays):
+            raise RuntimeError("no memory")
+
+        made._networks = {FACE_ENCODER: fails}
+        faces = {"aligned_faces": np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)}
+        place = self.admit(made)
+        assert str(self.ask(made, Describe(place), faces).get()) == "no memory"
+        assert isinstance(self.ask(made, Describe(place), faces).get(), RuntimeError)
+        assert isinstance(self.ask(made, Describe("nowhere"), faces).get(), Cancelled)
+
+    def test_features_that_were_recalled_need_no_face_encoder_and_give_the_same_picture(self, service):
+        made, seen = service(Denoiser(0.01)), []
+
+        def encoder(arrays):
+            seen.append({name: arrays[name] for name in ("class_token", "patch_token")})
+            return text_encoder(arrays)
+
+        made._networks = {TEXT_ENCODER: encoder}
+        features = {t.name: np.full(t.shape({"faces": 1}), i, np.float32) for i, t in enumerate(TINY_SDXL.face_features)}
+        arrays = self.arrays(1, self.admit(made)) | {f"recalled_{name}": array for name, array in features.items()}
+        np.testing.assert_array_equal(self.ask(made, arrays=arrays).get()["image"], alone(1, job(seed=1)))
+        assert all(seen[0][name] is features[name] for name in features)
 
     def test_a_run_that_is_followed_reports_every_step_and_ends_with_the_same_latents(self, service):
         made = service(Denoiser(0.01))
@@ -226,7 +279,7 @@ class TestService:
     @pytest.mark.parametrize("at", ["a step", "the last word"])
     def test_a_stream_whose_answer_cannot_be_sent_hears_why_and_loses_no_place(self, service, caplog, asked_first, at):
         """As where /dev/shm is full: whoever waits is told, once, and the run is over."""
-        made = service(Denoiser(0.05 if asked_first else 0.0))
+        made = service(Denoiser(0.05 if asked_first else 0.0), limited(lease_s=2.0))
         place = self.start(made, 1)
         if at == "the last word":
             for _ in range(4):

@@ -12,9 +12,7 @@ from faceclip_serving.sampling.requests import Ended, State
 from faceclip_serving.sampling.stages import STAGES
 
 from .limits import limited
-from .test_life import LIMITS, active, clock, delivered, lives, working
-
-__all__ = ["clock", "lives"]  # fixtures
+from .lives import LIMITS, active, delivered, working
 
 
 def waiting_in(lives, stage, heard, tenant="", **options):
