@@ -1,9 +1,9 @@
 """Whether TensorRT for RTX takes each component's graph, and what memory it says the plan needs; no GPU is needed.
 
 By default every plan that a placement asks for; `--rows` and `--tiles` try others. A graph that was not exported is traced from seeded
-weights and forgotten, since what a plan needs does not depend on them. `--record` keeps the figures with the code, where
-the forecast reads them. `--blocks` shortens networks that are too large for this machine to compile: their activations are those of the
-whole network, which reuses them from block to block; their weights are counted instead.
+weights and forgotten, `int8` and `fp8` without calibration: what a plan needs depends neither on weights nor on scales. `--record` keeps
+the figures with the code, where the forecast reads them. `--blocks` shortens networks that are too large for this machine to compile:
+their activations are those of the whole network, which reuses them from block to block; their weights are counted instead.
 
 One process a build, which takes minutes for the full-size networks and about three times the weights in host memory.
 """
@@ -104,18 +104,17 @@ def _tried(args: argparse.Namespace, variant: Variant) -> Iterator[Case]:
 
 
 def graph_of(case: Case, variant: Variant, exported: Path | None, scratch: Path) -> Path:
-    """The exported graph, or one that is traced from seeded weights into `scratch`. Raises `CompiledError` where that is impossible."""
+    """The exported graph, or one that is traced from seeded weights into `scratch`.
+
+    Raises `ExportError` or `ComponentError` where nothing can be traced in that precision.
+    """
     place = Path(case.precision) / case.component
     if exported is not None and (exported / place / ONNX_FILE).exists():
         return exported / place / ONNX_FILE
     if not (scratch / place / ONNX_FILE).exists():
         from export.onnx.export import write_unproven  # brings torch
-        from export.onnx.wanted import PRECISIONS, Export
+        from export.onnx.wanted import Export
 
-        if case.precision not in PRECISIONS:
-            raise CompiledError(
-                f"expected {place / ONNX_FILE}; make it with `python -m export quantize --variant {variant.name}`"
-            )
         write_unproven(Export(variant, case.component, case.precision, seeded=True), scratch / place)
     return scratch / place / ONNX_FILE
 

@@ -16,8 +16,6 @@ from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 from training.dataset import SPLITS
-from training.judges import recognise
-from training.weights import read_judges
 from training.world.people import sample_identity, sample_scene
 
 from ..measure.example import PHOTO, PROMPT
@@ -27,7 +25,6 @@ from ..measure.running import PLAIN, serving
 from ..measure.timing import seconds_of
 from .edits import WEIGHTS
 from .sweeps import mean_and_error
-from .world import shoot
 
 WAYS = ("photograph", "identity")
 _KEPT = 3
@@ -72,6 +69,11 @@ def measure_time(pipe: Any, repeats: int) -> dict[str, Any]:
 
 def measure_references(pipe: Any, people: int) -> dict[str, Any]:
     """Cosine to the person of pictures by several references, together in a request and sealed in an identity; test people of `nano`."""
+    from training.judges import recognise  # here, since torch takes seconds
+    from training.weights import read_judges
+
+    from .world import shoot
+
     recogniser, _ = read_judges(WEIGHTS)
     scores: dict[str, list[float]] = {way: [] for way in (*WAYS, "gain")}
     for number in range(SPLITS["test"], SPLITS["test"] + people):

@@ -35,7 +35,7 @@ from ..commandline import add_components, add_placement, add_runtime, add_varian
 from ..engine.errors import EngineError
 from ..engine.shapes import cells_of, parse_size
 from ..onnx.errors import GraphError
-from ..onnx.wanted import WEIGHT_BITS
+from ..onnx.wanted import FACTOR_PRECISIONS, WEIGHT_BITS
 from ..paths import onnx_folder
 from . import compiled, live_memory
 from .shapes import Graph, concrete, find, record
@@ -55,7 +55,7 @@ MODEL_BYTES: Mapping[str, int] = {
 PICTURE_COPIES = 10
 """FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
-MATRIX_BITS: Mapping[str, int] = {"fp8": 8, "int8": 8, **WEIGHT_BITS}
+MATRIX_BITS: Mapping[str, int] = {**dict.fromkeys(FACTOR_PRECISIONS, 8), **WEIGHT_BITS}
 """Precision -> bits of a matrix' element, where they are fewer than FP16's."""
 
 

@@ -152,6 +152,17 @@ def network(variant: Variant, component: str) -> Network:
     return family[component]
 
 
+def unquantized(variant: Variant, component: str) -> tuple[str, ...]:
+    """Layers that stay as they are in INT8 and FP8, by the start of their weights' names. Raises `ComponentError`."""
+    row = network(variant, component)
+    if row.quantization is None:
+        raise ComponentError(
+            f"component '{component}' of variant '{variant.name}': no rules for 8 bits in both factors of its products; see"
+            " Network.quantization in export/networks/components.py"
+        )
+    return (*row.fp32, *row.quantization.excluded)
+
+
 def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:
     """Those that change a component. Raises `LoraError` as `check_loras` does, where any could change it."""
     parts = {part.name for part in network(variant, component).lora}

@@ -33,17 +33,18 @@ from ..checkpoint.committed import weights_folder
 from ..checkpoint.deferred import deferred_parameters
 from ..checkpoint.memory import require_disk
 from ..checkpoint.read import readable_file
-from ..networks.components import Network, build, loras_of, network
+from ..networks.components import Network, build, loras_of, network, unquantized
 from ..outputs import appearing
 from . import graph, parity
 from .clock import Clock
+from .eight_bit_factors import quantize_factors
 from .errors import ExportError
 from .graph_precision import check_precision, precision_report
 from .integer_weights import quantize
 from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, read_metadata, versions, weights_source
 from .trace import OPSET, trace
-from .wanted import DEPTHS, PRECISIONS, WEIGHT_BITS, Export
+from .wanted import DEPTHS, FACTOR_PRECISIONS, PRECISIONS, WEIGHT_BITS, Export
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
@@ -124,10 +125,13 @@ def _made_from(export: Export) -> tuple[Path | None, list[dict[str, object]], st
     return weights, loras, identity(definition, weights)
 
 
-def _settled(wanted: Export) -> Export:
-    """The export with the checkpoint folder that will be read and the LoRAs that change it. Raises `ExportError`."""
-    if wanted.precision not in PRECISIONS:
-        raise ExportError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{wanted.precision}'")
+def _settled(wanted: Export, precisions: Sequence[str] = PRECISIONS) -> Export:
+    """The export with the checkpoint folder that will be read and the LoRAs that change it. Raises `ExportError`.
+
+    `precisions`: those that can be made.
+    """
+    if wanted.precision not in precisions:
+        raise ExportError(f"precision: expected one of {', '.join(precisions)}, got '{wanted.precision}'")
     checkpoint = wanted.checkpoint if wanted.seeded else weights_folder(wanted.variant, wanted.checkpoint)
     if checkpoint is None and not wanted.seeded and wanted.variant.weights != "seeded":
         raise ExportError(
@@ -142,9 +146,13 @@ def _settled(wanted: Export) -> Export:
 
 # ------------------------------------------------------------------------------------------------------------- processes
 def write_unproven(wanted: Export, destination: Path) -> None:
-    """The graph alone, in a process of its own: for whoever weighs it. Without metadata, so nothing takes it for an export."""
+    """The graph alone, in a process of its own: for whoever weighs it. Without metadata, so nothing takes it for an export.
+
+    In a precision of `FACTOR_PRECISIONS` it is not calibrated.
+    """
+    settled = _settled(wanted, (*PRECISIONS, *FACTOR_PRECISIONS))
     with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
-        pool.submit(_write_in_process, _settled(wanted), destination).result()
+        pool.submit(_write_in_process, settled, destination).result()
 
 
 def _write_in_process(export: Export, destination: Path) -> None:
@@ -322,6 +330,8 @@ def _graph(export: Export, module: nn.Module, clock: Clock) -> tuple[ir.Model, l
         if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
             notes.update(quantize(model, WEIGHT_BITS[export.precision], _row(export).keep_half))
+        if export.precision in FACTOR_PRECISIONS:
+            quantize_factors(model, export.precision, unquantized(export.variant, export.component))
         graph.conform(model, export.signature)
     return model, traced
 

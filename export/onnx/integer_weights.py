@@ -13,7 +13,7 @@ those that are named stay as they are. Knows ONNX graphs; nothing of networks.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -34,7 +34,7 @@ _SHARES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7)
 """Of the scale at which nothing of a block is cut off: those that are tried."""
 
 Pair = tuple[NDArray[Any], NDArray[np.float16]]
-"""Integers of a weight's shape, and their scales."""
+"""Values of fewer bits in a weight's shape, and their scales."""
 
 
 def quantize(model: ir.Model, bits: int, keep: Iterable[str] = ()) -> dict[str, dict[str, int]]:
@@ -44,32 +44,44 @@ def quantize(model: ir.Model, bits: int, keep: Iterable[str] = ()) -> dict[str, 
     `*` stands for any text. A weight that another kind of operator reads, too, stays as well.
     """
     graph = model.graph
-    patterns = [f"{start}*" for start in keep]
     counts = {f"int{width}": {"weights": 0, "values": 0} for width in sorted({8, bits}, reverse=True)}
-    for name, weight in list(graph.initializers.items()):
-        axes = {_channel_axis(use.node, use.idx) for use in weight.uses()}
-        axis = axes.pop() if len(axes) == 1 else None
-        tensor = weight.const_value
-        if axis is None or tensor is None or tensor.dtype != ir.DataType.FLOAT16 or tensor.size < SMALLEST:
-            continue
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+    for weight, tensor, axis in list(product_weights(graph, keep)):
+        if tensor.size < SMALLEST:
             continue
         shape = sizes(tensor)
         in_blocks = bits == 4 and len(shape) == 2 and shape[1 - axis] % BLOCK == 0
-        (_replace_by_int4 if in_blocks else _replace_by_int8)(graph, weight, tensor, axis)
+        (_replace_by_int4 if in_blocks else replace_by_int8)(graph, weight, tensor, axis)
         count = counts["int4" if in_blocks else "int8"]
         count["weights"] += 1
         count["values"] += tensor.size
     return counts
 
 
+def product_weights(graph: ir.Graph, keep: Iterable[str] = ()) -> Iterator[tuple[ir.Value, ir.TensorProtocol, int]]:
+    """FP16 weights that products alone read, with their values and the axis of their output channels; without those of `keep`."""
+    patterns = [f"{start}*" for start in keep]
+    for name, weight in graph.initializers.items():
+        axes = {_channel_axis(use.node, use.idx) for use in weight.uses()}
+        axis = axes.pop() if len(axes) == 1 else None
+        tensor = weight.const_value
+        if axis is None or tensor is None or tensor.dtype != ir.DataType.FLOAT16:
+            continue
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            yield weight, tensor, axis
+
+
 def rounded(weight: NDArray[Any], axis: int) -> Pair:
     """INT8 values of the weight's shape, and the FP16 scale of each channel on `axis`."""
+    scaled, scale = scaled_by_channel(weight, axis, _LARGEST)
+    return np.rint(scaled).astype(np.int8), scale
+
+
+def scaled_by_channel(weight: NDArray[Any], axis: int, largest: float) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """The weight divided by the FP16 scale of each channel on `axis`, so that no value is beyond `largest`; and the scales."""
     wide = weight.astype(np.float32)
     others = tuple(i for i in range(wide.ndim) if i != axis)
-    scale = _scale(np.abs(wide).max(axis=others) / _LARGEST)
-    by_channel = scale.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(wide.ndim)])
-    return np.rint(wide / by_channel).astype(np.int8), scale
+    scale = _scale(np.abs(wide).max(axis=others) / largest)
+    return wide / scale.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(wide.ndim)]), scale
 
 
 def rounded_in_blocks(weight: NDArray[Any], axis: int) -> Pair:
@@ -114,22 +126,26 @@ def _channel_axis(node: ir.Node, position: int) -> int | None:
     return 0 if node.op_type == "Conv" else None
 
 
-def _replace_by_int8(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
-    pair = _Once(lambda: rounded(tensor.numpy(), axis))
-    _replace(graph, weight, pair, ir.DataType.INT8, [sizes(tensor)[axis]], {"axis": axis})
+def replace_by_int8(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
+    replace(graph, weight, lambda: rounded(tensor.numpy(), axis), ir.DataType.INT8, [sizes(tensor)[axis]], {"axis": axis})
 
 
 def _replace_by_int4(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
-    pair = _Once(lambda: rounded_in_blocks(tensor.numpy(), axis))
     scales = [size if i == axis else size // BLOCK for i, size in enumerate(sizes(tensor))]
-    _replace(graph, weight, pair, ir.DataType.INT4, scales, {"axis": 1 - axis, "block_size": BLOCK})
+    attributes = {"axis": 1 - axis, "block_size": BLOCK}
+    replace(graph, weight, lambda: rounded_in_blocks(tensor.numpy(), axis), ir.DataType.INT4, scales, attributes)
 
 
-def _replace(
-    graph: ir.Graph, weight: ir.Value, pair: _Once, dtype: ir.DataType, scales: list[int], attributes: dict[str, int]
+def replace(
+    graph: ir.Graph,
+    weight: ir.Value,
+    make: Callable[[], Pair],
+    dtype: ir.DataType,
+    scales: list[int],
+    attributes: dict[str, int],
 ) -> None:
-    """Puts `DequantizeLinear` of a pair in the place of a weight. `scales`: their shape."""
-    name, shape = str(weight.name), weight.shape
+    """Puts `DequantizeLinear` of a pair, which is made when it is written, in the place of a weight. `scales`: their shape."""
+    name, shape, pair = str(weight.name), weight.shape, _Once(make)
     assert shape is not None
     integers = ir.LazyTensor(lambda: ir.Tensor(pair.take(0)), dtype, shape, name=f"{name}.{dtype.name.lower()}")
     scale = ir.LazyTensor(lambda: ir.Tensor(pair.take(1)), ir.DataType.FLOAT16, ir.Shape(scales), name=f"{name}.scale")

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..checkpoint.deferred import cast
 
-BYTES = {"fp32": 4, "fp16": 2, "int8w": 1, "int4w": 1}
+BYTES = {"fp32": 4, "fp16": 2, "int8w": 1, "int4w": 1, "int8": 1, "fp8": 1}
 """Bytes of most weights in a file, rounded up."""
 
 FP32_LAYERS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)

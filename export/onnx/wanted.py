@@ -18,6 +18,9 @@ PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
 """`int8w` and `int4w`: FP16 as in `fp16`, but large weights are stored as integers, see `integer_weights`."""
 WEIGHT_BITS = {"int8w": 8, "int4w": 4}
 """Precisions of FP16 products whose weights are stored as integers -> bits of most of them."""
+FACTOR_PRECISIONS = ("int8", "fp8")
+"""Both factors of most products in 8 bits, what is left FP16: made by `export quantize`, and without calibration for whoever weighs a
+graph, see `eight_bit_factors`."""
 
 DEPTHS = ("full", "shallow")
 """On what parity is proven: the component itself, or its form of fewer blocks."""

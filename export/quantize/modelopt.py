@@ -38,6 +38,7 @@ from ..commandline import add_components, add_variant
 from ..onnx.draw import Run, psnr_db
 from ..onnx.graph_precision import ONNX_PRODUCTS
 from ..onnx.record import METADATA, describe_files, is_whole, read_metadata
+from ..onnx.wanted import FACTOR_PRECISIONS
 from ..outputs import appearing
 from ..paths import onnx_folder
 from .compare_pictures import opener
@@ -47,7 +48,7 @@ from .sitting import UNSEEN, Sitting, add_sitting, sitting_from
 if TYPE_CHECKING:
     from ..networks.components import Quantization
 
-MODES = ("int8", "fp8")
+MODES = FACTOR_PRECISIONS
 MODULE = "modelopt.onnx.quantization"
 REQUIREMENTS = "requirements-quantize.txt"
 CALIBRATION_METHOD = "max"
@@ -129,14 +130,12 @@ def quantize(
 
     `sitting` calibrates; its prompts and the `unseen` ones are what it must draw as before.
     """
-    from ..networks.components import network  # here, since torch takes seconds to import
+    from ..networks.components import network, unquantized  # here, since torch takes seconds to import
     from ..onnx.graph import verify_file
     from .calibration import draw_all
 
-    row = network(variant, DENOISER)
-    rules = row.quantization
-    if rules is None:
-        raise QuantizationError(f"variant '{variant.name}': no rules for quantising its denoiser; see Network.quantization")
+    layers, rules = unquantized(variant, DENOISER), network(variant, DENOISER).quantization
+    assert rules is not None
     base = _base(variant, folders)
     version = modelopt_version(python)
     with appearing(destination, METADATA) as partial:
@@ -145,7 +144,6 @@ def quantize(
         others = replace(sitting, prompts=tuple(unseen))
         references += draw_all(variant, others, opener(variant, folders))
         source = folders[DENOISER] / ONNX_FILE
-        layers = (*row.fp32, *rules.excluded)
         excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), layers)
         _run_modelopt(python, source, partial, mode, rows, excluded)
         verify_file(partial / ONNX_FILE, components(variant)[DENOISER])

@@ -10,6 +10,8 @@ from benchmarks.memory import compiled
 from export.engine.build import target_of
 from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
+from export.networks.components import ComponentError
+from export.onnx.errors import ExportError
 from faceclip_serving.contract.components import TEXT_TOKENS
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
@@ -63,10 +65,10 @@ def test_a_graph_that_was_exported_is_taken_and_another_is_traced_where_that_is_
     traced = compiled.graph_of(case, MICRO, tmp_path / "nothing", tmp_path)
     assert [tensor.name for tensor in onnx.load(traced, load_external_data=False).graph.input] == ["aligned_faces"]
     assert compiled.graph_of(case, MICRO, None, tmp_path) == traced
-    with pytest.raises(
-        compiled.CompiledError, match=r"expected fp8/face_encoder/model.onnx; make it with `python -m export quan"
-    ):
+    with pytest.raises(ComponentError, match=r"component 'face_encoder' of variant 'micro-sdxl': no rules for 8 bits"):
         compiled.graph_of(replace(case, precision="fp8"), MICRO, tmp_path / "exported", tmp_path)
+    with pytest.raises(ExportError, match=r"precision: expected one of fp32, .*, fp8, got 'fp12'"):
+        compiled.graph_of(replace(case, precision="fp12"), MICRO, tmp_path / "exported", tmp_path)
 
 
 def test_a_network_is_shortened_where_its_blocks_are_alike():

@@ -59,7 +59,7 @@ def test_photographs_in_any_usual_base64_are_used(ask, photograph):
     [
         ({"face_image": TEXT}, "face_image: this model has no such parameter; did you mean 'face_images'?"),
         ({"guidence_scale": 9}, "did you mean 'guidance_scale'?"),
-        ({"xyzzy": "a"}, "known are face_images, image, mask_image, prompt"),
+        ({"xyzzy": "a"}, "known are face_images, image, mask_image, identity, prompt"),
         ({"face_images": []}, "face_images: expected at least one photograph, got an empty list"),
         ({"preview": True}, "only streams have previews"),
         ({"timeout": "60"}, "timeout: expected microseconds"),
@@ -79,4 +79,4 @@ def test_tritons_own_names_pass_and_its_timeout_is_obeyed(ask):
 
 def test_warnings_reach_the_caller(ask):
     warnings = json.loads(ask(prompt="a coat <lora:film:0.8>", id_guidance_scale=2.0)["details"])["warnings"]
-    assert [warning.partition(":")[0] for warning in warnings] == ["id_guidance_scale", "prompt"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["prompt", "id_guidance_scale"]

@@ -78,7 +78,11 @@ def test_a_request_is_one_line_of_json_without_what_its_caller_wrote(server, pip
     with grpc.InferenceServerClient(server.url) as client:
         client.infer(
             "faceclip",
-            inputs(prompt=f"({WORD}:1.3) {WORD} {'word ' * 90}{WORD}".encode(), num_inference_steps=2, tenant=b"mill"),
+            inputs(
+                prompt=f"({WORD}:1.3) {WORD} {'word ' * 90}{WORD} <lora:{WORD}:0.8>".encode(),
+                num_inference_steps=2,
+                tenant=b"mill",
+            ),
             request_id="log-1",
         )
         for number, wrong in enumerate(

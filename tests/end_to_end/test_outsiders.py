@@ -17,6 +17,7 @@ from faceclip_serving.contract.operations import (
     OPERATIONS,
     Admit,
     Cancel,
+    Describe,
     Drain,
     End,
     Follow,
@@ -45,7 +46,8 @@ def parameters_of(who, server):
 def operations(place):
     """One of each kind, about a place that somebody else holds."""
     asked = (
-        Admit("x"), Renew([place]), Prepare(place), Lost([place]), Start(), Follow(place), Leave(place), End(place), Cancel("held"),
+        Admit("x"), Renew([place]), Prepare(place), Lost([place]), Start(), Follow(place), Describe(place), Leave(place),
+        End(place), Cancel("held"),
         Drain(), Status(),
     )  # fmt: skip
     assert {type(each) for each in asked} == set(OPERATIONS.values()), "all that there are"

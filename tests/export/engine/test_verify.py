@@ -6,7 +6,7 @@ from export.engine.agreement import verify_cases, verify_run
 from export.engine.shapes import Sizes, engine_bounds
 from export.networks.components import network
 from export.onnx import parity
-from faceclip_serving.contract.components import components
+from faceclip_serving.contract.components import TEXT_TOKENS, components
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
@@ -33,7 +33,7 @@ def test_a_static_plan_has_one_case():
     signature = components(TINY_SDXL)[DENOISER]
     limits = engine_bounds(TINY_SDXL, DENOISER, 8, Sizes(only=(192, 128), static=True))
     assert [case.sizes for case in verify_cases(TINY_SDXL, signature, limits)] == [
-        {"rows": 2, "latent_height": 24, "latent_width": 16}
+        {"rows": 2, TEXT_TOKENS: 77, "latent_height": 24, "latent_width": 16}
     ]
 
 
@@ -62,5 +62,10 @@ def test_an_engine_that_differs_is_refused(tiny_fp32, spoil, words):
 
 def test_the_full_size_usual_case_is_the_default_picture():
     signature, limits = components(SDXL)[DENOISER], engine_bounds(SDXL, DENOISER, 8)
-    assert {axis: found.opt for axis, found in limits.items()} == {"rows": 2, "latent_height": 144, "latent_width": 108}
+    assert {axis: found.opt for axis, found in limits.items()} == {
+        "rows": 2,
+        TEXT_TOKENS: 77,
+        "latent_height": 144,
+        "latent_width": 108,
+    }
     assert signature.inputs[0].shape({axis: found.opt for axis, found in limits.items()}) == (2, 4, 144, 108)

@@ -172,7 +172,7 @@ def test_what_it_starts_from_must_be_whole_and_have_rules(tmp_path, monkeypatch)
         quantize.quantize(TINY_SDXL, "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
     ruleless = replace(network(TINY_SDXL, DENOISER), quantization=None)
     monkeypatch.setattr(networks, "network", lambda *_: ruleless)
-    with pytest.raises(quantize.QuantizationError, match="variant 'tiny-sdxl': no rules"):
+    with pytest.raises(networks.ComponentError, match="component 'denoiser' of variant 'tiny-sdxl': no rules for 8 bits"):
         quantize.quantize(TINY_SDXL, "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
     assert not list(tmp_path.iterdir())
 

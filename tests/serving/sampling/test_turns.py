@@ -24,6 +24,10 @@ class Turned(Picture):
     step: int = 0
     last_tick: int = -1
 
+    @property
+    def row_shape(self):
+        return (self.shape,)
+
     def turn(self, tick):
         self.strides.append(self.strides.pop(0))
         self.step = min(self.step + self.strides[-1], len(self.chains))
