@@ -62,6 +62,8 @@ class Network:
     """What of a LoRA file changes it."""
     keep_half: tuple[str, ...] = ()
     """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network, and what modulates it."""
+    keep_eight: Callable[[Variant], tuple[str, ...]] = lambda _: ()
+    """Starts of the names of weights that `int4w` leaves in INT8: few, and most of what INT4 would do to pictures."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
     quantization: Quantization | None = None
@@ -98,6 +100,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             "unet",
             _TOLERANCE,
             keep_half=_UNET_ENDS,
+            keep_eight=sdxl.sensitive_weights,
             lora=(lora_parts.UNET,),
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),

@@ -67,7 +67,7 @@ def test_a_graph_that_was_exported_is_taken_and_another_is_traced_where_that_is_
     assert compiled.graph_of(case, MICRO, None, tmp_path) == traced
     with pytest.raises(ComponentError, match=r"component 'face_encoder' of variant 'micro-sdxl': no rules for 8 bits"):
         compiled.graph_of(replace(case, precision="fp8"), MICRO, tmp_path / "exported", tmp_path)
-    with pytest.raises(ExportError, match="precision: expected one of fp32, .*, fp8, got 'fp12'"):
+    with pytest.raises(ExportError, match=r"precision: expected one of fp32, .*, fp8, got 'fp12'"):
         compiled.graph_of(replace(case, precision="fp12"), MICRO, tmp_path / "exported", tmp_path)
 
 

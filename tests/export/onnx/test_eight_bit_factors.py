@@ -68,7 +68,10 @@ def test_what_products_share_is_rounded_once_and_what_stays_reads_it_as_it_was(p
     (kept,) = (node for node in written.graph.node if "proj_out.weight" in node.input)
     assert kept.input[0] == "x"
     random = np.random.default_rng(2)
-    given = {"x": random.uniform(-4, 4, (3, 64)).astype(np.float16), "picture": random.uniform(-4, 4, (1, 4, 6, 6)).astype("f2")}
+    given = {
+        "x": random.uniform(-4, 4, (3, 64)).astype(np.float16),
+        "picture": random.uniform(-4, 4, (1, 4, 6, 6)).astype("f2"),
+    }
     before, after = (
         onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, given)
         for each in (proto, written)
