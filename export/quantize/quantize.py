@@ -1,10 +1,10 @@
 """A denoiser in fewer bits, calibrated on real sampling runs and accepted by its pictures.
 
 The order: prompts are drawn with the file as it is, and what the denoiser was given is kept; a file in fewer bits is made of that, by ONNX
-graphs alone for `int4w` (`compensated`), by NVIDIA ModelOpt for `int8` and `fp8` (`modelopt`); the same prompts and as many that calibrated
-nothing are drawn again with the result, and only if every picture is near enough does it get its place, as a precision of its own beside
-`fp32` and `fp16`. Which layers stay as they are and what is near enough stands beside the component (`Network`). Knows the steps, and
-nothing of how a file is made.
+graphs alone for `int4w` (`compensated`), by NVIDIA ModelOpt for `int8` and `fp8` (`modelopt`); some of the prompts and as many that
+calibrated nothing are drawn again with the result, and only if every picture is near enough does it get its place, as a precision of its
+own beside `fp32` and `fp16`. Which layers stay as they are and what is near enough stands beside the component (`Network`). Knows the
+steps, and nothing of how a file is made.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..paths import onnx_folder
 from .compare_pictures import opener
 from .errors import QuantizationError
 from .modelopt import modelopt_version, quantize_factors
-from .sitting import UNSEEN, Sitting, add_sitting, sitting_from
+from .sitting import MORE, PROMPTS, UNSEEN, Sitting, add_sitting, sitting_from
 
 if TYPE_CHECKING:
     from ..networks.components import Quantization
@@ -92,8 +92,8 @@ def quantize(
 ) -> dict[str, Any]:
     """Writes the quantised denoiser to the folder `destination`, if its pictures pass, and returns its metadata.
 
-    `mode`: one of `CALIBRATED`. `sitting` calibrates; its prompts and the `unseen` ones are what it must draw as before. `python`: the
-    interpreter that has ModelOpt, where the mode needs it.
+    `mode`: one of `CALIBRATED`. `sitting` calibrates; the `unseen` prompts, and the first of its own, as many, are what must be drawn as
+    before. `python`: the interpreter that has ModelOpt, where the mode needs it.
     """
     from ..networks.components import network, unquantized  # here, since torch takes seconds to import
     from ..onnx.graph import verify_file
@@ -108,20 +108,19 @@ def quantize(
     with appearing(destination, METADATA) as partial:
         print("drawing the calibration pictures", file=sys.stderr, flush=True)
         rows, references = calibrate(variant, folders, sitting, most_rows)
-        others = replace(sitting, prompts=tuple(unseen))
-        references += draw_all(variant, others, opener(variant, folders))
+        known, others = (replace(sitting, prompts=tuple(prompts)) for prompts in (sitting.prompts[: len(unseen)], unseen))
+        references = references[: len(unseen)] + draw_all(variant, others, opener(variant, folders))
         source = folders[DENOISER] / ONNX_FILE
         made = (
             quantize_factors(python, source, partial, mode, rows, layers)
             if mode in FACTOR_PRECISIONS
-            else quantize_weights(source, partial, rows, row.keep_half, row.keep_eight(variant))
+            else quantize_weights(source, partial, rows, row.keep_half, row.sensitive(variant))
         )
         verify_file(partial / ONNX_FILE, components(variant)[DENOISER])
         print("drawing them again, quantised", file=sys.stderr, flush=True)
         quantized = opener(variant, {**folders, DENOISER: partial})
-        pictures = [*draw_all(variant, sitting, quantized), *draw_all(variant, others, quantized)]
+        pictures = [*draw_all(variant, known, quantized), *draw_all(variant, others, quantized)]
         found = [round(value, 2) for value in require_near(pictures, references, mode, rules)]
-        known = len(sitting.prompts)
         metadata = {
             "variant": variant.name,
             "component": DENOISER,
@@ -131,7 +130,7 @@ def quantize(
             **tools,
             "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
             **made,
-            "picture_psnr_db": {"calibration": found[:known], "unseen": found[known:]},
+            "picture_psnr_db": {"calibration": found[: len(known.prompts)], "unseen": found[len(known.prompts) :]},
             "unseen_prompts": list(unseen),
             "smallest_psnr_db": rules.smallest_psnr_db[mode],
             "files": describe_files(partial),
@@ -165,7 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_components(parser, "root of the ONNX files")
     parser.add_argument(
-        "--rows", type=int, default=64, metavar="N", help="denoiser rows to calibrate on (default: %(default)s)"
+        "--rows", type=int, default=192, metavar="N", help="denoiser rows to calibrate on (default: %(default)s)"
     )
     parser.add_argument(
         "--python", default=sys.executable, help="interpreter that has NVIDIA ModelOpt, for int8 and fp8 (default: this one)"
@@ -185,6 +184,8 @@ def run(args: argparse.Namespace) -> int:
     folders = {name: root / args.precision / name for name in components(variant)}
     destination = root / args.mode / DENOISER
     unseen = args.unseen or UNSEEN
-    metadata = quantize(variant, args.mode, folders, destination, sitting_from(args), args.rows, args.python, unseen)
+    metadata = quantize(
+        variant, args.mode, folders, destination, sitting_from(args, (*PROMPTS, *MORE)), args.rows, args.python, unseen
+    )
     print(json.dumps({"folder": str(destination), **metadata}))
     return 0
