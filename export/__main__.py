@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": Command("export.engine.inspect", "the precision of every layer of the engines"),
     "ranges": Command("export.quantize.ranges", "how large values inside the networks become, for FP16"),
     "picture": Command("export.quantize.compare_pictures", "compare the pictures of two precisions"),
-    "quantize": Command("export.quantize.modelopt", "an INT8 or FP8 denoiser, through NVIDIA ModelOpt"),
+    "quantize": Command("export.quantize.quantize", "a denoiser with INT4 weights, or in INT8 or FP8, calibrated"),
     "interface": Command("export.repository.interface", "write what follows from the declarations: configs, client, docs"),
     "repository": Command("export.repository.assemble", "assemble a model repository that Triton can load"),
 }

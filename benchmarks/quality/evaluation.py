@@ -22,7 +22,7 @@ from .judges import Jury, Pictures, read_jury
 from .makers import Maker, Settings, exported, trained
 from .parity import measure_parity
 from .report import samples, strip, write_page
-from .sweeps import PRECISION, REFERENCES, precisions, references, spread, sweep, timed
+from .sweeps import PRECISION, REFERENCES, made_precisions, precisions, references, spread, sweep, timed
 from .world import World, make_world
 
 RENDERER = "renderer"
@@ -123,7 +123,8 @@ def _sweeps(
         if name == REFERENCES:
             shown, (curves[name], pictures) = world.turned, references(joint, jury, world, settings)
         elif name == PRECISION:
-            shown, (curves[name], pictures) = cases, precisions(in_precision, jury, cases, settings)
+            names = made_precisions(variant)
+            shown, (curves[name], pictures) = cases, precisions(names, in_precision, jury, cases, settings)
         else:
             shown, (curves[name], pictures) = cases, sweep(joint, jury, cases, settings, name)
         values = [point["value"] for point in curves[name]]

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.onnx.wanted import CALIBRATED, PRECISIONS
+from export.paths import onnx_folder
+from faceclip_serving.contract.names import DENOISER
+from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.variants.variant import Variant
+
 from ..measure.pictures import picture_psnr_db
 from ..measure.report import say
 from .metrics import auc_error
@@ -33,7 +39,6 @@ REFERENCES = "references"
 """A sweep over the number of references, 1 to 4, each with its head turned aside; the same cases and noise at every number."""
 PRECISION = "precision"
 """A sweep over what the denoiser's graph computes in; everything else stays fp32."""
-PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
 NAMES = (*SWEEPS, REFERENCES, PRECISION)
 
 
@@ -73,13 +78,19 @@ def references(maker: Maker, jury: Jury, world: World, settings: Settings) -> tu
     return points, np.stack(rows)
 
 
+def made_precisions(variant: Variant) -> list[str]:
+    """Those that an export makes, and of those that calibration makes what is there."""
+    exported = onnx_folder(variant)
+    return [*PRECISIONS, *(name for name in CALIBRATED if (exported / name / DENOISER / ONNX_FILE).exists())]
+
+
 def precisions(
-    maker_of: Callable[[str], Maker], jury: Jury, cases: Cases, settings: Settings
+    names: Sequence[str], maker_of: Callable[[str], Maker], jury: Jury, cases: Cases, settings: Settings
 ) -> tuple[list[dict[str, Any]], Pictures]:
     """The same for precisions of the denoiser. `psnr_db`: mean and least of the pictures against those of the first precision;
     `identity_kept`: similarity and AUC are the first's, or better, within the errors of those."""
     points, rows = [], []
-    for name in PRECISIONS:
+    for name in names:
         pictures, seconds = timed(maker_of(name), cases, settings, f"precision {name}")
         rows.append(pictures)
         near = [picture_psnr_db(a, b) for a, b in zip(pictures, rows[0], strict=True)]

@@ -1,22 +1,27 @@
 """What a narrower denoiser does to pictures: PSNR to those of the FP32 one, and the size of its file.
 
 Everything but the denoiser is the same FP32 graph. ONNX Runtime's CPU provider computes FP16 products in FP32, so rounding of
-weights shows here, and rounding of activations does not. Runs in one process. Nothing is calibrated, so every prompt is an unseen
-one. Below the bound of the component (`Network.quantization`) the precision is not accepted: exit code 1. With seeded stand-in
-weights the figures compare precisions with each other; for trained weights measure again with --checkpoint.
+weights shows here, and of activations only in `int8` and `fp8`. Runs in one process. What needs calibration is taken as `export
+quantize` left it; half of the prompts calibrated it, unless it was told others. Below the bound of the component
+(`Network.quantization`) the precision is not accepted: exit code 1. With seeded stand-in weights the figures compare precisions with
+each other; for trained weights measure again with --checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from export.commandline import add_checkpoint, add_variant
 from export.onnx.draw import SMALLEST_PSNR_DB
+from export.onnx.record import read_metadata
+from export.onnx.wanted import CALIBRATED
 from export.paths import PHOTOGRAPH, onnx_folder
 from export.quantize.sitting import PROMPTS, UNSEEN
 from faceclip_serving.contract.components import components
+from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
 from faceclip_serving.contract.request import request_tensors
@@ -28,23 +33,28 @@ from ..measure.report import emit, say
 
 PLACEMENT = CPU
 ALL_PROMPTS = (*UNSEEN, *PROMPTS)
-NARROWER = ("fp16", "int8w", "int4w")
+NARROWER = ("fp16", "int8w", *CALIBRATED)
+
+
+class PrecisionError(UserError):
+    """A denoiser that is to be judged was not made."""
 
 
 def measure_precision(
     variant: Variant, precision: str, steps: int, prompts: int, seeds: int = 1, checkpoint: Path | None = None
 ) -> dict[str, Any]:
-    """PSNR of the pictures of so many prompts and seeds of each, with and without a face, and the bytes of both denoisers."""
+    """PSNR of the pictures of so many prompts and seeds of each, with and without a face, and the bytes of both denoisers.
+
+    Raises `PrecisionError` where the precision is one that calibration makes, and nothing was made.
+    """
     from export.networks.components import network
-    from export.onnx.export import export_component
-    from export.onnx.wanted import Export
     from export.repository.from_nothing import build_repository
     from faceclip_serving.models.onnx_component import OnnxComponent
 
     from ..measure import inprocess
 
     folder = onnx_folder(variant) / precision / DENOISER
-    metadata = export_component(Export(variant, DENOISER, precision, checkpoint), folder)
+    metadata = denoiser_of(variant, precision, checkpoint, folder)
     pipeline = inprocess.load(variant, PLACEMENT, build_repository(variant, PLACEMENT, checkpoint))
     runs = {
         "fp32": pipeline.stages[DENOISER],
@@ -78,10 +88,24 @@ def measure_precision(
         "below": sum(case["psnr_db"] < bound for case in cases),
         "pictures": len(cases),
         "denoiser_bytes": {"fp32": _bytes(reference), precision: _bytes(folder)},
-        "parity": metadata["parity"],
-        "notes": metadata["notes"],
+        **{name: metadata[name] for name in ("parity", "notes", "calibration", "stored", "operators") if name in metadata},
         "cases": cases,
     }
+
+
+def denoiser_of(variant: Variant, precision: str, checkpoint: Path | None, folder: Path) -> Mapping[str, Any]:
+    """Metadata of the denoiser in `folder`, which is exported first where no calibration is needed. Raises `PrecisionError`."""
+    from export.onnx.export import export_component
+    from export.onnx.wanted import Export
+
+    if precision not in CALIBRATED:
+        return export_component(Export(variant, DENOISER, precision, checkpoint), folder)
+    metadata = read_metadata(folder)
+    if metadata is None:
+        raise PrecisionError(
+            f"expected {folder / ONNX_FILE}; make it with `python -m export quantize --variant {variant.name} --mode {precision}`"
+        )
+    return metadata
 
 
 def drawn(prompts: int, seeds: int) -> list[tuple[str, int]]:

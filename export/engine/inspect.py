@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
     "fp32": Rule(("FP32",), 0.0, exactly=True),
     "fp16": Rule(_HALF, 0.1),
     "int8w": Rule(_HALF, 0.1),
-    "int4w": Rule(_HALF, 0.1),
+    "int4w": Rule(_HALF, 0.1, _QUANTIZED),
     "int8": Rule(("INT8",), 0.4, _QUANTIZED),
     "fp8": Rule(("FP8",), 0.4, _QUANTIZED),
 }

@@ -36,8 +36,8 @@ class Quantization:
     """What keeps a network's form of fewer bits close to it, see `quantize`."""
 
     excluded: tuple[str, ...]
-    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32`, by the start of their weights' names; `*` stands for any
-    text."""
+    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32` and `Network.sensitive`, by the start of their weights' names;
+    `*` stands for any text."""
     smallest_psnr_db: Mapping[str, float]
     """Precision -> how near a picture must be to that of the graph it was made of, dB."""
 
@@ -62,6 +62,8 @@ class Network:
     """What of a LoRA file changes it."""
     keep_half: tuple[str, ...] = ()
     """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network, and what modulates it."""
+    sensitive: Callable[[Variant], tuple[str, ...]] = lambda _: ()
+    """Starts of the names of weights whose rounding pictures show most. `int4w` leaves them in INT8, `int8` and `fp8` as they are."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
     quantization: Quantization | None = None
@@ -98,6 +100,7 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             "unet",
             _TOLERANCE,
             keep_half=_UNET_ENDS,
+            sensitive=sdxl.sensitive_weights,
             lora=(lora_parts.UNET,),
             quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
         ),
@@ -160,7 +163,7 @@ def unquantized(variant: Variant, component: str) -> tuple[str, ...]:
             f"component '{component}' of variant '{variant.name}': no rules for 8 bits in both factors of its products; see"
             " Network.quantization in export/networks/components.py"
         )
-    return (*row.fp32, *row.quantization.excluded)
+    return (*row.fp32, *row.quantization.excluded, *row.sensitive(variant))
 
 
 def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:

@@ -118,3 +118,14 @@ def _keep_only(module: nn.Module, names: set[str]) -> None:
     """Drops the children and parameters of `module` that are not in `names`, so that their memory is free before the export."""
     for name in [n for n, _ in (*module.named_children(), *module.named_parameters(recurse=False)) if n not in names]:
         delattr(module, name)
+
+
+def sensitive_weights(variant: Variant) -> tuple[str, ...]:
+    """Starts of the names of UNet weights whose rounding pictures show most: those of the attentions that see most cells, and what leads
+    into and out of all others (docs/measured.md)."""
+    architecture = variant.architecture
+    assert isinstance(architecture, SDXLArchitecture)
+    levels = architecture.unet["down_block_types"]
+    outermost = next(level for level, kind in enumerate(levels) if "Attn" in kind)
+    blocks = (f"down_blocks.{outermost}", f"up_blocks.{len(levels) - 1 - outermost}")
+    return (*(f"unet.{block}.attentions." for block in blocks), "unet.*.attentions.*.proj_in.", "unet.*.attentions.*.proj_out.")

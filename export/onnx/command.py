@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
-        help="of weights and products (default: fp32); int8w, int4w: FP16 with INT8 or INT4 weights",
+        help="of weights and products (default: fp32); int8w: FP16 with INT8 weights",
     )
     add_placement(precision, None, "each component in the precision that it has there, instead of --precision")
     parser.add_argument(

@@ -44,7 +44,7 @@ from .integer_weights import quantize
 from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, read_metadata, versions, weights_source
 from .trace import OPSET, trace
-from .wanted import DEPTHS, FACTOR_PRECISIONS, PRECISIONS, WEIGHT_BITS, Export
+from .wanted import CALIBRATED, DEPTHS, FACTOR_PRECISIONS, PRECISIONS, WEIGHT_BITS, Export
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
@@ -148,9 +148,9 @@ def _settled(wanted: Export, precisions: Sequence[str] = PRECISIONS) -> Export:
 def write_unproven(wanted: Export, destination: Path) -> None:
     """The graph alone, in a process of its own: for whoever weighs it. Without metadata, so nothing takes it for an export.
 
-    In a precision of `FACTOR_PRECISIONS` it is not calibrated.
+    In a precision of `CALIBRATED` it is not calibrated.
     """
-    settled = _settled(wanted, (*PRECISIONS, *FACTOR_PRECISIONS))
+    settled = _settled(wanted, (*PRECISIONS, *CALIBRATED))
     with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
         pool.submit(_write_in_process, settled, destination).result()
 
@@ -329,7 +329,8 @@ def _graph(export: Export, module: nn.Module, clock: Clock) -> tuple[ir.Model, l
         graph.clean(model)
         if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
-            notes.update(quantize(model, WEIGHT_BITS[export.precision], _row(export).keep_half))
+            row = _row(export)
+            notes.update(quantize(model, WEIGHT_BITS[export.precision], row.keep_half, row.sensitive(export.variant)))
         if export.precision in FACTOR_PRECISIONS:
             quantize_factors(model, export.precision, unquantized(export.variant, export.component))
         graph.conform(model, export.signature)

@@ -2,7 +2,8 @@
 
 A weight W of a product becomes W8 x scale or W4 x scale, symmetric. INT8 has one scale per output channel: the largest absolute value of
 a channel is 127. INT4 has one per output channel and `BLOCK` values along the axis that is summed over, chosen for the least squared
-error. The graph says `DequantizeLinear(values, scale)` in front of the product, which stays in FP16.
+error, and values to the nearest, unless the caller knows better. The graph says `DequantizeLinear(values, scale)` in front of the
+product, which stays in FP16.
 
 What is stored how follows what NVIDIA's compiler does with it, see docs/quantisation.md: matrix products read INT8 with scales per channel,
 and INT4 with scales per block, as they are; INT8 with scales per block is unfolded to FP16 in memory first. So are the weights of
@@ -37,24 +38,41 @@ Pair = tuple[NDArray[Any], NDArray[np.float16]]
 """Values of fewer bits in a weight's shape, and their scales."""
 
 
-def quantize(model: ir.Model, bits: int, keep: Iterable[str] = ()) -> dict[str, dict[str, int]]:
+def quantize(
+    model: ir.Model,
+    bits: int,
+    keep: Iterable[str] = (),
+    keep_eight: Iterable[str] = (),
+    in_blocks: Callable[[str, NDArray[Any], int], Pair] | None = None,
+) -> dict[str, dict[str, int]]:
     """Stores the FP16 weights of the graph's products as INT8 (`bits` 8), or those of matrix products as INT4 (4), in place.
 
     Returns `int8` and `int4` -> how many weights, and how many values they have. `keep`: starts of the names of weights that stay FP16;
-    `*` stands for any text. A weight that another kind of operator reads, too, stays as well.
+    `*` stands for any text. A weight that another kind of operator reads, too, stays as well. `keep_eight`: of those that become INT8 in
+    any case. `in_blocks`: name of a weight, the weight and the axis of its channels -> what `rounded_in_blocks` gives by default.
     """
     graph = model.graph
     counts = {f"int{width}": {"weights": 0, "values": 0} for width in sorted({8, bits}, reverse=True)}
+    four = {weight.name for weight, _, _ in block_weights(graph, (*keep, *keep_eight))} if bits == 4 else set()
     for weight, tensor, axis in list(product_weights(graph, keep)):
         if tensor.size < SMALLEST:
             continue
-        shape = sizes(tensor)
-        in_blocks = bits == 4 and len(shape) == 2 and shape[1 - axis] % BLOCK == 0
-        (_replace_by_int4 if in_blocks else replace_by_int8)(graph, weight, tensor, axis)
-        count = counts["int4" if in_blocks else "int8"]
+        if weight.name in four:
+            _replace_by_int4(graph, weight, tensor, axis, in_blocks)
+        else:
+            replace_by_int8(graph, weight, tensor, axis)
+        count = counts["int4" if weight.name in four else "int8"]
         count["weights"] += 1
         count["values"] += tensor.size
     return counts
+
+
+def block_weights(graph: ir.Graph, keep: Iterable[str] = ()) -> Iterator[tuple[ir.Value, ir.TensorProtocol, int]]:
+    """Of `product_weights`, those that can be INT4: matrices, whose blocks are full."""
+    for weight, tensor, axis in product_weights(graph, keep):
+        shape = sizes(tensor)
+        if tensor.size >= SMALLEST and len(shape) == 2 and shape[1 - axis] % BLOCK == 0:
+            yield weight, tensor, axis
 
 
 def product_weights(graph: ir.Graph, keep: Iterable[str] = ()) -> Iterator[tuple[ir.Value, ir.TensorProtocol, int]]:
@@ -85,26 +103,38 @@ def scaled_by_channel(weight: NDArray[Any], axis: int, largest: float) -> tuple[
 
 
 def rounded_in_blocks(weight: NDArray[Any], axis: int) -> Pair:
-    """INT4 values of a matrix, and the FP16 scale of every `BLOCK` of them along the other axis than the channels' `axis`.
+    """INT4 values of a matrix, and the FP16 scale of every `BLOCK` of them along the other axis than the channels' `axis`."""
+    wide = np.moveaxis(weight.astype(np.float32), axis, 1)
+    scale = block_scales(wide)
+    return pair_of(wide / np.repeat(scale.astype(np.float32), BLOCK, axis=0), scale, axis)
+
+
+def block_scales(wide: NDArray[np.float32], importance: NDArray[Any] | None = None) -> NDArray[np.float16]:
+    """FP16 scales [rows / BLOCK, channels] of a matrix [rows, channels] that is summed over its rows.
 
     Of several scales for a block the one with the least squared error is taken: a small one cuts off the largest values and rounds the
-    others less.
+    others less. `importance` [rows]: how much the error of a row counts; None: all the same.
     """
-    wide = np.moveaxis(weight.astype(np.float32), axis, 1)
     blocks = wide.reshape(-1, BLOCK, wide.shape[1])
+    weights = 1.0 if importance is None else importance.reshape(-1, BLOCK, 1)
     whole = np.abs(blocks).max(axis=1, keepdims=True) / _HIGHEST_4
-    best, least = np.zeros_like(whole, np.float16), np.full_like(whole, np.inf)
+    best, least = np.zeros_like(whole, np.float16), np.full(whole.shape, np.inf)
     for share in _SHARES:
         scale = _scale(whole * share)
-        error = np.square(_int4(blocks, scale) * scale - blocks).sum(axis=1, keepdims=True)
+        error = (weights * np.square(int4(blocks / scale.astype(np.float32)) * scale - blocks)).sum(axis=1, keepdims=True)
         best = np.where(error < least, scale, best)
         least = np.minimum(error, least)
-    values = _int4(blocks, best).reshape(wide.shape).astype(ml_dtypes.int4)
-    return np.moveaxis(values, 1, axis), np.moveaxis(best[:, 0], 1, axis)
+    return np.asarray(best[:, 0], np.float16)
 
 
-def _int4(blocks: NDArray[np.float32], scale: NDArray[np.float16]) -> NDArray[np.float32]:
-    return np.asarray(np.clip(np.rint(blocks / scale.astype(np.float32)), _LOWEST_4, _HIGHEST_4), np.float32)
+def pair_of(scaled: NDArray[Any], scale: NDArray[np.float16], axis: int) -> Pair:
+    """A matrix [rows, channels] divided by its scales, as INT4, and these; with the channels on `axis`."""
+    return np.moveaxis(int4(scaled).astype(ml_dtypes.int4), 1, axis), np.moveaxis(scale, 1, axis)
+
+
+def int4(scaled: NDArray[Any]) -> NDArray[np.float32]:
+    """The nearest whole numbers that INT4 has."""
+    return np.asarray(np.clip(np.rint(scaled), _LOWEST_4, _HIGHEST_4), np.float32)
 
 
 def _scale(needed: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -130,10 +160,22 @@ def replace_by_int8(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol
     replace(graph, weight, lambda: rounded(tensor.numpy(), axis), ir.DataType.INT8, [sizes(tensor)[axis]], {"axis": axis})
 
 
-def _replace_by_int4(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, axis: int) -> None:
+def _replace_by_int4(
+    graph: ir.Graph,
+    weight: ir.Value,
+    tensor: ir.TensorProtocol,
+    axis: int,
+    in_blocks: Callable[[str, NDArray[Any], int], Pair] | None,
+) -> None:
+    name = str(weight.name)
     scales = [size if i == axis else size // BLOCK for i, size in enumerate(sizes(tensor))]
     attributes = {"axis": 1 - axis, "block_size": BLOCK}
-    replace(graph, weight, lambda: rounded_in_blocks(tensor.numpy(), axis), ir.DataType.INT4, scales, attributes)
+
+    def make() -> Pair:
+        values = tensor.numpy()
+        return rounded_in_blocks(values, axis) if in_blocks is None else in_blocks(name, values, axis)
+
+    replace(graph, weight, make, ir.DataType.INT4, scales, attributes)
 
 
 def replace(

@@ -14,13 +14,14 @@ from faceclip_serving.contract.variants.variant import Variant
 if TYPE_CHECKING:
     from ..checkpoint.lora import Lora
 
-PRECISIONS = ("fp32", "fp16", "int8w", "int4w")
-"""`int8w` and `int4w`: FP16 as in `fp16`, but large weights are stored as integers, see `integer_weights`."""
+PRECISIONS = ("fp32", "fp16", "int8w")
+"""What `export onnx` makes. `int8w`: FP16 as in `fp16`, but large weights are stored as integers, see `integer_weights`."""
 WEIGHT_BITS = {"int8w": 8, "int4w": 4}
 """Precisions of FP16 products whose weights are stored as integers -> bits of most of them."""
 FACTOR_PRECISIONS = ("int8", "fp8")
-"""Both factors of most products in 8 bits, what is left FP16: made by `export quantize`, and without calibration for whoever weighs a
-graph, see `eight_bit_factors`."""
+"""Both factors of most products in 8 bits, what is left FP16, see `eight_bit_factors`."""
+CALIBRATED = ("int4w", *FACTOR_PRECISIONS)
+"""What `export quantize` makes, from what a denoiser meets in use. Whoever weighs a graph gets it without that, see `write_unproven`."""
 
 DEPTHS = ("full", "shallow")
 """On what parity is proven: the component itself, or its form of fewer blocks."""
@@ -33,7 +34,7 @@ class Export:
     variant: Variant
     component: str
     precision: str = "fp32"
-    """One of `PRECISIONS`."""
+    """One of `PRECISIONS`; to be weighed, also one of `CALIBRATED`."""
     checkpoint: Path | None = None
     """Folder of the weights; None: those that the variant brings, else seeded ones."""
     loras: tuple[Lora, ...] = ()

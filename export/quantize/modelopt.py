@@ -1,54 +1,31 @@
-"""An INT8 or FP8 denoiser: NVIDIA ModelOpt puts explicit Q/DQ pairs into our ONNX file, calibrated on real sampling runs.
+"""Both factors of a denoiser's products in INT8 or FP8: NVIDIA ModelOpt puts explicit Q/DQ pairs into our ONNX file.
 
-The order: prompts are drawn with the file as it is, and what the denoiser was given is kept; ModelOpt, in a Python of its own, since it
-needs another numpy than the server's wheel, quantises all products but those excluded; that it did is counted; the same prompts and as
-many that calibrated nothing are drawn again with the result, and only if every picture is near enough does it get its place, as a
-precision of its own beside `fp32` and `fp16`. Which layers are excluded and what is near enough stands beside the component
-(`Network.quantization`). Weights are stored in 8 bits; what is not quantised keeps the precision it had. Knows the steps and ModelOpt's
-command; nothing of how it quantises.
+It runs in a Python of its own, since it needs another numpy than the server's wheel. All products but those excluded are to be quantised,
+and that they were is counted. Weights are stored in 8 bits; what is not quantised keeps the precision it had. Knows ModelOpt's command;
+nothing of how it quantises, nor of what calibrates.
 """
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
-import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 
-from faceclip_serving.contract.components import components
-from faceclip_serving.contract.errors import UserError
-from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variants.table import VARIANTS
-from faceclip_serving.contract.variants.variant import Variant
 
-from ..commandline import add_components, add_variant
-from ..onnx.draw import Run, psnr_db
 from ..onnx.graph_precision import ONNX_PRODUCTS
-from ..onnx.record import METADATA, describe_files, is_whole, read_metadata
-from ..onnx.wanted import FACTOR_PRECISIONS
-from ..outputs import appearing
-from ..paths import onnx_folder
-from .compare_pictures import opener
+from .errors import QuantizationError
 from .modelopt_graph import NAME_END, annotate, restore
-from .sitting import UNSEEN, Sitting, add_sitting, sitting_from
 
-if TYPE_CHECKING:
-    from ..networks.components import Quantization
-
-MODES = FACTOR_PRECISIONS
 MODULE = "modelopt.onnx.quantization"
 REQUIREMENTS = "requirements-quantize.txt"
 CALIBRATION_METHOD = "max"
@@ -58,33 +35,19 @@ SMALLEST_SHARE = 0.9
 """Of the products that may be quantised, how many must be. ModelOpt leaves out those too small to gain: 16 channels or fewer."""
 
 
-class QuantizationError(UserError):
-    """A network cannot be quantised, or draws other pictures when it is; the message says why and what to do."""
+def quantize_factors(
+    python: str, source: Path, partial: Path, mode: str, rows: Mapping[str, Array], layers: Sequence[str]
+) -> dict[str, Any]:
+    """Writes the file `source` in `mode` to the folder `partial`; returns what its metadata says of it. Raises `QuantizationError`.
 
-
-def calibrate(
-    variant: Variant, folders: Mapping[str, Path], sitting: Sitting, most_rows: int
-) -> tuple[dict[str, Array], list[Array]]:
-    """Denoiser input -> its values over the sampling runs [rows, ...], and the pictures that these led to.
-
-    `folders`: component -> the folder of its ONNX file. Of more rows than `most_rows`, evenly spaced ones are kept, so that every
-    part of the runs is there.
+    `rows`: input -> values that calibrate [rows, ...]. `layers`: those that stay, by the start of their weights' names.
     """
-    from .calibration import draw_all, recorded  # here, since torch takes seconds to import
-
-    kept: list[Mapping[str, Array]] = []
-    plain = opener(variant, folders)
-
-    @contextmanager
-    def opened(component: str) -> Iterator[Run]:
-        with plain(component) as run:
-            yield recorded(run, kept) if component == DENOISER else run
-
-    pictures = draw_all(variant, sitting, opened)
-    rows = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
-    count = len(rows["timestep"])
-    chosen = np.unique(np.linspace(0, count - 1, min(count, most_rows)).round().astype(int))
-    return {name: values[chosen] for name, values in rows.items()}, pictures
+    excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), layers)
+    _run_modelopt(python, source, partial, mode, rows, excluded)
+    return {
+        "excluded": {"layers": list(layers), "products": len(excluded)},
+        "operators": quantized_products(partial / ONNX_FILE, len(excluded)),
+    }
 
 
 def excluded_nodes(model: onnx.ModelProto, excluded: Iterable[str]) -> list[str]:
@@ -101,75 +64,6 @@ def excluded_nodes(model: onnx.ModelProto, excluded: Iterable[str]) -> list[str]
         if layers or not own:
             found.append(node.name)
     return found
-
-
-def require_near(pictures: Sequence[Array], references: Sequence[Array], mode: str, rules: Quantization) -> list[float]:
-    """PSNR of each picture, dB. Raises `QuantizationError` where one is below the component's bound."""
-    bound = rules.smallest_psnr_db[mode]
-    found = [psnr_db(picture, reference) for picture, reference in zip(pictures, references, strict=True)]
-    if not min(found) >= bound:  # also where it is not a number
-        raise QuantizationError(
-            f"{mode}: the pictures are {', '.join(f'{value:.1f}' for value in found)} dB from those of the graph it was made of,"
-            f" expected at least {bound:.0f}; not accepted. Exclude more layers (Network.quantization in export/networks/components.py), or"
-            " calibrate on more prompts and steps"
-        )
-    return found
-
-
-def quantize(
-    variant: Variant,
-    mode: str,
-    folders: Mapping[str, Path],
-    destination: Path,
-    sitting: Sitting,
-    most_rows: int,
-    python: str,
-    unseen: Sequence[str] = UNSEEN,
-) -> dict[str, Any]:
-    """Writes the quantised denoiser to the folder `destination`, if its pictures pass, and returns its metadata.
-
-    `sitting` calibrates; its prompts and the `unseen` ones are what it must draw as before.
-    """
-    from ..networks.components import network, unquantized  # here, since torch takes seconds to import
-    from ..onnx.graph import verify_file
-    from .calibration import draw_all
-
-    layers, rules = unquantized(variant, DENOISER), network(variant, DENOISER).quantization
-    assert rules is not None
-    base = _base(variant, folders)
-    version = modelopt_version(python)
-    with appearing(destination, METADATA) as partial:
-        print("drawing the calibration pictures", file=sys.stderr, flush=True)
-        rows, references = calibrate(variant, folders, sitting, most_rows)
-        others = replace(sitting, prompts=tuple(unseen))
-        references += draw_all(variant, others, opener(variant, folders))
-        source = folders[DENOISER] / ONNX_FILE
-        excluded = excluded_nodes(onnx.load(str(source), load_external_data=False), layers)
-        _run_modelopt(python, source, partial, mode, rows, excluded)
-        verify_file(partial / ONNX_FILE, components(variant)[DENOISER])
-        operators = quantized_products(partial / ONNX_FILE, len(excluded))
-        print("drawing them again, quantised", file=sys.stderr, flush=True)
-        quantized = opener(variant, {**folders, DENOISER: partial})
-        pictures = [*draw_all(variant, sitting, quantized), *draw_all(variant, others, quantized)]
-        found = [round(value, 2) for value in require_near(pictures, references, mode, rules)]
-        known = len(sitting.prompts)
-        metadata = {
-            "variant": variant.name,
-            "component": DENOISER,
-            "precision": mode,
-            "identity": f"{mode} of {base['identity']}",
-            "base": {"precision": base["precision"], "identity": base["identity"]},
-            "modelopt": version,
-            "calibration": {"prompts": list(sitting.prompts), "steps": sitting.steps, "rows": len(rows["timestep"])},
-            "excluded": {"layers": list(layers), "products": len(excluded)},
-            "operators": operators,
-            "picture_psnr_db": {"calibration": found[:known], "unseen": found[known:]},
-            "unseen_prompts": list(unseen),
-            "smallest_psnr_db": rules.smallest_psnr_db[mode],
-            "files": describe_files(partial),
-        }
-        (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    return metadata
 
 
 def quantized_products(path: Path, excluded: int) -> dict[str, int]:
@@ -253,51 +147,3 @@ def _run_modelopt(
     for path in partial.glob(f"{ONNX_FILE}?*"):
         shutil.copymode(source, path)  # it was a temporary file, which nobody else may read
     log.unlink()
-
-
-def _base(variant: Variant, folders: Mapping[str, Path]) -> dict[str, Any]:
-    for component, folder in folders.items():
-        metadata = read_metadata(folder)
-        if metadata is None or not is_whole(folder, metadata):
-            raise QuantizationError(
-                f"{component}: expected {folder / ONNX_FILE}, whole; make it with `python -m export onnx --variant {variant.name}"
-                f" --precision {folder.parent.name}`"
-            )
-    found = read_metadata(folders[DENOISER])
-    assert found is not None
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------------------- command
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_variant(parser)
-    parser.add_argument("--mode", choices=MODES, required=True)
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16"),
-        default="fp16",
-        help="of the file to start from, which what is not quantised keeps (default: %(default)s)",
-    )
-    add_components(parser, "root of the ONNX files")
-    parser.add_argument(
-        "--rows", type=int, default=64, metavar="N", help="denoiser rows to calibrate on (default: %(default)s)"
-    )
-    parser.add_argument("--python", default=sys.executable, help="interpreter that has NVIDIA ModelOpt (default: this one)")
-    add_sitting(parser)
-    parser.add_argument(
-        "--unseen",
-        action="append",
-        metavar="PROMPT",
-        help="draw this to judge by, and calibrate nothing on it; may be repeated (default: four of our own)",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    variant = VARIANTS[args.variant]
-    root = args.components or onnx_folder(variant)
-    folders = {name: root / args.precision / name for name in components(variant)}
-    destination = root / args.mode / DENOISER
-    unseen = args.unseen or UNSEEN
-    metadata = quantize(variant, args.mode, folders, destination, sitting_from(args), args.rows, args.python, unseen)
-    print(json.dumps({"folder": str(destination), **metadata}))
-    return 0

@@ -88,7 +88,7 @@ def watch(path: Path, signature_outputs: list[str]) -> tuple[Run, dict[str, floa
         model.graph.node.append(helper.make_node("Abs", [tensor.name], [f"abs {number}"]))
         model.graph.node.append(helper.make_node("ReduceMax", [f"abs {number}"], [f"{_LARGEST}{number}"], keepdims=0))
         model.graph.output.append(helper.make_tensor_value_info(f"{_LARGEST}{number}", TensorProto.FLOAT, []))
-    session = _session(model, path)
+    session = session_beside(model, path)
     largest = dict.fromkeys((tensor.name for tensor in watched), 0.0)
     names = [*signature_outputs, *(f"{_LARGEST}{number}" for number in range(len(watched)))]
 
@@ -198,7 +198,8 @@ def require_fit(found: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def _session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+def session_beside(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+    """Runs a changed form of the graph in the file `path`, with the weights beside that."""
     import onnxruntime  # here, as it takes a second
 
     options = onnxruntime.SessionOptions()

@@ -16,13 +16,24 @@ PROMPTS = (
     "a person in a red coat walking in the snow, full body",
     "oil painting of a person in a garden at sunset",
 )
+MORE = (
+    "portrait of a person in a park, morning",
+    "a person wearing a black jacket in the city at night",
+    "a smiling person in a kitchen, warm light",
+    "a person with a yellow cap on a mountain",
+    "watercolour of a person at a window",
+    "a person in a white shirt, plain background",
+    "an angry person in a forest, dim light",
+    "a person in a purple dress in a desert, noon",
+)
+"""What calibrates besides `PROMPTS`; nothing is judged by these."""
 UNSEEN = (
     "a person wearing a green hat, on a beach",
     "pencil sketch of a person in a kitchen",
     "a person laughing on a stage at night, red light",
     "close portrait of a person in a blue suit, in an office",
 )
-"""Prompts that calibrate nothing: what was calibrated on `PROMPTS` is judged by these as well."""
+"""Prompts that calibrate nothing: what was calibrated on others is judged by these as well."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,13 @@ class Sitting:
 
 def add_sitting(parser: argparse.ArgumentParser) -> None:
     """The arguments that commands over calibration pictures share."""
-    parser.add_argument("--prompt", action="append", help="draw this; may be repeated (default: four of our own)")
+    parser.add_argument("--prompt", action="append", help="draw this; may be repeated (default: some of our own)")
     parser.add_argument(
         "--steps", type=int, default=Sitting.steps, help="denoising steps of each picture (default: %(default)s)"
     )
     add_checkpoint(parser, "folder of the checkpoint: its tokenizers are read")
 
 
-def sitting_from(args: argparse.Namespace) -> Sitting:
-    return Sitting(prompts=tuple(args.prompt or Sitting.prompts), steps=args.steps, checkpoint=args.checkpoint)
+def sitting_from(args: argparse.Namespace, usual: Sequence[str] = PROMPTS) -> Sitting:
+    """`usual`: prompts, where none are given."""
+    return Sitting(prompts=tuple(args.prompt or usual), steps=args.steps, checkpoint=args.checkpoint)

@@ -107,7 +107,7 @@ def test_precisions_are_compared_with_the_first(monkeypatch: pytest.MonkeyPatch,
 
         return make
 
-    points, pictures = quality_sweeps.precisions(maker_of, cast(Jury, None), world.usual, {"seed": 1})
+    points, pictures = quality_sweeps.precisions(list(level), maker_of, cast(Jury, None), world.usual, {"seed": 1})
     assert [name for name, _ in asked] == [point["value"] for point in points] == list(level)
     least = [point["psnr_db"]["least"] for point in points]
     assert least == [MAX_PSNR_DB, MAX_PSNR_DB, pytest.approx(28.13, abs=0.01), pytest.approx(26.55, abs=0.01)]

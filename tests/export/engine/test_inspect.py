@@ -12,8 +12,8 @@ from export.engine.record import Machine, Measured, Recipe, Record
 from export.forecast.shapes import find
 from export.networks.components import network
 from export.onnx.graph_precision import ONNX_PRODUCTS
-from export.onnx.wanted import PRECISIONS
-from export.quantize.modelopt import MODES, SMALLEST_SHARE, excluded_nodes
+from export.onnx.wanted import CALIBRATED, FACTOR_PRECISIONS, PRECISIONS
+from export.quantize.modelopt import SMALLEST_SHARE, excluded_nodes
 from faceclip_serving.contract.components import bounds
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import placements
@@ -122,7 +122,7 @@ def test_every_precision_that_is_served_can_be_verified_and_an_engine_in_a_wider
             check_layers([Layer(f"p{i}", "gemm", wider, True) for i in range(20)], precision)
 
 
-@pytest.mark.parametrize("precision", [*PRECISIONS, *MODES])
+@pytest.mark.parametrize("precision", [*PRECISIONS, *CALIBRATED])
 def test_every_precision_that_can_be_made_has_a_rule(precision):
     with pytest.raises(EngineError, match=r"20 of 20 products run in FP32|expected all products in FP32"):
         check_layers([Layer(f"p{i}", "gemm", "FP16" if precision == "fp32" else "FP32", True) for i in range(20)], precision)
@@ -134,7 +134,7 @@ def test_a_precision_without_a_rule_is_refused():
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", FACTOR_PRECISIONS)
 def test_a_denoiser_quantised_as_export_quantize_accepts_it_passes(variant, mode, tmp_path):
     """By its graph: excluded layers and attention stay, and a tenth of the others may."""
     row = network(variant, DENOISER)

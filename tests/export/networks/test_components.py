@@ -11,8 +11,7 @@ from export.networks.components import NETWORKS, ComponentError, build
 from export.networks.faceclip.encoder import FaceCLIPEncoder
 from export.networks.sdxl import FaceEncoder
 from export.onnx.example_inputs import example_inputs
-from export.onnx.wanted import PRECISIONS
-from export.quantize.modelopt import MODES
+from export.onnx.wanted import CALIBRATED, PRECISIONS
 from faceclip_serving.contract.components import both_sides, components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.variants.flux import TINY_FLUX
@@ -42,7 +41,7 @@ def test_a_component_takes_and_returns_its_signature(component):
 def test_every_variant_has_a_builder_and_a_tolerance_for_every_component(variant):
     assert NETWORKS[type(variant.architecture)].keys() == set(COMPONENTS)
     for network in NETWORKS[type(variant.architecture)].values():
-        assert network.tolerance.keys() == {*PRECISIONS, *MODES}
+        assert network.tolerance.keys() == {*PRECISIONS, *CALIBRATED}
 
 
 def test_an_architecture_without_builders_is_named():

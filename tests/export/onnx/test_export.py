@@ -200,7 +200,7 @@ def test_published_weights_are_asked_for():
 
 
 def test_an_unknown_precision_is_named():
-    with pytest.raises(ExportError, match="precision: expected one of fp32, fp16, int8w, int4w, got 'int8'"):
+    with pytest.raises(ExportError, match="precision: expected one of fp32, fp16, int8w, got 'int8'"):
         export_component(Export(MICRO, FACE_ENCODER, "int8"), Path("never/written"))
 
 

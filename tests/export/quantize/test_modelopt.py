@@ -19,9 +19,9 @@ from export.networks.components import Quantization, network
 from export.onnx.export import export_component
 from export.onnx.graph_precision import ONNX_PRODUCTS
 from export.onnx.record import METADATA
-from export.onnx.wanted import Export
-from export.quantize import calibration
-from export.quantize import modelopt as quantize
+from export.onnx.wanted import FACTOR_PRECISIONS, Export
+from export.quantize import calibration, modelopt, quantize
+from export.quantize.errors import QuantizationError
 from export.quantize.sitting import Sitting
 from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.placements import ONNX_FILE
@@ -53,7 +53,7 @@ def test_sensitive_layers_and_attentions_products_stay_as_they_are():
         product("late", "relu_out", weights[2]),
     ]
     starts = iter(("net.first", "*.sensitive"))
-    assert quantize.excluded_nodes(model(nodes, weights), starts) == ["entry", "scores", "late"]
+    assert modelopt.excluded_nodes(model(nodes, weights), starts) == ["entry", "scores", "late"]
 
 
 FLUX_BLOCK = {
@@ -67,7 +67,7 @@ def test_of_full_size_flux_every_product_of_a_block_is_quantised_and_nothing_els
     """On the recorded graph. The memory of FLUX's placements counts on it: modulations alone are 3.2 of 11.9 G weights."""
     row = network(VARIANTS["flux"], DENOISER)
     graph = find("flux", DENOISER, Path("/nowhere"))
-    excluded = set(quantize.excluded_nodes(graph, (*row.fp32, *row.quantization.excluded)))
+    excluded = set(modelopt.excluded_nodes(graph, (*row.fp32, *row.quantization.excluded)))
     weights = {tensor.name for tensor in graph.graph.initializer}
     products = [node for node in graph.graph.node if node.op_type in ONNX_PRODUCTS]
     kept = Counter(
@@ -79,11 +79,9 @@ def test_of_full_size_flux_every_product_of_a_block_is_quantised_and_nothing_els
 def test_pictures_must_be_near_enough_for_the_mode():
     grey = np.full((1, 3, 8, 8), 0.5, np.float32)
     assert quantize.require_near([grey + 0.05], [grey], "int8", RULES) == pytest.approx([26.02], abs=0.01)
-    with pytest.raises(
-        quantize.QuantizationError, match=r"fp8: the pictures are 26\.0 dB .* expected at least 30; not accepted"
-    ):
+    with pytest.raises(QuantizationError, match=r"fp8: the pictures are 26\.0 dB .* expected at least 30; not accepted"):
         quantize.require_near([grey + 0.05], [grey], "fp8", RULES)
-    with pytest.raises(quantize.QuantizationError, match="nan dB"):
+    with pytest.raises(QuantizationError, match="nan dB"):
         quantize.require_near([grey * np.nan], [grey], "int8", RULES)
 
 
@@ -100,17 +98,17 @@ def test_a_file_in_which_nothing_was_quantised_is_refused(tmp_path):
     made = model(nodes)
     made.graph.initializer.extend([scale, stored])
     onnx.save(made, tmp_path / ONNX_FILE)
-    assert quantize.quantized_products(tmp_path / ONNX_FILE, 1) == {"both_factors": 1, "one_factor": 0, "as_they_were": 1}
-    with pytest.raises(quantize.QuantizationError, match="at least 90% of the 2 products that are not excluded, found 1"):
-        quantize.quantized_products(tmp_path / ONNX_FILE, 0)
+    assert modelopt.quantized_products(tmp_path / ONNX_FILE, 1) == {"both_factors": 1, "one_factor": 0, "as_they_were": 1}
+    with pytest.raises(QuantizationError, match="at least 90% of the 2 products that are not excluded, found 1"):
+        modelopt.quantized_products(tmp_path / ONNX_FILE, 0)
     onnx.save(model([product("plain", "x", "x")]), tmp_path / ONNX_FILE)
-    with pytest.raises(quantize.QuantizationError, match="found 0"):
-        quantize.quantized_products(tmp_path / ONNX_FILE, 1)
+    with pytest.raises(QuantizationError, match="found 0"):
+        modelopt.quantized_products(tmp_path / ONNX_FILE, 1)
     rounded = model([nodes[2], product("weight_only", "x", "weight")])
     rounded.graph.initializer.extend([scale, stored])
     onnx.save(rounded, tmp_path / ONNX_FILE)
-    with pytest.raises(quantize.QuantizationError, match="in 1 only one factor is, so they would run in floating point"):
-        quantize.quantized_products(tmp_path / ONNX_FILE, 0)
+    with pytest.raises(QuantizationError, match="in 1 only one factor is, so they would run in floating point"):
+        modelopt.quantized_products(tmp_path / ONNX_FILE, 0)
 
 
 @pytest.mark.parametrize(("element", "error"), [(TensorProto.FLOAT8E4M3FN, 0.05), (TensorProto.INT8, 0.02)])
@@ -160,15 +158,15 @@ def test_calibration_keeps_rows_of_the_whole_run_and_bounds_their_number(monkeyp
 
 
 def test_without_modelopt_the_message_says_how_to_get_it():
-    with pytest.raises(quantize.QuantizationError, match=r"has no NVIDIA ModelOpt .*pip install -r requirements-quantize\.txt"):
-        quantize.modelopt_version("/bin/false")
-    with pytest.raises(quantize.QuantizationError, match="--python /no/python"):
-        quantize.modelopt_version("/no/python")
+    with pytest.raises(QuantizationError, match=r"has no NVIDIA ModelOpt .*pip install -r requirements-quantize\.txt"):
+        modelopt.modelopt_version("/bin/false")
+    with pytest.raises(QuantizationError, match="--python /no/python"):
+        modelopt.modelopt_version("/no/python")
 
 
 def test_what_it_starts_from_must_be_whole_and_have_rules(tmp_path, monkeypatch):
     folders = {name: tmp_path / "fp32" / name for name in COMPONENTS}
-    with pytest.raises(quantize.QuantizationError, match=r"expected .*face_encoder/model\.onnx, whole; make it with"):
+    with pytest.raises(QuantizationError, match=r"expected .*face_encoder/model\.onnx, whole; make it with"):
         quantize.quantize(TINY_SDXL, "int8", folders, tmp_path / "int8", SITTING, 8, sys.executable)
     ruleless = replace(network(TINY_SDXL, DENOISER), quantization=None)
     monkeypatch.setattr(networks, "network", lambda *_: ruleless)
@@ -189,7 +187,7 @@ def tiny_flux_fp16(tmp_path_factory):
 
 
 @pytest.mark.skipif(not PYTHON, reason="MODELOPT_PYTHON names no interpreter with NVIDIA ModelOpt (requirements-quantize.txt)")
-@pytest.mark.parametrize("mode", quantize.MODES)
+@pytest.mark.parametrize("mode", FACTOR_PRECISIONS)
 @pytest.mark.parametrize(("variant", "files"), [(TINY_SDXL, "tiny_fp32"), (TINY_FLUX, "tiny_flux_fp16")])
 def test_modelopt_quantises_the_tiny_denoisers_and_leaves_their_source_alone(request, tmp_path, variant, files, mode):
     folders = {name: request.getfixturevalue(files) / name for name in COMPONENTS}
