@@ -17,6 +17,7 @@ import psutil
 
 from export.outputs import replacing
 from export.paths import ROOT
+from faceclip_serving.contract.placements import CPU
 
 PACKAGES = (
     "torch",
@@ -47,6 +48,11 @@ def emit(name: str, document: Mapping[str, Any]) -> None:
     print(json.dumps(stamped))  # first: a figure that took hours is told, whatever becomes of the file
     if os.environ.get("FACECLIP_SAVE_RESULTS"):
         write_document(RESULTS / f"{name}.json", stamped)
+
+
+def result_name(kind: str, variant: str, placement: str) -> str:
+    """`overhead-nano`, or `overhead-nano-gpu-ort` where it was not measured on the CPU."""
+    return "-".join([kind, variant, *([placement] if placement != CPU.name else [])])
 
 
 def write_document(file: Path, document: Mapping[str, Any]) -> None:

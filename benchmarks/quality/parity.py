@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from export.commandline import add_checkpoint, add_variant
+from export.commandline import add_checkpoint, add_placement, add_variant
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import FACE_ENCODER, PREPARE, TEXT_ENCODER
-from faceclip_serving.contract.placements import CPU, ONNX_FILE, ORT_CPU
+from faceclip_serving.contract.placements import CPU, ONNX_FILE, Placement, placement_of
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.masks import WHITE, seam_of
 
 from ..measure.example import PHOTO, PROMPT
 from ..measure.pictures import Picture, decoded, picture_psnr_db, png
-from ..measure.report import emit, say
+from ..measure.report import emit, result_name, say
 from ..measure.running import PLAIN, serving
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ SCHEDULERS = (
     "FlowMatchEulerDiscreteScheduler",
 )
 """Those of them are tried that fit the variant."""
-PLACEMENT = CPU
 
 Draw = Callable[..., Picture]
 """(prompt, keywords of a call) -> its first picture."""
@@ -54,7 +53,7 @@ def sizes(variant: Variant) -> list[tuple[int, int]]:
     return list(dict.fromkeys([(height, width), (smaller(height), smaller(width))]))
 
 
-def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows) -> float:
+def encoder_error(variant: Variant, placement: Placement, oracle: Oracle, repository: Path, rows: Rows) -> float:
     """Largest absolute difference of the exported encoders' conditioning from the torch encoder's."""
     from faceclip_serving.models.onnx_component import OnnxComponent
     from faceclip_serving.models.prepare import NO_FACE
@@ -62,7 +61,9 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
     image, exist, ids = rows
     nets = components(variant)
     run = {
-        name: OnnxComponent(repository / CPU.folder(name) / ONNX_FILE, nets[name], ORT_CPU.providers, {}).run
+        name: OnnxComponent(
+            repository / placement.folder(name) / ONNX_FILE, nets[name], placement.components[name].runtime.providers, {}
+        ).run
         for name in (FACE_ENCODER, TEXT_ENCODER)
     }
     features = run[FACE_ENCODER]({"aligned_faces": image})
@@ -73,15 +74,17 @@ def encoder_error(variant: Variant, oracle: Oracle, repository: Path, rows: Rows
     return max(float(np.abs(found[t.name] - e.numpy()).max()) for t, e in zip(variant.conditioning, expected, strict=True))
 
 
-def measure_parity(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_parity(variant: Variant, checkpoint: Path | None = None, placement: Placement = CPU) -> dict[str, Any]:
     """`parity_of` a server of its own."""
     from ..measure.oracle import load_oracle
 
-    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
-        return parity_of(load_oracle(variant, checkpoint), server.repository, pipe)
+    with serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe):
+        return parity_of(load_oracle(variant, checkpoint), server.repository, pipe, placement=placement)
 
 
-def parity_of(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int = 6) -> dict[str, Any]:
+def parity_of(
+    oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: int = 6, placement: Placement = CPU
+) -> dict[str, Any]:
     """Every combination of scheduler, size and face; PSNR of each served picture to the reference's."""
     from ..measure.oracle import reference_rows
 
@@ -91,7 +94,7 @@ def parity_of(oracle: Oracle, repository: Path, pipe: FaceCLIPPipeline, steps: i
     errors = []
     for photo in (PHOTO.read_bytes(), None):
         rows = reference_rows(variant, repository / PREPARE / "1", photo, PROMPT)
-        errors.append(encoder_error(variant, oracle, repository, rows))
+        errors.append(encoder_error(variant, placement, oracle, repository, rows))
         reference = partial(oracle.picture, *oracle.encode(*rows), steps=steps, guidance_scale=guidance_scale, seed=1)
         face: dict[str, Any] = {"face_image": photo} if photo else {}
         served = partial(
@@ -151,11 +154,11 @@ def edits_of(
     return {"variant": variant.name, "psnr_db_min": min(case["psnr_db"] for case in cases), "cases": cases}
 
 
-def measure_edits(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_edits(variant: Variant, checkpoint: Path | None = None, placement: Placement = CPU) -> dict[str, Any]:
     """`edits_of` a server of its own."""
     from ..measure.oracle import load_oracle
 
-    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+    with serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe):
 
         def draw(prompt: str, **options: Any) -> Picture:
             return decoded(pipe(prompt, output_type="bytes", **options).images[0])
@@ -163,12 +166,12 @@ def measure_edits(variant: Variant, checkpoint: Path | None = None) -> dict[str,
         return edits_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
 
 
-def measure_prompts(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_prompts(variant: Variant, checkpoint: Path | None = None, placement: Placement = CPU) -> dict[str, Any]:
     """`prompts_of` a server of its own."""
     from ..measure.oracle import load_oracle
     from .prompts import prompts_of
 
-    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+    with serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe):
 
         def draw(prompt: str, **options: Any) -> Picture:
             return decoded(pipe(prompt, output_type="bytes", **options).images[0])
@@ -195,10 +198,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="pictures from noise (default), from a picture, or of weighted and long prompts",
     )
+    add_placement(parser)
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    name = f"parity-{args.variant}" if args.kind == "text" else f"parity-{args.variant}-{args.kind}"
-    emit(name, KINDS[args.kind](VARIANTS[args.variant], args.checkpoint))
+    variant = VARIANTS[args.variant]
+    placement = placement_of(variant, args.placement)
+    name = result_name("parity", args.variant, placement.name) + ("" if args.kind == "text" else f"-{args.kind}")
+    emit(name, {"placement": placement.name, **KINDS[args.kind](variant, args.checkpoint, placement)})
     return 0

@@ -23,18 +23,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.commandline import add_checkpoint, add_variant
+from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.names import DENOISER
-from faceclip_serving.contract.placements import CPU, ONNX_FILE
+from faceclip_serving.contract.placements import CPU, ONNX_FILE, Placement, placement_of
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 from server.metrics import read_metrics
 
 from ..measure.pictures import decoded, picture_psnr_db
-from ..measure.report import emit, say
+from ..measure.report import emit, result_name, say
 from ..measure.running import PLAIN, serving
 from ..measure.sleeping import CARD, Sleep
 from ..measure.sleeping_denoiser import predict
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from faceclip import FaceCLIPPipeline
     from server.process import TritonServer
 
-PLACEMENT = CPU
 ROWS_PER_PICTURE = 2
 MIN_STEP_S = 0.03
 CONCURRENCY = (1, 2, 4, 8)
@@ -57,16 +56,23 @@ class Bench:
     """One server, one client, one size, and the denoiser in this process."""
 
     def __init__(
-        self, variant: Variant, server: TritonServer, pipe: FaceCLIPPipeline, steps: int, sleep: Sleep | None = None
+        self,
+        variant: Variant,
+        placement: Placement,
+        server: TritonServer,
+        pipe: FaceCLIPPipeline,
+        steps: int,
+        sleep: Sleep | None = None,
     ) -> None:
         from faceclip_serving.models.onnx_component import OnnxComponent
 
         self.variant, self.server, self.pipe, self.steps, self.sleep = variant, server, pipe, steps, sleep
+        self.max_rows = placement.denoiser_rows
         self.denoiser = OnnxComponent(
-            server.repository / PLACEMENT.folder(DENOISER) / ONNX_FILE,
+            server.repository / placement.folder(DENOISER) / ONNX_FILE,
             components(variant)[DENOISER],
-            PLACEMENT.components[DENOISER].runtime.providers,
-            bounds(variant, PLACEMENT.denoiser_rows)[DENOISER],
+            placement.components[DENOISER].runtime.providers,
+            bounds(variant, placement.denoiser_rows)[DENOISER],
         )
         self.side, self.step_s = self._size()
 
@@ -119,7 +125,7 @@ class Bench:
 
 def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, float]:
     """Requests of `concurrency` clients at once, against the ideal measured right before and after."""
-    rows = min(ROWS_PER_PICTURE * concurrency, PLACEMENT.denoiser_rows)
+    rows = min(ROWS_PER_PICTURE * concurrency, bench.max_rows)
     ideal = [bench.denoise_s(rows, bench.side, repeats=10)]
     before = bench.settle()
 
@@ -212,11 +218,16 @@ def cancel_among_others(bench: Bench, requests: int, cancels: int) -> dict[str, 
 
 
 def measure_serving(
-    variant: Variant, steps: int, requests_each: int, checkpoint: Path | None = None, sleep: Sleep | None = None
+    variant: Variant,
+    steps: int,
+    requests_each: int,
+    checkpoint: Path | None = None,
+    sleep: Sleep | None = None,
+    placement: Placement = CPU,
 ) -> dict[str, Any]:
     """Everything; progress on stderr."""
-    with serving(variant, PLACEMENT, checkpoint, sleep, PLAIN) as (server, pipe):
-        bench = Bench(variant, server, pipe, steps, sleep)
+    with serving(variant, placement, checkpoint, sleep, PLAIN) as (server, pipe):
+        bench = Bench(variant, placement, server, pipe, steps, sleep)
         say(f"{bench.side}x{bench.side} pictures, {steps} steps; a denoiser step of 2 rows takes {bench.step_s * 1e3:.0f} ms")
         levels = throughputs(bench, requests_each)
         joiner = late_joiner(bench, repeats=3)
@@ -225,11 +236,12 @@ def measure_serving(
         say(f"rows after a cancel: at most {after_cancel}")
         crowd = cancel_among_others(bench, requests=100, cancels=30)
         say(f"cancels in a crowd: {crowd}")
-    with serving(variant, PLACEMENT, checkpoint, sleep) as (server, pipe):
+    with serving(variant, placement, checkpoint, sleep) as (server, pipe):
         say("with marks and checks")
-        usual = throughputs(Bench(variant, server, pipe, steps, sleep), requests_each)
+        usual = throughputs(Bench(variant, placement, server, pipe, steps, sleep), requests_each)
     return {
         "variant": variant.name,
+        "placement": placement.name,
         **(
             {}
             if sleep is None
@@ -252,6 +264,7 @@ def measure_serving(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
+    add_placement(parser)
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
     parser.add_argument("--sleeping", action="store_true", help="the denoiser sleeps instead of computing, as if on a GPU")
@@ -260,6 +273,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sleep, name = (CARD, "serving-sleeping") if args.sleeping else (None, "serving")
-    measured = measure_serving(VARIANTS[args.variant], args.steps, args.requests, args.checkpoint, sleep)
-    emit(f"{name}-{args.variant}", measured)
+    variant = VARIANTS[args.variant]
+    placement = placement_of(variant, args.placement)
+    measured = measure_serving(variant, args.steps, args.requests, args.checkpoint, sleep, placement)
+    emit(result_name(name, variant.name, placement.name), measured)
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from ..contract.placements import CUDA_PROVIDER
 from ..contract.tensors import Array, Bounds, Signature
 
 
@@ -39,8 +40,10 @@ class OnnxComponent:
         options.enable_mem_pattern = False
         for key, value in (session or {}).items():
             options.add_session_config_entry(key, value)
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if first == CUDA_PROVIDER:
+            onnxruntime.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels lie where no loader looks
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         missing = first not in self._session.get_providers()
         if missing:
             raise RuntimeError(
