@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,15 @@ def identity(definition: Iterable[object], weights: Path | None) -> str:
 
 def versions() -> dict[str, str]:
     """The libraries whose version may change an exported graph."""
-    return {name: version(name) for name in _LIBRARIES}
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    """Of an installed library; that of ONNX Runtime for GPUs has another distribution name, and the same module."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return version(f"{name}-gpu")
 
 
 def weights_source(weights: Path | None, given: bool = False) -> dict[str, object]:
