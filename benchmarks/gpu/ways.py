@@ -20,7 +20,7 @@ import numpy as np
 
 from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import components
-from faceclip_serving.contract.placements import ONNX_FILE, ORT_CPU, ORT_CUDA
+from faceclip_serving.contract.placements import ORT_CPU, ORT_CUDA
 from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
@@ -111,11 +111,14 @@ def _torch(trial: WayTrial, variant: Variant, signature: Signature, _: ExitStack
     """The module that is exported, as torch runs it: FP32 as the reference, else BF16, whose range nothing overflows."""
     import torch
 
+    from export.checkpoint.deferred import fetch_all
     from export.networks.components import build
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     dtype = torch.float32 if trial.way == REFERENCE or trial.device == "cpu" else torch.bfloat16
-    module = build(variant, trial.component).to(trial.device, dtype)
+    module = build(variant, trial.component)
+    fetch_all(module)  # moving a deferred weight would move what stands for it
+    module.to(trial.device, dtype)
     if trial.way == COMPILED:
         module.compile()
     as_they_are = {"timestep", *(tensor.name for tensor in variant.extras)}
@@ -137,7 +140,7 @@ def _onnxruntime(trial: WayTrial, _: Variant, signature: Signature, __: ExitStac
     from faceclip_serving.models.onnx_component import OnnxComponent
 
     runtime = ORT_CPU if trial.device == "cpu" else ORT_CUDA
-    return OnnxComponent(Path(trial.folder) / ONNX_FILE, signature, runtime.providers, {}).run
+    return OnnxComponent(Path(trial.folder) / runtime.artifact, signature, runtime.providers, {}).run
 
 
 _OPEN: Mapping[str, Callable[[WayTrial, Variant, Signature, ExitStack], Run]] = {

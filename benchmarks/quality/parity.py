@@ -15,7 +15,7 @@ from PIL import Image
 from export.commandline import add_checkpoint, add_placement, add_variant
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import FACE_ENCODER, PREPARE, TEXT_ENCODER
-from faceclip_serving.contract.placements import CPU, ONNX_FILE, Placement, placement_of
+from faceclip_serving.contract.placements import CPU, Placement, placement_of
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.masks import WHITE, seam_of
@@ -61,10 +61,8 @@ def encoder_error(variant: Variant, placement: Placement, oracle: Oracle, reposi
     image, exist, ids = rows
     nets = components(variant)
     run = {
-        name: OnnxComponent(
-            repository / placement.folder(name) / ONNX_FILE, nets[name], placement.components[name].runtime.providers, {}
-        ).run
-        for name in (FACE_ENCODER, TEXT_ENCODER)
+        name: OnnxComponent(repository / placement.folder(name) / runtime.artifact, nets[name], runtime.providers, {}).run
+        for name, runtime in ((each, placement.components[each].runtime) for each in (FACE_ENCODER, TEXT_ENCODER))
     }
     features = run[FACE_ENCODER]({"aligned_faces": image})
     fused = {tensor.name: features[tensor.name] for tensor in variant.fused_features}

@@ -27,7 +27,7 @@ from export.commandline import add_checkpoint, add_placement, add_variant
 from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import bounds, components
 from faceclip_serving.contract.names import DENOISER
-from faceclip_serving.contract.placements import CPU, ONNX_FILE, Placement, placement_of
+from faceclip_serving.contract.placements import CPU, Placement, placement_of
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
@@ -68,10 +68,11 @@ class Bench:
 
         self.variant, self.server, self.pipe, self.steps, self.sleep = variant, server, pipe, steps, sleep
         self.max_rows = placement.denoiser_rows
+        runtime = placement.components[DENOISER].runtime
         self.denoiser = OnnxComponent(
-            server.repository / placement.folder(DENOISER) / ONNX_FILE,
+            server.repository / placement.folder(DENOISER) / runtime.artifact,
             components(variant)[DENOISER],
-            placement.components[DENOISER].runtime.providers,
+            runtime.providers,
             bounds(variant, placement.denoiser_rows)[DENOISER],
         )
         self.side, self.step_s = self._size()

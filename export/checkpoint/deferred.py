@@ -59,6 +59,13 @@ def cast(tensor: Tensor, dtype: torch.dtype) -> None:
     tensor.data = placeholder(tensor.shape, dtype) if is_deferred(tensor) else tensor.data.to(dtype)
 
 
+def fetch_all(module: nn.Module) -> None:
+    """Puts all deferred parameters of `module` into memory, for good."""
+    for parameter in deferred_parameters(module).values():
+        parameter.data = values(parameter)
+        delattr(parameter, _FETCH)
+
+
 def deferred_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Name, as torch exports it, -> every deferred parameter of `module`."""
     return {name: parameter for name, parameter in module.named_parameters() if is_deferred(parameter)}

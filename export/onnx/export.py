@@ -27,7 +27,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.placements import FUSED_FILE, ONNX_FILE
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.deferred import deferred_parameters
@@ -35,7 +35,7 @@ from ..checkpoint.memory import require_disk
 from ..checkpoint.read import readable_file
 from ..networks.components import Network, build, loras_of, network, unquantized
 from ..outputs import appearing
-from . import graph, parity
+from . import fused_attention, graph, parity
 from .clock import Clock
 from .eight_bit_factors import quantize_factors
 from .errors import ExportError
@@ -313,6 +313,10 @@ def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) 
         graph.verify_file(folder / ONNX_FILE, export.signature)
         operators = precision_report(folder / ONNX_FILE)
         check_precision(operators, export.precision)
+        if export.precision in fused_attention.PRECISIONS:
+            notes: Any = module.notes
+            notes["fused_attentions"] = fused_attention.write_fused(folder)
+            graph.verify_file(folder / FUSED_FILE, export.signature)
     # torch's exporter keeps what it last traced, and with it the weights.
     for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None
@@ -345,5 +349,9 @@ def _prove(export: Export, folder: Path, clock: Clock, written: _Written) -> dic
         run = parity.onnx_run(folder / ONNX_FILE, export.signature)
         findings = [*written.findings, *parity.compare("onnxruntime", run, export.signature, written.references)]
         findings += parity.compare_alone(run, export.signature, written.references[-1][0])
+        if export.precision in fused_attention.PRECISIONS:
+            del run  # with its session
+            run = parity.onnx_run(folder / FUSED_FILE, export.signature)
+            findings += parity.compare("attention as one operator", run, export.signature, written.references)
         parity.require(findings, export.component, export.precision, tolerance)
     return {"tolerance": tolerance, "findings": parity.summary(findings)}

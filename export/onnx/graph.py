@@ -16,13 +16,11 @@ import onnx_ir.passes.common as passes
 import torch
 from onnxscript import optimizer, rewriter
 
-from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.placements import ONNX_FILE, ONNX_WEIGHTS_FILE
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 
 from ..checkpoint.deferred import LARGE, values
 from .errors import GraphError
-
-WEIGHTS_FILE = f"{ONNX_FILE}.data"
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _MULTIPLE = re.compile(r"((?P<factor>\d+)\*)?(?P<symbol>[A-Za-z_]\w*)")
@@ -135,7 +133,7 @@ def _check_value(owner: str, kind: str, tensor: Tensor, value: ir.Value) -> None
 
 def save(model: ir.Model, folder: Path) -> None:
     """Writes `model.onnx` and, beside it, the weights as `model.onnx.data`, whatever their size."""
-    ir.save(model, folder / ONNX_FILE, external_data=WEIGHTS_FILE, alignment=4096)
+    ir.save(model, folder / ONNX_FILE, external_data=ONNX_WEIGHTS_FILE, alignment=4096)
 
 
 def outline(model: ir.Model) -> onnx.ModelProto:

@@ -33,6 +33,8 @@ from faceclip_serving.contract.names import (
 )
 from faceclip_serving.contract.placements import (
     CACHE_SUFFIX,
+    FUSED_FILE,
+    ONNX_WEIGHTS_FILE,
     ORT_CPU,
     PLAN_FILE,
     Placement,
@@ -178,7 +180,8 @@ def _link_artifact(variant: Variant, components: Path, name: str, placement: Pla
     if execution.runtime.artifact == PLAN_FILE:
         check_plan(source, Purpose(variant, placement, name), for_triton=True, whole=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in source.glob(execution.runtime.artifact + "*"):
+    weights = [source / ONNX_WEIGHTS_FILE] if execution.runtime.artifact == FUSED_FILE else []
+    for path in (*source.glob(execution.runtime.artifact + "*"), *weights):
         if not is_runtime_cache(path):  # of `export verify`; the server's own is kept
             _link(path, folder / path.name)
 

@@ -16,6 +16,9 @@ from .variants.architectures import FluxArchitecture, SDXLArchitecture
 from .variants.variant import Variant
 
 ONNX_FILE = "model.onnx"
+FUSED_FILE = "model.fused.onnx"
+"""The same with attention as one operator of ONNX Runtime, over the weights of `model.onnx`."""
+ONNX_WEIGHTS_FILE = "model.onnx.data"
 PLAN_FILE = "model.plan"
 """A TensorRT engine, serialised."""
 CACHE_SUFFIX = ".cache"
@@ -45,7 +48,7 @@ class Runtime:
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
-ORT_CUDA = Runtime("ort-cuda", "python", "", ONNX_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
+ORT_CUDA = Runtime("ort-cuda", "python", "", FUSED_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU", package="tensorrt")

@@ -31,9 +31,10 @@ from export.onnx import export as to_onnx
 from export.onnx import graph
 from export.onnx.errors import ExportError, GraphError
 from export.onnx.export import export_component
-from export.onnx.graph import WEIGHTS_FILE, defer_weights
+from export.onnx.graph import defer_weights
 from export.onnx.wanted import Export
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER
+from faceclip_serving.contract.placements import ONNX_WEIGHTS_FILE
 from faceclip_serving.contract.variants.flux import FLUX
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from tests.export.micro import MICRO
@@ -129,7 +130,9 @@ def test_a_placeholder_never_reaches_a_file(everything_is_large):
 
 def test_the_file_is_that_of_weights_in_memory_to_the_bit(everything_is_large, micro_fp16, tmp_path):
     made = export_component(Export(MICRO, FACE_ENCODER, "fp16"), tmp_path / FACE_ENCODER)
-    assert (tmp_path / FACE_ENCODER / WEIGHTS_FILE).read_bytes() == (micro_fp16 / FACE_ENCODER / WEIGHTS_FILE).read_bytes()
+    assert (tmp_path / FACE_ENCODER / ONNX_WEIGHTS_FILE).read_bytes() == (
+        micro_fp16 / FACE_ENCODER / ONNX_WEIGHTS_FILE
+    ).read_bytes()
     assert "proven_on" not in made["parity"]
 
 
@@ -184,3 +187,12 @@ def test_cleaning_a_graph_fetches_no_weight_and_keeps_their_names(everything_is_
     assert names == {"0.weight.transposed", "2.weight.transposed"}
     first = model.graph.initializers["0.weight.transposed"].const_value.numpy()
     assert np.array_equal(first, seeded_tensor("0.weight", (96, 128)).T) and fetched == [1]
+
+
+def test_weights_can_be_fetched_for_good(everything_is_large):
+    module = build(MICRO, DENOISER)
+    names = list(deferred.deferred_parameters(module))
+    deferred.fetch_all(module)
+    found = dict(module.named_parameters())
+    assert names and not deferred.deferred_parameters(module)
+    assert all(bool(found[name].isfinite().all()) for name in names)

@@ -23,13 +23,13 @@ from export.onnx import export as to_onnx
 from export.onnx import parity
 from export.onnx.errors import ExportError, GraphError, ParityError
 from export.onnx.export import export_component, export_components, outline, unnamed
-from export.onnx.graph import WEIGHTS_FILE, conform, verify_file
+from export.onnx.graph import conform, verify_file
 from export.onnx.record import METADATA, read_metadata
 from export.onnx.wanted import Export
 from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
-from faceclip_serving.contract.placements import ONNX_FILE
+from faceclip_serving.contract.placements import FUSED_FILE, ONNX_FILE, ONNX_WEIGHTS_FILE
 from faceclip_serving.contract.tensors import DType, Signature, Tensor
 from faceclip_serving.contract.variants.architectures import SDXLArchitecture
 from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
@@ -77,7 +77,7 @@ def test_graphs_say_nothing_of_the_machine_that_made_them(tiny_fp32, component):
 def test_weights_lie_beside_the_graph_in_the_order_of_their_use(tiny_fp32, component):
     proto = onnx.load(str(tiny_fp32 / component / ONNX_FILE), load_external_data=False)
     outside = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    assert outside and {e.value for t in outside for e in t.external_data if e.key == "location"} == {WEIGHTS_FILE}
+    assert outside and {e.value for t in outside for e in t.external_data if e.key == "location"} == {ONNX_WEIGHTS_FILE}
     assert (tiny_fp32 / component / ONNX_FILE).stat().st_size < 2e6
     constant = {tensor.name for tensor in proto.graph.initializer}
     assert not [node.name for node in proto.graph.node if node.op_type == "Transpose" and node.input[0] in constant]
@@ -88,11 +88,11 @@ def test_metadata_describes_the_files(micro_fp16):
     metadata = json.loads((folder / METADATA).read_text())
     assert {"variant": "micro-sdxl", "component": DENOISER, "precision": "fp16", "opset": 21}.items() <= metadata.items()
     assert metadata["weights"] == {"source": "seeded"} and metadata["parameters"] > 100_000
-    assert metadata["files"].keys() == {ONNX_FILE, WEIGHTS_FILE}
+    assert metadata["files"].keys() == {ONNX_FILE, FUSED_FILE, ONNX_WEIGHTS_FILE}
     for name, entry in metadata["files"].items():
         assert entry == {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
     checks = {finding["check"] for finding in metadata["parity"]["findings"]}
-    assert checks == {"torch fp16", "onnxruntime", "neighbours"}
+    assert checks == {"torch fp16", "onnxruntime", "neighbours", "attention as one operator"}
     assert all(finding["error"] <= metadata["parity"]["tolerance"] for finding in metadata["parity"]["findings"])
     assert metadata["peak_memory_bytes"] > 1e8 and set(metadata["seconds"]) >= {"weights", "trace", "files", "parity"}
     assert onnx.load(str(folder / ONNX_FILE), load_external_data=False).opset_import[0].version == 21
@@ -105,10 +105,10 @@ def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_pat
     assert export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder) == made
     assert (folder / ONNX_FILE).stat().st_mtime_ns == stamp
 
-    with (folder / WEIGHTS_FILE).open("r+b") as file:
+    with (folder / ONNX_WEIGHTS_FILE).open("r+b") as file:
         file.truncate(100)
     export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
-    assert (folder / WEIGHTS_FILE).stat().st_size == made["files"][WEIGHTS_FILE]["bytes"]
+    assert (folder / ONNX_WEIGHTS_FILE).stat().st_size == made["files"][ONNX_WEIGHTS_FILE]["bytes"]
 
     deeper = replace(MICRO, architecture=replace(MICRO.architecture, face=replace(MICRO.architecture.face, depth=2)))
     assert export_component(Export(deeper, FACE_ENCODER, "fp32"), folder)["identity"] != made["identity"]
@@ -190,7 +190,7 @@ def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monke
     monkeypatch.setattr(to_onnx, "parity", SimpleNamespace(**{**vars(parity), "onnx_run": onnx_run}))
     made = export_component(Export(MICRO, FACE_ENCODER, "fp16"), tmp_path / FACE_ENCODER)
     # Parameters that no output needs may stay, as the mask token of the training does.
-    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][WEIGHTS_FILE]["bytes"]
+    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][ONNX_WEIGHTS_FILE]["bytes"]
 
 
 def test_published_weights_are_asked_for():
