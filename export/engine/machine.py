@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from faceclip_serving.contract.placements import CUDA_PROVIDER, Execution, Placement, Runtime, placement_of
+from faceclip_serving.contract.placements import CUDA_CURE, CUDA_PROVIDER, Execution, Placement, Runtime, placement_of
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.models.tensorrt_package import Card, PackageError, find_card, use
 
@@ -75,12 +75,12 @@ def _package(runtime: Runtime) -> Check:
     if runtime.backend != "python":
         return Check(runtime.name, "Triton's own backend, which its image brings and the wheel does not")
     if find_spec("onnxruntime") is None:
-        return Check("onnxruntime", "not installed", "pip install onnxruntime-gpu")
+        return Check("onnxruntime", "not installed", CUDA_CURE)
     import onnxruntime
 
     has = CUDA_PROVIDER in onnxruntime.get_available_providers()
     return Check(
-        "onnxruntime", onnxruntime.__version__, "" if has else f"expected {CUDA_PROVIDER}; pip install onnxruntime-gpu"
+        "onnxruntime", onnxruntime.__version__, "" if has else f"expected {CUDA_PROVIDER}; {CUDA_CURE}"
     )
 
 

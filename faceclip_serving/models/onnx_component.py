@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from ..contract.placements import CUDA_PROVIDER
+from ..contract.placements import CUDA_CURE, CUDA_PROVIDER
 from ..contract.tensors import Array, Bounds, Signature
 
 
@@ -48,7 +48,7 @@ class OnnxComponent:
         if missing:
             raise RuntimeError(
                 f"{signature.name}: expected {first}, but ONNX Runtime offers {self._session.get_providers()};"
-                " install onnxruntime-gpu with its CUDA libraries, or use the cpu placement"
+                f" {CUDA_CURE}, or use the cpu placement"
             )
         self._bound = first != "CPUExecutionProvider"
         self._signature = signature
