@@ -76,10 +76,9 @@ def test_an_identity_takes_the_place_of_a_photograph(prepared):
     assert job["face_weights"] == [1.0] and job["rows"].keys() == {"unconditional", "identity"}
     assert outputs["face_index"].tolist() == [[-1], [0]]
     (told,) = job["faces"]
-    assert (
-        told["identity"].keys() == {"id", "photographs", "made", "expires"}
-        and job["audit"]["identity"] == told["identity"]["id"]
-    )
+    assert told["identity"].keys() == {"id", "photographs", "made", "expires"} and job["audit"]["identities"] == [
+        told["identity"]["id"]
+    ]
     assert job["audit"]["references"] == [NAME] and job["warnings"] == []
     assert not any(name.startswith(RECALLED) for name in prepared()), "requests without one carry nothing of it"
 
@@ -116,7 +115,7 @@ def test_the_consent_it_was_made_with_counts_at_each_use(prepared, required, rec
         rule = Rule(mode, required.keys, references=REFERENCES, revoked=required.revoked)
         with pytest.raises(Refused) as error:
             prepared(rule, identity=identity)
-        assert error.value.code == "consent.revoked" and error.value.audit["identity"]
+        assert error.value.code == "consent.revoked" and error.value.audit["identities"]
     anew = json.dumps(record(id="c-2", subject="S-1042b", references=[NAME], **LASTING))
     assert job_of(prepared(required, identity=identity, consent=anew))["consent"]["id"] == "c-2"
 
