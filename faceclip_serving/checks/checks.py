@@ -148,10 +148,10 @@ class Checks:
         if self._faces is None:
             return []
         if not descriptors or recogniser != self._faces.recogniser:
-            sentence = f"{which}: it was made where faces were not compared to listed ones as they are here; make it again"
+            sentence = f"the {which} was made where faces were not compared to listed ones as they are here; make it again"
             return settled([_decision("faces", which, REFUSE, _UNCHECKED, 0.0, sentence)])
         near, score = self._faces.near([np.asarray(each, np.float32) for each in descriptors])
-        sentence = f"{which} is of somebody of whom this server makes no pictures; use another person's photographs"
+        sentence = f"the {which} is of somebody of whom this server makes no pictures; use another person's photographs"
         return settled([_decision("faces", which, REFUSE if near else ALLOW, "face_listed", score, sentence)])
 
     def pictures(self, pictures: Sequence[Pixels]) -> list[Decision]:

@@ -45,14 +45,15 @@ def parse_one(name: str, variant: Variant, arrays: Mapping[str, Array]) -> Any:
 
 
 def request_tensors(**values: Any) -> dict[str, Array]:
-    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none."""
+    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none; of several
+    files one alone may stand for itself."""
     tensors = {}
     for name, value in values.items():
         declared = next((parameter for parameter in PARAMETERS if parameter.name == name), None)
         if declared is None:
             known = ", ".join(parameter.name for parameter in PARAMETERS)
             raise InvalidRequest(f"{name}: expected a parameter of a request, one of {known}")
-        items = [value] if declared.axes == (1,) else value
+        items = [value] if declared.axes == (1,) or isinstance(value, bytes) else value
         if not items:
             continue
         if declared.dtype is DType.BYTES:

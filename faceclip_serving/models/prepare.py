@@ -124,7 +124,7 @@ def _prepare(
     recalled = recalled_identities(job, sealed, identities, checks, rule, consents)
     place_people(job, people, len(photos))
     tell_consents(job, people, consents, list(sealed))
-    if recalled and not people:
+    if recalled and not people and job.request.consent is None:
         job.consent = consents[IDENTITY.name].told()
     job.warnings += [warning for each in words.values() for warning in each.warnings]
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)

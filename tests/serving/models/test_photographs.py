@@ -148,11 +148,11 @@ def test_an_identity_and_a_picture_to_change_may_have_a_record_each(prepared, re
 
 def test_its_prompt_is_that_of_a_request_with_a_face_and_its_descriptors_are_compared(prepared):
     class Asked(Checks):
-        def prompt(self, prompt, negative_prompt, faces):
+        def prompt(self, prompt, negative_prompt, faces, further):
             asked.append(faces)
             return []
 
-        def identity(self, descriptors, recogniser):
+        def identity(self, descriptors, recogniser, which):
             asked.append((descriptors, recogniser))
             return []
 
