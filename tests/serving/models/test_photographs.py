@@ -52,7 +52,7 @@ def tokenizers(repository):
 @pytest.fixture
 def prepared(tokenizers):
     def made(rule=NOT_ASKED, checks=None, identities=SEALER, **values):
-        arrays = request_tensors(prompt="a portrait", **values)
+        arrays = request_tensors(**{"prompt": "a portrait", **values})
         return prepare(TINY_SDXL, tokenizers, YuNet(), "digest", arrays, checks=checks, rule=rule, identities=identities)
 
     return made
