@@ -187,7 +187,10 @@ def measure_people(variant: Variant, checkpoint: Path | None = None) -> dict[str
         def draw(prompt: str, people: Any, **options: Any) -> Picture:
             return decoded(pipe(prompt, people=json.dumps(people), output_type="bytes", **options).images[0])
 
-        return together_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
+        schedulers = [name for name in SCHEDULERS if name in variant.schedulers][:2]
+        return together_of(
+            load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw, sizes(variant), schedulers
+        )
 
 
 def disc(height: int, width: int) -> Picture:

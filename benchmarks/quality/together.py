@@ -32,7 +32,6 @@ from ..measure.example import PHOTO, PROMPT
 from ..measure.oracle import Encoded, Oracle
 from ..measure.pictures import Picture, picture_psnr_db, png
 from ..measure.report import say
-from .parity import SCHEDULERS, Draw, sizes
 
 OWN_PROMPT = "a statue of marble"
 BOXES = ((0.0, 0.0, 0.6, 1.0), (0.45, 0.1, 1.0, 0.95))
@@ -43,8 +42,18 @@ Noise = Callable[[torch.Tensor, Any, Encoded], torch.Tensor]
 """(latents [1, ...], timestep, conditioning of one row) -> its prediction."""
 
 
-def together_of(oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6) -> dict[str, Any]:
-    """Two people, one of them with a prompt of their own and less weight: PSNR of each picture that `draw` makes to the loop's."""
+def together_of(
+    oracle: Oracle,
+    prepare_folder: Path,
+    draw: Callable[..., Picture],
+    sizes: Sequence[tuple[int, int]],
+    schedulers: Sequence[str],
+    steps: int = 6,
+) -> dict[str, Any]:
+    """Two people, one of them with a prompt of their own and less weight: PSNR of each picture that `draw` makes to the loop's.
+
+    `draw`: (prompt, keywords of a call, `people` as the list that its JSON says) -> the picture. `sizes`: height and width.
+    """
     variant = oracle.variant
     photos = _photographs()
     rows = _encoded(oracle, prepare_folder, photos)
@@ -53,9 +62,8 @@ def together_of(oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6
         {"faces": [k], "box": list(box), "weight": weight, **({"prompt": OWN_PROMPT} if k else {})}
         for k, (box, weight) in enumerate(zip(BOXES, WEIGHTS, strict=True))
     ]
-    schedulers = [name for name in SCHEDULERS if name in variant.schedulers][:2]
     cases: list[dict[str, Any]] = []
-    for scheduler, (height, width), interval in itertools.product(schedulers, sizes(variant), INTERVALS):
+    for scheduler, (height, width), interval in itertools.product(schedulers, sizes, INTERVALS):
         options = {"scheduler": scheduler, "height": height, "width": width, "seed": 1}
         expected = _drawn(oracle, rows, steps, scale, interval, options)
         found = draw(

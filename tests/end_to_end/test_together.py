@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmarks.measure.oracle import load_oracle
+from benchmarks.quality.parity import SCHEDULERS, sizes
 from benchmarks.quality.together import together_of
 from export.paths import ROOT
 from faceclip import AsyncFaceCLIPPipeline, InvalidRequestError, Person
@@ -47,7 +48,7 @@ def test_a_served_picture_is_that_of_the_formula(pipe, repository):
     def draw(prompt, people, **options):
         return pixels(pipe(prompt, people=json.dumps(people), **options))[0]
 
-    found = together_of(load_oracle(TINY_SDXL), repository / PREPARE / "1", draw)
+    found = together_of(load_oracle(TINY_SDXL), repository / PREPARE / "1", draw, sizes(TINY_SDXL), SCHEDULERS[:2])
     assert len(found["cases"]) == 8 and found["psnr_db_min"] >= 45
 
 
