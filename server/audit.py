@@ -169,12 +169,17 @@ def _wanted(args: argparse.Namespace) -> Callable[[Mapping[str, Any]], bool]:
         made = [*(told.get("outputs") or []), *(told.get("previews") or [])]
         return (
             (args.id is None or told.get("id") == args.id)
-            and (args.consent is None or (told.get("consent") or {}).get("id") == args.consent)
+            and (args.consent is None or args.consent in _consents(told.get("consent") or {}))
             and (args.mark_id is None or any(each["mark_id"] == args.mark_id for each in made))
             and (alike is None or any(alike(each) for each in made))
         )
 
     return wanted
+
+
+def _consents(told: Mapping[str, Any]) -> list[str | None]:
+    """The records of consent that a request had: its own, and those of several people."""
+    return [told.get("id"), *(each.get("id") for each in told.get("people") or [])]
 
 
 def _alike(path: Path) -> Callable[[Mapping[str, Any]], bool]:

@@ -27,7 +27,7 @@ from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling.networks import Run, encode_texts, source_of
+from faceclip_serving.sampling.networks import Run, encode_texts, people_of, source_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 Arrays = dict[str, Array]
@@ -61,7 +61,7 @@ class Pipeline:
         job.stamp("conditioned")
         job.stamp("begun")
         started = time.monotonic()
-        pictures = start_pictures(self.variant, job, conditioning, source_of(self.stages, job, prepared))
+        pictures = start_pictures(self.variant, job, conditioning, source_of(self.stages, job, prepared), people_of(prepared))
         latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
         self.skipped_steps = sum(picture.cache.skipped for picture in pictures)
         self.seconds["sample"] = time.monotonic() - started

@@ -69,6 +69,7 @@ class Oracle:
     variant: Variant
     encoder: Encoder
     draw: Draw
+    vae: AutoencoderKL
     networks: Mapping[str, nn.Module]
     """What a picture is made with after the encoders, by the name of the component that does the same."""
     device: str = "cpu"
@@ -146,7 +147,7 @@ def _sdxl(variant: Variant, filled: Filled) -> Oracle:
         return _run(pipeline, conditioning, options)
 
     encoder = filled(FaceCLIPEncoder(architecture, variant.tokens[0]), "face_clip_encoder")
-    return Oracle(variant, encoder, draw, {DENOISER: unet, VAE_DECODER: vae.decoder}, masked_channels=(4,))
+    return Oracle(variant, encoder, draw, vae, {DENOISER: unet, VAE_DECODER: vae.decoder}, masked_channels=(4,))
 
 
 def _flux(variant: Variant, filled: Filled) -> Oracle:
@@ -175,6 +176,7 @@ def _flux(variant: Variant, filled: Filled) -> Oracle:
         variant,
         encoder,
         draw,
+        vae,
         networks,
         masked_channels=(16,),
         packed=lambda noise: FluxPipeline._pack_latents(noise, *noise.shape),

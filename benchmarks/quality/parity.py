@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -177,6 +178,22 @@ def measure_prompts(variant: Variant, checkpoint: Path | None = None, placement:
         return prompts_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
 
 
+def measure_people(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+    """`together_of` a server of its own."""
+    from ..measure.oracle import load_oracle
+    from .together import together_of
+
+    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+
+        def draw(prompt: str, people: Any, **options: Any) -> Picture:
+            return decoded(pipe(prompt, people=json.dumps(people), output_type="bytes", **options).images[0])
+
+        schedulers = [name for name in SCHEDULERS if name in variant.schedulers][:2]
+        return together_of(
+            load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw, sizes(variant), schedulers
+        )
+
+
 def disc(height: int, width: int) -> Picture:
     """A mask, uint8 [height, width]: a disc in the middle."""
     y, x = np.mgrid[:height, :width]
@@ -184,8 +201,8 @@ def disc(height: int, width: int) -> Picture:
     return np.where(inside, 255, 0).astype(np.uint8)
 
 
-KINDS = {"text": measure_parity, "edit": measure_edits, "prompt": measure_prompts}
-"""What is compared: pictures from noise; from a picture, and within a mask; of weighted and long prompts."""
+KINDS = {"text": measure_parity, "edit": measure_edits, "prompt": measure_prompts, "people": measure_people}
+"""What is compared: pictures from noise; from a picture, and within a mask; of weighted and long prompts; of several people."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=list(KINDS),
         default="text",
-        help="pictures from noise (default), from a picture, or of weighted and long prompts",
+        help="pictures from noise (default), from a picture, of weighted and long prompts, or of several people",
     )
     add_placement(parser)
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")

@@ -20,6 +20,7 @@ from .errors import (
     ServerError,
     ServerUnavailableError,
 )
+from .group import Person
 from .grpc_transport import AsyncGrpcTransport, GrpcTransport
 from .marks.verify import Report
 from .people import Face, Identity
@@ -47,6 +48,7 @@ __all__ = [
     "ModelConfig",
     "ModelNotFoundError",
     "ModelState",
+    "Person",
     "Progress",
     "ProtocolError",
     "Provenance",

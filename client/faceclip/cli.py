@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, cli_people
+from . import __version__, cli_group, cli_people
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .cli_people import add_option, record_of
 from .errors import FaceCLIPError, InvalidRequestError
@@ -34,6 +34,7 @@ examples:
   faceclip generate --face a.jpg --face b.jpg --prompt "oil painting" --images 4 --seed 7 -o painting.webp
   faceclip edit --image party.jpg --mask face --face me.jpg --prompt "a clown" -o clown.png
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
+  faceclip generate --person anna.jpg@0,0,0.5,1 --person "ben.jpg@0.5,0,1,1:a man in a suit" --prompt "two friends" -o two.png
   faceclip faces group.jpg
   faceclip identity anna.jpg -o anna.faceid
   faceclip status --server gpu-box:8001
@@ -68,6 +69,8 @@ _SENT = {"face": "face_images", "image": "image", "mask_image": "mask_image", "i
 _ELSEWHERE = {
     "prompt": "--prompt",
     **{name: f"--{flag.replace('_', '-')}" for flag, name in _SENT.items()},
+    "people": "--person",
+    "people_masks": "--person",
     "output_format": "decided by the ending of -o",
 }
 """What `--set` cannot give, and where it is given."""
@@ -119,6 +122,10 @@ def generate(arguments: argparse.Namespace) -> int:
         if sent := getattr(arguments, flag):
             _check_sent(f"--{flag.replace('_', '-')}", sent if isinstance(sent, list) else [sent], paths)
             options[name] = sent
+    if arguments.person:
+        for each in arguments.person:
+            _check_sent("--person", [*each.files, *([each.mask] if each.mask else [])], paths)
+        options["people"] = [each.person() for each in arguments.person]
     with FaceCLIPPipeline.from_pretrained(
         arguments.server, model=arguments.model, timeout_s=arguments.timeout, headers=dict(arguments.header)
     ) as pipe:
@@ -247,6 +254,14 @@ def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
     add("--prompt", required=True, help="what the picture shows, in English")
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
     add("--identity", type=Path, metavar="FILE", help="the person, sealed by faceclip identity, in the place of --face")
+    add(
+        "--person",
+        action="append",
+        default=[],
+        type=cli_group.placed,
+        metavar=cli_group.FORM,
+        help="one of several people: photos or an identity, the place as fractions of the picture or a mask, and what they look like",
+    )
     add("--image", required=edits, type=Path, metavar="FILE", help="picture to change; the result has its size")
     add("--mask-image", type=Path, metavar="FILE", help="where it is drawn anew: white there, black elsewhere, of its size")
     add("-o", "--output", required=True, type=_output, metavar="FILE", help=f"{', '.join(FORMATS)}; it decides the format")

@@ -181,7 +181,7 @@ class FaceCLIPPipeline(RemotePipeline):
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image or face_images, identity, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
+        face_image or face_images, identity, people, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
         timeout_s, retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may
         be given as well.
 

@@ -13,13 +13,14 @@ import math
 import operator
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
 
 from .errors import InvalidRequestError, ProtocolError
+from .group import Person, encode_people
 from .parameters import OPTIONS, Parameters
 from .people import Identity, encode_identity
 from .photos import Photo, collect_photos, encode_photo
@@ -47,6 +48,10 @@ class GenerateOptions(Parameters, total=False):
     """The person, sealed by this server, in the place of photographs: what `identity()` returns, its bytes, or the path of its file."""
     mask_image: Photo | None
     """Where `image` is drawn anew: white there, black elsewhere, of the same size."""
+    people: Sequence[Person] | str | None
+    """Up to four people in one picture, each with a place; or the server's JSON, with face_images, identity and people_masks beside it."""
+    people_masks: Iterable[Photo] | None
+    """The masks of such JSON."""
     generator: Any
     """Instead of `seed`: a torch.Generator (its initial seed counts), a numpy Generator (draws a seed), or an int."""
     output_type: OutputType
@@ -83,7 +88,7 @@ _SEVERAL = {option.name: option.values for option in OPTIONS if option.values !=
 _PICTURES = ("image", "mask_image")
 """Parameters that are files of one picture."""
 
-_FILES = ("face_images", "identity", *_PICTURES)
+_FILES = ("face_images", "identity", "people_masks", *_PICTURES)
 """Parameters that are files."""
 
 _SYNONYMS = {
@@ -124,6 +129,9 @@ def prepare_call(
     output_type = options.get("output_type", "pil")
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
+    together: dict[str, list[bytes]] = {}
+    if options.get("people") is not None and not isinstance(options["people"], str):
+        options, together = _with_people(options)
     values = {name: options[name] for name in options if name in accepted and name not in _FILES}
     values |= {name: json.dumps(values[name]) for name in _JSON if isinstance(values.get(name), Mapping)}
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
@@ -134,7 +142,11 @@ def prepare_call(
     pictures = {name: options[name] for name in _PICTURES if options.get(name) is not None}
     inputs |= {name: _bytes_array([encode_photo(name, picture)]) for name, picture in pictures.items()}
     if options.get("identity") is not None:
-        inputs["identity"] = _bytes_array([encode_identity(options["identity"])])
+        several = options["identity"] if isinstance(options["identity"], (list, tuple)) else [options["identity"]]
+        inputs["identity"] = _bytes_array([encode_identity(each) for each in several])
+    if options.get("people_masks") is not None:
+        inputs["people_masks"] = _bytes_array([encode_photo("people_masks", each) for each in options["people_masks"]])
+    inputs |= {name: _bytes_array(files) for name, files in together.items()}
     return Call(
         inputs=inputs,
         output_type=output_type,
@@ -143,6 +155,17 @@ def prepare_call(
         retries=_integer("retries", options.get("retries", 0), 0, 1000),
         request_id=check_request_id(options.get("request_id")),
     )
+
+
+def _with_people(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[bytes]]]:
+    """The options of a call with people, and the files that these bring."""
+    of_each = ("face_image", "face_images", "identity", "people_masks", "face_index", "face_boxes")
+    for name in of_each:
+        if options.get(name) is not None:
+            raise TypeError(f"{name}: give it to a Person of people, or people as JSON")
+    group = encode_people(options["people"])
+    more = {} if group.face_index is None else {"face_index": group.face_index}
+    return {**options, "people": group.text, **more}, dict(group.files)
 
 
 def prepare_look(accepted: Mapping[str, str], photos: list[bytes], options: Mapping[str, Any], timeout_s: float | None) -> Call:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faceclip_serving.contract.allowed import JsonObject
-from faceclip_serving.contract.parameters import FACE_IMAGES, FILES, PARAMETERS, PREVIEW, Default, Parameter
+from faceclip_serving.contract.parameters import FILES, PARAMETERS, PREVIEW, Default, Parameter
 from faceclip_serving.contract.tensors import DType
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
@@ -28,8 +28,11 @@ _COPIED = "# Copied by `python -m export interface`: change faceclip_serving/mar
 _TYPES = {DType.BYTES: "str", DType.INT32: "int", DType.INT64: "int", DType.FP32: "float", DType.BOOL: "bool"}
 _SHOWN = ("sdxl", "flux", "nano")
 """Variants whose defaults and ranges the docs show."""
-_NOT_THE_CALLERS = ("prompt", *(each.name for each in FILES), "image_encoding")
-"""What the client gives in a way of its own: an argument, photographs of many kinds, and how its transport carries pictures."""
+_NOT_THE_CALLERS = ("prompt", "people", *(each.name for each in FILES), "image_encoding")
+"""What the client gives in a way of its own: an argument, people, photographs of many kinds, and how its transport carries pictures."""
+
+_OTHER_FLAGS = {"face_images": "--face", "people": "--person", "people_masks": "--person"}
+"""Options of the command that are not called like their parameters."""
 
 _CLIENT = '''"""The parameters of a request, as the server declares them.
 
@@ -161,8 +164,8 @@ def _flags(parameter: Parameter) -> tuple[str, ...]:
     """`--seed`; shorter ones after it. None where the command has another way, or no use for it."""
     if parameter.name in ("output_format", "image_encoding", PREVIEW.name):
         return ()
-    if parameter is FACE_IMAGES:
-        return ("--face",)
+    if parameter.name in _OTHER_FLAGS:
+        return (_OTHER_FLAGS[parameter.name],)
     short = tuple(f"-{name}" if len(name) == 1 else f"--{name}" for name in parameter.short)
     return (f"--{parameter.name.replace('_', '-')}", *short)
 

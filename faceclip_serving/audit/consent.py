@@ -138,19 +138,19 @@ class Consent:
             )
         return names[0] if names else None
 
-    def check_identity(self, photographs: Sequence[Sequence[str]]) -> None:
+    def check_identity(self, photographs: Sequence[Sequence[str]], which: str = "identity") -> None:
         """The same of a sealed identity, by the names of the photographs that it was made of. Raises `Refused`."""
         told = {"references": [names[0] for names in photographs]}
         if self.record is not None and not covers(self.record, photographs):
             made = "photographs that it does not name" if photographs else "photographs that had no names here"
             raise Refused(
-                f"consent.not_covered: identity: the consent '{self.record['id']}' does not cover it: it was made of {made}; make it"
+                f"consent.not_covered: {which}: the consent '{self.record['id']}' does not cover it: it was made of {made}; make it"
                 " again with a record that names them",
                 told,
             )
         if self.record is None and self.rule.mode == "require":
             raise Refused(
-                "consent.missing: identity: it was made without a record of consent, and this server makes no picture of somebody without"
+                f"consent.missing: {which}: it was made without a record of consent, and this server makes no picture of somebody without"
                 f" one{_CURE}, then make the identity again with it as `consent`",
                 told,
             )

@@ -98,14 +98,16 @@ class Checks:
         """Whether prompts are judged by a hook, which may take its time."""
         return bool(self._hooks.get(PROMPT))
 
-    def prompt(self, prompt: str, negative_prompt: str, faces: int) -> list[Decision]:
-        """Decisions on a request's words. `faces`: how many photographs come with it. Raises `RefusedBy`."""
-        decisions = [self._by_rules(prompt, negative_prompt, faces)] if self.policy.rules else []
+    def prompt(self, prompt: str, negative_prompt: str, faces: int, further: Sequence[str] = ()) -> list[Decision]:
+        """Decisions on a request's words. `faces`: how many photographs come with it. `further`: prompts of people in the same
+        picture; what one names and what another names are in it together. Raises `RefusedBy`."""
+        prompts = (prompt, *further)
+        decisions = [self._by_rules(prompts, negative_prompt, faces)] if self.policy.rules else []
         if self._names is not None:
-            listed = bool(self._names.found(fold(prompt)))
+            listed = any(self._names.found(fold(each)) for each in prompts)
             sentence = "the prompt names somebody of whom this server makes no pictures; leave the name out"
             decisions.append(_decision("names", "prompt", REFUSE if listed else ALLOW, "name_listed", float(listed), sentence))
-        question = {"stage": PROMPT, "prompt": prompt, "negative_prompt": negative_prompt, "faces": faces}
+        question = {"stage": PROMPT, "prompt": "\n".join(prompts), "negative_prompt": negative_prompt, "faces": faces}
         decisions += self._asked(PROMPT, "prompt", question)
         return settled(decisions)
 
@@ -141,23 +143,23 @@ class Checks:
         found = [each for crop in crops for each in self._faces.descriptors(crop, trusted)]
         return [each.tolist() for each in found], self._faces.recogniser
 
-    def identity(self, descriptors: Sequence[Sequence[float]], recogniser: str) -> list[Decision]:
+    def identity(self, descriptors: Sequence[Sequence[float]], recogniser: str, which: str = "identity") -> list[Decision]:
         """Decisions on a sealed identity: its faces may have been listed since it was made. Raises `RefusedBy`."""
         if self._faces is None:
             return []
         if not descriptors or recogniser != self._faces.recogniser:
-            sentence = "the identity was made where faces were not compared to listed ones as they are here; make it again"
-            return settled([_decision("faces", "identity", REFUSE, _UNCHECKED, 0.0, sentence)])
+            sentence = f"the {which} was made where faces were not compared to listed ones as they are here; make it again"
+            return settled([_decision("faces", which, REFUSE, _UNCHECKED, 0.0, sentence)])
         near, score = self._faces.near([np.asarray(each, np.float32) for each in descriptors])
-        sentence = "the identity is of somebody of whom this server makes no pictures; use another person's photographs"
-        return settled([_decision("faces", "identity", REFUSE if near else ALLOW, "face_listed", score, sentence)])
+        sentence = f"the {which} is of somebody of whom this server makes no pictures; use another person's photographs"
+        return settled([_decision("faces", which, REFUSE if near else ALLOW, "face_listed", score, sentence)])
 
     def pictures(self, pictures: Sequence[Pixels]) -> list[Decision]:
         """Decisions on what was made. Raises `RefusedBy`: then nothing of the request is delivered."""
         return settled(self._looked_at(PICTURES, lambda i: f"images[{i}]", pictures))
 
-    def _by_rules(self, prompt: str, negative_prompt: str, faces: int) -> Decision:
-        found = lexicon().concepts_of(prompt, negative_prompt)
+    def _by_rules(self, prompts: Sequence[str], negative_prompt: str, faces: int) -> Decision:
+        found = set().union(*(lexicon().concepts_of(each, negative_prompt) for each in prompts))
         concepts = found | ({FACE} if faces else set())
         holding = [rule for rule in self.policy.rules if rule.concepts <= concepts]
         rule = next((each for action in (REFUSE, REVIEW) for each in holding if each.action == action), None)

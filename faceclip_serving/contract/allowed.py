@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -145,7 +146,13 @@ class Text:
 
     def read(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise InvalidRequest(f"{name}: expected a text, got {value!r}")
+            raise InvalidRequest(f"{name}: expected a text, got {repr(value)[:80]}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # half of a pair, which JSON can write
+            raise InvalidRequest(
+                f"{name}: expected text that UTF-8 can carry, got some that it cannot at {error.start}"
+            ) from None
         if self.example and not value.strip():
             raise InvalidRequest(f"{name}: a text is required, got nothing; describe the scene, e.g. '{self.example}'")
         if len(value) > self.longest:
@@ -244,16 +251,10 @@ class JsonObject:
     example: str = ""
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
-        try:
-            found = json.loads(value or "{}")
-        except RecursionError:
-            raise InvalidRequest(
-                f"{name}: expected a JSON object of plain values, got one nested too deeply; write e.g. {self._example()}"
-            ) from None
-        except ValueError as error:
-            raise InvalidRequest(
-                f"{name}: expected JSON, got text that is not ({error}); write e.g. {self._example()}"
-            ) from None
+        return self.entries_of(name, parsed(name, value or "{}", "object of plain values", self._example()))
+
+    def entries_of(self, name: str, found: Any) -> dict[str, Any]:
+        """The same of what the text says."""
         if not isinstance(found, dict):
             raise InvalidRequest(f"{name}: expected a JSON object, got {type(found).__name__}; write e.g. {self._example()}")
         unknown = [entry for entry in found if entry not in self.entries]
@@ -278,18 +279,19 @@ class JsonObject:
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Files of photographs: at most `most` together."""
+class Files:
+    """At most `most` files together; `what` they are, one and several of them, and what a request without them is."""
 
     most: int
+    what: tuple[str, str] = ("photograph", "photographs")
+    without: str = "a picture without a face"
 
     def read(self, name: str, value: Any) -> Any:
+        one, several = self.what
         if len(value) == 0:
-            raise InvalidRequest(
-                f"{name}: expected at least one photograph, got an empty list; leave it out for a picture without a face"
-            )
+            raise InvalidRequest(f"{name}: expected at least one {one}, got an empty list; leave it out for {self.without}")
         if len(value) > self.most:
-            raise InvalidRequest(f"{name}: at most {self.most} photographs are used together, got {len(value)}")
+            raise InvalidRequest(f"{name}: at most {self.most} {several} are used together, got {len(value)}")
         return value
 
     def describe(self) -> str:
@@ -318,7 +320,7 @@ class Box:
     """A part of a picture: left, top, right and bottom, as fractions of its sides."""
 
     def read(self, name: str, value: Any) -> list[float]:
-        numbers = [float(each) for each in value]
+        numbers = _four_numbers(name, value)
         if not all(0.0 <= each <= 1.0 for each in numbers):  # nan is in no range
             got = ", ".join(f"{each:g}" for each in numbers)
             raise InvalidRequest(
@@ -354,6 +356,26 @@ class Boxes:
 
     def as_json(self) -> dict[str, Any]:
         return {"max_items": 4 * self.most, "items": Box().as_json()}
+
+
+def _four_numbers(name: str, value: Any) -> list[float]:
+    """JSON can write anything."""
+    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(each, bool) for each in value):
+        raise InvalidRequest(f"{name}: expected a list of four numbers, got {repr(value)[:80]}")
+    try:
+        return [each if isinstance(each, float) else float(operator.index(each)) for each in value]
+    except (TypeError, OverflowError):
+        raise InvalidRequest(f"{name}: expected a list of four numbers, got {repr(value)[:80]}") from None
+
+
+def parsed(name: str, text: str, what: str, example: str) -> Any:
+    """What a JSON text says. `what` was expected, for messages. Raises `InvalidRequest`."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidRequest(f"{name}: expected a JSON {what}, got one nested too deeply; write e.g. {example}") from None
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: expected JSON, got text that is not ({error}); write e.g. {example}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

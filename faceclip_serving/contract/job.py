@@ -37,7 +37,7 @@ class Job:
     rows: Rows
     """Which encodings play which role."""
     face_weights: list[float]
-    """Weight of each reference face, summing to 1; empty without a face."""
+    """Weight of each reference face, summing to 1 for each person; empty without a face."""
     place: str
     """In the sampler."""
     deadline: float | None
@@ -46,6 +46,8 @@ class Job:
     """Digest of the shared code that made the job; models built from other code refuse it."""
     id: str = ""
     """The request's, for logs, traces and details."""
+    people: list[list[int]] = field(default_factory=list)
+    """Of several people in one picture: the faces of each, by their numbers. Empty: all faces are one person's."""
     encodings: list[Encoding] = field(default_factory=list)
     """Of all texts; empty: each is the row of its number, without weights."""
     faces: list[dict[str, Any]] = field(default_factory=list)

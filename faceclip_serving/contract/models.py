@@ -68,6 +68,14 @@ SEAM = Tensor(
     optional=True,
 )
 
+SHARES = Tensor(
+    "shares",
+    DType.FP32,
+    ("people", 1, "latent_height", "latent_width"),
+    "of several people: how much of each latent cell is each one's",
+    optional=True,
+)
+
 PROGRESS = Tensor("progress", DType.BYTES, (1,), "JSON: step, total, timestep", optional=True)
 PREVIEW_IMAGE = Tensor("preview_image", DType.BYTES, (1,), "JPEG of the first picture, a latent cell per pixel", optional=True)
 
@@ -97,7 +105,13 @@ RECALLED = "recalled_"
 def recalled(variant: Variant) -> tuple[Tensor, ...]:
     """The features of a face, as an identity brings them."""
     return tuple(
-        replace(tensor, name=RECALLED + tensor.name, doc=f"{tensor.doc}; of an identity", optional=True)
+        replace(
+            tensor,
+            name=RECALLED + tensor.name,
+            axes=("identities", *tensor.axes[1:]),
+            doc=f"{tensor.doc}; of an identity",
+            optional=True,
+        )
         for tensor in variant.face_features
     )
 
@@ -106,7 +120,7 @@ def models(variant: Variant) -> dict[str, Signature]:
     """Every model that a repository may have, in the order of the flow. Which components are models of their own, a placement says."""
     nets = components(variant)
     public = tuple(parameter.tensor for parameter in PARAMETERS)
-    to_draw = (*(replace(tensor, optional=True) for tensor in nets[VAE_ENCODER].inputs), LATENT_MASK)
+    to_draw = (*(replace(tensor, optional=True) for tensor in nets[VAE_ENCODER].inputs), LATENT_MASK, SHARES)
     features = tuple(replace(tensor, optional=True) for tensor in variant.face_features)
     prepare = Signature(
         PREPARE,

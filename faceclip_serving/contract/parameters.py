@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
-from .allowed import Allowed, Between, Box, Boxes, File, Flag, Moment, OneOf, Photographs, Several, Text
+from .allowed import Allowed, Between, Box, Boxes, File, Files, Flag, Moment, OneOf, Several, Text
 from .consent import ConsentRecord
 from .marks import LABELS
+from .people import MOST_PEOPLE, People
 from .schedules import SCHEDULER_SPELLINGS, scheduler_options
 from .tensors import DType, Tensor
 from .variants.variant import Variant
@@ -197,6 +198,10 @@ class GenerationRequest:
         "where in each photograph the face is, four numbers for each, one after the other; instead of face_index", needs=Need.FOUND,
         count="box_ends",
     )  # fmt: skip
+    people: list[dict[str, Any]] | None = _parameter(  # noqa: RUF009 - makes a field
+        DType.BYTES, Default.NONE, lambda v: People(v.limits.faces, MAX_CHARACTERS),
+        "several people in one picture: whose photographs, and where, as JSON, see docs/together.md",
+    )  # fmt: skip
     strength: float | None = _parameter(
         DType.FP32, Default.NONE, Between(0.0, 1.0),
         "how much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, of FLUX 0.6",
@@ -266,8 +271,8 @@ FACE_IMAGES = Parameter(
     "face_images",
     DType.BYTES,
     Default.NONE,
-    lambda v: Photographs(v.limits.faces),
-    "photographs of one person, each a file's bytes or base64 of them; left out: no face",
+    lambda v: Files(v.limits.faces),
+    "photographs of one person, or of people, each a file's bytes or base64 of them; left out: no face",
     ("face",),
     ("references",),
 )
@@ -285,10 +290,19 @@ IDENTITY = Parameter(
     "identity",
     DType.BYTES,
     Default.NONE,
-    File(),
-    "a sealed identity in the place of face_images, the bytes of its file or base64 of them; faceclip_faces makes it",
+    Files(MOST_PEOPLE, ("identity", "identities")),
+    "a sealed identity in the place of face_images, the bytes of its file or base64 of them; faceclip_faces makes it; several: of people",
+    axes=("identities",),
 )
-FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE, IDENTITY)
+PEOPLE_MASKS = Parameter(
+    "people_masks",
+    DType.BYTES,
+    Default.NONE,
+    Files(MOST_PEOPLE, ("mask", "masks"), "boxes"),
+    "where people are, for those without a box: white there, black elsewhere, each of the picture's size",
+    axes=("masks",),
+)
+FILES = (FACE_IMAGES, IMAGE, MASK_IMAGE, IDENTITY, PEOPLE_MASKS)
 """Parameters that are files: they are no part of what travels as a `GenerationRequest`."""
 SCALARS = tuple(replace(each.metadata["declared"], name=each.name) for each in fields(GenerationRequest))
 PARAMETERS: tuple[Parameter, ...] = (*FILES, *SCALARS)

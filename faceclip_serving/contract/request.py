@@ -11,7 +11,18 @@ import numpy as np
 
 from .allowed import nearest
 from .errors import InvalidRequest
-from .parameters import FACE_IMAGES, IDENTITY, PARAMETERS, PREVIEW, SCALARS, Default, GenerationRequest, Need, Parameter
+from .parameters import (
+    FACE_IMAGES,
+    IDENTITY,
+    PARAMETERS,
+    PEOPLE_MASKS,
+    PREVIEW,
+    SCALARS,
+    Default,
+    GenerationRequest,
+    Need,
+    Parameter,
+)
 from .tensors import Array, DType, TensorError, bytes_tensor
 from .variants.variant import Variant
 
@@ -34,14 +45,15 @@ def parse_one(name: str, variant: Variant, arrays: Mapping[str, Array]) -> Any:
 
 
 def request_tensors(**values: Any) -> dict[str, Array]:
-    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none."""
+    """The tensors of a request from plain values, by parameter; `face_images`: a list of files, possibly none; of several
+    files one alone may stand for itself."""
     tensors = {}
     for name, value in values.items():
         declared = next((parameter for parameter in PARAMETERS if parameter.name == name), None)
         if declared is None:
             known = ", ".join(parameter.name for parameter in PARAMETERS)
             raise InvalidRequest(f"{name}: expected a parameter of a request, one of {known}")
-        items = [value] if declared.axes == (1,) else value
+        items = [value] if declared.axes == (1,) or isinstance(value, bytes) else value
         if not items:
             continue
         if declared.dtype is DType.BYTES:
@@ -53,11 +65,22 @@ def request_tensors(**values: Any) -> dict[str, Array]:
 
 def reference_photos(variant: Variant, arrays: Mapping[str, Array]) -> list[bytes]:
     """The encoded photographs of a request, possibly none. Raises `InvalidRequest`."""
-    if FACE_IMAGES.name not in arrays:
-        return []
-    photos = FACE_IMAGES.allowed_of(variant).read(FACE_IMAGES.name, _checked(FACE_IMAGES, arrays))
-    encoded = [photo.encode() if isinstance(photo, str) else bytes(photo) for photo in photos]
-    return [picture_file(f"{FACE_IMAGES.name}[{i}]", photo) for i, photo in enumerate(encoded)]
+    return list(several_files(FACE_IMAGES, variant, arrays).values())
+
+
+_KINDS = {FACE_IMAGES.name: "a photograph", IDENTITY.name: "a sealed identity", PEOPLE_MASKS.name: "a mask"}
+
+
+def several_files(parameter: Parameter, variant: Variant, arrays: Mapping[str, Array]) -> dict[str, bytes]:
+    """The files of a parameter that is several, by their names in messages, `face_images[0]` say. Raises `InvalidRequest`."""
+    if parameter.name not in arrays:
+        return {}
+    items = parameter.allowed_of(variant).read(parameter.name, _checked(parameter, arrays))
+    names = (
+        [parameter.name] if parameter is IDENTITY and len(items) == 1 else [f"{parameter.name}[{i}]" for i in range(len(items))]
+    )
+    encoded = [item.encode() if isinstance(item, str) else bytes(item) for item in items]
+    return {name: picture_file(name, item, _KINDS[parameter.name]) for name, item in zip(names, encoded, strict=True)}
 
 
 def picture_of(parameter: Parameter, arrays: Mapping[str, Array]) -> bytes | None:
@@ -65,8 +88,7 @@ def picture_of(parameter: Parameter, arrays: Mapping[str, Array]) -> bytes | Non
     if parameter.name not in arrays:
         return None
     (content,) = _checked(parameter, arrays)
-    what = "a sealed identity" if parameter is IDENTITY else "a photograph"
-    return picture_file(parameter.name, content.encode() if isinstance(content, str) else bytes(content), what)
+    return picture_file(parameter.name, content.encode() if isinstance(content, str) else bytes(content))
 
 
 def warn_of_idle(variant: Variant, arrays: Mapping[str, Array], request: GenerationRequest, met: Collection[Need]) -> list[str]:

@@ -37,17 +37,18 @@ _SEAM = 0.08
 """Width of the seam, of the side of a square as large as the mask."""
 
 
-def read_mask(data: bytes, name: str, height: int, width: int) -> Grey:
-    """The encoded mask that came as parameter `name` for a picture of `height` x `width`. Raises `InvalidRequest`."""
+def read_mask(
+    data: bytes, name: str, height: int, width: int, picture: str = "image", white: str = "image is to be drawn anew"
+) -> Grey:
+    """The encoded mask that came as parameter `name` for a picture of `height` x `width`; `white` says where. Raises `InvalidRequest`."""
     mask = decode_mask(data, name)
     if mask.shape != (height, width):
         raise InvalidRequest(
-            f"{name}: expected the size of image, {width} x {height} pixels, got {mask.shape[1]} x {mask.shape[0]}; make it of that size"
+            f"{name}: expected the size of {picture}, {width} x {height} pixels, got"
+            f" {mask.shape[1]} x {mask.shape[0]}; make it of that size"
         )
     if mask.max() < WHITE:
-        raise InvalidRequest(
-            f"{name}: expected white where image is to be drawn anew, got at most {mask.max()} of 255; black stays as it is"
-        )
+        raise InvalidRequest(f"{name}: expected white where {white}, got at most {mask.max()} of 255; black is elsewhere")
     return mask
 
 

@@ -41,15 +41,16 @@ def averaged(features: Mapping[str, Array], identity: str, weights: Sequence[flo
     return mean
 
 
-def odd_ones_out(identity: Array) -> list[str]:
-    """Warnings about references unlike the others. `identity`: [faces, branches, classes], unit length per branch."""
+def odd_ones_out(identity: Array, numbers: Sequence[int]) -> list[str]:
+    """Warnings about references of one person unlike the others. `identity`: [faces, branches, classes], unit length per branch;
+    `numbers`: of the photographs."""
     count = len(identity)
     if count < 2:
         return []
     likeness = np.einsum("ibc,jbc->ij", identity, identity) / identity.shape[1]  # mean cosine over the branches
     others = (likeness - np.eye(count)).sum(axis=1) / (count - 1)
     return [
-        f"face_images[{i}]: its mean likeness to the other references is {others[i]:.2f}; below {DIFFERENT_PERSON} it may show"
+        f"face_images[{numbers[i]}]: its mean likeness to the other references is {others[i]:.2f}; below {DIFFERENT_PERSON} it may show"
         " a different person"
         for i in np.flatnonzero(others < DIFFERENT_PERSON)
     ]

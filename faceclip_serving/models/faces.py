@@ -51,7 +51,7 @@ class Looking:
         found = call(SAMPLER, {ALIGNED_FACES.name: prepared[ALIGNED_FACES.name], CONTROL.name: asked})
         names = [tensor.name for tensor in self.variant.face_features]
         features = {name: found[name] for name in names}
-        job.warnings += odd_ones_out(features[self.variant.identity.name])
+        job.warnings += odd_ones_out(features[self.variant.identity.name], range(len(job.face_weights)))
         identity = Identity(
             self.variant.name,
             self.identities.weights,

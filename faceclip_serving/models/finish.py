@@ -94,6 +94,12 @@ def provenance(variant: Variant, job: Job, seed: int) -> dict[str, str]:
     return {"Software": f"faceclip-triton ({variant.name})", "Source": source, "Seed": str(seed)}
 
 
+def _who_is_where(job: Job) -> list[dict[str, Any]]:
+    """Of several people: which of the `faces` are whose, by their numbers, and where."""
+    pairs = zip(job.people, job.request.people or (), strict=True)
+    return [{"faces": faces, **{key: person[key] for key in ("box", "mask", "weight")}} for faces, person in pairs]
+
+
 def details(
     variant: Variant,
     placement: Placement,
@@ -105,6 +111,10 @@ def details(
 ) -> dict[str, Any]:
     """The public report of a request."""
     request = asdict(job.request) | {"consent": job.consent.get("id")}
+    people = job.request.people
+    if people is not None:
+        ids = [told["id"] for told in job.consent["people"]]
+        request["people"] = [{**person, "consent": id} for person, id in zip(people, ids, strict=True)]
     timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
     now = time.monotonic()
     timings["check"] = check_s
@@ -122,6 +132,7 @@ def details(
         "timings_s": {stage: round(seconds, 6) for stage, seconds in timings.items()},
         "sampling": job.sampling,
         "faces": job.faces,
+        "people": _who_is_where(job) or None,
         "edit": job.edit or None,
         "consent": job.consent,
         "prompt_tokens": job.prompt_tokens,

@@ -15,8 +15,8 @@ from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job
 from ..contract.models import PURPOSE, Purpose
-from ..contract.parameters import FACE_IMAGES, IDENTITY
-from ..contract.request import parse_request, picture_of, reference_photos
+from ..contract.parameters import FACE_IMAGES
+from ..contract.request import parse_request, several_files
 from ..contract.tensors import Array, bytes_tensor, json_tensor
 from ..contract.variants.variant import Variant
 from ..face.choice import LARGEST, choices
@@ -38,7 +38,7 @@ def purpose_of(arrays: Mapping[str, Array]) -> Purpose | None:
 
 def photograph_files(variant: Variant, arrays: Mapping[str, Array]) -> dict[str, bytes]:
     """The photographs of a request, by their names in messages. Raises `InvalidRequest`."""
-    return {f"face_images[{i}]": photo for i, photo in enumerate(reference_photos(variant, arrays))}
+    return several_files(FACE_IMAGES, variant, arrays)
 
 
 def check_files(files: Mapping[str, bytes]) -> None:
@@ -50,12 +50,15 @@ def check_files(files: Mapping[str, bytes]) -> None:
             )
 
 
-def covered(job: Job, consent: Consent) -> Look:
-    """Asks consent for each photograph, and names it for the audit log. What it returns raises `Refused`."""
+def covered(job: Job, consent: Consent, consents: Mapping[str, Consent] | None = None) -> Look:
+    """Asks consent for each photograph, and names it for the audit log. What it returns raises `Refused`.
+
+    `consents`: by the photographs that they are for, where these are of several people.
+    """
     names: list[str] = job.audit.setdefault("references", [])
 
     def look(which: str, pixels: Pixels) -> None:
-        if (name := consent.check(which, pixels)) is not None:
+        if (name := (consents or {}).get(which, consent).check(which, pixels)) is not None:
             names.append(name)
 
     return look
@@ -77,38 +80,43 @@ def chosen_faces(
         thumbnails, crops = [face.thumbnail for face in faces], [face.crop for face in faces]
         job.checks += judged(job.id, partial(checks.photographs, thumbnails, crops, not aligned))
     job.faces = [{**face.report, **came_with(photo)} for photo, face in zip(photos.values(), faces, strict=True)]
-    job.face_weights = face_weights(job.faces, job.request.face_weighting)
+    job.face_weights = face_weights(job.faces, job.request.face_weighting) if faces else []
     job.warnings += [warning for face in faces for warning in face.warnings]
     return faces
 
 
-def recalled_identity(
-    job: Job, arrays: Mapping[str, Array], identities: Identities | None, checks: Checks | None, rule: Rule
-) -> Identity | None:
-    """Whom the sealed identity of a request is of; None: none came. Raises `InvalidRequest`, and `Refused` where a rule says no.
+def recalled_identities(
+    job: Job,
+    files: Mapping[str, bytes],
+    identities: Identities | None,
+    checks: Checks | None,
+    rule: Rule,
+    consents: dict[str, Consent],
+) -> list[Identity]:
+    """Whom the sealed identities of a request are of, by its `files`. Raises `InvalidRequest`, and `Refused` where a rule says no.
 
-    The consent that it was made with counts as if it had come with the request, unless one came that names its photographs.
+    The consent that one was made with counts as if it had come with the request, unless one came that names its photographs.
+    `consents`: those that came, by the files that they are for; here each becomes the one that counts.
     """
-    file = picture_of(IDENTITY, arrays)
-    if file is None:
-        return None
-    if FACE_IMAGES.name in arrays:
-        raise InvalidRequest("identity: expected none where face_images come, got both; leave out one of both")
-    if identities is None:
-        raise InvalidRequest("identity: this server takes none (identities=off); send photographs as face_images")
-    found = identities.open(IDENTITY.name, file)
-    job.faces = [{"identity": found.told()}]
-    job.face_weights = [1.0]
-    job.audit["identity"] = found.id
-    job.audit.setdefault("references", []).extend(names[0] for names in found.references)
-    came = job.request.consent
-    consent = rule.of_request(came if came is not None and covers(came, found.references) else found.consent or came)
-    consent.check_identity(found.references)
-    if came is None:
-        job.consent = consent.told()
-    if checks is not None:
-        job.checks += judged(job.id, partial(checks.identity, found.descriptors, found.recogniser))
-    return found
+    if files and identities is None:
+        which = next(iter(files))
+        raise InvalidRequest(f"{which}: this server takes none (identities=off); send photographs as face_images")
+    opened = []
+    for which, file in files.items():
+        assert identities is not None
+        found = identities.open(which, file)
+        opened.append(found)
+        job.faces.append({"identity": found.told()})
+        job.face_weights.append(1.0)
+        job.audit.setdefault("identities", []).append(found.id)
+        job.audit.setdefault("references", []).extend(names[0] for names in found.references)
+        came = consents[which].record
+        consent = rule.of_request(came if came is not None and covers(came, found.references) else found.consent or came)
+        consent.check_identity(found.references, which)
+        consents[which] = consent
+        if checks is not None:
+            job.checks += judged(job.id, partial(checks.identity, found.descriptors, found.recogniser, which))
+    return opened
 
 
 def prepare_identity(

@@ -12,13 +12,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..audit.consent import NOT_ASKED, Rule
-from ..audit.identities import Identities
+from ..audit.identities import Identities, Identity
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Encoding, Job, Rows
 from ..contract.models import RECALLED
-from ..contract.parameters import IDENTITY, IMAGE, GenerationRequest, Need
-from ..contract.request import parse_request, warn_of_idle
+from ..contract.parameters import FACE_IMAGES, IDENTITY, IMAGE, PEOPLE_MASKS, GenerationRequest, Need
+from ..contract.people import check_files_of
+from ..contract.request import parse_request, several_files, warn_of_idle
 from ..contract.tensors import Array
 from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Tokens, Variant
@@ -27,11 +28,14 @@ from ..face.detectors import Detector
 from ..face.photos import Pixels
 from ..face.prepare import PreparedFace, thumbnail
 from ..face.search import find_faces
+from ..sampling.guidance import IDENTITY as IDENTITY_BRANCH
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
+from ..sampling.people import person, plain_text_of, rows_of
 from .checks import judged
 from .edit import Edit, files_of, prepare_edit
 from .notation import Words, read_words
-from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identity
+from .people import consents_of, place_people, prepare_shares, tell_consents
+from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identities
 from .prompts import Encoded, encode_words, prompt_warnings
 
 NO_FACE = -1
@@ -87,14 +91,26 @@ def _prepare(
     job: Job,
 ) -> dict[str, Array]:
     photos, files = photograph_files(variant, arrays), files_of(arrays)
+    sealed, masks = several_files(IDENTITY, variant, arrays), several_files(PEOPLE_MASKS, variant, arrays)
+    people = job.request.people or []
+    counts = {FACE_IMAGES.name: len(photos), IDENTITY.name: len(sealed), PEOPLE_MASKS.name: len(masks)}
+    check_files_of(people, counts, variant.limits.faces)
     words = words_of(variant, job.request)
-    check_files({**photos, **files})
-    shown = len(photos) + (IMAGE.name in files) + (IDENTITY.name in arrays)
+    check_files({**photos, **files, **masks})
+    shown = len(photos) + (IMAGE.name in files) + len(sealed)
     consent = rule.of_request(job.request.consent if shown else None)
     job.consent = consent.told()
+    consents = consents_of(people, [*photos, *sealed], list(sealed), consent, rule)
+    tell_consents(job, people, consents, list(sealed))
+    own_prompts = [words[name].text for name in words if name not in ("prompt", "negative_prompt")]
+    if own_prompts:
+        job.audit["people_prompts"] = [
+            rule.references.of_text(each["prompt"])[:1] for each in people if each["prompt"] is not None
+        ]
     if checks is not None:
-        job.checks += judged(job.id, partial(checks.prompt, words["prompt"].text, words["negative_prompt"].text, shown))
-    look = covered(job, consent)
+        texts = words["prompt"].text, words["negative_prompt"].text
+        job.checks += judged(job.id, partial(checks.prompt, *texts, shown, own_prompts))
+    look = covered(job, consent, consents)
 
     def look_at_image(pixels: Pixels) -> None:
         """A picture to change is a photograph of whoever is in it."""
@@ -104,20 +120,23 @@ def _prepare(
             crops = [align_face(pixels, face.landmarks) for face in found]
             job.checks += judged(job.id, partial(checks.image, thumbnail(pixels), crops))
 
-    identity = recalled_identity(job, arrays, identities, checks, rule)
-    faces = [] if identity is not None else chosen_faces(job, photos, detect, checks, look)
-    people = len(job.face_weights)
+    faces = chosen_faces(job, photos, detect, checks, look)
+    recalled = recalled_identities(job, sealed, identities, checks, rule, consents)
+    place_people(job, people, len(photos))
+    tell_consents(job, people, consents, list(sealed))
+    if recalled and not people and job.request.consent is None:
+        job.consent = consents[IDENTITY.name].told()
     job.warnings += [warning for each in words.values() for warning in each.warnings]
     edit = prepare_edit(variant, job.request, arrays, files, detect, look_at_image)
     if edit is not None:
         job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, identity is not None))
+    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, bool(recalled)))
     if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, people, job.begin or 0)
+    plan = plan_rows(job.request, len(job.face_weights), job.begin or 0, job.people)
     job.rows = _by_role(plan)
     encoded = {
         tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
@@ -129,14 +148,15 @@ def _prepare(
     job.warnings = list(dict.fromkeys(job.warnings))
     job.stamp("prepared")
     return {
-        "aligned_faces": _stack(faces),
+        **({"aligned_faces": _stack(faces)} if faces or not recalled else {}),
         "face_index": np.array([[row.face] for row in rows], np.int64),
         **{
             tokens.input: np.stack([_ids(row, encoded[tokens.input][row.text], tokens, variant) for row in rows])
             for tokens in variant.tokens
         },
         **(edit.tensors if edit is not None else {}),
-        **({} if identity is None else {RECALLED + name: array for name, array in identity.features.items()}),
+        **_features(recalled),
+        **prepare_shares(variant, job.request, list(masks.values()), job.edit),
         "job": job.encode(),
     }
 
@@ -162,18 +182,27 @@ def needs_met(request: GenerationRequest, photographs: int, edit: Edit | None = 
     return {need for need, holds in met.items() if holds}
 
 
-def plan_rows(request: GenerationRequest, faces: int, begin: int = 0) -> list[tuple[str, str, int]]:
-    """The encodings that a request needs from step number `begin` on: (text, role, face), text being `negative`, `prompt` or `prefixed`."""
+def plan_rows(
+    request: GenerationRequest, faces: int, begin: int = 0, people: Sequence[Sequence[int]] = ()
+) -> list[tuple[str, str, int]]:
+    """The encodings that a request needs from step number `begin` on: (text, role, face), text being `negative`, `prompt` or `prefixed`,
+    or the name of the prompt that is a person's own. `people`: the faces of each, where several are together."""
     plan: list[tuple[str, str, int]] = []
-    for branch in branches_needed(request, faces > 0, begin):
-        if branch == UNCONDITIONAL:
-            plan.append(("negative", branch, NO_FACE))
-        elif branch == TEXT:
-            plan.append(("prompt", branch, NO_FACE))
+    own = request.people or []
+    shown = {IDENTITY_BRANCH: ("prefixed", range(faces), PREFIXED_TEXT)} | {
+        person(k): ("prefixed" if own[k]["prompt"] is None else prompt_of(k), numbers, plain_text_of(k))
+        for k, numbers in enumerate(people)
+    }
+    for row in rows_of(branches_needed(request, faces > 0, begin), len(people)):
+        if row == UNCONDITIONAL:
+            plan.append(("negative", row, NO_FACE))
+        elif row == TEXT:
+            plan.append(("prompt", row, NO_FACE))
         else:
-            plan += [("prefixed", branch, face) for face in range(faces)]
+            text, numbers, plain_text = shown[row]
+            plan += [(text, row, face) for face in numbers]
             if request.blend_weight < 1.0:
-                plan.append(("prefixed", PREFIXED_TEXT, NO_FACE))
+                plan.append((text, plain_text, NO_FACE))
     return plan
 
 
@@ -183,16 +212,23 @@ def _by_role(plan: list[tuple[str, str, int]]) -> Rows:
 
 
 _TEXTS = {"negative": ("negative_prompt", False), "prompt": ("prompt", False), "prefixed": ("prompt", True)}
-"""Text of a plan -> the parameter whose words it has, and whether the face prefix comes first."""
+"""Text of a plan -> the parameter whose words it has, and whether the face prefix comes first. Others are the prompts of people."""
+
+
+def prompt_of(number: int) -> str:
+    """What a person's own prompt is called."""
+    return f"people[{number}]: prompt"
 
 
 def words_of(variant: Variant, request: GenerationRequest) -> dict[str, Words]:
     """The prompts of a request without their notation, by parameter. Raises `InvalidRequest`."""
     chunks = request.long_prompts and variant.limits.chunks > 1
     texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    texts |= {prompt_of(k): each["prompt"] for k, each in enumerate(request.people or ()) if each["prompt"] is not None}
     words = {name: read_words(name, text, request.prompt_weighting, chunks) for name, text in texts.items()}
-    if not words["prompt"].text.strip():
-        raise InvalidRequest("prompt: a text is required, got no words; describe the scene within the brackets")
+    for name, each in words.items():
+        if name != "negative_prompt" and not each.text.strip():
+            raise InvalidRequest(f"{name}: a text is required, got no words; describe the scene within the brackets")
     return words
 
 
@@ -232,11 +268,17 @@ def _encode(
     most = variant.limits.chunks if job.request.long_prompts and tokens == variant.text_tokens else 1
     encoded = {}
     for text in sorted(texts):
-        name, prefixed = _TEXTS[text]
+        name, prefixed = _TEXTS.get(text, (text, True))
         found = encoded[text] = encode_words(tokenizer, tokens, words[name], prefixed, most)
         job.warnings += prompt_warnings(name, found, tokens, words[name].text)
         job.prompt_tokens[name], job.prompt_chunks[name] = found.used, len(found.chunks)
     return encoded
+
+
+def _features(recalled: Sequence[Identity]) -> dict[str, Array]:
+    """Of sealed identities, as tensors; none where there are none."""
+    names = recalled[0].features if recalled else ()
+    return {RECALLED + name: np.concatenate([each.features[name] for each in recalled]) for name in names}
 
 
 def _stack(faces: Sequence[PreparedFace]) -> Array:

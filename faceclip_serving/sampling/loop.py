@@ -236,7 +236,7 @@ class StepLoop:
         If the call for all fails, each is tried alone: only those fail that fail alone.
         """
         everything = [picture for _, pictures in groups for picture in pictures]
-        counts = [sum(len(picture.chain.branches) for picture in pictures) for _, pictures in groups]
+        counts = [sum(len(picture.rows) for picture in pictures) for _, pictures in groups]
         try:
             noise_pred = self._denoise(self._batch.inputs(everything))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whom it concerns

@@ -6,7 +6,7 @@ The networks are functions of named tensors, whatever runs them; nothing here kn
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from ..contract.components import components, most_encoded
 from ..contract.job import Job
-from ..contract.models import LATENT_MASK, RECALLED, recalled
+from ..contract.models import LATENT_MASK, RECALLED, SHARES, recalled
 from ..contract.names import FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .edit import Source
 from .life import Lives
 from .loop import Finished, Usage, Work
+from .people import People
 from .requests import Request, State
 
 log = logging.getLogger(__name__)
@@ -48,15 +49,24 @@ class Described:
 
 
 def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) -> dict[str, Array]:
-    """Aligned faces or recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features."""
+    """Aligned faces, recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features.
+
+    The faces of photographs come before those that are recalled.
+    """
     signatures = components(variant)
+    found: list[Mapping[str, Array]] = []
+    if all(tensor.name in prepared for tensor in signatures[FACE_ENCODER].inputs):
+        found.append(networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs}))
     if all(tensor.name in prepared for tensor in recalled(variant)):
-        faces = {tensor.name: prepared[RECALLED + tensor.name] for tensor in variant.face_features}
-    else:
-        faces = dict(networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs}))
+        found.append({tensor.name: prepared[RECALLED + tensor.name] for tensor in variant.face_features})
+    faces = {tensor.name: _joined([each[tensor.name] for each in found]) for tensor in variant.face_features}
     known = {**prepared, **faces}
     texts = {tensor.name: known[tensor.name] for tensor in signatures[TEXT_ENCODER].inputs}
     return {**faces, **encode_texts(variant, networks[TEXT_ENCODER], texts)}
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def encode_texts(variant: Variant, run: Run, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -85,6 +95,11 @@ def source_of(networks: Networks, job: Job, prepared: Mapping[str, Array]) -> So
         return None
     mask = prepared.get(LATENT_MASK.name)
     return Source(*encode_picture(networks, prepared["picture"]), mask, mask is not None and job.request.strength == 1.0)
+
+
+def people_of(prepared: Mapping[str, Array]) -> People | None:
+    """Where several people are, of the outputs of `prepare`; None: there is one, or nobody."""
+    return People(prepared[SHARES.name]) if SHARES.name in prepared else None
 
 
 def schedule_all(lives: Lives) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ..contract.tensors import Array
 from .guidance import Chain, with_guidance
+from .people import People
 from .probe import Schedule
 from .step_cache import StepCache
 
@@ -29,13 +30,15 @@ class Picture:
         shape: tuple[int, ...],
         seed: int,
         cache: StepCache,
+        people: People | None = None,
     ) -> None:
-        """`chains`: guidance of each step. `constants`: branch -> the denoiser inputs that do not change between steps, each
-        [1, ...]. `shape`: of the latents, [1, channels, height, width]."""
+        """`chains`: guidance of each step. `constants`: row -> the denoiser inputs that do not change between steps, each
+        [1, ...]. `shape`: of the latents, [1, channels, height, width]. `people`: where several are together."""
         self.schedule, self.chains, self.constants, self.shape, self.cache = schedule, chains, constants, shape, cache
         of_branches = list(constants.values())
         self.row_shape = (shape, *(array.shape for array in (of_branches[0].values() if of_branches else ())))
         """Equal for pictures whose rows fit one call: of the latents, and of what does not change between steps."""
+        self._people = people
         self.step = 0
         self.last_tick = -1
         self._matrices = with_guidance(schedule.steps, chains)
@@ -57,8 +60,14 @@ class Picture:
     def chain(self) -> Chain:
         return self.chains[self.step]
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The denoiser's rows of the current step: its chain's branches, where not several people are together."""
+        branches = self.chain.branches
+        return branches if self._people is None else self._people.rows_of(branches)
+
     def steps_alike(self) -> int:
-        """The first step from here on that calls for other branches, or the number of steps."""
+        """The first step from here on that calls for other rows, or the number of steps."""
         branches = self.chain.branches
         return next((i for i in range(self.step, len(self.chains)) if self.chains[i].branches != branches), len(self.chains))
 
@@ -71,11 +80,11 @@ class Picture:
         return np.multiply(self.latents, self.schedule.input_scales[self.step], out=out)
 
     def advance(self, predictions: Array) -> None:
-        """Takes one step, given the predictions of the current chain's branches [branches, channels, height, width].
+        """Takes one step, given the predictions of its rows [rows, channels, height, width].
 
         Takes those after it as well that need no new prediction, see `step_cache`.
         """
-        self._now.take(predictions)
+        self._now.take(predictions if self._people is None else self._people.of_branches(self.chain.branches, predictions))
         if self.cache.threshold > 0:
             self.cache.remember(self.model_input(), self.chain)
         self._step()

@@ -18,6 +18,7 @@ from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .edit import Edited, Source
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL, blend, chain_at, weighted_sum
+from .people import People, person, plain_text_of
 from .picture import Picture
 from .schedule import start_schedule
 from .step_cache import StepCache
@@ -28,7 +29,7 @@ Denoise = Callable[[Mapping[str, Array]], Array]
 
 
 def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Branch -> conditioning tensors [1, ...], with references weighted and the identity blended as the request says.
+    """Row -> conditioning tensors [1, ...], with references weighted and identities blended as the request says.
 
     `conditioning`: a row per text of the job.
     """
@@ -37,22 +38,28 @@ def branch_conditioning(job: Job, conditioning: Mapping[str, Array]) -> dict[str
         return [{name: array[i : i + 1] for name, array in conditioning.items()} for i in job.rows[role]]
 
     branches = {branch: rows(branch)[0] for branch in (UNCONDITIONAL, TEXT) if branch in job.rows}
-    if IDENTITY in job.rows:
-        faces = rows(IDENTITY)
-        identity = {name: weighted_sum([face[name] for face in faces], job.face_weights) for name in conditioning}
-        if PREFIXED_TEXT in job.rows:
-            plain = rows(PREFIXED_TEXT)[0]
+    everybody: dict[str, tuple[Sequence[int], str]] = {IDENTITY: (range(len(job.face_weights)), PREFIXED_TEXT)}
+    everybody |= {person(k): (faces, plain_text_of(k)) for k, faces in enumerate(job.people)}
+    for branch, (of, plain_text) in everybody.items():
+        if branch not in job.rows:
+            continue
+        faces, weights = rows(branch), [job.face_weights[face] for face in of]
+        identity = {name: weighted_sum([face[name] for face in faces], weights) for name in conditioning}
+        if plain_text in job.rows:
+            plain = rows(plain_text)[0]
             identity = {name: blend(identity[name], plain[name], job.request.blend_weight) for name in conditioning}
-        branches[IDENTITY] = identity
+        branches[branch] = identity
     return {b: {name: array.astype(np.float32, copy=False) for name, array in c.items()} for b, c in branches.items()}
 
 
 def start_pictures(
-    variant: Variant, job: Job, conditioning: Mapping[str, Array], source: Source | None = None
+    variant: Variant, job: Job, conditioning: Mapping[str, Array], source: Source | None = None, people: People | None = None
 ) -> list[Picture]:
     """The pictures of a job: at pure noise, or at the step `job.begin` of a run that starts from `source`.
 
-    `conditioning`: rows as the text encoder gives them. Raises `InvalidRequest` where the schedule cannot be run.
+    `conditioning`: rows as the text encoder gives them. `people`: where several are.
+
+    Raises `InvalidRequest` where the schedule cannot be run.
     """
     request = job.request
     extras = variant.extras_for(request.height, request.width)
@@ -66,8 +73,8 @@ def start_pictures(
     def picture(seed: int) -> Picture:
         cache = StepCache(request.step_cache)
         if source is None:
-            return Picture(schedule, chains, constants, shape, seed, cache)
-        return Edited(schedule, chains, constants, shape, seed, cache, source=source)
+            return Picture(schedule, chains, constants, shape, seed, cache, people)
+        return Edited(schedule, chains, constants, shape, seed, cache, people, source=source)
 
     return [picture(seed) for seed in request.seeds]
 
@@ -85,7 +92,7 @@ def fitting(waiting: Sequence[Picture], max_rows: int) -> list[Picture]:
     chosen: list[Picture] = []
     rows = 0
     for picture in waiting:
-        needed = len(picture.chain.branches)
+        needed = len(picture.rows)
         if picture.row_shape == waiting[0].row_shape and (not chosen or rows + needed <= max_rows):
             chosen.append(picture)
             rows += needed
@@ -98,7 +105,7 @@ def select(pictures: Iterable[Picture], max_rows: int) -> list[Picture]:
 
 
 _Members = tuple[tuple[Picture, tuple[str, ...]], ...]
-"""The pictures of a call, in the order of their rows, and the branches of each."""
+"""The pictures of a call, in the order of their rows, and what each of its rows is."""
 _REMEMBERED_BATCHES = 4
 """More requests than one call has rows for take turns, in as many groups as there are calls."""
 
@@ -108,11 +115,11 @@ class _Rows(NamedTuple):
 
     picture: Picture
     first: Array
-    """Latents of its first branch [1, ...]."""
+    """Latents of its first row [1, ...]."""
     others: Array
-    """Latents of its other branches [branches - 1, ...]."""
+    """Latents of its other rows [rows - 1, ...]."""
     timesteps: Array
-    """[branches, 1]."""
+    """[rows, 1]."""
 
 
 class Batch:
@@ -122,8 +129,8 @@ class Batch:
         self._known: OrderedDict[_Members, tuple[dict[str, Array], list[_Rows]]] = OrderedDict()
 
     def inputs(self, pictures: Sequence[Picture]) -> dict[str, Array]:
-        """All inputs of one denoiser call; rows follow the pictures' order and, within one, its chain's branches."""
-        members = tuple((picture, picture.chain.branches) for picture in pictures)
+        """All inputs of one denoiser call; rows follow the pictures' order and, within one, its own."""
+        members = tuple((picture, picture.rows) for picture in pictures)
         inputs, rows = self._known.get(members) or self._allocated(members)
         self._known.move_to_end(members)
         for picture, first, others, timesteps in rows:
@@ -137,13 +144,13 @@ class Batch:
         self._known.clear()
 
     def _allocated(self, members: _Members) -> tuple[dict[str, Array], list[_Rows]]:
-        constants = [picture.constants[branch] for picture, branches in members for branch in branches]
+        constants = [picture.constants[row] for picture, own in members for row in own]
         inputs = {name: np.concatenate([each[name] for each in constants]) for name in constants[0]}
         latents = inputs["latents"] = np.empty((len(constants), *members[0][0].shape[1:]), np.float32)
         timesteps = inputs["timestep"] = np.empty((len(constants), 1), np.float32)
         rows, first = [], 0
-        for picture, branches in members:
-            last = first + len(branches)
+        for picture, own in members:
+            last = first + len(own)
             rows.append(_Rows(picture, latents[first : first + 1], latents[first + 1 : last], timesteps[first:last]))
             first = last
         self._known[members] = inputs, rows
@@ -156,7 +163,7 @@ def advance(pictures: Sequence[Picture], noise_pred: Array, tick: int) -> None:
     """Gives each picture its rows of the denoiser's output, and notes that tick number `tick` served it."""
     first = 0
     for picture in pictures:
-        last = first + len(picture.chain.branches)
+        last = first + len(picture.rows)
         picture.advance(noise_pred[first:last])
         picture.last_tick = tick
         first = last
@@ -165,7 +172,8 @@ def advance(pictures: Sequence[Picture], noise_pred: Array, tick: int) -> None:
 def in_calls(denoise: Denoise, max_rows: int) -> Denoise:
     """A denoiser of any number of rows, by calls of at most `max_rows`.
 
-    One picture may need more rows than a call may have: two with guidance, three with split guidance.
+    One picture may need more rows than a call may have: two with guidance, three with split guidance, and one more
+    for each of several people.
     """
 
     def denoise_all(inputs: Mapping[str, Array]) -> Array:

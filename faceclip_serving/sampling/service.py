@@ -42,7 +42,7 @@ from ..contract.variants.variant import Variant
 from ..face.references import odd_ones_out
 from .life import Lives
 from .loop import StepLoop, Stepped, Work
-from .networks import Described, Drawn, Networks, encode, source_of
+from .networks import Described, Drawn, Networks, encode, people_of, source_of
 from .pictures import start_pictures
 from .requests import Ended
 from .schedule import is_known, start_schedule
@@ -270,10 +270,13 @@ class Service:
         def begin() -> Work:
             encoded = encode(self._variant, self._networks if job.request.remember else self._forgetful, prepared)
             job.stamp("conditioned")
-            if job.face_weights:
-                job.warnings += odd_ones_out(encoded[self._variant.identity.name])
+            of_faces = encoded[self._variant.identity.name]
+            for faces in job.people or [list(range(len(job.face_weights)))]:
+                job.warnings += odd_ones_out(of_faces[faces], faces)
             conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
-            pictures = start_pictures(self._variant, job, conditioning, source_of(self._forgetful, job, prepared))
+            pictures = start_pictures(
+                self._variant, job, conditioning, source_of(self._forgetful, job, prepared), people_of(prepared)
+            )
             return Work(pictures, wants_steps=follows, wants_previews=previews)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,21 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
         "face_aligned": True,
         "output_format": "webp",
     }
-    pictures = {"image": photo, "mask_image": photo + b" ", "identity": b"sealed"}
+    pictures = {"image": photo, "mask_image": photo + b" ", "identity": b"sealed", "people_masks": [photo]}
+    people = [{"faces": [0, 1], "box": [0.0, 0.0, 1.0, 0.5]}]
     told = interface(TINY_SDXL)["parameters"]
-    for name in set(DECLARED) - {*values, *others, *pictures, "prompt", "face_images"}:  # added since: by what is told of it
+    for name in set(DECLARED) - {
+        *values,
+        *others,
+        *pictures,
+        "prompt",
+        "face_images",
+        "people",
+    }:  # added since: by what is told of it
         others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
-    inputs = _prepare("Ölbild, 油画", face_images=[photo, photo], **pictures, **values, **others).inputs
+    inputs = _prepare(
+        "Ölbild, 油画", face_images=[photo, photo], people=json.dumps(people), **pictures, **values, **others
+    ).inputs
     assert set(inputs) == set(DECLARED)
     wanted = parse_request(TINY_SDXL, inputs)
     assert wanted.prompt == "Ölbild, 油画"
@@ -80,7 +91,8 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     assert (wanted.scheduler, wanted.face_aligned, wanted.output_format) == ("DDIMScheduler", True, "WEBP")
     assert {name: getattr(wanted, name) for name in others} == others
     assert reference_photos(TINY_SDXL, inputs) == [photo, photo]
-    assert inputs["identity"].tolist() == [b"sealed"]
+    assert inputs["identity"].tolist() == [b"sealed"] and inputs["people_masks"].tolist() == [photo]
+    assert wanted.people is not None and people[0].items() <= wanted.people[0].items()
     assert [picture_of(each, inputs) for each in (IMAGE, MASK_IMAGE)] == [photo, photo + b" "]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from faceclip import FaceCLIPPipeline, InvalidRequestError, RefusedError
+from faceclip import FaceCLIPPipeline, InvalidRequestError, Person, RefusedError
 from faceclip.status import server_status
 from faceclip_serving.audit.consent import signed
 from faceclip_serving.audit.keys import AUDIT_PUBLIC, CONSENT_KEY, read_private, read_public
@@ -141,7 +141,7 @@ def test_an_identity_carries_its_consent_and_ends_with_it(pipe, record, keys, au
     drawn = pipe("a lighthouse", identity=made, **QUICK)
     assert drawn.details["consent"]["id"] == "of-the-identity"
     told = recorded(audit)[-1]
-    assert (told["identity"], told["references"]) == (made.id, record()["references"])
+    assert (told["identities"][0], told["references"]) == (made.id, record()["references"])
     assert len(pipe.faces(PHOTO)) == 1, "to say where a face is pictures nobody"
     assert command("consent", "revoke", "--id", "of-the-identity", "--folder", str(keys)).returncode == 0
     with pytest.raises(RefusedError, match=r"^consent\.revoked"):
@@ -191,6 +191,34 @@ def test_the_picture_is_found_again_in_the_log(pipe, record, keys, audit, tmp_pa
     assert json.loads(done.stdout)["id"] == "wanted"
     lines = [json.loads(line) for line in command("audit", "export", str(audit)).stdout.splitlines()]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_nobody_slips_through_as_a_second_person_and_the_log_finds_each_by_their_consent(pipe, record, audit):
+    from PIL import Image, ImageOps
+
+    mine, theirs = record(id="of the first"), record(id="of the second")
+    first, second = Person(PHOTO, (0, 0, 0.5, 1), consent=mine), Person(PHOTO, (0.5, 0, 1, 1), consent=theirs)
+    made = pipe("two people", people=[first, second], request_id="two", **QUICK)
+    assert [each["id"] for each in made.details["consent"]["people"]] == ["of the first", "of the second"]
+    assert [each["consent"] for each in made.details["parameters"]["people"]] == ["of the first", "of the second"]
+    for id in ("of the first", "of the second"):
+        done = command("audit", "show", str(audit), "--consent", id)
+        assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["two"]
+    told = recorded(audit)[-1]
+    assert len(told["references"]) == 2 and len(told["outputs"]) == 1
+    stranger = ImageOps.mirror(Image.open(PHOTO).convert("RGB"))
+    cases = [
+        ([first, Person(stranger, second.box)], {}, "consent.missing"),
+        ([Person(stranger, first.box), second], {}, "consent.missing"),
+        ([first, Person(stranger, second.box, consent=theirs)], {}, "consent.not_covered"),
+        ([Person(PHOTO, first.box), Person(stranger, second.box)], {"consent": mine}, "consent.not_covered"),
+        ([first, Person(PHOTO, second.box, consent=record(adult=False))], {}, "consent.not_adult"),
+        ([first, Person(identity=b"none", box=second.box)], {}, None),
+    ]
+    for people, more, code in cases:
+        with pytest.raises(InvalidRequestError) as error:
+            pipe("two people", people=people, **more, **QUICK)
+        assert getattr(error.value, "code", None) == code
 
 
 def test_consent_that_is_taken_back_counts_from_the_next_request_on(pipe, record, keys):

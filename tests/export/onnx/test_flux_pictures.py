@@ -1,6 +1,7 @@
 """tiny-flux from request to picture in one process, on the torch components, against diffusers' FluxPipeline."""
 
 import io
+import json
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle, reference_rows
 from benchmarks.measure.pictures import picture_psnr_db
 from benchmarks.quality.parity import edits_of, sizes
+from benchmarks.quality.together import together_of
 from export.checkpoint.tokenizers import write_tokenizers
 from export.networks.components import build
 from export.onnx.parity import torch_run
@@ -84,6 +86,16 @@ def test_pictures_that_are_changed_are_those_of_diffusers_pipelines(pipeline, fo
 
     found = edits_of(load_oracle(TINY_FLUX), folder, draw, STEPS, strengths=(0.6, 1.0))
     assert len(found["cases"]) == 8 and found["psnr_db_min"] >= 45
+
+
+def test_pictures_of_several_people_are_those_of_the_formula(pipeline, folder):
+    def draw(prompt, people, **options):
+        arrays = raw(prompt=prompt, people=json.dumps(people), **options)
+        return np.asarray(Image.open(io.BytesIO(pipeline(arrays)["images"][0])))
+
+    schedulers = ["FlowMatchEulerDiscreteScheduler"]
+    found = together_of(load_oracle(TINY_FLUX), folder, draw, sizes(TINY_FLUX), schedulers, STEPS)
+    assert len(found["cases"]) == 4 and found["psnr_db_min"] >= 45
 
 
 def job(key, rows=2, **values):

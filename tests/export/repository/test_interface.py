@@ -86,7 +86,7 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
     """But for what the client gives in a way of its own."""
     names = {each.name for each in (*PARAMETERS, PREVIEW)} - {"image_encoding"}
     assert names <= {"prompt", *GenerateOptions.__annotations__}
-    assert names - {"prompt", *(each.name for each in FILES)} == {option.name for option in OPTIONS}
+    assert names - {"prompt", "people", *(each.name for each in FILES)} == {option.name for option in OPTIONS}
     for pipeline in (FaceCLIPPipeline, AsyncFaceCLIPPipeline):
         text = inspect.getdoc(pipeline.__call__)
         assert all(f"{option.name}: {option.doc}" in text for option in OPTIONS)

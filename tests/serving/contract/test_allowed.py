@@ -6,10 +6,10 @@ from faceclip_serving.contract.allowed import (
     Between,
     Box,
     File,
+    Files,
     Flag,
     JsonObject,
     OneOf,
-    Photographs,
     Several,
     SomeOf,
     Text,
@@ -44,7 +44,7 @@ OPTIONS = JsonObject({"karras": Flag(), "order": Between(1, 3)})
         (Flag(), False, False),
         (OPTIONS, "", {}),
         (OPTIONS, '{"order": 2, "karras": true}', {"order": 2, "karras": True}),
-        (Photographs(2), [b"a", b"b"], [b"a", b"b"]),
+        (Files(2), [b"a", b"b"], [b"a", b"b"]),
     ],
 )
 def test_what_is_allowed_is_kept(allowed, value, kept):
@@ -84,7 +84,7 @@ def test_what_is_allowed_is_kept(allowed, value, kept):
         (OPTIONS, '{"kar": 1}', "it: expected some of karras, order, got 'kar'; did you mean 'karras'?"),
         (OPTIONS, '{"xyz": 1}', "it: expected some of karras, order, got 'xyz'"),
         (OPTIONS, '{"order": 4}', "it: order: expected a value from 1 to 3, got 4"),
-        (Photographs(2), [b""] * 3, "it: at most 2 photographs are used together, got 3"),
+        (Files(2), [b""] * 3, "it: at most 2 photographs are used together, got 3"),
     ],
 )
 def test_anything_else_is_refused_with_what_was_expected_what_came_and_the_cure(allowed, value, message):
@@ -112,7 +112,7 @@ def test_text_that_is_no_json_is_refused_with_the_place_and_an_example():
         (WORDS, "at most 5 characters", {"max_characters": 5}),
         (Flag(), "true, false", {}),
         (OPTIONS, "a JSON object of `karras`: true, false; `order`: 1 to 3", {"entries": {"karras": {}, "order": {"min": 1, "max": 3}}}),
-        (Photographs(2), "at most 2 files", {"max_items": 2}),
+        (Files(2), "at most 2 files", {"max_items": 2}),
         (File(), "a file", {}),
         (Box(), "left, top, right, bottom from 0 to 1", {"count": 4, "items": {"min": 0.0, "max": 1.0}}),
     ],

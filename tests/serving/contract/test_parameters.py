@@ -193,7 +193,9 @@ def test_a_name_that_nobody_reads_is_refused_with_the_nearest(wrong, right):
 
 
 def test_other_names_are_refused_with_a_cure_and_tritons_own_pass():
-    with pytest.raises(InvalidRequest, match=r"xyzzy: .*; known are face_images, image, mask_image, identity, prompt, "):
+    with pytest.raises(
+        InvalidRequest, match=r"xyzzy: .*; known are face_images, image, mask_image, identity, people_masks, prompt, "
+    ):
         check_names(["timeout", "xyzzy"], KNOWN)
     with pytest.raises(InvalidRequest, match=r"seed: .*; send it as an input"):
         check_names(["seed"], KNOWN)

@@ -16,7 +16,7 @@ def faces(*groups, branches=2, width=64):
     ("groups", "odd"), [((0, 0, 0), []), ((0, 0, 1), [2]), ((0, 1), [0, 1]), ((0,), []), ((0, 1, 0, 0), [1])]
 )
 def test_the_odd_one_out_is_named(groups, odd):
-    warnings = odd_ones_out(faces(*groups))
+    warnings = odd_ones_out(faces(*groups), range(len(groups)))
     assert [int(warning[len("face_images[")]) for warning in warnings] == odd
 
 
@@ -40,9 +40,9 @@ def test_the_warning_says_the_mean_likeness_and_the_limit_and_begins_below_it():
     def unit(cosine):
         return [[cosine, (1 - cosine**2) ** 0.5]]
 
-    (warning,) = odd_ones_out(np.array([unit(1.0), unit(1.0), unit(0.125)]))
+    (warning,) = odd_ones_out(np.array([unit(1.0), unit(1.0), unit(0.125)]), [0, 1, 2])
     assert warning.startswith("face_images[2]: its mean likeness to the other references is 0.12; below 0.25 it")
-    assert odd_ones_out(np.array([unit(1.0), unit(0.25)])) == []
+    assert odd_ones_out(np.array([unit(1.0), unit(0.25)]), [0, 1]) == []
 
 
 def test_features_of_several_references_are_averaged_by_weight_and_one_is_returned_as_it_is():

@@ -52,7 +52,7 @@ def tokenizers(repository):
 @pytest.fixture
 def prepared(tokenizers):
     def made(rule=NOT_ASKED, checks=None, identities=SEALER, **values):
-        arrays = request_tensors(prompt="a portrait", **values)
+        arrays = request_tensors(**{"prompt": "a portrait", **values})
         return prepare(TINY_SDXL, tokenizers, YuNet(), "digest", arrays, checks=checks, rule=rule, identities=identities)
 
     return made
@@ -76,10 +76,9 @@ def test_an_identity_takes_the_place_of_a_photograph(prepared):
     assert job["face_weights"] == [1.0] and job["rows"].keys() == {"unconditional", "identity"}
     assert outputs["face_index"].tolist() == [[-1], [0]]
     (told,) = job["faces"]
-    assert (
-        told["identity"].keys() == {"id", "photographs", "made", "expires"}
-        and job["audit"]["identity"] == told["identity"]["id"]
-    )
+    assert told["identity"].keys() == {"id", "photographs", "made", "expires"} and job["audit"]["identities"] == [
+        told["identity"]["id"]
+    ]
     assert job["audit"]["references"] == [NAME] and job["warnings"] == []
     assert not any(name.startswith(RECALLED) for name in prepared()), "requests without one carry nothing of it"
 
@@ -116,7 +115,7 @@ def test_the_consent_it_was_made_with_counts_at_each_use(prepared, required, rec
         rule = Rule(mode, required.keys, references=REFERENCES, revoked=required.revoked)
         with pytest.raises(Refused) as error:
             prepared(rule, identity=identity)
-        assert error.value.code == "consent.revoked" and error.value.audit["identity"]
+        assert error.value.code == "consent.revoked" and error.value.audit["identities"]
     anew = json.dumps(record(id="c-2", subject="S-1042b", references=[NAME], **LASTING))
     assert job_of(prepared(required, identity=identity, consent=anew))["consent"]["id"] == "c-2"
 
@@ -149,11 +148,11 @@ def test_an_identity_and_a_picture_to_change_may_have_a_record_each(prepared, re
 
 def test_its_prompt_is_that_of_a_request_with_a_face_and_its_descriptors_are_compared(prepared):
     class Asked(Checks):
-        def prompt(self, prompt, negative_prompt, faces):
+        def prompt(self, prompt, negative_prompt, faces, further):
             asked.append(faces)
             return []
 
-        def identity(self, descriptors, recogniser):
+        def identity(self, descriptors, recogniser, which):
             asked.append((descriptors, recogniser))
             return []
 

@@ -101,7 +101,7 @@ def test_a_picture_to_change_is_checked_like_a_photograph_with_all_its_faces(pre
     class Asked(Checks):
         knows_faces = True
 
-        def prompt(self, prompt, negative_prompt, faces):
+        def prompt(self, prompt, negative_prompt, faces, further):
             asked.append(faces)
             return []
 
@@ -190,7 +190,7 @@ def test_brackets_hide_no_word_from_the_checks(prepared, prompt):
 
 def test_the_checks_judge_the_text_that_is_read(prepared):
     class Asked(Checks):
-        def prompt(self, prompt, negative_prompt, faces):
+        def prompt(self, prompt, negative_prompt, faces, further):
             asked.append((prompt, negative_prompt))
             return []
 

@@ -23,6 +23,7 @@ class Turned(Picture):
     strides: list[int] = field(default_factory=lambda: [1])
     step: int = 0
     last_tick: int = -1
+    _people: None = None
 
     @property
     def row_shape(self):
