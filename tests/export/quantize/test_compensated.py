@@ -88,7 +88,7 @@ def test_a_denoiser_keeps_its_form_and_answers_nearer_than_with_the_nearest_valu
     row, signature = network(MICRO, DENOISER), components(MICRO)[DENOISER]
     source = micro_fp16 / DENOISER / ONNX_FILE
     rows = example_inputs(MICRO, signature, {"rows": 4, "latent_height": 16, "latent_width": 16})
-    keep_eight = row.sensitive(MICRO)
+    keep_eight = row.keep_eight(MICRO)
     notes = quantize_weights(source, tmp_path, rows, row.keep_half, keep_eight)
     four = [weight.name for weight, _, _ in block_weights(ir.load(source).graph, (*row.keep_half, *keep_eight))]
     stored = {
