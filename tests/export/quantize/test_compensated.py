@@ -1,6 +1,7 @@
 """INT4 weights whose errors make up for each other: nearer than rounding to the nearest where it counts, in the same form."""
 
 import os
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -88,10 +89,9 @@ def test_second_moments_are_those_of_all_rows(tmp_path):
 
 def test_a_denoiser_keeps_its_form_and_answers_nearer_than_with_the_nearest_values(micro_fp16, tmp_path):
     row, signature = network(MICRO, DENOISER), components(MICRO)[DENOISER]
-    source = tmp_path / "linked" / ONNX_FILE
-    source.parent.mkdir()
-    for path in (micro_fp16 / DENOISER).iterdir():
-        os.link(path, source.parent / path.name)  # as an assembled repository does
+    source = shutil.copytree(micro_fp16 / DENOISER, tmp_path / "linked") / ONNX_FILE
+    for path in list(source.parent.iterdir()):
+        os.link(path, tmp_path / path.name)  # as an assembled repository does
     rows = example_inputs(MICRO, signature, {"rows": 4, "latent_height": 16, "latent_width": 16})
     keep_eight = row.keep_eight(MICRO)
     made = tmp_path / "made"
