@@ -77,14 +77,17 @@ class Case:
         return pictures
 
 
+WITHOUT_TILES = {"height": 192, "width": 192}
+"""Pixels that every placement encodes whole: tiles of other sizes make other pictures."""
+
 CASES: Mapping[str, Case] = {
     "default": Case(),
     "split guidance": Case({"text_guidance_scale": 4.0, "id_guidance_scale": 2.0}),
     "blend": Case({"blend_weight": 0.5}),
     "four pictures": Case({"num_images_per_prompt": 4}),
     "four references": Case({"text_guidance_scale": 4.0, "id_guidance_scale": 2.0}, references=4),
-    "from a picture": Case({"image": PHOTO, "strength": 1.0}),
-    "within a mask": Case({"image": PHOTO, "mask": "head", "num_images_per_prompt": 2}),
+    "from a picture": Case({"image": PHOTO, "strength": 1.0, **WITHOUT_TILES}),
+    "within a mask": Case({"image": PHOTO, "mask": "head", "num_images_per_prompt": 2, **WITHOUT_TILES}),
     "tallest from a picture": Case({"image": PHOTO, "strength": 1.0, "num_inference_steps": 1}, sides=("max", "min")),
     "tallest": Case({"num_inference_steps": 1}, sides=("max", "min")),
     "widest": Case({"num_inference_steps": 1}, sides=("min", "max")),
