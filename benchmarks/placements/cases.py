@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement, placements
@@ -63,7 +64,9 @@ class Case:
         if self.sides is not None:
             options |= dict(zip(("height", "width"), map(served.side, self.sides), strict=True))
         result = served.pipe(PROMPT, face_images=[PHOTO] * self.references, **options)
-        expected = (options.get("height", result.details["parameters"]["height"]), options.get("width", result.images[0].width))
+        drawn = result.details["parameters"]
+        _require(all(options.get(side, drawn[side]) == drawn[side] for side in ("height", "width")), f"drawn: {drawn}")
+        expected = _size(options["image"]) if "image" in options else (drawn["height"], drawn["width"])
         pictures = [np.asarray(image) for image in result.images]
         _require(len(pictures) == options.get("num_images_per_prompt", 1), f"pictures: got {len(pictures)}")
         _require(all(picture.shape[:2] == expected for picture in pictures), f"size: got {pictures[0].shape}, not {expected}")
@@ -74,12 +77,18 @@ class Case:
         return pictures
 
 
+WITHOUT_TILES = {"height": 192, "width": 192}
+"""Pixels that every placement encodes whole: tiles of other sizes make other pictures."""
+
 CASES: Mapping[str, Case] = {
     "default": Case(),
     "split guidance": Case({"text_guidance_scale": 4.0, "id_guidance_scale": 2.0}),
     "blend": Case({"blend_weight": 0.5}),
     "four pictures": Case({"num_images_per_prompt": 4}),
     "four references": Case({"text_guidance_scale": 4.0, "id_guidance_scale": 2.0}, references=4),
+    "from a picture": Case({"image": PHOTO, "strength": 1.0, **WITHOUT_TILES}),
+    "within a mask": Case({"image": PHOTO, "mask": "head", "num_images_per_prompt": 2, **WITHOUT_TILES}),
+    "tallest from a picture": Case({"image": PHOTO, "strength": 1.0, "num_inference_steps": 1}, sides=("max", "min")),
     "tallest": Case({"num_inference_steps": 1}, sides=("max", "min")),
     "widest": Case({"num_inference_steps": 1}, sides=("min", "max")),
 }
@@ -173,6 +182,12 @@ def require_alike(found: Mapping[str, list[Picture]], of: Mapping[str, Placement
                 near[name] >= SMALLEST_PSNR_DB, f"{name}: {near[name]} dB from the pictures of {reference}, which has more rows"
             )
     return near
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """Height and width of a picture, which a changed one keeps."""
+    with Image.open(file) as picture:
+        return picture.height, picture.width
 
 
 def _require(kept: bool, found: str) -> None:

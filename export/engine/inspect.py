@@ -65,15 +65,15 @@ RULES: Mapping[str, Rule] = {
     "fp16": Rule(_HALF, 0.1),
     "int8w": Rule(_HALF, 0.1),
     "int4w": Rule(_HALF, 0.1, _QUANTIZED),
-    "int8": Rule(("INT8",), 0.4, _QUANTIZED),
-    "fp8": Rule(("FP8",), 0.4, _QUANTIZED),
+    "int8": Rule(("INT8",), 0.65, _QUANTIZED),
+    "fp8": Rule(("FP8",), 0.65, _QUANTIZED),
 }
 """Precision -> what its engines compute in. Every precision that a placement names has one.
 
 A tenth may stay FP32 in fp16: the embeddings of time and size are, and the graph's own check counts those exactly. `int8w` and `int4w` are
 about how weights are stored; their products are those of fp16. In int8 and fp8 attention's products and the excluded layers keep the
-graph's other type, 20 to 32 of 100 products in our denoisers, and `export quantize` accepts a tenth of the others too: less than 40 of
-100 together.
+graph's other type, 20 (FLUX) to 61 (nano) of 100 products in our denoisers, and `export quantize` accepts a tenth of the others too: less
+than 65 of 100 together.
 """
 
 

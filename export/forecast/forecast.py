@@ -55,8 +55,8 @@ MODEL_BYTES: Mapping[str, int] = {
 PICTURE_COPIES = 10
 """FP32 pictures of a request that are held on their way from the decoder to the answer, by all processes together."""
 
-MATRIX_BITS: Mapping[str, int] = {**dict.fromkeys(FACTOR_PRECISIONS, 8), **WEIGHT_BITS}
-"""Precision -> bits of a matrix' element, where they are fewer than FP16's."""
+MATRIX_BITS: Mapping[str, int] = dict.fromkeys((*FACTOR_PRECISIONS, *WEIGHT_BITS), 8)
+"""Precision -> bits of a matrix' element, where they are fewer than FP16's. `int4w` has both sorts: eight is never too little."""
 
 
 ONLY_WHILE_USED = "in memory only while pictures come in; counted in the peak"

@@ -35,9 +35,9 @@ class ComponentError(UserError):
 class Quantization:
     """What keeps a network's form of fewer bits close to it, see `quantize`."""
 
-    excluded: tuple[str, ...]
-    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32` and `Network.sensitive`, by the start of their weights' names;
-    `*` stands for any text."""
+    excluded: Callable[[Variant], tuple[str, ...]]
+    """Layers that stay as they are in INT8 and FP8 besides `Network.fp32`, by the start of their weights' names; `*` stands for any
+    text."""
     smallest_psnr_db: Mapping[str, float]
     """Precision -> how near a picture must be to that of the graph it was made of, dB."""
 
@@ -61,9 +61,9 @@ class Network:
     lora: tuple[Part, ...] = ()
     """What of a LoRA file changes it."""
     keep_half: tuple[str, ...] = ()
-    """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network, and what modulates it."""
-    sensitive: Callable[[Variant], tuple[str, ...]] = lambda _: ()
-    """Starts of the names of weights whose rounding pictures show most. `int4w` leaves them in INT8, `int8` and `fp8` as they are."""
+    """Starts of the names of weights that `int8w` and `int4w` leave in FP16: what enters and leaves the network."""
+    keep_eight: Callable[[Variant], tuple[str, ...]] = lambda _: ()
+    """Starts of the names of weights that `int4w` leaves in INT8: those that pictures show most."""
     shallow: Callable[[Variant], Variant] | None = None
     """The variant with the same widths and fewer blocks, on which parity can be proven by a small machine."""
     quantization: Quantization | None = None
@@ -100,9 +100,11 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
             "unet",
             _TOLERANCE,
             keep_half=_UNET_ENDS,
-            sensitive=sdxl.sensitive_weights,
+            keep_eight=sdxl.sensitive_weights,
             lora=(lora_parts.UNET,),
-            quantization=Quantization((*_UNET_ENDS, "*.conv_shortcut"), _NEAR_DB),
+            quantization=Quantization(
+                lambda variant: (*_UNET_ENDS, "*.conv_shortcut", *sdxl.sensitive_weights(variant)), _NEAR_DB
+            ),
         ),
         VAE_ENCODER: Network(sdxl.vae_encoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
         VAE_DECODER: Network(sdxl.decoder, "vae", _TOLERANCE, fit_half=vae.fit_half_range),
@@ -132,11 +134,12 @@ NETWORKS: Mapping[type, Mapping[str, Network]] = {
                 "transformer.*_blocks.*.to_add_out.",
                 "transformer.single_transformer_blocks.*.proj_out.",
             ),
-            keep_half=(*_DIT_ENDS, "transformer.*.norm*.linear"),
+            keep_half=_DIT_ENDS,
+            keep_eight=lambda _: ("transformer.*.norm*.linear",),
             shallow=flux.shallow_denoiser,
             lora=(lora_parts.DIT,),
             # The blocks' modulations are 3.2 of 11.9 G weights: were they left out, the transformer would not fit 16 GB.
-            quantization=Quantization(_DIT_ENDS, _NEAR_DB),
+            quantization=Quantization(lambda _: _DIT_ENDS, _NEAR_DB),
         ),
         VAE_ENCODER: Network(flux.vae_encoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
         VAE_DECODER: Network(flux.decoder, "flux_vae", _TOLERANCE, fit_half=vae.fit_half_range),
@@ -163,7 +166,7 @@ def unquantized(variant: Variant, component: str) -> tuple[str, ...]:
             f"component '{component}' of variant '{variant.name}': no rules for 8 bits in both factors of its products; see"
             " Network.quantization in export/networks/components.py"
         )
-    return (*row.fp32, *row.quantization.excluded, *row.sensitive(variant))
+    return (*row.fp32, *row.quantization.excluded(variant))
 
 
 def loras_of(variant: Variant, component: str, loras: Sequence[Lora]) -> list[Lora]:

@@ -334,7 +334,7 @@ def _graph(export: Export, module: nn.Module, clock: Clock) -> tuple[ir.Model, l
         if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
             row = _row(export)
-            notes.update(quantize(model, WEIGHT_BITS[export.precision], row.keep_half, row.sensitive(export.variant)))
+            notes.update(quantize(model, WEIGHT_BITS[export.precision], row.keep_half, row.keep_eight(export.variant)))
         if export.precision in FACTOR_PRECISIONS:
             quantize_factors(model, export.precision, unquantized(export.variant, export.component))
         graph.conform(model, export.signature)

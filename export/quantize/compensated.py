@@ -8,6 +8,7 @@ values. Knows ONNX graphs; nothing of networks.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def quantize_weights(
     `rows`: input -> values that calibrate [rows, ...]. `keep`, `keep_eight`: starts of the names of weights that stay FP16, and that
     become INT8. Raises `QuantizationError`.
     """
-    model = ir.load(source)
+    own = partial / "source"  # onnx refuses weights with two hard links, as an assembled repository makes them
+    shutil.copytree(source.parent, own)
+    model = ir.load(own / source.name)
     given = {str(weight.name): _given(weight) for weight, _, _ in block_weights(model.graph, (*keep, *keep_eight))}
     if not given:
         raise QuantizationError(
@@ -48,6 +51,7 @@ def quantize_weights(
     moments = second_moments(source, set(given.values()), rows)
     counts = quantize(model, 4, keep, keep_eight, lambda name, weight, axis: rounded(weight, axis, moments[given[name]]))
     graph.save(model, partial)
+    shutil.rmtree(own)
     return {"stored": counts, "kept_in_int8": list(keep_eight)}
 
 

@@ -114,7 +114,7 @@ def quantize(
         made = (
             quantize_factors(python, source, partial, mode, rows, layers)
             if mode in FACTOR_PRECISIONS
-            else quantize_weights(source, partial, rows, row.keep_half, row.sensitive(variant))
+            else quantize_weights(source, partial, rows, row.keep_half, row.keep_eight(variant))
         )
         verify_file(partial / ONNX_FILE, components(variant)[DENOISER])
         print("drawing them again, quantised", file=sys.stderr, flush=True)

@@ -4,21 +4,26 @@ import argparse
 from dataclasses import replace
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from benchmarks.memory import compiled
 from export.engine.build import target_of
 from export.engine.record import Purpose
 from export.engine.shapes import engine_bounds
-from export.networks.components import ComponentError
+from export.networks.components import ComponentError, network, unquantized
+from export.onnx import graph
+from export.onnx.eight_bit_factors import quantize_factors
 from export.onnx.errors import ExportError
+from export.onnx.integer_weights import quantize
+from export.onnx.wanted import FACTOR_PRECISIONS, WEIGHT_BITS
 from faceclip_serving.contract.components import TEXT_TOKENS
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import ONNX_FILE, TRT_RTX, placements
 from faceclip_serving.contract.tensors import Range
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
-from tests.export.micro import MICRO, exported
+from tests.export.micro import MICRO, MICRO_FLUX, exported
 
 
 def asked(*given: str) -> list[compiled.Case]:
@@ -92,3 +97,28 @@ def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name():
     )
     assert taken["plan_bytes"] > taken["weight_bytes"] > 0 and taken["activation_bytes"] > 0
     assert "SM75" in refused["refused"] and "FP32 GEMM is not supported" in refused["refused"]
+
+
+FEWER_BITS = {
+    "int8w": ([75, 86, 89, 120], "FP16 x INT8"),
+    "int4w": ([86, 89, 120], "FP16 x INT4"),
+    "int8": ([75, 86, 89, 120], "INT8 x INT8"),
+    "fp8": ([89, 120], "FP8 x FP8"),
+}
+"""Precision -> the cards that docs/quantisation.md names, in one plan, and what products are to read there."""
+
+
+@pytest.mark.parametrize("precision", [*WEIGHT_BITS, *FACTOR_PRECISIONS])
+@pytest.mark.parametrize("variant", [MICRO, MICRO_FLUX], ids=lambda variant: variant.name)
+def test_denoisers_of_fewer_bits_are_taken_by_the_cards_that_the_docs_name(variant, precision, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX exists on Linux, x86-64, alone")
+    row, (cards, wanted) = network(variant, DENOISER), FEWER_BITS[precision]
+    model = ir.load(exported(variant, DENOISER, "fp16") / ONNX_FILE)
+    if precision in WEIGHT_BITS:
+        quantize(model, WEIGHT_BITS[precision], row.keep_half, row.keep_eight(variant))
+    else:
+        quantize_factors(model, precision, unquantized(variant, DENOISER))
+    graph.save(model, tmp_path)
+    case = compiled.Case(DENOISER, precision, engine_bounds(variant, DENOISER, 2))
+    taken = compiled.built(case, variant, tmp_path / ONNX_FILE, target_of(TRT_RTX, cards))
+    assert taken["factors"][wanted] > 0, taken

@@ -10,7 +10,7 @@ from export.engine.errors import EngineError
 from export.engine.inspect import Layer, check_layers, describe, layers, summary
 from export.engine.record import Machine, Measured, Recipe, Record
 from export.forecast.shapes import find
-from export.networks.components import network
+from export.networks.components import network, unquantized
 from export.onnx.graph_precision import ONNX_PRODUCTS
 from export.onnx.wanted import CALIBRATED, FACTOR_PRECISIONS, PRECISIONS
 from export.quantize.modelopt import SMALLEST_SHARE, excluded_nodes
@@ -137,10 +137,9 @@ def test_a_precision_without_a_rule_is_refused():
 @pytest.mark.parametrize("mode", FACTOR_PRECISIONS)
 def test_a_denoiser_quantised_as_export_quantize_accepts_it_passes(variant, mode, tmp_path):
     """By its graph: excluded layers and attention stay, and a tenth of the others may."""
-    row = network(variant, DENOISER)
     graph = find(variant.name, DENOISER, tmp_path)
     total = sum(node.op_type in ONNX_PRODUCTS for node in graph.graph.node)
-    excluded = len(excluded_nodes(graph, (*row.fp32, *row.quantization.excluded)))
+    excluded = len(excluded_nodes(graph, unquantized(variant, DENOISER)))
     both = math.ceil(SMALLEST_SHARE * (total - excluded))
     layer = [Layer("8", "gemm", mode.upper(), True)] * both + [Layer("16", "gemm", "FP16", True)] * (total - both)
     check_layers(layer, mode)

@@ -87,7 +87,8 @@ def exported(micro_fp16, tmp_path_factory):
         folder = root / precision
         folder.mkdir()
         model = ir.load(micro_fp16 / DENOISER / ONNX_FILE)
-        counts = {} if bits is None else quantize(model, bits, network(MICRO, DENOISER).keep_half)
+        row = network(MICRO, DENOISER)
+        counts = {} if bits is None else quantize(model, bits, row.keep_half, row.keep_eight(MICRO))
         graph.save(model, folder)
         found[precision] = folder, counts
     return found

@@ -1,5 +1,8 @@
 """INT4 weights whose errors make up for each other: nearer than rounding to the nearest where it counts, in the same form."""
 
+import os
+import shutil
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -86,17 +89,25 @@ def test_second_moments_are_those_of_all_rows(tmp_path):
 
 def test_a_denoiser_keeps_its_form_and_answers_nearer_than_with_the_nearest_values(micro_fp16, tmp_path):
     row, signature = network(MICRO, DENOISER), components(MICRO)[DENOISER]
-    source = micro_fp16 / DENOISER / ONNX_FILE
+    source = shutil.copytree(micro_fp16 / DENOISER, tmp_path / "linked") / ONNX_FILE
+    for path in list(source.parent.iterdir()):
+        os.link(path, tmp_path / path.name)  # as an assembled repository does
     rows = example_inputs(MICRO, signature, {"rows": 4, "latent_height": 16, "latent_width": 16})
-    keep_eight = row.sensitive(MICRO)
-    notes = quantize_weights(source, tmp_path, rows, row.keep_half, keep_eight)
-    four = [weight.name for weight, _, _ in block_weights(ir.load(source).graph, (*row.keep_half, *keep_eight))]
+    keep_eight = row.keep_eight(MICRO)
+    made = tmp_path / "made"
+    made.mkdir()
+    notes = quantize_weights(source, made, rows, row.keep_half, keep_eight)
+    assert all(path.name.startswith(ONNX_FILE) for path in made.iterdir())
+    four = [
+        weight.name
+        for weight, _, _ in block_weights(ir.load(micro_fp16 / DENOISER / ONNX_FILE).graph, (*row.keep_half, *keep_eight))
+    ]
     stored = {
-        tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / ONNX_FILE, load_external_data=False).graph.initializer
+        tensor.name: tensor.data_type for tensor in onnx.load(made / ONNX_FILE, load_external_data=False).graph.initializer
     }
     assert notes["stored"]["int4"]["weights"] == len(four) > 0
     assert {stored[f"{name}.int4"] for name in four} == {TensorProto.INT4}
-    run, before = onnx_run(tmp_path / ONNX_FILE, signature), onnx_run(source, signature)
+    run, before = onnx_run(made / ONNX_FILE, signature), onnx_run(source, signature)
     one, other = (each(rows)["noise_pred"] for each in (run, before))
     assert 0 < np.abs(one - other).max() < row.tolerance["int4w"] * np.abs(other).max()
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.checkpoint.digests import sha256
 from export.forecast.shapes import find
 from export.networks import components as networks
-from export.networks.components import Quantization, network
+from export.networks.components import Quantization, network, unquantized
 from export.onnx.export import export_component
 from export.onnx.graph_precision import ONNX_PRODUCTS
 from export.onnx.record import METADATA
@@ -30,7 +30,7 @@ from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
 
 SITTING = Sitting(prompts=("a red coat",), steps=2, size=(64, 64))
-RULES = Quantization((), {"int8": 25.0, "fp8": 30.0})
+RULES = Quantization(lambda _: (), {"int8": 25.0, "fp8": 30.0})
 
 
 def product(name, left, right):
@@ -65,9 +65,8 @@ FLUX_BLOCK = {
 
 def test_of_full_size_flux_every_product_of_a_block_is_quantised_and_nothing_else():
     """On the recorded graph. The memory of FLUX's placements counts on it: modulations alone are 3.2 of 11.9 G weights."""
-    row = network(VARIANTS["flux"], DENOISER)
     graph = find("flux", DENOISER, Path("/nowhere"))
-    excluded = set(modelopt.excluded_nodes(graph, (*row.fp32, *row.quantization.excluded)))
+    excluded = set(modelopt.excluded_nodes(graph, unquantized(VARIANTS["flux"], DENOISER)))
     weights = {tensor.name for tensor in graph.graph.initializer}
     products = [node for node in graph.graph.node if node.op_type in ONNX_PRODUCTS]
     kept = Counter(
