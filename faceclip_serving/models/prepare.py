@@ -29,7 +29,7 @@ from ..face.prepare import PreparedFace, thumbnail
 from ..face.search import find_faces
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from .checks import judged
-from .edit import Edit, files_of, prepare_edit
+from .edit import Edit, detailed, files_of, prepare_edit
 from .notation import Words, read_words
 from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identity
 from .prompts import Encoded, encode_words, prompt_warnings
@@ -94,6 +94,7 @@ def _prepare(
     job.consent = consent.told()
     if checks is not None:
         job.checks += judged(job.id, partial(checks.prompt, words["prompt"].text, words["negative_prompt"].text, shown))
+    job.request, again = detailed(variant, job.request)
     look = covered(job, consent)
 
     def look_at_image(pixels: Pixels) -> None:
@@ -112,12 +113,14 @@ def _prepare(
     if edit is not None:
         job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, identity is not None))
+    begin = min(job.begin or 0, job.request.num_inference_steps if again is None else again)
+    met = needs_met(job.request, len(faces), edit, identity is not None, begin)
+    job.warnings += warn_of_idle(variant, arrays, job.request, met)
     if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, people, job.begin or 0)
+    plan = plan_rows(job.request, people, begin)
     job.rows = _by_role(plan)
     encoded = {
         tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
@@ -141,10 +144,14 @@ def _prepare(
     }
 
 
-def needs_met(request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False) -> set[Need]:
-    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity."""
+def needs_met(
+    request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False, begin: int | None = None
+) -> set[Need]:
+    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity. `begin`: the first step
+    that is run, of the pictures or of faces that are drawn again; None: the first of the pictures."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
-    begin = 0 if edit is None else edit.begin
+    if begin is None:
+        begin = 0 if edit is None else edit.begin
     somebody = photographs > 0 or recalled
     met = {
         Need.FACE: somebody,
