@@ -43,7 +43,7 @@ class Pipeline:
     variant: Variant
     denoiser_rows: int
     stages: dict[str, Run]
-    detect: Detector
+    detect: Detector = field(default_factory=YuNet)
     """What seeks faces in pictures, for `face_detail`."""
     seconds: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
@@ -118,4 +118,4 @@ def load(variant: Variant, placement: Placement, repository: Path, threads: int 
     opened = Components(
         variant, placement, lambda name: repository / placement.folder(name), placement.encoding_cache_bytes, threads=threads
     )
-    return Pipeline(variant, placement.denoiser_rows, {**stages, **opened.networks}, YuNet())
+    return Pipeline(variant, placement.denoiser_rows, {**stages, **opened.networks})

@@ -132,8 +132,8 @@ class Detail:
                 left = f"{MOST} larger ones are drawn again"
             else:
                 part = self._part(number, face, height, width)
-                left = None
-                parts.append(part)
+                left = None if part else "it is outside of the picture"
+                parts += [part] if part else []
             told.append({
                 "box": fractions_of(face, height, width), "width": round(face.box.width, 1),
                 "frame": part and list(part.frame.box), "left": left,
@@ -150,8 +150,10 @@ class Detail:
         cells = self._mask[0, 0, max(int(y), 0) : int(y + down) + 1, max(int(x), 0) : int(x + across) + 1]
         return bool(cells.size and cells.mean() > 0.5)
 
-    def _part(self, number: int, face: Face, height: int, width: int) -> Part:
+    def _part(self, number: int, face: Face, height: int, width: int) -> Part | None:
         mask = mask_of(face, "head", height, width)
+        if not mask.any():
+            return None
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         margin = round(MARGIN * max(len(rows), len(columns)))
         request = self._again.request

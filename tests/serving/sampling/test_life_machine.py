@@ -14,7 +14,6 @@ from faceclip_serving.sampling.stages import STAGES
 
 from .lives import LIMITS, Clock, delivered, gone
 
-
 BEHIND = (State.DECODING, State.DETAILING, State.FINISHING)
 
 
