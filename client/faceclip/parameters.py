@@ -170,7 +170,7 @@ OPTIONS = (
     Option("padding_mask_crop", int, ("--padding-mask-crop",),
            "Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default: "
            "none)."),
-    Option("face_detail", float, ("--face-detail", "--detail"),
+    Option("face_detail", float, ("--face-detail",),
            "Above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back "
            "(0 to 1; default: 0.0)."),
     Option("output_format", str, (),

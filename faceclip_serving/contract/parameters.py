@@ -217,7 +217,6 @@ class GenerationRequest:
     face_detail: float = _parameter(
         DType.FP32, 0.0, Between(0.0, 1.0),
         "above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back",
-        "detail",
     )  # fmt: skip
     output_format: str = _parameter(DType.BYTES, "PNG", OneOf(("PNG", "JPEG", "WEBP")), "file format of the pictures")
     visible_label: str = _parameter(

@@ -76,12 +76,14 @@ class Detail:
         mask: Array | None = None,
         wants_steps: bool = False,
         wants_previews: bool = False,
+        ask_wanted: Callable[[], object] = lambda: None,
     ) -> None:
         """`conditioning`: rows as the text encoder gives them. `detect`: what seeks faces. `mask`: over the latent cells
-        [1, 1, height, width], of a picture that came: 1 where it is drawn anew. The job is told what was found."""
+        [1, 1, height, width], of a picture that came: 1 where it is drawn anew. `ask_wanted` raises where the request has ended.
+        The job is told what was found."""
         self._variant, self._job, self._conditioning = variant, job, conditioning
         self._networks, self._detect, self._mask = networks, detect, mask
-        self._wants_steps, self._wants_previews = wants_steps, wants_previews
+        self._wants_steps, self._wants_previews, self._ask_wanted = wants_steps, wants_previews, ask_wanted
         self._again = detail_request(variant, job)
         self._begin = self._again.begin or 0
 
@@ -163,6 +165,7 @@ class Detail:
 
     def _begun(self, part: Part, pixels: Pixels) -> Picture:
         """The face, cut, enlarged and as noisy as the strength wants it."""
+        self._ask_wanted()
         request = replace(self._again.request, seed=self._job.request.seeds[part.picture])
         left, top, right, bottom = part.frame.box
         mask = np.zeros(pixels.shape[:2], np.uint8)

@@ -130,6 +130,11 @@ class Lives:
             self._sweep()
             return [place for place in places if place not in self._alive]
 
+    def ask_wanted(self, place: str) -> None:
+        """For work that takes long, between its parts. Raises why the request has ended, where it has."""
+        if self.lost([place]):
+            raise self.why(place) or Cancelled("the request has ended")
+
     def enter(
         self,
         place: str,

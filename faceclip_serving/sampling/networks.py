@@ -157,8 +157,8 @@ def inspect_all(lives: Lives) -> None:
         try:
             found = look()
         except Exception as error:
-            log.error("a request failed while faces were sought in its pictures", exc_info=error)
-            lives.give_up(request.place, error)
+            if lives.give_up(request.place, error):  # else it has ended meanwhile, and stopped for that
+                log.error("a request failed while faces were sought in its pictures", exc_info=error)
         else:
             if isinstance(found, Drawn):
                 lives.inspected(request, found)

@@ -282,10 +282,10 @@ class Service:
             pictures = start_pictures(self._variant, job, conditioning, source_of(self._forgetful, job, prepared))
             if not job.request.face_detail:
                 return Work(pictures, wants_steps=follows, wants_previews=previews)
-            gone = partial(lambda place: bool(self._lives.lost([place])), job.place)
-            detect = WithinBudget(self._detector(), math.inf, job.deadline, gone)
+            detect = WithinBudget(self._detector(), math.inf, job.deadline, lambda: bool(self._lives.lost([job.place])))
             mask = prepared.get(LATENT_MASK.name)
-            detail = Detail(self._variant, job, conditioning, self._forgetful, detect, mask, follows, previews)
+            wanted = partial(self._lives.ask_wanted, job.place)
+            detail = Detail(self._variant, job, conditioning, self._forgetful, detect, mask, follows, previews, wanted)
             return Work(pictures, follows, previews, after=detail.steps, look=detail.look)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}

@@ -14,6 +14,7 @@ import pytest
 from faceclip_serving.contract import operations
 from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.errors import Cancelled, DeadlineExceeded, Stopping
+from faceclip_serving.contract.names import VAE_ENCODER
 from faceclip_serving.contract.operations import Admit, Cancel, Drain, End, Follow, Leave, Start, Status
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
@@ -232,6 +233,26 @@ def test_whoever_leaves_while_faces_are_sought_hears_it_at_once_and_keeps_the_pl
     assert told(ask(made, Status()))["leaving"] == 1
     going.set()
     until(lambda: told(ask(made, Status()))["leaving"] == 0)
+
+
+def test_of_who_leaves_while_a_face_is_encoded_no_other_face_is(service):
+    made, encoding, going, encoded = service(Denoiser()), threading.Event(), threading.Event(), []
+
+    def slow(arrays):
+        encoded.append(encoding.set())
+        going.wait(30)
+        return NETWORKS[VAE_ENCODER](arrays)
+
+    made._forgetful = {**NETWORKS, VAE_ENCODER: slow}
+    place = admit(made)
+    reply = ask(made, arrays=arrays(1, place))
+    assert encoding.wait(30)
+    ask(made, Leave(place)).get()
+    assert isinstance(reply.get(), Cancelled)
+    ask(made, End(place, "cancelled")).get()
+    going.set()
+    until(lambda: told(ask(made, Status()))["leaving"] == 0)
+    assert len(encoded) == 1, "of two"
 
 
 def test_who_was_drawn_goes_before_who_waits_and_makes_room_for_nobody(service):
