@@ -21,13 +21,14 @@ from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 from faceclip_serving.contract.variants.variant import Variant
-from faceclip_serving.face.detectors import Detector, YuNet
+from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.face.search import find_faces
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling.detail import Detail
+from faceclip_serving.sampling.detail import Detail, Search
 from faceclip_serving.sampling.loop import Finished, Usage
 from faceclip_serving.sampling.networks import Run, decoded, encode_texts, source_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
@@ -43,8 +44,8 @@ class Pipeline:
     variant: Variant
     denoiser_rows: int
     stages: dict[str, Run]
-    detect: Detector = field(default_factory=YuNet)
-    """What seeks faces in pictures, for `face_detail`."""
+    search: Search = field(default_factory=lambda: partial(find_faces, detect=YuNet()))
+    """Finds faces in pictures, for `face_detail`."""
     seconds: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     """Of the last request, see `step_cache`."""
@@ -82,7 +83,7 @@ class Pipeline:
         self, job: Job, conditioning: Mapping[str, Array], prepared: Mapping[str, Array], latents: Array, image: Array
     ) -> Arrays:
         """Decoded pictures with their small faces drawn again."""
-        detail = Detail(self.variant, job, conditioning, self.stages, self.detect, prepared.get(LATENT_MASK.name))
+        detail = Detail(self.variant, job, conditioning, self.stages, self.search, prepared.get(LATENT_MASK.name))
         work = detail.look(image, Finished(latents, Usage()))
         if work is None or work.into is None:
             return {"image": image}

@@ -19,7 +19,7 @@ from faceclip_serving.contract.variants.table import VARIANTS
 from ..measure.report import emit
 from .sweeps import NAMES
 
-KINDS = ("all", "prompts")
+KINDS = ("all", "prompts", "detail")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +40,13 @@ def run(args: argparse.Namespace) -> int:
         with filling(args.output, RECORD) as folder:
             document = evaluate_prompts(VARIANTS[args.variant], args, folder, settings_of(VARIANTS[args.variant], args))
         emit(f"quality-{args.variant}-prompts", document)
+        return 0
+    if args.kind == "detail":
+        from .detail import evaluate_detail
+
+        with filling(args.output, RECORD) as folder:
+            document = evaluate_detail(VARIANTS[args.variant], args, folder, settings_of(VARIANTS[args.variant], args))
+        emit(f"quality-{args.variant}-detail", document)
         return 0
     with filling(args.output, RECORD) as folder:
         document = evaluate(VARIANTS[args.variant], args, folder)
@@ -69,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = [name for name, variant in VARIANTS.items() if variant.weights == "committed"]
     parser.add_argument("--variant", choices=own, default=own[0], help="one that was trained on the rendered world")
     parser.add_argument(
-        "--kind", choices=KINDS, default=KINDS[0], help="all columns (default), or how weighted and long prompts are obeyed"
+        "--kind",
+        choices=KINDS,
+        default=KINDS[0],
+        help="all columns (default), how weighted and long prompts are obeyed, or small faces with and without face_detail",
     )
     parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
     parser.add_argument("--people", type=int, default=20, help="test identities (default: %(default)s)")

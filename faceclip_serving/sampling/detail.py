@@ -22,11 +22,10 @@ from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from ..face.alignment import as_pixels, as_planes
 from ..face.choice import fractions_of
-from ..face.detectors import Detector, Face
+from ..face.detectors import Face
 from ..face.frames import Frame, around
 from ..face.masks import WHITE, blended, cells_of, mask_of, seam_of
 from ..face.photos import Pixels
-from ..face.search import find_faces
 from .edit import Source
 from .loop import Finished, Work
 from .networks import Networks, encode_picture
@@ -56,6 +55,9 @@ class Part:
     """Share of what is drawn in each pixel of the frame's box, of 255."""
 
 
+Search = Callable[[Pixels], Sequence[Face]]
+
+
 def detail_request(variant: Variant, job: Job) -> Job:
     """The job by which a face is drawn again: at the model's size, from the step that the strength says."""
     of, request = variant.defaults, job.request
@@ -72,17 +74,17 @@ class Detail:
         job: Job,
         conditioning: Mapping[str, Array],
         networks: Networks,
-        detect: Detector,
+        search: Search,
         mask: Array | None = None,
         wants_steps: bool = False,
         wants_previews: bool = False,
         ask_wanted: Callable[[], object] = lambda: None,
     ) -> None:
-        """`conditioning`: rows as the text encoder gives them. `detect`: what seeks faces. `mask`: over the latent cells
+        """`conditioning`: rows as the text encoder gives them. `search` finds faces, the largest first. `mask`: over the latent cells
         [1, 1, height, width], of a picture that came: 1 where it is drawn anew. `ask_wanted` raises where the request has ended.
         The job is told what was found."""
         self._variant, self._job, self._conditioning = variant, job, conditioning
-        self._networks, self._detect, self._mask = networks, detect, mask
+        self._networks, self._search, self._mask = networks, search, mask
         self._wants_steps, self._wants_previews, self._ask_wanted = wants_steps, wants_previews, ask_wanted
         self._again = detail_request(variant, job)
         self._begin = self._again.begin or 0
@@ -120,7 +122,7 @@ class Detail:
     def _parts(self, number: int, pixels: Pixels) -> list[Part]:
         """Of picture `number`; the job hears of every face."""
         height, width = pixels.shape[:2]
-        faces = find_faces(pixels, self._detect)
+        faces = self._search(pixels)
         small = small_face(self._variant)
         told: list[dict[str, Any]] = []
         parts: list[Part] = []

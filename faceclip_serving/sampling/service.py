@@ -43,6 +43,7 @@ from ..contract.variants.variant import Variant
 from ..face.budget import WithinBudget
 from ..face.detectors import Detector
 from ..face.references import odd_ones_out
+from ..face.search import find_faces
 from .detail import Detail, detail_request
 from .life import Lives
 from .loop import StepLoop, Stepped, Work
@@ -285,7 +286,8 @@ class Service:
             detect = WithinBudget(self._detector(), math.inf, job.deadline, lambda: bool(self._lives.lost([job.place])))
             mask = prepared.get(LATENT_MASK.name)
             wanted = partial(self._lives.ask_wanted, job.place)
-            detail = Detail(self._variant, job, conditioning, self._forgetful, detect, mask, follows, previews, wanted)
+            search = partial(find_faces, detect=detect)
+            detail = Detail(self._variant, job, conditioning, self._forgetful, search, mask, follows, previews, wanted)
             return Work(pictures, follows, previews, after=detail.steps, look=detail.look)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}

@@ -26,7 +26,7 @@ from faceclip_serving.face.masks import WHITE, mask_of, seam_of
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling import detail
+from faceclip_serving.sampling.detail import MARGIN
 from tests.serving.sampling.details import face
 
 FACE, STEPS, HEIGHT, WIDTH = face(40.0, 50.0, 24.0), 6, 192, 128
@@ -46,7 +46,7 @@ def pipeline_of(variant, folder):
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 @pytest.mark.parametrize("variant", [TINY_SDXL, TINY_FLUX], ids=lambda variant: variant.name)
-def test_a_face_that_is_drawn_again_is_diffusers_inpainting_of_the_cut(variant, strength, tmp_path, monkeypatch):
+def test_a_face_that_is_drawn_again_is_diffusers_inpainting_of_the_cut(variant, strength, tmp_path):
     pipeline, oracle = pipeline_of(variant, tmp_path), load_oracle(variant)
     photo, scale = PHOTO.read_bytes(), variant.defaults.guidance_scale
     common = {
@@ -62,14 +62,14 @@ def test_a_face_that_is_drawn_again_is_diffusers_inpainting_of_the_cut(variant, 
         return decoded(pipeline(request_tensors(**common, **more))["images"][0])
 
     was = drawn()
-    monkeypatch.setattr(detail, "find_faces", lambda pixels, detect: [FACE])
+    pipeline.search = lambda pixels: [FACE]
     found = drawn(face_detail=strength)
 
     mask = mask_of(FACE, "head", HEIGHT, WIDTH)
     inside, seam = mask >= WHITE, seam_of(mask >= WHITE)
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     of = variant.defaults
-    frame = around(inside, round(detail.MARGIN * max(len(rows), len(columns))), of.height, of.width)
+    frame = around(inside, round(MARGIN * max(len(rows), len(columns))), of.height, of.width)
     part = oracle.picture(
         *oracle.encode(*reference_rows(variant, tmp_path, photo, PROMPT)),
         scheduler=of.scheduler, guidance_scale=scale, seed=5, steps=STEPS, height=of.height, width=of.width, strength=strength,

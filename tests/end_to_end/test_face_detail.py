@@ -2,14 +2,27 @@
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.measure.example import PHOTO
-from faceclip import InvalidRequestError, Progress
+from benchmarks.measure.pictures import png
+from benchmarks.measure.running import PLAIN, serving
+from benchmarks.quality.world import shoot
+from faceclip import DeadlineExceededError, InvalidRequestError, Progress
+from faceclip_serving.contract.operations import Drain
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.variants.sdxl import NANO
+from server.control import ask
+from training.world.people import sample_identity, sample_scene
+
+from .callers import metrics, rows, status, until
 
 STEPS = {"num_inference_steps": 4, "seed": 3, "height": 64, "width": 64}
 
@@ -59,3 +72,122 @@ def test_json_carries_it(server):
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=120) as response:
         told = json.loads(json.load(response)["details"])
     assert told["face_detail"]["strength"] == 0.5 and told["parameters"]["face_detail"] == 0.5
+
+
+# ------------------------------------------------------------------------------------------------------ a face that is found
+@pytest.fixture(scope="module")
+def nano():
+    """Its server, a picture with a small face, and the pipeline; seeded weights draw no faces."""
+    with serving(NANO, CPU, settings=PLAIN) as (server, pipe):
+        yield server, pipe
+
+
+SMALL, CLOSE = (
+    np.asarray(Image.open(PHOTO).convert("RGB").crop(box).resize((128, 128), Image.Resampling.LANCZOS))
+    for box in ((0, 0, 512, 512), (100, 0, 380, 280))
+)
+"""A face of 25 pixels, and one of 45."""
+PICTURE = {"image": SMALL, "strength": 0.1, "num_inference_steps": 20, "seed": 1}
+EDITED = {
+    "prompt": "A portrait of a person.",
+    "face_image": png(shoot([(sample_identity(200_001), sample_scene("detail", 1))]).crops[0]),
+}
+
+
+def test_a_small_face_is_found_and_drawn_again_and_nothing_else_is(nano):
+    _, pipe = nano
+    was = np.asarray(pipe(**EDITED, **PICTURE, face_aligned=True).images[0])
+    *steps, found = pipe.stream(**EDITED, **PICTURE, face_aligned=True, face_detail=0.6)
+    (face,) = found.details["face_detail"]["pictures"][0]
+    assert face["left"] is None and face["width"] < found.details["face_detail"]["small"] == 32
+    assert [(step.step, step.total) for step in steps if isinstance(step, Progress)] == [(i, 14) for i in range(1, 15)]
+    changed = (np.asarray(found.images[0]) != was).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    left, top, right, bottom = face["frame"]
+    assert changed.sum() > 100 and left <= columns.min() and columns.max() < right and top <= rows.min() and rows.max() < bottom
+    assert found.warnings == []
+    again = pipe(**EDITED, **PICTURE, face_aligned=True, face_detail=0.6)
+    np.testing.assert_array_equal(np.asarray(again.images[0]), np.asarray(found.images[0]))
+
+
+def test_a_face_larger_than_the_bound_is_left_and_a_warning_says_so(nano):
+    _, pipe = nano
+    was = pipe(**EDITED, **{**PICTURE, "image": CLOSE}, face_aligned=True)
+    found = pipe(**EDITED, **{**PICTURE, "image": CLOSE}, face_aligned=True, face_detail=0.6)
+    np.testing.assert_array_equal(np.asarray(found.images[0]), np.asarray(was.images[0]))
+    (face,) = found.details["face_detail"]["pictures"][0]
+    assert face["left"] == "it is at least 32 pixels wide" and face["width"] > 40 and face["frame"] is None
+    assert [each.partition(" that")[0] for each in found.warnings] == ["face_detail: picture 0 has no face"]
+
+
+def test_each_of_several_pictures_has_its_own_and_text_alone_sharpens_too(nano):
+    _, pipe = nano
+    two = pipe("A portrait of a person.", num_images_per_prompt=2, **PICTURE, face_detail=0.6)
+    assert [len(each) for each in two.details["face_detail"]["pictures"]] == [1, 1]
+    second = pipe("A portrait of a person.", **{**PICTURE, "seed": 2}, face_detail=0.6)
+    assert np.abs(np.asarray(two.images[1], int) - np.asarray(second.images[0])).max() <= 2
+
+
+def test_outside_of_the_users_mask_the_picture_stays_the_one_that_came(nano):
+    _, pipe = nano
+    mask = np.full((128, 128), 255, np.uint8)
+    mask[:, :64] = 0
+    found = np.asarray(pipe(**EDITED, **PICTURE, face_aligned=True, face_detail=0.6, mask_image=mask).images[0])
+    np.testing.assert_array_equal(found[:, :64], PICTURE["image"][:, :64])
+
+
+def test_neighbours_are_the_same_beside_it_and_it_is_beside_them(nano):
+    _, pipe = nano
+    kinds = [
+        {**EDITED, **PICTURE, "face_aligned": True, "face_detail": 0.6},
+        {"prompt": "A portrait of a woman.", "seed": 5, "num_inference_steps": 20},
+        {**EDITED, **PICTURE, "face_aligned": True},
+    ]
+    alone = [np.asarray(pipe(**each).images[0]) for each in kinds]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda each: np.asarray(pipe(**each).images[0], int), kinds * 2))
+    for i, picture in enumerate(together):
+        assert np.abs(picture - alone[i % 3]).max() <= 2
+
+
+def reached(pipe, steps):
+    """A stream that has come to its faces."""
+    asked = {**EDITED, **PICTURE, "num_inference_steps": 200, "face_aligned": True, "face_detail": 1.0, **steps}
+    stream = pipe.stream(**asked)
+    for event in stream:
+        assert isinstance(event, Progress)
+        if event.step > 22:
+            assert event.total == 220
+            return stream
+    raise AssertionError("it has ended before")
+
+
+def test_whoever_leaves_while_faces_are_drawn_again_ends_that(nano):
+    server, pipe = nano
+    before = metrics(server).get('faceclip_requests_total{outcome="cancelled"}', 0)
+    reached(pipe, {}).close()
+    until(lambda: status(server)["in_flight"] == 0)
+    until(lambda: metrics(server)['faceclip_requests_total{outcome="cancelled"}'] == before + 1)
+    done = rows(server)
+    time.sleep(1)
+    assert rows(server) == done
+
+
+def test_a_deadline_ends_it_there_too(nano):
+    server, pipe = nano
+    with pytest.raises(DeadlineExceededError):
+        for event in reached(pipe, {"timeout_s": 2.0}):
+            assert isinstance(event, Progress)
+    until(lambda: status(server)["in_flight"] == 0)
+
+
+def test_a_drain_waits_for_it(nano):
+    server, pipe = nano
+    stream = reached(pipe, {})
+    ask(server.connection, Drain())
+    try:
+        *_, result = stream
+        assert result.details["face_detail"]["steps"] == 200
+    finally:
+        ask(server.connection, Drain(on=False))
+    assert status(server)["draining"] is False

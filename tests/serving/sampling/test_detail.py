@@ -16,7 +16,6 @@ from faceclip_serving.face.alignment import as_pixels, as_planes
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.masks import mask_of
 from faceclip_serving.models.edit import prepare_edit, put_back
-from faceclip_serving.sampling import detail as module
 from faceclip_serving.sampling.detail import MARGIN, MOST, Detail, small_face
 from faceclip_serving.sampling.edit import Source
 from faceclip_serving.sampling.loop import Finished, Usage
@@ -41,13 +40,12 @@ def finished(images=1):
     return Finished(np.zeros((images, 4, SIDE // 8, SIDE // 8), np.float32), Usage())
 
 
-def looked(monkeypatch, faces, image=None, mask=None, **values):
+def looked(faces, image=None, mask=None, **values):
     """The work that follows, and the job; `faces` of each picture, in order."""
     image = picture() if image is None else image
     one = job(num_inference_steps=6, height=SIDE, width=SIDE, **{"seed": 3, "face_detail": 0.5, **values})
     found = iter(faces)
-    monkeypatch.setattr(module, "find_faces", lambda pixels, detect: next(found))
-    detail = Detail(TINY_SDXL, one, conditioning(3), NETWORKS, YuNet(), mask)
+    detail = Detail(TINY_SDXL, one, conditioning(3), NETWORKS, lambda pixels: next(found), mask)
     return detail.look(image, finished(len(image))), one
 
 
@@ -65,17 +63,17 @@ def drawn(work):
         ([face(0, 0, 400)], f"face_detail: picture 0 has no face that was drawn narrower than {SMALL} pixels"),
     ],
 )
-def test_without_a_small_face_nothing_is_drawn_again_and_a_warning_says_why(monkeypatch, faces, words):
-    work, one = looked(monkeypatch, [faces])
+def test_without_a_small_face_nothing_is_drawn_again_and_a_warning_says_why(faces, words):
+    work, one = looked([faces])
     assert work is None and len(one.warnings) == 1 and one.warnings[0].startswith(words)
     told = one.face_detail
     assert told["strength"] == 0.5 and told["steps"] == 3 and told["small"] == SMALL
     assert [each["left"] is None for each in told["pictures"][0]] == [False] * len(faces)
 
 
-def test_the_largest_of_the_small_faces_are_drawn_again_and_the_job_tells_of_all(monkeypatch):
+def test_the_largest_of_the_small_faces_are_drawn_again_and_the_job_tells_of_all():
     faces = [face(60, 60, 40), *(face(4 + 24 * i, 4, 20 - i) for i in range(6))]
-    work, one = looked(monkeypatch, [faces])
+    work, one = looked([faces])
     told = one.face_detail["pictures"][0]
     assert [each["left"] is None for each in told] == [False, *[True] * MOST, False, False]
     assert [each["width"] for each in told] == [40, 20, 19, 18, 17, 16, 15] and len(work.pictures) == MOST
@@ -86,16 +84,16 @@ def test_the_largest_of_the_small_faces_are_drawn_again_and_the_job_tells_of_all
     ]
 
 
-def test_a_face_that_is_the_pictures_own_and_was_not_drawn_is_left(monkeypatch):
+def test_a_face_that_is_the_pictures_own_and_was_not_drawn_is_left():
     mask = np.zeros((1, 1, SIDE // 8, SIDE // 8), np.float32)
     mask[..., :10] = 1
-    work, one = looked(monkeypatch, [[face(20, 60, 24), face(110, 60, 24)]], mask=mask)
+    work, one = looked([[face(20, 60, 24), face(110, 60, 24)]], mask=mask)
     assert [each["left"] for each in one.face_detail["pictures"][0]] == [None, "it is outside of the mask"]
     assert len(work.pictures) == 1 and not one.warnings
 
 
-def test_pictures_that_are_no_numbers_are_left_to_who_says_so(monkeypatch):
-    work, _ = looked(monkeypatch, [], image=np.full((1, 3, SIDE, SIDE), np.nan, np.float32))
+def test_pictures_that_are_no_numbers_are_left_to_who_says_so():
+    work, _ = looked([], image=np.full((1, 3, SIDE, SIDE), np.nan, np.float32))
     assert work is None
 
 
@@ -109,8 +107,7 @@ def test_a_face_is_inpainted_as_a_request_of_its_own_would_and_all_else_is_as_it
     image, one = picture(5, images=2), face(x, y, width)
     faces = [[], []]
     faces[number] = [one]
-    with pytest.MonkeyPatch.context() as patch:
-        work, asked = looked(patch, faces, image, face_detail=strength, num_images_per_prompt=2)
+    work, asked = looked(faces, image, face_detail=strength, num_images_per_prompt=2)
     pixels = as_pixels(image[number])
     mask = mask_of(one, "head", SIDE, SIDE)
     if not mask.any():
@@ -133,19 +130,19 @@ def test_a_face_is_inpainted_as_a_request_of_its_own_would_and_all_else_is_as_it
     assert (expected[mask == 0] == pixels[mask == 0]).all()
 
 
-def test_each_picture_has_its_own_faces_and_seed(monkeypatch):
+def test_each_picture_has_its_own_faces_and_seed():
     image = np.concatenate([picture(1)] * 2)
     faces = [[face(20, 20, 24)], [face(20, 20, 24), face(100, 90, 20)]]
-    work, one = looked(monkeypatch, faces, image, num_images_per_prompt=2)
+    work, one = looked(faces, image, num_images_per_prompt=2)
     assert [len(each) for each in one.face_detail["pictures"]] == [1, 2]
     both = drawn(work)
-    second, _ = looked(monkeypatch, [faces[1]], image[1:], seed=4)
+    second, _ = looked([faces[1]], image[1:], seed=4)
     np.testing.assert_array_equal(both[1:], drawn(second))
     assert (both[0] != both[1]).any()
 
 
-def test_previews_of_this_stage_show_the_whole_first_picture(monkeypatch):
-    work, one = looked(monkeypatch, [[face(20, 20, 24), face(100, 90, 20)]])
+def test_previews_of_this_stage_show_the_whole_first_picture():
+    work, one = looked([[face(20, 20, 24), face(100, 90, 20)]])
     before = work.shown()
     sample(work.pictures, denoise, 8)
     after = work.shown()

@@ -21,7 +21,7 @@ from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.face.detectors import YuNet
-from faceclip_serving.sampling import detail as module
+from faceclip_serving.sampling import service as module
 from faceclip_serving.sampling.requests import Ended
 from faceclip_serving.sampling.service import Service
 
