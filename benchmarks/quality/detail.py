@@ -49,6 +49,8 @@ KINDS = ("own", "other")
 """Whom the picture shows."""
 _KEPT = 3
 """Pictures of each person by which the judge knows them."""
+_OF_WIDTHS = 10
+"""People of whom the gain by width is measured."""
 _OTHERS = 500
 """How many people further on the other one is."""
 
@@ -115,7 +117,7 @@ def evaluate_detail(
             if len(rows) < 4:
                 rows.append([picture, shots.pictures[_KEPT], *made])
         say(f"{number}: " + ", ".join(f"{kind} {scores[kind][-1][0]:.2f} to {max(scores[kind][-1]):.2f}" for kind in KINDS))
-        for part in PARTS:
+        for part in PARTS if len(portraits) <= _OF_WIDTHS else ():
             picture, face = small_portrait(number, number, part)
             of_parts[part]["width"].append(face.box.width)
             # Larger ones are drawn again here as well: the bound is what is looked for.
@@ -140,7 +142,8 @@ def evaluate_detail(
         "portrait": mean_and_error(np.array(portraits, np.float32)),
         "found_by_detector": round(float(np.mean(found)), 3),
         "protocol": {
-            "people": arguments.people, "side": SIDE, "part": PART, "strength": STRENGTH, "settings": dict(settings),
+            "people": arguments.people, "people_of_widths": min(_OF_WIDTHS, arguments.people), "settings": dict(settings),
+            "side": SIDE, "part": PART, "strength": STRENGTH,
             "mean_face_width": round(float(np.mean(widths)), 1), "small_face": small_face(variant),
         },
     }  # fmt: skip

@@ -35,7 +35,8 @@ from .pictures import start_pictures
 MOST = 4
 """Faces of a picture that are drawn again, the largest first: they are seen most, and the smallest have the least to start from."""
 SMALL = 0.25
-"""Of the shorter side of a variant's usual picture: a narrower face has too few latent cells to be drawn well."""
+"""Of the shorter side of a variant's usual picture: a narrower face has too few latent cells to be drawn well. Measured with
+`nano`: likeness is gained below, and none above; assumed of other variants."""
 MARGIN = 0.25
 """Around a head, of its longer side: what is cut shows a face about as large as in a portrait."""
 
