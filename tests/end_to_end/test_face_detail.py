@@ -43,12 +43,20 @@ def test_what_cannot_be_done_is_refused_in_words(pipe, value, words):
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ["much", "", [0.4, 0.5], None, {}])
-def test_what_is_no_number_is_refused_over_http_too(server, value):
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("much", "as double"), ("", "as double"), ({}, "as double"), ([0.4, 0.5], "face_detail: expected FP32")],
+)
+def test_what_is_no_number_is_refused_over_http_by_triton_or_by_us(server, value, words):
     body = json.dumps({"prompt": "a castle", "face_detail": value, **STEPS}).encode()
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"http://127.0.0.1:{server.ports.http}/v2/models/faceclip/generate", body, timeout=60)
-    assert refused.value.code in (400, 500) and "face_detail" in json.load(refused.value)["error"]
+    assert words in json.load(refused.value)["error"]
+
+
+def test_text_is_refused_by_the_client_with_its_name(pipe):
+    with pytest.raises(InvalidRequestError, match="face_detail"):
+        pipe("a castle", face_detail="much", **STEPS)
 
 
 @pytest.mark.parametrize("kind", [{}, {"image": PHOTO, "strength": 0.6}, {"image": PHOTO, "mask": "face", "strength": 0.6}])
