@@ -15,19 +15,22 @@ from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.models import ORIGINAL, SEAM
+from faceclip_serving.contract.models import LATENT_MASK, ORIGINAL, SEAM
 from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, DENOISER, FACE_ENCODER, PREPARE, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.face.search import find_faces
 from faceclip_serving.marking.marker import Marker
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling.networks import Run, encode_texts, people_of, source_of
+from faceclip_serving.sampling.detail import Detail, Search
+from faceclip_serving.sampling.loop import Finished, Usage
+from faceclip_serving.sampling.networks import Run, decoded, encode_texts, people_of, source_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 Arrays = dict[str, Array]
@@ -41,6 +44,8 @@ class Pipeline:
     variant: Variant
     denoiser_rows: int
     stages: dict[str, Run]
+    search: Search = field(default_factory=lambda: partial(find_faces, detect=YuNet()))
+    """Finds faces in pictures, for `face_detail`."""
     seconds: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     """Of the last request, see `step_cache`."""
@@ -62,14 +67,33 @@ class Pipeline:
         job.stamp("begun")
         started = time.monotonic()
         pictures = start_pictures(self.variant, job, conditioning, source_of(self.stages, job, prepared), people_of(prepared))
-        latents = sample(pictures, lambda batch: self.stages[DENOISER](dict(batch))["noise_pred"], self.denoiser_rows)
+        latents = sample(pictures, self._denoise, self.denoiser_rows)
         self.skipped_steps = sum(picture.cache.skipped for picture in pictures)
         self.seconds["sample"] = time.monotonic() - started
         job.stamp("denoised")
         image = self._timed(VAE_DECODER, {"latents": latents})
         job.stamp("decoded")
+        if job.request.face_detail:
+            image = self._detailed(job, conditioning, prepared, latents, image["image"])
+            job.stamp("detailed")
         beside = {each.name: prepared[each.name] for each in (ORIGINAL, SEAM) if each.name in prepared}
         return dict(self._timed("finish", {**image, **beside, "report": job.encode()}))
+
+    def _detailed(
+        self, job: Job, conditioning: Mapping[str, Array], prepared: Mapping[str, Array], latents: Array, image: Array
+    ) -> Arrays:
+        """Decoded pictures with their small faces drawn again."""
+        detail = Detail(
+            self.variant, job, conditioning, self.stages, self.search, prepared.get(LATENT_MASK.name), people_of(prepared)
+        )
+        work = detail.look(image, Finished(latents, Usage()))
+        if work is None or work.into is None:
+            return {"image": image}
+        again = sample(work.pictures, self._denoise, self.denoiser_rows)
+        return {"image": decoded(self.stages[VAE_DECODER], Finished(again, work.usage, into=work.into))}
+
+    def _denoise(self, inputs: Mapping[str, Array]) -> Array:
+        return self.stages[DENOISER](dict(inputs))["noise_pred"]
 
     def _timed(self, stage: str, arrays: Arrays, run: Run | None = None) -> Mapping[str, Array]:
         started = time.monotonic()

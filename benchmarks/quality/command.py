@@ -19,7 +19,7 @@ from faceclip_serving.contract.variants.table import VARIANTS
 from ..measure.report import emit
 from .sweeps import NAMES
 
-KINDS = ("all", "prompts", "people")
+KINDS = ("all", "prompts", "people", "detail")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +47,13 @@ def run(args: argparse.Namespace) -> int:
         with filling(args.output, RECORD) as folder:
             document = evaluate_groups(VARIANTS[args.variant], args.people, folder, args.weights)
         emit(f"quality-{args.variant}-people", document)
+        return 0
+    if args.kind == "detail":
+        from .detail import evaluate_detail
+
+        with filling(args.output, RECORD) as folder:
+            document = evaluate_detail(VARIANTS[args.variant], args, folder, settings_of(VARIANTS[args.variant], args))
+        emit(f"quality-{args.variant}-detail", document)
         return 0
     with filling(args.output, RECORD) as folder:
         document = evaluate(VARIANTS[args.variant], args, folder)
@@ -79,7 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default=KINDS[0],
-        help="all columns (default); how weighted and long prompts are obeyed; or who is who of several people in one picture",
+        help="all columns (default); how weighted and long prompts are obeyed; who is who of several people in one picture; or small"
+        " faces with and without face_detail",
     )
     parser.add_argument("--weights", type=Path, help="folder of its weights (default: weights/<variant>)")
     parser.add_argument(

@@ -178,12 +178,12 @@ def measure_prompts(variant: Variant, checkpoint: Path | None = None, placement:
         return prompts_of(load_oracle(variant, checkpoint), server.repository / PREPARE / "1", draw)
 
 
-def measure_people(variant: Variant, checkpoint: Path | None = None) -> dict[str, Any]:
+def measure_people(variant: Variant, checkpoint: Path | None = None, placement: Placement = CPU) -> dict[str, Any]:
     """`together_of` a server of its own."""
     from ..measure.oracle import load_oracle
     from .together import together_of
 
-    with serving(variant, PLACEMENT, checkpoint, settings=PLAIN) as (server, pipe):
+    with serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe):
 
         def draw(prompt: str, people: Any, **options: Any) -> Picture:
             return decoded(pipe(prompt, people=json.dumps(people), output_type="bytes", **options).images[0])

@@ -74,6 +74,9 @@ class Parameters(TypedDict, total=False):
     padding_mask_crop: int | None
     """Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default:
     none)."""
+    face_detail: float | None
+    """Above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back
+    (0 to 1; default: 0.0)."""
     output_format: str | None
     """File format of the pictures (PNG, JPEG, WEBP; default: PNG)."""
     visible_label: str | None
@@ -167,6 +170,9 @@ OPTIONS = (
     Option("padding_mask_crop", int, ("--padding-mask-crop",),
            "Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default: "
            "none)."),
+    Option("face_detail", float, ("--face-detail",),
+           "Above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back "
+           "(0 to 1; default: 0.0)."),
     Option("output_format", str, (),
            "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
     Option("visible_label", str, ("--visible-label", "--label"),

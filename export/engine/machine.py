@@ -79,9 +79,7 @@ def _package(runtime: Runtime) -> Check:
     import onnxruntime
 
     has = CUDA_PROVIDER in onnxruntime.get_available_providers()
-    return Check(
-        "onnxruntime", onnxruntime.__version__, "" if has else f"expected {CUDA_PROVIDER}; {CUDA_CURE}"
-    )
+    return Check("onnxruntime", onnxruntime.__version__, "" if has else f"expected {CUDA_PROVIDER}; {CUDA_CURE}")
 
 
 def _driver_and_card(card: Card, wanted: list[Execution]) -> Iterator[Check]:

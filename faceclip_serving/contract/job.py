@@ -66,6 +66,8 @@ class Job:
     """What the operator's audit log is told of it, and the caller is not: scores, names of photographs. Never what they show."""
     edit: dict[str, Any] = field(default_factory=dict)
     """Of a picture that came: its size, which part of it is drawn, and the face there. Empty: none came."""
+    face_detail: dict[str, Any] = field(default_factory=dict)
+    """Of faces that are drawn again: how, and those of each picture. Empty: they were not to be."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """What the sampler reports: steps run, denoiser rows, seconds."""
     begin: int | None = None

@@ -219,6 +219,10 @@ class GenerationRequest:
         "draw what is within so many pixels of the mask at the model's size, and put it back",
         needs=Need.MASK,
     )  # fmt: skip
+    face_detail: float = _parameter(
+        DType.FP32, 0.0, Between(0.0, 1.0),
+        "above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back",
+    )  # fmt: skip
     output_format: str = _parameter(DType.BYTES, "PNG", OneOf(("PNG", "JPEG", "WEBP")), "file format of the pictures")
     visible_label: str = _parameter(
         DType.BYTES,
@@ -311,7 +315,7 @@ PARAMETERS: tuple[Parameter, ...] = (*FILES, *SCALARS)
 OF_PHOTOGRAPHS: tuple[Parameter, ...] = tuple(
     each
     for each in PARAMETERS
-    if (each.name.startswith("face_") and each.name != "face_box")
+    if (each.name.startswith("face_") and each.name not in ("face_box", "face_detail"))
     or each.name in ("consent", "remember", "image_encoding", "priority", "tenant")
 )
 MAKE_IDENTITY = Parameter("make_identity", DType.BOOL, False, Flag(), "seal the chosen faces as a portable identity")

@@ -103,6 +103,11 @@ def as_planes(image: Pixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
+def as_pixels(planes: NDArray[np.float32]) -> Pixels:
+    """[3, height, width] in [0, 1] -> [height, width, 3] in 0..255."""
+    return np.ascontiguousarray((planes * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
 def share_outside(similarity: Similarity, width: int, height: int) -> float:
     """How much of the aligned crop lies outside a photograph of `width` x `height` pixels, in [0, 1]."""
     steps = (np.arange(64) + 0.5) * FACE_SIZE / 64 - 0.5

@@ -93,6 +93,11 @@ def seam_of(mask: Mask) -> NDArray[np.uint8]:
     return np.asarray(np.ceil(share * 255), np.uint8)
 
 
+def cells_of(mask: Grey, scale: int) -> NDArray[np.float32]:
+    """A mask over latent cells of `scale` pixels, FP32 [1, 1, height, width]: of each cell its first pixel, as diffusers takes it."""
+    return (mask[::scale, ::scale] >= WHITE)[None, None].astype(np.float32)
+
+
 def blended(original: NDArray[np.uint8], drawn: NDArray[np.uint8], share: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """`drawn` over `original`, [height, width, 3] each. Where the share is 0, the original's to the bit."""
     of = share.astype(np.int32)[:, :, None]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
-from .alignment import TEMPLATE, Similarity, align_face, apply, as_planes
+from .alignment import TEMPLATE, Similarity, align_face, apply, as_pixels, as_planes
 from .choice import LARGEST, Choice, choose_face, fractions_of, look_within
 from .detectors import Detector, Face
 from .judgement import (
@@ -160,7 +160,7 @@ def _listed(photo: Photo, faces: Sequence[Face]) -> list[dict[str, Any]]:
 def _taken(name: str, photo: Photo, detect: Detector) -> _Seen:
     """A photograph that is an aligned crop, as it is; a look at it, in all turns, only warns."""
     crop = aligned_crop(name, photo.pixels)
-    seen = [look_closer(np.ascontiguousarray(np.rot90(_to_pixels(crop), turns)), TEMPLATE, detect) for turns in range(4)]
+    seen = [look_closer(np.ascontiguousarray(np.rot90(as_pixels(crop), turns)), TEMPLATE, detect) for turns in range(4)]
     best = max(range(4), key=lambda turns: seen[turns].score if seen[turns] else 0.0)  # type: ignore[union-attr]
     warnings = check_aligned(name, seen[0]) if best == 0 else check_turned(name, 90 * best)
     to_photo = np.array([[photo.width / FACE_SIZE, 0, 0], [0, photo.height / FACE_SIZE, 0]])
@@ -177,11 +177,6 @@ def aligned_crop(name: str, image: Pixels) -> NDArray[np.float32]:
         )
     smoothing = cv2.INTER_AREA if min(width, height) > FACE_SIZE else cv2.INTER_CUBIC
     return as_planes(np.asarray(cv2.resize(image, (FACE_SIZE, FACE_SIZE), interpolation=smoothing), np.uint8))
-
-
-def _to_pixels(crop: NDArray[np.float32]) -> Pixels:
-    """[3, height, width] in [0, 1] -> [height, width, 3] in 0..255."""
-    return np.ascontiguousarray(np.rint(crop * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _describe(face: Face | None, to_photo: Similarity) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..face.alignment import as_planes
 from ..face.choice import fractions_of
 from ..face.detectors import Detector
 from ..face.frames import Frame, around, nearest_size, whole
-from ..face.masks import WHITE, Grey, blended, choose, mask_of, read_mask, seam_of
+from ..face.masks import WHITE, Grey, blended, cells_of, choose, mask_of, read_mask, seam_of
 from ..face.photos import MAX_SIDE, Pixels, decode_picture
 from ..face.search import find_faces
 
@@ -108,10 +108,31 @@ def put_back(drawn: Pixels, arrays: Mapping[str, Array], told: Mapping[str, Any]
 
 
 def _strength(variant: Variant, request: GenerationRequest, masked: bool) -> float:
-    """As it was written: 0.7 comes as the FP32 next to it, of which 10 steps would be 6."""
     if request.strength is None:
         return variant.defaults.mask_strength if masked else variant.defaults.strength
-    return float(str(np.float32(request.strength)))
+    return as_written(request.strength)
+
+
+def as_written(strength: float) -> float:
+    """0.7 comes as the FP32 next to it, of which 10 steps would be 6."""
+    return float(str(np.float32(strength)))
+
+
+def detailed(variant: Variant, request: GenerationRequest) -> tuple[GenerationRequest, int | None]:
+    """The request with the `face_detail` that is used, and the first step of a face that is drawn again; None: it was not asked for.
+
+    Raises `InvalidRequest` where no step is left.
+    """
+    if request.face_detail == 0:
+        return request, None
+    steps, strength = request.num_inference_steps, as_written(request.face_detail)
+    begin = variant.first_step(steps, strength)
+    if begin >= steps:
+        raise InvalidRequest(
+            f"face_detail: expected one of {steps} num_inference_steps at least, got {strength:g} of them, which is none; raise one of"
+            " both, or leave it out"
+        )
+    return replace(request, face_detail=strength), begin
 
 
 def _decoded(file: bytes) -> Pixels:
@@ -148,12 +169,12 @@ def _drawn_size(
 
 
 def _cells(variant: Variant, frame: Frame, grey: Grey) -> Array:
-    """The mask over latent cells, FP32 [1, 1, height, width]: of each cell its first pixel, as diffusers takes it."""
+    """The mask over latent cells, FP32 [1, 1, height, width]. Raises `InvalidRequest` where none of them is white."""
     scale = variant.latent_scale
-    cells = frame.seen(grey)[::scale, ::scale] >= WHITE
+    cells = cells_of(frame.seen(grey), scale)
     if not cells.any():
         raise InvalidRequest(
             f"mask_image: expected a mask that is seen at {frame.width} x {frame.height} pixels in cells of {scale}, got a smaller one;"
             " set padding_mask_crop, which draws a part of the picture at that size"
         )
-    return cells[None, None].astype(np.float32)
+    return cells

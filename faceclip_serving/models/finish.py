@@ -25,8 +25,9 @@ from .checks import judged
 from .edit import put_back
 
 STAGES = (("prepare", "received", "prepared"), ("encode", "prepared", "conditioned"), ("queue", "conditioned", "begun"),
-          ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"))  # fmt: skip
-"""Stage name, and the events between which it runs."""
+          ("denoise", "begun", "denoised"), ("decode", "denoised", "decoded"),
+          ("detail", "decoded", "detailed"))  # fmt: skip
+"""Stage name, and the events between which it runs; `detail`: where faces are drawn again."""
 
 
 def finish(
@@ -115,11 +116,11 @@ def details(
     if people is not None:
         ids = [told["id"] for told in job.consent["people"]]
         request["people"] = [{**person, "consent": id} for person, id in zip(people, ids, strict=True)]
-    timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES}
+    timings = {stage: job.clock[end] - job.clock[start] for stage, start, end in STAGES if end in job.clock}
     now = time.monotonic()
     timings["check"] = check_s
     timings["mark"] = sum(each.seconds for each in marked)
-    timings["finish"] = now - job.clock["decoded"]
+    timings["finish"] = now - job.clock.get("detailed", job.clock["decoded"])
     timings["total"] = now - job.clock["received"]
     return {
         "id": job.id,
@@ -134,6 +135,7 @@ def details(
         "faces": job.faces,
         "people": _who_is_where(job) or None,
         "edit": job.edit or None,
+        "face_detail": job.face_detail or None,
         "consent": job.consent,
         "prompt_tokens": job.prompt_tokens,
         "prompt_chunks": job.prompt_chunks,

@@ -32,7 +32,7 @@ from ..sampling.guidance import IDENTITY as IDENTITY_BRANCH
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
 from ..sampling.people import person, plain_text_of, rows_of
 from .checks import judged
-from .edit import Edit, files_of, prepare_edit
+from .edit import Edit, detailed, files_of, prepare_edit
 from .notation import Words, read_words
 from .people import consents_of, place_people, prepare_shares, tell_consents
 from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identities
@@ -110,6 +110,7 @@ def _prepare(
     if checks is not None:
         texts = words["prompt"].text, words["negative_prompt"].text
         job.checks += judged(job.id, partial(checks.prompt, *texts, shown, own_prompts))
+    job.request, again = detailed(variant, job.request)
     look = covered(job, consent, consents)
 
     def look_at_image(pixels: Pixels) -> None:
@@ -131,12 +132,14 @@ def _prepare(
     if edit is not None:
         job.request, job.begin, job.edit = edit.request, edit.begin, {**edit.told, **came_with(files[IMAGE.name])}
         job.warnings += edit.warnings
-    job.warnings += warn_of_idle(variant, arrays, job.request, needs_met(job.request, len(faces), edit, bool(recalled)))
+    begin = min(job.begin or 0, job.request.num_inference_steps if again is None else again)
+    met = needs_met(job.request, len(faces), edit, bool(recalled), begin)
+    job.warnings += warn_of_idle(variant, arrays, job.request, met)
     if shown and job.request.consent is not None and rule.mode == "off":
         job.warnings.append(
             "consent: this server does not look at records of consent; its operator sets consent=record or require"
         )
-    plan = plan_rows(job.request, len(job.face_weights), job.begin or 0, job.people)
+    plan = plan_rows(job.request, len(job.face_weights), begin, job.people)
     job.rows = _by_role(plan)
     encoded = {
         tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
@@ -161,10 +164,14 @@ def _prepare(
     }
 
 
-def needs_met(request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False) -> set[Need]:
-    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity."""
+def needs_met(
+    request: GenerationRequest, photographs: int, edit: Edit | None = None, recalled: bool = False, begin: int | None = None
+) -> set[Need]:
+    """What the request brings of all that its parameters need to have an effect. `recalled`: a sealed identity. `begin`: the first step
+    that is run, of the pictures or of faces that are drawn again; None: the first of the pictures."""
     throughout = replace(request, guidance_start=0.0, guidance_end=1.0)
-    begin = 0 if edit is None else edit.begin
+    if begin is None:
+        begin = 0 if edit is None else edit.begin
     somebody = photographs > 0 or recalled
     met = {
         Need.FACE: somebody,

@@ -18,8 +18,8 @@ class Fairness:
         self._turns = 0
 
     def next(self, waiting: Sequence[Request], active: Sequence[Request], count: int, now: float) -> list[Request]:
-        """At most `count` of `waiting`, in order: of the tenant that is served least, then of who may not wait, then of the tenant whose
-        last turn (or coming) was longest ago, the most urgent."""
+        """At most `count` of `waiting`, in order: whose pictures were drawn before, then of the tenant that is served least, then of who
+        may not wait, then of the tenant whose last turn (or coming) was longest ago, the most urgent."""
         for request in waiting:
             self._last_turns.setdefault(request.tenant, self._turns)
         served = Counter(request.tenant for request in active)
@@ -28,6 +28,7 @@ class Fairness:
             request = min(
                 left,
                 key=lambda request: (
+                    not request.drawn,
                     served[request.tenant],
                     self._urgency(request) > now,  # it may wait
                     self._last_turns[request.tenant],
@@ -54,7 +55,7 @@ def displaced_by(tenant: str, placed: Sequence[Request]) -> tuple[Request | None
     """Who makes room in a full server for a request of `tenant`, and how many its own tenant has: the latest that is not served yet, of
     the tenant that has most, if that one would still have as many as the newcomer's. `placed`: the oldest first."""
     held = Counter(request.tenant for request in placed)
-    unserved = [request for request in placed if request.state is not State.ACTIVE]
+    unserved = [request for request in placed if request.state is not State.ACTIVE and not request.drawn]
     latest = max(reversed(unserved), key=lambda request: (held[request.tenant], request.since), default=None)
     if latest is None or held[latest.tenant] <= held[tenant] + 1:
         return None, 0

@@ -2,13 +2,15 @@
 
     reserved → preparing → (scheduling →) encoding → waiting → active → decoding → finishing → leaving → ended
 
+or, where faces in the pictures are to be drawn again, … decoding → detailing → (waiting → active → decoding →) finishing …
+
 A request gets a place before any work is done for it. `give_up` works from every state and from any thread and tells the caller, once.
 The place is given back by `end`, and not before a stage has done with what it has begun for the request: what was begun cannot be
 stopped, so whoever leaves early and comes again would pile it up. A place is a lease: the public model that serves the caller renews
 it, so that nobody can leave and keep it. Bounded at two points: `max_active` requests share the denoiser's ticks, `max_waiting` more
 may be on the way there; tenants share both, and the stages, see `fairness`. Each stage (a schedule that was never asked for, the
-encoders, the decoder) has one request at a time, and nothing is begun for those who have left. Knows states, places and time; nothing
-of pictures or of Triton.
+encoders, the decoder, the search for faces) has one request at a time, and nothing is begun for those who have left. Knows states,
+places and time; nothing of pictures or of Triton.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from .stages import STAGES, Stage
 
 log = logging.getLogger(__name__)
 
-_BEHIND = (State.DECODING, State.FINISHING)
-"""Those who are drawn, and need no place any more."""
+_BEHIND = (State.DECODING, State.DETAILING, State.FINISHING)
+"""Those who are drawn, and need no place any more; a few come back for their faces, and go first then."""
 
 
 _CROWD = 100
@@ -128,6 +130,11 @@ class Lives:
             self._sweep()
             return [place for place in places if place not in self._alive]
 
+    def ask_wanted(self, place: str) -> None:
+        """For work that takes long, between its parts. Raises why the request has ended, where it has."""
+        if self.lost([place]):
+            raise self.why(place) or Cancelled("the request has ended")
+
     def enter(
         self,
         place: str,
@@ -179,6 +186,26 @@ class Lives:
             if request.state is State.ENCODING:
                 request.work, request.steps = work, steps
                 self._move(request, State.WAITING)
+
+    def inspect(self, request: Request, look: Callable[[], Any]) -> None:
+        """The pictures are decoded, and `look` seeks in them what is to be drawn again."""
+        with self._changed:
+            self._free(self._stages[State.DECODING])
+            if request.state is State.DECODING:
+                request.work = look
+                self._move(request, State.DETAILING)
+
+    def again(self, request: Request, work: Any, steps: Callable[[], int]) -> None:
+        """Parts of the pictures wait for the loop, before all whose pictures are not drawn yet."""
+        with self._changed:
+            self._free(self._stages[State.DETAILING])
+            if request.state is State.DETAILING:
+                request.work, request.steps, request.drawn = work, steps, True
+                self._move(request, State.WAITING)
+
+    def inspected(self, request: Request, result: Any) -> None:
+        """As `decoded`, where nothing is drawn again."""
+        self._answered(State.DETAILING, request, result)
 
     def decoded(self, request: Request, result: Any) -> None:
         """`result` is the last thing that its listener hears. From here on the request is its holder's to end."""
@@ -247,7 +274,8 @@ class Lives:
         with self._changed:
             if request.state is State.ACTIVE:
                 request.work = result
-                self._finished_at.append(self._clock())
+                if not request.drawn:
+                    self._finished_at.append(self._clock())
                 self._move(request, State.DECODING)
 
     # ---------------------------------------------------------------------------------------------------------- the way out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
@@ -36,7 +36,9 @@ class Usage:
     began: float = 0.0
     """When the first of them began, monotonic seconds."""
     ended: float = 0.0
-    """When the last of them had ended."""
+    """When the last of them had ended, of the pictures as a whole."""
+    decoded: float = 0.0
+    """When these were decoded, where faces in them are drawn again."""
     rows: int = 0
     """Denoiser rows of this request."""
     shared_rows: int = 0
@@ -73,6 +75,14 @@ class Finished:
     latents: Array
     """[images, channels, height, width]."""
     usage: Usage
+    look: Look | None = None
+    """What is done with the pictures, once they are decoded, in a stage of its own."""
+    into: Callable[[Array], Array] | None = None
+    """Puts what is decoded, parts of pictures, into those: [images, 3, height, width]."""
+
+
+Look = Callable[[Array, Finished], "Work | None"]
+"""Decoded pictures [images, 3, height, width] in [0, 1], and what they were -> the parts that are drawn again; None: there are none."""
 
 
 @dataclass(eq=False)
@@ -83,10 +93,19 @@ class Work:
     wants_steps: bool = False
     wants_previews: bool = False
     usage: Usage = field(default_factory=Usage)
+    before: int = 0
+    """Steps that were done before, of the pictures that these are parts of."""
+    after: int = 0
+    """Steps that may come after these."""
+    look: Look | None = None
+    into: Callable[[Array], Array] | None = None
+    """As in `Finished`."""
+    shown: Callable[[], Array] | None = None
+    """Latents for previews [1, channels, height, width]; None: those of the first picture."""
 
     def steps_done(self) -> int:
-        """Steps that all pictures have done."""
-        return min(picture.step for picture in self.pictures)
+        """Steps that all pictures have done, with those before."""
+        return self.before + min(picture.step for picture in self.pictures)
 
     @property
     def done(self) -> bool:
@@ -96,8 +115,9 @@ class Work:
         """The step that all pictures have done."""
         picture = min(self.pictures, key=lambda picture: picture.step)
         timestep = picture.schedule.timesteps[picture.step - 1]
-        latents = self.pictures[0].latents.copy() if self.wants_previews else None
-        return Stepped(picture.step, len(picture.chains), timestep, latents)
+        shown = self.shown or self.pictures[0].latents.copy
+        total = self.before + len(picture.chains) + self.after
+        return Stepped(self.before + picture.step, total, timestep, shown() if self.wants_previews else None)
 
     def finished(self) -> Finished:
         """What the pictures have become. Raises `NotANumber`."""
@@ -107,8 +127,8 @@ class Work:
                 "latents: the last step left values that are not numbers; try another scheduler or fewer scheduler options, less"
                 " guidance, or a denoiser of a wider precision"
             )
-        self.usage.skipped_steps = sum(picture.cache.skipped for picture in self.pictures)
-        return Finished(latents, self.usage)
+        self.usage.skipped_steps += sum(picture.cache.skipped for picture in self.pictures)
+        return Finished(latents, self.usage, self.look, self.into)
 
 
 @dataclass
@@ -263,5 +283,5 @@ class StepLoop:
         if work.wants_steps and work.steps_done() > before:
             self._lives.tell(request, work.stepped())
         if work.done:
-            usage.ended = time.monotonic()
+            usage.ended = usage.ended or time.monotonic()
             self._lives.finish(request, work.finished())

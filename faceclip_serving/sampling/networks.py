@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 from .edit import Source
 from .life import Lives
-from .loop import Finished, Usage, Work
+from .loop import Finished, Look, Usage, Work
 from .people import People
 from .requests import Request, State
 
@@ -139,14 +140,47 @@ def decode_all(lives: Lives, networks: Networks) -> None:
 
     def decode_one(request: Request, finished: Finished) -> None:
         try:
-            image = networks[VAE_DECODER]({"latents": finished.latents})["image"]
+            image = decoded(networks[VAE_DECODER], finished)
         except Exception as error:
             log.error("a request failed in the decoder", exc_info=error)
             lives.give_up(request.place, error)
         else:
-            lives.decoded(request, Drawn(image, finished.usage))
+            if finished.look is None:
+                lives.decoded(request, Drawn(image, finished.usage))
+            else:
+                lives.inspect(request, partial(_inspected, finished.look, image, finished))
 
     _one_by_one(lives, State.DECODING, decode_one)
+
+
+def decoded(run: Run, finished: Finished) -> Array:
+    """Pictures [images, 3, height, width] in [0, 1]. Parts may be more than a call takes, so each is decoded alone."""
+    latents = finished.latents
+    if finished.into is None:
+        return run({"latents": latents})["image"]
+    return finished.into(np.concatenate([run({"latents": latents[i : i + 1]})["image"] for i in range(len(latents))]))
+
+
+def _inspected(look: Look, image: Array, finished: Finished) -> Work | Drawn:
+    return look(image, finished) or Drawn(image, finished.usage)
+
+
+def inspect_all(lives: Lives) -> None:
+    """Seeks what is to be drawn again in decoded pictures, request after request, until the end."""
+
+    def inspect_one(request: Request, look: Callable[[], Work | Drawn]) -> None:
+        try:
+            found = look()
+        except Exception as error:
+            if lives.give_up(request.place, error):  # else it has ended meanwhile, and stopped for that
+                log.error("a request failed while faces were sought in its pictures", exc_info=error)
+        else:
+            if isinstance(found, Drawn):
+                lives.inspected(request, found)
+            else:
+                lives.again(request, found, found.steps_done)
+
+    _one_by_one(lives, State.DETAILING, inspect_one)
 
 
 def _one_by_one(lives: Lives, state: State, work: Callable[[Request, Any], None]) -> None:

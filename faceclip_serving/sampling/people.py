@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ..contract.tensors import Array
+from ..face.frames import Frame
 from .guidance import IDENTITY, PREFIXED_TEXT, TEXT, UNCONDITIONAL
 
 
@@ -41,6 +43,18 @@ class People:
 
     def rows_of(self, branches: tuple[str, ...]) -> tuple[str, ...]:
         return rows_of(branches, len(self.shares))
+
+    def seen(self, frame: Frame, scale: int) -> People:
+        """Where they are in a part of the picture that is drawn by itself. `scale`: pixels of a cell's side."""
+        height, width = (side * scale for side in self.shares.shape[2:])
+        (left, top, right, bottom), (x, y, x_end, y_end) = frame.box, frame.place
+        shares = []
+        for share in self.shares[:, 0]:
+            part = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right]
+            placed = cv2.resize(part, (x_end - x, y_end - y), interpolation=cv2.INTER_LINEAR)
+            whole = np.pad(placed, ((y, frame.height - y_end), (x, frame.width - x_end)), mode="edge")
+            shares.append(cv2.resize(whole, (frame.width // scale, frame.height // scale), interpolation=cv2.INTER_AREA))
+        return People(np.stack(shares)[:, None])
 
     def of_branches(self, branches: tuple[str, ...], predictions: Array) -> Array:
         """Predictions of the rows [rows, channels, height, width] -> of the branches."""

@@ -19,6 +19,8 @@ class State(Enum):
     WAITING = "waiting"
     ACTIVE = "active"
     DECODING = "decoding"
+    DETAILING = "detailing"
+    """Its pictures are decoded, and small faces are sought in them; where there are some, it waits for the loop again."""
     FINISHING = "finishing"
     """Its pictures are decoded and handed over; only its holder ends it."""
     LEAVING = "leaving"
@@ -63,6 +65,8 @@ class Request:
     """What is to be done for it: called while it is encoding, advanced by the loop, decoded."""
     schedule: Callable[[], Any] | None = None
     """What is called while it is scheduling."""
+    drawn: bool = False
+    """Whether its pictures were drawn before: what it waits for now are parts of them."""
     released: bool = False
     """Whether its holder has given the place back while a stage was at it."""
     listener: Callable[[Any], None] | None = None
@@ -89,7 +93,8 @@ class Counts:
 
     @property
     def decoding(self) -> int:
-        return self.states.get(State.DECODING, 0)
+        """Drawn, and decoded or searched for faces."""
+        return self.states.get(State.DECODING, 0) + self.states.get(State.DETAILING, 0)
 
     @property
     def finishing(self) -> int:
@@ -101,7 +106,7 @@ class Counts:
 
     @property
     def waiting(self) -> int:
-        """Everything before `active`."""
+        """Everything before `active`, again too."""
         return self.in_flight - self.active - self.decoding - self.finishing - self.leaving
 
     @property

@@ -6,6 +6,7 @@ answered at the next step. `Reply` is how an answer gets back, from whichever th
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from ..contract.callers import Caller, check_own
 from ..contract.components import ALIGNED_FACES
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
-from ..contract.models import CONTROL, JOB
+from ..contract.models import CONTROL, JOB, LATENT_MASK
 from ..contract.names import FACE_ENCODER, SAMPLER
 from ..contract.operations import (
     FOR_OPERATORS,
@@ -39,7 +40,11 @@ from ..contract.operations import (
 from ..contract.settings import Settings
 from ..contract.tensors import Array, json_tensor
 from ..contract.variants.variant import Variant
+from ..face.budget import WithinBudget
+from ..face.detectors import Detector
 from ..face.references import odd_ones_out
+from ..face.search import find_faces
+from .detail import Detail, detail_request
 from .life import Lives
 from .loop import StepLoop, Stepped, Work
 from .networks import Described, Drawn, Networks, encode, people_of, source_of
@@ -138,8 +143,9 @@ class Service:
         networks: Networks,
         forgetful: Networks,
         settings: Settings,
+        detector: Callable[[], Detector],
     ) -> None:
-        """`forgetful`: the networks without memory, for requests that want to leave no trace."""
+        """`forgetful`: the networks without memory, for requests that want to leave no trace. `detector`: seeks faces in pictures."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
@@ -148,6 +154,7 @@ class Service:
         self._networks = networks
         self._forgetful = forgetful
         self._settings = settings
+        self._detector = detector
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
@@ -274,15 +281,26 @@ class Service:
             for faces in job.people or [list(range(len(job.face_weights)))]:
                 job.warnings += odd_ones_out(of_faces[faces], faces)
             conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
-            pictures = start_pictures(
-                self._variant, job, conditioning, source_of(self._forgetful, job, prepared), people_of(prepared)
-            )
-            return Work(pictures, wants_steps=follows, wants_previews=previews)
+            people = people_of(prepared)
+            pictures = start_pictures(self._variant, job, conditioning, source_of(self._forgetful, job, prepared), people)
+            if not job.request.face_detail:
+                return Work(pictures, wants_steps=follows, wants_previews=previews)
+            detect = WithinBudget(self._detector(), math.inf, job.deadline, lambda: bool(self._lives.lost([job.place])))
+            mask = prepared.get(LATENT_MASK.name)
+            wanted = partial(self._lives.ask_wanted, job.place)
+            search = partial(find_faces, detect=detect)
+            detail = Detail(self._variant, job, conditioning, self._forgetful, search, mask, people, follows, previews, wanted)
+            return Work(pictures, follows, previews, after=detail.steps, look=detail.look)
 
         prepared = {name: array for name, array in arrays.items() if name not in (JOB.name, CONTROL.name)}
-        look_up = partial(start_schedule, self._variant, job.request, job.begin)
+        wanted = [job, *([detail_request(self._variant, job)] if job.request.face_detail else [])]
+
+        def look_up() -> None:
+            for each in wanted:
+                start_schedule(self._variant, each.request, each.begin)
+
         try:
-            if known := is_known(self._variant, job.request, job.begin):
+            if known := all(is_known(self._variant, each.request, each.begin) for each in wanted):
                 look_up()
         except Exception as error:
             self._lives.give_up(job.place, error)
@@ -296,6 +314,8 @@ def _answer(reply: Reply, job: Job, event: Event) -> None:
         job.sampling = event.usage.report()
         job.clock |= {"begun": event.usage.began, "denoised": event.usage.ended}
         job.stamp("decoded")
+        if event.usage.decoded:
+            job.clock |= {"decoded": event.usage.decoded, "detailed": job.clock["decoded"]}
         reply.send({"image": event.image, "report": job.encode()})
     elif isinstance(event, Ended):
         reply.refuse(event.error)

@@ -9,7 +9,7 @@ from typing import Any
 from .fairness import Fairness
 from .requests import Request, State
 
-STAGES = (State.SCHEDULING, State.ENCODING, State.DECODING)
+STAGES = (State.SCHEDULING, State.ENCODING, State.DECODING, State.DETAILING)
 
 
 class Stage:

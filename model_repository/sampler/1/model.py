@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from faceclip_serving.audit.keys import REVOKED, own
@@ -17,16 +17,24 @@ from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.tensors import Array, Signature
+from faceclip_serving.face.budget import SharingCores
+from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.metrics import Metrics
 from faceclip_serving.models.sampler_metrics import SamplerMetrics
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
-from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_all
+from faceclip_serving.sampling.networks import decode_all, encode_all, inspect_all, schedule_all
 from faceclip_serving.sampling.requests import Limits, Request
 from faceclip_serving.sampling.service import Service
 from faceclip_serving.sampling.threads import Threads
+
+
+@cache
+def _detector() -> Detector:
+    """What seeks faces in pictures, on one core, made when one is sought: the thread that does takes turns with the steps."""
+    return SharingCores(YuNet(), lambda: True)
 
 
 class Response:
@@ -75,11 +83,13 @@ class TritonPythonModel:
             "schedules": partial(schedule_all, lives),
             "encoder": partial(encode_all, lives),
             "decoder": partial(decode_all, lives, networks),
+            "details": partial(inspect_all, lives),
         }
         self._threads = Threads(lives, work, metrics.lost_thread)
         self._service = Service(
-            setup.variant, setup.digest, loop, lives, self._threads, networks, self._components.forgetful, settings
-        )
+            setup.variant, setup.digest, loop, lives, self._threads, networks, self._components.forgetful, settings,
+            _detector,
+        )  # fmt: skip
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

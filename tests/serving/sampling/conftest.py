@@ -7,7 +7,7 @@ import pytest
 from faceclip_serving.contract.names import VAE_DECODER
 from faceclip_serving.sampling.life import Lives
 from faceclip_serving.sampling.loop import StepLoop
-from faceclip_serving.sampling.networks import decode_all, encode_all, schedule_all
+from faceclip_serving.sampling.networks import decode_all, encode_all, inspect_all, schedule_all
 from faceclip_serving.sampling.threads import Threads
 
 from .limits import limited
@@ -43,6 +43,7 @@ def start():
             "schedules": partial(schedule_all, lives),
             "encoder": partial(encode_all, lives),
             "decoder": partial(decode_all, lives, {VAE_DECODER: decoder}),
+            "details": partial(inspect_all, lives),
         }
         started.append(Threads(lives, work, on_loss))
         return lives, loop, started[-1]

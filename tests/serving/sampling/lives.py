@@ -5,11 +5,23 @@ import queue
 from faceclip_serving.sampling.requests import State
 
 from .limits import limited
-from .stages import enter
+from .stages import decode, enter
 
 LIMITS = limited(max_active=2, max_waiting=2, lease_s=5.0)
 
-DRAWN = (State.ACTIVE, State.DECODING, State.FINISHING)
+DRAWN = (State.ACTIVE, State.DECODING, State.DETAILING, State.FINISHING)
+
+
+def reach(lives, place, state):
+    """Brings a request whose work waits for the loop to one of `DRAWN`."""
+    (request,) = (each for each in active(lives) if each.place == place)
+    if state is not State.ACTIVE:
+        lives.finish(request, "result")
+    if state is State.DETAILING:
+        lives.next_in(State.DECODING)
+        lives.inspect(request, "look")
+    if state is State.FINISHING:
+        decode(lives)
 
 
 class Clock:

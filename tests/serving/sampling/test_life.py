@@ -5,7 +5,7 @@ import pytest
 from faceclip_serving.contract.errors import Busy, Cancelled, DeadlineExceeded, Stopping
 from faceclip_serving.sampling.requests import Ended, State
 
-from .lives import DRAWN, LIMITS, active, delivered, gone, working
+from .lives import DRAWN, LIMITS, active, delivered, gone, reach, working
 from .stages import decode, finish
 
 
@@ -35,11 +35,7 @@ def test_end_works_from_every_state_and_gives_the_place_back(lives, state):
     if state in (State.WAITING, *DRAWN):
         working(lives, heard, place=place)
     if state in DRAWN:
-        (request,) = active(lives)
-    if state in DRAWN[1:]:
-        lives.finish(request, "result")
-    if state is State.FINISHING:
-        decode(lives)
+        reach(lives, place, state)
     assert lives._alive[place].state is state
     error = MemoryError("x")
     assert lives.end(place, error)
@@ -59,11 +55,7 @@ def test_a_place_that_nobody_renews_is_lost_and_a_renewed_one_is_kept(lives, clo
     elif state not in (State.RESERVED, State.PREPARING):
         working(lives, [], place=place)
     if state in DRAWN:
-        (request,) = active(lives)
-    if state in DRAWN[1:]:
-        lives.finish(request, "result")
-    if state is State.FINISHING:
-        decode(lives)
+        reach(lives, place, state)
     for _ in range(5):
         clock.now += 4.0
         assert lives.renew([place, "unknown"]) == ["unknown"]

@@ -14,6 +14,8 @@ from faceclip_serving.sampling.stages import STAGES
 
 from .lives import LIMITS, Clock, delivered, gone
 
+BEHIND = (State.DECODING, State.DETAILING, State.FINISHING)
+
 
 class Machine(RuleBasedStateMachine):
     """Random lives. Each step changes one thing; the books of the model are the sets below."""
@@ -36,9 +38,9 @@ class Machine(RuleBasedStateMachine):
     @rule(target=places, tenant=st.sampled_from("abc"), deadline=st.one_of(st.none(), st.floats(0, 30)))
     def admit(self, tenant, deadline):
         self.lives.counts()  # whoever has ended by now is gone
-        placed = [r for r in self.lives._alive.values() if r.state not in (State.DECODING, State.FINISHING)]
+        placed = [r for r in self.lives._alive.values() if r.state not in BEHIND]
         held = Counter(r.tenant for r in placed)
-        yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE)
+        yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE and not r.drawn)
         before = {r.place: r for r in placed}
         before_in_flight = self.lives.in_flight
         try:
@@ -46,12 +48,12 @@ class Machine(RuleBasedStateMachine):
         except Busy:
             most = most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
             behind = before_in_flight == most or (len(placed) < 4 and before_in_flight >= most - LIMITS.max_active)
-            assert self.lives.draining or behind or (len(placed) == 4 and not yields)
+            assert self.lives.draining or behind or (len(placed) >= 4 and not yields)
             return "refused"
         assert not self.lives.draining and (len(placed) < 4 or yields)
         for lost in (before[place] for place in before.keys() - self.lives._alive.keys()):
-            unserved = [r for r in placed if r.state is not State.ACTIVE]
-            assert len(placed) == 4 and held[lost.tenant] == max(held[r.tenant] for r in unserved)
+            unserved = [r for r in placed if r.state is not State.ACTIVE and not r.drawn]
+            assert lost in unserved and len(placed) >= 4 and held[lost.tenant] == max(held[r.tenant] for r in unserved)
         self.admitted.add(place)
         return place
 
@@ -94,9 +96,10 @@ class Machine(RuleBasedStateMachine):
         known = place in self.lives._alive
         assert self.lives.give_up(place, error) == known and self.lives.in_flight == before
 
-    @rule(stage=st.sampled_from(STAGES), keep=st.booleans(), fails=st.booleans())
-    def through(self, stage, keep, fails):
-        """A stage begins one request; it keeps it until it is asked again, or does it at once."""
+    @rule(stage=st.sampled_from(STAGES), keep=st.booleans(), fails=st.booleans(), returns=st.booleans())
+    def through(self, stage, keep, fails, returns):
+        """A stage begins one request; it keeps it until it is asked again, or does it at once. `returns`: faces are sought after the
+        decoder, and drawn again."""
         if stage not in self.begun:
             self.lives.counts()  # whoever has ended by now is gone
             if any(request.state is stage for request in self.lives._alive.values()):
@@ -108,8 +111,16 @@ class Machine(RuleBasedStateMachine):
                 self.lives.give_up(request.place, MemoryError("x"))
             elif stage is State.SCHEDULING:
                 self.lives.scheduled(request)
+            elif stage is State.ENCODING:
+                self.lives.encoded(request, "result")
+            elif stage is State.DECODING and returns and not request.drawn:
+                self.lives.inspect(request, "look")
+            elif stage is State.DECODING:
+                self.lives.decoded(request, "result")
+            elif returns:
+                self.lives.again(request, "result", int)
             else:
-                (self.lives.encoded if stage is State.ENCODING else self.lives.decoded)(request, "result")
+                self.lives.inspected(request, "result")
             self.lives._free(self.lives._stages[stage])  # as it does when it asks for the next one
 
     @rule(finish=st.booleans())
@@ -133,11 +144,11 @@ class Machine(RuleBasedStateMachine):
     def bounded(self):
         states = [request.state for request in self.lives._alive.values()]
         assert states.count(State.ACTIVE) <= LIMITS.max_active and State.ENDED not in states
-        assert (
-            len(states) - states.count(State.DECODING) - states.count(State.FINISHING) <= LIMITS.max_active + LIMITS.max_waiting
-        )
+        behind = sum(state in BEHIND for state in states)
+        drawn = sum(request.drawn and request.state not in BEHIND for request in self.lives._alive.values())
+        assert len(states) - behind - drawn <= LIMITS.max_active + LIMITS.max_waiting
         assert len(states) + len(self.lives._leaving) <= most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
-        assert states.count(State.DECODING) + states.count(State.FINISHING) <= 2 * LIMITS.max_active
+        assert behind <= 2 * LIMITS.max_active
 
     def teardown(self):
         for stage in STAGES:

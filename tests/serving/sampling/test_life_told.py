@@ -115,6 +115,7 @@ def test_states_are_told_by_these_names_in_metrics():
         "waiting",
         "active",
         "decoding",
+        "detailing",
         "finishing",
         "leaving",
         "ended",

@@ -8,12 +8,17 @@ import pytest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.face.alignment import as_planes
+from faceclip_serving.face.frames import Frame, whole
 from faceclip_serving.models.people import shares_of
 from faceclip_serving.models.prepare import plan_rows
+from faceclip_serving.sampling.detail import Detail
+from faceclip_serving.sampling.loop import Finished, Usage
 from faceclip_serving.sampling.people import People, rows_of
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from tests.serving.contract.test_parameters import raw
 
+from .details import NETWORKS, face
 from .test_pictures import conditioning, denoise
 from .test_pictures import job as alone
 
@@ -66,11 +71,41 @@ def test_shares_are_soft_parts_of_the_whole_and_weights_scale_them():
     assert found[0, 8, 0] == 1 and found[:, 8, 15].max() < 1e-3 and 0.01 < found[1, 8, 11] / 0.5 < 0.99
 
 
+def test_a_part_that_is_drawn_by_itself_is_whose_place_it_is_in():
+    people = People(shares(2, 16))  # the left half is one's, the right half the other's
+    np.testing.assert_allclose(people.seen(whole((128, 128), 128, 128), 8).shares, people.shares, atol=0.06)  # a little softer
+    enlarged = people.seen(Frame((0, 0, 32, 64), 128, 64, (0, 0, 64, 128)), 8)
+    assert enlarged.shares.shape == (2, 1, 16, 8)
+    np.testing.assert_allclose(enlarged.shares[0], 1, atol=0.01)
+    across = people.seen(Frame((32, 0, 96, 32), 64, 128, (0, 0, 128, 64)), 8).shares[:, 0]
+    assert across[0, :, 0].min() > 0.9 and across[1, :, -1].min() > 0.9
+    padded = people.seen(Frame((64, 0, 128, 64), 64, 128, (32, 0, 96, 64)), 8).shares  # its edges go on
+    np.testing.assert_allclose(padded.sum(0), 1, atol=0.01)
+
+
+def test_a_small_face_is_drawn_again_as_the_person_whose_place_it_is_in():
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    image, found = as_planes(pixels)[None], [face(12, 50, 16), face(100, 50, 16)]
+    one, rows, _, _ = together(2, height=128, width=128, face_detail=0.5)
+
+    def drawn(job, people):
+        detail = Detail(TINY_SDXL, job, rows, NETWORKS, lambda _: found, None, people)
+        work = detail.look(image, Finished(np.zeros((1, 4, 16, 16), np.float32), Usage()))
+        return sample(work.pictures, denoise, 8)
+
+    half = np.zeros((2, 1, 16, 16), np.float32)
+    half[0, ..., :8] = half[1, ..., 8:] = 1
+    both = drawn(one, People(half))
+    for k, picture in enumerate(both):
+        of_one = replace(one, rows={U: one.rows[U], F: one.rows[f"person {k}"]}, people=[])
+        np.testing.assert_allclose(picture, drawn(of_one, None)[k], atol=1e-4)
+
+
 def test_a_person_who_has_all_of_the_picture_is_the_picture_of_that_person():
     one, rows, _, _ = together(1)
     (u, f) = (one.rows[U][0], one.rows["person 0"][0])
-    whole = start_pictures(TINY_SDXL, one, rows, None, People(np.ones((1, 1, 8, 8), np.float32)))
-    found = sample(whole, denoise, 8)
+    everywhere = start_pictures(TINY_SDXL, one, rows, None, People(np.ones((1, 1, 8, 8), np.float32)))
+    found = sample(everywhere, denoise, 8)
     expected = sample(start_pictures(TINY_SDXL, alone({U: [u], F: [f]}, seed=1), rows), denoise, 8)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

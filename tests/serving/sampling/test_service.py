@@ -34,6 +34,7 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.sampling import service as module
 from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service
@@ -76,7 +77,7 @@ class TestService:
     def service(self, start):
         def make(denoiser, limits=None, digest="digest"):
             lives, loop, threads = start(denoiser, limits=limits)
-            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, NETWORKS, SETTINGS)
+            made = Service(TINY_SDXL, digest, loop, lives, threads, NETWORKS, NETWORKS, SETTINGS, YuNet)
             lives._on_end = lambda request, error: made.ended(request.place)
             made.threads, made.lives = threads, lives
             return made

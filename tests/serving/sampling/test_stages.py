@@ -18,9 +18,13 @@ from .lives import LIMITS, active, delivered, working
 def waiting_in(lives, stage, heard, tenant="", **options):
     """A request that waits in a stage; what is done for it there is its tenant's name."""
     place = lives.admit(tenant=tenant).place
-    if stage is State.DECODING:
+    if stage in (State.DECODING, State.DETAILING):
         working(lives, heard, place=place, **options)
-        lives.finish(next(request for request in active(lives) if request.place == place), tenant)
+        request = next(request for request in active(lives) if request.place == place)
+        lives.finish(request, tenant)
+        if stage is State.DETAILING:
+            lives.next_in(State.DECODING)
+            lives.inspect(request, tenant)
     else:
         lives.enter(place, tenant, heard.append, schedule=tenant if stage is State.SCHEDULING else None, **options)
     return place
@@ -30,7 +34,8 @@ def done(lives, stage, request, result="result"):
     if stage is State.SCHEDULING:
         lives.scheduled(request)
     else:
-        (lives.encoded if stage is State.ENCODING else lives.decoded)(request, result)
+        ends = {State.ENCODING: lives.encoded, State.DECODING: lives.decoded, State.DETAILING: lives.inspected}
+        ends[stage](request, result)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -127,7 +132,7 @@ def test_a_schedule_that_is_looked_up_comes_before_the_encoders(lives):
 
 def test_a_stop_is_the_end_of_every_stage(lives):
     lives.stop()
-    assert [lives.next_in(stage) for stage in STAGES] == [None] * 3
+    assert [lives.next_in(stage) for stage in STAGES] == [None] * len(STAGES)
 
 
 def test_nothing_is_begun_for_those_whose_time_is_up(lives, clock):
