@@ -190,7 +190,8 @@ def test_torchs_weights_are_gone_when_onnx_runtime_loads_its_own(tmp_path, monke
     monkeypatch.setattr(to_onnx, "parity", SimpleNamespace(**{**vars(parity), "onnx_run": onnx_run}))
     made = export_component(Export(MICRO, FACE_ENCODER, "fp16"), tmp_path / FACE_ENCODER)
     # Parameters that no output needs may stay, as the mask token of the training does.
-    assert len(left_bytes) == 1 and left_bytes[0] < 0.01 * made["files"][ONNX_WEIGHTS_FILE]["bytes"]
+    both = len(left_bytes) == 2  # as every runtime reads it, and with attention as one operator
+    assert both and max(left_bytes) < 0.01 * made["files"][ONNX_WEIGHTS_FILE]["bytes"]
 
 
 def test_published_weights_are_asked_for():
