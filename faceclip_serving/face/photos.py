@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -231,11 +232,12 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 # --------------------------------------------------------------------------------------------------------------- writing
 _SAVE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "PNG": {"compress_level": 4},
+    "PNG": {"compress_level": 1, "compress_type": zlib.Z_RLE},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95, "method": 4},
 }
-"""Output format -> Pillow's options. PNG level 4 costs a few percent of size and a fraction of the default's time."""
+"""Output format -> Pillow's options. PNG: runs alone take half the time of level 4 and a fifth of the default's; measured sizes are
+0.97 to 1.06 of level 4's for photographs, 1.14 for drawn pictures."""
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 MAX_COMMENT_BYTES = 65_000
 """A JPEG segment ends at 65,533 bytes, EXIF's own structure included."""
