@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.measure.example import PHOTO
+from faceclip_serving.contract.parameters import PARAMETERS
 
 TEXT = base64.b64encode(PHOTO.read_bytes()).decode()
 QUICK = {"prompt": "a red coat", "num_inference_steps": 1}
@@ -59,7 +60,7 @@ def test_photographs_in_any_usual_base64_are_used(ask, photograph):
     [
         ({"face_image": TEXT}, "face_image: this model has no such parameter; did you mean 'face_images'?"),
         ({"guidence_scale": 9}, "did you mean 'guidance_scale'?"),
-        ({"xyzzy": "a"}, "known are face_images, image, mask_image, identity, prompt"),
+        ({"xyzzy": "a"}, f"known are {', '.join(each.name for each in PARAMETERS)}"),
         ({"face_images": []}, "face_images: expected at least one photograph, got an empty list"),
         ({"preview": True}, "only streams have previews"),
         ({"timeout": "60"}, "timeout: expected microseconds"),
