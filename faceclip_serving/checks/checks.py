@@ -100,7 +100,8 @@ class Checks:
 
     def prompt(self, prompt: str, negative_prompt: str, faces: int, further: Sequence[str] = ()) -> list[Decision]:
         """Decisions on a request's words. `faces`: how many photographs come with it. `further`: prompts of people in the same
-        picture; what one names and what another names are in it together. Raises `RefusedBy`."""
+        picture, and other forms in which it gets the words; what one names and what another names are in it together. Forms of the
+        negative prompt have a line each. Raises `RefusedBy`."""
         prompts = (prompt, *further)
         decisions = [self._by_rules(prompts, negative_prompt, faces)] if self.policy.rules else []
         if self._names is not None:

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, islice
 
 LONGEST = 20_000
 """Characters that are looked at; some are folded to eighteen. What stands further back no text encoder reads."""
@@ -36,7 +38,9 @@ _WORD = re.compile(rf"(?:[^\W\d_]|[{_SIGNS_OF_VOWELS}])+|\d+")
 _TERM = re.compile(rf"\{{age\}}|(?:[^\W_]|[{_SIGNS_OF_VOWELS}])+\*?")
 _CHUNK = re.compile(r"[^\s'’]+")
 _WITHIN = re.compile(rf"(?:(?![{_SIGNS_OF_VOWELS}])[\W\d_])+")
-_WEIGHT = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*(?=[)\]}>])")
+_WEIGHT = re.compile(r":\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*(?=[)\]}>])")
+_MOST_MARKS = 30
+"""As Unicode's stream-safe format; no language needs so many."""
 _LONG_NAME = 6
 """Letters."""
 _RUN = re.compile(r"(.)\1{2,}")
@@ -120,10 +124,21 @@ def _compact(plain: str) -> str:
 
 def _plain(text: str) -> str:
     """Lower case, one form of each letter, digits as ASCII."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFKC", text if text.isascii() else _without_piles(text)).casefold()
     text = _MARKS.sub("", unicodedata.normalize("NFD", text).replace("\u0655", "").replace("\u0654", ""))
     text = unicodedata.normalize("NFC", text).translate(_ARABIC)
     return "".join(_one(each) for each in text)
+
+
+def _without_piles(text: str) -> str:
+    """At most `_MOST_MARKS` marks on a letter: to put them in order takes a time that is quadratic in their number."""
+    runs = groupby(text, _is_mark)
+    return "".join(character for marks, run in runs for character in (islice(run, _MOST_MARKS) if marks else run))
+
+
+@lru_cache(4096)
+def _is_mark(character: str) -> bool:
+    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) != 0
 
 
 def _one(character: str) -> str:

@@ -1,8 +1,7 @@
 """The notation of prompts: weights of words, and where a chunk ends.
 
 `(red hat:1.3)` gives the words a weight, `(hat)` 1.1, `[hat]` 1 / 1.1; a word within several has the product. `\\(` is a bracket
-itself. `BREAK` begins a chunk. What is left without all that is the text: it alone is checked, and read by the text encoder, so
-that brackets hide no word from a check. Knows nothing of tokens.
+itself. `BREAK` begins a chunk. What is left without all that is the text, which the text encoder reads. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -10,23 +9,28 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from ..contract.errors import InvalidRequest
 
 MAX_WEIGHT = 5.0
 MAX_WEIGHTS = 8
 """Different ones of a prompt: each takes a row of the text encoder for every chunk and face."""
+MAX_DEPTH = 20
+"""Brackets in one another: more round ones than 16 are above `MAX_WEIGHT`. Each may read what is within it once more."""
 USUAL = 1.1
 """Weight of a pair of round brackets without a number; square ones divide by it."""
 _CLOSING = {"(": ")", "[": "]"}
 _ESCAPED = "()[]\\"
-_NUMBER = re.compile(r":\s*([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?))\s*$", re.IGNORECASE)
-_CHANGES = re.compile(r"\||:\s*\d*\.?\d+\s*$")
-"""In square brackets, what other tools read as words that take turns, or come and go between steps."""
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
+_TURN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+"""In square brackets, after a colon: other tools read words that come or go between steps."""
 _NETWORK = re.compile(r"<\w+:[^<>]+>")
 _BREAK = re.compile(r"\bBREAK\b")
-_OF_OTHERS = re.compile(r"\([^()]+:\s*-?\d*\.?\d+\s*\)|\({2,}[^()]+\){2,}|\[[^\[\]]+\]|<\w+:[^<>]+>")
-"""Notation, where it is not read: (red:1.3), ((red)), [red], <lora:x:1>. One bracket may be plain English."""
+_ROUND = re.compile(r"(?<!\()\(+([^()]+)\)+")
+_SQUARE_OR_NETWORK = re.compile(rf"\[[^\[\]]+\]|{_NETWORK.pattern}")
+# In none of these can two repetitions that stand side by side match the same characters, and none begins within a run of what it begins
+# with: so a text is read in a time that is linear in its length, whatever it holds.
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ def read_words(name: str, prompt: str, weighting: bool, chunks: bool) -> Words:
                 f"{name}: '{networks[0]}' is no part of a prompt and was left out; a LoRA is fused when a model is exported, by the"
                 " option --lora"
             )
-    elif found := _OF_OTHERS.search(prompt):
-        warnings.append(f"{name}: '{found[0]}' is read as plain text, since prompt_weighting is off")
+    elif found := _of_others(prompt):
+        warnings.append(f"{name}: '{found}' is read as plain text, since prompt_weighting is off")
     if _BREAK.search(marked.text):
         if chunks:
             return _broken(marked, warnings)
@@ -100,6 +104,8 @@ class _Reader:
                 continue
             if character in _CLOSING:
                 self._open.append((i, len(self._text)))
+                if len(self._open) > MAX_DEPTH:
+                    self._refuse_bracket(i, f"at most {MAX_DEPTH} brackets in one another", "one more")
             elif character in _CLOSING.values():
                 self._close(i)
             else:
@@ -125,18 +131,20 @@ class _Reader:
             self._refuse_bracket(place, "its opening bracket before it")
         opened, start = self._open.pop()
         inner = "".join(self._text[start:])
+        before, colon, last = inner.rpartition(":")
+        last = last.strip()
         if self._prompt[place] == "]":
-            if _CHANGES.search(inner):
+            if "|" in inner or (colon and _TURN.fullmatch(last)):
                 raise InvalidRequest(
                     f"{self._name}: expected words in [ ], which lower their weight, got '{self._shown(opened, place)}' at character"
                     f" {opened + 1}; words that change between steps are not known here, and a weight is written (hat:0.8)"
                 )
             weight = 1 / USUAL
-        elif found := _NUMBER.search(inner):
-            weight = float(found[1])
+        elif colon and _NUMBER.fullmatch(last):
+            weight = float(last)
             if not 0.0 <= weight <= MAX_WEIGHT:  # nan is in no range
-                raise self._beyond(found[1], self._shown(opened, place), opened)
-            del self._text[start + found.start() :], self._weights[start + found.start() :]
+                raise self._beyond(_short(last), self._shown(opened, place), opened)
+            del self._text[start + len(before) :], self._weights[start + len(before) :]
         else:
             weight = USUAL
         self._weights[start:] = [each * weight for each in self._weights[start:]]
@@ -153,31 +161,48 @@ class _Reader:
             " should not show belongs in negative_prompt, and a bracket itself is written \\("
         )
 
-    def _refuse_bracket(self, place: int, expected: str) -> None:
+    def _refuse_bracket(self, place: int, expected: str, got: str = "alone") -> None:
         raise InvalidRequest(
-            f"{self._name}: expected {expected}, got '{self._prompt[place]}' alone at character {place + 1}; for a bracket itself write"
+            f"{self._name}: expected {expected}, got '{self._prompt[place]}' {got} at character {place + 1}; for a bracket itself write"
             f" \\{self._prompt[place]}, or send prompt_weighting=false"
         )
 
     def _shown(self, first: int, last: int) -> str:
-        shown = self._prompt[first : last + 1]
-        return shown if len(shown) <= 60 else f"{shown[:30]}…{shown[-29:]}"
+        return _short(self._prompt[first : last + 1])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:30]}…{text[-29:]}"
+
+
+def _of_others(prompt: str) -> str:
+    """The first notation where none is read: (red:1.3), ((red)), [red], <lora:x:1>; empty without any. One bracket may be plain English."""
+    found = [each for each in [_SQUARE_OR_NETWORK.search(prompt)] if each]
+    found += islice(filter(_is_weight, _ROUND.finditer(prompt)), 1)
+    return _short(min(found, key=re.Match.start)[0]) if found else ""
+
+
+def _is_weight(brackets: re.Match[str]) -> bool:
+    _, colon, last = brackets[1].rpartition(":")
+    doubled = brackets[0].startswith("((") and brackets[0].endswith("))")
+    return doubled or bool(colon and _TURN.fullmatch(last.strip().removeprefix("-")))
 
 
 def _broken(words: Words, warnings: list[str]) -> Words:
     """The text in parts, each without spaces at its ends, with one space between; parts without words are none."""
-    text, weights, breaks = "", [], []
+    texts: list[str] = []
+    weights: list[float] = []
+    breaks: list[int] = []
     start = 0
     for end, after in [*((found.start(), found.end()) for found in _BREAK.finditer(words.text)), (len(words.text),) * 2]:
         part = words.text[start:end]
         left = start + len(part) - len(part.lstrip())
         part = part.strip()
         if part:
-            if text:
-                text += " "
+            if texts:
                 weights.append(1.0)
-                breaks.append(len(text))
-            text += part
+                breaks.append(len(weights))
+            texts.append(part)
             weights += words.weights[left : left + len(part)]
         start = after
-    return Words(text, tuple(weights), tuple(breaks), tuple(warnings))
+    return Words(" ".join(texts), tuple(weights), tuple(breaks), tuple(warnings))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +37,12 @@ from .notation import Words, read_words
 from .people import consents_of, place_people, prepare_shares, tell_consents
 from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identities
 from .prompts import Encoded, encode_words, prompt_warnings
+from .readings import readings
 
 NO_FACE = -1
+
+Encode = Callable[[Tokens, str, bool], Encoded]
+"""A request's prompt, by the parameter's name, as one text encoder reads it; whether the face prefix comes first."""
 
 
 class Row(NamedTuple):
@@ -102,14 +106,14 @@ def _prepare(
     job.consent = consent.told()
     consents = consents_of(people, [*photos, *sealed], list(sealed), consent, rule)
     tell_consents(job, people, consents, list(sealed))
-    own_prompts = [words[name].text for name in words if name not in ("prompt", "negative_prompt")]
-    if own_prompts:
+    encode = _encoder(variant, tokenizers, words, job.request.long_prompts)
+    if any(each["prompt"] is not None for each in people):
         job.audit["people_prompts"] = [
             rule.references.of_text(each["prompt"])[:1] for each in people if each["prompt"] is not None
         ]
     if checks is not None:
-        texts = words["prompt"].text, words["negative_prompt"].text
-        job.checks += judged(job.id, partial(checks.prompt, *texts, shown, own_prompts))
+        (prompt, *further), negative = _texts_to_judge(variant, words, encode)
+        job.checks += judged(job.id, partial(checks.prompt, prompt, "\n".join(negative), shown, further))
     job.request, again = detailed(variant, job.request)
     look = covered(job, consent, consents)
 
@@ -141,10 +145,7 @@ def _prepare(
         )
     plan = plan_rows(job.request, len(job.face_weights), begin, job.people)
     job.rows = _by_role(plan)
-    encoded = {
-        tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokenizer, tokens, variant)
-        for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True)
-    }
+    encoded = {tokens.input: _encode(job, words, {text for text, _, _ in plan}, tokens, encode) for tokens in variant.tokens}
     rows, encodings = lay_out([(text, face) for text, _, face in plan], encoded[variant.text_tokens.input])
     if any(each.rows != [i] or each.weights for i, each in enumerate(encodings)):
         job.encodings = encodings
@@ -268,15 +269,34 @@ def _ids(row: Row, encoded: Encoded, tokens: Tokens, variant: Variant) -> Array:
     return np.where(chunk.weights == np.float32(row.blank), tokens.padding, chunk.ids)
 
 
-def _encode(
-    job: Job, words: Mapping[str, Words], texts: set[str], tokenizer: Tokenizer, tokens: Tokens, variant: Variant
-) -> dict[str, Encoded]:
+def _encoder(variant: Variant, tokenizers: Sequence[Tokenizer], words: Mapping[str, Words], long_prompts: bool) -> Encode:
+    """Encodes a request's prompts, each in each way once."""
+    by_input = {tokens.input: tokenizer for tokens, tokenizer in zip(variant.tokens, tokenizers, strict=True)}
+
+    @cache
+    def encode(tokens: Tokens, name: str, prefixed: bool) -> Encoded:
+        most = variant.limits.chunks if long_prompts and tokens == variant.text_tokens else 1
+        return encode_words(by_input[tokens.input], tokens, words[name], prefixed, most)
+
+    return encode
+
+
+def _texts_to_judge(variant: Variant, words: Mapping[str, Words], encode: Encode) -> tuple[list[str], list[str]]:
+    """What the pictures may get of the prompts, those of people too, and of the negative one."""
+    found = {}
+    for name, each in words.items():
+        ways = [prefixed for parameter, prefixed in _TEXTS.values() if parameter == name] or [True]
+        found[name] = readings(each, (encode(tokens, name, prefixed) for tokens in variant.tokens for prefixed in ways))
+    negative = found.pop("negative_prompt")
+    return [text for texts in found.values() for text in texts], negative
+
+
+def _encode(job: Job, words: Mapping[str, Words], texts: set[str], tokens: Tokens, encode: Encode) -> dict[str, Encoded]:
     """The texts of a plan by one tokenizer."""
-    most = variant.limits.chunks if job.request.long_prompts and tokens == variant.text_tokens else 1
     encoded = {}
     for text in sorted(texts):
         name, prefixed = _TEXTS.get(text, (text, True))
-        found = encoded[text] = encode_words(tokenizer, tokens, words[name], prefixed, most)
+        found = encoded[text] = encode(tokens, name, prefixed)
         job.warnings += prompt_warnings(name, found, tokens, words[name].text)
         job.prompt_tokens[name], job.prompt_chunks[name] = found.used, len(found.chunks)
     return encoded

@@ -6,6 +6,7 @@ does not fit into one row is cut. What does not fit into the last is returned, s
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,6 +35,9 @@ class Chunk:
     """Of each token, FP32 [max_tokens]; 1 for all that are no words of the prompt."""
     used: int
     """Tokens of the text itself, without begin and end."""
+    begin: int = 0
+    end: int = 0
+    """From where to where in the prompt's text its words are, in characters."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,19 @@ def encode_words(tokenizer: Tokenizer, tokens: Tokens, words: Words, prefixed: b
     room = tokens.max_tokens - len(begin) - len(before) - 1
     cuts = _cuts(words, spans, room, most)
 
+    def place(token: int) -> int:
+        """Where the text goes on, in characters; before the first token and after the last is what belongs to none."""
+        return 0 if token == 0 else spans[token][0] if token < len(spans) else len(words.text)
+
     def chunk(first: int, last: int) -> Chunk:
         row = [*begin, *before, *ids[first:last], tokens.end]
         padded, of_tokens = np.full(tokens.max_tokens, tokens.padding, np.int64), np.ones(tokens.max_tokens, np.float32)
         padded[: len(row)] = row
         of_tokens[len(row) - 1 - (last - first) : len(row) - 1] = weights[first:last]
-        return Chunk(padded, of_tokens, len(before) + last - first)
+        return Chunk(padded, of_tokens, len(before) + last - first, place(first), place(last))
 
     chunks = tuple(chunk(first, last) for first, last in pairwise(cuts))
-    return Encoded(chunks, words.text[spans[cuts[-1]][0] :] if cuts[-1] < len(ids) else "")
+    return Encoded(chunks, words.text[place(cuts[-1]) :] if cuts[-1] < len(ids) else "")
 
 
 def _cuts(words: Words, spans: Sequence[tuple[int, int]], room: int, most: int) -> list[int]:
@@ -105,7 +113,10 @@ def _cuts(words: Words, spans: Sequence[tuple[int, int]], room: int, most: int) 
 
     As few as the text needs between its breaks; each is cut at the best end that lets the rest fit, the last of several.
     """
-    forced = [i for i in range(1, len(spans)) if any(spans[i - 1][0] < at <= spans[i][0] for at in words.breaks)]
+    starts = [start for start, _ in spans]
+    forced = sorted(
+        {bisect_left(starts, at) for at in words.breaks} - {0, len(spans)}
+    )  # the first token that begins there or later
     cuts = [0]
     for end in [*forced, len(spans)]:
         while (len(cuts) == 1 or cuts[-1] < end) and len(cuts) <= most:

@@ -132,7 +132,7 @@ def test_checks_see_all_photographs_identities_and_prompts(prepared):
     photos = [png(PHOTO), png(OTHER), png(PHOTO)]
     rule = Rule(references=REFERENCES)
     prompts = prepared(rule, checks=seen, face_images=photos, face_aligned=True, identity=sealed(recogniser="r"), people=told)
-    assert seen.prompts == [("a portrait", 4, ["a red hat", "a coat"])]
+    assert seen.prompts == [("a portrait", 4, ["a red hat", "red", "a coat"])]
     assert seen.photos == [(3, 3)] and seen.identities == [("r", "identity")]
     job = job_of(prompts)
     assert job["audit"]["references"] == [NAME, OTHERS_NAME, NAME]
