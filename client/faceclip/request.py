@@ -49,7 +49,8 @@ class GenerateOptions(Parameters, total=False):
     mask_image: Photo | None
     """Where `image` is drawn anew: white there, black elsewhere, of the same size."""
     people: Sequence[Person] | str | None
-    """Up to four people in one picture, each with a place; or the server's JSON, with face_images, identity and people_masks beside it."""
+    """Up to four people in one picture, each with a place; or the server's JSON, with face_images, identity and people_masks beside it.
+    `face_index` and `face_boxes` are of all their photographs in order, unless a Person has their own."""
     people_masks: Iterable[Photo] | None
     """The masks of such JSON."""
     generator: Any
