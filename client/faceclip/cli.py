@@ -118,6 +118,9 @@ def generate(arguments: argparse.Namespace) -> int:
     options["retries"] = arguments.retries
     if arguments.consent is not None:
         options["consent"] = record_of(arguments.consent)
+    for flag in ("face", "identity"):
+        if arguments.person and getattr(arguments, flag):
+            raise InvalidRequestError(f"--{flag}: expected none beside --person, which has its own files: {cli_group.HELP}")
     for flag, name in _SENT.items():
         if sent := getattr(arguments, flag):
             _check_sent(f"--{flag.replace('_', '-')}", sent if isinstance(sent, list) else [sent], paths)
@@ -145,9 +148,10 @@ def generate(arguments: argparse.Namespace) -> int:
 def _check_sent(flag: str, sent: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Raises where a file to be sent is none, or would be written over."""
     kind, what = ("identity file", "identity") if flag == "--identity" else ("image file", "photograph")
+    form = f"; write {cli_group.HELP}" if flag == "--person" else ""
     for path in sent:
         if not path.is_file():
-            raise InvalidRequestError(f"{flag}: expected an {kind}, got {path}")
+            raise InvalidRequestError(f"{flag}: expected an {kind}, got {path}{form}")
         for target in outputs:
             if target.exists() and target.samefile(path):
                 raise InvalidRequestError(f"-o {target}: expected another file than the {what} of {flag}; it would be lost")
@@ -248,12 +252,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Once(argparse.Action):
+    """A file of which there is one."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(
+                self, f"expected one file, got {getattr(namespace, self.dest)} and {values}; leave out one"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
     """The options of `generate`, and of `edit`, which needs a picture."""
     add = parser.add_argument
     add("--prompt", required=True, help="what the picture shows, in English")
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
-    add("--identity", type=Path, metavar="FILE", help="the person, sealed by faceclip identity, in the place of --face")
+    add(
+        "--identity",
+        type=Path,
+        action=_Once,
+        metavar="FILE",
+        help="the person, sealed by faceclip identity, in the place of --face",
+    )
     add(
         "--person",
         action="append",
@@ -262,8 +283,14 @@ def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
         metavar=cli_group.FORM,
         help="one of several people: photos or an identity, the place as fractions of the picture or a mask, and what they look like",
     )
-    add("--image", required=edits, type=Path, metavar="FILE", help="picture to change; the result has its size")
-    add("--mask-image", type=Path, metavar="FILE", help="where it is drawn anew: white there, black elsewhere, of its size")
+    add("--image", required=edits, type=Path, action=_Once, metavar="FILE", help="picture to change; the result has its size")
+    add(
+        "--mask-image",
+        type=Path,
+        action=_Once,
+        metavar="FILE",
+        help="where it is drawn anew: white there, black elsewhere, of its size",
+    )
     add("-o", "--output", required=True, type=_output, metavar="FILE", help=f"{', '.join(FORMATS)}; it decides the format")
     add(
         "--set",

@@ -10,9 +10,11 @@ from typing import NamedTuple
 from .group import Person
 
 FORM = "FILE[,FILE]@LEFT,TOP,RIGHT,BOTTOM[:PROMPT]"
-_NUMBER = r"[-+.\deE]+"
-_BOX = re.compile(rf"(?P<who>.+?)@(?P<box>{_NUMBER}(?:,{_NUMBER}){{3}})(?::(?P<prompt>.*))?", re.DOTALL)
-_MASK = re.compile(r"(?P<who>.+?)@(?P<mask>[^@:]+)(?::(?P<prompt>.*))?", re.DOTALL)
+HELP = f"{FORM}, with a mask's file in the place of the four numbers, and \\, for a comma in a file's name"
+"""The form, for messages."""
+_PERSON = re.compile(r"(?P<who>.+?)@(?P<place>[^@:]+)(?::(?P<prompt>.*))?", re.DOTALL)
+_NUMBERS = re.compile(r"(?=.*\d)[-+.\deE,\s]+")
+"""A place like this is a box, or was to be one; a mask of such a name is written ./0.5"""
 _SEALED = b"\x89faceid\n"
 
 
@@ -34,15 +36,24 @@ class Placed(NamedTuple):
 
 
 def placed(text: str) -> Placed:
-    """A `--person`, as argparse reads it."""
-    found = _BOX.fullmatch(text) or _MASK.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"expected {FORM}, got '{text}'; such as anna.jpg@0,0,0.5,1")
-    parts = found.groupdict()
+    """A `--person`, as argparse reads it. Spaces about its parts do not count."""
+    found = _PERSON.fullmatch(text)
+    names = re.split(r"(?<!\\),", found["who"]) if found else []
+    files = [name.strip().replace("\\,", ",") for name in names]
+    place = found["place"].strip() if found else ""
+    if found is None or not place or not all(files):
+        raise argparse.ArgumentTypeError(f"expected {HELP}, got '{text}'; such as anna.jpg@0,0,0.5,1")
+    box = _box(place) if _NUMBERS.fullmatch(place) else None
+    mask = Path(place.replace("\\,", ",")) if box is None else None
+    prompt = found["prompt"].strip() if found["prompt"] else None
+    return Placed([Path(name) for name in files], box, mask, prompt)
+
+
+def _box(place: str) -> tuple[float, ...]:
     try:
-        box = tuple(float(end) for end in parts["box"].split(",")) if "box" in parts else None
+        box = tuple(float(end) for end in re.split(r"\s*,\s*|\s+", place))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected four numbers after @, got '{parts['box']}'") from None
-    mask = Path(parts["mask"]) if "mask" in parts else None
-    prompt = parts["prompt"].strip() if parts["prompt"] else None
-    return Placed([Path(name) for name in parts["who"].split(",")], box, mask, prompt)
+        box = ()
+    if len(box) != 4:
+        raise argparse.ArgumentTypeError(f"expected four numbers after @, got '{place}'; write {HELP}")
+    return box

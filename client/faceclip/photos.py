@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,24 @@ Photo = Union[str, "os.PathLike[str]", bytes, BinaryIO, Image.Image, "NDArray[An
 """A path, the bytes of an image file, an open binary file, a PIL image, or pixels: [height, width, 3], also grey or with
 alpha, uint8, uint16 or float in [0, 1]."""
 
-_FORMS = "a path, the bytes of an image file, an open binary file, a PIL image, or an array [height, width, 3]"
+_FORMS = "a path, the bytes of an image file, an open binary file, a PIL image, or an array"
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _LONGEST_PATH = 4096
 """Linux's PATH_MAX."""
 _ONLY_HERE = {"HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "AVIF": (b"avif", b"avis")}
 """Formats of telephones that the server does not read -> the brands that such files begin with."""
+
+
+class _Array(NamedTuple):
+    """What an array may be."""
+
+    shape: str
+    further: str
+    bools: bool
+
+
+_PHOTO_ARRAY = _Array("[height, width, 3]", "or 1 (grey) or 4 (with alpha) channels, uint8, uint16 or float in [0, 1]", False)
+_MASK_ARRAY = _Array("[height, width]", "of bool, uint8, uint16 or float in [0, 1], white or true where the mask is", True)
 
 
 def collect_photos(face_image: Photo | None, face_images: Iterable[Photo] | None) -> list[bytes]:
@@ -51,6 +63,15 @@ def collect_photos(face_image: Photo | None, face_images: Iterable[Photo] | None
 
 def encode_photo(name: str, photo: Photo) -> bytes:
     """One photograph as an image file. `name`: the parameter, for messages. Raises `OSError` if a file cannot be read."""
+    return _encoded(name, photo, _PHOTO_ARRAY)
+
+
+def encode_mask(name: str, mask: Photo) -> bytes:
+    """The same of a mask, which may also be an array of bool, true where it is white."""
+    return _encoded(name, mask, _MASK_ARRAY)
+
+
+def _encoded(name: str, photo: Photo, array: _Array) -> bytes:
     if isinstance(photo, (bytes, bytearray, memoryview)):
         return _for_server(name, bytes(photo))
     if isinstance(photo, (str, os.PathLike)):
@@ -58,10 +79,10 @@ def encode_photo(name: str, photo: Photo) -> bytes:
     if isinstance(photo, Image.Image):
         return _png(name, photo)
     if isinstance(photo, np.ndarray):
-        return _png(name, _from_array(name, photo))
+        return _png(name, _from_array(name, photo, array))
     if hasattr(photo, "read"):
         return _for_server(name, _read_file(name, photo))
-    raise TypeError(f"{name}: expected {_FORMS}, got {type(photo).__name__}")
+    raise TypeError(f"{name}: expected {_FORMS} {array.shape}, got {type(photo).__name__}")
 
 
 def _for_server(name: str, content: bytes) -> bytes:
@@ -168,18 +189,18 @@ def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return pixels
 
 
-def _from_array(name: str, array: NDArray[Any]) -> Image.Image:
-    expected = (
-        f"{name}: expected pixels [height, width, 3], or 1 (grey) or 4 (with alpha) channels, uint8, uint16 or float in [0, 1]"
-    )
+def _from_array(name: str, array: NDArray[Any], form: _Array) -> Image.Image:
+    expected = f"{name}: expected pixels {form.shape}, {form.further}"
     if array.size == 0:
-        raise InvalidRequestError(f"{expected}, got an empty array of shape {list(array.shape)}; was the photograph read?")
+        raise InvalidRequestError(f"{expected}, got an empty array of shape {list(array.shape)}; was the file read?")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
         cure = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
         cure = "; pass a batch as face_images" if array.ndim == 4 else cure
         raise InvalidRequestError(f"{expected}, got shape {list(array.shape)}{cure}")
+    if array.dtype == np.bool_ and form.bools:
+        array = array.astype(np.uint8) * 255
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array))
     if array.dtype == np.uint16:

@@ -23,7 +23,7 @@ from .errors import InvalidRequestError, ProtocolError
 from .group import Person, encode_people
 from .parameters import OPTIONS, Parameters
 from .people import Identity, encode_identity
-from .photos import Photo, collect_photos, encode_photo
+from .photos import Photo, collect_photos, encode_mask, encode_photo
 from .transport import Array
 
 MAX_SEED = 2**63 - 1
@@ -49,7 +49,8 @@ class GenerateOptions(Parameters, total=False):
     mask_image: Photo | None
     """Where `image` is drawn anew: white there, black elsewhere, of the same size."""
     people: Sequence[Person] | str | None
-    """Up to four people in one picture, each with a place; or the server's JSON, with face_images, identity and people_masks beside it."""
+    """Up to four people in one picture, each with a place; or the server's JSON, with face_images, identity and people_masks beside it.
+    `face_index` and `face_boxes` are of all their photographs in order, unless a Person has their own."""
     people_masks: Iterable[Photo] | None
     """The masks of such JSON."""
     generator: Any
@@ -140,12 +141,13 @@ def prepare_call(
     if photos := collect_photos(options.get("face_image"), options.get("face_images")):
         inputs["face_images"] = _bytes_array(photos)
     pictures = {name: options[name] for name in _PICTURES if options.get(name) is not None}
-    inputs |= {name: _bytes_array([encode_photo(name, picture)]) for name, picture in pictures.items()}
+    encoders = {"image": encode_photo, "mask_image": encode_mask}
+    inputs |= {name: _bytes_array([encoders[name](name, picture)]) for name, picture in pictures.items()}
     if options.get("identity") is not None:
         several = options["identity"] if isinstance(options["identity"], (list, tuple)) else [options["identity"]]
         inputs["identity"] = _bytes_array([encode_identity(each) for each in several])
     if options.get("people_masks") is not None:
-        inputs["people_masks"] = _bytes_array([encode_photo("people_masks", each) for each in options["people_masks"]])
+        inputs["people_masks"] = _bytes_array([encode_mask("people_masks", each) for each in options["people_masks"]])
     inputs |= {name: _bytes_array(files) for name, files in together.items()}
     return Call(
         inputs=inputs,
@@ -158,14 +160,18 @@ def prepare_call(
 
 
 def _with_people(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[bytes]]]:
-    """The options of a call with people, and the files that these bring."""
-    of_each = ("face_image", "face_images", "identity", "people_masks", "face_index", "face_boxes")
-    for name in of_each:
+    """The options of a call with people, and the files that these bring. Faces are chosen by the call or by each of them."""
+    for name in ("face_image", "face_images", "identity", "people_masks"):
         if options.get(name) is not None:
             raise TypeError(f"{name}: give it to a Person of people, or people as JSON")
     group = encode_people(options["people"])
-    more = {} if group.face_index is None else {"face_index": group.face_index}
-    return {**options, "people": group.text, **more}, dict(group.files)
+    if group.chosen:
+        for name in ("face_index", "face_boxes"):
+            if options.get(name) is not None:
+                raise TypeError(
+                    f"{name}: give it to the call, for the photographs of all people in order, or to each Person; got both"
+                )
+    return {**options, "people": group.text, **group.chosen}, dict(group.files)
 
 
 def prepare_look(accepted: Mapping[str, str], photos: list[bytes], options: Mapping[str, Any], timeout_s: float | None) -> Call:

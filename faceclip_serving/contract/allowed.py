@@ -185,16 +185,20 @@ class Matching:
         return {"pattern": self.pattern}
 
 
+_RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+"""Python reads more as a time: weeks, hours alone."""
+
+
 @dataclass(frozen=True)
 class Moment:
     """A date and time with its zone, as RFC 3339 writes it. Stays the text that it is."""
 
     def read(self, name: str, value: Any) -> str:
         try:
-            zoned = datetime.fromisoformat(value).tzinfo is not None
+            told = _RFC_3339.fullmatch(value) is not None and datetime.fromisoformat(value).tzinfo is not None
         except (TypeError, ValueError):
-            zoned = False
-        if not zoned:
+            told = False
+        if not told:
             raise InvalidRequest(f"{name}: expected {self.describe()}, got {str(value)[:80]!r}")
         return str(value)
 

@@ -45,13 +45,15 @@ class Chosen:
         return self.faces[self.index]
 
 
-def choose_face(name: str, faces: Sequence[Face], choice: Choice, image: Pixels, detect: Detector) -> Chosen:
-    """The face of the photograph `image`, called `name`, that is meant, of at least one of its `faces`, the largest first.
+def choose_face(name: str, faces: Sequence[Face], choice: Choice, image: Pixels, detect: Detector) -> Chosen | None:
+    """The face of the photograph `image`, called `name`, that is meant, of its `faces`, the largest first; None: it shows none at all.
 
     Raises `InvalidRequest`, with what there is to choose, where no face has that number, or none is in the box.
     """
     if choice.box is not None:
-        return _in_box(name, faces, choice.box, image, detect)
+        return in_box(name, name.replace("face_images", "face_boxes"), faces, choice.box, image, detect)
+    if not faces:
+        return None
     if choice.index is None:
         return Chosen(faces, 0, _doubts(name, faces))
     if choice.index >= len(faces):
@@ -94,16 +96,24 @@ def _doubts(name: str, faces: Sequence[Face]) -> list[str]:
     return [f"{name}: {found}; choose by face_index or face_boxes, or crop the photograph to the person"]
 
 
-def _in_box(name: str, faces: Sequence[Face], box: Sequence[float], image: Pixels, detect: Detector) -> Chosen:
+def in_box(
+    name: str, parameter: str, faces: Sequence[Face], box: Sequence[float], image: Pixels, detect: Detector
+) -> Chosen | None:
+    """The largest of the `faces` of the picture `image`, called `name`, of which half lies in a box; where none does, nothing but the
+    box is looked at: among many, a small one is seen only there. None: no face is seen at all.
+
+    `parameter`: the box, for messages. Raises `InvalidRequest` where all faces are elsewhere.
+    """
     height, width = image.shape[:2]
     known = largest_in(box, faces, height, width)
     if known is not None:
         return Chosen(faces, known)
-    within = look_within(box, image, detect)  # among many, a small one is seen only there
+    within = look_within(box, image, detect)
+    if not within and not faces:
+        return None
     if not within:
         raise InvalidRequest(
-            f"{name.replace('face_images', 'face_boxes')}: expected a box about a face of {name}, got one without; faces are at"
-            f" {places_of(faces, height, width)}"
+            f"{parameter}: expected a box about a face of {name}, got one without; faces are at {places_of(faces, height, width)}"
         )
     every = sorted([*faces, within[0]], key=lambda face: face.box.width, reverse=True)
     return Chosen(every, next(i for i, face in enumerate(every) if face is within[0]))

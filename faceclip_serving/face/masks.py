@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, apply, fit_similarity, invert
-from .choice import largest_in, places_of, similar
-from .detectors import Face
-from .photos import decode_mask
+from .choice import in_box, similar
+from .detectors import Detector, Face
+from .photos import Pixels, decode_mask
+from .search import find_faces
 
 Grey = NDArray[np.uint8]
 """[height, width]; white where the picture is drawn anew."""
@@ -52,21 +53,20 @@ def read_mask(
     return mask
 
 
-def choose(faces: Sequence[Face], box: Sequence[float] | None, height: int, width: int) -> tuple[Face, list[str]]:
-    """The face that a mask is for: the largest of `faces`, the largest first, or of those in `box`, fractions of the picture; and warnings.
+def choose(image: Pixels, box: Sequence[float] | None, detect: Detector) -> tuple[Face, list[str]]:
+    """The face that a mask is for: the largest of the picture, or the one in `box`, fractions of it, as `in_box` says; and warnings.
 
     Raises `InvalidRequest` where there is none.
     """
+    faces = find_faces(image, detect)
+    chosen = in_box("image", "face_box", faces, box, image, detect) if box is not None else None
+    if chosen is not None:
+        return chosen.face, []
     if not faces:
+        height, width = image.shape[:2]
         raise InvalidRequest(
             f"mask: no face was found in the {width} x {height} pixels of image; send the mask as mask_image, white where to draw"
         )
-    if box is not None:
-        inside = largest_in(box, faces, height, width)
-        if inside is None:
-            found = places_of(faces, height, width)
-            raise InvalidRequest(f"face_box: expected a box about a face of image, got one without; faces are at {found}")
-        return faces[inside], []
     if (count := similar(faces)) == 1:
         return faces[0], []
     return faces[0], [f"mask: {count} faces of similar size were found in image and the largest was used; choose by face_box"]

@@ -19,7 +19,7 @@ from PIL import Image
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
 from .alignment import TEMPLATE, Similarity, align_face, apply, as_pixels, as_planes
-from .choice import LARGEST, Choice, choose_face, fractions_of, look_within
+from .choice import LARGEST, Choice, choose_face, fractions_of
 from .detectors import Detector, Face
 from .judgement import (
     GOOD_EYE_DISTANCE,
@@ -134,14 +134,12 @@ def list_faces(data: bytes, index: int, detect: Detector, look: Look = lambda in
 def _found(name: str, photo: Photo, detect: Detector, choice: Choice) -> _Seen:
     """The face of a photograph that is meant, cut out."""
     faces = find_faces(photo.pixels, detect)
-    if not faces and choice.box is not None:
-        faces = look_within(choice.box, photo.pixels, detect)
-    if not faces:
+    chosen = choose_face(name, faces, choice, photo.pixels, detect)
+    if chosen is None:
         raise InvalidRequest(
             f"{name}: no face was found in {photo.width} x {photo.height} pixels; use a sharp, frontal photograph where "
             f"the face is at least {2 * GOOD_EYE_DISTANCE * photo.factor:.0f} pixels wide, or pass an aligned crop with face_aligned"
         )
-    chosen = choose_face(name, faces, choice, photo.pixels, detect)
     warnings = [*chosen.warnings, *check_face(name, chosen.face, photo.pixels, photo.factor)]
     told = {"chosen": chosen.index, "found": _listed(photo, chosen.faces)}
     return _Seen(align_face(photo.pixels, chosen.face.landmarks), chosen.face, _to_photo(photo), warnings, told)

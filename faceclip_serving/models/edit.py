@@ -20,7 +20,6 @@ from ..face.detectors import Detector
 from ..face.frames import Frame, around, nearest_size, whole
 from ..face.masks import WHITE, Grey, blended, cells_of, choose, mask_of, read_mask, seam_of
 from ..face.photos import MAX_SIDE, Pixels, decode_picture
-from ..face.search import find_faces
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,11 @@ def prepare_edit(
         frame = around(grey >= WHITE, request.padding_mask_crop, height, width)
     tensors: dict[str, Array] = {"picture": as_planes(frame.seen(pixels))[None]}
     if grey is not None:
+        cells = cells_of(frame.seen(grey), variant.latent_scale)
+        if not cells.any():
+            raise _unseen(variant, request, arrays, frame, grey)
         tensors |= {
-            LATENT_MASK.name: _cells(variant, frame, grey),
+            LATENT_MASK.name: cells,
             ORIGINAL.name: pixels,
             SEAM.name: seam_of(grey >= WHITE),
         }
@@ -154,7 +156,7 @@ def _mask(
         return read_mask(files[MASK_IMAGE.name], MASK_IMAGE.name, height, width), None, []
     if request.mask == "none":
         return None, None, []
-    face, warnings = choose(find_faces(pixels, detect), request.face_box, height, width)
+    face, warnings = choose(pixels, request.face_box, detect)
     return mask_of(face, request.mask, height, width), fractions_of(face, height, width), warnings
 
 
@@ -168,13 +170,22 @@ def _drawn_size(
     return request.height if "height" in arrays else height, request.width if "width" in arrays else width
 
 
-def _cells(variant: Variant, frame: Frame, grey: Grey) -> Array:
-    """The mask over latent cells, FP32 [1, 1, height, width]. Raises `InvalidRequest` where none of them is white."""
-    scale = variant.latent_scale
-    cells = cells_of(frame.seen(grey), scale)
-    if not cells.any():
-        raise InvalidRequest(
-            f"mask_image: expected a mask that is seen at {frame.width} x {frame.height} pixels in cells of {scale}, got a smaller one;"
-            " set padding_mask_crop, which draws a part of the picture at that size"
+def _unseen(
+    variant: Variant, request: GenerationRequest, arrays: Mapping[str, Array], frame: Frame, grey: Grey
+) -> InvalidRequest:
+    """Why a mask that no latent cell sees is refused, with what would make it seen."""
+    closest = replace(request, padding_mask_crop=0)
+    near = around(grey >= WHITE, 0, *_drawn_size(variant, closest, arrays, (grey.shape[0], grey.shape[1])))
+    by_mask, crop = request.mask != "none", request.padding_mask_crop
+    if crop != 0 and cells_of(near.seen(grey), variant.latent_scale).any():
+        cure = (
+            "set padding_mask_crop, which draws a part of the picture at that size"
+            if crop is None
+            else f"make padding_mask_crop smaller than {crop}, so that less around it is drawn"
         )
-    return cells
+    else:
+        cure = "send a larger one as mask_image" if by_mask else "make the white of it larger"
+    return InvalidRequest(
+        f"{'mask' if by_mask else MASK_IMAGE.name}: expected a {request.mask if by_mask else 'mask'} that is seen at {frame.width} x"
+        f" {frame.height} pixels in cells of {variant.latent_scale}, got a smaller one; {cure}"
+    )

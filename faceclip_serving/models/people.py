@@ -119,7 +119,7 @@ def _check_places(people: Sequence[Person], covered: Array) -> None:
                 f"{where}: expected a part of what is drawn, got less than a latent cell of it; make it larger, or draw more of the picture"
             )
         if shares[k].max() <= _OWN:
-            others = [j for j in range(len(people)) if j != k and (covered[j][covered[k] > _OWN] > _OWN).any()]
+            others = [f"people[{j}]" for j in range(len(people)) if j != k and covered[j][covered[k] > _OWN].any()]
             raise InvalidRequest(
-                f"{where}: expected some place of their own, got one that is shared with people[{others[0]}] all over; move one of both"
+                f"{where}: expected some place of their own, got one that is shared with {' and '.join(others)} all over; move one of them"
             )

@@ -8,6 +8,7 @@ What is outside of the mask of a picture that came is left alone. Nothing is kep
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,6 +41,10 @@ SMALL = 0.25
 `nano`: likeness is gained below, and none above; assumed of other variants."""
 MARGIN = 0.25
 """Around a head, of its longer side: what is cut shows a face about as large as in a portrait."""
+
+_OUTSIDE = "it is outside of the mask"
+_TOO_MANY = f"{MOST} larger ones are drawn again"
+"""Why a face is not drawn again."""
 
 
 def small_face(variant: Variant) -> int:
@@ -132,11 +137,11 @@ class Detail:
         for face in faces:
             part = None
             if face.box.width >= small:
-                left: str | None = f"it is at least {small} pixels wide"
+                left: str | None = _large(small)
             elif not self._is_drawn(face):
-                left = "it is outside of the mask"
+                left = _OUTSIDE
             elif len(parts) == MOST:
-                left = f"{MOST} larger ones are drawn again"
+                left = _TOO_MANY
             else:
                 part = self._part(number, face, height, width)
                 left = None if part else "it is outside of the picture"
@@ -215,16 +220,23 @@ def _shown(latents: Array, parts: Sequence[Part], pictures: Sequence[Picture], s
     return show
 
 
+def _large(small: int) -> str:
+    return f"it is at least {small} pixels wide"
+
+
 def _warnings(number: int, told: Sequence[Mapping[str, Any]], small: int) -> list[str]:
     """Why nothing of a picture is drawn again, or not all."""
     drawn = sum(face["left"] is None for face in told)
     if not told:
         return [f"face_detail: no face was found in picture {number}; it is as it was drawn"]
-    if not drawn:
+    if not drawn and all(face["left"] == _large(small) for face in told):
         return [
             f"face_detail: picture {number} has no face that was drawn narrower than {small} pixels, from where on this variant draws"
             " them well; it is as it was drawn"
         ]
-    if any(face["left"] == f"{MOST} larger ones are drawn again" for face in told):
+    if not drawn:
+        reasons = ", ".join(f"{count} since {reason}" for reason, count in Counter(face["left"] for face in told).items())
+        return [f"face_detail: no face of picture {number} is drawn again: {reasons}; it is as it was drawn"]
+    if any(face["left"] == _TOO_MANY for face in told):
         return [f"face_detail: picture {number} has more than {MOST} small faces; the {MOST} largest of them were drawn again"]
     return []

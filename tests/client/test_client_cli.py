@@ -17,6 +17,7 @@ from PIL import Image
 
 from faceclip import Progress
 from faceclip.cli import main
+from faceclip.cli_group import FORM
 from faceclip.progress_line import ProgressLine, describe_progress
 
 from .triton_double import VARIANT, TritonDouble
@@ -98,6 +99,75 @@ def test_a_picture_that_is_sent_must_be_there_and_is_never_written_over(
     with pytest.raises(SystemExit, match="2"):
         main(["edit", "--prompt", "a clown", "-o", "out.png"])
     assert not server.received and picture.read_bytes() == photo
+
+
+def test_a_file_of_which_there_is_one_is_not_taken_twice(
+    tmp_path: Path, photo: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(photo)
+    for flag in ("--image", "--mask-image", "--identity"):
+        call = [
+            "generate",
+            "--prompt",
+            "a clown",
+            "-o",
+            str(tmp_path / "out.png"),
+            flag,
+            str(tmp_path / "a.png"),
+            flag,
+            "b.png",
+        ]
+        with pytest.raises(SystemExit, match="2"):
+            main(call)
+        assert f"argument {flag}: expected one file, got {tmp_path / 'a.png'} and b.png" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two(tmp_path: Path, photo: bytes) -> list[str]:
+    """Two people, of three photographs."""
+    for name in ("a.png", "b.png", "c, d.png"):
+        (tmp_path / name).write_bytes(photo)
+    (tmp_path / "anna.faceid").write_bytes(b"\x89faceid\nrest")
+    folder = str(tmp_path)
+    return ["--person", f"{folder}/a.png,{folder}/b.png@0,0,0.5,1", "--person", f"{folder}/c\\, d.png @ .5,0,1,1 : a man"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sent"),
+    [
+        ([], {}),
+        (["--face-index", "0", "2", "1"], {"face_index": [0, 2, 1]}),
+        (
+            ["--face-boxes", *["0", "0", "1", "1", "0.5", "0", "1", "1", "0", "0", "0.5", "0.5"]],
+            {"face_boxes": [0, 0, 1, 1, 0.5, 0, 1, 1, 0, 0, 0.5, 0.5]},
+        ),
+    ],
+)
+def test_faces_are_chosen_in_the_photographs_of_people_in_their_order(
+    server: TritonDouble, tmp_path: Path, two: list[str], flags: list[str], sent: dict[str, list[float]]
+) -> None:
+    assert _generate(server, tmp_path / "out.png", *two, *flags) == 0
+    (received,) = server.received
+    assert len(received["face_images"]) == 3
+    assert {name: received[name].tolist() for name in ("face_index", "face_boxes") if name in received} == sent
+    assert [each["faces"] for each in json.loads(received["people"][0])] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("flag", ["--face", "--identity"])
+def test_the_files_of_people_are_their_own(
+    server: TritonDouble, tmp_path: Path, two: list[str], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _generate(server, tmp_path / "out.png", *two, flag, str(tmp_path / "a.png")) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"faceclip: {flag}: expected none beside --person") and FORM in told and not server.received
+
+
+def test_a_mask_that_is_not_there_shows_how_a_person_is_written(
+    server: TritonDouble, tmp_path: Path, two: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _generate(server, tmp_path / "out.png", "--person", f"{tmp_path / 'a.png'}@0,0,x,1") == 2
+    told = capsys.readouterr().err
+    assert "--person: expected an image file, got 0,0,x,1; write" in told and FORM in told
 
 
 def test_only_what_is_given_is_sent(server: TritonDouble, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from faceclip import InvalidRequestError
-from faceclip.photos import collect_photos, encode_photo
+from faceclip.photos import collect_photos, encode_mask, encode_photo
 
 
 def _pixels(encoded: bytes) -> np.ndarray:
@@ -216,3 +216,22 @@ def test_heic_is_converted_by_its_reader_where_it_is_installed(monkeypatch: pyte
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setattr(Image, "ID", list(Image.ID))
     np.testing.assert_array_equal(_pixels(encode_photo("face_image", b"\0\0\0\x18ftypheic" + bytes(200))), pixels)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1)])
+def test_a_mask_may_be_an_array_of_bool_and_a_photograph_may_not(shape):
+    array = np.arange(24).reshape(shape) % 5 == 0
+    sent = np.asarray(Image.open(io.BytesIO(encode_mask("mask_image", array))).convert("L"))
+    np.testing.assert_array_equal(sent, array.reshape(4, 6) * np.uint8(255))
+    for other in (array.astype(np.float32), array * np.uint8(255), Image.fromarray(array.reshape(4, 6))):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode_mask("mask_image", other))).convert("L")), sent)
+    with pytest.raises(InvalidRequestError, match=r"^image: expected pixels \[height, width, 3\], .*, got bool"):
+        encode_photo("image", array)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 6), np.int64), np.zeros((4, 6, 2)), np.zeros((0, 6), bool), np.full((4, 6), 7.0)]
+)
+def test_what_is_no_mask_is_told_the_shape_of_one(array):
+    with pytest.raises(InvalidRequestError, match=r"^mask_image: expected pixels \[height, width\], of bool, uint8, "):
+        encode_mask("mask_image", array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from faceclip import InvalidRequestError, ProtocolError
+from faceclip import InvalidRequestError, Person, ProtocolError
 from faceclip.request import MAX_SEED, Call, GenerateOptions, encode, from_text, prepare_call
 from faceclip.wire import IMAGE_ENCODING
 from faceclip_serving.contract.parameters import IMAGE, MASK_IMAGE, PARAMETERS, interface
@@ -115,6 +117,31 @@ def test_a_choice_of_faces_may_come_as_one_number_or_box_or_as_several() -> None
     for name, wrong in (("face_index", "1"), ("face_index", [0.5]), ("face_index", []), ("face_boxes", "0,0,1,1")):
         with pytest.raises(TypeError, match=f"{name}: expected"):
             _prepare(**{name: wrong})
+
+
+def test_the_call_or_each_of_several_people_chooses_faces(photo: bytes) -> None:
+    box = (0.0, 0.25, 0.5, 1.0)
+    plain = [Person(photo, (0, 0, 0.5, 1)), Person([photo, photo], (0.5, 0, 1, 1))]
+    assert _prepare(people=plain, face_index=[1, 0, 2]).inputs["face_index"].tolist() == [1, 0, 2]
+    assert _prepare(people=plain, face_boxes=[box] * 3).inputs["face_boxes"].tolist() == [*box] * 3
+    by_number, by_box = (Person(photo, (0, 0, 0.5, 1), **chosen) for chosen in ({"face_index": 1}, {"face_boxes": box}))
+    assert _prepare(people=[by_number]).inputs["face_index"].tolist() == [1]
+    assert _prepare(people=[by_box]).inputs["face_boxes"].tolist() == list(box)
+    for person in (by_number, by_box):
+        for name, value in (("face_index", 0), ("face_boxes", box)):
+            with pytest.raises(TypeError, match=f"^{name}: give it to the call, .*, or to each Person; got both"):
+                _prepare(people=[person], **{name: value})
+    for name in ("face_image", "identity"):
+        with pytest.raises(TypeError, match=f"^{name}: give it to a Person of people"):
+            _prepare(people=plain, **{name: photo})
+
+
+@pytest.mark.parametrize("mask", [np.eye(4, dtype=bool), np.eye(4, dtype=bool)[:, :, None]])
+def test_masks_may_be_of_bool(mask: np.ndarray, photo: bytes) -> None:
+    inputs = _prepare(image=photo, mask_image=mask, people_masks=[mask], people="[]").inputs
+    for name in ("mask_image", "people_masks"):
+        found = np.asarray(Image.open(io.BytesIO(inputs[name][0])).convert("L"))
+        np.testing.assert_array_equal(found, mask.reshape(4, 4) * np.uint8(255))
 
 
 def test_a_picture_to_change_may_come_in_any_form(photo: bytes, tmp_path: Path) -> None:

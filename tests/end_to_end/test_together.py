@@ -167,6 +167,10 @@ def test_the_command_draws_people(server, tmp_path, other, capsys):
         ([(LEFT, {}), ((0, 0, float("nan"), 1), {})], "people[1]: box: expected fractions"),
         ([(LEFT, {}), (LEFT, {})], "people[0]: box: expected some place of their own, got one that is shared with people[1]"),
         ([((0, 0, 1, 1), {}), (LEFT, {})], "people[1]: box: expected some place of their own, got one that is shared with people[0]"),
+        (
+            [((1 / 8, 0, 13 / 64, 0.5), {}), ((13 / 64, 0, 1, 0.5), {}), ((13 / 64, 0, 0.5, 1), {})],
+            "people[0]: box: expected some place of their own, got one that is shared with people[1] and people[2] all over",
+        ),
         ([(LEFT, {}), ((0.99, 0.99, 1, 1), {})], "people[1]: box: expected a part of what is drawn"),
         ([(LEFT, {}), (RIGHT, {"weight": 3})], "people[1]: weight: expected a value from 0.0 to 2.0, got 3"),
         ([(LEFT, {}), (RIGHT, {"prompt": "()"})], "people[1]: prompt: a text is required"),
@@ -206,7 +210,7 @@ def test_json_that_is_none_is_refused_in_words(pipe, values, words):
 
 
 def test_the_client_says_where_photographs_of_people_belong(pipe, two):
-    for name in ("face_image", "identity", "face_index"):
+    for name in ("face_image", "face_images", "identity"):
         with pytest.raises(TypeError, match=f"{name}: give it to a Person"):
             pipe(PROMPT, people=two, **{name: ASTRONAUT})
     for people in (two[0], [{"box": LEFT}]):

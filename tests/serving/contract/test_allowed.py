@@ -9,6 +9,7 @@ from faceclip_serving.contract.allowed import (
     Files,
     Flag,
     JsonObject,
+    Moment,
     OneOf,
     Several,
     SomeOf,
@@ -91,6 +92,30 @@ def test_anything_else_is_refused_with_what_was_expected_what_came_and_the_cure(
     with pytest.raises(InvalidRequest) as caught:
         allowed.read("it", value)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2027-01-31T12:00:00Z", "2027-01-31T12:00:00.5Z", "2027-01-31T12:00:00.123456+08:00", "2027-01-31 12:00:00-00:30",
+        "2028-02-29T23:59:59Z",
+    ],
+)  # fmt: skip
+def test_a_moment_of_rfc_3339_stays_its_text(text):
+    assert Moment().read("it", text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2027-W05-1T12:00:00Z", "2027-031T12:00:00Z", "20270131T120000Z", "2027-01-31T12Z", "2027-01-31T12:00Z", "2027-01-31",
+        "2027-01-31T12:00:00", "2027-01-31T12:00:00+08", "2027-01-31T12:00:00+0800", "2027-01-31T12:00:00,5Z", "2027-02-29T12:00:00Z",
+        "2027-01-31T25:00:00Z", "2027-01-31T12:00:00+25:00", "２０２７-01-31T12:00:00Z", "2027-01-31T12:00:00Z\n", "", "soon", None, 7,
+    ],
+)  # fmt: skip
+def test_what_is_no_moment_of_rfc_3339_is_refused(text):
+    with pytest.raises(InvalidRequest, match=r"^it: expected a time such as 2027-01-31T12:00:00Z, got "):
+        Moment().read("it", text)
 
 
 def test_text_that_is_no_json_is_refused_with_the_place_and_an_example():

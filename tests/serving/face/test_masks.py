@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.face.choice import fractions_of
-from faceclip_serving.face.detectors import Box, Face, YuNet
+from faceclip_serving.face.choice import Choice, choose_face
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.masks import WHITE, blended, choose, mask_of, read_mask, seam_of
 from faceclip_serving.face.photos import decode_photo
 from faceclip_serving.face.search import find_faces
 from tests.serving.face.test_photos import ASTRONAUT, encoded
+from tests.serving.face.test_prepare import portrait
 
 HALF = np.zeros((40, 60), np.uint8)
 HALF[:, 30:] = 255
@@ -106,24 +107,62 @@ def test_a_mask_follows_a_face_that_lies_on_its_side(astronaut):
     assert both.sum() > 0.9 * either.sum()
 
 
-def face(x, y, side):
-    points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]) * side + [x, y]
-    return Face(Box(x, y, side, side), points, 0.9)
+def group(*places: tuple[int, int, int], width: int = 1000, height: int = 520):
+    """One portrait at (left, top, side) each, on grey; and where each is, as fractions."""
+    picture = Image.new("RGB", (width, height), "#909090")
+    for left, top, side in places:
+        picture.paste(portrait().resize((side, side)), (left, top))
+    ends = [(left / width, top / height, (left + side) / width, (top + side) / height) for left, top, side in places]
+    return np.asarray(picture), [list(each) for each in ends]
+
+
+def middle(face):
+    return face.landmarks.mean(0)
 
 
 def test_the_largest_face_is_meant_or_the_one_in_the_box():
-    small, large, alike = face(10, 10, 20), face(100, 40, 50), face(30, 120, 45)
-    assert choose([large, small], None, 200, 200) == (large, [])
-    chosen, warnings = choose([large, alike, small], None, 200, 200)
-    assert chosen is large and warnings == [
+    pixels, places = group((0, 0, 512), (560, 0, 400))
+    largest, warnings = choose(pixels, None, YuNet())
+    assert warnings == [] and middle(largest)[0] < 512
+    assert choose(pixels, [0.0, 0.0, 1.0, 1.0], YuNet())[0].box == largest.box
+    other, warnings = choose(pixels, places[1], YuNet())
+    assert warnings == [] and middle(other)[0] > 560
+    pixels, _ = group((0, 0, 500), (500, 0, 500))
+    assert choose(pixels, None, YuNet())[1] == [
         "mask: 2 faces of similar size were found in image and the largest was used; choose by face_box"
     ]
-    assert choose([large, alike, small], [0.0, 0.0, 0.2, 0.2], 200, 200) == (small, [])
-    assert choose([large, alike, small], fractions_of(alike, 200, 200), 200, 200) == (alike, [])
-    assert choose([large, small], [0.0, 0.0, 1.0, 1.0], 200, 200) == (large, [])
-    with pytest.raises(InvalidRequest, match=r"^face_box: .* faces are at 0\.50, 0\.20, 0\.75, 0\.45$"):
-        choose([large], [0.0, 0.0, 0.2, 0.2], 200, 200)
+
+
+def test_face_box_sees_what_face_boxes_sees():
+    """Of a wide picture the smallest face is too small at the size at which the largest is found."""
+    pixels, places = group((0, 0, 1600), (3600, 1200, 240), width=4000, height=1600)
+    assert len(find_faces(pixels, YuNet())) == 1
+    for place in places:
+        by_mask, _ = choose(pixels, place, YuNet())
+        (by_photo,) = [choose_face("face_images[0]", find_faces(pixels, YuNet()), Choice(box=place), pixels, YuNet()).face]
+        assert by_mask.box == by_photo.box and by_mask.score == by_photo.score
+        np.testing.assert_array_equal(by_mask.landmarks, by_photo.landmarks)
+        x, y = middle(by_mask) / [4000, 1600]
+        assert place[0] < x < place[2] and place[1] < y < place[3]
+
+
+def test_where_all_of_a_picture_shows_no_face_the_box_is_looked_at():
+    pixels, (place,) = group((5200, 700, 60), width=6000, height=1600)
+    assert find_faces(pixels, YuNet()) == []
+    chosen, _ = choose(pixels, place, YuNet())
+    assert middle(chosen)[0] > 5200
+
+
+def test_a_face_that_is_not_there_is_refused_with_what_is():
+    pixels, places = group((0, 0, 512), (560, 0, 400))
     with pytest.raises(
-        InvalidRequest, match=r"^mask: no face was found in the 300 x 200 pixels of image; send the mask as mask_image"
-    ):
-        choose([], None, 200, 300)
+        InvalidRequest, match=r"^face_box: expected a box about a face of image, .* faces are at 0\.\d\d, "
+    ) as error:
+        choose(pixels, [0.0, 0.8, 0.1, 1.0], YuNet())
+    assert str(error.value).count("; ") == len(places)
+    nobody = np.full((200, 300, 3), 128, np.uint8)
+    for box in (None, [0.0, 0.0, 0.5, 0.5]):
+        with pytest.raises(
+            InvalidRequest, match=r"^mask: no face was found in the 300 x 200 pixels of image; send the mask as mask_image"
+        ):
+            choose(nobody, box, YuNet())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from benchmarks.measure.pictures import png
 from benchmarks.quality.parity import disc
@@ -101,8 +102,49 @@ def test_a_mask_that_no_cell_sees_is_refused_with_the_cure():
     with pytest.raises(InvalidRequest, match=r"^mask_image: .* 64 x 64 pixels in cells of 8, .*; set padding_mask_crop"):
         edit(image=png(noise(64, 64)), mask_image=png(mask), num_inference_steps=10)
     made = edit(image=png(noise(64, 64)), mask_image=png(mask), padding_mask_crop=4, num_inference_steps=10)
-    made = edit(image=png(noise(64, 64)), mask_image=png(mask), padding_mask_crop=4, num_inference_steps=10)
     assert made.told["frame"]["box"][2] - made.told["frame"]["box"][0] < 20
+
+
+DOTS = ([3, 30, 34, 60], [30, 3, 60, 34])
+"""Far from each other, so that no part of the picture is much smaller than all of it."""
+
+
+@pytest.mark.parametrize(
+    ("values", "cure"),
+    [
+        ({"white": (slice(3, 6), slice(3, 6))}, "set padding_mask_crop, which draws a part of the picture at that size"),
+        ({"white": (slice(3, 6), slice(3, 6)), "padding_mask_crop": 4096}, "make padding_mask_crop smaller than 4096"),
+        ({"white": DOTS}, "make the white of it larger"),
+        ({"white": DOTS, "padding_mask_crop": 0}, "make the white of it larger"),
+        ({"white": DOTS, "padding_mask_crop": 4096}, "make the white of it larger"),
+    ],
+)
+def test_the_cure_of_an_unseen_mask_is_one_that_the_caller_has_not_tried_and_helps(values, cure):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[values.pop("white")] = 255
+    asked = {"image": png(noise(64, 64)), "mask_image": png(mask), "num_inference_steps": 10, "height": 64, "width": 64}
+    with pytest.raises(InvalidRequest, match=rf"^mask_image: expected a mask that is seen at 64 x 64 .*; {cure}"):
+        edit(**asked, **values)
+    if "padding_mask_crop" in cure:
+        assert edit(**asked, padding_mask_crop=0).masked
+    asked["mask_image"] = png(np.full((64, 64), 255, np.uint8))
+    assert edit(**asked, **values).masked
+
+
+@pytest.mark.parametrize(
+    ("values", "cure"),
+    [({}, "set padding_mask_crop, which draws"), ({"padding_mask_crop": 4096}, "make padding_mask_crop smaller than 4096")],
+)
+@pytest.mark.parametrize("kind", ["face", "head"])
+def test_a_face_that_is_not_seen_is_no_mask_image(kind, values, cure):
+    picture = Image.new("RGB", (4000, 4000), "#909090")
+    picture.paste(Image.open("examples/astronaut.jpg").convert("RGB").resize((300, 300)), (3500, 30))
+    asked = {"image": png(np.asarray(picture)), "mask": kind, "face_box": [0.86, 0.0, 0.97, 0.1], "height": 64, "width": 64}
+    with pytest.raises(
+        InvalidRequest, match=rf"^mask: expected a {kind} that is seen at 64 x 64 pixels in cells of 8, .*; {cure}"
+    ):
+        edit(**asked, num_inference_steps=10, **values)
+    assert edit(**asked, num_inference_steps=10, padding_mask_crop=0).masked
 
 
 def test_a_picture_that_could_not_come_back_in_its_size_is_refused():

@@ -1,16 +1,23 @@
 """Nobody slips through as one of several people: consent, lists, checks, the log and the marks see each of them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from faceclip_serving.audit.consent import Rule
 from faceclip_serving.checks.checks import Checks
 from faceclip_serving.checks.policy import PROMPT, read
 from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.contract.models import RECALLED
+from faceclip_serving.contract.request import parse_request
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.models.people import prepare_shares
 from tests.serving.audit.conftest import REFERENCES, record
+from tests.serving.contract.test_parameters import raw
 
 from .test_photographs import FEATURES, LASTING, job_of, png, prepared, required, sealed, tokenizers
 
@@ -182,3 +189,42 @@ def test_own_prompts_may_be_long_and_weighted(two):
     assert job["prompt_chunks"]["people[1]: prompt"] > 1 and any(each["weights"] for each in job["encodings"])
     with pytest.raises(InvalidRequest, match=r"^people\[1\]: prompt: "):
         two(people=people({}, {"prompt": "(hat:1.4"}))
+
+
+def shares_at(boxes, side=256):
+    told = json.dumps([{"faces": [k], "box": [end / side for end in box]} for k, box in enumerate(boxes)])
+    request = parse_request(TINY_SDXL, raw(people=told, face_images=[b"photo"] * len(boxes), height=side, width=side))
+    return prepare_shares(TINY_SDXL, request, [], {})["shares"]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "others"),
+    [
+        ([(8, 0, 13, 128), (13, 0, 256, 128), (13, 0, 128, 256)], ["people[1] and people[2]"]),
+        ([(0, 8, 128, 13), (0, 13, 128, 256), (0, 13, 256, 128)], ["people[1] and people[2]"]),
+        ([(0, 0, 128, 256), (0, 0, 128, 256)], ["people[1]"]),
+    ],
+)
+def test_a_place_that_others_share_all_over_is_refused_and_all_of_them_are_named(boxes, others):
+    with pytest.raises(InvalidRequest, match=r"^people\[0\]: box: expected some place of their own, ") as error:
+        shares_at(boxes)
+    assert all(f"shared with {names} all over; move one of them" in str(error.value) for names in others)
+
+
+PART = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 24), st.integers(1, 24)).map(
+    lambda box: (box[0], box[1], box[0] + box[2], box[1] + box[3])
+)
+
+
+@given(boxes=st.lists(PART, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=300)
+def test_places_of_any_people_are_taken_or_refused_in_words(boxes):
+    try:
+        shares = shares_at(boxes, 64)
+    except InvalidRequest as error:
+        assert re.match(
+            r"people\[\d\]: box: expected (some place of their own, got one that is shared with people\[\d\]|a part)",
+            str(error),
+        )
+    else:
+        assert shares.shape == (len(boxes), 1, 8, 8) and (shares.sum(0) <= 1 + 1e-6).all()

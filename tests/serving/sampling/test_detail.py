@@ -71,6 +71,33 @@ def test_without_a_small_face_nothing_is_drawn_again_and_a_warning_says_why(face
     assert [each["left"] is None for each in told["pictures"][0]] == [False] * len(faces)
 
 
+LEFT_HALF = np.zeros((1, 1, SIDE // 8, SIDE // 8), np.float32)
+LEFT_HALF[..., :10] = 1
+
+
+@pytest.mark.parametrize(
+    ("faces", "reasons"),
+    [
+        ([face(110, 60, 24)], "1 since it is outside of the mask"),
+        ([face(110, 60, 24), face(110, 10, 20)], "2 since it is outside of the mask"),
+        (
+            [face(20, 60, SMALL), face(110, 10, 20)],
+            f"1 since it is at least {SMALL} pixels wide, 1 since it is outside of the mask",
+        ),
+        ([face(20, 60, SMALL)], None),
+    ],
+)
+def test_the_warning_names_the_reasons_that_the_job_tells(faces, reasons):
+    work, one = looked([faces], mask=LEFT_HALF)
+    assert work is None
+    told = one.face_detail["pictures"][0]
+    if reasons is None:
+        assert all("pixels wide" in each["left"] for each in told) and "drawn narrower than" in one.warnings[0]
+    else:
+        assert one.warnings == [f"face_detail: no face of picture 0 is drawn again: {reasons}; it is as it was drawn"]
+        assert all(each["left"] in reasons for each in told)
+
+
 def test_the_largest_of_the_small_faces_are_drawn_again_and_the_job_tells_of_all():
     faces = [face(60, 60, 40), *(face(4 + 24 * i, 4, 20 - i) for i in range(6))]
     work, one = looked([faces])
