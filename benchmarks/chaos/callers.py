@@ -92,8 +92,10 @@ class Caller:
         limit_s: float = LIMIT_S,
         leaving: tuple[Way, float] | None = None,
         over: threading.Event | None = None,
+        after_steps: int = 0,
     ) -> Answer:
-        """One call to its end. `leaving`: how its caller goes, and after how many seconds. `over`: it goes when that is set."""
+        """One call to its end. `leaving`: how its caller goes, and after how many seconds; `after_steps`: after so many of a stream's
+        steps instead. `over`: it goes when that is set."""
         way, after_s = leaving or (None, 0.0)
         request = infer_request(model, tensors)
         if way is Way.TIMEOUT:
@@ -107,9 +109,8 @@ class Caller:
             call = self._stub.ModelStreamInfer(iter([request]), timeout=limit_s, metadata=_METADATA)
         else:
             call = self._stub.ModelInfer.future(request, timeout=limit_s)
-        leave = (
-            threading.Timer(after_s, self._leave, (way, call, request.id)) if way in (Way.CANCEL, Way.CLOSE, Way.ID) else None
-        )
+        goes = way in (Way.CANCEL, Way.CLOSE, Way.ID)
+        leave = threading.Timer(after_s, self._leave, (way, call, request.id)) if goes and not after_steps else None
         if leave is not None:
             leave.start()
         if over is not None:
@@ -123,6 +124,8 @@ class Caller:
                     answer.status, answer.text = _IN_STREAM, response.error_message
                 else:
                     self._note(answer, response.infer_response)
+                    if after_steps and answer.steps == after_steps and not answer.pictures:
+                        self._leave(way, call, request.id)
         except grpc.RpcError as error:
             answer.status, answer.text = error.code().name, error.details() or ""
         except grpc.FutureCancelledError:
@@ -151,7 +154,7 @@ class Caller:
             if over.wait(0.5):
                 call.cancel()
 
-    def _leave(self, way: Way, call: Any, request_id: str) -> None:
+    def _leave(self, way: Way | None, call: Any, request_id: str) -> None:
         if way is Way.CANCEL:
             call.cancel()
         elif way is Way.CLOSE:
@@ -183,7 +186,7 @@ def perform(caller: Caller, task: Task, right: Mapping[int, str]) -> Verdict:
     leaving = None if task.way is None else (task.way, task.after_s)
     began, refused = time.monotonic(), 0
     while True:
-        answer = caller.ask(task.model, task.tensors, leaving=leaving)
+        answer = caller.ask(task.model, task.tensors, leaving=leaving, after_steps=task.after_steps)
         if answer.kind != BUSY or time.monotonic() - began > PATIENCE_S:
             return Verdict(task.kind, task.way, answer.kind, fault(task, answer, right), refused, answer.seconds)
         refused += 1
@@ -196,6 +199,7 @@ DESERVED: Mapping[Kind, tuple[str, ...]] = {
     Kind.BAD: (INVALID,),
     Kind.IMPOSSIBLE: (INVALID,),
     Kind.LEAVING: (PICTURE, CANCELLED, DEADLINE),
+    Kind.DETAILING: (PICTURE, CANCELLED),
 }
 """How a request may end. Whoever leaves may have been too late."""
 ENDS_BY: Mapping[Way, tuple[str, ...]] = {

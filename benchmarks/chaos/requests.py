@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from export.paths import ROOT
 from faceclip_serving.contract.names import STREAM, UNARY
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
 from faceclip_serving.contract.tensors import Array, bytes_tensor
 
-from ..measure.example import PHOTO
+from ..measure.example import ALIGNED, PHOTO
+from .brought import DETAIL, NAMES, bad_ones, brought
 
 DISTINCT = 60
 """Good requests that differ."""
 SIZES = ((64, 64), (64, 96))
-ALIGNED = ROOT / "examples" / "portrait.png"
+FACES = {0: PHOTO, 10: ALIGNED, 20: ALIGNED}
+"""Good requests with a photograph, by their number of 30: few, since one costs more than all the rest."""
 LONG_STEPS = 150
 FEW_STEPS = "LCMScheduler"
 """Takes no more than 50."""
@@ -44,6 +45,8 @@ class Kind(Enum):
     """The same: its schedule cannot be run, which nobody sees before it is tried."""
     LEAVING = "leaving"
     """Nothing: its caller goes, or its time runs out."""
+    DETAILING = "leaving while faces are drawn again"
+    """The same: a stream's caller goes when the picture is drawn, and the face in it is looked for or drawn again."""
 
 
 class Way(Enum):
@@ -70,6 +73,8 @@ class Task:
     way: Way | None = None
     after_s: float = 0.0
     """When its caller goes."""
+    after_steps: int = 0
+    """Of a stream: its caller goes when it has heard of so many, instead."""
 
 
 @cache
@@ -88,7 +93,10 @@ def good(number: int, steps: int | None = None) -> Mapping[str, Array]:
         "guidance_scale": rng.choice((1.0, 5.0)),
         "step_cache": rng.choice((0.0, 0.0, 0.0, 0.02)),
     }
-    face = {0: PHOTO, 10: ALIGNED, 20: ALIGNED}.get(number % 30)  # few: a photograph costs more than all the rest
+    values |= brought(number, rng)
+    if values.keys() & {"strength", "face_detail"}:
+        values["num_inference_steps"] = max(2, values["num_inference_steps"])  # else none is left
+    face = FACES.get(number % 30)
     if face is not None:
         values |= {"face_images": [face.read_bytes()], "face_aligned": face is ALIGNED}
         values |= rng.choice(({}, {"id_guidance_scale": 2.0, "text_guidance_scale": 4.0}, {"blend_weight": 0.5}))
@@ -110,8 +118,8 @@ def _png(width: int, height: int) -> bytes:
 
 
 @cache
-def bad() -> tuple[tuple[Mapping[str, Array | None], str], ...]:
-    """Changes that spoil a good request (None: the tensor is left out), and a word of the refusal."""
+def bad(sealed: bytes = b"") -> tuple[tuple[Mapping[str, Array | None], str], ...]:
+    """Changes that spoil a good request (None: the tensor is left out), and a word of the refusal. `sealed`: an identity."""
     photo = PHOTO.read_bytes()
     whole, real = np.int32, np.float32
     return (
@@ -143,6 +151,7 @@ def bad() -> tuple[tuple[Mapping[str, Array | None], str], ...]:
         ({"height": np.array([64, 64], whole)}, "height"),
         ({"hight": np.array([64], whole)}, "hight"),
         ({"output_format": _text(b"TIFF")}, "output_format"),
+        *bad_ones(sealed),
     )
 
 
@@ -153,27 +162,41 @@ IMPOSSIBLE = (
 """Scheduler, options and steps that the scheduler accepts, and fails on in its middle."""
 
 
-def task(salt: int, number: int) -> Task:
-    """Request `number` of a storm: 78 of 100 are good."""
+def task(salt: int, number: int, sealed: bytes = b"") -> Task:
+    """Request `number` of a storm: 75 of 100 are good. `sealed`: the identity of `ALIGNED`, which is sent in its place at times: that
+    gives the same picture."""
     rng = random.Random(f"{salt} {number}")
     picture = rng.randrange(DISTINCT)
     model = rng.choice((UNARY, STREAM))
     tensors = dict(good(picture))
     tensors["tenant"] = _text(rng.choice((b"", b"a", b"b", b"c")))
     tensors["priority"] = _text(rng.choice((b"interactive", b"interactive", b"batch")))
+    if sealed and FACES.get(picture % 30) is ALIGNED and rng.random() < 0.5:
+        tensors = {name: array for name, array in tensors.items() if name not in ("face_images", "face_aligned")}
+        tensors["identity"] = _text(sealed)
     if model == STREAM:
         tensors["preview"] = np.array([rng.random() < 0.3])
     asked = Task(Kind.GOOD, model, tensors, picture)
     drawn = rng.random()
     if drawn < 0.10:
-        changes, word = rng.choice(bad())
+        changes, word = rng.choice(bad(sealed))
         spoilt = {name: array for name, array in {**tensors, **changes}.items() if array is not None}
         return replace(asked, kind=Kind.BAD, tensors=spoilt, word=word)
     if drawn < 0.20:
         return replace(asked, kind=Kind.LEAVING, way=rng.choice(list(Way)), after_s=rng.choice((0.05, 0.5, 2.0)) * rng.random())
     if drawn < 0.22:
         scheduler, options, steps = rng.choice(IMPOSSIBLE)
-        tensors |= {"scheduler": _text(scheduler.encode()), "scheduler_options": _text(options)}
-        tensors |= {"num_inference_steps": np.array([steps], np.int32)}
-        return replace(asked, kind=Kind.IMPOSSIBLE, word="scheduler_options")
+        plain = {name: array for name, array in tensors.items() if name not in NAMES}
+        plain |= {"scheduler": _text(scheduler.encode()), "scheduler_options": _text(options)}
+        plain |= {"num_inference_steps": np.array([steps], np.int32)}
+        return replace(asked, kind=Kind.IMPOSSIBLE, tensors=plain, word="scheduler_options")
+    if drawn < 0.25:
+        return _leaving_while_detailing(rng)
     return asked
+
+
+def _leaving_while_detailing(rng: random.Random) -> Task:
+    picture = rng.choice([number for number in range(DISTINCT) if number % 10 == DETAIL])
+    tensors = good(picture)
+    steps = int(tensors["num_inference_steps"][0]) + rng.choice((0, 1))
+    return Task(Kind.DETAILING, STREAM, tensors, picture, way=rng.choice((Way.CANCEL, Way.CLOSE, Way.ID)), after_steps=steps)

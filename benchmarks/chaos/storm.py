@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from faceclip import FaceCLIPPipeline
 from faceclip_serving.contract.names import UNARY
 from faceclip_serving.contract.operations import Status
 from server.control import ask
 from server.metrics import read_metrics
 from server.models import model_processes
 
+from ..measure.example import ALIGNED
 from ..measure.report import say
 from .callers import PICTURE, Caller, Verdict, perform
 from .requests import DISTINCT, good, task
@@ -55,9 +57,21 @@ def solo_pictures(url: str, numbers: Sequence[int] = range(DISTINCT), steps: int
     return found
 
 
+def sealed_of(url: str) -> bytes:
+    """The identity of `ALIGNED`."""
+    with FaceCLIPPipeline.from_pretrained(url) as pipe:
+        return pipe.identity(ALIGNED, face_aligned=True).data
+
+
 # ----------------------------------------------------------------------------------------------------------- a process of callers
 def work(
-    url: str, right: Mapping[int, str], numbers: Sequence[int], threads: int, done: Synchronized[int], results: Any
+    url: str,
+    right: Mapping[int, str],
+    sealed: bytes,
+    numbers: Sequence[int],
+    threads: int,
+    done: Synchronized[int],
+    results: Any,
 ) -> None:
     """What a process of callers does: these tasks, by so many threads, each over a connection of its own."""
     own = threading.local()
@@ -65,7 +79,7 @@ def work(
     def one(number: int) -> Verdict:
         if not hasattr(own, "caller"):
             own.caller = Caller(url)
-        verdict = perform(own.caller, task(SALT, number), right)
+        verdict = perform(own.caller, task(SALT, number, sealed), right)
         with done.get_lock():
             done.value += 1
         return verdict
@@ -75,14 +89,14 @@ def work(
 
 
 def let_loose(
-    url: str, right: Mapping[int, str], requests: int, callers: int, done: Synchronized[int], context: Any
+    url: str, right: Mapping[int, str], sealed: bytes, requests: int, callers: int, done: Synchronized[int], context: Any
 ) -> list[Verdict]:
     """All tasks of a storm, by `callers` threads in `PROCESSES` processes."""
     results = context.Queue()
     processes = [
         context.Process(
             target=work,
-            args=(url, right, range(first, requests, PROCESSES), callers // PROCESSES, done, results),
+            args=(url, right, sealed, range(first, requests, PROCESSES), callers // PROCESSES, done, results),
             daemon=True,
         )
         for first in range(PROCESSES)
@@ -166,7 +180,7 @@ def storm(server: TritonServer, requests: int, callers: int = 48) -> dict[str, A
     telling = threading.Event()
     teller = threading.Thread(target=_tell, args=(done, requests, telling), daemon=True)
     teller.start()
-    verdicts = let_loose(server.url, right, requests, callers, done, context)
+    verdicts = let_loose(server.url, right, sealed_of(server.url), requests, callers, done, context)
     seconds = time.monotonic() - began
     telling.set()
     memory.stop()

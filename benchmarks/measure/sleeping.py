@@ -1,4 +1,5 @@
 """A repository whose denoiser sleeps in place of computing, as one on a GPU leaves the cores to others; every other model is the real one.
+Only the search of drawn pictures for small faces never ends with none, see `sleeping_denoiser`.
 
 Whoever measures with it says so: no time is one of a real denoiser.
 """

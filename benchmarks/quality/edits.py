@@ -97,6 +97,7 @@ def _summary(scores: list[tuple[float, float]]) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--people", type=int, default=16, metavar="N", help="pictures whose person is replaced (default 16)")
+    parser.add_argument("--changes", action="store_true", help="instead: garments, hats and expressions changed by the prompt")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="show the first three")
 
 
@@ -104,11 +105,20 @@ def run(args: argparse.Namespace) -> int:
     from export.repository.from_nothing import build_repository
 
     from ..measure import inprocess
+    from .changes import measure_changes  # torch
 
     pipeline = inprocess.load(NANO, CPU, build_repository(NANO, CPU))
-    document, rows = measure(
-        args.people, lambda **values: decoded(pipeline(request_tensors(**values))["images"][0]), 3 if args.sheet else 0
-    )
+
+    def call(**values: Any) -> Picture:
+        return decoded(pipeline(request_tensors(**values))["images"][0])
+
+    if args.changes:
+        emit(
+            "edits-changes-nano",
+            {"variant": NANO.name, "people": args.people, "changes": measure_changes(args.people, call, WEIGHTS)},
+        )
+        return 0
+    document, rows = measure(args.people, call, 3 if args.sheet else 0)
     if args.sheet:
         save(sheet(rows, SHOWN, 160), args.sheet)
     emit("edits-nano", {"variant": NANO.name, **document})

@@ -6,6 +6,8 @@ number of rows at the same batch size: what a server of no cost whatsoever would
 On a processor the denoiser shares its cores with all that serves it: decoding, photographs, the server. With --sleeping it sleeps
 instead, as one on a GPU leaves the cores to others; then the ideal is known, and what is lost is the server's.
 
+Requests of all kinds at once are measured as well: what each needs of the denoiser is known, see `mixed`.
+
 That server has neither marks nor checks. Throughput is measured once more with the settings that servers have by default.
 """
 
@@ -16,145 +18,42 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.commandline import add_checkpoint, add_placement, add_variant
-from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.components import bounds, components
-from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.placements import CPU, Placement, placement_of
-from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
-from server.metrics import read_metrics
 
 from ..measure.pictures import decoded, picture_psnr_db
 from ..measure.report import emit, result_name, say
 from ..measure.running import PLAIN, serving
 from ..measure.sleeping import CARD, Sleep
-from ..measure.sleeping_denoiser import predict
 from ..measure.timing import seconds_of
+from .bench import ROWS_PER_PICTURE, SAME_DB, Bench, under_load
+from .mixed import mixed
 
-if TYPE_CHECKING:
-    from faceclip import FaceCLIPPipeline
-    from server.process import TritonServer
-
-ROWS_PER_PICTURE = 2
-MIN_STEP_S = 0.03
 CONCURRENCY = (1, 2, 4, 8)
-COUNTERS = ("ticks_total", "denoiser_rows_total", "denoiser_seconds_total", "scheduler_seconds_total", "request_steps_total")
-SAME_DB = 50
-"""Batches of other sizes round differently in the last bits: above this it is the same picture."""
-
-
-class Bench:
-    """One server, one client, one size, and the denoiser in this process."""
-
-    def __init__(
-        self,
-        variant: Variant,
-        placement: Placement,
-        server: TritonServer,
-        pipe: FaceCLIPPipeline,
-        steps: int,
-        sleep: Sleep | None = None,
-    ) -> None:
-        from faceclip_serving.models.onnx_component import OnnxComponent
-
-        self.variant, self.server, self.pipe, self.steps, self.sleep = variant, server, pipe, steps, sleep
-        self.max_rows = placement.denoiser_rows
-        runtime = placement.components[DENOISER].runtime
-        self.denoiser = OnnxComponent(
-            server.repository / placement.folder(DENOISER) / runtime.artifact,
-            components(variant)[DENOISER],
-            runtime.providers,
-            bounds(variant, placement.denoiser_rows)[DENOISER],
-        )
-        self.side, self.step_s = self._size()
-
-    def _size(self) -> tuple[int, float]:
-        """The smallest square picture whose step takes `MIN_STEP_S`, and that time."""
-        low, high = self.variant.limits.size
-        side = max(low, 64)
-        if self.sleep is not None:
-            return side, self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)
-        while (seconds := self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)) < MIN_STEP_S and side < high:
-            side += 32
-        return side, seconds
-
-    def denoise_s(self, rows: int, side: int, repeats: int) -> float:
-        """Median seconds of one denoiser call of so many rows in this process."""
-        cells = side // self.variant.latent_scale
-        signature = components(self.variant)[DENOISER]
-        inputs = example_inputs(self.variant, signature, {"rows": rows, "latent_height": cells, "latent_width": cells})
-        run: Callable[[Mapping[str, Array]], Mapping[str, Array]] = self.denoiser.run
-        if self.sleep is not None:
-            run = partial(predict, **asdict(self.sleep))
-        run(inputs)
-        return statistics.median(seconds_of(lambda: run(inputs)) for _ in range(repeats))
-
-    def generate(self, seed: int, steps: int | None = None, **options: Any) -> bytes:
-        result = self.pipe(
-            "a portrait",
-            seed=seed,
-            num_inference_steps=steps or self.steps,
-            height=self.side,
-            width=self.side,
-            output_type="bytes",
-            **options,
-        )
-        return bytes(result.images[0])
-
-    def metrics(self) -> dict[str, float]:
-        return read_metrics(f"127.0.0.1:{self.server.ports.metrics}")
-
-    def settle(self) -> dict[str, float]:
-        """Metrics once nothing runs any more; the sampler tells them four times a second."""
-        before = self.metrics()
-        while True:
-            time.sleep(max(0.3, 4 * self.step_s))
-            now = self.metrics()
-            if now.get("faceclip_ticks_total") == before.get("faceclip_ticks_total"):
-                return now
-            before = now
 
 
 def throughput(bench: Bench, concurrency: int, requests_each: int) -> dict[str, float]:
-    """Requests of `concurrency` clients at once, against the ideal measured right before and after."""
+    """Requests of `concurrency` clients at once, all of one kind."""
     rows = min(ROWS_PER_PICTURE * concurrency, bench.max_rows)
-    ideal = [bench.denoise_s(rows, bench.side, repeats=10)]
-    before = bench.settle()
-
-    def client(number: int) -> None:
-        for i in range(requests_each):
-            bench.generate(seed=number * 100 + i)
-
-    with ThreadPoolExecutor(concurrency) as clients:
-        seconds = seconds_of(lambda: list(clients.map(client, range(concurrency))))
-    after = bench.settle()
-    ideal.append(bench.denoise_s(rows, bench.side, repeats=10))
-    done = {name: after[f"faceclip_{name}"] - before.get(f"faceclip_{name}", 0.0) for name in COUNTERS}
     images = concurrency * requests_each
-    ideal_s = images * bench.steps * ROWS_PER_PICTURE / rows * statistics.mean(ideal)
-    return {
-        "images_per_s": images / seconds,
-        "over_ideal": ideal_s / seconds,
-        "mean_rows_per_tick": done["denoiser_rows_total"] / done["ticks_total"],
-        "scheduler_us_per_request_step": done["scheduler_seconds_total"] / done["request_steps_total"] * 1e6,
-        "denoiser_s": done["denoiser_seconds_total"],
-        "wall_s": seconds,
-    }
+
+    def ideal_s() -> float:
+        return images * bench.steps * ROWS_PER_PICTURE / rows * bench.denoise_s(rows, bench.side, repeats=10)
+
+    return under_load(bench, concurrency, range(images), bench.generate, ideal_s)
 
 
 def throughputs(bench: Bench, requests_each: int) -> dict[str, dict[str, float]]:
     """`throughput` of each number of clients, by that number."""
     bench.generate(seed=0, steps=2)
-    levels = {}
+    levels: dict[str, dict[str, float]] = {}
     for concurrency in CONCURRENCY:
         levels[str(concurrency)] = level = throughput(bench, concurrency, requests_each)
         say(f"concurrency {concurrency}: " + ", ".join(f"{name} {value:.3g}" for name, value in level.items()))
@@ -237,20 +136,12 @@ def measure_serving(
         say(f"rows after a cancel: at most {after_cancel}")
         crowd = cancel_among_others(bench, requests=100, cancels=30)
         say(f"cancels in a crowd: {crowd}")
+        of_all_kinds = mixed(bench, requests_each)
     with serving(variant, placement, checkpoint, sleep) as (server, pipe):
         say("with marks and checks")
         usual = throughputs(Bench(variant, placement, server, pipe, steps, sleep), requests_each)
     return {
-        "variant": variant.name,
-        "placement": placement.name,
-        **(
-            {}
-            if sleep is None
-            else {"note": "the denoiser sleeps; no time here is one of a real denoiser", "sleep": asdict(sleep)}
-        ),
-        "picture": [bench.side, bench.side],
-        "steps": steps,
-        "denoiser_step_ms": round(bench.step_s * 1e3, 1),
+        **described(bench, placement),
         "throughput_over_ideal": {key: round(level["over_ideal"], 3) for key, level in levels.items()},
         "throughput_over_ideal_with_marks_and_checks": {key: round(level["over_ideal"], 3) for key, level in usual.items()},
         "throughput_over_serial": round(levels[str(CONCURRENCY[-1])]["images_per_s"] / levels["1"]["images_per_s"], 3),
@@ -259,7 +150,38 @@ def measure_serving(
         "scheduler_us_per_request_step": {k: round(level["scheduler_us_per_request_step"]) for k, level in levels.items()},
         "rows_after_cancel_max": after_cancel,
         "cancel_among_others": crowd,
+        "mixed": of_all_kinds,
         "levels": levels,
+    }
+
+
+def measure_mixed(
+    variant: Variant,
+    steps: int,
+    requests_each: int,
+    checkpoint: Path | None = None,
+    sleep: Sleep | None = None,
+    placement: Placement = CPU,
+) -> dict[str, Any]:
+    """Requests of all kinds at once, alone."""
+    with serving(variant, placement, checkpoint, sleep, PLAIN) as (server, pipe):
+        bench = Bench(variant, placement, server, pipe, steps, sleep)
+        return {**described(bench, placement), "mixed": mixed(bench, requests_each)}
+
+
+def described(bench: Bench, placement: Placement) -> dict[str, Any]:
+    """What was measured on what."""
+    slept = {
+        "note": "the denoiser sleeps; no time here is one of a real denoiser",
+        "sleep": bench.sleep and asdict(bench.sleep),
+    }
+    return {
+        "variant": bench.variant.name,
+        "placement": placement.name,
+        **(slept if bench.sleep else {}),
+        "picture": [bench.side, bench.side],
+        "steps": bench.steps,
+        "denoiser_step_ms": round(bench.step_s * 1e3, 1),
     }
 
 
@@ -269,13 +191,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps of the throughput requests (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="requests of each client (default: %(default)s)")
     parser.add_argument("--sleeping", action="store_true", help="the denoiser sleeps instead of computing, as if on a GPU")
+    parser.add_argument("--mixed", action="store_true", help="only requests of all kinds at once")
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
-    sleep, name = (CARD, "serving-sleeping") if args.sleeping else (None, "serving")
+    sleep = CARD if args.sleeping else None
+    name = "-".join(["serving", *(["mixed"] if args.mixed else []), *(["sleeping"] if args.sleeping else [])])
     variant = VARIANTS[args.variant]
     placement = placement_of(variant, args.placement)
-    measured = measure_serving(variant, args.steps, args.requests, args.checkpoint, sleep, placement)
+    measure = measure_mixed if args.mixed else measure_serving
+    measured = measure(variant, args.steps, args.requests, args.checkpoint, sleep, placement)
     emit(result_name(name, variant.name, placement.name), measured)
     return 0

@@ -1,0 +1,78 @@
+"""A garment, a hat or an expression changed by the prompt within a mask, beside the renderer's picture of the same change; test people.
+
+The mask is where both renders differ, and some pixels around. The judges are those of the quality table. Glasses are no attribute that
+they read, so none are changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from faceclip_serving.face.masks import WHITE
+from training.dataset import SPLITS
+from training.judges import ATTRIBUTES, classify, recognise
+from training.weights import read_judges
+from training.world.captions import describe
+from training.world.people import sample_identity, sample_scene
+
+from ..measure.pictures import Picture, png
+from ..measure.report import say
+from .sweeps import mean_and_error
+from .world import shoot
+
+CHANGED = ("garment_colour", "hat", "expression")
+MADE = ("before", "edited", "rendered")
+"""The picture that came, what became of it, and the renderer's own."""
+_KEPT = 3
+"""Pictures of each person by which the judge knows them; the first is the photograph that is sent."""
+_AROUND = 4
+"""Pixels by which the mask is wider than what differs."""
+
+
+def measure_changes(people: int, call: Callable[..., Picture], weights: Any) -> dict[str, Any]:
+    """Per change and picture of `MADE`: cosine to the person, and the share that shows what was asked for; mean and standard error.
+
+    Raises `RuntimeError` where a pixel outside of the mask differs.
+    """
+    recogniser, classifier = read_judges(weights)
+    likeness: dict[str, list[list[float]]] = {name: [] for name in CHANGED}
+    shown: dict[str, list[list[float]]] = {name: [] for name in CHANGED}
+    for number in range(SPLITS["test"], SPLITS["test"] + people):
+        person = sample_identity(number)
+        kept = shoot([(person, sample_scene("changes", number, i)) for i in range(_KEPT)])
+        who = np.mean(recognise(recogniser, kept.pictures).numpy(), axis=0)
+        scene = replace(sample_scene("changed", number), hat="none")
+        for name in CHANGED:
+            values = [value for value in ATTRIBUTES[name] if value not in (getattr(scene, name), "none")]
+            change: dict[str, Any] = {name: values[number % len(values)]}
+            wanted = replace(scene, **change)
+            before, rendered = shoot([(person, scene), (person, wanted)]).pictures
+            differs = (np.abs(before.astype(int) - rendered).max(axis=2) > 2).astype(np.uint8) * 255
+            mask = cv2.dilate(differs, np.ones((2 * _AROUND + 1,) * 2, np.uint8))
+            edited = call(
+                prompt=describe(person, wanted), face_images=[png(kept.crops[0])], face_aligned=True, seed=1,
+                image=png(before), mask_image=png(np.asarray(mask, np.uint8)),
+            )  # fmt: skip
+            if (edited[mask < WHITE] != before[mask < WHITE]).any():
+                raise RuntimeError(f"{name}: outside the mask, pixels are not those of the picture that came")
+            made = np.stack([before, edited, rendered])
+            features = recognise(recogniser, made).numpy()
+            asked = ATTRIBUTES[name].index(getattr(wanted, name))
+            likeness[name].append([float(f @ who / (np.linalg.norm(f) * np.linalg.norm(who))) for f in features])
+            shown[name].append((classify(classifier, made)[name] == asked).astype(float).tolist())
+        say(f"{number}: " + ", ".join(f"{name} {shown[name][-1][1]:.0f}" for name in CHANGED))
+    return {
+        name: {
+            made: {
+                "id_similarity": mean_and_error(np.array(likeness[name])[:, i]),
+                "text_accuracy": mean_and_error(np.array(shown[name])[:, i]),
+            }
+            for i, made in enumerate(MADE)
+        }
+        for name in CHANGED
+    }
