@@ -6,7 +6,7 @@ shares its weights, and its parity is proven as that of the other is. Attention 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,8 @@ def fuse(model: ir.Model) -> int:
 
 def _attention(softmax: ir.Node) -> _Attention | None:
     """The attention around a softmax, or None where it is something else."""
-    if softmax.op_type != "Softmax":
+    axis = softmax.attributes.get("axis")
+    if softmax.op_type != "Softmax" or (axis is not None and axis.as_int() not in (-1, 3)):
         return None
     scores, scale = _unscaled(_uncast(softmax.inputs[0]))
     product = _producer(scores, "MatMul")
@@ -88,6 +89,8 @@ def _attention(softmax: ir.Node) -> _Attention | None:
     ):
         return None
     if not query.dtype == key.dtype == value.dtype == output.dtype:
+        return None
+    if _dim(key, 2 if tokens_first else 1) != heads or _dim(value, 1) != heads:  # heads that are shared
         return None
     return _Attention(query, key, value, tokens_first, scale * of_query * of_key, heads, output)
 
@@ -115,7 +118,7 @@ def _replace(attention: _Attention) -> None:
     last = node
     transpose = _only_user(attention.output, "Transpose")
     flat = _only_user(transpose.outputs[0], "Reshape") if transpose is not None and _order(transpose) == _HEADS_FIRST else None
-    if flat is not None and _stands_for(flat.outputs[0], attention.query.dtype):
+    if flat is not None and _stands_for(flat.outputs[0], attention):
         old = flat.outputs[0]
     else:
         old = attention.output
@@ -137,7 +140,7 @@ def _flat(value: ir.Value, tokens_first: bool = False) -> ir.Value:
             value = ir.node("Transpose", [value], {"perm": _HEADS_FIRST}).outputs[0]
     reshape = _producer(value, "Reshape")
     source = reshape.inputs[0] if reshape is not None else None
-    if source is not None and _rank(source) == 3:
+    if source is not None and _is_flat(source, [_dim(value, axis) for axis in range(4)]):
         return source
     return ir.node("Reshape", [value, _constant([0, 0, -1])]).outputs[0]
 
@@ -154,13 +157,27 @@ def _constant(numbers: list[int]) -> ir.Value:
     return ir.node("Constant", [], {"value": ir.tensor(np.array(numbers, np.int64))}).outputs[0]
 
 
-def _stands_for(value: ir.Value, dtype: ir.DataType | None) -> bool:
-    """Whether a value may become the operator's own output: of its rank and type, and no output of the graph, whose name stays."""
-    return value.dtype == dtype and _rank(value) == 3 and not value.is_graph_output()
+def _stands_for(value: ir.Value, attention: _Attention) -> bool:
+    """Whether a value may become the operator's own output: of its shape and type, and no output of the graph, whose name stays."""
+    batch, heads, tokens, width = (_dim(attention.output, axis) for axis in range(4))
+    same_type = value.dtype == attention.query.dtype
+    return same_type and not value.is_graph_output() and _is_flat(value, [batch, tokens, heads, width])
 
 
-def _rank(value: ir.Value) -> int | None:
-    return None if value.shape is None else len(value.shape)
+def _is_flat(value: ir.Value, parts: Sequence[int | str | None]) -> bool:
+    """Whether a value is [batch, tokens, heads * width] of the four `parts`, and not these in another way."""
+    batch, tokens, heads, width = parts
+    if value.shape is None or len(value.shape) != 3 or not (isinstance(heads, int) and isinstance(width, int)):
+        return False
+    return None not in (batch, tokens) and [_dim(value, axis) for axis in range(3)] == [batch, tokens, heads * width]
+
+
+def _dim(value: ir.Value, axis: int) -> int | str | None:
+    """The size of an axis, or its name; None where neither is known."""
+    if value.shape is None or len(value.shape) <= axis:
+        return None
+    found = value.shape[axis]
+    return found if isinstance(found, int) else found.value
 
 
 def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:

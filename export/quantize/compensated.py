@@ -61,6 +61,11 @@ def rounded(weight: NDArray[Any], axis: int, moment: NDArray[np.float64]) -> Pai
     Channels with the largest inputs come first: most can still make up for them.
     """
     wide = np.moveaxis(weight.astype(np.float32), axis, 1)
+    for what, found in (("weights", wide), ("inputs", moment)):
+        if not np.isfinite(found).all():
+            raise QuantizationError(
+                f"expected {what} of a product that are numbers, got some that are not; export the FP16 file again"
+            )
     power = np.diag(moment)
     damped = moment + (DAMPING * power.mean() or 1.0) * np.eye(len(power))
     scale = block_scales(wide, np.diag(damped))

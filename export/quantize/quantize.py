@@ -184,6 +184,15 @@ def run(args: argparse.Namespace) -> int:
     folders = {name: root / args.precision / name for name in components(variant)}
     destination = root / args.mode / DENOISER
     unseen = args.unseen or UNSEEN
+    seen = sorted({*unseen} & {*(args.prompt or (*PROMPTS, *MORE))})
+    if seen:
+        raise QuantizationError(
+            f"unseen: expected prompts that calibrate nothing, got {seen[0]!r}, which does; leave it out of one"
+        )
+    if args.mode == "int4w" and args.precision != "fp16":
+        raise QuantizationError("precision: expected fp16 for int4w, whose other layers stay as they are there, got fp32")
+    if args.rows < 1 or args.steps < 1:
+        raise QuantizationError(f"rows, steps: expected at least 1, got {args.rows} and {args.steps}")
     metadata = quantize(
         variant, args.mode, folders, destination, sitting_from(args, (*PROMPTS, *MORE)), args.rows, args.python, unseen
     )

@@ -47,8 +47,9 @@ class Runtime:
 
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-CUDA_CURE = "pip uninstall -y onnxruntime && pip install -r requirements-cuda.txt"
-"""How an environment gets that provider: two builds of ONNX Runtime share one module, so one takes the place of the other."""
+CUDA_CURE = ".venv/bin/pip uninstall -y onnxruntime onnxruntime-gpu && .venv/bin/pip install -r requirements-cuda.txt"
+"""How an environment gets that provider. Two builds of ONNX Runtime share one module: whichever goes takes the other's files with it, so
+both go first."""
 ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
 ORT_CUDA = Runtime("ort-cuda", "python", "", FUSED_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")

@@ -45,7 +45,7 @@ def test_it_is_made_where_a_placement_runs_it():
     assert {"fp16"} == PRECISIONS
 
 
-def attention(key_order, scaled="both", heads_first=False, mask=False, shared=False, ends=True):
+def attention(key_order, scaled="both", heads_first=False, mask=False, shared=False, ends=True, over_queries=False):
     """A graph of one attention as the exporter writes it, by its variations; inputs [batch, tokens, heads * width]."""
     rng = np.random.default_rng(0)
     inputs = [ir.val(name, ir.DataType.FLOAT, [BATCH, TOKENS, HEADS * WIDTH]) for name in "qkv"]
@@ -86,7 +86,7 @@ def attention(key_order, scaled="both", heads_first=False, mask=False, shared=Fa
         scores = add("Div", [scores, number(np.array(2.5, np.float32))])
     if mask:
         scores = add("Add", [scores, number(np.triu(np.full((TOKENS, TOKENS), -1e4, np.float32), 1))])
-    chances = add("Softmax", [scores], {"axis": -1})
+    chances = add("Softmax", [scores], {"axis": 2 if over_queries else -1})
     out = add("MatMul", [chances, v], shape=first)
     out = add("Transpose", [out], {"perm": [0, 2, 1, 3]}, [BATCH, TOKENS, HEADS, WIDTH])
     out = add("Reshape", [out, number(np.array([0, 0, HEADS * WIDTH], np.int64))], shape=[BATCH, TOKENS, HEADS * WIDTH])
@@ -118,7 +118,7 @@ def test_all_ways_of_writing_it_down_compute_the_same_fused(key_order, scaled, h
     np.testing.assert_allclose(run(model), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["mask", "shared"])
+@pytest.mark.parametrize("what", ["mask", "shared", "over_queries"])
 def test_what_is_masked_or_read_by_somebody_else_stays_written_out(what):
     model = attention([0, 1, 3, 2], **{what: True})
     before = [node.op_type for node in model.graph]
@@ -149,3 +149,34 @@ def test_versions_are_told_where_onnx_runtime_is_the_one_for_gpus(monkeypatch):
 
     monkeypatch.setattr(record, "version", version)
     assert record.versions()["onnxruntime"] == "1 of onnxruntime-gpu"
+
+
+def test_what_was_flat_in_another_way_is_not_taken_for_the_source():
+    """Two items of a batch that were one: the rank alone says nothing."""
+
+    def split():
+        model = attention([0, 1, 3, 2])
+        for value in model.graph.inputs:
+            value.shape = ir.Shape([1, BATCH * TOKENS, HEADS * WIDTH])
+        for node in model.graph:
+            if node.op_type == "Reshape" and node.inputs[0] in model.graph.inputs:
+                shape = ir.tensor(np.array([BATCH, TOKENS, HEADS, WIDTH], np.int64), name="split")
+                node.inputs[1].const_value = shape
+        return model
+
+    rng = np.random.default_rng(2)
+    feeds = {name: rng.standard_normal((1, BATCH * TOKENS, HEADS * WIDTH)).astype(np.float32) for name in "qkv"}
+
+    def answer(model):
+        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(["out"], feeds)[0]
+
+    model = split()
+    assert fuse(model) == 1
+    np.testing.assert_allclose(answer(model), answer(split()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
+def test_nothing_is_made_flat_anew_that_was_flat(micro_fp16, component):
+    written, fused = (operators(micro_fp16 / component / name) for name in (ONNX_FILE, FUSED_FILE))
+    assert fused.count("Reshape") < written.count("Reshape") and fused.count("Transpose") < written.count("Transpose")
