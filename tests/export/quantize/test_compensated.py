@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.__main__ import main
 from export.networks.components import network
 from export.onnx.example_inputs import example_inputs
 from export.onnx.integer_weights import BLOCK, block_weights, rounded_in_blocks
@@ -115,3 +116,28 @@ def test_a_denoiser_keeps_its_form_and_answers_nearer_than_with_the_nearest_valu
 def test_an_fp32_file_is_refused_with_the_cure(tmp_path):
     with pytest.raises(QuantizationError, match=r"expected FP16 weights of matrix products; start from the FP16 file"):
         quantize_weights(two_products(tmp_path, TensorProto.FLOAT)[0], tmp_path, {}, (), ())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_or_weights_that_are_no_numbers_are_named(value):
+    weight, moment = np.ones((BLOCK, 3), np.float16), np.eye(BLOCK)
+    with pytest.raises(QuantizationError, match="inputs of a product that are numbers"):
+        rounded(weight, 1, moment * value)
+    weight[0, 0] = value
+    with pytest.raises(QuantizationError, match="weights of a product that are numbers"):
+        rounded(weight, 1, moment)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rows", "0"], "rows, steps: expected at least 1"),
+        (["--rows", "-3"], "rows, steps: expected at least 1"),
+        (["--steps", "0"], "rows, steps: expected at least 1"),
+        (["--prompt", "x", "--unseen", "x"], "unseen: expected prompts that calibrate nothing, got 'x'"),
+        (["--precision", "fp32"], "precision: expected fp16 for int4w"),
+    ],
+)
+def test_what_cannot_calibrate_is_refused_before_a_picture_is_drawn(options, words, tmp_path, capsys):
+    assert main(["quantize", "--variant", "tiny-sdxl", "--mode", "int4w", "--components", str(tmp_path), *options]) == 1
+    assert words in capsys.readouterr().err
