@@ -1,47 +1,22 @@
 """A face that is drawn again is diffusers' inpainting of the same cut: served functions, torch networks, a face where a test says it is."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks.measure.example import PHOTO, PROMPT
-from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle, reference_rows
 from benchmarks.measure.pictures import decoded, picture_psnr_db
-from export.checkpoint.tokenizers import write_tokenizers
-from export.networks.components import build
-from export.onnx.parity import torch_run
-from export.paths import ROOT
-from faceclip_serving.contract.components import components
-from faceclip_serving.contract.digest import package_digest
-from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
-from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.frames import around
 from faceclip_serving.face.masks import WHITE, mask_of, seam_of
-from faceclip_serving.models.finish import finish
-from faceclip_serving.models.prepare import prepare
-from faceclip_serving.models.prompts import load_tokenizer
 from faceclip_serving.sampling.detail import MARGIN
+from tests.benchmarks.in_torch import pipeline_of
 from tests.serving.sampling.details import face
 
 FACE, STEPS, HEIGHT, WIDTH = face(40.0, 50.0, 24.0), 6, 192, 128
-
-
-def pipeline_of(variant, folder):
-    digest = package_digest(ROOT / "faceclip_serving")
-    write_tokenizers(variant, None, folder)
-    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
-    stages = {
-        "prepare": partial(prepare, variant, tokenizers, YuNet(), digest),
-        "finish": partial(finish, variant, CPU, digest, no_marks(CPU)),
-        **{name: torch_run(build(variant, name, None), signature) for name, signature in components(variant).items()},
-    }
-    return Pipeline(variant, 8, stages)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])

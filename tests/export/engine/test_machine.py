@@ -10,7 +10,8 @@ import pytest
 from benchmarks.gpu.verify import capabilities
 from export.__main__ import main
 from export.engine.machine import SERIES
-from faceclip_serving.contract.placements import TRT_RTX, placements
+from export.paths import ROOT
+from faceclip_serving.contract.placements import CUDA_CURE, TRT_RTX, placements
 from faceclip_serving.contract.variants.table import VARIANTS
 
 RTX_4060 = "NVIDIA GeForce RTX 4060, 8.9, 580.95.05, 8188, 7900"
@@ -118,3 +119,9 @@ def test_a_card_that_shares_the_hosts_memory_is_not_weighed(driver, capsys):
     driver("NVIDIA GB10, 12.1, 580.95.05, [N/A], [N/A]")
     document, _ = asked(capsys, "--variant", "sdxl", "--placement", "8gb")
     assert document["ready"] and [each["what"] for each in document["checks"]] == ["tensorrt_rtx", "driver", "card"]
+
+
+@pytest.mark.parametrize("file", ["requirements-cuda.txt", "docs/serve.md", "docs/troubleshooting.md"])
+def test_one_cure_for_cuda_is_told_everywhere_and_frees_the_shared_module_of_both_builds(file):
+    assert CUDA_CURE in (ROOT / file).read_text(encoding="utf-8")
+    assert "uninstall -y onnxruntime onnxruntime-gpu &&" in CUDA_CURE and CUDA_CURE.endswith("requirements-cuda.txt")
