@@ -13,12 +13,13 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from .api import about, images
+from .api import about, images, people, status
 from .backends.backend import Backend
 from .backends.pool import Pool
 from .errors import ApiError, from_client
 from .jobs import routes as jobs
 from .keys.store import KeyStore
+from .keys.usage import Usage
 from .settings import Settings
 from .state import Gateway
 from .web.request_id import RequestId
@@ -34,11 +35,13 @@ def make_app(settings: Settings) -> FastAPI:
             headers = dict(line.split("=", 1) for line in settings.server_header)
             roots = Path(settings.server_ca) if settings.server_ca else None
             pool = await stack.enter_async_context(Pool([Backend(url, headers, roots) for url in settings.server]))
-            app.state.gateway = Gateway(settings, pool, KeyStore(settings.folder))
+            keys = KeyStore(settings.folder)
+            stack.callback(keys.close)
+            app.state.gateway = Gateway(settings, pool, keys, Usage(keys.database))
             yield
 
     app = FastAPI(title="FaceCLIP gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
-    for room in (about, images, jobs):
+    for room in (about, images, people, status, jobs):
         app.include_router(room.router)
     app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
     _answer_errors(app)

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from .backends.pool import Pool
 from .keys.store import KeyStore
+from .keys.usage import Usage
 from .settings import Settings
 
 
@@ -16,6 +17,7 @@ class Gateway:
     settings: Settings
     pool: Pool
     keys: KeyStore
+    usage: Usage
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:
