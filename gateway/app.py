@@ -17,7 +17,8 @@ from .api import about, images
 from .backends.backend import Backend
 from .backends.pool import Pool
 from .errors import ApiError, from_client
-from .jobs import routes as jobs
+from .jobs import routes as jobs_routes
+from .jobs.answers import working
 from .keys.store import KeyStore
 from .settings import Settings
 from .state import Gateway
@@ -34,11 +35,12 @@ def make_app(settings: Settings) -> FastAPI:
             headers = dict(line.split("=", 1) for line in settings.server_header)
             roots = Path(settings.server_ca) if settings.server_ca else None
             pool = await stack.enter_async_context(Pool([Backend(url, headers, roots) for url in settings.server]))
-            app.state.gateway = Gateway(settings, pool, KeyStore(settings.folder))
+            jobs = await stack.enter_async_context(working(settings, pool.draw))
+            app.state.gateway = Gateway(settings, pool, KeyStore(settings.folder), jobs)
             yield
 
     app = FastAPI(title="FaceCLIP gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
-    for room in (about, images, jobs):
+    for room in (about, images, jobs_routes):
         app.include_router(room.router)
     app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
     _answer_errors(app)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from .backends.pool import Pool
+from .jobs.service import Jobs
 from .keys.store import KeyStore
 from .settings import Settings
 
@@ -16,6 +17,7 @@ class Gateway:
     settings: Settings
     pool: Pool
     keys: KeyStore
+    jobs: Jobs
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:
