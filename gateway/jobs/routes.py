@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from PIL import Image
 
 from ..api.bodies import image_request
+from ..api.openapi import IMAGE_BODY
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import allowed
@@ -30,7 +31,7 @@ LONGEST_KEY = 255
 _OWNER = Depends(allowed("jobs"))
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)
 async def accept(request: Request, caller: Caller = _OWNER) -> JSONResponse:
     """Takes the body of generations or edits, and `webhook_url`. What is answered with 202 is kept over restarts.
 
@@ -46,8 +47,13 @@ async def accept(request: Request, caller: Caller = _OWNER) -> JSONResponse:
     drawing = asked.to_drawing(request.state.request_id, caller.tenant, caller.priority, gateway.settings.timeout)
     kind = "image_generation" if drawing.image is None else "image_edit"
     await gateway.usage.admit(caller, drawing, gateway.pool)
-    with answered():
-        job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, asked.webhook_url, key)
+    is_new = False
+    try:
+        with answered():
+            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, asked.webhook_url, key)
+    finally:
+        if not is_new:
+            await gateway.usage.give_back(caller, drawing)
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotent-Replayed": "true"})
     return JSONResponse(_object(request, job), 202, headers=headers)
 
