@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from faceclip import FaceCLIPOutput
+
 from ..drawing import Drawing
 from .destinations import Destinations
 from .failures import StoreUnwritableError, UnknownJobError
@@ -183,6 +185,18 @@ class Jobs:
         job = await self.get(job_id, owner)
         if after < (job.attempts, float("inf")):
             yield job
+
+    async def keep(self, output: FaceCLIPOutput) -> list[str]:
+        """Keeps pictures that no job drew, for `response_format=url`; their addresses below the gateway's own. Raises
+        `StoreUnwritableError`."""
+        now, result_id = time.time(), f"img_{uuid.uuid4().hex}"
+        try:
+            manifest = await self._disk(self.results.keep, result_id, output, now, now + self.settings.keep_s)
+        except OSError as error:
+            raise StoreUnwritableError(
+                f"the pictures cannot be kept: {error.strerror}; free space on the gateway's disk"
+            ) from error
+        return self.results.addresses(result_id, manifest)
 
     async def counts(self) -> dict[Status, int]:
         """Jobs in each state."""
