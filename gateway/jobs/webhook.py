@@ -29,6 +29,8 @@ from .store import Delivery
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 10.0
 AT_ONCE = 64
+FAULT_S = 5.0
+"""Rest after an error of our own, such as a store that cannot be written."""
 log = logging.getLogger(__name__)
 
 
@@ -135,9 +137,11 @@ class Deliveries:
 
         def over(done: asyncio.Task[None]) -> None:
             del self._sending[delivery.job]
-            self._wake.set()
-            if not done.cancelled() and (error := done.exception()) is not None:
+            if done.cancelled():
+                return
+            if (error := done.exception()) is not None:
                 log.error("job %s: its webhook waits: %s", delivery.job, error, exc_info=error)
+            asyncio.get_running_loop().call_later(0 if error is None else FAULT_S, self._wake.set)
 
         task.add_done_callback(over)
 
