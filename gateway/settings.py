@@ -29,6 +29,9 @@ class Settings:
     )
     server_ca: str = _setting("", "certificate of the authority that signed the servers', for grpcs://")
     server_header: tuple[str, ...] = _setting((), "NAME=VALUE of every call of a server; may be repeated")
+    server_metrics: tuple[str, ...] = _setting(
+        (), "address of a server's metrics, in the order of --server (default: http://HOST:8002/metrics each)"
+    )
     data: str = _setting("build/gateway", "folder of keys, jobs and results")
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "port to listen on; 0: any free one")
@@ -59,25 +62,26 @@ class Settings:
     def folder(self) -> Path:
         return Path(self.data)
 
-    @property
-    def on_loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, named as the flags; flags go first")
     for each in fields(Settings):
-        many = isinstance(each.default, tuple)
-        shown = ", ".join(each.default) if many else each.default
+        default: Any = each.default
+        many = isinstance(default, tuple)
+        shown = ", ".join(default) if many else default
         parser.add_argument(
             f"--{each.name.replace('_', '-')}",
             action="append" if many else "store",
-            type=str if many else type(each.default),
+            type=str if many else type(default),
             help=each.metadata["doc"] + (f" (default: {shown})" if shown not in ("", ()) else ""),
         )
 
@@ -98,7 +102,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def checked(chosen: Mapping[str, Any]) -> Settings:
-    known = {each.name: each.default for each in fields(Settings)}
+    known: dict[str, Any] = {each.name: each.default for each in fields(Settings)}
     for name, value in chosen.items():
         if name not in known:
             raise SettingsError(f"{name}: no such setting; known: {', '.join(known)}")

@@ -9,7 +9,9 @@ from starlette.requests import HTTPConnection
 from .backends.pool import Pool
 from .jobs.service import Jobs
 from .keys.store import KeyStore
+from .keys.usage import Usage
 from .settings import Settings
+from .web.metrics import Metrics
 
 
 @dataclass
@@ -17,7 +19,9 @@ class Gateway:
     settings: Settings
     pool: Pool
     keys: KeyStore
+    usage: Usage
     jobs: Jobs
+    metrics: Metrics
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:

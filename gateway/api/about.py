@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 
-from faceclip import ServedModel
-
-from ..keys.caller import Caller
-from ..keys.dependency import allowed
+from ..errors import BUSY_RETRY_S, ApiError
+from ..keys.dependency import AnyCaller
 from ..state import gateway_of
 
 router = APIRouter()
@@ -22,32 +21,53 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/v1/capabilities", tags=["about"])
-async def capabilities(request: Request, caller: Caller = Depends(allowed("images"))) -> dict[str, Any]:
-    """Models with their parameters' defaults, ranges and meanings; limits of the key; features."""
+@router.get("/readyz", tags=["operation"])
+async def readyz(request: Request) -> JSONResponse:
+    """Whether a picture can be drawn now: some server is ready, and the gateway is not stopping. 200 or 503."""
     gateway = gateway_of(request)
-    served = {model.model: model for model in gateway.pool.models().values()}
+    ready = sum(backend.ready for backend in gateway.pool.backends)
+    ok = ready > 0 and not gateway.pool.draining
+    told = {"status": "ready" if ok else "stopping" if gateway.pool.draining else "no server is ready", "servers_ready": ready}
+    return JSONResponse(told, 200 if ok else 503, headers={} if ok else {"Retry-After": str(int(BUSY_RETRY_S))})
+
+
+@router.get("/v1/models", tags=["about"])
+async def models(request: Request, caller: AnyCaller) -> dict[str, Any]:
+    """Served models, and their variants, by whose names they can be asked for as well."""
+    return {"object": "list", "data": [_listed(name) for name in gateway_of(request).pool.models()]}
+
+
+@router.get("/v1/models/{model}", tags=["about"])
+async def model(request: Request, caller: AnyCaller, model: str) -> dict[str, Any]:
+    gateway_of(request).pool.resolve(model)
+    return _listed(model)
+
+
+@router.get("/v1/capabilities", tags=["about"])
+async def capabilities(request: Request, caller: AnyCaller) -> dict[str, Any]:
+    """Models with defaults, ranges and meanings of their parameters; marks, checks and rules; limits of the key; features."""
+    gateway = gateway_of(request)
+    offers = gateway.pool.offers()
+    if not offers:
+        gateway.pool.resolve(None)
+        raise ApiError(503, "no server is ready", code="server_unavailable", retry_after_s=BUSY_RETRY_S)
     return {
         "object": "capabilities",
-        "models": [_model(model) for model in served.values()],
-        "limits": asdict(caller.limits),
+        "default_model": gateway.pool.resolve(None).model,
+        "models": [offer.as_json() for offer in offers.values()],
+        "key": {"name": caller.name, "scopes": sorted(caller.scopes), "limits": asdict(caller.limits)},
+        "upload": {"largest_mib": gateway.settings.upload_mib, "most_parts": gateway.settings.upload_parts},
         "features": {
             "stream": True,
             "jobs": True,
-            "faces": True,
-            "verify": True,
+            "faces": any(offer.faces for offer in offers.values()),
+            "verify": any(offer.verify for offer in offers.values()),
             "translate": True,
             "open_access": gateway.keys.is_open,
+            "consent_required": any(offer.consent_required for offer in offers.values()),
         },
     }
 
 
-def _model(served: ServedModel) -> dict[str, Any]:
-    return {
-        "id": served.model,
-        "variant": served.variant,
-        "placement": served.placement,
-        "emulated": dict(served.emulated),
-        "defaults": dict(served.defaults),
-        "limits": {name: dict(limits) for name, limits in served.limits.items()},
-    }
+def _listed(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "faceclip"}

@@ -11,9 +11,10 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..drawing import Drawing
 from ..errors import ApiError, invalid
@@ -81,6 +82,15 @@ class ImageRequest(ParameterFields):
         int | None, Field(ge=0, le=100, description="Without effect here: pictures are signed as they are.")
     ] = None
 
+    _files: dict[str, list[bytes]] = PrivateAttr(default_factory=dict)
+    """Files of a form, by the names of this body's fields."""
+
+    @property
+    def has_pictures(self) -> bool:
+        """Photographs, an identity, or a picture to change."""
+        told = (self.face_images, self.identity, self.image)
+        return any(each is not None for each in told) or bool(self._files.keys() & {"face_images", "identity", "image"})
+
     @property
     def warnings(self) -> list[str]:
         """What of the request has no effect."""
@@ -107,9 +117,9 @@ class ImageRequest(ParameterFields):
         return Drawing(
             model=self.model,
             prompt=self.prompt,
-            photos=_files("face_images", self.face_images),
-            image=None if self.image is None else decoded("image", self.image),
-            mask=None if self.mask is None or named else decoded("mask", self.mask),
+            photos=self._content("face_images", self.face_images),
+            image=next(iter(self._content("image", self.image)), None),
+            mask=next(iter(self._content("mask", None if named else self.mask)), None),
             parameters={name: value for name, value in chosen.items() if value is not None}
             | ({"preview": True} if previews else {}),
             request_id=request_id,
@@ -117,9 +127,16 @@ class ImageRequest(ParameterFields):
             priority="batch" if self.priority == "batch" else priority,
             timeout_s=timeout_s,
             previews=previews,
-            identities=_files("identity", [self.identity] if isinstance(self.identity, str) else self.identity),
-            people_masks=_files("people_masks", self.people_masks),
+            identities=self._content("identity", self.identity),
+            people_masks=self._content("people_masks", self.people_masks),
         )
+
+    def _content(self, name: str, told: list[str] | str | None) -> list[bytes]:
+        """The files of a field, from a form or from the body's texts."""
+        texts = [told] if isinstance(told, str) else told
+        if texts is not None and not texts:
+            raise invalid(name, "expected at least one file, got an empty list; leave it out")
+        return self._files.get(name, []) + [decoded(name, text) for text in texts or ()]
 
     def _size(self) -> dict[str, int]:
         if self.size is None or self.size == "auto":
@@ -132,12 +149,17 @@ class ImageRequest(ParameterFields):
         return {"width": int(sides[1]), "height": int(sides[2])}
 
 
-def checked(body: Any, *, strict: bool) -> ImageRequest:
-    """The request that a body says. `strict`: of JSON, whose values have types; a form has texts alone. Raises `ApiError` (400)."""
+def checked(body: Any, *, strict: bool, files: Mapping[str, list[bytes]] | None = None) -> ImageRequest:
+    """The request that a body says. `strict`: of JSON, whose values have types; a form has texts alone, and `files`.
+
+    Raises `ApiError` (400).
+    """
     if not isinstance(body, dict):
         raise ApiError(400, f"expected a JSON object, got {type(body).__name__}", code="invalid_json")
     try:
-        return ImageRequest.model_validate(body, strict=strict)
+        asked = ImageRequest.model_validate(body, strict=strict)
+        asked._files = dict(files or {})
+        return asked
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         name = str(found["loc"][0]) if found["loc"] else None
@@ -172,12 +194,6 @@ def decoded(name: str, text: str) -> bytes:
     if not content:
         raise invalid(name, "expected a file, got an empty one")
     return content
-
-
-def _files(name: str, texts: list[str] | None) -> list[bytes]:
-    if texts is not None and not texts:
-        raise invalid(name, "expected at least one file, got an empty list; leave it out")
-    return [decoded(f"{name}[{i}]" if len(texts or ()) > 1 else name, text) for i, text in enumerate(texts or ())]
 
 
 def tenant_of(tenant: str, user: str | None) -> str:

@@ -272,7 +272,7 @@ async def test_swept_jobs_are_known_without_their_results(tmp_path):
 
 
 async def followed(jobs, job_id, after=(-1, -1)):
-    return [event async for event in jobs.follow(job_id, "", after) if event is not None]
+    return [event async for event in jobs.follow(job_id, "", after)]
 
 
 async def test_whoever_follows_hears_every_step_and_the_end(tmp_path):
