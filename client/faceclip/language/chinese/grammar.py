@@ -246,6 +246,7 @@ class _Clause:
                 continue
             if word.kind == "age":
                 before.append(word.english)
+                last = word.english
                 at += 1
                 if self._is(at, end, "的"):
                     at, described = at + 1, True
