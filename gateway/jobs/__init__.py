@@ -1,0 +1,1 @@
+"""Pictures that are drawn in the background, and kept for a time."""

@@ -1,0 +1,121 @@
+"""How much each caller has asked for: rate and concurrency in memory, pictures of the day on disk, so that a restart forgets none."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ..drawing import Drawing
+from ..errors import ApiError, invalid
+from .caller import Caller
+
+if TYPE_CHECKING:
+    from ..backends.pool import Pool
+
+CONCURRENT_RETRY_S = 2.0
+
+
+class Usage:
+    """Belongs to one event loop."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._lock = asyncio.Lock()
+        self._drawing: Counter[str] = Counter()
+        self._tokens: dict[str, tuple[float, float]] = {}
+        """Key -> requests that it may send at once, and when that was so."""
+
+    def check_rate(self, caller: Caller) -> None:
+        """Counts a request. Raises `ApiError` (429)."""
+        rate = caller.limits.requests_per_minute
+        if rate is None:
+            return
+        now = time.monotonic()
+        left, since = self._tokens.get(caller.key_id, (float(rate), now))
+        left = min(float(rate), left + (now - since) * rate / 60)
+        if left < 1:
+            wait_s = (1 - left) * 60 / rate
+            raise ApiError(
+                429, f"this key may send {rate} requests a minute; wait {wait_s:.1f} s", code="rate_limit_exceeded", retry_after_s=wait_s
+            )
+        self._tokens[caller.key_id] = (left - 1, now)
+
+    async def admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> None:
+        """Checks what is asked against the key's limits and counts its pictures. Raises `ApiError` (400, 403, 429).
+
+        Whoever admits a drawing that then fails gives its pictures back: `give_back`.
+        """
+        limits, served = caller.limits, pool.resolve(drawing.model)
+        if limits.variants is not None and not {served.model, served.variant} & set(limits.variants):
+            allowed = ", ".join(limits.variants)
+            raise ApiError(403, f"model: this key may use {allowed}, not '{served.variant}'", code="model_not_allowed", param="model")
+        if limits.largest_side is not None:
+            for side in ("width", "height"):
+                asked = int(drawing.parameters.get(side) or served.defaults.get(side) or 0)
+                if asked > limits.largest_side:
+                    raise invalid(side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed")
+        if limits.pictures_per_day is not None:
+            async with self._lock:
+                await asyncio.to_thread(self._count, caller, pictures(drawing))
+
+    async def give_back(self, caller: Caller, drawing: Drawing) -> None:
+        """Of an admitted drawing that brought no pictures."""
+        if caller.limits.pictures_per_day is not None:
+            async with self._lock:
+                await asyncio.to_thread(self._add, caller.key_id, -pictures(drawing))
+
+    @asynccontextmanager
+    async def slot(self, caller: Caller) -> AsyncGenerator[None, None]:
+        """One of the drawings that a caller may have at a time. Raises `ApiError` (429)."""
+        limit = caller.limits.concurrent
+        if limit is not None and self._drawing[caller.key_id] >= limit:
+            raise ApiError(
+                429,
+                f"this key may draw {limit} at a time; wait until one has ended",
+                code="concurrency_limit_exceeded",
+                retry_after_s=CONCURRENT_RETRY_S,
+            )
+        self._drawing[caller.key_id] += 1
+        try:
+            yield
+        finally:
+            self._drawing[caller.key_id] -= 1
+
+    def _count(self, caller: Caller, more: int) -> None:
+        limit, used = caller.limits.pictures_per_day or 0, self.pictures_today(caller.key_id)
+        if used + more > limit:
+            now = datetime.now(UTC)
+            midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+            raise ApiError(
+                429,
+                f"this key may draw {limit} pictures a day; {used} are drawn, {more} were asked for; the day ends at 00:00 UTC",
+                code="daily_limit_exceeded",
+                retry_after_s=(midnight - now).total_seconds(),
+            )
+        self._add(caller.key_id, more)
+
+    def pictures_today(self, key_id: str) -> int:
+        row = self._database.execute("SELECT pictures FROM usage WHERE key = ? AND day = ?", (key_id, _today())).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _add(self, key_id: str, pictures: int) -> None:
+        with self._database:
+            self._database.execute("DELETE FROM usage WHERE day < ?", (_today(),))
+            self._database.execute(
+                "INSERT INTO usage VALUES (?, ?, max(?, 0)) ON CONFLICT (key, day) DO UPDATE SET pictures = max(pictures + ?, 0)",
+                (key_id, _today(), pictures, pictures),
+            )
+
+
+def pictures(drawing: Drawing) -> int:
+    return int(drawing.parameters.get("num_images_per_prompt") or 1)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,114 @@
+"""What an operator chooses: one dataclass, from a TOML file and the flags of `python -m gateway run`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it, what was expected, what came, and the cure."""
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Names are those of the file; flags are the same with dashes."""
+
+    server: tuple[str, ...] = _setting(
+        ("localhost:8001",), "gRPC address of a server: host:port, or grpcs://host:port for TLS; may be repeated"
+    )
+    server_ca: str = _setting("", "certificate of the authority that signed the servers', for grpcs://")
+    server_header: tuple[str, ...] = _setting((), "NAME=VALUE of every call of a server; may be repeated")
+    server_metrics: tuple[str, ...] = _setting(
+        (), "address of a server's metrics, in the order of --server (default: http://HOST:8002/metrics each)"
+    )
+    data: str = _setting("build/gateway", "folder of keys, jobs and results")
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "port to listen on; 0: any free one")
+    public_url: str = _setting(
+        "", "how callers reach the gateway, e.g. https://pictures.example.org; its host is then accepted"
+    )
+    cors_origin: tuple[str, ...] = _setting(
+        (), "origin of a page elsewhere that may ask, e.g. https://app.example.org; may be repeated"
+    )
+    timeout: float = _setting(600.0, "longest time of one drawing, in seconds")
+    upload_mib: float = _setting(32.0, "largest body of a request, in MiB")
+    upload_parts: int = _setting(64, "most parts of a multipart body")
+    upload_timeout: float = _setting(60.0, "longest time that a body may take to arrive, in seconds")
+    keep_results: float = _setting(86400.0, "how long results are kept, in seconds")
+    drain_timeout: float = _setting(60.0, "how long a stop waits for what is being drawn, in seconds")
+    webhook_host: tuple[str, ...] = _setting((), "host that webhooks may go to, e.g. hooks.example.org; may be repeated")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data)
+
+    @property
+    def on_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, named as the flags; flags go first")
+    for each in fields(Settings):
+        default: Any = each.default
+        many = isinstance(default, tuple)
+        shown = ", ".join(default) if many else default
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}",
+            action="append" if many else "store",
+            type=str if many else type(default),
+            help=each.metadata["doc"] + (f" (default: {shown})" if shown not in ("", ()) else ""),
+        )
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """From the flags, and the file that they may name. Raises `SettingsError`."""
+    chosen = _from_file(args.config) if args.config else {}
+    told = {each.name: getattr(args, each.name) for each in fields(Settings) if getattr(args, each.name) is not None}
+    return checked(chosen | {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--config {path}: expected a TOML file of settings ({error})") from None
+    return {name.replace("-", "_"): tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def checked(chosen: Mapping[str, Any]) -> Settings:
+    known: dict[str, Any] = {each.name: each.default for each in fields(Settings)}
+    for name, value in chosen.items():
+        if name not in known:
+            raise SettingsError(f"{name}: no such setting; known: {', '.join(known)}")
+        kind = type(known[name])
+        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+            raise SettingsError(f"{name}: expected {'a list of texts' if kind is tuple else kind.__name__}, got {value!r}")
+        if kind in (int, float) and not (0 if name == "port" else 1e-9) <= value < 1e9:
+            raise SettingsError(f"{name}: expected a number above 0, got {value}")
+    for name in ("public_url", "cors_origin"):
+        for url in _each(chosen.get(name)):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+                raise SettingsError(f"{name}: expected scheme and host, e.g. https://pictures.example.org, got '{url}'")
+    return Settings(**chosen)
+
+
+def _each(value: Any) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (value,) if value else ()
