@@ -1,11 +1,13 @@
-"""`python -m gateway run` answers HTTP until Ctrl-C."""
+"""`python -m gateway run` answers HTTP until Ctrl-C; `python -m gateway keys` makes and ends API keys."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 
+from .keys.command import add_commands
 from .settings import SettingsError, add_flags, read_settings
 
 
@@ -15,10 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="answer HTTP until Ctrl-C", allow_abbrev=False)
     add_flags(run)
     run.set_defaults(run=_run)
+    add_commands(commands)
     args = parser.parse_args(argv)
     try:
         code: int = args.run(args)
-    except (SettingsError, OSError) as error:
+    except (SettingsError, OSError, sqlite3.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,25 +1,80 @@
-"""Listens, and stops in order: no more requests, then those in flight end, then the rest."""
+"""Listens, and stops in order: nothing new is begun, what is being drawn ends, then the rest."""
 
 from __future__ import annotations
 
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
 import uvicorn
+from fastapi import FastAPI
 
 from .app import make_app
-from .settings import Settings
+from .keys.store import KeyStore
+from .settings import Settings, SettingsError, is_loopback
+from .web.log import log_requests
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and from the first signal on begins nothing more."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for each in server.sockets:
+                host, port = each.getsockname()[:2]
+                place = f"[{host}]" if ":" in host else host
+                print(
+                    f"the gateway answers at http://{place}:{port} (endpoints: /docs); Ctrl-C stops",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        gateway = getattr(self._app.state, "gateway", None)
+        if gateway is not None:
+            gateway.pool.draining = True
+        super().handle_exit(sig, frame)
 
 
 def serve(settings: Settings) -> int:
-    """Until SIGINT or SIGTERM. Exit code."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    """Until SIGINT or SIGTERM. Exit code. Raises `SettingsError`."""
+    refuse_open_door(settings)
+    log_requests()
+    app = make_app(settings)
     config = uvicorn.Config(
-        make_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_level="warning",
         access_log=False,
         server_header=False,
-        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 * 1024,
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
-    uvicorn.Server(config).run()
-    return 0
+    server = _Server(config, app)
+    server.run()
+    return 0 if server.started else 1
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Without keys only this machine may ask. Raises `SettingsError`."""
+    keys = KeyStore(Path(settings.data))
+    try:
+        is_open = keys.is_open
+    finally:
+        keys.close()
+    public = urlsplit(settings.public_url).hostname
+    if is_open and not (is_loopback(settings.host) and (public is None or is_loopback(public))):
+        where = settings.public_url or settings.host
+        raise SettingsError(
+            f"there is no API key, and {where} is open to others; make one: python -m gateway keys add NAME --data {settings.data}"
+        )

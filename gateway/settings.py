@@ -47,20 +47,29 @@ class Settings:
     upload_timeout: float = _setting(60.0, "longest time that a body may take to arrive, in seconds")
     keep_results: float = _setting(86400.0, "how long results are kept, in seconds")
     drain_timeout: float = _setting(60.0, "how long a stop waits for what is being drawn, in seconds")
-    webhook_host: tuple[str, ...] = _setting((), "host that webhooks may go to, e.g. hooks.example.org; may be repeated")
+    jobs_at_once: int = _setting(8, "most jobs that are drawn at a time")
+    jobs_most: int = _setting(10_000, "most jobs that wait or are drawn; more are refused")
+    job_deadline: float = _setting(3600.0, "how long after its acceptance a job is given up, in seconds")
+    webhook_host: tuple[str, ...] = _setting(
+        (),
+        "host that webhooks may go to: hooks.example.org, *.example.org, or an origin such as http://10.1.2.3:9000; may be repeated",
+    )
+    webhook_network: tuple[str, ...] = _setting(
+        (), "network of webhook hosts that is allowed although it is private, e.g. 10.1.2.0/24; may be repeated"
+    )
 
     @property
     def folder(self) -> Path:
         return Path(self.data)
 
-    @property
-    def on_loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +116,11 @@ def checked(chosen: Mapping[str, Any]) -> Settings:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
                 raise SettingsError(f"{name}: expected scheme and host, e.g. https://pictures.example.org, got '{url}'")
+    for network in _each(chosen.get("webhook_network")):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SettingsError(f"webhook_network: expected a network such as 10.1.2.0/24, got '{network}' ({error})") from None
     return Settings(**chosen)
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from .backends.pool import Pool
+from .jobs.service import Jobs
 from .keys.store import KeyStore
 from .keys.usage import Usage
 from .settings import Settings
+from .web.metrics import Metrics
 
 
 @dataclass
@@ -18,6 +20,8 @@ class Gateway:
     pool: Pool
     keys: KeyStore
     usage: Usage
+    jobs: Jobs
+    metrics: Metrics
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:

@@ -93,7 +93,12 @@ def parsed(body: bytes) -> Any:
         raise ApiError(400, f"expected a JSON body, got something else ({str(error)[:120]})", code="invalid_json") from None
     level = [document]
     for _ in range(DEEPEST_JSON):
-        level = [item for each in level if isinstance(each, dict | list) for item in (each.values() if isinstance(each, dict) else each)]
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
     if level:
         raise _too_deep()
     return document

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from faceclip import FaceCLIPOutput, Progress
 
 from ..drawing import Drawing
-from ..errors import ApiError, invalid
+from ..errors import BUSY_RETRY_S, ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import ImagesCaller
 from ..state import Gateway, gateway_of
@@ -50,10 +50,25 @@ async def _answer(request: Request, caller: Caller, asked: ImageRequest, kind: s
     drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
     events = _limited(gateway, caller, drawing)
     if not asked.stream:
-        return JSONResponse(image_response(asked, await unless_given_up(request, result(events))))
+        output = await unless_given_up(request, result(events))
+        return JSONResponse(image_response(asked, output, await _addresses(request, asked, output)))
     # An error before the first event has a status of its own; afterwards it is an event.
     first = await unless_given_up(request, _first(events))
     return EventStream(_told(asked, kind, first, events))
+
+
+async def _addresses(request: Request, asked: ImageRequest, output: FaceCLIPOutput) -> list[str] | None:
+    """Where the pictures can be fetched, for a time; None: they are in the answer."""
+    if asked.response_format != "url":
+        return None
+    gateway = gateway_of(request)
+    try:
+        paths = await gateway.jobs.keep(output)
+    except OSError as error:
+        why = f"the result store cannot be written ({error.strerror}); ask for response_format b64_json"
+        raise ApiError(503, why, code="store_unwritable", retry_after_s=BUSY_RETRY_S) from error
+    base = (gateway.settings.public_url or str(request.base_url)).rstrip("/")
+    return [base + path for path in paths]
 
 
 async def _limited(gateway: Gateway, caller: Caller, drawing: Drawing) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
@@ -105,14 +120,16 @@ async def _told(
                 file = io.BytesIO()
                 each.preview.save(file, "PNG")
                 data = _event_data(f"{kind}.partial_image", file.getvalue(), "png", each.preview.size)
-                yield event(f"{kind}.partial_image", {**data, "partial_image_index": sent, "step": each.step, "total": each.total})
+                yield event(
+                    f"{kind}.partial_image", {**data, "partial_image_index": sent, "step": each.step, "total": each.total}
+                )
                 sent += 1
             each = await anext(events)
 
 
 def _completed(asked: ImageRequest, kind: str, output: FaceCLIPOutput) -> list[bytes]:
     answer = image_response(asked, output)
-    told = []
+    told: list[bytes] = []
     for file, made, picture in zip(output.files, output.provenance, answer["data"], strict=True):
         data = _event_data(f"{kind}.completed", file, made.format.lower(), (made.width, made.height))
         more = {"seed": picture["seed"], "index": len(told), "details": answer["details"], "usage": answer["usage"]}

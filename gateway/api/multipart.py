@@ -27,11 +27,15 @@ class Part:
         if self.is_file:
             raise ApiError(400, f"{self.name}: expected a text, got a file", code="invalid_value", param=self.name)
         if len(self.content) > _LONGEST_TEXT:
-            raise ApiError(400, f"{self.name}: expected at most {_LONGEST_TEXT} bytes of text", code="invalid_value", param=self.name)
+            raise ApiError(
+                400, f"{self.name}: expected at most {_LONGEST_TEXT} bytes of text", code="invalid_value", param=self.name
+            )
         try:
             return self.content.decode()
         except UnicodeDecodeError:
-            raise ApiError(400, f"{self.name}: expected UTF-8, got other bytes", code="invalid_value", param=self.name) from None
+            raise ApiError(
+                400, f"{self.name}: expected UTF-8, got other bytes", code="invalid_value", param=self.name
+            ) from None
 
 
 def parts_of(body: bytes, content_type: str, most: int) -> list[Part]:

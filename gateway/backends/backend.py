@@ -102,7 +102,12 @@ class Backend:
         call = prepare_look(config.inputs, [file], options, FACES_TIMEOUT_S)
         arrays = await self.transport.infer(model + FACES_SUFFIX, call.inputs, (), call.timeout_s, call.request_id)
         found, details = read_faces(arrays, model), read_details(arrays, model)
-        return {"object": "list", "data": [asdict(face) for face in found], "warnings": details.get("warnings", []), "details": details}
+        return {
+            "object": "list",
+            "data": [asdict(face) for face in found],
+            "warnings": details.get("warnings", []),
+            "details": details,
+        }
 
     async def verify(self, model: str, picture: bytes) -> dict[str, Any]:
         """The server's report of a picture's marks. Raises `FaceCLIPError`."""
@@ -120,7 +125,12 @@ class Backend:
             "ready": self.ready,
             "why": self.why,
             "models": [
-                {"id": name, "variant": each.served.variant, "placement": each.served.placement, "emulated": dict(each.served.emulated)}
+                {
+                    "id": name,
+                    "variant": each.served.variant,
+                    "placement": each.served.placement,
+                    "emulated": dict(each.served.emulated),
+                }
                 for name, each in self.offers.items()
             ],
             "in_flight_here": self.in_flight,

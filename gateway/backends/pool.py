@@ -76,7 +76,9 @@ class Pool:
             return models.get(DEFAULT_MODEL) or next(iter(models.values()))
         if model not in models:
             known = ", ".join(models)
-            raise ApiError(404, f"model: no '{model[:80]}' here; expected one of {known}", code="model_not_found", param="model")
+            raise ApiError(
+                404, f"model: no '{model[:80]}' here; expected one of {known}", code="model_not_found", param="model"
+            )
         return models[model]
 
     async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:

@@ -1,1 +1,1 @@
-"""Pictures that are drawn in the background, and kept for a time."""
+"""Jobs: pictures that are drawn while nobody waits for the answer, kept for a time, and lost by no restart."""

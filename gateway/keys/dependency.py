@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from ..errors import ApiError
 from ..state import gateway_of
 from .caller import Caller
 
@@ -18,10 +17,8 @@ def allowed(scope: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
 
     async def dependency(connection: HTTPConnection) -> Caller:
         gateway = gateway_of(connection)
-        caller = gateway.keys.caller(connection.headers.get("authorization"))
+        caller = gateway.keys.caller_for(scope, connection.headers.get("authorization"))
         connection.state.caller = caller
-        if scope not in caller.scopes:
-            raise ApiError(403, f"this key is not for '{scope}'; it is for {', '.join(sorted(caller.scopes))}", code="scope_missing")
         gateway.usage.check_rate(caller)
         return caller
 

@@ -74,6 +74,14 @@ class KeyStore:
             raise ApiError(401, f"this API key is {key.state}; ask the operator for another", code=f"{key.state}_api_key")
         return key.caller
 
+    def caller_for(self, scope: str, authorization: str | None) -> Caller:
+        """The same, of a key of this scope. Raises `ApiError` (401, 403)."""
+        caller = self.caller(authorization)
+        if scope not in caller.scopes:
+            own = ", ".join(sorted(caller.scopes))
+            raise ApiError(403, f"this key is not for '{scope}'; it is for {own}", code="scope_missing")
+        return caller
+
     def add(self, name: str, scopes: frozenset[str], limits: Limits, expires: datetime | None) -> str:
         """Makes a key and returns it: it is told this once."""
         id = secrets.token_hex(4)
@@ -119,7 +127,9 @@ class KeyStore:
         (version,) = self.database.execute("PRAGMA data_version").fetchone()
         if version == self._version:
             return
-        rows = self.database.execute("SELECT id, hash, name, scopes, limits, created, expires, revoked FROM keys ORDER BY created")
+        rows = self.database.execute(
+            "SELECT id, hash, name, scopes, limits, created, expires, revoked FROM keys ORDER BY created"
+        )
         self._known = {
             id: (digest, Key(Caller(id, name, frozenset(json.loads(scopes)), _limits(limits)), created, expires, revoked))
             for id, digest, name, scopes, limits, created, expires, revoked in rows

@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from faceclip import ServedModel
+
 from ..drawing import Drawing
 from ..errors import ApiError, invalid
-from .caller import Caller
+from .caller import Caller, Limits
 
 if TYPE_CHECKING:
     from ..backends.pool import Pool
@@ -42,7 +44,10 @@ class Usage:
         if left < 1:
             wait_s = (1 - left) * 60 / rate
             raise ApiError(
-                429, f"this key may send {rate} requests a minute; wait {wait_s:.1f} s", code="rate_limit_exceeded", retry_after_s=wait_s
+                429,
+                f"this key may send {rate} requests a minute; wait {wait_s:.1f} s",
+                code="rate_limit_exceeded",
+                retry_after_s=wait_s,
             )
         self._tokens[caller.key_id] = (left - 1, now)
 
@@ -51,18 +56,26 @@ class Usage:
 
         Whoever admits a drawing that then fails gives its pictures back: `give_back`.
         """
-        limits, served = caller.limits, pool.resolve(drawing.model)
-        if limits.variants is not None and not {served.model, served.variant} & set(limits.variants):
-            allowed = ", ".join(limits.variants)
-            raise ApiError(403, f"model: this key may use {allowed}, not '{served.variant}'", code="model_not_allowed", param="model")
-        if limits.largest_side is not None:
-            for side in ("width", "height"):
-                asked = int(drawing.parameters.get(side) or served.defaults.get(side) or 0)
-                if asked > limits.largest_side:
-                    raise invalid(side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed")
+        limits = caller.limits
+        if limits.variants is not None or limits.largest_side is not None:
+            self._check(limits, drawing, pool.resolve(drawing.model))
         if limits.pictures_per_day is not None:
             async with self._lock:
                 await asyncio.to_thread(self._count, caller, pictures(drawing))
+
+    @staticmethod
+    def _check(limits: Limits, drawing: Drawing, served: ServedModel) -> None:
+        if limits.variants is not None and not {served.model, served.variant} & set(limits.variants):
+            known = ", ".join(limits.variants)
+            raise ApiError(
+                403, f"model: this key may use {known}, not '{served.variant}'", code="model_not_allowed", param="model"
+            )
+        for side in ("width", "height"):
+            asked = int(drawing.parameters.get(side) or served.defaults.get(side) or 0)
+            if limits.largest_side is not None and asked > limits.largest_side:
+                raise invalid(
+                    side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed"
+                )
 
     async def give_back(self, caller: Caller, drawing: Drawing) -> None:
         """Of an admitted drawing that brought no pictures."""

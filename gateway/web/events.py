@@ -73,7 +73,7 @@ class EventStream(Response):
                     piece = coming.result()
                 except StopAsyncIteration:
                     return
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told
                     answer = error if isinstance(error, ApiError) else from_client(error)
                     yield event("error", answer.as_json())
                     return
