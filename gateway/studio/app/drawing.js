@@ -24,7 +24,7 @@ export function why() {
 async function asked() {
   const { model, photos, record, together, prompt, negative, english, count, seed, size, picture, mask, painted } = now();
   const edited = english?.of === prompt && english.text.trim();
-  const body = { model, prompt: edited ? english.text : prompt, prompt_language: edited ? 'en' : 'auto', n: count, output_format: 'png', ...parameters() };
+  const body = { model, prompt: edited ? english.text : prompt, prompt_language: edited ? 'en' : 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
   if (negative !== null) body.negative_prompt = negative;
   if (seed !== '') body.seed = Number(seed);
   if (record) body.consent = record.text;
@@ -67,7 +67,7 @@ export async function draw() {
   try {
     const job = await send('/v1/jobs', await asked(), { headers: { 'Idempotency-Key': newKey() }, signal: ended.signal });
     amend('shots', shot.id, { job: job.id, state: job.status, position: job.queue_position });
-    await follow(shot.id, job, ended.signal);
+    await follow(shot.id, job.id, ended.signal);
   } catch (error) {
     if (ended.signal.aborted) return;
     if (error instanceof Refused && !now().shots.find((each) => each.id === shot.id)?.job) {
@@ -86,16 +86,19 @@ function fail(id, error) {
 }
 
 async function follow(id, job, signal) {
-  for await (const { event, data } of events(job.events_url, signal, (each) => ENDS.includes(each.event))) {
-    if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? data.position ?? null });
+  let done;
+  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event))) {
+    if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? null });
     if (event === 'progress') amend('shots', id, { state: 'generating', step: data.step, total: data.total });
     if (event === 'preview') amend('shots', id, { preview: `data:image/png;base64,${data.b64_json}` });
-    if (event === 'failed') return fail(id, new Refused(500, data.error ?? data));
+    if (event === 'failed') return fail(id, new Refused(500, data.error));
     if (event === 'cancelled') return amend('shots', id, { state: 'cancelled', preview: null });
+    done = data;
   }
-  const { result } = await ask(job.poll_url, { signal });
+  const { result } = done;
   const pictures = await Promise.all(result.data.map(async (each) => {
-    const blob = await file(each.url);
+    const { pathname, search } = new URL(each.url); // the host may have other names
+    const blob = await file(pathname + search);
     return { blob, url: URL.createObjectURL(blob), seed: each.seed, revised: each.revised_prompt };
   }));
   amend('shots', id, { state: 'completed', pictures, details: result.details, preview: null, position: null });

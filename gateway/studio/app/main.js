@@ -16,8 +16,8 @@ const LIGHTS = ['auto', 'light', 'dark'];
 async function begin() {
   try {
     const capabilities = await ask('/v1/capabilities');
-    const model = capabilities.models.find((each) => each.id === now().model) ?? capabilities.models[0];
-    set({ capabilities, model: model?.id ?? null, keyWanted: false, refused: null });
+    const model = [now().model, capabilities.default_model].find((id) => capabilities.models.some((each) => each.id === id));
+    set({ capabilities, model, keyWanted: false, refused: null });
   } catch (error) {
     set({ refused: error });
     return;

@@ -2,13 +2,13 @@
 
 import { html, useEffect, useRef, useState } from '../vendor/htm-preact.js';
 import { Refused, sendFile } from './api.js';
-import { drawCrop } from './crop.js';
+import { drawCrop, shareOutside } from './crop.js';
 import { Button, Choice, Drop, Failure, Icon, Notice, Section, Told, useUrl } from './parts.js';
 import { amend, newId, now, say, set, useStore } from './store.js';
 import { Boxes } from './together.js';
 import { number, t } from './words.js';
 
-export const most = (capabilities, model) => capabilities?.models.find((each) => each.id === model)?.limits.face_images?.max_items ?? 4;
+export const most = (capabilities, model) => capabilities?.models.find((each) => each.id === model)?.parameters.face_images?.max_items ?? 4;
 
 /** Takes photographs in. Each: {id, file, state: looking | seen | failed, size, faces, chosen, warnings, error, box, prompt}. */
 export function addPhotos(files) {
@@ -24,13 +24,24 @@ export function addPhotos(files) {
 async function look(id, file) {
   try {
     const told = await sendFile('/v1/faces', 'image', file);
-    const found = told.faces.filter((face) => face.usable).length;
-    const error = found ? null : new Refused(0, { message: t(told.faces.length ? 'photos.small' : 'photos.none'), ours: true });
-    amend('photos', id, { state: error ? 'failed' : 'seen', size: [told.photo.width, told.photo.height], faces: told.faces, warnings: told.warnings ?? [], error });
-    say(error ? error.message : t('photos.found', { count: told.faces.length }));
+    const { width, height } = told.details.faces[0].photo;
+    const usable = told.data.some((face) => face.usable);
+    const error = usable ? null : new Refused(0, { message: t(told.data.length ? 'photos.small' : 'photos.none'), ours: true });
+    amend('photos', id, { state: error ? 'failed' : 'seen', size: [width, height], faces: told.data, warnings: told.warnings, error });
+    say(error ? error.message : t('photos.found', { count: told.data.length }));
   } catch (error) {
     amend('photos', id, { state: 'failed', error });
   }
+}
+
+// From where on a face costs likeness: those of faceclip_serving/face/judgement.py, which warns when it is drawn.
+const GOOD = { eye_distance: 35, score: 0.65, frontality: 0.5, sharpness: 0.15 };
+const MAX_OUTSIDE = 0.2;
+
+/** Keys of the texts that say what is doubtful about a face. */
+function doubts(face, size) {
+  const found = Object.keys(GOOD).filter((name) => face[name] < GOOD[name]);
+  return [...found, ...(shareOutside(face.landmarks, size) > MAX_OUTSIDE ? ['outside'] : [])];
 }
 
 const forget = (id) => set((before) => ({ photos: before.photos.filter((photo) => photo.id !== id), together: before.together && before.photos.length > 2 }));
@@ -66,6 +77,7 @@ export const place = ([left, top, right, bottom]) => ({
 function Photo({ photo, index }) {
   const url = useUrl(photo.file);
   const face = photo.faces[photo.chosen];
+  const doubtful = face && photo.state === 'seen' ? doubts(face, photo.size) : [];
   return html`<li class=${`photo ${photo.state}`}>
     <div class="photo-head">
       ${photo.state === 'seen' ? html`<${Crop} url=${url} photo=${photo} />`
@@ -74,11 +86,12 @@ function Photo({ photo, index }) {
         <p class="photo-name"><${Told}>${photo.file.name}<//></p>
         ${photo.state === 'looking' && html`<p class="soft small">${t('photos.looking')}</p>`}
         ${face && photo.state === 'seen' && html`<p class="soft small">${t('photos.eyes', { pixels: number(face.eye_distance, 0) })}</p>`}
-        ${photo.state === 'seen' && !photo.warnings.length && html`<p class="good small"><${Icon} name="check" />${t('photos.good')}</p>`}
+        ${photo.state === 'seen' && !doubtful.length && html`<p class="good small"><${Icon} name="check" />${t('photos.good')}</p>`}
       </div>
       <${Button} icon="close" kind="bare" quiet label=${t('photos.remove', { number: index + 1 })} onClick=${() => forget(photo.id)} />
     </div>
     ${photo.faces.length > 1 && url && html`<${Faces} url=${url} photo=${photo} />`}
+    ${doubtful.map((name) => html`<${Notice} key=${name}>${t(`photos.doubt.${name}`)}<//>`)}
     ${photo.warnings.map((warning) => html`<${Notice} key=${warning}><${Told}>${warning}<//><//>`)}
     <${Failure} error=${photo.error} />
   </li>`;
@@ -105,10 +118,10 @@ export function People() {
 
 /** A signed consent record, where the server requires one. */
 function Record() {
-  const { record, capabilities } = useStore();
+  const { record, capabilities, model } = useStore();
   const input = useRef(null);
   const [wrong, setWrong] = useState(false);
-  const wanted = capabilities?.features.consent ?? 'off';
+  const wanted = capabilities?.models.find((each) => each.id === model)?.rules.consent?.mode ?? 'off';
   const read = async (event) => {
     const file = event.target.files[0];
     event.target.value = '';

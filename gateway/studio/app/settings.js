@@ -13,7 +13,7 @@ export const served = () => now().capabilities?.models.find((each) => each.id ==
 /** Of a parameter: {min, max, default} as the server tells them. */
 export function range(name) {
   const model = served();
-  return { min: 0, max: 1, ...model?.limits[name], default: model?.defaults[name] };
+  return { min: 0, max: 1, ...model?.parameters[name] };
 }
 
 /** Sizes to choose from, of about as many pixels as the default: [[width, height], …]. */

@@ -120,7 +120,7 @@ function Contact({ shot, index, picture, current }) {
 export function Shots() {
   const { shots, opened } = useStore();
   const shot = shots.find((each) => each.id === opened?.shot) ?? shots[0];
-  const index = opened?.shot === shot?.id ? Math.min(opened?.index ?? 0, Math.max(shot.pictures.length - 1, 0)) : 0;
+  const index = shot && opened?.shot === shot.id ? Math.min(opened.index, Math.max(shot.pictures.length - 1, 0)) : 0;
   const all = shots.flatMap((each) => (each.pictures.length ? each.pictures.map((picture, i) => ({ shot: each, picture, i })) : [{ shot: each, i: 0 }]));
   return html`<section class="shots" id="shots" aria-labelledby="shots-title">
     <h2 id="shots-title" class="unseen">${t('shots.title')}</h2>
