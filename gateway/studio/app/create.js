@@ -21,11 +21,11 @@ export function Create() {
   const missing = why();
   return html`<div class="create">
     <form class="form" onSubmit=${(event) => { event.preventDefault(); draw(); }}>
-      <${People} /><${Scene} /><${Input} /><${Settings} />
+      <${People} /><${Scene} /><${Settings} /><${Input} />
       <div class="go">
         ${capabilities && lost(refused) && html`<${Failure} error=${refused} />`}
         <button class="button primary large" aria-disabled=${missing !== null} aria-describedby="go-why">${t('draw')}</button>
-        <p class="soft small" id="go-why">${missing ?? t(capabilities?.features.open_access ? 'draw.open' : 'draw.keys')}</p>
+        <p class=${`soft small ${missing ? '' : 'hint'}`} id="go-why">${missing ?? t('draw.keys')}</p>
       </div>
     </form>
     <${Shots} />

@@ -43,10 +43,10 @@ export function drawCrop(canvas, image, size, landmarks, colour) {
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.fillStyle = colour;
   context.strokeStyle = '#fff';
-  context.lineWidth = 3;
+  context.lineWidth = 5;
   for (const [u, v] of landmarks) {
     context.beginPath();
-    context.arc(a * u - b * v + x, b * u + a * v + y, 8, 0, 2 * Math.PI);
+    context.arc(a * u - b * v + x, b * u + a * v + y, 15, 0, 2 * Math.PI);
     context.fill();
     context.stroke();
   }

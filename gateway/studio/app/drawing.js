@@ -63,7 +63,7 @@ export async function draw() {
   running.set(shot.id, ended);
   set((before) => ({ shots: [shot, ...before.shots], refused: null, opened: null }));
   say(t('said.sent'));
-  document.getElementById('shots')?.scrollIntoView({ block: 'nearest', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
+  document.getElementById('shots')?.scrollIntoView({ block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
   try {
     const job = await send('/v1/jobs', await asked(), { headers: { 'Idempotency-Key': newKey() }, signal: ended.signal });
     amend('shots', shot.id, { job: job.id, state: job.status, position: job.queue_position });

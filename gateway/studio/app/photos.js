@@ -86,7 +86,7 @@ function Photo({ photo, index }) {
         <p class="photo-name"><${Told}>${photo.file.name}<//></p>
         ${photo.state === 'looking' && html`<p class="soft small">${t('photos.looking')}</p>`}
         ${face && photo.state === 'seen' && html`<p class="soft small">${t('photos.eyes', { pixels: number(face.eye_distance, 0) })}</p>`}
-        ${photo.state === 'seen' && !doubtful.length && html`<p class="good small"><${Icon} name="check" />${t('photos.good')}</p>`}
+        ${photo.state === 'seen' && !doubtful.length && html`<p class="fine small"><${Icon} name="check" />${t('photos.good')}</p>`}
       </div>
       <${Button} icon="close" kind="bare" quiet label=${t('photos.remove', { number: index + 1 })} onClick=${() => forget(photo.id)} />
     </div>

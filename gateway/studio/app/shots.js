@@ -109,7 +109,7 @@ function Stage({ shot, index }) {
 
 function Contact({ shot, index, picture, current }) {
   const open = () => set({ opened: { shot: shot.id, index } });
-  const state = picture ? t('contact.seed', { seed: picture.seed }) : waiting(shot) ? place(shot) : t(`contact.${shot.state}`);
+  const state = picture ? html`<span class="unseen">${t('fact.seed')} </span>${picture.seed}` : waiting(shot) ? place(shot) : t(`contact.${shot.state}`);
   const url = picture?.url ?? shot.preview;
   return html`<li><button type="button" class=${`contact ${shot.state}`} aria-current=${current ? 'true' : undefined} onClick=${open}>
     <span class="contact-picture">${url ? html`<img src=${url} alt="" />` : html`<span class=${waiting(shot) ? 'developing' : 'blank'} />`}</span>

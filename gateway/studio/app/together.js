@@ -9,6 +9,7 @@ import { number, t } from './words.js';
 
 const LEAST = 0.12; // of a box's sides, as share of the picture
 const KEY_STEP = 0.02;
+const FRAME_HEIGHT = 300;
 
 /** Side by side, until somebody moves them. */
 export const boxOf = (photo, index, count) => photo.box ?? [index / count, 0, (index + 1) / count, 1];
@@ -59,7 +60,7 @@ export function Boxes() {
   const { photos } = useStore();
   const frame = useRef(null);
   const [width, height] = pictureSize();
-  useEffect(() => frame.current.style.setProperty('aspect-ratio', `${width} / ${height}`), [width, height]);
+  useEffect(() => Object.assign(frame.current.style, { aspectRatio: `${width} / ${height}`, width: `min(100%, ${(FRAME_HEIGHT * width) / height}px)` }), [width, height]);
   return html`<div class="together">
     <p class="soft small" id="together-keys">${t('together.keys')}</p>
     <div class="frame" ref=${frame}>
