@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "benchmarks.marks": MEASURING,
     "benchmarks.checks": MEASURING,
     "benchmarks.audit": MEASURING,
+    "benchmarks.gateway": MEASURING,
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
