@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from . import __version__
-from .api import about, images, people, status
+from .api import about, images, people, status, words
 from .backends.backend import Backend
 from .backends.pool import Pool
 from .errors import ApiError, from_client
@@ -25,7 +25,7 @@ from .keys.store import KeyStore
 from .keys.usage import Usage
 from .settings import Settings
 from .state import Gateway
-from .web import docs, metrics
+from .web import docs
 from .web.door import Door
 from .web.log import RequestLog
 from .web.metrics import Metrics
@@ -33,7 +33,7 @@ from .web.request_id import RequestId
 
 log = logging.getLogger("gateway")
 STUDIO = Path(__file__).parent / "studio"
-ROOMS = (about, images, people, status, jobs_routes, metrics, docs)
+ROOMS = (about, images, people, status, words, jobs_routes, docs)
 
 
 def make_app(settings: Settings) -> FastAPI:

@@ -106,7 +106,11 @@ class RemotePipeline(DiffusersHabits):
         return prepare_look(config.inputs, files, {**options, "expires": ends, "make_identity": True}, self._timeout_s)
 
     def _read(self, call: Call, arrays: Arrays) -> FaceCLIPOutput:
-        return read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
+        output = read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
+        if call.spoken.details:
+            told = {"prompt_language": call.spoken.details, "warnings": [*call.spoken.warnings, *output.warnings]}
+            output.details.update(told)
+        return output
 
     def _read_event(self, call: Call, arrays: Arrays) -> Progress | FaceCLIPOutput:
         return read_progress(arrays) or self._read(call, arrays)
@@ -181,7 +185,7 @@ class FaceCLIPPipeline(RemotePipeline):
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image or face_images, identity, people, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
+        face_image or face_images, identity, people, image, mask_image, prompt_language, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
         timeout_s, retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may
         be given as well.
 

@@ -75,7 +75,9 @@ def running(server_url, data, *options):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "gateway", *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
 
 
 def until(condition, seconds=60):

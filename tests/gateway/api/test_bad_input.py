@@ -62,7 +62,13 @@ def test_a_field_that_is_wrong_is_named(narrow, name, value):
 
 
 def test_what_only_the_server_knows_is_named_too(narrow):
-    for name, value in (("num_inference_steps", 0), ("height", 7), ("width", 10**6), ("scheduler", "nothing"), ("step_cache", -1.0)):
+    for name, value in (
+        ("num_inference_steps", 0),
+        ("height", 7),
+        ("width", 10**6),
+        ("scheduler", "nothing"),
+        ("step_cache", -1.0),
+    ):
         error(narrow.http.post(URL, json={"prompt": "a castle", name: value}), 400, name)
     error(narrow.http.post(URL, json={"prompt": "a castle", "n": 10}), 400, "n")
 
@@ -215,7 +221,9 @@ def raw(gate):
     return socket.create_connection((host, int(port)), timeout=30)
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/images", "/nothing.html", "/../gateway/app.py", "/%2e%2e/app.py", "/docs/../app.py"])
+@pytest.mark.parametrize(
+    "path", ["/v1/nothing", "/v1/images", "/nothing.html", "/../gateway/app.py", "/%2e%2e/app.py", "/docs/../app.py"]
+)
 def test_where_nothing_is(narrow, path):
     error(narrow.http.get(path), 404, code="not_found")
 

@@ -43,7 +43,7 @@ def test_a_seed_repeats_a_picture_whoever_asks(client, gate):
 
 def test_photographs_of_the_person(client, gate):
     file = PORTRAIT.read_bytes()
-    edited = client.images.edit(image=open(PORTRAIT, "rb"), prompt="a castle", extra_body=STEPS | {"face_aligned": True})
+    edited = client.images.edit(image=PORTRAIT, prompt="a castle", extra_body=STEPS | {"face_aligned": True})
     several = client.images.edit(image=[file, file], prompt="a castle", extra_body=STEPS | {"face_aligned": True})
     url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
     body = {"prompt": "a castle", "face_images": [url], "face_aligned": True, **STEPS}
