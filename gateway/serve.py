@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -41,7 +42,9 @@ class _Server(uvicorn.Server):
         gateway = getattr(self._app.state, "gateway", None)
         if gateway is not None:
             gateway.pool.draining = True
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own, which raises the signal again at the end: a stop that was asked for is no failure.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve(settings: Settings) -> int:

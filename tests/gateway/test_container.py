@@ -57,9 +57,11 @@ def test_without_a_key_it_does_not_start_and_with_one_it_draws_and_stops(image, 
             body = {"prompt": "一座城堡", "num_inference_steps": 1, "height": 64, "width": 64}
             answer = http.post("/v1/images/generations", json=body).json()
             assert answer["data"][0]["b64_json"] and answer["data"][0]["revised_prompt"].isascii()
-    finally:
         running.send_signal(image.stop_signal)
-        running.wait(60)
+        assert running.wait(60) == 0, "a stop that was asked for is no failure"
+    finally:
+        running.kill()
+        running.wait()
     assert not list((image.workdir / "gateway").glob("**/__pycache__"))
 
 
