@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -60,8 +59,8 @@ def job_object(job: Job, base: str, jobs: Jobs) -> dict[str, Any]:
         "started": _second(job.started),
         "ended": _second(job.ended),
         "queue_position": jobs.runner.position(job.id) if job.status is Status.QUEUED else None,
-        "step": trail.step if trail else None,
-        "total": trail.total if trail else None,
+        "step": trail.step if trail and trail.total else None,
+        "total": trail.total if trail and trail.total else None,
         "attempts": job.attempts,
         "poll_url": here,
         "events_url": f"{here}/events",
@@ -99,11 +98,6 @@ def _result(job: Job, base: str, jobs: Jobs) -> dict[str, Any] | None:
         "output_format": pictures[0]["format"],
         "details": job.result["details"],
     }
-
-
-def sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
-    """One event of a stream."""
-    return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 def answer_of(error: JobsError) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import time
@@ -9,17 +10,19 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-import anyio.to_thread
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
 from PIL import Image
 
 from ..api.bodies import image_request
+from ..api.openapi import IMAGE_BODY
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
-from ..keys.dependency import allowed
+from ..keys.dependency import JobsCaller
 from ..state import gateway_of
-from .answers import answer_of, job_object, sse
+from ..web.events import EventStream
+from ..web.events import event as sse
+from .answers import answer_of, job_object
 from .failures import JobsError
 from .results import MEDIA_TYPES, FileRefusedError
 from .store import Job
@@ -27,11 +30,10 @@ from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 LONGEST_KEY = 255
-_OWNER = Depends(allowed("jobs"))
 
 
-@router.post("/jobs", status_code=202)
-async def accept(request: Request, caller: Caller = _OWNER) -> JSONResponse:
+@router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)
+async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     """Takes the body of generations or edits, and `webhook_url`. What is answered with 202 is kept over restarts.
 
     Header `Idempotency-Key`: the same request with the same key is the same job.
@@ -43,18 +45,24 @@ async def accept(request: Request, caller: Caller = _OWNER) -> JSONResponse:
     asked = await image_request(request)
     if gateway.pool.models():
         gateway.pool.resolve(asked.model)  # while no server has ever answered, jobs wait for one
-    drawing = asked.to_drawing(request.state.request_id, caller.tenant, caller.priority, gateway.settings.timeout)
+    limit_s = gateway.settings.timeout
+    drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
     kind = "image_generation" if drawing.image is None else "image_edit"
     await gateway.usage.admit(caller, drawing, gateway.pool)
-    with answered():
-        job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, asked.webhook_url, key)
+    is_new = False
+    try:
+        with answered():
+            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, asked.webhook_url, key)
+    finally:
+        if not is_new:
+            await gateway.usage.give_back(caller, drawing)
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotent-Replayed": "true"})
     return JSONResponse(_object(request, job), 202, headers=headers)
 
 
 @router.get("/jobs")
 async def listed(
-    request: Request, caller: Caller = _OWNER, limit: int = Query(20, ge=1, le=100), after: str | None = None
+    request: Request, caller: JobsCaller, limit: int = Query(20, ge=1, le=100), after: str | None = None
 ) -> dict[str, Any]:
     """The caller's jobs, the newest first. `after`: the id of the last one of the page before."""
     with answered():
@@ -64,33 +72,31 @@ async def listed(
 
 
 @router.get("/jobs/{job_id}")
-async def one(request: Request, job_id: str, caller: Caller = _OWNER) -> dict[str, Any]:
+async def one(request: Request, job_id: str, caller: JobsCaller) -> dict[str, Any]:
     """How a job stands. 410: it was swept."""
     return _object(request, await _found(request, job_id, caller))
 
 
 @router.delete("/jobs/{job_id}")
-async def cancel(request: Request, job_id: str, caller: Caller = _OWNER) -> dict[str, Any]:
+async def cancel(request: Request, job_id: str, caller: JobsCaller) -> dict[str, Any]:
     """Cancels. 409: it has ended otherwise."""
     with answered():
         return _object(request, await gateway_of(request).jobs.cancel(job_id, caller.key_id))
 
 
 @router.get("/jobs/{job_id}/preview")
-async def preview(request: Request, job_id: str, caller: Caller = _OWNER) -> Response:
+async def preview(request: Request, job_id: str, caller: JobsCaller) -> Response:
     """The last rough picture, of a job that is drawn and was asked for with `partial_images`."""
     await _found(request, job_id, caller)
     trail = gateway_of(request).jobs.runner.trail(job_id)
     picture = trail.preview if trail else None
     if picture is None:
         raise ApiError(404, f"job '{job_id}' has no preview now", code="preview_not_found")
-    return Response(
-        await anyio.to_thread.run_sync(_png, picture), media_type="image/png", headers={"Cache-Control": "no-store"}
-    )
+    return Response(await asyncio.to_thread(_png, picture), media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/jobs/{job_id}/events")
-async def events(request: Request, job_id: str, caller: Caller = _OWNER) -> Response:
+async def events(request: Request, job_id: str, caller: JobsCaller) -> Response:
     """Server-sent events: `queued`, `progress`, `preview`, at last `completed`, `failed` or `cancelled` with the job. Resumes by
     `Last-Event-ID`; 204 where there is nothing more, so that a browser does not come again."""
     after = read_id(request.headers.get("last-event-id"))
@@ -103,15 +109,14 @@ async def events(request: Request, job_id: str, caller: Caller = _OWNER) -> Resp
             async for event in found:
                 yield await _told(request, event)
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(told(), media_type="text/event-stream", headers=headers)
+    return EventStream(told())
 
 
 @router.get("/files/{name}")
 async def file(request: Request, name: str, expires: str = "", signature: str = "") -> FileResponse:
     """A picture, by an address that an answer gave; no key is needed. 410: its time is over."""
     try:
-        path = await anyio.to_thread.run_sync(gateway_of(request).jobs.results.path, name, expires, signature, time.time())
+        path = await asyncio.to_thread(gateway_of(request).jobs.results.path, name, expires, signature, time.time())
     except FileRefusedError as error:
         code = {403: "signature_invalid", 404: "file_not_found", 410: "file_expired"}[error.status]
         raise ApiError(error.status, str(error), code=code) from None
@@ -140,12 +145,10 @@ def _object(request: Request, job: Job) -> dict[str, Any]:
     return job_object(job, gateway.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/"), gateway.jobs)
 
 
-async def _told(request: Request, event: Event | Job | None) -> bytes:
-    if event is None:
-        return b": still here\n\n"
+async def _told(request: Request, event: Event | Job) -> bytes:
     if isinstance(event, Job):
         return sse(event.status, _object(request, event), id_text((event.attempts, float("inf"))))
-    picture = {} if event.picture is None else {"b64_json": await anyio.to_thread.run_sync(_base64, event.picture)}
+    picture = {} if event.picture is None else {"b64_json": await asyncio.to_thread(_base64, event.picture)}
     return sse(event.name, {**event.data, **picture}, id_text(event.id))
 
 

@@ -31,7 +31,6 @@ from .whole import FolderLock, own_secret
 
 DRAWN_SEEDS = 2**52
 """As the client's: exact wherever JSON's numbers are doubles."""
-HEARTBEAT_S = 15.0
 _Value = TypeVar("_Value")
 log = logging.getLogger(__name__)
 
@@ -154,8 +153,8 @@ class Jobs:
         job = await self.get(job_id, owner)
         return job if job.status is Status.CANCELLED else await self.runner.cancel(job_id)
 
-    async def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job | None, None]:
-        """What happens to a job after the event `after`; at last the job, ended. None now and then, to keep a connection alive.
+    async def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
+        """What happens to a job after the event `after`; at last the job, ended.
 
         `queued` comes again whenever the place has changed.
         """
@@ -176,10 +175,7 @@ class Jobs:
                     if trail.waiting and (now := self.runner.position(job_id)) is not None and now != place:
                         place = now
                         yield Event(trail.last_id, "queued", {"queue_position": now})
-                    try:
-                        await asyncio.wait_for(change.wait(), HEARTBEAT_S)
-                    except TimeoutError:
-                        yield None
+                    await change.wait()
             finally:
                 trail.followers -= 1
         job = await self.get(job_id, owner)

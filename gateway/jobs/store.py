@@ -205,10 +205,10 @@ class Store:
             rows = self._db.execute("SELECT * FROM deliveries WHERE due <= ? ORDER BY due LIMIT ?", (now, limit))
             return [Delivery(**row) for row in rows]
 
-    def next_due(self) -> float | None:
-        """When the next delivery is to be sent; None: there is none."""
+    def next_due(self, now: float = 0.0) -> float | None:
+        """When the first delivery after `now` is to be sent; None: there is none."""
         with _readable():
-            when: float | None = self._db.execute("SELECT min(due) FROM deliveries").fetchone()[0]
+            when: float | None = self._db.execute("SELECT min(due) FROM deliveries WHERE due > ?", (now,)).fetchone()[0]
             return when
 
     def delivered(self, job_id: str) -> None:

@@ -28,7 +28,9 @@ from .store import Delivery
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 10.0
-AT_ONCE = 8
+AT_ONCE = 64
+FAULT_S = 5.0
+"""Rest after an error of our own, such as a store that cannot be written."""
 log = logging.getLogger(__name__)
 
 
@@ -104,6 +106,7 @@ class Deliveries:
         self._event_of = event_of
         self._back_off = back_off
         self._wake = asyncio.Event()
+        self._sending: dict[str, asyncio.Task[None]] = {}
 
     def wake(self) -> None:
         """A delivery has come."""
@@ -111,16 +114,36 @@ class Deliveries:
 
     async def run(self) -> None:
         """Until cancelled. What was not sent is sent after the next start."""
-        while True:
-            self._wake.clear()
-            wait_s: float | None = 5.0
-            with contextlib.suppress(JobsError):  # a store that cannot be written: again in a moment
-                due = await self._on_disk("due", time.time(), AT_ONCE)
-                await asyncio.gather(*map(self._deliver, due))
-                when = await self._on_disk("next_due")
-                wait_s = None if when is None else max(when - time.time(), 0.0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+        try:
+            while True:
+                self._wake.clear()
+                wait_s: float | None = 5.0
+                with contextlib.suppress(JobsError):  # a store that cannot be read: again in a moment
+                    now = time.time()
+                    for delivery in await self._on_disk("due", now, AT_ONCE):
+                        if delivery.job not in self._sending:
+                            self._begin(delivery)
+                    when = await self._on_disk("next_due", now)
+                    wait_s = None if when is None else max(when - time.time(), 0.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), wait_s)
+        finally:
+            for task in list(self._sending.values()):
+                task.cancel()
+
+    def _begin(self, delivery: Delivery) -> None:
+        """Each on its own: whoever is slow holds up nobody, while less than `AT_ONCE` are."""
+        task = self._sending[delivery.job] = asyncio.create_task(self._deliver(delivery))
+
+        def over(done: asyncio.Task[None]) -> None:
+            del self._sending[delivery.job]
+            if done.cancelled():
+                return
+            if (error := done.exception()) is not None:
+                log.error("job %s: its webhook waits: %s", delivery.job, error, exc_info=error)
+            asyncio.get_running_loop().call_later(0 if error is None else FAULT_S, self._wake.set)
+
+        task.add_done_callback(over)
 
     async def _deliver(self, delivery: Delivery) -> None:
         job = await self._on_disk("get", delivery.job)

@@ -45,7 +45,10 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     @rule(
-        target=jobs, key=st.sampled_from([None, "k", "l"]), digest=st.sampled_from("de"), url=st.sampled_from([None, "https://h/"])
+        target=jobs,
+        key=st.sampled_from([None, "k", "l"]),
+        digest=st.sampled_from("de"),
+        url=st.sampled_from([None, "https://h/"]),
     )
     def accept(self, key, digest, url):
         self.made += 1
