@@ -30,10 +30,11 @@ from .web.door import Door
 from .web.log import RequestLog
 from .web.metrics import Metrics
 from .web.request_id import RequestId
+from .words import routes as words_routes
 
 log = logging.getLogger("gateway")
 STUDIO = Path(__file__).parent / "studio"
-ROOMS = (about, images, people, status, jobs_routes, metrics, docs)
+ROOMS = (about, images, people, status, jobs_routes, words_routes, metrics, docs)
 
 
 def make_app(settings: Settings) -> FastAPI:

@@ -155,7 +155,7 @@ def image_response(asked: ImageRequest, output: FaceCLIPOutput, urls: list[str] 
         {
             "b64_json": base64.b64encode(file).decode() if urls is None else None,
             "url": None if urls is None else urls[i],
-            "revised_prompt": None,
+            "revised_prompt": output.details.get("prompt_language", {}).get("prompt"),
             "seed": seed,
         }
         for i, (file, seed) in enumerate(zip(output.files, output.seeds, strict=True))

@@ -112,6 +112,7 @@ class ImageRequest(ParameterFields):
             "output_format": self.output_format and self.output_format.upper(),
             "mask": self.mask.lower() if named and self.mask else None,
             "people": people,
+            "prompt_language": self.prompt_language,
         }
         previews = bool(self.partial_images)
         return Drawing(

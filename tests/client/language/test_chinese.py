@@ -84,7 +84,9 @@ def test_what_nobody_knows_stays_and_is_told() -> None:
     assert done.warnings == (f"negative_prompt: not translated, and left as they are: {', '.join(done.unknown)}",)
 
 
-@pytest.mark.parametrize("prompt", ["女" * 10_000, "的" * 10_000, "(" * 5_000 + "女" * 5_000, "穿着的女人" * 2_000, "一" * 10_000, "，" * 10_000])
+@pytest.mark.parametrize(
+    "prompt", ["女" * 10_000, "的" * 10_000, "(" * 5_000 + "女" * 5_000, "穿着的女人" * 2_000, "一" * 10_000, "，" * 10_000]
+)
 def test_the_longest_prompts_are_read_in_a_time_that_is_linear(prompt: str) -> None:
     translate("女人")
     spent: list[float] = []
@@ -129,7 +131,12 @@ def test_negative_prompts_that_ask_for_their_opposite_do_so_in_english_too() -> 
     import tomllib
 
     told = tomllib.loads(FILE.read_text(encoding="utf-8"))["negative"]
-    terms = [(concept, term.strip()) for concept, languages in told.items() for term in languages.get("zh", "").split(",") if term.strip()]
+    terms = [
+        (concept, term.strip())
+        for concept, languages in told.items()
+        for term in languages.get("zh", "").split(",")
+        if term.strip()
+    ]
     assert terms
     lost = [term for concept, term in terms if concept not in lexicon.concepts_of("a woman", translate(term).prompt)]
     assert lost == []

@@ -12,7 +12,8 @@ import pytest
 
 from faceclip import FaceCLIPPipeline, InvalidRequestError, Person
 from faceclip.language import translate, translators
-from faceclip.language.translators import ENVIRONMENT_VARIABLE, TranslationError, over_http
+from faceclip.language.service import over_http
+from faceclip.language.translators import ENVIRONMENT_VARIABLE, TranslationError
 
 
 class _Service(BaseHTTPRequestHandler):
@@ -51,7 +52,16 @@ def _no_translator_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "language"),
-    [("a cat", "en"), ("ein Mädchen", "en"), ("女人", "zh"), ("女の人", "ja"), ("여자", "ko"), ("женщина", "ru"), ("امرأة", "ar"), ("औरत", "hi")],
+    [
+        ("a cat", "en"),
+        ("ein Mädchen", "en"),
+        ("女人", "zh"),
+        ("女の人", "ja"),
+        ("여자", "ko"),
+        ("женщина", "ru"),
+        ("امرأة", "ar"),
+        ("औरत", "hi"),
+    ],
 )
 def test_languages_are_known_by_their_script(prompt: str, language: str) -> None:
     assert translate(prompt, "off").language == language
@@ -89,7 +99,9 @@ def test_missing_packages_name_their_cure(monkeypatch: pytest.MonkeyPatch) -> No
     assert "pip install 'faceclip-client[chinese]'" in done.warnings[0]
 
 
-def test_a_service_is_asked_with_prompt_and_language(monkeypatch: pytest.MonkeyPatch, service: tuple[str, type[_Service]]) -> None:
+def test_a_service_is_asked_with_prompt_and_language(
+    monkeypatch: pytest.MonkeyPatch, service: tuple[str, type[_Service]]
+) -> None:
     url, handler = service
     handler.answer = json.dumps({"prompt": "a woman (smiling:1.2)"}).encode()
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, url)
