@@ -17,7 +17,8 @@ from .allowed import Allowed, Between, Box, Boxes, File, Files, Flag, Moment, On
 from .consent import ConsentRecord
 from .marks import LABELS
 from .people import MOST_PEOPLE, People
-from .schedules import SCHEDULER_SPELLINGS, scheduler_options
+from .scheduler_options import scheduler_options
+from .schedules import SCHEDULER_SPELLINGS
 from .tensors import DType, Tensor
 from .variants.variant import Variant
 
