@@ -39,7 +39,7 @@ LORA ?=
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo "  variables: VARIANT=$(VARIANT) PLACEMENT=$(PLACEMENT) PYTHON=$(PYTHON)"
 
 setup: $(VENV)/.installed ## own virtual environment with everything
@@ -58,8 +58,10 @@ $(VENV)/.installed: requirements.txt gateway/requirements.txt client/pyproject.t
 demo: setup ## one person in four scenes, from nothing: out/demo.png; PHOTO=me.jpg PROMPT="..." for your own
 	@$(RUN) -m examples.demo --variant $(VARIANT) $(if $(PHOTO),--photo "$(PHOTO)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
-studio gateway: setup ## a server and the gateway before it, from nothing: a page, OpenAI's endpoints, jobs: http://127.0.0.1:8080
+studio: setup ## a server, the gateway before it and its page, from nothing: http://127.0.0.1:8080; Ctrl-C stops both
 	@$(RUN) -m examples.studio --variant $(VARIANT) $(OPTIONS)
+
+gateway: studio ## the same
 
 check: setup ## lint and types
 	$(VENV)/bin/ruff check .

@@ -138,7 +138,7 @@ def prepare_call(
     output_type = options.get("output_type", "pil")
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
-    prompt, options, english = _in_english(prompt, options)
+    prompt, options, english = _in_english(accepted, prompt, options)
     together: dict[str, list[bytes]] = {}
     if options.get("people") is not None and not isinstance(options["people"], str):
         options, together = _with_people(options)
@@ -169,18 +169,25 @@ def prepare_call(
     )
 
 
-def _in_english(prompt: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Spoken]:
+def _in_english(accepted: Mapping[str, str], prompt: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Spoken]:
     """The call with its prompt, its negative prompt and those of people as a network is to read them."""
     people = [*options["people"]] if isinstance(options.get("people"), (list, tuple)) else []
     texts = {"prompt": prompt, "negative_prompt": options.get("negative_prompt")}
     texts |= {f"people[{i}].prompt": each.prompt for i, each in enumerate(people) if isinstance(each, Person)}
-    english = spoken({name: text for name, text in texts.items() if isinstance(text, str)}, options.get("prompt_language") or "auto")
+    english = spoken(
+        {name: text for name, text in texts.items() if isinstance(text, str)}, options.get("prompt_language") or "auto"
+    )
     if not english.texts:
         return prompt, options, english
+    originals = [options.get("original_prompt"), *(texts[name] for name in english.texts if name != "negative_prompt")]
     changed = {name: english.texts[name] for name in ("negative_prompt",) if name in english.texts}
     if people:
         told = [english.texts.get(f"people[{i}].prompt") for i in range(len(people))]
-        changed["people"] = [each if text is None else replace(each, prompt=text) for each, text in zip(people, told, strict=True)]
+        changed["people"] = [
+            each if text is None else replace(each, prompt=text) for each, text in zip(people, told, strict=True)
+        ]
+    if "original_prompt" in accepted:  # its checks may know what was lost in translation
+        changed["original_prompt"] = "\n".join(each for each in originals if each)
     return english.texts.get("prompt", prompt), {**options, **changed}, english
 
 

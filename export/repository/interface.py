@@ -215,7 +215,7 @@ def _of_variants(shown: list[Variant]) -> Iterator[str]:
 
 def _flags(parameter: Parameter) -> tuple[str, ...]:
     """`--seed`; shorter ones after it. None where the command has another way, or no use for it."""
-    if parameter.name in ("output_format", "image_encoding", PREVIEW.name):
+    if parameter.name in ("original_prompt", "output_format", "image_encoding", PREVIEW.name):
         return ()
     if parameter.name in _OTHER_FLAGS:
         return (_OTHER_FLAGS[parameter.name],)

@@ -72,6 +72,7 @@ async def capabilities(request: Request, caller: AnyCaller) -> dict[str, Any]:
             "faces": any(offer.faces for offer in offers.values()),
             "verify": any(offer.verify for offer in offers.values()),
             "translate": True,
+            "recipes": True,
             "open_access": gateway.keys.is_open,
             "consent_required": any(offer.consent_required for offer in offers.values()),
         },

@@ -45,7 +45,9 @@ def detect(prompt: str) -> str:
     return next((language for language, letters in _SCRIPTS if letters.search(prompt)), "en")
 
 
-def translate(prompt: str, prompt_language: str = "auto", translator: Translator | None = None, name: str = "prompt") -> Translation:
+def translate(
+    prompt: str, prompt_language: str = "auto", translator: Translator | None = None, name: str = "prompt"
+) -> Translation:
     """A prompt, with its notation, in English.
 
     `prompt_language`: `auto` translates what is in another script than the Latin; `en` says that it is English: nothing is translated,
@@ -58,7 +60,9 @@ def translate(prompt: str, prompt_language: str = "auto", translator: Translator
     if language == "en" or prompt_language == "off" or len(prompt) > MAX_CHARACTERS:
         return Translation(prompt, language)
     if prompt_language == "en":
-        return Translation(prompt, language, warnings=(f"{name}: said to be English, but written in another script ({language})",))
+        return Translation(
+            prompt, language, warnings=(f"{name}: said to be English, but written in another script ({language})",)
+        )
     try:
         english, unknown = (translator or translator_for(language))(prompt, language)
     except FAILED as error:
@@ -94,5 +98,11 @@ def spoken(texts: dict[str, str], prompt_language: str) -> Spoken:
         return NOTHING_SPOKEN
     unknown = [word for each in found.values() for word in each.unknown]
     first = next((each for each in found.values() if each.language != "en"), None)
-    told = {"language": first.language if first else "en", "translated": bool(english), "original": texts.get("prompt", ""), **english, "unknown": unknown}
+    told = {
+        "language": first.language if first else "en",
+        "translated": bool(english),
+        "original": texts.get("prompt", ""),
+        **english,
+        "unknown": unknown,
+    }
     return Spoken(english, told, warnings)

@@ -7,10 +7,7 @@ code, and returns the English text, or raises `TranslationError`.
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Literal
@@ -20,9 +17,6 @@ Translator = Callable[[str, str], tuple[str, Sequence[str]]]
 """(prompt, language) -> (English, words that it left)."""
 GROUP = "faceclip.translators"
 ENVIRONMENT_VARIABLE = "FACECLIP_TRANSLATOR"
-TIMEOUT_S = 5.0
-MAX_ANSWER = 65_536
-"""Bytes."""
 FAILED = (Exception,)
 """What a translator may raise: a plug-in is somebody else's code, and a prompt is worth more than its translation."""
 
@@ -35,11 +29,15 @@ def translator_for(language: str) -> Translator:
     """Raises `TranslationError` where there is none."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if chosen.startswith(("http://", "https://")):
+        from .service import over_http
+
         return over_http(chosen)
     plugins = {each.name: each for each in metadata.entry_points(group=GROUP)}
     if chosen and chosen not in plugins:
         known = ", ".join(sorted(plugins)) or "none"
-        raise TranslationError(f"${ENVIRONMENT_VARIABLE}: expected a URL or one of the installed plug-ins ({known}), got '{chosen}'")
+        raise TranslationError(
+            f"${ENVIRONMENT_VARIABLE}: expected a URL or one of the installed plug-ins ({known}), got '{chosen}'"
+        )
     if plugin := plugins.get(chosen or language):
         return _plugged(plugin.name, plugin.load())
     if language == "zh":
@@ -47,44 +45,14 @@ def translator_for(language: str) -> Translator:
     raise TranslationError(f"no translator for '{language}' is installed; write English, or see docs/languages.md for plug-ins")
 
 
-def over_http(url: str, timeout_s: float = TIMEOUT_S) -> Translator:
-    """A service that is sent {"prompt", "language"} and answers {"prompt"}, both JSON. It is not followed elsewhere."""
-
-    def ask(prompt: str, language: str) -> tuple[str, Sequence[str]]:
-        body = json.dumps({"prompt": prompt, "language": language}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        try:
-            with _OPENER.open(request, timeout=timeout_s) as answer:
-                content = answer.read(MAX_ANSWER + 1)
-        except (OSError, ValueError) as error:
-            raise TranslationError(f"{url}: {error}") from error
-        if len(content) > MAX_ANSWER:
-            raise TranslationError(f"{url}: expected at most {MAX_ANSWER} bytes")
-        try:
-            told = json.loads(content)
-        except ValueError:
-            told = None
-        return _text(url, told.get("prompt") if isinstance(told, dict) else None), ()
-
-    return ask
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirects)
-
-
 def _plugged(name: str, function: Callable[[str, str], Any]) -> Translator:
     def ask(prompt: str, language: str) -> tuple[str, Sequence[str]]:
-        return _text(f"plug-in '{name}'", function(prompt, language)), ()
+        return checked_text(f"plug-in '{name}'", function(prompt, language)), ()
 
     return ask
 
 
-def _text(who: str, text: Any) -> str:
+def checked_text(who: str, text: Any) -> str:
     if not isinstance(text, str):
         raise TranslationError(f'{who}: expected a text, as {{"prompt": "…"}} over HTTP, got {type(text).__name__}')
     return text

