@@ -11,11 +11,13 @@ const running = new Map(); // shot -> AbortController of its events
 
 /** What is missing before anything can be drawn, in words; null: nothing. */
 export function why() {
-  const { capabilities, photos, consent, prompt } = now();
+  const { capabilities, photos, consent, prompt, recipe, picture } = now();
   if (!capabilities) return t('why.server');
   if (photos.some((photo) => photo.state === 'looking')) return t('why.looking');
   if (photos.some((photo) => photo.state === 'failed')) return t('why.photo');
   if (!prompt.trim()) return t('why.prompt');
+  if (recipe?.needs.includes('face') && !photos.length) return t('why.face');
+  if (recipe?.needs.includes('picture') && !picture) return t('why.picture');
   if (photos.length && !consent) return t('why.consent');
   return null;
 }
@@ -23,7 +25,7 @@ export function why() {
 /** The body of the request that the form says. */
 async function asked() {
   const { model, photos, record, together, prompt, negative, english, count, seed, size, picture, mask, painted } = now();
-  const edited = english?.of === prompt && english.text.trim();
+  const edited = english?.of === prompt && english.edited && english.text.trim(); // else the server reads both, and checks both
   const body = { model, prompt: edited ? english.text : prompt, prompt_language: edited ? 'en' : 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
   if (negative !== null) body.negative_prompt = negative;
   if (seed !== '') body.seed = Number(seed);

@@ -1,6 +1,6 @@
 // A picture to change, and where: all of it, the face or head in it, or what was painted.
 
-import { html } from '../vendor/htm-preact.js';
+import { html, useEffect } from '../vendor/htm-preact.js';
 import { Painter } from './mask.js';
 import { Button, Choice, Drop, Failure, Section, sizeOf, Slider } from './parts.js';
 import { range } from './settings.js';
@@ -28,8 +28,12 @@ function paintedMask(blob) {
 const strength = () => (now().mask === 'none' ? 0.3 : 1); // diffusers'; of a mask 0.9999
 
 export function Input() {
-  const { picture, painted, painting, mask, chosen, refused } = useStore();
+  const { picture, painted, painting, mask, chosen, refused, recipe, photos } = useStore();
   const paint = (open) => set({ painting: open });
+  const lacking = !picture && recipe?.needs.includes('picture') && photos.find((photo) => photo.state === 'seen');
+  useEffect(() => {
+    if (lacking) changePicture(lacking.file, mask); // the recipe changes a picture: the photograph, until there is another
+  }, [lacking?.id, recipe?.name]);
   const wrong = ['image', 'picture', 'mask', 'strength', 'padding_mask_crop'].includes(refused?.param);
   const choose = (value) => (value === 'painted' && !painted ? paint(true) : set({ mask: value }));
   return html`<${Section} title=${t('input.title')} name="input" note=${picture ? null : t('input.note')}>

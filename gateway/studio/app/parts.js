@@ -65,7 +65,7 @@ export function Slider({ name, label, hint, value, auto, min, max, step, ends, o
       <label for=${`slide-${name}`}>${label}</label>
       ${moved && html`<button type="button" class="link" aria-label=${t('slider.reset.of', { what: label })} onClick=${() => onMove(undefined)}>
         ${t('slider.reset')}</button>`}
-      <output for=${`slide-${name}`}>${number(shown, 2)}</output>
+      <span class="value" aria-hidden="true">${number(shown, 2)}</span>
     </div>
     <input ref=${low} id=${`slide-${name}`} type="range" min=${min} max=${max} step=${step} value=${shown}
       aria-describedby=${`hint-${name}`} onInput=${(event) => onMove(Number(event.target.value))} />

@@ -4,25 +4,27 @@ import { html, useEffect } from '../vendor/htm-preact.js';
 import { send } from './api.js';
 import { draw } from './drawing.js';
 import { Failure, Icon, Notice, Section, Told } from './parts.js';
+import { served } from './settings.js';
 import { now, set, useStore } from './store.js';
 import { spoken, t } from './words.js';
 
 const AFTER_MS = 450; // of quiet, before a prompt is translated
 
-const own = (told) => (told && typeof told === 'object' ? (told[spoken()] ?? told.en) : told);
+/** Of a recipe's texts, which are in both languages, that of the page. */
+const Own = ({ texts, ...rest }) => html`<${Told} lang=${undefined} ...${rest}>${texts[spoken()]}<//>`;
 
 function choose(recipe) {
-  if (now().recipe?.name === recipe.name) return set({ recipe: null });
-  fill(recipe, Object.fromEntries(recipe.choices.map((choice) => [choice.name, choice.default ?? choice.options[0].name ?? choice.options[0]])));
+  if (now().recipe?.name === recipe.name) return set({ recipe: null, chosen: {}, negative: null, mask: 'none' });
+  fill(recipe, Object.fromEntries(recipe.choices.map((choice) => [choice.name, choice.default])));
 }
 
 /** Puts a recipe's prompt and parameters into the form. The server fills its template. */
 async function fill(recipe, choices) {
-  set({ recipe: { name: recipe.name, choices }, refused: null });
+  set({ recipe: { name: recipe.name, needs: recipe.needs, choices }, refused: null });
   try {
     const filled = await send(`/v1/recipes/${encodeURIComponent(recipe.name)}`, { choices });
-    const { prompt, negative_prompt: negative = null, ...parameters } = filled.options;
-    if (now().recipe?.name === recipe.name) set({ prompt, negative, chosen: parameters, english: null });
+    const { prompt, negative_prompt: negative = null, mask = 'none', ...parameters } = filled.options;
+    if (now().recipe?.name === recipe.name) set({ prompt, negative, mask, chosen: parameters, english: null });
   } catch (error) {
     set({ refused: error });
   }
@@ -30,10 +32,12 @@ async function fill(recipe, choices) {
 
 function Recipe({ recipe }) {
   const { recipe: chosen } = useStore();
+  const variant = served()?.variant;
   const open = chosen?.name === recipe.name;
   return html`<li class=${`recipe ${open ? 'open' : ''}`}>
     <button type="button" class="recipe-card" aria-pressed=${open} onClick=${() => choose(recipe)}>
-      <strong><${Told}>${own(recipe.title)}<//></strong><${Told} class="soft small">${own(recipe.description)}<//>
+      <strong><${Own} texts=${recipe.title} /></strong><${Own} class="soft small" texts=${recipe.description} />
+      ${!recipe.tried.includes(variant) && html`<span class="soft small untried">${t('recipes.untried', { variant })}</span>`}
     </button>
   </li>`;
 }
@@ -41,11 +45,11 @@ function Recipe({ recipe }) {
 function Choices({ recipe, chosen }) {
   return html`<div class="recipe-choices" role="group" aria-label=${t('recipes.choices')}>
     ${recipe.choices.map((choice) => html`<label class="field" key=${choice.name}>
-      <span class="label"><${Told}>${own(choice.title) ?? choice.name}<//></span>
+      <span class="label"><${Own} texts=${choice.title} /></span>
       <select value=${chosen.choices[choice.name]} onChange=${(event) => fill(recipe, { ...chosen.choices, [choice.name]: event.target.value })}>
-        ${choice.options.map((option) => html`<option key=${option.name ?? option} value=${option.name ?? option} data-told lang="en">${own(option.title) ?? option.name ?? option}</option>`)}
+        ${choice.options.map((option) => html`<option key=${option.name} value=${option.name} data-told>${option.title[spoken()]}</option>`)}
       </select></label>`)}
-    ${recipe.note && html`<p class="soft small"><${Told}>${own(recipe.note)}<//></p>`}
+    <details class="more"><summary>${t('recipes.why')}</summary><p class="soft small"><${Told}>${recipe.why}<//></p></details>
   </div>`;
 }
 
@@ -73,9 +77,9 @@ function useEnglish() {
     const timer = setTimeout(async () => {
       try {
         const told = await send('/v1/prompts/translate', { prompt, prompt_language: 'auto' }, { signal: ended.signal });
-        set({ english: { of: prompt, text: told.prompt, warnings: told.warnings } });
+        set({ english: { of: prompt, text: told.prompt, edited: false, warnings: told.warnings } });
       } catch (error) {
-        if (!ended.signal.aborted) set({ english: { of: prompt, text: '', warnings: [], error } });
+        if (!ended.signal.aborted) set({ english: { of: prompt, text: '', edited: false, warnings: [], error } });
       }
     }, AFTER_MS);
     return () => { clearTimeout(timer); ended.abort(); };
@@ -87,7 +91,7 @@ function English() {
   if (!english || english.of !== prompt) return null;
   return html`<div class="english">
     <label class="field"><span class="label">${t('prompt.english')}</span>
-      <textarea rows="2" lang="en" value=${english.text} onInput=${(event) => set({ english: { ...english, text: event.target.value } })} /></label>
+      <textarea rows="2" lang="en" value=${english.text} onInput=${(event) => set({ english: { ...english, text: event.target.value, edited: true } })} /></label>
     <p class="soft small">${t('prompt.english.note')}</p>
     ${english.warnings.map((warning) => html`<${Notice} key=${warning}><${Told}>${warning}<//><//>`)}
     <${Failure} error=${english.error} />

@@ -64,6 +64,8 @@ export const en = {
   // Scene
   'scene.title': 'Scene',
   'recipes.title': 'Start from a recipe',
+  'recipes.untried': 'Not tried with {variant}',
+  'recipes.why': 'Why these settings',
   'recipes.choices': 'Choices of the recipe',
   'prompt.label': 'Describe the picture',
   'prompt.example': 'A woman wearing a red suit, on a beach.',
@@ -132,6 +134,8 @@ export const en = {
   'why.looking': 'The photographs are being looked at.',
   'why.photo': 'One photograph cannot be used: remove it first.',
   'why.prompt': 'Describe the picture first.',
+  'why.face': 'This recipe is of a person: add a photograph first.',
+  'why.picture': 'This recipe changes a picture: add one below first.',
   'why.consent': 'Confirm the consent for the photographs first.',
   // Pictures
   'shots.title': 'Pictures',

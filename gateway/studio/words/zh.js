@@ -64,6 +64,8 @@ export const zh = {
   // Scene
   'scene.title': '场景',
   'recipes.title': '从配方开始',
+  'recipes.untried': '未在 {variant} 上试过',
+  'recipes.why': '为何如此设置',
   'recipes.choices': '配方选项',
   'prompt.label': '描述画面',
   'prompt.example': '穿红色西装的女人，在海滩上。',
@@ -132,6 +134,8 @@ export const zh = {
   'why.looking': '正在查看照片。',
   'why.photo': '有一张照片无法使用：请先移除。',
   'why.prompt': '请先描述画面。',
+  'why.face': '此配方需要人物：请先添加照片。',
+  'why.picture': '此配方修改图片：请先在下方添加。',
   'why.consent': '请先确认照片的同意事项。',
   // Pictures
   'shots.title': '图片',
