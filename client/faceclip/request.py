@@ -180,7 +180,7 @@ def _in_english(accepted: Mapping[str, str], prompt: str, options: Mapping[str, 
     if not english.texts:
         return prompt, options, english
     originals = [options.get("original_prompt"), *(texts[name] for name in english.texts if name != "negative_prompt")]
-    changed = {name: english.texts[name] for name in ("negative_prompt",) if name in english.texts}
+    changed: dict[str, Any] = {name: english.texts[name] for name in ("negative_prompt",) if name in english.texts}
     if people:
         told = [english.texts.get(f"people[{i}].prompt") for i in range(len(people))]
         changed["people"] = [

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from faceclip.errors import InvalidRequestError
 from faceclip.language import MAX_CHARACTERS, translate
-from faceclip.recipes import load
+from faceclip.recipes import Recipe, load
 
 from ..errors import ApiError, invalid
 from ..keys.dependency import AnyCaller, ImagesCaller
@@ -66,7 +66,7 @@ async def translated(caller: ImagesCaller, asked: TranslationRequest) -> dict[st
     return {"object": "prompt.translation", **asdict(done)}
 
 
-def _found(name: str) -> Any:
+def _found(name: str) -> Recipe:
     if name not in load():
         raise ApiError(
             404, f"recipe: expected one of {', '.join(load())}, got {name[:80]!r}", code="recipe_not_found", param="recipe"

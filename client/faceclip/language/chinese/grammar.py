@@ -203,8 +203,7 @@ class _Clause:
             noun, after = self._noun(at, end)
             if noun is not None:
                 at = after
-                place = self._kind(at, end) == "localizer"
-                if place:
+                if self._kind(at, end) == "localizer":
                     said.append(self._located(noun, self._words[at]))
                     at += 1
                 elif noun.head.kind == "place" and not noun.number and said[0] not in ("with", "without"):
@@ -410,7 +409,9 @@ def _arranged(parts: list[_Part]) -> str:
         following = parts[i + 1 :]
         if part.kind == "time" and following:
             late.append(part.text)
-        elif (part.kind == "place" and following and following[0].kind == "is") or (part.kind in ("place", "adverb") and any(each.kind == "verb" for each in following)):
+        elif (part.kind == "place" and following and following[0].kind == "is") or (
+            part.kind in ("place", "adverb") and any(each.kind == "verb" for each in following)
+        ):
             waiting.append(part.text)
         elif part.kind == "place" and any(each.kind == "noun" for each in following):
             late.append(part.text)
