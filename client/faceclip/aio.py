@@ -20,6 +20,7 @@ from .habits import warn_not_here
 from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
+from .recipes import find
 from .request import Call, GenerateOptions, check_request_id, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
@@ -89,6 +90,10 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         """As `FaceCLIPPipeline.edit`."""
         options["image"] = image
         return await self(prompt, **options)
+
+    async def recipe(self, name: str, /, **options: Any) -> FaceCLIPOutput:
+        """As `FaceCLIPPipeline.recipe`."""
+        return await self(**find(name).call(options))
 
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

@@ -128,6 +128,10 @@ class GenerationRequest:
         "negative",
         needs=Need.GUIDANCE,
     )
+    original_prompt: str = _parameter(
+        DType.BYTES, "", Text(MAX_CHARACTERS),
+        "what was put into English before it was sent: the checks read it too, and no network does",
+    )  # fmt: skip
     prompt_weighting: bool = _parameter(
         DType.BOOL, True, Flag(),
         "brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all are text",

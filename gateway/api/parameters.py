@@ -16,6 +16,9 @@ class ParameterFields(BaseModel):
 
     negative_prompt: Annotated[str | None, Field(max_length=10000, description=
         "What the picture should not show; may be empty (at most 10000 characters; default: the variant's).")] = None
+    original_prompt: Annotated[str | None, Field(max_length=10000, description=
+        "What was put into English before it was sent: the checks read it too, and no network does (at most 10000 "
+        "characters; default: empty).")] = None
     prompt_weighting: Annotated[bool | None, Field(description=
         "Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all "
         "are text (default: true).")] = None

@@ -85,9 +85,9 @@ def event_of(job: Job, base: str, jobs: Jobs) -> dict[str, Any]:
 def _result(job: Job, base: str, jobs: Jobs) -> dict[str, Any] | None:
     if job.result is None:
         return None
-    pictures = job.result["pictures"]
+    pictures, english = job.result["pictures"], job.result["details"].get("prompt_language", {}).get("prompt")
     data = [
-        {"url": f"{base}{address}", "b64_json": None, "revised_prompt": None, "seed": picture["seed"]}
+        {"url": f"{base}{address}", "b64_json": None, "revised_prompt": english, "seed": picture["seed"]}
         for picture, address in zip(pictures, jobs.results.addresses(job.id, job.result), strict=True)
     ]
     width, height = pictures[0]["size"]

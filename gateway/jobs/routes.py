@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from PIL import Image
 
 from ..api.bodies import image_request
+from ..api.openapi import IMAGE_BODY
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import JobsCaller
@@ -31,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 LONGEST_KEY = 255
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)
 async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     """Takes the body of generations or edits, and `webhook_url`. What is answered with 202 is kept over restarts.
 

@@ -76,11 +76,11 @@ class Door:
 
     def _is_ours(self, host: str) -> bool:
         """Names of loopback, the public name, and addresses, which no foreign name server can give out."""
-        name = _hostname(host)
-        if name in ("localhost", self._host):
+        name = _hostname(host) or ""
+        if name and name in ("localhost", self._host):
             return True
         try:
-            return bool(ipaddress.ip_address(name or ""))
+            return bool(ipaddress.ip_address(name))
         except ValueError:
             return False
 
