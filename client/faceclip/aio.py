@@ -104,7 +104,9 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             event = None
             async with aclosing(responses):
                 while arrays is not None:
-                    event = await asyncio.to_thread(self._read_event, call, arrays)
+                    # A step alone is a few bytes: a thread would cost more than reading it, at every step of every call.
+                    small = "progress" in arrays and "preview_image" not in arrays
+                    event = self._read_event(call, arrays) if small else await asyncio.to_thread(self._read_event, call, arrays)
                     answer = self._report(call, event)
                     if inspect.isawaitable(answer):
                         await answer
