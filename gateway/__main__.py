@@ -6,9 +6,11 @@ import argparse
 import os
 import sqlite3
 import sys
+import urllib.error
+import urllib.request
 
 from .keys.command import add_commands
-from .settings import SettingsError, add_flags, read_settings
+from .settings import Settings, SettingsError, add_flags, read_settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     add_flags(run)
     run.set_defaults(run=_run)
     add_commands(commands)
+    health = commands.add_parser(
+        "health", help="ask a gateway whether it runs, or with --ready whether it can draw; exit code 1 if not"
+    )
+    health.add_argument("--url", default=f"http://127.0.0.1:{Settings.port}", help="default: %(default)s")
+    health.add_argument("--ready", action="store_true", help="whether some server behind it is ready")
+    health.set_defaults(run=_health)
     args = parser.parse_args(argv)
     try:
         code: int = args.run(args)
@@ -34,6 +42,20 @@ def _run(args: argparse.Namespace) -> int:
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return serve(read_settings(args))
+
+
+def _health(args: argparse.Namespace) -> int:
+    question = "readyz" if args.ready else "healthz"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{args.url.rstrip('/')}/{question}", timeout=4) as answer:
+            print(answer.read().decode())
+            return 0
+    except urllib.error.HTTPError as error:
+        print(f"error: {error.read(1000).decode(errors='replace')}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"error: {args.url}: no answer ({error})", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -25,16 +25,17 @@ from .keys.store import KeyStore
 from .keys.usage import Usage
 from .settings import Settings
 from .state import Gateway
-from .web import docs, metrics
+from .web import docs
 from .web.door import Door
 from .web.log import RequestLog
 from .web.metrics import Metrics
 from .web.request_id import RequestId
+from .web.uploads import Uploads
 from .words import routes as words_routes
 
 log = logging.getLogger("gateway")
 STUDIO = Path(__file__).parent / "studio"
-ROOMS = (about, images, people, status, jobs_routes, words_routes, metrics, docs)
+ROOMS = (about, images, people, status, jobs_routes, words_routes, docs)
 
 
 def make_app(settings: Settings) -> FastAPI:
@@ -56,6 +57,7 @@ def make_app(settings: Settings) -> FastAPI:
     app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
     _answer_errors(app)
     # The last is the outermost: whatever is answered bears an id, and has its line in the log.
+    app.add_middleware(Uploads, most_bytes=int(settings.upload_mib * 2**20), timeout_s=settings.upload_timeout)
     app.add_middleware(Door, settings=settings)
     app.add_middleware(RequestLog, figures=figures)
     app.add_middleware(RequestId)
@@ -81,6 +83,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_routes(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, ApiError):  # of a body that the framework reads
+            return answered(error.__cause__)
         what = f"{request.method} {request.url.path}"
         if error.status_code in (404, 405):
             # The page's folder is at the root, and answers for paths that are others'.

@@ -15,6 +15,7 @@ from .app import make_app
 from .keys.store import KeyStore
 from .settings import Settings, SettingsError, is_loopback
 from .web.log import log_requests
+from .web.patience import Protocol
 
 
 class _Server(uvicorn.Server):
@@ -50,6 +51,7 @@ def serve(settings: Settings) -> int:
     app = make_app(settings)
     config = uvicorn.Config(
         app,
+        http=Protocol,
         host=settings.host,
         port=settings.port,
         log_level="warning",

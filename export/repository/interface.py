@@ -166,13 +166,14 @@ def _field(parameter: Parameter) -> str:
     allowed = None if callable(parameter.allowed) else parameter.allowed
     limits, kind = "", _json_type(parameter)
     if isinstance(allowed, Between):
-        limits = f", ge={allowed.low}, le={allowed.high}"
+        limits = f"ge={allowed.low}, le={allowed.high}, "
     elif isinstance(allowed, Text):
-        limits = f", max_length={allowed.longest}"
+        limits = f"max_length={allowed.longest}, "
     elif isinstance(allowed, OneOf):
         kind = f"Literal[{', '.join(json.dumps(name) for name in allowed.names)}]"
     text = _string(_sentence(parameter)).replace("\n           ", "\n        ")
-    return f"    {parameter.name}: Annotated[{kind} | None, Field({limits.lstrip(', ')}{', ' if limits else ''}description=\n        {text})] = None"
+    told = f"{limits}description=\n        {text}"
+    return f"    {parameter.name}: Annotated[{kind} | None, Field({told})] = None"
 
 
 def _json_type(parameter: Parameter) -> str:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ..errors import BUSY_RETRY_S, ApiError
 from ..keys.dependency import AnyCaller
@@ -29,6 +30,14 @@ async def readyz(request: Request) -> JSONResponse:
     ok = ready > 0 and not gateway.pool.draining
     told = {"status": "ready" if ok else "stopping" if gateway.pool.draining else "no server is ready", "servers_ready": ready}
     return JSONResponse(told, 200 if ok else 503, headers={} if ok else {"Retry-After": str(int(BUSY_RETRY_S))})
+
+
+@router.get("/metrics", tags=["operation"], response_class=Response)
+async def metrics(request: Request) -> Response:
+    """For Prometheus. Where there are keys, one for `status` is needed."""
+    gateway = gateway_of(request)
+    gateway.keys.caller_for("status", request.headers.get("authorization"))
+    return Response(gateway.metrics.text(gateway.pool.backends, gateway.jobs.runner.load), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", tags=["about"])

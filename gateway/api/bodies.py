@@ -33,11 +33,6 @@ async def image_request(request: Request) -> ImageRequest:
     return await asyncio.to_thread(_of_form, body, request.headers["content-type"], most)
 
 
-async def json_body(request: Request) -> Any:
-    content_type(request, _JSON)
-    return await asyncio.to_thread(parsed, await whole_body(request))
-
-
 async def one_file(request: Request, name: str) -> tuple[bytes, dict[str, str]]:
     """The file of a form that is called so, and its other fields."""
     content_type(request, _FORM)
@@ -58,29 +53,11 @@ def content_type(request: Request, *expected: str) -> str:
 
 
 async def whole_body(request: Request) -> bytes:
-    """Raises `ApiError`: 413 where it is too large, before it is read where it says so; 408 where it takes too long."""
-    settings = gateway_of(request).settings
-    limit = int(settings.upload_mib * 2**20)
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-    body = bytearray()
+    """Within the limits of `web.uploads`. Raises `ApiError`."""
     try:
-        async with asyncio.timeout(settings.upload_timeout):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit)
-    except TimeoutError:
-        why = f"the body did not arrive within {settings.upload_timeout:g} s"
-        raise ApiError(408, why, code="upload_timeout") from None
+        return await request.body()
     except ClientDisconnect:
         raise ApiError(400, "the body ended before its length", code="body_incomplete") from None
-    return bytes(body)
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {limit} bytes; send fewer or smaller pictures", code="body_too_large")
 
 
 def parsed(body: bytes) -> Any:

@@ -132,7 +132,13 @@ def _completed(asked: ImageRequest, kind: str, output: FaceCLIPOutput) -> list[b
     told: list[bytes] = []
     for file, made, picture in zip(output.files, output.provenance, answer["data"], strict=True):
         data = _event_data(f"{kind}.completed", file, made.format.lower(), (made.width, made.height))
-        more = {"seed": picture["seed"], "index": len(told), "details": answer["details"], "usage": answer["usage"]}
+        more = {
+            "seed": picture["seed"],
+            "index": len(told),
+            "revised_prompt": picture["revised_prompt"],
+            "details": answer["details"],
+            "usage": answer["usage"],
+        }
         told.append(event(f"{kind}.completed", {**data, **more}))
     return told
 
@@ -150,12 +156,16 @@ def _event_data(type: str, file: bytes, format: str, size: tuple[int, int]) -> d
 
 
 def image_response(asked: ImageRequest, output: FaceCLIPOutput, urls: list[str] | None = None) -> dict[str, Any]:
-    """OpenAI's answer, with the seed beside each picture, and `details`. `urls`: where the pictures are, in the place of their content."""
+    """OpenAI's answer, with the seed beside each picture, and `details`. `revised_prompt`: the English that was used in its place.
+
+    `urls`: where the pictures are, in the place of their content.
+    """
+    revised = output.details.get("prompt_language", {}).get("prompt")
     data = [
         {
             "b64_json": base64.b64encode(file).decode() if urls is None else None,
             "url": None if urls is None else urls[i],
-            "revised_prompt": output.details.get("prompt_language", {}).get("prompt"),
+            "revised_prompt": revised,
             "seed": seed,
         }
         for i, (file, seed) in enumerate(zip(output.files, output.seeds, strict=True))

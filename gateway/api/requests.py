@@ -29,7 +29,7 @@ _OF_OPENAI = {"quality", "style", "moderation", "input_fidelity", "background", 
 """Fields of OpenAI's that change nothing here: a caller who sets them is told so."""
 _OWN = {
     "prompt", "model", "n", "size", "response_format", "output_format", "user", "stream", "partial_images", "face_images", "identity",
-    "people", "people_masks", "image", "mask", "prompt_language", "webhook_url", "priority", *_OF_OPENAI,
+    "people", "people_masks", "image", "mask", "webhook_url", "priority", *_OF_OPENAI,
 }  # fmt: skip
 """Fields that are no keywords of the client's call by themselves."""
 Base64 = Annotated[str, Field(description="an image file, base64 or a data URL")]
@@ -112,7 +112,6 @@ class ImageRequest(ParameterFields):
             "output_format": self.output_format and self.output_format.upper(),
             "mask": self.mask.lower() if named and self.mask else None,
             "people": people,
-            "prompt_language": self.prompt_language,
         }
         previews = bool(self.partial_images)
         return Drawing(

@@ -1,27 +1,21 @@
-"""`GET /metrics`, as Prometheus reads it."""
+"""Figures of a gateway, as Prometheus reads them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from fastapi import APIRouter, Request, Response
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
-
-if TYPE_CHECKING:
-    from ..state import Gateway
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
-router = APIRouter()
+
+
+class Server(Protocol):
+    address: str
+    ready: bool
+    in_flight: int
 
 
 class Metrics:
@@ -51,18 +45,11 @@ class Metrics:
         self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self, gateway: Gateway) -> bytes:
-        for backend in gateway.pool.backends:
-            self._ready.labels(backend.address).set(backend.ready)
-            self._flight.labels(backend.address).set(backend.in_flight)
-        for status, number in gateway.jobs.runner.load.items():
+    def text(self, servers: Iterable[Server], jobs: Mapping[str, int]) -> bytes:
+        """`jobs`: status -> how many."""
+        for server in servers:
+            self._ready.labels(server.address).set(server.ready)
+            self._flight.labels(server.address).set(server.in_flight)
+        for status, number in jobs.items():
             self._jobs.labels(status).set(number)
         return generate_latest(self.registry)
-
-
-@router.get("/metrics", tags=["operation"], response_class=Response)
-async def metrics(request: Request) -> Response:
-    """Where there are keys, one for `status` is needed."""
-    gateway: Gateway = request.app.state.gateway
-    gateway.keys.caller_for("status", request.headers.get("authorization"))
-    return Response(gateway.metrics.text(gateway), media_type=CONTENT_TYPE_LATEST)

@@ -40,7 +40,7 @@ function Head({ page }) {
   const chosen = document.documentElement.dataset.light;
   const other = Object.keys(LANGUAGES).find((language) => language !== spoken());
   return html`<header class="head">
-    <a class="brand" href="#create"><img src="icon.svg" alt="" width="26" height="26" /><span>FaceCLIP <b>Studio</b></span></a>
+    <a class="brand" href="#create" aria-label=${t('title')}><img src="icon.svg" alt="" width="26" height="26" /><span data-told aria-hidden="true">FaceCLIP <b>Studio</b></span></a>
     <nav aria-label=${t('nav')}>${Object.keys(ROOMS).map((name) => html`
       <a key=${name} href=${`#${name}`} aria-current=${name === page ? 'page' : undefined}>${t(`nav.${name}`)}</a>`)}
     </nav>

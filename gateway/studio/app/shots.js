@@ -78,7 +78,7 @@ const told = (shot, picture) => {
 
 function Drawn({ shot, picture }) {
   return html`<figure class="drawn">
-    <div class="sheet"><img src=${picture.url} alt=${t('shot.alt', { prompt: shot.prompt })} data-told /></div>
+    <div class="sheet"><img src=${picture.url} alt=${t('shot.alt', { prompt: shot.prompt })} /></div>
     <figcaption>
       <div class="acts">
         <a class="button primary" href=${picture.url} download=${nameOf(picture)}><${Icon} name="download" /><span>${t('shot.download')}</span></a>

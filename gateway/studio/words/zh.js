@@ -2,7 +2,7 @@
 
 export const zh = {
   // The page
-  'title': 'FaceCLIP 工作室',
+  'title': 'FaceCLIP Studio',
   'skip': '跳到正文',
   'nav': '工作室页面',
   'nav.create': '创作',

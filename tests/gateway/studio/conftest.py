@@ -1,0 +1,93 @@
+"""The page in a real browser, before a real gateway and a real `nano`. Skipped, and said, where no Chromium is found."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from benchmarks.studio.browser import DESKTOP, MISSING, PHONE, browser, chromium, visit
+from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.variants.sdxl import NANO
+from server.process import Ports, TritonServer
+from training.world.people import sample_identity, sample_scene
+from training.world.render import render
+
+from ..running import running
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
+from playwright.sync_api import expect  # noqa: E402
+
+PROMPT = "A woman wearing a red suit, on a beach."
+
+
+@pytest.fixture(scope="session")
+def opened():
+    if chromium() is None:
+        pytest.skip(MISSING)
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def nano(opened, monkeypatch_session, tmp_path_factory):
+    repository = build_repository(NANO, CPU)
+    with TritonServer(repository, Ports.free(), log=tmp_path_factory.mktemp("nano") / "server.log") as started:
+        started.wait_ready()
+        yield started
+
+
+@pytest.fixture(scope="session")
+def gateway(nano, tmp_path_factory):
+    """Open to this machine."""
+    with running(nano.url, tmp_path_factory.mktemp("studio"), f"--server-metrics=http://127.0.0.1:{nano.ports.metrics}/metrics") as started:
+        yield started
+
+
+@pytest.fixture
+def visitor(opened, gateway):
+    """visitor(**options of the browser's context): a visit; at the end nothing may have gone elsewhere, and nothing complained."""
+    visits = []
+
+    def come(url=gateway.url, **options):
+        made = visit(opened, url, **{"locale": "en-US", **DESKTOP, **options})
+        visits.append((made, made.__enter__()))
+        return visits[-1][1]
+
+    yield come
+    for made, seen in visits:
+        complaints, elsewhere = seen.complaints, seen.elsewhere
+        made.__exit__(None, None, None)
+        assert (complaints, elsewhere) == ([], [])
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def size(request):
+    return {"desktop": DESKTOP, "phone": PHONE}[request.param]
+
+
+def photo(*people, side=320, name="photo.png"):
+    """A photograph of people of the drawn world beside each other, as the page's chooser takes it."""
+    parts = [Image.fromarray(render(sample_identity(who), sample_scene("studio", who, pose=0.3), side).image.astype("uint8")) for who in people]
+    sheet = Image.new("RGB", (side * max(len(parts), 1), side), "grey")
+    for i, part in enumerate(parts):
+        sheet.paste(part, (i * side, 0))
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return {"name": name, "mimeType": "image/png", "buffer": file.getvalue()}
+
+
+def add_photos(page, *files):
+    before = page.locator(".photo").count()
+    page.set_input_files("input[type=file][multiple]", list(files))
+    page.locator(".photo").nth(before + len(files) - 1).wait_for()
+    expect(page.locator(".photo.looking")).to_have_count(0)
+
+
+def draw(page):
+    page.locator(".go button").click()
+
+
+def wait_drawn(page, count=1):
+    page.locator(".drawn").wait_for(timeout=60_000)
+    return page.locator(".contact").count() if count > 1 else 1
