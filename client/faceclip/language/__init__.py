@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..errors import InvalidRequestError
-from .translators import FAILED, PromptLanguage, Translator, translator_for
+from .translator import Translator
+from .translators import FAILED, PromptLanguage, translator_for
 
 MAX_CHARACTERS = 10_000
 """Of a prompt, as the server takes it; a longer one is left to the server to refuse."""

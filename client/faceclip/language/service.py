@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from .translators import TranslationError, Translator, checked_text
+from .translator import TranslationError, Translator, checked_text
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 65_536

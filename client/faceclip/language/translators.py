@@ -12,17 +12,13 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
+from .translator import TranslationError, Translator, checked_text
+
 PromptLanguage = Literal["auto", "en", "off"]
-Translator = Callable[[str, str], tuple[str, Sequence[str]]]
-"""(prompt, language) -> (English, words that it left)."""
 GROUP = "faceclip.translators"
 ENVIRONMENT_VARIABLE = "FACECLIP_TRANSLATOR"
 FAILED = (Exception,)
 """What a translator may raise: a plug-in is somebody else's code, and a prompt is worth more than its translation."""
-
-
-class TranslationError(Exception):
-    """Why a text was not translated."""
 
 
 def translator_for(language: str) -> Translator:
@@ -50,12 +46,6 @@ def _plugged(name: str, function: Callable[[str, str], Any]) -> Translator:
         return checked_text(f"plug-in '{name}'", function(prompt, language)), ()
 
     return ask
-
-
-def checked_text(who: str, text: Any) -> str:
-    if not isinstance(text, str):
-        raise TranslationError(f'{who}: expected a text, as {{"prompt": "…"}} over HTTP, got {type(text).__name__}')
-    return text
 
 
 def _chinese(prompt: str, language: str) -> tuple[str, Sequence[str]]:

@@ -13,7 +13,8 @@ import pytest
 from faceclip import FaceCLIPPipeline, InvalidRequestError, Person
 from faceclip.language import translate, translators
 from faceclip.language.service import over_http
-from faceclip.language.translators import ENVIRONMENT_VARIABLE, TranslationError
+from faceclip.language.translator import TranslationError
+from faceclip.language.translators import ENVIRONMENT_VARIABLE
 
 
 class _Service(BaseHTTPRequestHandler):

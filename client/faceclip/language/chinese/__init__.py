@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ..notation import Group, Mark, Part, read
 from .grammar import english
-from .words import HAN, Word, vocabulary
+from .word import NOUNS, Word
+from .words import HAN, vocabulary
 
 _STOP = re.compile(r"\s*[，。、；！？,;!?\n|（）()：:“”\"「」《》—…·]+\s*|(?<=[㐀-鿿])\s+(?=[㐀-鿿])")
 
@@ -68,17 +69,14 @@ def _word(group: Group, unknown: list[str]) -> Word:
     only = group.parts[0] if len(group.parts) == 1 else None
     if isinstance(only, str) and not _STOP.search(only.strip()) and (found := _parted(only)):
         last = found[-1]
-        plain = all(each.kind in ("adjective", *_NOUNS) for each in found)
-        if plain and last.kind in ("adjective", *_NOUNS):
+        plain = all(each.kind in ("adjective", *NOUNS) for each in found)
+        if plain and last.kind in ("adjective", *NOUNS):
             kind, article = last.kind, last.article
             text = text.removeprefix(f"{last.preposition} {'an' if article == 'a' else article} ") if last.preposition else text
             if last.preposition and text.startswith(f"{last.preposition} "):
                 text = text.removeprefix(f"{last.preposition} ").removeprefix("a ").removeprefix("the ")
             preposition = last.preposition
     return Word(kind, f"{group.opening}{text}{group.closing}", "", article=article, preposition=preposition)
-
-
-_NOUNS = ("person", "thing", "feature", "picture", "place", "time")
 
 
 def _joined(said: Sequence[str]) -> str:

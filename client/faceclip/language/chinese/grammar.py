@@ -6,32 +6,11 @@ Knows kinds of words, not words; a part that fits no pattern keeps its order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from .words import NOUNS, Word
+from .nouns import LIVING, Noun, at_place, owned, place_of, without_article
+from .word import NOUNS, Word
 
-_NUMBERS = {
-    "2": "two",
-    "3": "three",
-    "4": "four",
-    "5": "five",
-    "6": "six",
-    "7": "seven",
-    "8": "eight",
-    "9": "nine",
-    "10": "ten",
-}
-_PLURALS = {
-    "woman": "women",
-    "man": "men",
-    "person": "people",
-    "child": "children",
-    "wolf": "wolves",
-    "elf": "elves",
-    "knife": "knives",
-}
-_HAVING = {"he": "his", "she": "her", "I": "my", "they": "their"}
-_LIVING = ("person",)
 _NAMING = (*NOUNS, "foreign", "unknown", "phrase")
 _WITHIN = ("in", "on")
 _MOST = 80
@@ -44,40 +23,12 @@ def english(clause: Sequence[Word]) -> str:
 
 
 @dataclass
-class _Noun:
-    """A noun with what describes it."""
-
-    head: Word
-    before: list[str] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
-    number: str = ""
-    measure: str = ""
-    described: bool = False
-    """By a part with 的."""
-
-    def said(self, article: bool) -> str:
-        noun = self.head.english
-        words = [*self.before, noun]
-        if self.number and self.number != "1":
-            words = [_NUMBERS.get(self.number, self.number), *self.before, _plural(self.head)]
-        elif self.measure:
-            words = [self.measure, *self.before, _plural(self.head)]
-        elif self.number and self.head.article:
-            words = [_a(words[0]), *words]
-        elif article and self.head.article == "the":
-            words = ["the", *words]
-        elif article and self.head.article:
-            words = [_a(words[0]), *words]
-        return " ".join([*words, *self.after])
-
-
-@dataclass
 class _Part:
     """A piece of the sentence: noun, verb, place, time, link or other."""
 
     kind: str
     text: str
-    noun: _Noun | None = None
+    noun: Noun | None = None
 
 
 class _Clause:
@@ -118,7 +69,7 @@ class _Clause:
         if word.kind == "adverb" and self._kind(at + 1, end) not in ("adjective",):
             return (_Part("adverb", word.english) if word.english else None), at + 1
         if word.kind == "time" and not self._is(at + 1, end, "的") and self._kind(at + 1, end) not in (*NOUNS, "adjective"):
-            return _Part("time", _place(word)), at + 1
+            return _Part("time", place_of(word)), at + 1
         if word.kind == "adjective" and self._is(at + 1, end, "地"):
             return _Part("adverb", _adverb(word.english)), at + 2
         noun, after = self._noun(at, end)
@@ -126,12 +77,12 @@ class _Clause:
             return (_Part("other", word.english) if word.english else None), at + 1
         return self._with_noun(noun, after, end)
 
-    def _with_noun(self, noun: _Noun, at: int, end: int) -> tuple[_Part, int]:
+    def _with_noun(self, noun: Noun, at: int, end: int) -> tuple[_Part, int]:
         """A noun phrase, or the place that it is with a localizer, or described by an adjective behind it."""
         if self._kind(at, end) == "localizer":
             return _Part("place", self._located(noun, self._words[at])), at + 1
         if noun.head.kind == "place" and not noun.number:
-            return _Part("place", _at_place(noun), noun), at
+            return _Part("place", at_place(noun), noun), at
         if noun.head.kind == "time" and not noun.number:
             return _Part("time", f"{noun.head.preposition} {noun.said(True)}".strip(), noun), at
         told: list[str] = []
@@ -158,7 +109,7 @@ class _Clause:
         if particle in ("把", "将"):  # 把头发染成蓝色
             noun, after = self._noun(at + 1, end)
             if noun is not None:
-                return _Part("noun", "", replace_head(noun, article="")), after
+                return _Part("noun", "", without_article(noun)), after
         if particle in ("这", "那"):
             return None, at + 2 if self._kind(at + 1, end) == "classifier" else at + 1
         return None, at + 1
@@ -171,10 +122,10 @@ class _Clause:
         if self._kind(after, end) == "localizer":
             return _Part("place", self._located(noun, self._words[after])), after + 1
         if noun.head.kind in ("place", "time"):
-            return _Part("place", _at_place(noun)), after
+            return _Part("place", at_place(noun)), after
         return _Part("place", f"in {noun.said(True)}"), after
 
-    def _located(self, noun: _Noun, localizer: Word) -> str:
+    def _located(self, noun: Noun, localizer: Word) -> str:
         own = noun.head.preposition
         preposition = own if own and localizer.english in _WITHIN else localizer.english
         return f"{preposition} {noun.said(True)}".strip()
@@ -207,7 +158,7 @@ class _Clause:
                     said.append(self._located(noun, self._words[at]))
                     at += 1
                 elif noun.head.kind == "place" and not noun.number and said[0] not in ("with", "without"):
-                    said.append(_at_place(noun))
+                    said.append(at_place(noun))
                 else:
                     said.append(noun.said(True))
                     at = self._and(at, end, said)
@@ -245,17 +196,17 @@ class _Clause:
                 continue
             while self._kind(j + 1, end) in NOUNS:
                 j += 1
-            if self._words[j].kind in _LIVING and not self._is(j + 1, end, "的"):
+            if self._words[j].kind in LIVING and not self._is(j + 1, end, "的"):
                 return i
             if not plain and (i == at + 1 or self._words[at].english.startswith(("full of", "hung"))):
                 plain = i
         return plain
 
-    def _noun(self, at: int, end: int) -> tuple[_Noun | None, int]:
+    def _noun(self, at: int, end: int) -> tuple[Noun | None, int]:
         """The noun that begins here with all that describes it; None: no noun begins here."""
         before: list[str] = []
         after: list[str] = []
-        owners: list[_Noun] = []
+        owners: list[Noun] = []
         number = measure = last = ""
         described = False
         start = at
@@ -317,16 +268,16 @@ class _Clause:
                 at, described = at + 1, True
                 continue
             head.number, head.measure, head.described = number, measure, described
-            head.after = head.after + _owned(head, owners) + after
+            head.after = head.after + owned(head, owners) + after
             return head, at
         if owners:
             return owners[-1], at
         if before and not after:
-            head = _Noun(Word("adjective", last), before[:-1])
+            head = Noun(Word("adjective", last), before[:-1])
             return head, at
         return None, start
 
-    def _described(self, head: _Noun, at: int, end: int, after: list[str]) -> bool:
+    def _described(self, head: Noun, at: int, end: int, after: list[str]) -> bool:
         """表情严肃的男人: a feature, an adjective, 的."""
         if head.head.kind != "feature" or self._kind(at, end) not in ("adjective", "adverb"):
             return False
@@ -347,47 +298,19 @@ class _Clause:
             or self._is(at, end, "一")
         )
 
-    def _compound(self, at: int, end: int) -> tuple[_Noun, int]:
+    def _compound(self, at: int, end: int) -> tuple[Noun, int]:
         """Nouns that stand side by side; the last is what is meant."""
         stop = at + 1
         while self._kind(stop, end) in _NAMING and self._words[stop].kind != "time":
             stop += 1
-        made = _Noun(self._words[stop - 1])
+        made = Noun(self._words[stop - 1])
         for word in self._words[at : stop - 1]:
             proper = word.kind == "place" and not word.article and not word.before and word.preposition == "in"
             if proper and made.head.kind == "place":
-                made.after.append(_place(word))
+                made.after.append(place_of(word))
             else:
                 made.before.append(word.before or word.english)
         return made, stop
-
-
-def replace_head(noun: _Noun, article: str) -> _Noun:
-    """The noun with another article."""
-    noun.head = replace(noun.head, article=article)
-    return noun
-
-
-def _owned(head: _Noun, owners: Sequence[_Noun]) -> list[str]:
-    """What goes behind a noun of all that stood before its 的; the rest is put before it."""
-    after: list[str] = []
-    for owner in reversed(owners):
-        kind = owner.head.kind
-        if kind == "time" and not owner.head.before:
-            after.append(f"{owner.head.preposition} {owner.said(True)}".strip())
-        elif kind == "place" and not owner.head.before and (head.head.kind != "place" or not owner.head.article):
-            after.append(_at_place(owner))
-        elif kind == "feature" and head.head.kind in _LIVING:
-            after.append(f"with {owner.said(True)}")
-        elif kind in _LIVING and head.head.kind == "picture":
-            after.append(f"of {owner.said(bool(owner.number) or owner.described)}")
-            head.number = head.number or owner.number
-        elif kind in _LIVING and head.head.kind in ("thing", "feature"):
-            head.before.insert(0, _HAVING.get(owner.head.english) or f"{owner.said(True)}'s")
-        else:
-            head.before[:0] = [*owner.before, owner.head.before or owner.head.english]
-            head.number, head.measure = head.number or owner.number, head.measure or owner.measure
-    return after
 
 
 def _arranged(parts: list[_Part]) -> str:
@@ -398,7 +321,7 @@ def _arranged(parts: list[_Part]) -> str:
     for part in parts:
         if part.noun is not None and part.kind == "noun":
             noun = part.noun
-            living = noun.head.kind in _LIVING
+            living = noun.head.kind in LIVING
             part.text = noun.said(not alone or (living and (noun.described or bool(noun.after))) or bool(noun.number))
             if alone and not living and not noun.number and noun.head.article == "the" and len(parts) == 1:
                 part.text = noun.said(False)
@@ -433,35 +356,6 @@ def _arranged(parts: list[_Part]) -> str:
 def _is_ground(part: _Part) -> bool:
     """背景, or 远处: what is said to be there."""
     return part.noun is not None and part.noun.head.english in ("background", "foreground", "distance")
-
-
-def _place(word: Word) -> str:
-    article = {"a": _a(word.english), "the": "the"}.get(word.article, "")
-    return " ".join(each for each in (word.preposition, article, word.english) if each)
-
-
-def _at_place(noun: _Noun) -> str:
-    return (
-        f"{noun.head.preposition or 'in'} {noun.said(True)}" if noun.head.preposition or noun.head.article else noun.said(True)
-    )
-
-
-def _a(word: str) -> str:
-    bare = word.lstrip("([\\").lower()
-    return "an" if bare[:1] in "aeiou" and not bare.startswith(("uni", "eu", "one")) else "a"
-
-
-def _plural(head: Word) -> str:
-    if not head.article:
-        return head.english
-    first, space, last = head.english.rpartition(" ")
-    if last in _PLURALS:
-        return f"{first}{space}{_PLURALS[last]}"
-    if last.endswith(("s", "x", "sh", "ch")):
-        return f"{head.english}es"
-    if last.endswith("y") and last[-2:-1] not in "aeiou":
-        return f"{head.english[:-1]}ies"
-    return f"{head.english}s"
 
 
 def _adverb(adjective: str) -> str:
