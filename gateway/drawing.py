@@ -28,6 +28,8 @@ class Drawing:
     timeout_s: float
     previews: bool
     """Whether `Progress` brings rough pictures."""
+    steps: bool = True
+    """Whether there is a `Progress` for each step; without, a drawing is one answer, and costs less."""
     identities: list[bytes] = field(default_factory=list, repr=False)
     """Sealed identities in the place of photographs."""
     people_masks: list[bytes] = field(default_factory=list, repr=False)

@@ -74,7 +74,7 @@ def broken(told: Mapping[str, Any]) -> Sequence[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     parser.add_argument("--clients", type=int, default=64, help="at once (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=3, help="of each client in a round of load (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=2, help="of each client in a round of load (default: %(default)s)")
     parser.add_argument("--memory-requests", type=int, default=4000, help="of memory (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=200, help="of restarts (default: %(default)s)")
     parser.add_argument("--gateway-kills", type=int, default=8, help="of restarts (default: %(default)s)")

@@ -2,7 +2,8 @@
 
 What a client waits is mostly the server's time, which the server tells (`timings_s.total`), and which grows with the clients. What is left
 is the way there and back. The gateway's overhead is what is left through it, less what is left without it, median against median.
-The clients' own work (JSON, base64) is within. Clients run in a process of their own.
+The clients' own work (JSON, base64) is within. Clients run in a process of their own. They begin one after another over `SPREAD_S`, and
+the first request of each does not count: as many that come in one instant wait for one another, on either way.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ PLACES = ("max_active=64", "max_waiting=64")
 WARM_UP = 0.3
 """Share of the requests that are left out where memory is fitted."""
 PROMPT = "a portrait"
+SPREAD_S = 8.0
+"""About what a request takes when all places are taken."""
 
 
 def load(repository: Path, folder: Path, clients: int, requests_each: int, steps: int, rounds: int = 3) -> dict[str, Any]:
@@ -45,8 +48,8 @@ def load(repository: Path, folder: Path, clients: int, requests_each: int, steps
     cpu_s = 0.0
     with started(server, gateway):
         gateway.wait_ready(of_server=True)
-        clients_in_process(through_gateway, gateway.url, clients, 1, steps)
-        clients_in_process(directly, server.url, clients, 1, steps)
+        clients_in_process(through_gateway, gateway.url, 8, 1, steps)
+        clients_in_process(directly, server.url, 8, 1, steps)
         for number in range(rounds):
             for way, act, url in (("direct", directly, server.url), ("gateway", through_gateway, gateway.url)):
                 before = cpu_of(gateway.pid)
@@ -65,7 +68,7 @@ def load(repository: Path, folder: Path, clients: int, requests_each: int, steps
         "overhead_ms_p50": round((statistics.median(left["gateway"]) - statistics.median(left["direct"])) * 1e3, 2),
         "beside_the_server_ms": {way: percentiles_ms(times) for way, times in left.items()},
         "latency_ms": {way: percentiles_ms(times) for way, times in waited.items()},
-        "gateway_cpu_ms_per_request": round(cpu_s / count * 1e3, 2),
+        "gateway_cpu_ms_per_request": round(cpu_s / (count + rounds * clients) * 1e3, 2),
     }
 
 
@@ -123,9 +126,13 @@ def work(act: Any, url: str, clients: int, requests_each: int, steps: int, done:
 
 
 async def many(one: Callable[[int], Awaitable[Any]], clients: int, requests_each: int, done: Any) -> list[Any]:
+    """`done`: counts requests, where all count and nobody waits to begin."""
     found: list[Any] = []
 
     async def client(number: int) -> None:
+        if done is None:
+            await asyncio.sleep(SPREAD_S * number / clients)
+            await one(number)
         for i in range(requests_each):
             found.append(await one(number * requests_each + i))
             if done is not None:

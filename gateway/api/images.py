@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -48,7 +49,7 @@ async def _answer(request: Request, caller: Caller, asked: ImageRequest, kind: s
     gateway = gateway_of(request)
     limit_s = gateway.settings.timeout
     drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
-    events = _limited(gateway, caller, drawing)
+    events = _limited(gateway, caller, replace(drawing, steps=bool(asked.stream)))
     if not asked.stream:
         output = await unless_given_up(request, result(events))
         return JSONResponse(image_response(asked, output, await _addresses(request, asked, output)))

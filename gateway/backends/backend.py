@@ -82,7 +82,7 @@ class Backend:
         pipeline = self._pipelines[model]
         self.in_flight += 1
         try:
-            if self.offers[model].stream is not None:
+            if drawing.steps and self.offers[model].stream is not None:
                 async with aclosing(pipeline.stream(drawing.prompt, **drawing.options())) as events:
                     async for event in events:
                         yield event

@@ -124,6 +124,8 @@ class Pool:
         for backend in sorted(self._able(model), key=lambda each: each.in_flight):
             try:
                 return await question(backend)
+            except NotBegun as error:
+                refused = error.error
             except ConnectionError as error:
                 refused = error
             except Exception as error:
