@@ -36,6 +36,7 @@ COMMANDS = {
         "benchmarks.gateway.command", "what the HTTP gateway adds to a request; jobs over kills of it and the server"
     ),
     "audit": Command("benchmarks.audit.command", "the audit log: cost of a record, crashes, tampering of every kind"),
+    "studio": Command("benchmarks.studio.command", "the page in a browser: first paint, bytes, what axe finds; pictures of it"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
     "mutants": Command("benchmarks.mutants.command", "which small faults in a module its unit tests do not notice"),
     "gpu-verify": Command("benchmarks.gpu.verify", "a placement on a card, part by part with bounds: one report"),

@@ -7,11 +7,12 @@ import { range } from './settings.js';
 import { now, set, useStore } from './store.js';
 import { t } from './words.js';
 
-export async function changePicture(file, mask = 'none') {
+/** `borrowed`: it is the photograph, as long as a recipe needs a picture. */
+export async function changePicture(file, mask = 'none', borrowed = false) {
   dropPicture();
   const url = URL.createObjectURL(file);
   const size = await sizeOf(url);
-  set({ picture: { file, url, width: size?.[0], height: size?.[1] }, mask });
+  set({ picture: { file, url, width: size?.[0], height: size?.[1], borrowed }, mask });
 }
 
 function dropPicture() {
@@ -32,7 +33,8 @@ export function Input() {
   const paint = (open) => set({ painting: open });
   const lacking = !picture && recipe?.needs.includes('picture') && photos.find((photo) => photo.state === 'seen');
   useEffect(() => {
-    if (lacking) changePicture(lacking.file, mask); // the recipe changes a picture: the photograph, until there is another
+    if (lacking) changePicture(lacking.file, mask, true);
+    else if (picture?.borrowed && !recipe?.needs.includes('picture')) dropPicture();
   }, [lacking?.id, recipe?.name]);
   const wrong = ['image', 'picture', 'mask', 'strength', 'padding_mask_crop'].includes(refused?.param);
   const choose = (value) => (value === 'painted' && !painted ? paint(true) : set({ mask: value }));

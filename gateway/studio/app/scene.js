@@ -37,7 +37,7 @@ function Recipe({ recipe }) {
   return html`<li class=${`recipe ${open ? 'open' : ''}`}>
     <button type="button" class="recipe-card" aria-pressed=${open} onClick=${() => choose(recipe)}>
       <strong><${Own} texts=${recipe.title} /></strong><${Own} class="soft small" texts=${recipe.description} />
-      ${!recipe.tried.includes(variant) && html`<span class="soft small untried">${t('recipes.untried', { variant })}</span>`}
+      ${!recipe.tried.includes(variant) && html`<span class="untried">${t('recipes.untried', { variant })}</span>`}
     </button>
   </li>`;
 }
@@ -53,13 +53,16 @@ function Choices({ recipe, chosen }) {
   </div>`;
 }
 
+const triedFirst = (recipes, variant) => [...recipes].sort((one, other) => other.tried.includes(variant) - one.tried.includes(variant));
+
 function Recipes() {
   const { recipes, recipe: chosen } = useStore();
+  const variant = served()?.variant;
   const open = recipes.find((each) => each.name === chosen?.name);
   if (!recipes.length) return null;
   return html`<div class="recipes">
     <h3 class="label" id="recipes-title">${t('recipes.title')}</h3>
-    <ul aria-labelledby="recipes-title" tabindex="0">${recipes.map((recipe) => html`<${Recipe} key=${recipe.name} recipe=${recipe} />`)}</ul>
+    <ul aria-labelledby="recipes-title" tabindex="0">${triedFirst(recipes, variant).map((recipe) => html`<${Recipe} key=${recipe.name} recipe=${recipe} />`)}</ul>
     ${open?.choices.length > 0 && html`<${Choices} recipe=${open} chosen=${chosen} />`}
   </div>`;
 }
