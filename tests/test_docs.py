@@ -31,6 +31,7 @@ PROGRAMS = {
     "python -m training.resumability": "training.resumability",
     "python -m training.contact_sheet": "training.contact_sheet",
     "python -m examples.demo": "examples.demo",
+    "python -m examples.recipes": "examples.recipes",
     "python -m examples.studio": "examples.studio",
     "python -m gateway": "gateway.__main__",
     "faceclip": "faceclip.cli",
