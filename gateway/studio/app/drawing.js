@@ -1,6 +1,7 @@
 // From the form to a job, and from its events to pictures.
 
 import { asBase64, ask, events, file, Refused, send } from './api.js';
+import { strength } from './input.js';
 import { pictureSize, parameters } from './settings.js';
 import { amend, newId, now, say, set } from './store.js';
 import { boxOf } from './together.js';
@@ -39,6 +40,7 @@ async function asked() {
   }
   if (picture) {
     body.image = await asBase64(picture.file);
+    body.strength ??= strength();
     if (mask === 'painted' && painted) body.mask = await asBase64(painted.blob);
     else if (mask !== 'none') body.mask = mask;
   } else {

@@ -26,7 +26,8 @@ function paintedMask(blob) {
   set({ painted: { blob, url: URL.createObjectURL(blob) }, mask: 'painted' });
 }
 
-const strength = () => (now().mask === 'none' ? 0.3 : 1); // diffusers'; of a mask 0.9999
+/** Where it was not moved. */
+export const strength = () => (now().mask === 'none' ? 0.3 : 1);
 
 export function Input() {
   const { picture, painted, painting, mask, chosen, refused, recipe, photos } = useStore();

@@ -90,8 +90,9 @@ function useEnglish() {
 }
 
 function English() {
-  const { english, prompt } = useStore();
-  if (!english || english.of !== prompt) return null;
+  const { english, prompt, capabilities } = useStore();
+  if (!capabilities?.features.translate || !foreign(prompt)) return null;
+  if (english?.of !== prompt) return html`<p class="soft small english">${t('prompt.english.asking')}</p>`;
   return html`<div class="english">
     <label class="field"><span class="label">${t('prompt.english')}</span>
       <textarea rows="2" lang="en" value=${english.text} onInput=${(event) => set({ english: { ...english, text: event.target.value, edited: true } })} /></label>

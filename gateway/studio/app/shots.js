@@ -122,7 +122,7 @@ export function Shots() {
   const shot = shots.find((each) => each.id === opened?.shot) ?? shots[0];
   const index = shot && opened?.shot === shot.id ? Math.min(opened.index, Math.max(shot.pictures.length - 1, 0)) : 0;
   const all = shots.flatMap((each) => (each.pictures.length ? each.pictures.map((picture, i) => ({ shot: each, picture, i })) : [{ shot: each, i: 0 }]));
-  return html`<section class="shots" id="shots" aria-labelledby="shots-title">
+  return html`<section class=${`shots ${all.length > 1 ? 'many' : ''}`} id="shots" aria-labelledby="shots-title">
     <h2 id="shots-title" class="unseen">${t('shots.title')}</h2>
     <${Stage} shot=${shot} index=${index} />
     ${all.length > 1 && html`<h3 class="label">${t('shots.all', { count: all.length })}</h3>

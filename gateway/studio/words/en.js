@@ -70,6 +70,7 @@ export const en = {
   'prompt.label': 'Describe the picture',
   'prompt.example': 'A woman wearing a red suit, on a beach.',
   'prompt.english': 'The English that will be used',
+  'prompt.english.asking': 'Putting it into English…',
   'prompt.english.note': 'The model reads English. Change this where it is not what you meant.',
   'negative.label': 'What it should not show',
   'negative.default': 'As the model has it by default',

@@ -70,6 +70,7 @@ export const zh = {
   'prompt.label': '描述画面',
   'prompt.example': '穿红色西装的女人，在海滩上。',
   'prompt.english': '实际使用的英文',
+  'prompt.english.asking': '正在译成英文…',
   'prompt.english.note': '模型只读英文。如与原意不符，可在此修改。',
   'negative.label': '不要出现的内容',
   'negative.default': '按模型默认',

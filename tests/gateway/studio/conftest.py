@@ -18,6 +18,9 @@ from ..running import running
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
 from playwright.sync_api import expect  # noqa: E402
 
+PATIENCE_MS = 120_000
+"""A busy machine takes its time; what never comes is a failure all the same."""
+expect.set_options(timeout=PATIENCE_MS)
 PROMPT = "A woman wearing a red suit, on a beach."
 
 
@@ -52,6 +55,7 @@ def visitor(opened, gateway):
     def come(url=gateway.url, **options):
         made = visit(opened, url, **{"locale": "en-US", **DESKTOP, **options})
         visits.append((made, made.__enter__()))
+        visits[-1][1].page.set_default_timeout(PATIENCE_MS)
         return visits[-1][1]
 
     yield come
@@ -97,4 +101,5 @@ def draw(page):
 
 
 def wait_drawn(page):
-    page.locator(".drawn").wait_for(timeout=60_000)
+    expect(page.locator(".drawn, .ended")).to_be_visible()
+    assert page.locator(".drawn").count() == 1, page.locator(".ended").inner_text()

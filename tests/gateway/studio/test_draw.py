@@ -73,7 +73,7 @@ def test_a_picture_is_cancelled_and_the_next_one_is_drawn(visitor, gateway, size
     page.locator("input[name=count][value='4']").check()
     draw(page)
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".ended")).to_contain_text("Cancelled", timeout=30_000)
+    expect(page.locator(".ended")).to_contain_text("Cancelled")
     newest = gateway.http.get("/v1/jobs").json()["data"][0]
     assert newest["status"] == "cancelled"
     page.locator("#slide-num_inference_steps").fill("4")
@@ -174,6 +174,61 @@ def test_sliders_say_what_is_sent_and_what_is_not_moved_is_the_servers(visitor):
     assert {name: sent[name] for name in ("id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps")} == {
         "id_guidance_scale": 2.5, "text_guidance_scale": 4, "blend_weight": 0.5, "num_inference_steps": 5,
     }  # fmt: skip
+
+
+def test_a_recipe_with_its_choices_fills_the_form(visitor, gateway):
+    recipes = {each["name"]: each for each in gateway.http.get("/v1/recipes").json()["data"]}
+    page = visitor().open()
+    cards = page.locator(".recipe-card")
+    expect(cards).to_have_count(len(recipes))
+    tried = sum("nano" in each["tried"] for each in recipes.values())
+    assert [cards.nth(i).locator(".untried").count() for i in range(len(recipes))] == [0] * tried + [1] * (len(recipes) - tried)
+    add_photos(page, photo(3))
+    page.locator(".tick input").check()
+    page.get_by_role("button", name="Travel").click()
+    place = page.locator(".recipe-choices select").first
+    choice = recipes["travel"]["choices"][0]
+    place.select_option(choice["options"][-1]["name"])
+    filled = gateway.http.post("/v1/recipes/travel", json={"choices": {choice["name"]: choice["options"][-1]["name"]}}).json()["options"]
+    expect(page.locator("#prompt")).to_have_value(filled.pop("prompt"))
+    sent = draw(page)
+    wait_drawn(page)
+    assert {name: sent[name] for name in filled} == filled
+
+
+def test_a_recipe_that_changes_a_picture_takes_the_photograph_until_there_is_another(visitor, gateway):
+    recipes = gateway.http.get("/v1/recipes").json()["data"]
+    recipe = next(each for each in recipes if "picture" in each["needs"] and each["parameters"].get("mask"))
+    page = visitor().open()
+    page.get_by_role("button", name=recipe["title"]["en"]).click()
+    expect(page.locator("#go-why")).to_have_text("This recipe is of a person: add a photograph first.")
+    file = photo(3)
+    add_photos(page, file)
+    expect(page.locator(".input-picture img")).to_be_visible()
+    page.locator(".tick input").check()
+    page.locator("#slide-num_inference_steps").fill("4")
+    sent = draw(page)
+    assert base64.b64decode(sent["image"]) == file["buffer"] and sent["mask"] == recipe["parameters"]["mask"]
+    wait_drawn(page)
+    page.get_by_role("button", name="Travel").click()
+    expect(page.locator(".input-picture")).to_have_count(0)
+
+
+def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
+    page = visitor(locale="zh-CN").open()
+    page.fill("#prompt", "穿红色西装的女人，在海滩上。")
+    english = page.locator(".english textarea")
+    expect(english).to_have_value(re.compile("red suit.*beach"))  # the first time a dictionary is read
+    page.locator("#slide-num_inference_steps").fill("4")
+    sent = draw(page)
+    assert (sent["prompt"], sent["prompt_language"]) == ("穿红色西装的女人，在海滩上。", "auto")
+    wait_drawn(page)
+    expect(page.locator(".drawn .prompt")).to_contain_text("red suit")
+    english.fill("a woman in a green hoodie, on a beach")
+    sent = draw(page)
+    assert (sent["prompt"], sent["prompt_language"]) == ("a woman in a green hoodie, on a beach", "en")
+    page.fill("#prompt", "plain English")
+    expect(english).to_have_count(0)
 
 
 def test_by_keys_alone(visitor):
