@@ -18,7 +18,7 @@ from . import __version__
 from .api import about, images, people, status
 from .backends.backend import Backend
 from .backends.pool import Pool
-from .errors import ApiError, from_client
+from .errors import ApiError
 from .jobs import routes as jobs_routes
 from .jobs.answers import working
 from .keys.store import KeyStore
@@ -30,6 +30,7 @@ from .web.door import Door
 from .web.log import RequestLog
 from .web.metrics import Metrics
 from .web.request_id import RequestId
+from .web.unexpected import Unexpected
 from .web.uploads import Uploads
 from .words import routes as words_routes
 
@@ -57,6 +58,7 @@ def make_app(settings: Settings) -> FastAPI:
     app.mount("/", StaticFiles(directory=STUDIO, html=True), name="studio")
     _answer_errors(app)
     # The last is the outermost: whatever is answered bears an id, and has its line in the log.
+    app.add_middleware(Unexpected)
     app.add_middleware(Uploads, most_bytes=int(settings.upload_mib * 2**20), timeout_s=settings.upload_timeout)
     app.add_middleware(Door, settings=settings)
     app.add_middleware(RequestLog, figures=figures)
@@ -101,8 +103,3 @@ def _answer_errors(app: FastAPI) -> None:
         return answered(
             ApiError(400, f"{name}: {found['msg']}, got {repr(found.get('input'))[:80]}", code="invalid_value", param=name)
         )
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("request %s failed", getattr(request.state, "request_id", ""), exc_info=error)
-        return answered(from_client(error))

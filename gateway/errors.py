@@ -77,6 +77,11 @@ def from_client(error: Exception) -> ApiError:
         return ApiError(504, str(error), code="deadline_exceeded")
     if isinstance(error, FaceCLIPError):
         return ApiError(500, str(error), code="server_error")
+    return internal()
+
+
+def internal() -> ApiError:
+    """A fault of ours."""
     return ApiError(500, "the gateway failed; its log says why, under this request's id", code="internal_error")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from faceclip import ServedModel
 
@@ -58,10 +61,17 @@ class Usage:
         """
         limits = caller.limits
         if limits.variants is not None or limits.largest_side is not None:
-            self._check(limits, drawing, pool.resolve(drawing.model))
-        if limits.pictures_per_day is not None:
-            async with self._lock:
-                await asyncio.to_thread(self._count, caller, pictures(drawing))
+            await asyncio.to_thread(self._check, limits, drawing, pool.resolve(drawing.model))
+        if limits.pictures_per_day is None:
+            return
+        counting = asyncio.create_task(self._alone(self._count, caller, pictures(drawing)))
+        try:
+            await asyncio.shield(counting)
+        except asyncio.CancelledError:  # the caller has left; what is being counted then counts for nothing
+            await asyncio.wait([counting])
+            if counting.exception() is None:
+                await self.give_back(caller, drawing)
+            raise
 
     @staticmethod
     def _check(limits: Limits, drawing: Drawing, served: ServedModel) -> None:
@@ -70,9 +80,10 @@ class Usage:
             raise ApiError(
                 403, f"model: this key may use {known}, not '{served.variant}'", code="model_not_allowed", param="model"
             )
-        for side in ("width", "height"):
-            asked = int(drawing.parameters.get(side) or served.defaults.get(side) or 0)
-            if limits.largest_side is not None and asked > limits.largest_side:
+        if limits.largest_side is None:
+            return
+        for side, asked in drawn_size(drawing, served).items():
+            if asked > limits.largest_side:
                 raise invalid(
                     side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed"
                 )
@@ -80,8 +91,12 @@ class Usage:
     async def give_back(self, caller: Caller, drawing: Drawing) -> None:
         """Of an admitted drawing that brought no pictures."""
         if caller.limits.pictures_per_day is not None:
-            async with self._lock:
-                await asyncio.to_thread(self._add, caller.key_id, -pictures(drawing))
+            await asyncio.shield(asyncio.create_task(self._alone(self._add, caller.key_id, -pictures(drawing))))
+
+    async def _alone(self, change: Callable[..., None], *arguments: Any) -> None:
+        """A change of the counts, one at a time, off the event loop. Whoever must see its end shields it from his own."""
+        async with self._lock:
+            await asyncio.to_thread(change, *arguments)
 
     @asynccontextmanager
     async def slot(self, caller: Caller) -> AsyncGenerator[None, None]:
@@ -124,6 +139,21 @@ class Usage:
                 "INSERT INTO usage VALUES (?, ?, max(?, 0)) ON CONFLICT (key, day) DO UPDATE SET pictures = max(pictures + ?, 0)",
                 (key_id, _today(), pictures, pictures),
             )
+
+
+def drawn_size(drawing: Drawing, served: ServedModel) -> dict[str, int]:
+    """Width and height that are drawn: what is asked for, else those of the picture to change, else the model's. Raises `ApiError`.
+
+    With `padding_mask_crop` a part of the picture is drawn, at the model's size. The server takes the nearest size that it allows.
+    """
+    sizes = {"width": int(served.defaults.get("width") or 0), "height": int(served.defaults.get("height") or 0)}
+    if drawing.image is not None and drawing.parameters.get("padding_mask_crop") is None:
+        try:
+            with Image.open(io.BytesIO(drawing.image)) as picture:
+                sizes = dict(zip(("width", "height"), picture.size, strict=True))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise invalid("image", f"expected a picture whose size can be read, since this key limits it ({error})") from None
+    return {side: int(drawing.parameters.get(side) or size) for side, size in sizes.items()}
 
 
 def pictures(drawing: Drawing) -> int:

@@ -64,7 +64,7 @@ class Recipe:
     tried: tuple[str, ...]
     """Variants whose pictures were looked at; of others, parameters are known to be valid, and no more."""
 
-    def fill(self, **choices: str) -> dict[str, Any]:
+    def fill(self, /, **choices: str) -> dict[str, Any]:
         """The keywords of a call, `prompt` among them. A choice that is left out is its first option. Raises `InvalidRequestError`."""
         known = {choice.name: choice for choice in self.choices}
         for name in choices:

@@ -1,5 +1,8 @@
 """Keys: what is kept of them, who gets in with one, and how much each may ask."""
 
+import asyncio
+import base64
+import io
 import json
 import re
 import sqlite3
@@ -8,10 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 import openai
 import pytest
+from PIL import Image
 
+from gateway.drawing import Drawing
 from gateway.errors import ApiError
 from gateway.keys.caller import SCOPES, Limits
 from gateway.keys.store import KeyStore
+from gateway.keys.usage import Usage
 from tests.gateway.running import command, running
 
 SMALL = {"num_inference_steps": 1, "height": 64, "width": 64}
@@ -234,6 +240,63 @@ def test_the_largest_side(gate, fields):
         gate.draw(key, **({"height": None, "width": None} | fields if "size" in fields else fields)), 400, "size_not_allowed"
     )
     assert gate.draw(key).status_code == 200
+
+
+def picture(side):
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "green").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+EDIT = {"strength": 1.0, "height": None, "width": None}
+
+
+@pytest.mark.parametrize(
+    "fields, drawn",
+    [
+        ({}, 256),
+        ({"height": 64, "width": 64}, 64),
+        ({"width": 64}, 256),
+        ({"padding_mask_crop": 8, "mask": "face", "height": 64, "width": 64}, 64),
+    ],
+)
+def test_the_largest_side_of_a_picture_to_change(gate, fields, drawn):
+    """What is drawn has the picture's size, where none is asked for: it counts, and not the model's default."""
+    request = {"image": picture(256), **EDIT, **fields}
+    refused(gate.draw(gate.key(f"--largest-side={drawn - 1}"), **request), 400, "size_not_allowed")
+    answer = gate.draw(gate.key(f"--largest-side={drawn}"), **request)
+    assert answer.status_code == 200 or "face" in answer.json()["error"]["message"], "a green picture shows no face"
+
+
+def test_a_picture_of_no_size_is_refused_where_size_is_limited(gate):
+    request = {"image": base64.b64encode(b"no picture at all").decode(), **EDIT}
+    answer = gate.draw(gate.key("--largest-side=4096"), **request)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "image"
+
+
+def test_who_leaves_while_he_is_counted_counts_for_nothing(store):
+    """Cancelled at any moment of it: in the queue for the counts, while they are written, and just after."""
+
+    async def leave(usage, caller, turns):
+        asked = asyncio.create_task(usage.admit(caller, drawing, None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked.cancel()
+        try:
+            await asked
+        except asyncio.CancelledError:
+            return
+        await usage.give_back(caller, drawing)
+
+    async def all_leave():
+        usage = Usage(store.database)
+        for turns in range(40):
+            await leave(usage, caller, turns)
+        return usage.pictures_today(caller.key_id)
+
+    caller = store.caller(f"Bearer {add(store, pictures_per_day=1)}")
+    drawing = Drawing(None, "a castle", [], None, None, {}, "id", "tenant", "interactive", 60.0, False)
+    assert asyncio.run(all_leave()) == 0
 
 
 def test_models(gate):

@@ -43,7 +43,9 @@ def nano(opened, monkeypatch_session, tmp_path_factory):
 @pytest.fixture(scope="session")
 def gateway(nano, tmp_path_factory):
     """Open to this machine."""
-    with running(nano.url, tmp_path_factory.mktemp("studio"), f"--server-metrics=http://127.0.0.1:{nano.ports.metrics}/metrics") as started:
+    with running(
+        nano.url, tmp_path_factory.mktemp("studio"), f"--server-metrics=http://127.0.0.1:{nano.ports.metrics}/metrics"
+    ) as started:
         yield started
 
 
@@ -72,7 +74,10 @@ def size(request):
 
 def photo(*people, side=320, name="photo.png"):
     """A photograph of people of the drawn world beside each other, as the page's chooser takes it."""
-    parts = [Image.fromarray(render(sample_identity(who), sample_scene("studio", who, pose=0.3), side).image.astype("uint8")) for who in people]
+    parts = [
+        Image.fromarray(render(sample_identity(who), sample_scene("studio", who, pose=0.3), side).image.astype("uint8"))
+        for who in people
+    ]
     sheet = Image.new("RGB", (side * max(len(parts), 1), side), "grey")
     for i, part in enumerate(parts):
         sheet.paste(part, (i * side, 0))

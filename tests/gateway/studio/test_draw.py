@@ -166,7 +166,10 @@ def test_a_face_of_several_is_chosen(visitor):
 def test_sliders_say_what_is_sent_and_what_is_not_moved_is_the_servers(visitor):
     page = visitor().open()
     fill(page, photo(3))
-    assert not {"id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps", "seed", "size"} & draw(page).keys()
+    assert (
+        not {"id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps", "seed", "size"}
+        & draw(page).keys()
+    )
     page.locator("#slide-id_guidance_scale").fill("2.5")
     page.locator("#slide-blend_weight").fill("0.5")
     page.locator("#slide-num_inference_steps").fill("5")
@@ -189,7 +192,9 @@ def test_a_recipe_with_its_choices_fills_the_form(visitor, gateway):
     place = page.locator(".recipe-choices select").first
     choice = recipes["travel"]["choices"][0]
     place.select_option(choice["options"][-1]["name"])
-    filled = gateway.http.post("/v1/recipes/travel", json={"choices": {choice["name"]: choice["options"][-1]["name"]}}).json()["options"]
+    filled = gateway.http.post("/v1/recipes/travel", json={"choices": {choice["name"]: choice["options"][-1]["name"]}}).json()[
+        "options"
+    ]
     expect(page.locator("#prompt")).to_have_value(filled.pop("prompt"))
     sent = draw(page)
     wait_drawn(page)
