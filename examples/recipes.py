@@ -51,15 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     blank = np.full_like(reference, 255)
     pictures = [[reference, *(picture for _, picture in row), *[blank] * (COLUMNS - len(row))] for row in rows]
     labels = ["photograph", *(f"{i + 1}" for i in range(COLUMNS))]
-    save(
-        sheet(
-            pictures,
-            labels,
-            128,
-            [f"{name}: {', '.join(label for label, _ in row)}" for name, row in zip(asked.recipes, rows, strict=True)],
-        ),
-        asked.output,
-    )
+    changed = [f"{name}: {', '.join(label for label, _ in row)}" for name, row in zip(asked.recipes, rows, strict=True)]
+    save(sheet(pictures, labels, 128, changed), asked.output)
     return 0
 
 

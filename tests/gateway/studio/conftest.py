@@ -16,7 +16,7 @@ from training.world.render import render
 from ..running import running
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
+from playwright.sync_api import expect
 
 PATIENCE_MS = 120_000
 """A busy machine takes its time; what never comes is a failure all the same."""

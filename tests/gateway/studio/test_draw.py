@@ -12,7 +12,7 @@ from PIL import Image
 from .conftest import PROMPT, add_photos, draw, photo, press_draw, wait_drawn
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
+from playwright.sync_api import expect
 
 
 def newest(gateway):

@@ -8,7 +8,7 @@ from ..running import command, running
 from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
+from playwright.sync_api import expect
 
 
 @pytest.fixture
