@@ -7,7 +7,8 @@ is, with a warning; see docs/languages.md.
 
 from __future__ import annotations
 
-import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -17,14 +18,41 @@ from .translators import FAILED, PromptLanguage, translator_for
 
 MAX_CHARACTERS = 10_000
 """Of a prompt, as the server takes it; a longer one is left to the server to refuse."""
-_SCRIPTS = (
-    ("ja", re.compile("[\u3041-\u30fa]")),
-    ("ko", re.compile("[\uac00-\ud7af]")),
-    ("zh", re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")),
-    ("ru", re.compile("[\u0400-\u04ff]")),
-    ("ar", re.compile("[\u0600-\u06ff]")),
-    ("hi", re.compile("[\u0900-\u097f]")),
-)
+_LANGUAGES = {
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "HANGUL": "ko",
+    "CJK": "zh",
+    "CYRILLIC": "ru",
+    "ARABIC": "ar",
+    "DEVANAGARI": "hi",
+}
+"""Script, as Unicode's names of letters begin -> language. One such letter tells it, the first of these scripts before the others."""
+_FURTHER = {
+    "GREEK": "el",
+    "THAI": "th",
+    "HEBREW": "he",
+    "ARMENIAN": "hy",
+    "GEORGIAN": "ka",
+    "ETHIOPIC": "am",
+    "BENGALI": "bn",
+    "GURMUKHI": "pa",
+    "GUJARATI": "gu",
+    "ORIYA": "or",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "KANNADA": "kn",
+    "MALAYALAM": "ml",
+    "SINHALA": "si",
+    "LAO": "lo",
+    "TIBETAN": "bo",
+    "MYANMAR": "my",
+    "KHMER": "km",
+    "MONGOLIAN": "mn",
+}
+"""The same, where most letters must be other than Latin: English has an α or a Ω here and there."""
+UNKNOWN = "und"
+"""The code of a language whose script is in neither table."""
 _CHOICES = get_args(PromptLanguage)
 
 
@@ -34,7 +62,7 @@ class Translation:
 
     prompt: str
     language: str
-    """Of the prompt that came, by its script: `en` (any in Latin letters), `zh`, `ja`, `ko`, `ru`, `ar`, `hi`."""
+    """Of the prompt that came, by its script, as `detect` tells it: `en` (any in Latin letters), `zh`, `ja`, `th`…"""
     translated: bool = False
     unknown: tuple[str, ...] = ()
     """Words that stayed as they were."""
@@ -42,8 +70,20 @@ class Translation:
 
 
 def detect(prompt: str) -> str:
-    """The language of a text, by the letters in it; `en` where all are Latin."""
-    return next((language for language, letters in _SCRIPTS if letters.search(prompt)), "en")
+    """The language of a text by its letters, as an ISO 639 code; `en` where they are Latin, or where there is none.
+
+    Digits, punctuation, emoji and combining marks say nothing; letters of another width or style count as the plain ones.
+    """
+    scripts: Counter[str] = Counter()
+    for letter, times in Counter(unicodedata.normalize("NFKC", prompt[:MAX_CHARACTERS])).items():
+        if unicodedata.category(letter) in ("Lu", "Ll", "Lt", "Lo"):
+            scripts[unicodedata.name(letter, "").partition(" ")[0]] += times
+    if known := next((language for script, language in _LANGUAGES.items() if script in scripts), None):
+        return known
+    latin = scripts.pop("LATIN", 0)
+    if scripts.total() <= latin:
+        return "en"
+    return _FURTHER.get(scripts.most_common(1)[0][0], UNKNOWN)
 
 
 def translate(

@@ -69,6 +69,60 @@ def test_languages_are_known_by_their_script(prompt: str, language: str) -> None
     assert translate(prompt, "off").prompt == prompt
 
 
+@pytest.mark.parametrize(
+    ("prompt", "language"),
+    [
+        ("ผู้หญิงในสวน", "th"),
+        ("μια γυναίκα στην παραλία", "el"),
+        ("אישה", "he"),
+        ("կին", "hy"),
+        ("ქალი", "ka"),
+        ("ሴት", "am"),
+        ("মহিলা", "bn"),
+        ("ਔਰਤ", "pa"),
+        ("સ્ત્રી", "gu"),
+        ("ମହିଳା", "or"),
+        ("பெண்", "ta"),
+        ("స్త్రీ", "te"),
+        ("ಮಹಿಳೆ", "kn"),
+        ("സ്ത്രീ", "ml"),
+        ("කාන්තාවක්", "si"),
+        ("ແມ່ຍິງ", "lo"),
+        ("བུད་མེད", "bo"),
+        ("အမျိုးသမီး", "my"),
+        ("ស្ត្រី", "km"),
+        ("ᠡᠮᠡᠭᠲᠡᠢ", "mn"),
+        ("ᎠᎨᏯ", "und"),
+        ("ผู้หญิงในสวน 4K, (HDR:1.2) 😀", "th"),
+    ],
+)
+def test_other_scripts_than_the_latin_are_told_and_offered_to_plug_ins(prompt: str, language: str) -> None:
+    said = translate(prompt)
+    assert (said.prompt, said.language, said.translated) == (prompt, language, False)
+    assert f"no translator for '{language}' is installed" in said.warnings[0]
+    done = translate(prompt, translator=lambda text, code: (f"{code} in English", ()))
+    assert (done.prompt, done.translated) == (f"{language} in English", True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "language"),
+    [
+        ("a fraternity house with ΑΒΓ on its door", "en"),
+        ("a scientist with α and Ω on a blackboard", "en"),
+        ("élève, Łódź, Việt Nam, ß", "en"),
+        ("ａ ｗｏｍａｎ", "en"),
+        ("𝐚 𝓌𝑜𝓂𝒶𝓃", "en"),
+        ("(1.2) 42 … — ٣ ๓ 😀 ♥ ☕", "en"),
+        ("", "en"),
+        ("ｵﾝﾅ", "ja"),
+        ("a woman, 海边, best quality", "zh"),
+        ("𠮷", "zh"),
+    ],
+)
+def test_what_is_no_letter_and_a_letter_here_and_there_make_no_language(prompt: str, language: str) -> None:
+    assert translate(prompt, "off").language == language
+
+
 def test_english_is_told_where_it_is_none_and_off_says_nothing() -> None:
     said = translate("女人", "en")
     assert (said.prompt, said.translated) == ("女人", False)
