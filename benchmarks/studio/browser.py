@@ -17,7 +17,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 """Programs that are looked for on the path; Debian's package `chromium` brings the first."""
 MISSING = "no Chromium was found: apt-get install chromium"
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1360, "height": 900}}
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
 LANGUAGES = {"en": "en-US", "zh": "zh-CN"}
 """Of the page -> of the browser."""
 ROOMS = ("create", "verify", "server")
@@ -88,7 +93,10 @@ class Visit:
         from axe_playwright_python.sync_playwright import Axe  # here: a package for development
 
         told = Axe().run(self.page).response["violations"]
-        return [{"id": each["id"], "impact": each["impact"], "nodes": [node["html"][:160] for node in each["nodes"]]} for each in told]
+        return [
+            {"id": each["id"], "impact": each["impact"], "nodes": [node["html"][:160] for node in each["nodes"]]}
+            for each in told
+        ]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from benchmarks.studio.browser import DESKTOP, MISSING, PHONE, browser, chromium, visit
 from export.repository.from_nothing import build_repository
@@ -14,9 +15,6 @@ from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 
 from ..running import running
-
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
 
 PATIENCE_MS = 120_000
 """A busy machine takes its time; what never comes is a failure all the same."""
@@ -43,7 +41,9 @@ def nano(opened, monkeypatch_session, tmp_path_factory):
 @pytest.fixture(scope="session")
 def gateway(nano, tmp_path_factory):
     """Open to this machine."""
-    with running(nano.url, tmp_path_factory.mktemp("studio"), f"--server-metrics=http://127.0.0.1:{nano.ports.metrics}/metrics") as started:
+    with running(
+        nano.url, tmp_path_factory.mktemp("studio"), f"--server-metrics=http://127.0.0.1:{nano.ports.metrics}/metrics"
+    ) as started:
         yield started
 
 
@@ -72,7 +72,10 @@ def size(request):
 
 def photo(*people, side=320, name="photo.png"):
     """A photograph of people of the drawn world beside each other, as the page's chooser takes it."""
-    parts = [Image.fromarray(render(sample_identity(who), sample_scene("studio", who, pose=0.3), side).image.astype("uint8")) for who in people]
+    parts = [
+        Image.fromarray(render(sample_identity(who), sample_scene("studio", who, pose=0.3), side).image.astype("uint8"))
+        for who in people
+    ]
     sheet = Image.new("RGB", (side * max(len(parts), 1), side), "grey")
     for i, part in enumerate(parts):
         sheet.paste(part, (i * side, 0))

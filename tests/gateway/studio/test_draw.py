@@ -8,11 +8,16 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from .conftest import PROMPT, add_photos, draw, photo, press_draw, wait_drawn
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
+LISTEN = """() => {
+  window.said = [];
+  const told = document.querySelector('[role=status]');
+  new MutationObserver(() => window.said.push(told.textContent)).observe(told, {childList: true, characterData: true, subtree: true});
+}"""
+"""Keeps what a screen reader is told."""
 
 
 def newest(gateway):
@@ -166,7 +171,10 @@ def test_a_face_of_several_is_chosen(visitor):
 def test_sliders_say_what_is_sent_and_what_is_not_moved_is_the_servers(visitor):
     page = visitor().open()
     fill(page, photo(3))
-    assert not {"id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps", "seed", "size"} & draw(page).keys()
+    assert (
+        not {"id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps", "seed", "size"}
+        & draw(page).keys()
+    )
     page.locator("#slide-id_guidance_scale").fill("2.5")
     page.locator("#slide-blend_weight").fill("0.5")
     page.locator("#slide-num_inference_steps").fill("5")
@@ -189,7 +197,9 @@ def test_a_recipe_with_its_choices_fills_the_form(visitor, gateway):
     place = page.locator(".recipe-choices select").first
     choice = recipes["travel"]["choices"][0]
     place.select_option(choice["options"][-1]["name"])
-    filled = gateway.http.post("/v1/recipes/travel", json={"choices": {choice["name"]: choice["options"][-1]["name"]}}).json()["options"]
+    filled = gateway.http.post("/v1/recipes/travel", json={"choices": {choice["name"]: choice["options"][-1]["name"]}}).json()[
+        "options"
+    ]
     expect(page.locator("#prompt")).to_have_value(filled.pop("prompt"))
     sent = draw(page)
     wait_drawn(page)
@@ -271,8 +281,7 @@ def test_by_keys_alone(visitor):
 
 def test_a_screen_reader_is_told_of_the_beginning_and_the_end(visitor):
     page = visitor().open()
-    page.evaluate("""() => { window.said = [];
-      new MutationObserver(() => window.said.push(document.querySelector('[role=status]').textContent)).observe(document.querySelector('[role=status]'), {childList: true, characterData: true, subtree: true}); }""")
+    page.evaluate(LISTEN)
     fill(page, steps=4)
     draw(page)
     wait_drawn(page)

@@ -35,7 +35,10 @@ def test_the_crop_is_the_servers():
 
 def test_photographs_are_doubted_as_the_server_doubts_them():
     code = (STUDIO / "app" / "photos.js").read_text()
-    found = {name: float(value) for name, value in re.findall(r"(\w+): ([\d.]+)[,\s]", re.findall(r"const GOOD = (\{.*?\});", code)[0])}
+    found = {
+        name: float(value)
+        for name, value in re.findall(r"(\w+): ([\d.]+)[,\s]", re.findall(r"const GOOD = (\{.*?\});", code)[0])
+    }
     assert found == {
         "eye_distance": judgement.GOOD_EYE_DISTANCE,
         "score": judgement.LOW_SCORE,

@@ -3,12 +3,10 @@
 import re
 
 import pytest
+from playwright.sync_api import expect
 
 from ..running import command, running
 from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
-
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect  # noqa: E402
 
 
 @pytest.fixture
@@ -32,7 +30,9 @@ def test_what_is_no_photograph_is_told_in_the_servers_words(quiet):
     add_photos(page, {"name": "photo.png", "mimeType": "image/png", "buffer": b"this is no picture"})
     expect(page.locator(".photo.failed [data-told]").last).to_contain_text("image")
     page.locator("nav a").nth(1).click()
-    page.set_input_files(".verify input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"this is no picture"})
+    page.set_input_files(
+        ".verify input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    )
     expect(page.locator(".report [role=alert]")).to_contain_text("expected a PNG, JPEG or WebP file")
 
 

@@ -17,7 +17,8 @@ SEEN = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode;
-    if (!['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEXTAREA'].includes(node.parentElement.tagName) && !told(node.parentElement)) found.push(node.data);
+    const inside = node.parentElement;
+    if (!['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEXTAREA'].includes(inside.tagName) && !told(inside)) found.push(node.data);
   }
   for (const node of document.querySelectorAll('*'))
     for (const name of ['aria-label', 'title', 'placeholder', 'alt'])
@@ -42,7 +43,11 @@ def test_both_tables_have_the_same_keys_in_the_same_order_and_name_the_same_valu
 
 def test_every_line_of_a_table_is_a_text_that_these_tests_read():
     for language in LANGUAGES:
-        lines = [line for line in (STUDIO / "words" / f"{language}.js").read_text(encoding="utf-8").splitlines() if line.startswith("  '")]
+        lines = [
+            line
+            for line in (STUDIO / "words" / f"{language}.js").read_text(encoding="utf-8").splitlines()
+            if line.startswith("  '")
+        ]
         assert len(lines) == len(table(language))
 
 
@@ -58,7 +63,9 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there():
 
 
 def _outside(texts, language):
-    patterns = [re.compile(re.sub(r"\\\{\w+\\\}", ".*", re.escape(text.replace("\\'", "'")))) for text in table(language).values()]
+    patterns = [
+        re.compile(re.sub(r"\\\{\w+\\\}", ".*", re.escape(text.replace("\\'", "'")))) for text in table(language).values()
+    ]
     plain = re.compile(r"[\d\s.,:×x%/–~-]*|English|中文|[\w-]+-[\w-]+, [\w-]+|[a-z-]+, [a-z0-9-]+", re.ASCII)
     return [text for text in texts if not plain.fullmatch(text) and not any(pattern.fullmatch(text) for pattern in patterns)]
 
