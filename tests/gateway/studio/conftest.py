@@ -4,6 +4,7 @@ import io
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from benchmarks.studio.browser import DESKTOP, MISSING, PHONE, browser, chromium, visit
 from export.repository.from_nothing import build_repository
@@ -14,9 +15,6 @@ from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 
 from ..running import running
-
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect
 
 PATIENCE_MS = 120_000
 """A busy machine takes its time; what never comes is a failure all the same."""

@@ -8,11 +8,16 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from .conftest import PROMPT, add_photos, draw, photo, press_draw, wait_drawn
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect
+LISTEN = """() => {
+  window.said = [];
+  const told = document.querySelector('[role=status]');
+  new MutationObserver(() => window.said.push(told.textContent)).observe(told, {childList: true, characterData: true, subtree: true});
+}"""
+"""Keeps what a screen reader is told."""
 
 
 def newest(gateway):
@@ -276,8 +281,7 @@ def test_by_keys_alone(visitor):
 
 def test_a_screen_reader_is_told_of_the_beginning_and_the_end(visitor):
     page = visitor().open()
-    page.evaluate("""() => { window.said = [];
-      new MutationObserver(() => window.said.push(document.querySelector('[role=status]').textContent)).observe(document.querySelector('[role=status]'), {childList: true, characterData: true, subtree: true}); }""")
+    page.evaluate(LISTEN)
     fill(page, steps=4)
     draw(page)
     wait_drawn(page)

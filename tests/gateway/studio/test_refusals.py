@@ -3,12 +3,10 @@
 import re
 
 import pytest
+from playwright.sync_api import expect
 
 from ..running import command, running
 from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
-
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements.txt")
-from playwright.sync_api import expect
 
 
 @pytest.fixture

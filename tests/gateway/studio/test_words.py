@@ -17,7 +17,8 @@ SEEN = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode;
-    if (!['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEXTAREA'].includes(node.parentElement.tagName) && !told(node.parentElement)) found.push(node.data);
+    const inside = node.parentElement;
+    if (!['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEXTAREA'].includes(inside.tagName) && !told(inside)) found.push(node.data);
   }
   for (const node of document.querySelectorAll('*'))
     for (const name of ['aria-label', 'title', 'placeholder', 'alt'])
