@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
 import socket
 import sys
@@ -19,12 +21,17 @@ from .web.log import log_requests
 from .web.patience import Protocol
 
 
+CLOSE_S = 2
+"""After `--drain-timeout`: so long whoever is still connected has to take the end of his answer."""
+
+
 class _Server(uvicorn.Server):
     """Says where it listens, and from the first signal on begins nothing more."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
         super().__init__(config)
         self._app = app
+        self._drain_s = drain_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -37,6 +44,12 @@ class _Server(uvicorn.Server):
                     file=sys.stderr,
                     flush=True,
                 )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers and jobs have the same time to end, not one after the other."""
+        draining = asyncio.ensure_future(self._app.state.gateway.jobs.drain(self._drain_s))
+        await super().shutdown(sockets)
+        await draining
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         gateway = getattr(self._app.state, "gateway", None)
@@ -52,7 +65,13 @@ def serve(settings: Settings) -> int:
     refuse_open_door(settings)
     log_requests()
     app = make_app(settings)
-    config = uvicorn.Config(
+    server = _Server(config_of(settings, app), app, settings.drain_timeout)
+    server.run()
+    return 0 if server.started else 1
+
+
+def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=Protocol,
         host=settings.host,
@@ -63,11 +82,8 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
-        timeout_graceful_shutdown=int(settings.drain_timeout),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + CLOSE_S,
     )
-    server = _Server(config, app)
-    server.run()
-    return 0 if server.started else 1
 
 
 def refuse_open_door(settings: Settings) -> None:

@@ -64,7 +64,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[object, tuple[float, float]] = {}  # model or job -> until when (monotonic), how long
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._stopped = False
 
     def add(self, job: Job) -> None:
         """An accepted job, which is `queued`."""
@@ -110,8 +110,12 @@ class Runner:
         return job
 
     async def stop(self, drain_s: float) -> None:
-        """Begins nothing more; waits so long for what is drawn. What is left is drawn after the next start."""
+        """Begins nothing more; waits so long for what is drawn. What is left is drawn after the next start.
+
+        Followers are let go as `lets_go` says. Called again, it waits no longer than the first call does.
+        """
         self._stopping = True
+        self._touch_all()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=drain_s)
         left = list(self._tasks.values())
@@ -119,6 +123,16 @@ class Runner:
             task.cancel()
         if left:
             await asyncio.wait(left)
+        self._stopped = True
+        self._touch_all()
+
+    def lets_go(self, trail: Trail) -> bool:
+        """Whether a follower hears nothing more from this gateway: it stops, and the job is drawn after the next start."""
+        return self._stopped or (self._stopping and trail.waiting)
+
+    def _touch_all(self) -> None:
+        for trail in self._trails.values():
+            trail.touch()
 
     # ------------------------------------------------------------------------------------------------------------------ one job
     def _begin(self, place: Place) -> None:

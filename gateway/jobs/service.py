@@ -87,9 +87,13 @@ class Jobs:
             self.runner.add(job)
         self._tasks = [asyncio.create_task(each) for each in (self.runner.run(), self._deliveries.run(), self._sweep())]
 
+    async def drain(self, drain_s: float) -> None:
+        """Before `close`, which then waits no more: nothing is begun, what is drawn has so long, followers are let go."""
+        await self.runner.stop(drain_s)
+
     async def close(self, drain_s: float = 0.0) -> None:
         """Waits so long for what is drawn; what has not ended goes on after the next start."""
-        await self.runner.stop(drain_s)
+        await self.drain(drain_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -154,7 +158,7 @@ class Jobs:
         return job if job.status is Status.CANCELLED else await self.runner.cancel(job_id)
 
     async def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
-        """What happens to a job after the event `after`; at last the job, ended.
+        """What happens to a job after the event `after`; at last the job, ended. Ends without it when the gateway stops before.
 
         `queued` comes again whenever the place has changed.
         """
@@ -165,6 +169,8 @@ class Jobs:
             try:
                 place = None
                 while not trail.ended:
+                    if self.runner.lets_go(trail):
+                        return
                     change = trail.change
                     for event in trail.after(after):
                         after = event.id

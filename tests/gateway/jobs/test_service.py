@@ -327,6 +327,21 @@ async def test_a_stop_waits_for_what_is_drawn(tmp_path):
     store.close()
 
 
+@pytest.mark.parametrize("at_once", [0, 1], ids=["waiting", "drawn"])
+async def test_whoever_follows_is_let_go_by_a_stop_and_goes_on_after_it(tmp_path, at_once):
+    server = Server(step_s=0.01, steps=10_000)
+    async with working(tmp_path, server, at_once=at_once) as jobs:
+        job, _ = await jobs.accept(drawing(), "", "image_generation")
+        following = asyncio.create_task(followed(jobs, job.id))
+        await until(lambda: asyncio.sleep(0, jobs.runner.trail(job.id).followers and len(server.begun) == at_once))
+        await jobs.drain(0.1)
+        heard = await asyncio.wait_for(following, 30)
+        assert heard and not any(hasattr(event, "status") for event in heard)
+    server.steps = 3
+    async with working(tmp_path, server) as jobs:
+        assert (await followed(jobs, job.id, heard[-1].id))[-1].status is Status.COMPLETED
+
+
 def test_a_data_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "results").write_text("a file in its place")
     with pytest.raises(StoreUnwritableError, match="data folder"):
