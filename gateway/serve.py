@@ -41,6 +41,7 @@ class _Server(uvicorn.Server):
         gateway = getattr(self._app.state, "gateway", None)
         if gateway is not None:
             gateway.pool.draining = True
+            gateway.jobs.leave_followers()
         super().handle_exit(sig, frame)
 
 

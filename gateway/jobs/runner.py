@@ -79,6 +79,11 @@ class Runner:
         """1 for the next; None: it does not wait."""
         return self._waiting.position(job_id)
 
+    def touch(self) -> None:
+        """Whoever follows a job looks again."""
+        for trail in self._trails.values():
+            trail.touch()
+
     @property
     def load(self) -> dict[str, int]:
         """Jobs that wait, and that are drawn, by those words."""

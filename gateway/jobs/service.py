@@ -80,6 +80,7 @@ class Jobs:
             draw, self._disk, self._store, self._spool, self.results, settings.at_once, settings.keep_s, self._on_end
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._leaving = False
 
     async def start(self) -> None:
         """Takes up what the last gateway has left, then works until `close`."""
@@ -164,7 +165,7 @@ class Jobs:
             trail.followers += 1
             try:
                 place = None
-                while not trail.ended:
+                while not (trail.ended or self._leaving):
                     change = trail.change
                     for event in trail.after(after):
                         after = event.id
@@ -179,8 +180,13 @@ class Jobs:
             finally:
                 trail.followers -= 1
         job = await self.get(job_id, owner)
-        if after < (job.attempts, float("inf")):
+        if job.status.ended and after < (job.attempts, float("inf")):
             yield job
+
+    def leave_followers(self) -> None:
+        """Whoever follows a job is left, since the gateway stops, and may come back with the last id after the next start."""
+        self._leaving = True
+        self.runner.touch()
 
     async def keep(self, output: FaceCLIPOutput) -> list[str]:
         """Keeps pictures of no job, for as long as those of jobs; their addresses. Raises `OSError`."""
