@@ -176,3 +176,17 @@ def test_jobs_are_accepted_while_the_server_is_away_and_a_full_store_says_so(tmp
 def test_a_gateway_on_a_folder_in_use_says_so_and_ends(gate):
     with pytest.raises(AssertionError, match="another gateway works in it"), running("127.0.0.1:1", gate.data):
         pass
+
+
+def test_whoever_follows_a_job_does_not_hold_up_a_stop(tmp_path):
+    with running("127.0.0.1:1", tmp_path) as gate:
+        job = post(gate).json()
+        with ThreadPoolExecutor(1) as follower:
+            heard = follower.submit(events, gate, job["id"])
+            until(lambda: gate.http.get(f"/v1/jobs/{job['id']}").json()["attempts"] > 0)
+            gate.end(timeout_s=30)
+            status, told = heard.result()
+    assert status == 200
+    assert told[-1][1] == "queued"
+    with running("127.0.0.1:1", tmp_path) as gate:
+        assert gate.http.get(f"/v1/jobs/{job['id']}").json()["status"] in ("queued", "generating")
