@@ -80,6 +80,11 @@ def from_client(error: Exception) -> ApiError:
     return internal()
 
 
+def unforeseen(error: Exception) -> ApiError:
+    """The answer for what no route expected: a fault of ours, unless a server told it."""
+    return from_client(error) if isinstance(error, FaceCLIPError) else internal()
+
+
 def internal() -> ApiError:
     """A fault of ours."""
     return ApiError(500, "the gateway failed; its log says why, under this request's id", code="internal_error")

@@ -10,9 +10,7 @@ import logging
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faceclip import FaceCLIPError
-
-from ..errors import from_client, internal
+from ..errors import unforeseen
 
 log = logging.getLogger("gateway")
 
@@ -40,5 +38,5 @@ class Unexpected:
             log.exception("request %s failed", scope.get("state", {}).get("request_id", ""))
             if begun:
                 raise
-            told = from_client(error) if isinstance(error, FaceCLIPError) else internal()
+            told = unforeseen(error)
             await JSONResponse(told.as_json(), told.status, headers=dict(told.headers))(scope, receive, send)
