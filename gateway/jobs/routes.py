@@ -16,10 +16,11 @@ from PIL import Image
 
 from ..api.bodies import image_request
 from ..api.openapi import IMAGE_BODY
+from ..drawing import Drawing
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import JobsCaller
-from ..state import gateway_of
+from ..state import Gateway, gateway_of
 from ..web.events import EventStream
 from ..web.events import event as sse
 from .answers import answer_of, job_object
@@ -48,14 +49,8 @@ async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     limit_s = gateway.settings.timeout
     drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
     kind = "image_generation" if drawing.image is None else "image_edit"
-    await gateway.usage.admit(caller, drawing, gateway.pool)
-    is_new = False
-    try:
-        with answered():
-            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, asked.webhook_url, key)
-    finally:
-        if not is_new:
-            await gateway.usage.give_back(caller, drawing)
+    # Not ended by a caller who hangs up: what was counted is either a job or given back.
+    job, is_new = await asyncio.shield(asyncio.ensure_future(_taken(gateway, caller, drawing, kind, asked.webhook_url, key)))
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotent-Replayed": "true"})
     return JSONResponse(_object(request, job), 202, headers=headers)
 
@@ -121,6 +116,24 @@ async def file(request: Request, name: str, expires: str = "", signature: str = 
         code = {403: "signature_invalid", 404: "file_not_found", 410: "file_expired"}[error.status]
         raise ApiError(error.status, str(error), code=code) from None
     return FileResponse(path, media_type=MEDIA_TYPES[path.suffix[1:]], headers={"Cache-Control": "private, immutable"})
+
+
+async def _taken(
+    gateway: Gateway, caller: Caller, drawing: Drawing, kind: str, webhook_url: str | None, key: str | None
+) -> tuple[Job, bool]:
+    """The job, and whether it is a new one, whose pictures are then counted."""
+    with answered():
+        if key is not None and (known := await gateway.jobs.known(drawing, caller.key_id, kind, webhook_url, key)):
+            return known, False
+    await gateway.usage.admit(caller, drawing, gateway.pool)
+    is_new = False
+    try:
+        with answered():
+            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
+        return job, is_new
+    finally:
+        if not is_new:
+            await gateway.usage.give_back(caller, drawing)
 
 
 @contextmanager

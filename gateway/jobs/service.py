@@ -139,6 +139,12 @@ class Jobs:
         )
         return job, is_new
 
+    async def known(self, drawing: Drawing, owner: str, kind: str, webhook_url: str | None, idempotency_key: str) -> Job | None:
+        """The job that `accept` of the same would answer with; None: it would be a new one. Raises `KeyReusedError`."""
+        asked = await asyncio.to_thread(digest, drawing, kind, webhook_url or "")
+        found: Job | None = await self._disk(self._store.known, owner, idempotency_key, asked)
+        return found
+
     async def get(self, job_id: str, owner: str) -> Job:
         """Raises `UnknownJobError`."""
         job: Job = await self._disk(self._store.get, job_id)

@@ -115,20 +115,19 @@ class Store:
     def accept(self, new: NewJob) -> tuple[Job, bool]:
         """The job, and whether it is a new one. Raises `KeyReusedError`, `StoreFullError`."""
         with self._transaction() as db:
-            if new.idempotency_key is not None:
-                same = db.execute(
-                    "SELECT id, digest FROM jobs WHERE owner = ? AND idempotency_key = ?", (new.owner, new.idempotency_key)
-                ).fetchone()
-                if same is not None and same["digest"] != new.digest:
-                    raise KeyReusedError(same["id"])
-                if same is not None:
-                    return self._get(same["id"]), False
+            if new.idempotency_key is not None and (same := self._known(new.owner, new.idempotency_key, new.digest)):
+                return same, False
             if self._active() >= self._most:
                 raise StoreFullError(self._most)
             values = {**vars(new), "status": Status.QUEUED}
             names = ", ".join(values)
             db.execute(f"INSERT INTO jobs ({names}) VALUES ({', '.join('?' * len(values))})", tuple(values.values()))
             return self._get(new.id), True
+
+    def known(self, owner: str, idempotency_key: str, digest: str) -> Job | None:
+        """The owner's job of a key. Raises `KeyReusedError` where that was of another request."""
+        with _readable():
+            return self._known(owner, idempotency_key, digest)
 
     def get(self, job_id: str) -> Job:
         """Raises `UnknownJobError`."""
@@ -243,6 +242,15 @@ class Store:
             if status.ended and job.webhook_url is not None:
                 db.execute("INSERT INTO deliveries (job, url, due) VALUES (?, ?, ?)", (job_id, job.webhook_url, job.ended))
             return job
+
+    def _known(self, owner: str, idempotency_key: str, digest: str) -> Job | None:
+        query = "SELECT id, digest FROM jobs WHERE owner = ? AND idempotency_key = ?"
+        same = self._db.execute(query, (owner, idempotency_key)).fetchone()
+        if same is None:
+            return None
+        if same["digest"] != digest:
+            raise KeyReusedError(same["id"])
+        return self._get(same["id"])
 
     def _get(self, job_id: str) -> Job:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
