@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from .app import make_app
+from .jobs.failures import FolderInUseError
+from .jobs.whole import FolderLock
 from .keys.store import KeyStore
 from .settings import Settings, SettingsError, is_loopback
 from .web.log import log_requests
@@ -49,6 +52,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Until SIGINT or SIGTERM. Exit code. Raises `SettingsError`."""
+    refuse_folder(settings)
     refuse_open_door(settings)
     log_requests()
     app = make_app(settings)
@@ -68,6 +72,18 @@ def serve(settings: Settings) -> int:
     server = _Server(config, app)
     server.run()
     return 0 if server.started else 1
+
+
+def refuse_folder(settings: Settings) -> None:
+    """The data folder must be writable, and nobody else's: said before anything listens. Raises `SettingsError`."""
+    try:
+        FolderLock(settings.folder).close()
+        KeyStore(settings.folder).close()
+    except FolderInUseError as error:
+        raise SettingsError(str(error)) from None
+    except (OSError, ValueError, sqlite3.Error) as error:
+        cure = "give the gateway one of its own"
+        raise SettingsError(f"data: expected a folder that it can write to, got {settings.data!r} ({error}); {cure}") from None
 
 
 def refuse_open_door(settings: Settings) -> None:
