@@ -6,6 +6,7 @@ import asyncio
 import math
 import signal
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from .app import make_app
+from .jobs.failures import FolderInUseError
+from .jobs.whole import FolderLock
 from .keys.store import KeyStore
 from .settings import Settings, SettingsError, is_loopback
 from .web.log import log_requests
@@ -61,6 +64,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Until SIGINT or SIGTERM. Exit code. Raises `SettingsError`."""
+    refuse_folder(settings)
     refuse_open_door(settings)
     log_requests()
     app = make_app(settings)
@@ -83,6 +87,18 @@ def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
         h11_max_incomplete_event_size=64 * 1024,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + CLOSE_S,
     )
+
+
+def refuse_folder(settings: Settings) -> None:
+    """The data folder must be writable, and nobody else's: said before anything listens. Raises `SettingsError`."""
+    try:
+        FolderLock(settings.folder).close()
+        KeyStore(settings.folder).close()
+    except FolderInUseError as error:
+        raise SettingsError(str(error)) from None
+    except (OSError, ValueError, sqlite3.Error) as error:
+        cure = "give the gateway one of its own"
+        raise SettingsError(f"data: expected a folder that it can write to, got {settings.data!r} ({error}); {cure}") from None
 
 
 def refuse_open_door(settings: Settings) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+_HEADER = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)=[ -~]*", re.IGNORECASE)
+"""NAME=VALUE, as gRPC takes it as text."""
 
 
 class SettingsError(Exception):
@@ -97,32 +102,92 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SettingsError(f"--config {path}: expected a TOML file of settings ({error})") from None
+        told = f"config: expected a TOML file of settings, got '{path}' ({error}); see docs/gateway.md#settings"
+        raise SettingsError(told) from None
     return {name.replace("-", "_"): tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def checked(chosen: Mapping[str, Any]) -> Settings:
+    """Of what is chosen; the rest are defaults. Raises `SettingsError`: `NAME: expected …, got …; cure`."""
     known: dict[str, Any] = {each.name: each.default for each in fields(Settings)}
     for name, value in chosen.items():
         if name not in known:
-            raise SettingsError(f"{name}: no such setting; known: {', '.join(known)}")
-        kind = type(known[name])
-        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
-            raise SettingsError(f"{name}: expected {'a list of texts' if kind is tuple else kind.__name__}, got {value!r}")
-        if kind in (int, float) and not (0 if name == "port" else 1e-9) <= value < 1e9:
-            raise SettingsError(f"{name}: expected a number above 0, got {value}")
+            raise SettingsError(f"config: expected names of settings, got {name!r}; known are {', '.join(known)}")
+        _check_kind(name, value, type(known[name]))
+    settings = Settings(**chosen)
+    _check_servers(settings)
     for name in ("public_url", "cors_origin"):
-        for url in _each(chosen.get(name)):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
-                raise SettingsError(f"{name}: expected scheme and host, e.g. https://pictures.example.org, got '{url}'")
-    for network in _each(chosen.get("webhook_network")):
+        for url in _each(getattr(settings, name)):
+            if not _is_web_address(url, only_host=True):
+                raise SettingsError(f"{name}: expected scheme and host, got {url!r}; write e.g. https://pictures.example.org")
+    for network in settings.webhook_network:
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
-            raise SettingsError(f"webhook_network: expected a network such as 10.1.2.0/24, got '{network}' ({error})") from None
-    return Settings(**chosen)
+            told = f"webhook_network: expected a network, got {network!r} ({error}); write e.g. 10.1.2.0/24"
+            raise SettingsError(told) from None
+    return settings
 
 
-def _each(value: Any) -> tuple[str, ...]:
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if kind is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+            told = list(value) if isinstance(value, tuple) else value
+            raise SettingsError(f'{name}: expected a list of texts, got {told!r}; write {name} = ["…"]')
+    elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+        what, example = {str: ("a text", '"…"'), int: ("a whole number", "8"), float: ("a number", "1.5")}[kind]
+        raise SettingsError(f"{name}: expected {what}, got {value!r}; write {name} = {example}")
+    elif name == "port":
+        if not 0 <= value <= 65535:
+            raise SettingsError(f"port: expected 0 to 65535, got {value}; 0 takes any free one")
+    elif kind in (int, float) and not 1e-9 <= value < 1e9:
+        raise SettingsError(
+            f"{name}: expected a number above 0 and below 1e9, got {value}; default: {getattr(Settings, name):g}"
+        )
+
+
+def _check_servers(settings: Settings) -> None:
+    from faceclip.address import parse_address  # here, since it brings gRPC, which `health` and `keys` do without
+    from faceclip.errors import InvalidRequestError
+
+    if not settings.server:
+        raise SettingsError("server: expected one at least, got []; leave it out for localhost:8001")
+    for address in settings.server:
+        try:
+            parse_address(address)
+        except (InvalidRequestError, ValueError):
+            cure = "write host:port, or grpcs://host:port for TLS (Triton's gRPC port is usually 8001)"
+            raise SettingsError(f"server: expected the gRPC address of a server, got {address!r}; {cure}") from None
+    for header in settings.server_header:
+        if not _HEADER.fullmatch(header):
+            cure = "a name has letters, digits and -_. and no grpc- before or -bin behind, a value is printable ASCII"
+            raise SettingsError(f"server_header: expected NAME=VALUE, got {header!r}; {cure}")
+    for url in settings.server_metrics:
+        if not _is_web_address(url):
+            raise SettingsError(
+                f"server_metrics: expected an http:// address, got {url!r}; write e.g. http://HOST:8002/metrics"
+            )
+    many, most = len(settings.server_metrics), len(settings.server)
+    if many > most:
+        raise SettingsError(f"server_metrics: expected at most {most}, one for each server, got {many}; name their servers too")
+    if settings.server_ca:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.server_ca)
+        except (OSError, ValueError) as error:
+            cure = "name the file of the authority that signed the servers' certificates, or leave it out"
+            told = f"server_ca: expected a file with certificates in PEM, got {settings.server_ca!r} ({error}); {cure}"
+            raise SettingsError(told) from None
+
+
+def _is_web_address(url: str, only_host: bool = False) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises as well
+    except ValueError:
+        return False
+    further = only_host and (parts.path.strip("/") or parts.query or parts.fragment)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not further
+
+
+def _each(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (value,) if value else ()

@@ -58,9 +58,9 @@ class FolderLock:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()
-            raise FolderInUseError(
-                f"data folder {folder}: another gateway works in it (process {holder}); stop that one, or give this one its own --data"
-            ) from None
+            found = f"'{folder}': another gateway works in it (process {holder})"
+            cure = "stop that one, or give this one its own --data"
+            raise FolderInUseError(f"data: expected a folder for this gateway alone, got {found}; {cure}") from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
