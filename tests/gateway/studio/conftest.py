@@ -22,7 +22,7 @@ expect.set_options(timeout=PATIENCE_MS)
 PROMPT = "A woman wearing a red suit, on a beach."
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def opened():
     if chromium() is None:
         pytest.skip(MISSING)
@@ -30,7 +30,7 @@ def opened():
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def nano(opened, monkeypatch_session, tmp_path_factory):
     repository = build_repository(NANO, CPU)
     with TritonServer(repository, Ports.free(), log=tmp_path_factory.mktemp("nano") / "server.log") as started:
@@ -38,7 +38,7 @@ def nano(opened, monkeypatch_session, tmp_path_factory):
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateway(nano, tmp_path_factory):
     """Open to this machine."""
     with running(
