@@ -20,7 +20,6 @@ from .settings import Settings, SettingsError, is_loopback
 from .web.log import log_requests
 from .web.patience import Protocol
 
-
 CLOSE_S = 2
 """After `--drain-timeout`: so long whoever is still connected has to take the end of his answer."""
 

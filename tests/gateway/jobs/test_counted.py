@@ -83,7 +83,11 @@ def asked_of(gate):
         async def receive():
             return {"type": "http.request", "body": body, "more_body": False}
 
-        headers = [(b"content-type", b"application/json"), (b"host", b"localhost"), (b"content-length", str(len(body)).encode())]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"host", b"localhost"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         scope = {
             "type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers, "app": app, "scheme": "http",
             "server": ("localhost", 80), "root_path": "", "state": {"request_id": "asked"},
