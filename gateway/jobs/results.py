@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from faceclip import FaceCLIPOutput
 
 from .whole import PARTIAL, own_secret, sync_folder
+from .wordless import without_words
 
 _NAME = re.compile(r"([a-z]+_[0-9a-f]{32})-(\d{1,2}\.(?:png|jpg|webp))")
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -46,6 +47,7 @@ class Results:
     def keep(self, result_id: str, output: FaceCLIPOutput, created: float, expires: float) -> dict[str, Any]:
         """Writes the pictures of `output`; returns the manifest. On the disk when this returns. Raises `OSError`; nothing is left then.
 
+        Prompts are not kept (`wordless`).
         `result_id`: letters, an underscore, 32 hexadecimal digits. `created`, `expires`: seconds since 1970.
         """
         partial, place = self._folder / f"{result_id}{PARTIAL}", self._folder / result_id
@@ -65,7 +67,7 @@ class Results:
                         "sha256": made.sha256,
                     }
                 )
-            manifest = {"created": created, "expires": expires, "pictures": pictures, "details": output.details}
+            manifest = {"created": created, "expires": expires, "pictures": pictures, "details": without_words(output.details)}
             _write(partial / _MANIFEST, json.dumps(manifest).encode())
             sync_folder(partial)
             shutil.rmtree(place, ignore_errors=True)

@@ -175,6 +175,7 @@ class Runner:
 
     async def _complete(self, job: Job, output: FaceCLIPOutput) -> None:
         now = time.time()
+        self._trails[job.id].details = output.details
         manifest = await self._recorded(self._results.keep, job.id, output, now, now + self._keep_s)
         await self._ended(await self._recorded(self._store.complete, job.id, manifest, time.time(), manifest["expires"]))
 

@@ -192,6 +192,8 @@ class Jobs:
                 trail.followers -= 1
         job = await self.get(job_id, owner)
         if after < (job.attempts, float("inf")):
+            if job.result is not None and trail is not None and trail.details is not None:
+                job = replace(job, result={**job.result, "details": trail.details})
             yield job
 
     async def keep(self, output: FaceCLIPOutput) -> list[str]:

@@ -54,6 +54,8 @@ class Trail:
         self.waiting = True
         self.ended = False
         self.followers = 0
+        self.details: dict[str, Any] | None = None
+        """The whole report of what was drawn, for those who hear the end; what is kept has no prompts."""
         self.step = self.total = 0
         self.queued()
 

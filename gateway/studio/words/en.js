@@ -145,7 +145,7 @@ export const en = {
   'empty.1': 'Add a photograph of a person, or skip that.',
   'empty.2': 'Choose a recipe, or describe a scene.',
   'empty.3': 'Draw, and watch the picture grow.',
-  'empty.note': 'Photographs and pictures stay in this tab. The server deletes photographs when the picture is done.',
+  'empty.note': 'This tab forgets all when you close it. The server deletes photographs and prompts when the picture is done, and the picture some time later: after a day, where it was not set otherwise.',
   'shot.sending': 'Sending…',
   'shot.queued': 'Waiting for its turn',
   'shot.generating': 'Beginning…',
