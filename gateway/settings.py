@@ -130,11 +130,12 @@ def checked(chosen: Mapping[str, Any]) -> Settings:
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if kind is tuple:
-        if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+        if not fits or not all(isinstance(each, str) for each in value):
             told = list(value) if isinstance(value, tuple) else value
             raise SettingsError(f'{name}: expected a list of texts, got {told!r}; write {name} = ["…"]')
-    elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+    elif not fits:
         what, example = {str: ("a text", '"…"'), int: ("a whole number", "8"), float: ("a number", "1.5")}[kind]
         raise SettingsError(f"{name}: expected {what}, got {value!r}; write {name} = {example}")
     elif name == "port":

@@ -1,14 +1,19 @@
 """deploy/gateway.Dockerfile carried out: its files, its requirements and nothing else, its user. See tests/server/image.py."""
 
 import json
+import os
+import re
 import signal
+import stat
 import subprocess
+import sys
 import time
 
 import httpx
 import pytest
 import yaml
 
+from tests.gateway.running import ENVIRONMENT, ROOT
 from tests.server.image import DEPLOY, Image, closure
 
 FILE = "gateway.Dockerfile"
@@ -97,3 +102,21 @@ def test_the_unit_starts_what_exists():
     with pytest.raises(SystemExit) as ended:
         main([*words[3:], "--help"])
     assert ended.value.code == 0
+
+
+def test_the_steps_before_the_unit_make_its_folder_and_a_key(tmp_path):
+    """They are carried out in their order, with this user and a folder below `tmp_path`; systemd's and the user's making are not."""
+    text = (DEPLOY / "faceclip-gateway.service").read_text()
+    user, workdir = (re.search(rf"^{name}=(\S+)$", text, re.MULTILINE)[1] for name in ("User", "WorkingDirectory"))
+    data = f"/var/lib/{re.search(r'^StateDirectory=(.+)$', text, re.MULTILINE)[1]}"
+    steps = [line.removeprefix("#").split() for line in text.splitlines() if line.startswith("#   ")]
+    assert [step[0] for step in steps] == ["useradd", "install", "cd", "sudo", "systemctl"]
+    assert steps[0][-1] == user and steps[2][1] == workdir and steps[3][:3] == ["sudo", "-u", user]
+    here = str(tmp_path / "state")
+    makes = [{user: str(os.getuid()), data: here}.get(word, word) for word in steps[1]]
+    adds = [{".venv/bin/python": sys.executable, data: here}.get(word, word) for word in steps[3][3:]]
+    subprocess.run(makes, check=True)
+    assert stat.S_IMODE(os.stat(here).st_mode) == 0o700 and os.stat(here).st_uid == os.getuid()
+    done = subprocess.run(adds, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("fc_"), done.stderr
+    assert f"--data {data}" in text.partition("ExecStart=")[2]

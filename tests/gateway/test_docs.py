@@ -1,8 +1,11 @@
 """docs/gateway.md: its commands are run as they stand, and it leaves out no endpoint, field or setting."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from dataclasses import fields
 
 import pytest
@@ -73,3 +76,19 @@ def test_the_table_of_settings_is_theirs():
 def test_every_limit_of_a_key_is_told():
     flags = {"variants": "--variant"}
     assert not [each.name for each in fields(Limits) if flags.get(each.name, f"--{each.name.replace('_', '-')}") not in TEXT]
+
+
+def test_it_runs_with_what_is_told_to_be_installed(tmp_path):
+    """Of this project alone the folders that the command names; what `requirements.txt` names is the tests' own environment."""
+    told = re.search(r"^pip install (.+)\n(python -m gateway run .+)$", TEXT, re.MULTILINE)
+    installed = [word for word in told[1].split() if word.startswith("./")]
+    for name in ("gateway", *installed):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
+    packages = tmp_path / "packages"
+    install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(packages)]
+    subprocess.run([sys.executable, *install, *installed], cwd=tmp_path, check=True)
+    # -S: no links from the environment into this checkout.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), sysconfig.get_path("purelib")])}
+    run = [sys.executable, "-S", *told[2].split()[1:], "--data=data", "--host=0.0.0.0"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "there is no API key" in done.stderr, done.stderr

@@ -1,5 +1,8 @@
 """What a browser may do here, and what holds for every answer."""
 
+import re
+from urllib.parse import urljoin
+
 import pytest
 
 from gateway.web.door import _ALWAYS
@@ -81,6 +84,14 @@ def test_the_page_and_the_endpoints_load_nothing_from_elsewhere(gate):
     for path in ("/", "/docs", "/docs/reference.js", "/docs/reference.css"):
         text = gate.http.get(path).text
         assert "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text, path
+
+
+@pytest.mark.parametrize("page", ["/", "/docs"])
+def test_a_page_names_its_icon(gate, page):
+    """Otherwise a browser asks for /favicon.ico."""
+    link = re.search(r'<link rel="icon" href="([^"]+)" type="image/svg\+xml">', gate.http.get(page).text)
+    answer = gate.http.get(urljoin(page, link[1]))
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("image/svg+xml")
 
 
 def test_openapi_says_every_field_of_a_request(gate):
