@@ -67,7 +67,7 @@ class Pool:
         return found
 
     def resolve(self, model: str | None) -> ServedModel:
-        """The model that a caller means. Raises `ApiError`: 404, or 503 where no server has answered yet."""
+        """The model that a caller means. Raises `ApiError`: 404, or 503 where a server that may have it has not answered yet."""
         models = self.models()
         if not models:
             why = "; ".join(f"{backend.address}: {backend.why}" for backend in self.backends)
@@ -75,6 +75,10 @@ class Pool:
         if model is None:
             return models.get(DEFAULT_MODEL) or next(iter(models.values()))
         if model not in models:
+            if silent := [backend for backend in self.backends if not backend.offers]:
+                raise _unavailable(
+                    f"no server with '{model[:80]}' has answered yet ({', '.join(each.address for each in silent)} did not)"
+                )
             known = ", ".join(models)
             raise ApiError(
                 404, f"model: no '{model[:80]}' here; expected one of {known}", code="model_not_found", param="model"

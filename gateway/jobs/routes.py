@@ -44,8 +44,8 @@ async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable() and key.isascii()):
         raise invalid("Idempotency-Key", f"expected 1 to {LONGEST_KEY} printable ASCII characters")
     asked = await image_request(request)
-    if gateway.pool.models():
-        gateway.pool.resolve(asked.model)  # while no server has ever answered, jobs wait for one
+    with waiting_for_servers():
+        gateway.pool.resolve(asked.model)
     limit_s = gateway.settings.timeout
     drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
     kind = "image_generation" if drawing.image is None else "image_edit"
@@ -143,6 +143,16 @@ def answered() -> Generator[None]:
         yield
     except JobsError as error:
         raise answer_of(error) from error
+
+
+@contextmanager
+def waiting_for_servers() -> Generator[None]:
+    """Jobs wait for a server that is away."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 503:
+            raise
 
 
 async def _found(request: Request, job_id: str, caller: Caller) -> Job:

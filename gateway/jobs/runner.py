@@ -248,10 +248,12 @@ class Runner:
 
     def _pause(self, key: object, told_s: float | None) -> None:
         """Twice as long as the pause before; those who fail together pause once."""
+        now = time.monotonic()
         until, length = self._pauses.get(key, (0.0, FIRST_PAUSE_S / 2))
-        if until <= time.monotonic():
+        if until <= now:
             length = min(2 * length, LONGEST_PAUSE_S)
-            self._pauses[key] = (time.monotonic() + (told_s or length * random.uniform(0.75, 1.25)), length)
+            kept = {each: pause for each, pause in self._pauses.items() if pause[0] > now - 4 * LONGEST_PAUSE_S}
+            self._pauses = {**kept, key: (now + (told_s or length * random.uniform(0.75, 1.25)), length)}
 
     def _rest_s(self) -> float | None:
         """Until there may be something to do without having been woken."""

@@ -40,6 +40,19 @@ def test_a_server_that_is_gone_is_passed_over(server, tmp_path):
         assert gate.http.get("/readyz").status_code == 200
 
 
+def test_a_model_that_a_silent_server_may_have_is_waited_for(server, tmp_path):
+    nowhere = f"127.0.0.1:{Ports.free().grpc}"
+    with running([nowhere, server.url], tmp_path) as gate:
+        asked = {**SMALL, "model": "of-the-silent-one"}
+        answer = gate.http.post(URL, json=asked)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_unavailable")
+        assert nowhere in answer.json()["error"]["message"]
+        job = gate.http.post("/v1/jobs", json=asked).json()
+        other = gate.http.post("/v1/jobs", json=SMALL).json()
+        until(lambda: gate.http.get(f"/v1/jobs/{other['id']}").json()["status"] == "completed")
+        assert gate.http.get(f"/v1/jobs/{job['id']}").json()["status"] in ("queued", "generating")
+
+
 def test_no_server_at_all(tmp_path):
     with running(f"127.0.0.1:{Ports.free().grpc}", tmp_path) as gate:
         assert gate.http.get("/healthz").status_code == 200
