@@ -20,6 +20,11 @@ def test_all_files_of_the_page_are_small_together():
     assert sum(path.stat().st_size for path in STUDIO.rglob("*") if path.is_file()) <= MOST_BYTES
 
 
+def test_every_module_is_asked_for_at_once_and_not_one_after_the_other():
+    told = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', (STUDIO / "index.html").read_text()))
+    assert told | {"app/main.js"} == {path.relative_to(STUDIO).as_posix() for path in STUDIO.rglob("*.js")}
+
+
 def test_the_library_is_the_one_that_is_named():
     (told,) = re.findall(r"sha256 of `htm-preact.js`: `([0-9a-f]{64})`", (STUDIO / "vendor" / "README.md").read_text())
     assert hashlib.sha256((STUDIO / "vendor" / "htm-preact.js").read_bytes()).hexdigest() == told
