@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PLACES = ("max_active=64", "max_waiting=64")
 """As many as there are clients: nobody is refused."""
-WARM_UP = 0.3
+WARM_UP = 0.4
 """Share of the requests that are left out where memory is fitted."""
 PROMPT = "a portrait"
 SPREAD_S = 8.0
