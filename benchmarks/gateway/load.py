@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 PLACES = ("max_active=64", "max_waiting=64")
 """As many as there are clients: nobody is refused."""
-WARM_UP = 0.4
-"""Share of the requests that are left out where memory is fitted."""
+FILLING = 3000
+"""Jobs that are made and cancelled before memory is looked at: until then caches and pools grow to their size."""
+WARM_UP = 0.2
+"""Share of the requests that are left out where memory is fitted, for the same reason."""
 PROMPT = "a portrait"
 SPREAD_S = 8.0
 """About what a request takes when all places are taken."""
@@ -81,6 +83,8 @@ def memory(repository: Path, folder: Path, clients: int, requests: int, steps: i
     with started(server, gateway):
         gateway.wait_ready(of_server=True)
         done = multiprocessing.get_context("spawn").Value("i", 0)
+        clients_in_process(cancelled_jobs, gateway.url, 16, FILLING // 16, steps, done)
+        done.value = 0
         over = threading.Event()
 
         def sample() -> None:
@@ -200,6 +204,19 @@ async def of_all_kinds(url: str, clients: int, requests_each: int, steps: int, d
             else:
                 assert (await http.post("/v1/images/generations", json={**body, "num_inference_steps": 0})).status_code == 400
             return ""
+
+        return await many(one, clients, requests_each, done)
+
+
+async def cancelled_jobs(url: str, clients: int, requests_each: int, steps: int, done: Any) -> list[str]:
+    """Jobs that are given up as soon as they are accepted."""
+    face = base64.b64encode(ALIGNED.read_bytes()).decode()
+    async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False, limits=httpx.Limits(max_connections=None)) as http:
+
+        async def one(number: int) -> str:
+            job = (await http.post("/v1/jobs", json=asked(face, number, steps))).raise_for_status().json()
+            await http.delete(f"/v1/jobs/{job['id']}")
+            return str(job["id"])
 
         return await many(one, clients, requests_each, done)
 
