@@ -95,7 +95,8 @@ class Runner:
                 looked = time.monotonic()
                 await self._fail_overdue()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._rest_s())
+                async with asyncio.timeout(self._rest_s()):
+                    await self._wake.wait()
 
     async def cancel(self, job_id: str) -> Job:
         """Recorded first; what was being drawn has ended when this returns. Raises `WrongStateError`, `UnknownJobError`."""

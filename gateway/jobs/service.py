@@ -272,4 +272,5 @@ class Jobs:
         """Where its host cannot be found now, the delivery sees."""
         parts = self._destinations.check(url)
         with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._destinations.resolve(str(parts.hostname), parts.port or 443), 2.0)
+            async with asyncio.timeout(2.0):
+                await self._destinations.resolve(str(parts.hostname), parts.port or 443)

@@ -81,9 +81,8 @@ class Sender:
         body = json.dumps(event, separators=(",", ":")).encode()
         headers = signed_headers(self._secret, event["id"], int(time.time()), body) | {"host": parts.netloc}
         request = self._client.build_request("POST", target, content=body, headers=headers, extensions={"sni_hostname": host})
-        response = await asyncio.wait_for(
-            self._client.send(request, stream=True), TIMEOUT_S
-        )  # its body is not read: it may be endless
+        async with asyncio.timeout(TIMEOUT_S):
+            response = await self._client.send(request, stream=True)  # its body is not read: it may be endless
         await response.aclose()
         return response.status_code
 
@@ -126,7 +125,8 @@ class Deliveries:
                     when = await self._on_disk("next_due", now)
                     wait_s = None if when is None else max(when - time.time(), 0.0)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
         finally:
             for task in list(self._sending.values()):
                 task.cancel()

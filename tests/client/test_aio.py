@@ -27,7 +27,11 @@ from .triton_double import VARIANT, TritonDouble
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
+    async def in_time() -> Any:
+        async with asyncio.timeout(30):
+            return await work
+
+    return asyncio.run(in_time())
 
 
 def test_the_same_pictures_as_from_the_blocking_form(server: TritonDouble, pipe: FaceCLIPPipeline, photo: bytes) -> None:

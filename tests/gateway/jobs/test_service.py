@@ -335,11 +335,24 @@ async def test_whoever_follows_is_let_go_by_a_stop_and_goes_on_after_it(tmp_path
         following = asyncio.create_task(followed(jobs, job.id))
         await until(lambda: asyncio.sleep(0, jobs.runner.trail(job.id).followers and len(server.begun) == at_once))
         await jobs.drain(0.1)
-        heard = await asyncio.wait_for(following, 30)
+        async with asyncio.timeout(30):
+            heard = await following
         assert heard and not any(hasattr(event, "status") for event in heard)
     server.steps = 3
     async with working(tmp_path, server) as jobs:
         assert (await followed(jobs, job.id, heard[-1].id))[-1].status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_stop_is_heard_in_whatever_moment_it_comes(tmp_path, turns):
+    async with asyncio.timeout(30):
+        async with working(tmp_path, Server(), at_once=0) as jobs:
+            await jobs.accept(drawing(), "", "image_generation")
+            await asyncio.sleep(0.05)
+            jobs.runner._wake.set()
+            jobs._deliveries.wake()
+            for _ in range(turns):
+                await asyncio.sleep(0)
 
 
 def test_a_data_folder_that_cannot_be_made_is_said(tmp_path):

@@ -32,7 +32,8 @@ def talk(monkeypatch, *pieces):
         for piece in pieces:
             writer.write(piece)
             try:
-                read += await asyncio.wait_for(reader.read(4096), 1)
+                async with asyncio.timeout(1):
+                    read += await reader.read(4096)
             except TimeoutError:
                 read += b"(open)"
         writer.close()
