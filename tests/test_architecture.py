@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
-    "examples": MEASURING | {"faceclip.recipes"},
+    "examples": MEASURING | {"faceclip.recipes", "gateway"},
     "deploy": set(),
     # The gateway runs in an image of its own: it knows the client alone. Its rooms share the files beside them.
     "gateway": CLIENT,
