@@ -190,7 +190,7 @@ def _numbers(found: Sequence[Word]) -> Iterator[Word]:
 
 def _decade(years: int | str) -> str:
     """`1950s` of 五十 or of 1950; empty: it is none."""
-    number = int(years)
+    number = int(years) if str(years).isdecimal() else 0
     if number % 10 or not (10 <= number < 100 or 1000 <= number < 2100):
         return ""
     return f"{number if number >= 1000 else 1900 + number}s"
