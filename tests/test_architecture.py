@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "export.quantize": SERVING | TO_ONNX,
     "export.engine": SERVING | TO_ONNX,
     "export.recogniser": CONTRACT | {"export"},
+    "export.translator": CONTRACT | {"export", "export.checkpoint"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
     "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
