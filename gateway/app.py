@@ -49,7 +49,7 @@ def make_app(settings: Settings) -> FastAPI:
             jobs = await stack.enter_async_context(working(settings, pool.draw))
             keys = KeyStore(settings.folder)
             stack.callback(keys.close)
-            app.state.gateway = Gateway(settings, pool, keys, Usage(keys.database), jobs, figures)
+            app.state.gateway = Gateway(settings, pool, keys, Usage(keys.database, jobs.pictures), jobs, figures)
             yield
 
     app = FastAPI(title="FaceCLIP gateway", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)

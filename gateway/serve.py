@@ -19,6 +19,7 @@ from .app import make_app
 from .jobs.failures import FolderInUseError
 from .jobs.whole import FolderLock
 from .keys.store import KeyStore
+from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback
 from .web.log import log_requests
 from .web.patience import Protocol
@@ -66,6 +67,7 @@ def serve(settings: Settings) -> int:
     """Until SIGINT or SIGTERM. Exit code. Raises `SettingsError`."""
     refuse_folder(settings)
     refuse_open_door(settings)
+    refuse_port(settings.host, settings.port)
     log_requests()
     app = make_app(settings)
     server = _Server(config_of(settings, app), app, settings.drain_timeout)

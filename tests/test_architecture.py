@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "export.quantize": SERVING | TO_ONNX,
     "export.engine": SERVING | TO_ONNX,
     "export.recogniser": CONTRACT | {"export"},
+    "export.translator": CONTRACT | {"export", "export.checkpoint"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
     "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
@@ -61,7 +62,7 @@ MAY_IMPORT = {
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
-    "examples": MEASURING | {"faceclip.recipes"},
+    "examples": MEASURING | {"faceclip.recipes", "gateway"},
     "deploy": set(),
     # The gateway runs in an image of its own: it knows the client alone. Its rooms share the files beside them.
     "gateway": CLIENT,

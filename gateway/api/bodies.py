@@ -34,14 +34,17 @@ async def image_request(request: Request) -> ImageRequest:
 
 
 async def one_file(request: Request, name: str) -> tuple[bytes, dict[str, str]]:
-    """The file of a form that is called so, and its other fields."""
+    """The file of a form that is called so, and its other fields, of which there may be `model`."""
     content_type(request, _FORM)
     body, most = await whole_body(request), gateway_of(request).settings.upload_parts
     parts = await asyncio.to_thread(parts_of, body, request.headers["content-type"], most)
     files = [part.content for part in parts if part.name == name]
     if len(files) != 1 or not files[0]:
         raise invalid(name, f"expected one file, got {len(files) if files != [b''] else 'an empty one'}")
-    return files[0], {part.name: part.text for part in parts if part.name != name}
+    others = {part.name: part.text for part in parts if part.name != name}
+    for other in others.keys() - {"model"}:
+        raise invalid(other[:80], f"no such parameter; expected {name}, and model", code="unknown_parameter")
+    return files[0], others
 
 
 def content_type(request: Request, *expected: str) -> str:

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
@@ -25,6 +25,8 @@ NAMED_MASKS = ("none", "face", "head")
 MOST_FILES = 16
 """Of one field; the server's own limits are lower."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_HARMLESS = {("background", "opaque"), ("partial_images", 0), ("response_format", "url"), ("stream", False)}
+"""What is as if nothing had been said, where nobody reads it."""
 _OF_OPENAI = {"quality", "style", "moderation", "input_fidelity", "background", "output_compression"}
 """Fields of OpenAI's that change nothing here: a caller who sets them is told so."""
 _OWN = {
@@ -91,14 +93,13 @@ class ImageRequest(ParameterFields):
         told = (self.face_images, self.identity, self.image)
         return any(each is not None for each in told) or bool(self._files.keys() & {"face_images", "identity", "image"})
 
-    @property
-    def warnings(self) -> list[str]:
-        """What of the request has no effect."""
-        ignored = [name for name in sorted(_OF_OPENAI & self.model_fields_set) if getattr(self, name) not in (None, "auto")]
-        return [f"{name}: has no effect here" for name in ignored if (name, getattr(self, name)) != ("background", "opaque")]
+    def to_drawing(
+        self, request_id: str, tenant: str, priority: str, timeout_s: float, unread: Collection[str] = ()
+    ) -> Drawing:
+        """Raises `ApiError` (400). `tenant`, `priority`: of the caller, who may choose `batch` for himself.
 
-    def to_drawing(self, request_id: str, tenant: str, priority: str, timeout_s: float) -> Drawing:
-        """Raises `ApiError` (400). `tenant`, `priority`: of the caller, who may choose `batch` for himself."""
+        `unread`: fields that the route does not read, of which there is a warning, as of OpenAI's that nobody reads.
+        """
         if not self.prompt.strip():
             raise invalid("prompt", "expected a text, got nothing; describe the scene, e.g. 'portrait, studio light'")
         if self.background == "transparent":
@@ -113,7 +114,8 @@ class ImageRequest(ParameterFields):
             "mask": self.mask.lower() if named and self.mask else None,
             "people": people,
         }
-        previews = bool(self.partial_images)
+        previews = bool(self.partial_images) and "partial_images" not in unread
+        ignored = sorted(name for name in {*_OF_OPENAI, *unread} & self.model_fields_set if self._says(name))
         return Drawing(
             model=self.model,
             prompt=self.prompt,
@@ -129,7 +131,12 @@ class ImageRequest(ParameterFields):
             previews=previews,
             identities=self._content("identity", self.identity),
             people_masks=self._content("people_masks", self.people_masks),
+            warnings=[f"{name}: has no effect here" for name in ignored],
         )
+
+    def _says(self, name: str) -> bool:
+        told = getattr(self, name)
+        return told not in (None, "auto") and (name, told) not in _HARMLESS
 
     def _content(self, name: str, told: list[str] | str | None) -> list[bytes]:
         """The files of a field, from a form or from the body's texts."""

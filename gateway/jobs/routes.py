@@ -31,6 +31,8 @@ from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 LONGEST_KEY = 255
+UNREAD = ("response_format", "stream")
+"""Fields of a request: a job's pictures are links, and it has events in any case."""
 
 
 @router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)
@@ -47,9 +49,11 @@ async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     with waiting_for_servers():
         gateway.pool.resolve(asked.model)
     limit_s = gateway.settings.timeout
-    drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
+    drawing = await asyncio.to_thread(
+        asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s, UNREAD
+    )
     kind = "image_generation" if drawing.image is None else "image_edit"
-    # Not ended by a caller who hangs up: what was counted is either a job or given back.
+    # Not ended by a caller who hangs up.
     job, is_new = await asyncio.shield(asyncio.ensure_future(_taken(gateway, caller, drawing, kind, asked.webhook_url, key)))
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotent-Replayed": "true"})
     return JSONResponse(_object(request, job), 202, headers=headers)
@@ -121,19 +125,14 @@ async def file(request: Request, name: str, expires: str = "", signature: str = 
 async def _taken(
     gateway: Gateway, caller: Caller, drawing: Drawing, kind: str, webhook_url: str | None, key: str | None
 ) -> tuple[Job, bool]:
-    """The job, and whether it is a new one, whose pictures are then counted."""
+    """The job, and whether it is a new one."""
     with answered():
         if key is not None and (known := await gateway.jobs.known(drawing, caller.key_id, kind, webhook_url, key)):
             return known, False
-    await gateway.usage.admit(caller, drawing, gateway.pool)
-    is_new = False
-    try:
-        with answered():
-            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
-        return job, is_new
-    finally:
-        if not is_new:
-            await gateway.usage.give_back(caller, drawing)
+        if webhook_url is not None:
+            await gateway.jobs.check_webhook(webhook_url)
+        async with gateway.usage.admitted(caller, drawing, gateway.pool):
+            return await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
 
 
 @contextmanager

@@ -113,10 +113,8 @@ class Jobs:
     ) -> tuple[Job, bool]:
         """A job that is on the disk, and whether it is a new one. Seed and request id are fixed from here on: the latter is the job's.
 
-        Raises `KeyReusedError`, `StoreFullError`, `StoreUnwritableError`, `WebhookRefusedError`.
+        `webhook_url` has passed `check_webhook`. Raises `KeyReusedError`, `StoreFullError`, `StoreUnwritableError`.
         """
-        if webhook_url is not None:
-            await self._check_webhook(webhook_url)
         now, job_id = time.time(), f"job_{uuid.uuid4().hex}"
         asked = await asyncio.to_thread(digest, drawing, kind, webhook_url or "")
         seed = drawing.parameters.get("seed")
@@ -131,6 +129,7 @@ class Jobs:
             created=now,
             deadline=now + (deadline_s or self.settings.deadline_s),
             digest=asked,
+            pictures=drawing.pictures,
             webhook_url=webhook_url,
             idempotency_key=idempotency_key,
         )
@@ -143,6 +142,18 @@ class Jobs:
         """The job that `accept` of the same would answer with; None: it would be a new one. Raises `KeyReusedError`."""
         asked = await asyncio.to_thread(digest, drawing, kind, webhook_url or "")
         found: Job | None = await self._disk(self._store.known, owner, idempotency_key, asked)
+        return found
+
+    async def check_webhook(self, url: str) -> None:
+        """Raises `WebhookRefusedError`. Where its host cannot be found now, the delivery sees."""
+        parts = self._destinations.check(url)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._destinations.resolve(str(parts.hostname), parts.port or 443)
+
+    async def pictures(self, owner: str, since: float) -> int:
+        """Of the owner's jobs that were accepted since then (seconds since 1970); those that failed or were cancelled bring none."""
+        found: int = await self._disk(self._store.pictures, owner, since)
         return found
 
     async def get(self, job_id: str, owner: str) -> Job:
@@ -267,10 +278,3 @@ class Jobs:
     def _on_end(self, job: Job) -> None:
         if job.webhook_url is not None:
             self._deliveries.wake()
-
-    async def _check_webhook(self, url: str) -> None:
-        """Where its host cannot be found now, the delivery sees."""
-        parts = self._destinations.check(url)
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self._destinations.resolve(str(parts.hostname), parts.port or 443)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,11 @@ class Spool:
 
 
 def digest(drawing: Drawing, *more: str) -> str:
-    """Of all that was asked: the same for the same request. The request's own id does not count."""
+    """Of all that was asked: the same for the same request. The request's own id does not count, nor what has no effect."""
     files: list[bytes] = []
-    asked = _without_files({**asdict(drawing), "request_id": ""}, files)
+    told = asdict(replace(drawing, request_id=""))
+    del told["warnings"]
+    asked = _without_files(told, files)
     text = json.dumps([asked, *more, *(hashlib.sha256(file).hexdigest() for file in files)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -18,21 +18,26 @@ from typing import Any
 from .failures import KeyReusedError, StoreFullError, StoreUnwritableError, UnknownJobError, WrongStateError
 from .states import Status, before
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLES = """
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, tenant TEXT NOT NULL, kind TEXT NOT NULL,
   priority TEXT NOT NULL, model TEXT, webhook_url TEXT, idempotency_key TEXT, digest TEXT NOT NULL,
   status TEXT NOT NULL, created REAL NOT NULL, started REAL, ended REAL, deadline REAL NOT NULL, expires REAL,
   attempts INTEGER NOT NULL DEFAULT 0, losses INTEGER NOT NULL DEFAULT 0, swept INTEGER NOT NULL DEFAULT 0, result TEXT, error TEXT,
-  UNIQUE (owner, idempotency_key)
+  pictures INTEGER NOT NULL, UNIQUE (owner, idempotency_key)
 );
 CREATE INDEX jobs_by_status ON jobs (status);
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
 CREATE INDEX jobs_by_expiry ON jobs (expires) WHERE expires IS NOT NULL;
 CREATE TABLE deliveries (job TEXT PRIMARY KEY, url TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL);
 CREATE INDEX deliveries_by_due ON deliveries (due);
+CREATE INDEX jobs_by_day ON jobs (owner, created);
 """
+_OLDER = {
+    1: "ALTER TABLE jobs ADD COLUMN pictures INTEGER NOT NULL DEFAULT 0; CREATE INDEX jobs_by_day ON jobs (owner, created);",
+}
+"""Version -> what makes the next one of it. Of version 1, pictures were counted elsewhere, when a job was taken."""
 _UNWRITABLE = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PERM"}
 
 
@@ -51,6 +56,7 @@ class NewJob:
     digest: str
     webhook_url: str | None = None
     idempotency_key: str | None = None
+    pictures: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,10 @@ class Store:
             raise StoreUnwritableError(
                 f"{file}: expected a job store of version {SCHEMA} or older, got {version}; use a newer gateway"
             )
-        if not version:
+        changes = [_OLDER[each] for each in range(version, SCHEMA)] if version else [_TABLES]
+        if changes:
             with self._transaction() as db:
-                for statement in filter(str.strip, _TABLES.split(";")):
+                for statement in filter(str.strip, ";".join(changes).split(";")):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version={SCHEMA}")
 
@@ -166,6 +173,12 @@ class Store:
         with _readable():
             found = dict(tuple(row) for row in self._db.execute("SELECT status, count(*) FROM jobs GROUP BY status"))
             return {status: found.get(status, 0) for status in Status}
+
+    def pictures(self, owner: str, since: float) -> int:
+        """Of the owner's jobs that were accepted since then: those that were drawn, and those that may yet be."""
+        with _readable():
+            query = "SELECT coalesce(sum(pictures), 0) FROM jobs WHERE owner = ? AND created >= ? AND status NOT IN (?, ?)"
+            return int(self._db.execute(query, (owner, since, Status.FAILED, Status.CANCELLED)).fetchone()[0])
 
     def claim(self, job_id: str, now: float) -> Job:
         """`queued` to `generating`: one attempt more."""

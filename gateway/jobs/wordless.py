@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_TEXTS = ("prompt", "negative_prompt")
+_TEXTS = ("prompt", "negative_prompt", "original_prompt")
 _LANGUAGE = ("language", "translated")
 
 

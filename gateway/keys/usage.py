@@ -1,4 +1,7 @@
-"""How much each caller has asked for: rate and concurrency in memory, pictures of the day on disk, so that a restart forgets none."""
+"""How much each caller has asked for: rate and concurrency in memory, pictures of the day on disk, so that a restart forgets none.
+
+Pictures of answers are counted here, before they are drawn. Those of jobs are counted by the jobs themselves, which know how each ended.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import io
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -29,8 +32,10 @@ CONCURRENT_RETRY_S = 2.0
 class Usage:
     """Belongs to one event loop."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, of_jobs: Callable[[str, float], Awaitable[int]]) -> None:
+        """`of_jobs(key id, seconds since 1970)`: pictures of the key's jobs that were taken since then."""
         self._database = database
+        self._of_jobs = of_jobs
         self._lock = asyncio.Lock()
         self._drawing: Counter[str] = Counter()
         self._tokens: dict[str, tuple[float, float]] = {}
@@ -59,12 +64,7 @@ class Usage:
 
         Whoever admits a drawing that then fails gives its pictures back: `give_back`.
         """
-        limits = caller.limits
-        if limits.variants is not None or limits.largest_side is not None:
-            await asyncio.to_thread(self._check, limits, drawing, pool.resolve(drawing.model))
-        if limits.pictures_per_day is None:
-            return
-        counting = asyncio.create_task(self._alone(self._count, caller, pictures(drawing)))
+        counting = asyncio.create_task(self._admit(caller, drawing, pool))
         try:
             await asyncio.shield(counting)
         except asyncio.CancelledError:  # the caller has left; what is being counted then counts for nothing
@@ -72,6 +72,27 @@ class Usage:
             if counting.exception() is None:
                 await self.give_back(caller, drawing)
             raise
+
+    @asynccontextmanager
+    async def admitted(self, caller: Caller, drawing: Drawing, pool: Pool) -> AsyncGenerator[None, None]:
+        """Checks the same, and counts nothing: within, a job is recorded, which counts by itself. Raises `ApiError` (400, 403, 429)."""
+        limits = caller.limits
+        if limits.variants is not None or limits.largest_side is not None:
+            await asyncio.to_thread(self._check, limits, drawing, pool.resolve(drawing.model))
+        if limits.pictures_per_day is None:
+            yield
+            return
+        async with self._lock:
+            today = await asyncio.to_thread(self.of_answers_today, caller.key_id)
+            used = today + await self._of_jobs(caller.key_id, _midnight().timestamp())
+            if used + drawing.pictures > limits.pictures_per_day:
+                raise _enough(limits.pictures_per_day, used, drawing.pictures)
+            yield
+
+    async def _admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> None:
+        async with self.admitted(caller, drawing, pool):
+            if caller.limits.pictures_per_day is not None:
+                await asyncio.to_thread(self._add, caller.key_id, drawing.pictures)
 
     @staticmethod
     def _check(limits: Limits, drawing: Drawing, served: ServedModel) -> None:
@@ -91,12 +112,11 @@ class Usage:
     async def give_back(self, caller: Caller, drawing: Drawing) -> None:
         """Of an admitted drawing that brought no pictures."""
         if caller.limits.pictures_per_day is not None:
-            await asyncio.shield(asyncio.create_task(self._alone(self._add, caller.key_id, -pictures(drawing))))
+            await asyncio.shield(asyncio.create_task(self._give_back(caller.key_id, drawing.pictures)))
 
-    async def _alone(self, change: Callable[..., None], *arguments: Any) -> None:
-        """A change of the counts, one at a time, off the event loop. Whoever must see its end shields it from his own."""
+    async def _give_back(self, key_id: str, pictures: int) -> None:
         async with self._lock:
-            await asyncio.to_thread(change, *arguments)
+            await asyncio.to_thread(self._add, key_id, -pictures)
 
     @asynccontextmanager
     async def slot(self, caller: Caller) -> AsyncGenerator[None, None]:
@@ -115,20 +135,8 @@ class Usage:
         finally:
             self._drawing[caller.key_id] -= 1
 
-    def _count(self, caller: Caller, more: int) -> None:
-        limit, used = caller.limits.pictures_per_day or 0, self.pictures_today(caller.key_id)
-        if used + more > limit:
-            now = datetime.now(UTC)
-            midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-            raise ApiError(
-                429,
-                f"this key may draw {limit} pictures a day; {used} are drawn, {more} were asked for; the day ends at 00:00 UTC",
-                code="daily_limit_exceeded",
-                retry_after_s=(midnight - now).total_seconds(),
-            )
-        self._add(caller.key_id, more)
-
-    def pictures_today(self, key_id: str) -> int:
+    def of_answers_today(self, key_id: str) -> int:
+        """Pictures of answers and streams, drawn or being drawn."""
         row = self._database.execute("SELECT pictures FROM usage WHERE key = ? AND day = ?", (key_id, _today())).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -156,9 +164,20 @@ def drawn_size(drawing: Drawing, served: ServedModel) -> dict[str, int]:
     return {side: int(drawing.parameters.get(side) or size) for side, size in sizes.items()}
 
 
-def pictures(drawing: Drawing) -> int:
-    return int(drawing.parameters.get("num_images_per_prompt") or 1)
+def _enough(limit: int, used: int, more: int) -> ApiError:
+    left = _midnight() + timedelta(days=1) - datetime.now(UTC)
+    return ApiError(
+        429,
+        f"this key may draw {limit} pictures a day; {used} are drawn or wait, {more} were asked for; the day ends at 00:00 UTC",
+        code="daily_limit_exceeded",
+        retry_after_s=left.total_seconds(),
+    )
+
+
+def _midnight() -> datetime:
+    """When this day began."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+    return _midnight().date().isoformat()

@@ -2,7 +2,8 @@
 
 import { asBase64, ask, events, file, Refused, send } from './api.js';
 import { strength } from './input.js';
-import { pictureSize, parameters } from './settings.js';
+import { unrecorded } from './photos.js';
+import { isDefault, pictureSize, parameters } from './settings.js';
 import { amend, newId, now, say, set } from './store.js';
 import { boxOf } from './together.js';
 import { t } from './words.js';
@@ -20,14 +21,16 @@ export function why() {
   if (recipe?.needs.includes('face') && !photos.length) return t('why.face');
   if (recipe?.needs.includes('picture') && !picture) return t('why.picture');
   if (photos.length && !consent) return t('why.consent');
+  if (unrecorded().length) return t('why.record');
   return null;
 }
 
 /** The body of the request that the form says. */
 async function asked() {
   const { model, photos, record, together, prompt, negative, english, count, seed, size, picture, mask, painted } = now();
-  const edited = english?.of === prompt && english.edited && english.text.trim(); // else the server reads both, and checks both
-  const body = { model, prompt: edited ? english.text : prompt, prompt_language: edited ? 'en' : 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
+  const edited = english?.of === prompt && english.edited && english.text.trim();
+  const words = edited ? { prompt: english.text, original_prompt: prompt } : { prompt }; // the checks read both, as where the server translates
+  const body = { model, ...words, prompt_language: 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
   if (negative !== null) body.negative_prompt = negative;
   if (seed !== '') body.seed = Number(seed);
   if (record) body.consent = record.text;
@@ -35,7 +38,10 @@ async function asked() {
     body.face_images = await Promise.all(photos.map((photo) => asBase64(photo.file)));
     if (photos.some((photo) => photo.chosen)) body.face_index = photos.map((photo) => photo.chosen);
     if (together) {
-      body.people = photos.map((photo, i) => ({ faces: [i], box: boxOf(photo, i, photos.length), ...(photo.prompt.trim() ? { prompt: photo.prompt } : {}) }));
+      body.people = photos.map((photo, i) => ({
+        faces: [i], box: boxOf(photo, i, photos.length),
+        ...(photo.prompt.trim() ? { prompt: photo.prompt } : {}), ...(photo.record ? { consent: JSON.parse(photo.record.text) } : {}),
+      }));
     }
   }
   if (picture) {
@@ -45,7 +51,7 @@ async function asked() {
     else if (mask !== 'none') body.mask = mask;
   } else {
     delete body.strength;
-    if (size) body.size = pictureSize().join('x');
+    if (size || !isDefault()) body.size = pictureSize().join('x');
   }
   return body;
 }

@@ -9,10 +9,11 @@ from gateway.jobs.states import Status
 
 from .drawn import Server, drawing, ended, output, until, working
 
-SECRETS = ("blue-suit", "bad-hands", "green-hat", "original-words", "strange-word")
+SECRETS = ("blue-suit", "bad-hands", "green-hat", "original-words", "strange-word", "edited-away")
 DETAILS = {
     "parameters": {
-        "prompt": "blue-suit", "negative_prompt": "bad-hands", "height": 64, "people": [{"faces": [0], "prompt": "green-hat"}]
+        "prompt": "blue-suit", "negative_prompt": "bad-hands", "original_prompt": "edited-away", "height": 64,
+        "people": [{"faces": [0], "prompt": "green-hat"}]
     },
     "prompt_language": {
         "language": "zh", "translated": True, "original": "original-words", "prompt": "blue-suit", "negative_prompt": "bad-hands",

@@ -288,11 +288,14 @@ def test_who_leaves_while_he_is_counted_counts_for_nothing(store):
             return
         await usage.give_back(caller, drawing)
 
+    async def no_jobs(key_id, since):
+        return 0
+
     async def all_leave():
-        usage = Usage(store.database)
+        usage = Usage(store.database, no_jobs)
         for turns in range(40):
             await leave(usage, caller, turns)
-        return usage.pictures_today(caller.key_id)
+        return usage.of_answers_today(caller.key_id)
 
     caller = store.caller(f"Bearer {add(store, pictures_per_day=1)}")
     drawing = Drawing(None, "a castle", [], None, None, {}, "id", "tenant", "interactive", 60.0, False)
