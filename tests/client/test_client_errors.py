@@ -86,7 +86,7 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
         ),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerUnavailableError, False),
         ("UNKNOWN", "Stream removed", ServerUnavailableError, False),
-        ("UNAVAILABLE", "draining: this server finishes its work and takes no more", ServerUnavailableError, False),
+        ("UNAVAILABLE", "draining: this server finishes its work and takes no more", ServerUnavailableError, True),
         ("CANCELLED", "the request's timeout ran out after 3 steps", DeadlineExceededError, False),
         ("CANCELLED", "cancelled after 3 steps", ServerError, False),
         ("UNAVAILABLE", "Socket closed", ServerUnavailableError, False),
