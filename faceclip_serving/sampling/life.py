@@ -349,6 +349,7 @@ class Lives:
         """Stops (or resumes) taking new work; what is in flight goes on, or is `cut`: its callers hear that the server stops."""
         with self._changed:
             self._draining = on
+            self._note_change()
             for place in [*self._alive] if cut else ():
                 self._called_off(place, Stopping("the server is stopping"))
 
@@ -396,7 +397,8 @@ class Lives:
     def counts(self) -> Counts:
         with self._changed:
             self._sweep()
-            return Counts(Counter(request.state for request in (*self._alive.values(), *self._leaving.values())))
+            states = Counter(request.state for request in (*self._alive.values(), *self._leaving.values()))
+            return Counts(states, self._draining)
 
     @property
     def in_flight(self) -> int:
