@@ -1,0 +1,3 @@
+{{- define "faceclip.envoy" -}}
+static_resources: {}
+{{- end }}
