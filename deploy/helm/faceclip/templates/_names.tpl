@@ -163,7 +163,7 @@ job="{{ .Release.Name }}-server",namespace="{{ .Release.Namespace }}"
 {{/* PromQL: GPUs that what arrives would keep busy. Arrivals times GPU-seconds of a finished request; refused ones arrive too, and cost
      nothing, so neither a full fleet nor a queue hides what is wanted. Seconds are taken over longer: they belong to what people ask for. */}}
 {{- define "faceclip.gpusWanted" -}}
-sum(rate(faceclip_arrivals_total{ {{- include "faceclip.series" . -}} }[2m])) * sum(rate(faceclip_gpu_seconds_total{ {{- include "faceclip.series" . -}} }[15m])) / sum(rate(faceclip_request_seconds_count{ {{- include "faceclip.series" . -}} ,outcome="ok"}[15m]))
+sum(rate(faceclip_arrivals_total{ {{- include "faceclip.series" . -}} }[2m])) * sum(rate(faceclip_gpu_seconds_total{ {{- include "faceclip.series" . -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- include "faceclip.series" . -}} ,outcome="ok"}[15m])) > 0)
 {{- end }}
 
 {{/* PromQL: requests that wait for a place in a denoiser. */}}
