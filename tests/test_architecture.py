@@ -40,6 +40,8 @@ MAY_IMPORT = {
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
     "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
+    "server.fleet": CONTRACT | {"faceclip_serving", "server", "server.fleet.envoy"},
+    "server.fleet.envoy": CONTRACT | {"server"},
     "faceclip": {"faceclip.marks", "faceclip.language", "faceclip.recipes"},
     "faceclip.language": {"faceclip", "faceclip.language.chinese"},  # of the client its errors, as in recipes
     "faceclip.language.chinese": {"faceclip.language"},
