@@ -46,7 +46,9 @@ def test_prometheus_reads_all_rules_queries_and_panels(tmp_path):
     assert "SUCCESS" in call("promtool", "check", "rules", write_rules(tmp_path, [*queries().values(), *shown]))
 
 
-@pytest.mark.parametrize("planted", ["sum(rate(faceclip_ticks_total[5m])", "rate(faceclip_ticks_total)", "histogram_quantile(0.9)"])
+@pytest.mark.parametrize(
+    "planted", ["sum(rate(faceclip_ticks_total[5m])", "rate(faceclip_ticks_total)", "histogram_quantile(0.9)"]
+)
 def test_a_planted_fault_is_found(planted, tmp_path):
     assert answer("promtool", "check", "rules", write_rules(tmp_path, [planted])).returncode
 
@@ -60,7 +62,11 @@ def test_prometheus_takes_the_scrape_configuration_that_the_docs_show(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------------- what they are of
 def test_every_metric_is_one_that_the_docs_tell(server_metrics):
-    for name, expressions in {**panels(), **{name: [each["expr"]] for name, each in alerts().items()}, "keda": queries().values()}.items():
+    for name, expressions in {
+        **panels(),
+        **{name: [each["expr"]] for name, each in alerts().items()},
+        "keda": queries().values(),
+    }.items():
         for metric in METRIC.findall(" ".join(expressions)):
             assert re.sub(r"_(bucket|sum|count)$", "", metric) in server_metrics, f"{name}: {metric}"
 
