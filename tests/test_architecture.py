@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "benchmarks.checks": MEASURING,
     "benchmarks.audit": MEASURING,
     "benchmarks.gateway": MEASURING,
+    "benchmarks.fleet": MEASURING,
     "benchmarks.studio": MEASURING | {"benchmarks.gateway"},
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},

@@ -1,0 +1,1 @@
+"""Several servers: what is measured of real ones, and what is simulated of many."""
