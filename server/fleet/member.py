@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -38,8 +39,7 @@ class Member:
         `tell` hears a line whenever its state changes.
         """
         self.name = name
-        self.why = "not started"
-        self.ready = False
+        self.why = "starting"
         self.failures = 0
         """How often it ended by itself."""
         self.readied = 0
@@ -49,7 +49,7 @@ class Member:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._over, self._wanted = threading.Event(), threading.Event()
-        self._ready_since = 0.0
+        self._said_ready, self._ready_since = False, math.inf
         self._living = threading.Thread(target=self._live, daemon=True, name=f"{name}: lives")
         self._looking = threading.Thread(target=self._look, daemon=True, name=f"{name}: looks")
 
@@ -64,6 +64,10 @@ class Member:
         return process.pid if process is not None and process.poll() is None else None
 
     @property
+    def ready(self) -> bool:
+        return self._said_ready and self.pid is not None
+
+    @property
     def ended(self) -> bool:
         """For good."""
         return not self._living.is_alive()
@@ -72,7 +76,7 @@ class Member:
     def line(self) -> str:
         """One line: its name, whether it is ready, why not."""
         state = "ready" if self.ready else "not ready"
-        again = f", has died {self.failures} times" if self.failures else ""
+        again = f" (deaths: {self.failures})" if self.failures else ""
         return f"{self.name}: {state}: {self.why}{again}"
 
     def restart(self) -> None:
@@ -107,7 +111,7 @@ class Member:
         delay_s = FIRST_DELAY_S
         while (process := self._begin()) is not None:
             code = process.wait()
-            steady = self.ready and time.monotonic() - self._ready_since > STEADY_S
+            steady = time.monotonic() - self._ready_since > STEADY_S
             if self._over.is_set():
                 break
             if self._wanted.is_set():
@@ -124,6 +128,7 @@ class Member:
         with self._lock, contextlib.ExitStack() as stack:
             if self._over.is_set():
                 return None
+            self._ready_since = math.inf
             log = stack.enter_context(self._log.open("ab")) if self._log else sys.stderr
             self._process = subprocess.Popen(
                 self._command,
@@ -138,16 +143,16 @@ class Member:
 
     def _look(self) -> None:
         while self._living.is_alive():
-            ready, why = self._is_ready() if self.pid is not None else (False, "does not run")
-            if ready and not self.ready:
+            ready, why = self._is_ready() if self.pid is not None else (False, "starting")
+            if ready and not self._said_ready:
                 self._ready_since = time.monotonic()
                 self.readied += 1
-            changed = (ready, "" if ready else why) != (self.ready, "" if self.ready else self.why)
-            self.ready, self.why = ready, why
+            changed = (ready, "" if ready else why) != (self._said_ready, "" if self._said_ready else self.why)
+            self._said_ready, self.why = ready, why
             if changed:
                 self._tell(self.line)
             self._living.join(LOOK_EVERY_S)
-        self.ready, self.why = False, "stopped"
+        self._said_ready, self.why = False, "stopped"
 
 
 def _die_with_parent() -> None:
