@@ -24,12 +24,16 @@ def supervise(
     options: Sequence[str],
     settings: Sequence[str],
     start_timeout_s: float,
+    linger_s: float,
     drain_timeout_s: float,
     stall_timeout_s: float,
     start_size: tuple[int, int] | None = None,
     client: tuple[Path, Path] | None = None,
 ) -> None:
-    """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died."""
+    """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died.
+
+    `linger_s`: how long a stop goes on taking work while it says that it is not ready, so that proxies hear of it before it refuses.
+    """
     check_free("health", ports.health, address)
     with (
         TritonServer(repository, ports, address, options=options, settings=settings, client=client) as server,
@@ -42,6 +46,9 @@ def supervise(
             watch.stopping = True
             try:
                 if watch.started:
+                    if linger_s:
+                        print(f"not ready from now on; takes work for another {linger_s:g} s", file=sys.stderr)
+                        server.wait(linger_s)
                     drain_before_stop(server, watch, drain_timeout_s)
                 watch.end()
                 server.stop(STOP_TIMEOUT_S if watch.started else 1)

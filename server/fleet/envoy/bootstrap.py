@@ -109,7 +109,7 @@ def _refused() -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------------------------ the servers behind
 def _servers(proxy: Proxy) -> dict[str, Any]:
-    http2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+    http2: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
     options = f"{_API}extensions.upstreams.http.v3.HttpProtocolOptions"
     cluster: dict[str, Any] = {
         "name": "servers",
@@ -125,9 +125,7 @@ def _servers(proxy: Proxy) -> dict[str, Any]:
         "load_balancing_policy": {"policies": [{"typed_extension_config": _spread(proxy.by_face)}]},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {
-            "thresholds": [
-                {name: ENDLESS for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
-            ]
+            "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), ENDLESS)]
         },
         "health_checks": [
             {

@@ -63,7 +63,9 @@ def _tokens(tokens: Tokens) -> dict[str, Any]:
 
 
 def _fields() -> dict[str, Any]:
-    wanted = {f"{SERVICE}.{method}": {"request_field_extractions": {field: {}}} for method, field in OF_A_MODEL.items()}
+    wanted: dict[str, Any] = {
+        f"{SERVICE}.{method}": {"request_field_extractions": {field: {}}} for method, field in OF_A_MODEL.items()
+    }
     return _filter(
         "grpc_field_extraction",
         "grpc_field_extraction.v3.GrpcFieldExtractionConfig",

@@ -71,7 +71,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Quota:
-    """Calls of models that a tenant may begin: `requests` at once, and as many again within each `seconds`. Each Envoy counts for itself."""
+    """Calls of models that a tenant may begin: `requests` at once, as many again within each `seconds`. Each Envoy counts for itself."""
 
     requests: int
     seconds: float
