@@ -1,9 +1,11 @@
 """The chart, as far as it can be checked without an API server: by helm itself, by the schemas of all that it makes, and against what the
 server, the image and the contract say."""
 
+import functools
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from faceclip_serving.contract.placements import CUDA_PROVIDER, PLACEMENT_NAMES,
 from faceclip_serving.contract.settings import SETTINGS, read_orders
 from faceclip_serving.contract.variants.table import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Ports
+from server.fleet.envoy.bootstrap import READY_EVERY_S, READY_TIMEOUT_S
 from server.health import QUESTIONS
 from server.process import STOP_TIMEOUT_S
 from tests.server.image import instructions
@@ -149,16 +152,23 @@ def test_a_gpu_and_engines_are_where_the_placement_has_them(placement):
 
 
 # ------------------------------------------------------------------------------------------------------------ a server's life
+def option(container, name):
+    """Its number, of `server run`."""
+    (found,) = (each.partition("=")[2] for each in container["args"] if each.startswith(f"--{name}="))
+    return int(found)
+
+
 @EVERY_SET
 def test_a_stop_has_time_for_all_that_it_does(values):
-    """The endpoint leaves, the server drains, Triton ends; by the server's own times."""
-    pod = pods(values)["server"]
-    leave = server(values)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    (drain,) = (int(each.partition("=")[2]) for each in server(values)["args"] if each.startswith("--drain-timeout="))
+    """The endpoint leaves, Envoys hear of it, the server drains, Triton ends; by the server's own times."""
+    pod, container = pods(values)["server"], server(values)
+    leave = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    linger, drain = (option(container, name) for name in ("linger", "drain-timeout"))
     assert leave >= 5, "CoreDNS answers from memory for so long"
-    assert pod["terminationGracePeriodSeconds"] > leave + drain + STOP_TIMEOUT_S
+    assert linger >= READY_EVERY_S + READY_TIMEOUT_S, "so long an Envoy may take to hear that it is not ready"
+    assert pod["terminationGracePeriodSeconds"] > leave + linger + drain + STOP_TIMEOUT_S
     longer = pods(values, "--set=seconds.drain=600")["server"]["terminationGracePeriodSeconds"]
-    assert longer > leave + 600 + STOP_TIMEOUT_S
+    assert longer > leave + linger + 600 + STOP_TIMEOUT_S
     assert DEFAULTS["seconds"]["drain"] == DRAIN_TIMEOUT_S and DEFAULTS["seconds"]["start"] >= START_TIMEOUT_S
 
 
@@ -170,7 +180,7 @@ def test_the_health_port_answers_the_probes(values):
     assert {each["name"]: each["containerPort"] for each in container["ports"]} == vars(Ports())
     assert {each["port"] for each in asked.values()} == {"health"}
     startup = container["startupProbe"]
-    (start,) = (int(each.partition("=")[2]) for each in container["args"] if each.startswith("--timeout="))
+    start = option(container, "timeout")
     assert startup["periodSeconds"] * startup["failureThreshold"] >= start
     assert one(values, "Deployment")["spec"]["progressDeadlineSeconds"] > start
 
@@ -190,10 +200,19 @@ def test_a_new_server_is_there_before_an_old_one_goes(values):
         assert spread == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
 
 
+@functools.cache
+def help_of(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "server", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
 @EVERY_SET
 def test_settings_and_options_are_those_that_the_server_knows(values):
     arguments = server(values)["args"]
-    assert arguments[0] == "serve"
+    known = help_of("run")
+    assert arguments[0] == "serve" and all(each.partition("=")[0] in known for each in arguments[1:])
     orders = [each.partition("=")[2] for each in arguments if each.startswith("--set=")]
     chosen = yaml.safe_load(SETS[values].read_text())
     placement = placements(VARIANTS[chosen["variant"]])[chosen["placement"]]

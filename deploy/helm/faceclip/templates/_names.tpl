@@ -147,12 +147,14 @@ limits:
       mountPath: /tmp
 {{- end }}
 
-{{/* Between the end of an endpoint and SIGTERM: CoreDNS answers from memory for up to 5 s, Envoy asks every second, and a bit. */}}
-{{- define "faceclip.leaveSeconds" -}}8{{- end }}
+{{/* A pod that shall end is no endpoint any more. CoreDNS answers from memory for another 5 s: SIGTERM comes after that. Then the server
+     says that it is not ready, and goes on with new work until every Envoy, which asks each second, has heard it. Then it drains. */}}
+{{- define "faceclip.leaveSeconds" -}}5{{- end }}
+{{- define "faceclip.lingerSeconds" -}}3{{- end }}
 
-{{/* A stop, in order: the endpoint leaves, the server drains, tritonserver ends (30 s, STOP_TIMEOUT_S), and a bit. */}}
+{{/* A stop, in order: the above, the drain, the end of tritonserver (30 s, STOP_TIMEOUT_S), and a bit. */}}
 {{- define "faceclip.graceSeconds" -}}
-{{ add (include "faceclip.leaveSeconds" .) .Values.seconds.drain 30 10 }}
+{{ add (include "faceclip.leaveSeconds" .) (include "faceclip.lingerSeconds" .) .Values.seconds.drain 30 10 }}
 {{- end }}
 
 {{/* Series of this release's servers, as Prometheus' operator labels them. */}}
