@@ -13,6 +13,7 @@ from typing import Any
 
 from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, SAMPLER
 from server.control import drain, resume
+from server.fleet.fleet import LINGER_S
 
 from ..measure.report import say
 from .load import Calls, Kind, calling
@@ -62,7 +63,7 @@ def _lost(calls: Calls, noticed: float) -> dict[str, int]:
 def _drain(fleet: Fleet) -> float:
     """One of two; then it takes work again."""
     began = time.monotonic()
-    drain(fleet.connection(0), [DEFAULT_DEPLOYMENT], 60)
+    drain(fleet.connection(0), [DEFAULT_DEPLOYMENT], 60, linger_s=LINGER_S)
     time.sleep(DRAIN_S)
     resume(fleet.connection(0), [DEFAULT_DEPLOYMENT])
     return began
