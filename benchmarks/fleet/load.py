@@ -8,8 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from faceclip import FaceCLIPError, FaceCLIPPipeline, ServerBusyError, retry
@@ -68,26 +69,31 @@ def calling(url: str, callers: Mapping[Kind, int], headers: Mapping[str, str] | 
     """So many callers of each kind as long as the block lasts, and until their last calls have ended."""
     calls, over, lock = Calls(), threading.Event(), threading.Lock()
 
-    def caller(kind: Kind, seed: int) -> None:
-        with FaceCLIPPipeline.from_pretrained(url, headers=headers, timeout_s=120) as pipe:
-            while not over.is_set():
-                call = Call(kind, time.monotonic())
-                try:
-                    _draw(pipe, call, seed)
-                except ServerBusyError as busy:
-                    calls.busy += 1
-                    over.wait(min(busy.retry_after_s or 1.0, 2.0))
-                    continue
-                except FaceCLIPError as error:
-                    call.error = f"{type(error).__name__}: {error}"
-                    over.wait(0.1)
-                call.ended = time.monotonic()
-                with lock:
-                    calls.made.append(call)
+    def caller(kind: Kind, pipe: FaceCLIPPipeline, seed: int) -> None:
+        while not over.is_set():
+            call = Call(kind, time.monotonic())
+            try:
+                _draw(pipe, call, seed)
+            except ServerBusyError as busy:
+                calls.busy += 1
+                over.wait(min(busy.retry_after_s or 1.0, 2.0))
+                continue
+            except FaceCLIPError as error:
+                call.error = f"{type(error).__name__}: {error}"
+                over.wait(0.1)
+            call.ended = time.monotonic()
+            with lock:
+                calls.made.append(call)
 
     kinds = [kind for kind, number in callers.items() for _ in range(number)]
-    threads = [threading.Thread(target=caller, args=(kind, seed)) for seed, kind in enumerate(kinds)]
-    with _nothing_again():
+    with ExitStack() as stack:
+        open_pipe = partial(FaceCLIPPipeline.from_pretrained, url, headers=headers, timeout_s=120)
+        pipes = [stack.enter_context(open_pipe()) for _ in kinds]
+        threads = [
+            threading.Thread(target=caller, args=(kind, pipe, seed))
+            for seed, (kind, pipe) in enumerate(zip(kinds, pipes, strict=True))
+        ]
+        stack.enter_context(_nothing_again())
         for thread in threads:
             thread.start()
         try:
