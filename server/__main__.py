@@ -45,6 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         ),
     ):
         command = commands.add_parser(name, help=text, description=text)
+        if function is _drain:
+            command.add_argument(
+                "--linger",
+                type=seconds_or_none,
+                default=0.0,
+                metavar="SECONDS",
+                help="so long work is taken still, while /ready says no: until proxies have heard of it (default: %(default)s)",
+            )
         where = command.add_mutually_exclusive_group()
         where.add_argument(
             "--url", default=f"localhost:{PORTS.grpc}", help="gRPC address, grpcs://host:port for TLS (default: %(default)s)"
@@ -244,7 +252,7 @@ def _drain(args: argparse.Namespace) -> int:
     from .supervise import tell_left
 
     to, names = _target(args)
-    left = drain(to, names, args.timeout, tell_left)
+    left = drain(to, names, args.timeout, tell_left, linger_s=args.linger)
     print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}", file=sys.stderr)
     return 1 if left else 0
 

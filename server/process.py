@@ -10,7 +10,6 @@ import ctypes
 import fcntl
 import itertools
 import json
-import math
 import os
 import re
 import shutil
@@ -237,13 +236,10 @@ class TritonServer:
     def ended(self) -> bool:
         return self._process.poll() is not None or self._over.is_set()
 
-    def wait(self, at_most_s: float = math.inf) -> None:
-        """Blocks until the process has ended, or so long."""
-        until = time.monotonic() + at_most_s
-        while (
-            not self.ended and (left_s := until - time.monotonic()) > 0
-        ):  # in pieces: a signal's handler runs between two of them
-            self._over.wait(min(0.5, left_s))
+    def wait(self) -> None:
+        """Blocks until the process has ended."""
+        while not self.ended:  # in pieces: a signal's handler runs between two of them
+            self._over.wait(0.5)
 
     def why_ended(self) -> str:
         """One line that says how it ended, and those of its log that say why."""

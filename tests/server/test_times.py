@@ -15,6 +15,7 @@ TIMES = [
     (["run", "folder", "--stall-timeout"], ABOVE),
     (["probe", "--timeout"], ABOVE),
     (["drain", "--timeout"], OR_NONE),
+    (["drain", "--linger"], OR_NONE),
     (["status", "--timeout"], ABOVE),
     (["health", "--timeout"], ABOVE),
 ]
