@@ -352,6 +352,7 @@ class Lives:
         """
         with self._changed:
             self._draining, self._refuses_from = on, self._clock() + linger_s
+            self._note_change()
             for place in [*self._alive] if cut else ():
                 self._called_off(place, Stopping("the server is stopping"))
 
@@ -399,7 +400,8 @@ class Lives:
     def counts(self) -> Counts:
         with self._changed:
             self._sweep()
-            return Counts(Counter(request.state for request in (*self._alive.values(), *self._leaving.values())))
+            states = Counter(request.state for request in (*self._alive.values(), *self._leaving.values()))
+            return Counts(states, self._draining)
 
     @property
     def in_flight(self) -> int:

@@ -162,10 +162,12 @@ limits:
 job="{{ .Release.Name }}-server",namespace="{{ .Release.Namespace }}"
 {{- end }}
 
-{{/* PromQL: GPUs that what arrives would keep busy. Arrivals times GPU-seconds of a finished request; refused ones arrive too, and cost
-     nothing, so neither a full fleet nor a queue hides what is wanted. Seconds are taken over longer: they belong to what people ask for. */}}
+{{/* PromQL: GPUs that what arrives would keep busy: arrivals times GPU-seconds of a finished request. Refused requests have arrived too, so a
+     full fleet hides nothing. Envoy sends one that is refused to two other servers: where all are full it comes three times, else it is
+     counted where it is taken. Seconds are taken over longer, since they belong to what people ask for. No number where nothing ended. */}}
 {{- define "faceclip.gpusWanted" -}}
-sum(rate(faceclip_arrivals_total{ {{- include "faceclip.series" . -}} }[2m])) * sum(rate(faceclip_gpu_seconds_total{ {{- include "faceclip.series" . -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- include "faceclip.series" . -}} ,outcome="ok"}[15m])) > 0)
+{{- $s := include "faceclip.series" . -}}
+(sum(rate(faceclip_arrivals_total{ {{- $s -}} }[2m])) - sum(rate(faceclip_refusals_total{ {{- $s -}} }[2m])) + sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 3) * sum(rate(faceclip_gpu_seconds_total{ {{- $s -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- $s -}} ,outcome="ok"}[15m])) > 0)
 {{- end }}
 
 {{/* PromQL: requests that wait for a place in a denoiser. */}}
