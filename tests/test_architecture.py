@@ -40,7 +40,9 @@ MAY_IMPORT = {
     "export.translator": CONTRACT | {"export", "export.checkpoint"},
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
-    "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
+    "server": CONTRACT | {"server.fleet", "faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
+    "server.fleet": CONTRACT | {"faceclip_serving", "server", "server.fleet.envoy"},
+    "server.fleet.envoy": CONTRACT | {"server"},
     "faceclip": {"faceclip.marks", "faceclip.language", "faceclip.recipes"},
     "faceclip.language": {"faceclip", "faceclip.language.chinese"},  # of the client its errors, as in recipes
     "faceclip.language.chinese": {"faceclip.language"},
@@ -58,6 +60,7 @@ MAY_IMPORT = {
     "benchmarks.checks": MEASURING,
     "benchmarks.audit": MEASURING,
     "benchmarks.gateway": MEASURING,
+    "benchmarks.fleet": MEASURING | {"server.fleet"},
     "benchmarks.studio": MEASURING | {"benchmarks.gateway"},
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
