@@ -36,7 +36,8 @@ COMMANDS = {
         "benchmarks.gateway.command", "what the HTTP gateway adds to a request; jobs over kills of it and the server"
     ),
     "fleet": Command(
-        "benchmarks.fleet.command", "servers behind one address: what two give over one, what is lost when one goes; many, simulated"
+        "benchmarks.fleet.command",
+        "servers behind one address: what two give over one, what is lost when one goes; many, simulated",
     ),
     "audit": Command("benchmarks.audit.command", "the audit log: cost of a record, crashes, tampering of every kind"),
     "studio": Command("benchmarks.studio.command", "the page in a browser: first paint, bytes, what axe finds; pictures of it"),
