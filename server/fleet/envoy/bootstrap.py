@@ -1,7 +1,7 @@
 """Envoy's configuration: `deploy/envoy/envoy.yaml` is one rendering of it, with the reasons.
 
 A call goes to the server with the fewest in flight, of those that say that they are ready. One that a server refused, or that broke off
-before its first answer, goes to another, twice. gRPC alone: over HTTP Triton answers 400 for a full server, and no proxy can tell that from
+before its first answer, is sent again. gRPC alone: over HTTP Triton answers 400 for a full server, and no proxy can tell that from
 a fault of the caller.
 """
 
@@ -19,7 +19,9 @@ from .proxy import Listener, Proxy, Server, Tls, Tokens, socket_address
 READY_EVERY_S = 1
 """How often a server is asked whether it is ready. A no counts at once, silence when it comes twice."""
 READY_TIMEOUT_S = 2
-RETRIES = 2
+RETRIES = 3
+"""With time between them: a server that is gone or drains has the fewest in flight, so the search for the least busy finds it again,
+whatever was tried before, until it is known to be away."""
 MOST_REQUEST_BYTES = 192 * 2**20
 """Of one call, kept until its first answer so that it can be sent again: six files of the most that a server reads."""
 _API = "type.googleapis.com/envoy."
@@ -71,7 +73,7 @@ def _host(proxy: Proxy) -> dict[str, Any]:
     retry = {
         "retry_on": "connect-failure,refused-stream,unavailable,reset",
         "num_retries": RETRIES,
-        "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"},
+        "retry_back_off": {"base_interval": "0.25s", "max_interval": "1s"},
         "retry_host_predicate": [_extension("retry_host_predicates.previous_hosts", previous)],
         "host_selection_retry_max_attempts": 5,
     }

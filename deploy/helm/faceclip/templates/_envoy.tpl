@@ -57,8 +57,8 @@ virtual_hosts:
           timeout: 0s
           retry_policy:
             retry_on: connect-failure,refused-stream,unavailable,reset
-            num_retries: 2
-            retry_back_off: {base_interval: 0.1s, max_interval: 1s}
+            num_retries: 3
+            retry_back_off: {base_interval: 0.25s, max_interval: 1s}
             retry_host_predicate:
               - name: envoy.retry_host_predicates.previous_hosts
                 typed_config:
