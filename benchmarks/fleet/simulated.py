@@ -31,7 +31,7 @@ class Assumptions:
     max_active: int = 8
     max_waiting: int = 8
     proxies: int = 2
-    retries: int = 2
+    retries: int = 3
     boot_s: float = 180.0
     """From the wish for a server until it takes requests: engines are built, the image is on the node."""
     poll_s: float = 15.0

@@ -162,11 +162,11 @@ limits:
 job="{{ .Release.Name }}-server",namespace="{{ .Release.Namespace }}"
 {{- end }}
 
-{{/* PromQL: requests per second that come. Refused ones have come too, so a full fleet hides nothing. Envoy sends one that is refused to
-     two other servers: where all are full it comes three times, else it counts where it is taken. */}}
+{{/* PromQL: requests per second that come. Refused ones have come too, so a full fleet hides nothing. Envoy sends one that is refused
+     three times more: where all are full it comes four times, else it counts where it is taken. */}}
 {{- define "faceclip.arrivals" -}}
 {{- $s := include "faceclip.series" . -}}
-(sum(rate(faceclip_arrivals_total{ {{- $s -}} }[2m])) - sum(rate(faceclip_refusals_total{ {{- $s -}} }[2m])) + sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 3)
+(sum(rate(faceclip_arrivals_total{ {{- $s -}} }[2m])) - sum(rate(faceclip_refusals_total{ {{- $s -}} }[2m])) + sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 4)
 {{- end }}
 
 {{/* PromQL: GPUs that this would keep busy: times the GPU-seconds of a finished request, over longer, since they belong to what people ask

@@ -11,7 +11,7 @@
     runbook: docs/kubernetes.md#faceclipnoserver
 - alert: FaceCLIPRefusing
   expr: |-
-    sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 3
+    sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 4
     > 0.05 * {{ include "faceclip.arrivals" . }}
   for: 10m
   labels: {severity: critical}
