@@ -2,7 +2,7 @@
 
 A server shares its denoiser among `max_active` requests: every step of all of them is one call, so each goes on at the same pace, which
 falls with their number. `max_waiting` more wait for a place, and further ones are refused. A proxy sees its own requests only, sends a
-refused one to another server twice, and hears of new servers at once. Which server it takes, and how many there are, policies say.
+refused one to another server three times, and hears of new servers at once. Which server it takes, and how many there are, policies say.
 """
 
 from __future__ import annotations
