@@ -125,7 +125,7 @@ def _servers(proxy: Proxy) -> dict[str, Any]:
             "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
         },
         "load_balancing_policy": {"policies": [{"typed_extension_config": _spread(proxy.by_face)}]},
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "circuit_breakers": {
             "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), ENDLESS)]
         },

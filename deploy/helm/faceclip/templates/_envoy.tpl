@@ -113,7 +113,7 @@ virtual_hosts:
             "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
             selection_method: FULL_SCAN
           {{- end }}
-  common_lb_config: {healthy_panic_threshold: {value: 0}}
+  common_lb_config: {healthy_panic_threshold: {value: 0}, update_merge_window: 0s}
   circuit_breakers:
     thresholds:
       - {max_connections: 1000000, max_pending_requests: 1000000, max_requests: 1000000, max_retries: 1000000}
