@@ -17,7 +17,7 @@ from faceclip_serving.contract.settings import SETTINGS, marks_folder
 
 from . import audit, consent
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
-from .direct import Connection
+from .direct import Connection, check_one_server
 from .fleet import command as fleet
 from .health import QUESTIONS, ask_health
 from .keys import operator_parameters
@@ -252,15 +252,19 @@ def _drain(args: argparse.Namespace) -> int:
     from .supervise import tell_left
 
     to, names = _target(args)
+    check_one_server(to)
     left = drain(to, names, args.timeout, tell_left, linger_s=args.linger)
-    print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}", file=sys.stderr)
+    others = "; whatever else the server has goes on working" if args.deployment else ""
+    print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}{others}", file=sys.stderr)
     return 1 if left else 0
 
 
 def _resume(args: argparse.Namespace) -> int:
     from .control import resume
 
-    resume(*_target(args))
+    to, names = _target(args)
+    check_one_server(to)
+    resume(to, names)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 A server shares its denoiser among `max_active` requests: every step of all of them is one call, so each goes on at the same pace, which
 falls with their number. `max_waiting` more wait for a place, and further ones are refused. A proxy sees its own requests only, sends a
-refused one to another server twice, and hears of new servers at once. Which server it takes, and how many there are, policies say.
+refused one to another server three times, and hears of new servers at once. Which server it takes, and how many there are, policies say.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Assumptions:
     max_active: int = 8
     max_waiting: int = 8
     proxies: int = 2
-    retries: int = 2
+    retries: int = 3
     boot_s: float = 180.0
     """From the wish for a server until it takes requests: engines are built, the image is on the node."""
     poll_s: float = 15.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from faceclip import InvalidRequestError, ServerBusyError, ServerError, ServerUnavailableError
-from faceclip.retry import CONNECT_RETRIES, MAX_DELAY_S, Retry
+from faceclip.retry import CONNECT_RETRIES, LOST_RETRIES, MAX_DELAY_S, Retry
 
 
 def _refused() -> ServerUnavailableError:
@@ -33,6 +33,17 @@ def test_what_may_have_run_is_never_sent_again(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         Retry(timeout_s=600, busy_retries=9).delay_s(error)
     assert raised.value is error
+
+
+def test_what_was_lost_is_sent_again_once_where_it_may_be_repeated() -> None:
+    error = ServerUnavailableError("Socket closed")
+    error.lost = True
+    with pytest.raises(ServerUnavailableError):
+        Retry(timeout_s=600, busy_retries=9).delay_s(error)
+    retry = Retry(timeout_s=600, repeatable=True)
+    assert [retry.delay_s(error) > 0 for _ in range(LOST_RETRIES)] == [True]
+    with pytest.raises(ServerUnavailableError):
+        retry.delay_s(error)
 
 
 def test_a_busy_server_is_asked_again_only_if_the_caller_wants_it() -> None:

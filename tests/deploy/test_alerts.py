@@ -6,6 +6,8 @@ import re
 import pytest
 import yaml
 
+from server.fleet.envoy.bootstrap import RETRIES
+
 from .chart import CHART, NAMESPACE, RELEASE, of_kind, one
 from .tools import ROOT, answer, call
 
@@ -97,6 +99,14 @@ def test_the_dashboard_shows_what_the_autoscaler_wants():
     assert wanted in shown
     assert len(of_kind(VALUES, "ConfigMap")) == 2  # Envoy's, and this
     assert json.loads(one(VALUES, "ConfigMap", "dashboard")["data"][f"{RELEASE}-faceclip.json"])
+
+
+def test_a_request_that_envoy_sends_again_counts_once():
+    divisor = re.compile(r'reason="full"\}\[2m\]\)\) / (\d+)')
+    found = divisor.findall(
+        " ".join([queries()["arrivals"], *(each["expr"] for each in alerts().values()), *panels()["Servers"]])
+    )
+    assert len(found) == 5 and set(map(int, found)) == {1 + RETRIES}
 
 
 # -------------------------------------------------------------------------------------------------------------------- tried

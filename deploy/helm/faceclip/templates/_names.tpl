@@ -162,12 +162,18 @@ limits:
 job="{{ .Release.Name }}-server",namespace="{{ .Release.Namespace }}"
 {{- end }}
 
-{{/* PromQL: GPUs that what arrives would keep busy: arrivals times GPU-seconds of a finished request. Refused requests have arrived too, so a
-     full fleet hides nothing. Envoy sends one that is refused to two other servers: where all are full it comes three times, else it is
-     counted where it is taken. Seconds are taken over longer, since they belong to what people ask for. No number where nothing ended. */}}
+{{/* PromQL: requests per second that come. Refused ones have come too, so a full fleet hides nothing. Envoy sends one that is refused
+     three times more: where all are full it comes four times, else it counts where it is taken. */}}
+{{- define "faceclip.arrivals" -}}
+{{- $s := include "faceclip.series" . -}}
+(sum(rate(faceclip_arrivals_total{ {{- $s -}} }[2m])) - sum(rate(faceclip_refusals_total{ {{- $s -}} }[2m])) + sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 4)
+{{- end }}
+
+{{/* PromQL: GPUs that this would keep busy: times the GPU-seconds of a finished request, over longer, since they belong to what people ask
+     for. No number where nothing has ended. */}}
 {{- define "faceclip.gpusWanted" -}}
 {{- $s := include "faceclip.series" . -}}
-(sum(rate(faceclip_arrivals_total{ {{- $s -}} }[2m])) - sum(rate(faceclip_refusals_total{ {{- $s -}} }[2m])) + sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 3) * sum(rate(faceclip_gpu_seconds_total{ {{- $s -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- $s -}} ,outcome="ok"}[15m])) > 0)
+{{ include "faceclip.arrivals" . }} * sum(rate(faceclip_gpu_seconds_total{ {{- $s -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- $s -}} ,outcome="ok"}[15m])) > 0)
 {{- end }}
 
 {{/* PromQL: requests that wait for a place in a denoiser. */}}

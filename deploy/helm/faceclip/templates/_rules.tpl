@@ -11,8 +11,8 @@
     runbook: docs/kubernetes.md#faceclipnoserver
 - alert: FaceCLIPRefusing
   expr: |-
-    sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[5m]))
-    > 0.05 * sum(rate(faceclip_arrivals_total{ {{- $s -}} }[5m]))
+    sum(rate(faceclip_refusals_total{ {{- $s -}} ,reason="full"}[2m])) / 4
+    > 0.05 * {{ include "faceclip.arrivals" . }}
   for: 10m
   labels: {severity: critical}
   annotations:
