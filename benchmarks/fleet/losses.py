@@ -70,14 +70,19 @@ def _drain(fleet: Fleet) -> float:
 
 
 def _kill(fleet: Fleet) -> float:
-    fleet.kill(0)
-    return time.monotonic()
+    """All of one server, as when a machine goes down."""
+    return _noticed(fleet, lambda: fleet.kill(0))
 
 
 def _kill_stub(fleet: Fleet) -> float:
-    """The sampler's process; noticed when `server run` has ended its server because of that."""
+    """The sampler's process, because of which `server run` ends its server."""
+    return _noticed(fleet, lambda: fleet.kill_model(0, SAMPLER))
+
+
+def _noticed(fleet: Fleet, kill: Callable[[], None]) -> float:
+    """When the fleet has noticed the death of its first server."""
     died = fleet.ready()[1]["server 0"]["died"]
-    fleet.kill_model(0, SAMPLER)
+    kill()
     fleet.until(lambda: fleet.ready()[1].get("server 0", {"died": died})["died"] > died)
     return time.monotonic()
 

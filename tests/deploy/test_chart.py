@@ -17,7 +17,9 @@ from faceclip_serving.contract.placements import CUDA_PROVIDER, PLACEMENT_NAMES,
 from faceclip_serving.contract.settings import SETTINGS, read_orders
 from faceclip_serving.contract.variants.table import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Ports
+from server.fleet.command import MAX_WAITING
 from server.fleet.envoy.bootstrap import READY_EVERY_S, READY_TIMEOUT_S
+from server.fleet.fleet import LINGER_S
 from server.health import QUESTIONS
 from server.process import STOP_TIMEOUT_S
 from tests.server.image import instructions
@@ -169,6 +171,7 @@ def test_a_stop_has_time_for_all_that_it_does(values):
     assert pod["terminationGracePeriodSeconds"] > leave + linger + drain + STOP_TIMEOUT_S
     longer = pods(values, "--set=seconds.drain=600")["server"]["terminationGracePeriodSeconds"]
     assert longer > leave + linger + 600 + STOP_TIMEOUT_S
+    assert linger >= LINGER_S and DEFAULTS["settings"]["max_waiting"] == MAX_WAITING, "as the fleet on one machine has it"
     assert DEFAULTS["seconds"]["drain"] == DRAIN_TIMEOUT_S and DEFAULTS["seconds"]["start"] >= START_TIMEOUT_S
 
 

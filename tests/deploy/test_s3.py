@@ -75,10 +75,12 @@ def files(folder: Path):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.server  # a repository must be exported first
 def test_all_comes_back(repository, copied):
     assert files(copied) == files(repository)
 
 
+@pytest.mark.server  # a repository must be exported first
 def test_no_folder_that_triton_needs_is_empty(copied, repository):
     """A version's folder without an object in it would not be there at all."""
     configs = sorted(repository.glob("*/config.pbtxt"))
