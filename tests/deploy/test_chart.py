@@ -169,6 +169,10 @@ def test_a_stop_has_time_for_all_that_it_does(values):
     assert leave >= 5, "CoreDNS answers from memory for so long"
     assert linger >= READY_EVERY_S + READY_TIMEOUT_S, "so long an Envoy may take to hear that it is not ready"
     assert pod["terminationGracePeriodSeconds"] > leave + linger + drain + STOP_TIMEOUT_S
+    if values == "sdxl-datacenter":
+        told = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE)
+        moments = (0, leave, leave + linger, leave + linger + drain, pod["terminationGracePeriodSeconds"])
+        assert list(map(int, told)) == list(moments)
     longer = pods(values, "--set=seconds.drain=600")["server"]["terminationGracePeriodSeconds"]
     assert longer > leave + linger + 600 + STOP_TIMEOUT_S
     assert linger >= LINGER_S and DEFAULTS["settings"]["max_waiting"] == MAX_WAITING, "as the fleet on one machine has it"
@@ -355,7 +359,8 @@ def test_the_job_builds_once_and_servers_wait_for_what_it_makes(tmp_path):
     environment = {each["name"]: each.get("value") for each in server(values)["env"]}
     assert environment["FACECLIP_REPOSITORY"] == waits["env"][0]["value"] == f"/repositories/{folder}"
     assert RECORD in waits["command"][-1]
-    assert build["command"][4:] == ["flux", "16gb", "--largest", "1024x1024"]
+    assert build["args"][4:] == ["flux", "16gb", "--largest", "1024x1024"]
+    assert "command" not in build, "the image's entry point runs NVIDIA's own first"
     mounts = {each["mountPath"]: each["name"] for each in build["volumeMounts"]}
     assert mounts[f"{WORKDIR}/build"] == "repositories"
     (tmp_path / "deploy").mkdir()
@@ -363,7 +368,7 @@ def test_the_job_builds_once_and_servers_wait_for_what_it_makes(tmp_path):
     (tmp_path / "deploy" / "build.sh").write_text(f'mkdir build/$1-$2 && echo "$@" > build/$1-$2/{RECORD}; echo built\n')
     for said in ("built\n", ""):
         done = subprocess.run(
-            build["command"], cwd=tmp_path, env={"FOLDER": folder, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+            build["args"], cwd=tmp_path, env={"FOLDER": folder, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout) == (0, said), done.stderr
     assert [path.name for path in (tmp_path / "build").iterdir()] == [folder]
