@@ -13,7 +13,7 @@ from export.outputs import require_directory
 from faceclip_serving.contract.numbers import finite, seconds
 
 from .errors import TrainingError, exit_code
-from .recipe import STAGES, Recipe, small, with_steps
+from .recipe import RENDERED_ONLY, STAGES, Recipe, small, with_steps
 
 _EXAMPLES = """examples:
   python -m training all --work /data/nano                    the whole recipe
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.steps is not None and arguments.stage not in STAGES:
         parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
-    if arguments.photographs is not None and arguments.stage == "attributes":
-        parser.error("attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only")
+    if arguments.photographs is not None and arguments.stage in RENDERED_ONLY:
+        parser.error(f"{arguments.stage}: learns what nobody knows of photographs; it is trained on the rendered world only")
     return exit_code(lambda: run(arguments))
 
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         for file, size in write_weights(work, arguments.output).items():
             print(f"{size / 1e6:6.2f} MB  {file}")
         return 0
-    unknown = () if arguments.photographs is None else ("attributes",)  # nobody knows those of photographs
+    unknown = () if arguments.photographs is None else RENDERED_ONLY
     for stage in [name for name in STAGES if name not in unknown] if arguments.stage == "all" else [arguments.stage]:
         train(work, stage, arguments.seconds)
     return 0

@@ -19,6 +19,7 @@ from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
 from .identity import face_stage
 from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
 from .loop import Stage, run
+from .natural import natural_stage
 from .work import Work, make_critic, make_heads
 
 
@@ -71,6 +72,14 @@ def _denoiser(name: str, face_tokens: bool = False, drops: Drops = JOINT, onto: 
     return stage
 
 
+def _natural(work: Work) -> Stage:
+    r = work.recipe
+    conditioner = work.conditioner("unet", trained=False)
+    return natural_stage(
+        work.vit(), conditioner, work.data, work.faces, work.natural, r.natural_steps, r.natural_batch, r.seed + 11
+    )
+
+
 def _recogniser(work: Work) -> Stage:
     r = work.recipe
     torch.manual_seed(r.seed + 78)
@@ -91,6 +100,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "critic": _critic,
     "base": _denoiser("base", face_tokens=True),
     "unet": _denoiser("unet"),
+    "natural": _natural,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,

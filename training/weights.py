@@ -54,7 +54,11 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     modules: dict[str, nn.Module] = {"vae": work.vae()}
     if trained("unet"):
         modules["unet"] = work.unet("unet")
-        modules["face_clip_encoder"] = work.conditioner("unet").encoder
+        encoder = work.conditioner("unet").encoder
+        if trained("natural"):
+            for branch in encoder.branches:
+                branch.face_encoder.load_state_dict(work.vit("natural").state_dict())
+        modules["face_clip_encoder"] = encoder
     if trained("text_only"):
         modules["text_only_unet"] = work.unet("text_only")
     if trained("adapter"):

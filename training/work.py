@@ -28,6 +28,7 @@ from .dataset import Pictures, build
 from .diffusion import LATENT_SIDE, SIZE
 from .errors import TrainingError
 from .identity import face_features
+from .natural import Natural, build_natural
 from .photographs import read_folder
 from .recipe import STAGES, Recipe
 from .texts import read_tokenizer
@@ -80,9 +81,10 @@ class Work:
         tensors = torch.load(file, weights_only=True, mmap=True, map_location="cpu")["averages"]
         return {name[len(prefix) + 1 :]: value.clone() for name, value in tensors.items() if name.startswith(prefix + ".")}
 
-    def vit(self) -> FaceTransformer:
+    def vit(self, stage: str = "face") -> FaceTransformer:
+        """The face encoder after `face`, or after `natural`."""
         vit = nano.make_encoder(self.recipe.seed).branches[0].face_encoder
-        vit.load_state_dict(self.averaged("face", "vit"))
+        vit.load_state_dict(self.averaged(stage, "vit"))
         return vit.eval().requires_grad_(False)
 
     def vae(self) -> AutoencoderKL:
@@ -103,6 +105,11 @@ class Work:
                 torch.save({"classes": classes, "patches": patches}, partial)
         saved = device.load(file)
         return Faces(saved["classes"], saved["patches"])
+
+    @cached_property
+    def natural(self) -> Natural:
+        """Crops of the training people, drawn plain and lifelike."""
+        return build_natural(self.folder / "data", self.data.split, self.data.identities)
 
     @cached_property
     def latents(self) -> Latents:
