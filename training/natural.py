@@ -143,13 +143,13 @@ def natural_stage(
 
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
-        who = device.tensor(r.choice(data.identities, half, replace=False))
+        who = r.choice(data.identities, half, replace=False)
         rows = r.choice(len(data.crops), batch - half, replace=False)
-        seen = natural.lifelike[device.array(who), r.integers(0, PORTRAITS, half)]
+        seen = natural.lifelike[who, r.integers(0, PORTRAITS, half)]
         shown = torch.cat([photographed(seen, r), face_batch(data.crops[rows], r)])
         wanted = Faces(
-            torch.cat([plain.classes[who], faces.classes[device.tensor(rows)]]),
-            torch.cat([plain.patches[who], faces.patches[device.tensor(rows)]]).float(),
+            torch.cat([plain.classes[device.tensor(who)], faces.classes[device.tensor(rows)]]),
+            torch.cat([plain.patches[device.tensor(who)], faces.patches[device.tensor(rows)]]).float(),
         )
         with device.autocast():
             feature, patches = vit(shown)

@@ -6,8 +6,8 @@ forehead, where a bald head has skin; both are read from the aligned face, at th
 that of CIELAB (1976), in which about 2 can just be seen.
 
 Which photograph belongs to which pictures is permuted, all ways or at random: `p` is the share of permutations whose mean distance is as
-small. With n photographs it cannot be below 1 / n!, so four show little and five the most that is asked of five per cent. So that anybody
-can measure many, lifelike portraits of test people, `training.world.lifelike`, are measured beside the photographs in the same way.
+small. With n photographs it cannot be below 1 / n!: of four 0.042, of five 0.0083. So that anybody can measure many, lifelike portraits
+of test people (`training.world.lifelike`) are measured beside the photographs in the same way.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def measure(newcomers: Sequence[Newcomer], call: Call) -> tuple[dict[str, Any], 
         made = [call(prompt=prompt, seed=100 * i + k, **sent) for k, prompt in enumerate(PROMPTS)]
         faces = [find_faces(picture, detect) for picture in made]
         found.append([colours(picture, face[0].landmarks) for picture, face in zip(made, faces, strict=True) if face])
-        rows.append([one.pixels, *made])
+        rows.append([_cropped(one), *made])
         say(f"photograph {i + 1} of {len(newcomers)}: a face in {len(found[-1])} of {len(made)} pictures")
     document: dict[str, Any] = {
         "photographs": len(newcomers),
@@ -126,6 +126,10 @@ def measure(newcomers: Sequence[Newcomer], call: Call) -> tuple[dict[str, Any], 
         distances = np.array([[np.mean([np.linalg.norm(of[k] - own[j][k]) for of in found[i]]) for j in seen] for i in seen])
         document |= _figures(name, distances)
     return document, rows
+
+
+def _cropped(one: Newcomer) -> Picture:
+    return resample(one.pixels, fit_similarity(one.landmarks, TEMPLATE), FACE_SIZE, FACE_SIZE)
 
 
 def _figures(name: str, distances: Floats) -> dict[str, Any]:
@@ -156,7 +160,9 @@ def _read(file: Path, aligned: bool) -> Newcomer:
         return Newcomer(pixels, TEMPLATE * scale, True)
     faces = find_faces(pixels, YuNet())
     if not faces:
-        raise NewcomersError(f"photos: no face is found in {file}; use another photograph, or --aligned for aligned crops")
+        raise NewcomersError(
+            f"photos: no face is found in {file}; use another photograph, or --aligned-photos for aligned crops"
+        )
     return Newcomer(pixels, faces[0].landmarks)
 
 

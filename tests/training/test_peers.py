@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 import training.work
+from export.checkpoint.tensor_files import read_tensors
 from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.autoencoder import Latents
@@ -21,6 +22,7 @@ from training.dataset import Pictures
 from training.diffusion import predict
 from training.errors import TrainingError
 from training.judges import AttributeClassifier, Recogniser
+from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
 from training.stages import make_stage
@@ -72,6 +74,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "base": {"unet": nano.make_unet(2), "conditioner": conditioner(1, adapter=True)},
         "align": {"conditioner": aligned, "heads": make_heads(0)},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
+        "natural": {"vit": conditioner(8).encoder.branches[0].face_encoder},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
         "recogniser": {"recogniser": Recogniser()},
@@ -101,6 +104,16 @@ def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -
     assert not torch.equal(*rows[JOINT])
     read_alignment(tmp_path)
     read_judges(tmp_path)
+
+
+def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(work: Work, tmp_path: Path) -> None:
+    write_weights(work, tmp_path)
+    found = {name: read_tensors(tmp_path / f"{name}.safetensors") for name in ("face_clip_encoder", "alignment_encoder")}
+    name = "face_encoder.patch_embed.proj.weight"
+    seeds = {"face_clip_encoder": 8, "alignment_encoder": 1}
+    for file, seed in seeds.items():
+        wanted = conditioner(seed).encoder.branches[0].face_encoder.patch_embed.proj.weight.half()
+        assert all(torch.equal(found[file][f"{tower}.{name}"], wanted) for tower in nano.ARCHITECTURE.towers)
 
 
 @pytest.mark.parametrize(("unet", "encoder", "cause"), [(5, 7, "align"), (4, 1, "text_only")])
@@ -153,7 +166,7 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     work: Work, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On `meta`, which refuses tensors of a CPU beside its own as a GPU does."""
-    sizes = dict.fromkeys(("face_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
+    sizes = dict.fromkeys(("face_batch", "natural_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
     small = Work(work.folder, Recipe(**sizes))
     known = Latents(nano.make_vae(0), work.data.pictures)
     known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
@@ -163,7 +176,8 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     try:
         face = nano.ARCHITECTURE.face
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
-        small.__dict__.update(data=work.data, latents=known, faces=faces)
+        natural = Natural(work.data.crops[:12], work.data.crops[:48].reshape(12, PORTRAITS, *work.data.crops.shape[1:]))
+        small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
         made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()
