@@ -34,6 +34,8 @@ from .world.render import render
 PORTRAITS = 4
 """Lifelike portraits of each person."""
 _LEARNING_RATE = 6e-4
+_DRAWN_WEIGHT = 3.0
+"""What is said of drawn people shall stay; against what is learnt of natural ones."""
 _PROMPTS = 8
 """Of a step, each with a lifelike and with a drawn face."""
 
@@ -146,7 +148,9 @@ def natural_stage(
         who = r.choice(data.identities, half, replace=False)
         rows = r.choice(len(data.crops), batch - half, replace=False)
         seen = natural.lifelike[who, r.integers(0, PORTRAITS, half)]
-        shown = torch.cat([photographed(seen, r), face_batch(data.crops[rows], r)])
+        drawn = face_batch(data.crops[rows], r)
+        drawn[::2] = device.tensor(data.crops[rows[::2]]).permute(0, 3, 1, 2).float() / 255
+        shown = torch.cat([photographed(seen, r), drawn])
         wanted = Faces(
             torch.cat([plain.classes[device.tensor(who)], faces.classes[device.tensor(rows)]]),
             torch.cat([plain.patches[device.tensor(who)], faces.patches[device.tensor(rows)]]).float(),
@@ -160,8 +164,10 @@ def natural_stage(
             made = conditioner(prompts, found, index, prefixed)[0].float()
             with torch.no_grad():
                 meant = conditioner(prompts, wanted, index, prefixed)[0].float()
+        apart = 1 - (found.classes * wanted.classes).sum(1)
         return {
-            "class": 2 * (1 - (found.classes * wanted.classes).sum(1)).mean(),
+            "natural": apart[:half].mean(),
+            "drawn": _DRAWN_WEIGHT * apart[half:].mean(),
             "patches": F.mse_loss(found.patches / spread, wanted.patches / spread),
             "embeddings": F.mse_loss(made, meant) / meant.var(),
         }
