@@ -1,7 +1,8 @@
 """Stage `natural`: the face encoder learns to read a natural face as the drawn one of the same person, and drawn faces as before.
 
 A copy of the trained encoder is shown lifelike portraits, roughened as cameras roughen, and has to give the features that the encoder
-gives for the plain drawn portrait of that person; beside them it is shown drawn crops, for which it keeps the features that they have.
+gives for the plain drawn portrait of that person; beside them it is shown drawn crops, and the black picture that stands for nobody, for
+which it keeps the features that they have.
 What it cannot tell, it learns the mean of: an unfamiliar face falls back to a face that the denoiser knows. The fusers and the denoiser
 stay as they are; what they make of the features is part of the loss.
 """
@@ -22,7 +23,7 @@ from export.networks.faceclip.face_vit import FaceTransformer
 from export.outputs import replacing
 
 from . import device
-from .conditioning import Conditioner, Faces
+from .conditioning import Conditioner, Faces, no_face
 from .crops import aligned_crop, encoder_view
 from .dataset import PICTURES, SPLITS, VIEW, Pictures
 from .identity import face_batch, face_features
@@ -138,7 +139,7 @@ def natural_stage(
     half = batch // 2
     data.require("natural", max(half, -(-batch // PICTURES)))
     plain = Faces(*face_features(vit, natural.plain))
-    spread = plain.patches.float().std()
+    nobody, spread = no_face(vit, VIEW), plain.patches.float().std()
     vit.requires_grad_(True)
     for fixed in (vit.mask_token, vit.pos_embed):  # never used; read by the fusers as well
         fixed.requires_grad_(False)
@@ -150,14 +151,15 @@ def natural_stage(
         seen = natural.lifelike[who, r.integers(0, PORTRAITS, half)]
         drawn = face_batch(data.crops[rows], r)
         drawn[::2] = device.tensor(data.crops[rows[::2]]).permute(0, 3, 1, 2).float() / 255
-        shown = torch.cat([photographed(seen, r), drawn])
+        shown = torch.cat([photographed(seen, r), drawn, torch.zeros_like(drawn[:1])])
         wanted = Faces(
             torch.cat([plain.classes[device.tensor(who)], faces.classes[device.tensor(rows)]]),
             torch.cat([plain.patches[device.tensor(who)], faces.patches[device.tensor(rows)]]).float(),
         )
         with device.autocast():
             feature, patches = vit(shown)
-        found = Faces(F.normalize(feature.float()), patches.float())
+        said = Faces(F.normalize(feature.float()), patches.float())
+        found = Faces(said.classes[:-1], said.patches[:-1])
         prompts = [data.caption(int(row), r) for row in rows[:_PROMPTS]] * 2
         index, prefixed = [*range(len(prompts) // 2), *range(half, half + len(prompts) // 2)], [True] * len(prompts)
         with device.autocast(), device.attention():
@@ -168,6 +170,9 @@ def natural_stage(
         return {
             "natural": apart[:half].mean(),
             "drawn": _DRAWN_WEIGHT * apart[half:].mean(),
+            "nobody": 1
+            - (said.classes[-1] * nobody[0][0, 0]).sum()
+            + F.mse_loss(said.patches[-1] / spread, nobody[1][0, 0] / spread),
             "patches": F.mse_loss(found.patches / spread, wanted.patches / spread),
             "embeddings": F.mse_loss(made, meant) / meant.var(),
         }

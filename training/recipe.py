@@ -38,7 +38,7 @@ class Recipe:
     critic_steps: int = 3600
     base_steps: int = 4000
     unet_steps: int = 14000
-    natural_steps: int = 1300
+    natural_steps: int = 1600
     text_only_steps: int = 7000
     adapter_steps: int = 7000
     attribute_steps: int = 2600
