@@ -16,6 +16,7 @@ import training.work
 from export.checkpoint.tensor_files import read_tensors
 from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
+from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
 from training.dataset import Pictures
@@ -25,13 +26,14 @@ from training.judges import AttributeClassifier, Recogniser
 from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
-from training.stages import make_stage
+from training.stages import make_stage, train
 from training.texts import read_tokenizer
 from training.weights import (
     ADAPTER,
     JOINT,
     TEXT_ONLY,
     available_peers,
+    half,
     read_alignment,
     read_generator,
     read_judges,
@@ -114,6 +116,23 @@ def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(wo
     for file, seed in seeds.items():
         wanted = conditioner(seed).encoder.branches[0].face_encoder.patch_embed.proj.weight.half()
         assert all(torch.equal(found[file][f"{tower}.{name}"], wanted) for tower in nano.ARCHITECTURE.towers)
+
+
+def test_adopted_weights_are_those_that_were_written_and_a_stage_goes_on_from_them(work: Work, tmp_path: Path) -> None:
+    write_weights(work, tmp_path / "weights")
+    shutil.copytree(TOKENIZER, tmp_path / "weights" / "tokenizer")
+    other = Work(tmp_path / "work", Recipe())
+    stages = adopt(other, tmp_path / "weights")
+    assert set(stages) == {"face", "vae", "align", "unet", "natural", "recogniser", "attributes"}
+    for stage, prefix in (("face", "vit"), ("natural", "vit"), ("unet", "unet"), ("align", "conditioner"), ("align", "heads")):
+        wanted, found = work.averaged(stage, prefix), other.averaged(stage, prefix)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], half({name: value})[name].to(value.dtype)) for name, value in wanted.items())
+    with pytest.raises(TrainingError, match=r"expected a folder without checkpoints, .* has face, vae"):
+        adopt(other, tmp_path / "weights")
+    other.__dict__["data"] = work.data
+    with pytest.raises(TrainingError, match=r"recogniser\.pt was adopted, and is done; to train it anew, delete it"):
+        train(other, "recogniser")
 
 
 @pytest.mark.parametrize(("unet", "encoder", "cause"), [(5, 7, "align"), (4, 1, "text_only")])
