@@ -6,7 +6,7 @@ PROFILE ?= cpu
 PLACEMENT ?= $(PROFILE)
 # On a machine without a GPU: make setup PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
-# More of `python -m server run` for serve, and of `python -m benchmarks gpu-verify`, e.g. OPTIONS="--http-port 8010 --grpc-port 8011"
+# More of `python -m server run` for serve, of `python -m gateway run` for studio, and of `python -m benchmarks gpu-verify`, e.g. OPTIONS="--http-port 8010 --grpc-port 8011"
 OPTIONS ?=
 
 # For check-tensorrt: folders that each hold tensorrt/__init__.pyi, one per version of TensorRT.
@@ -35,7 +35,7 @@ WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 # LoRA files to fuse into the weights, with their scales: LORA="style.safetensors:0.8 other.safetensors"
 LORA ?=
 
-.PHONY: help setup check check-tensorrt test demo machine export repository serve bench bench-gpu gpu-verify clean
+.PHONY: help setup check check-tensorrt test demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,11 +44,11 @@ help: ## this list
 
 setup: $(VENV)/.installed ## own virtual environment with everything
 
-$(VENV)/.installed: requirements.txt client/pyproject.toml
+$(VENV)/.installed: requirements.txt gateway/requirements.txt client/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(f"CPython 3.11 or 3.12 is needed, for which the pinned packages exist; this is {sys.version.split()[0]}: make setup PYTHON=python3.12" if sys.version_info[:2] not in ((3, 11), (3, 12)) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	# Without --no-compile this takes twice as long: bytecode of what is imported is written when it is imported.
-	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt
+	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt -r gateway/requirements.txt
 	$(RUN) -m pip install --quiet --no-compile --no-deps nvidia-pytriton==0.7.0
 	$(RUN) -m pip install --quiet --no-deps --editable client
 	# The server's Python writes no bytecode, so what it alone imports is compiled here.
@@ -57,6 +57,11 @@ $(VENV)/.installed: requirements.txt client/pyproject.toml
 
 demo: setup ## one person in four scenes, from nothing: out/demo.png; PHOTO=me.jpg PROMPT="..." for your own
 	@$(RUN) -m examples.demo --variant $(VARIANT) $(if $(PHOTO),--photo "$(PHOTO)") $(if $(PROMPT),--prompt "$(PROMPT)")
+
+studio: setup ## a server, the gateway before it and its page, from nothing: http://127.0.0.1:8080; Ctrl-C stops both
+	@$(RUN) -m examples.studio --variant $(VARIANT) $(OPTIONS)
+
+gateway: studio ## the same
 
 check: setup ## lint and types
 	$(VENV)/bin/ruff check .

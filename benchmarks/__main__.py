@@ -35,7 +35,11 @@ COMMANDS = {
     "edits": Command("benchmarks.quality.edits", "nano: who is in a picture whose face or head was replaced"),
     "marks": Command("benchmarks.marks.command", "what the invisible mark survives, costs and mistakes"),
     "checks": Command("benchmarks.checks.command", "what the checks of requests refuse, mistake and cost"),
+    "gateway": Command(
+        "benchmarks.gateway.command", "what the HTTP gateway adds to a request; jobs over kills of it and the server"
+    ),
     "audit": Command("benchmarks.audit.command", "the audit log: cost of a record, crashes, tampering of every kind"),
+    "studio": Command("benchmarks.studio.command", "the page in a browser: first paint, bytes, what axe finds; pictures of it"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),
     "mutants": Command("benchmarks.mutants.command", "which small faults in a module its unit tests do not notice"),
     "gpu-verify": Command("benchmarks.gpu.verify", "a placement on a card, part by part with bounds: one report"),

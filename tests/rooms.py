@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("faceclip_serving", "export", "server", "faceclip", "training", "benchmarks", "examples", "deploy")
+PACKAGES = ("faceclip_serving", "export", "server", "faceclip", "training", "benchmarks", "examples", "deploy", "gateway")
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:

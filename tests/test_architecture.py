@@ -15,6 +15,7 @@ SERVING = CONTRACT | {
 }  # fmt: skip
 TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.networks", "export.onnx"}
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
+CLIENT = {"faceclip", "faceclip.language", "faceclip.recipes"}
 MEASURING = SERVING | EXPORT | {"server", "faceclip", "benchmarks.measure"}
 MAY_IMPORT = {
     "faceclip_serving": set(),
@@ -39,7 +40,10 @@ MAY_IMPORT = {
     "export.forecast": CONTRACT | {"export", "export.onnx", "export.engine"},
     "export.repository": SERVING | TO_ONNX | {"export.engine"},
     "server": CONTRACT | {"faceclip_serving", "faceclip_serving.face", MARKING, CHECKS, AUDIT},
-    "faceclip": {"faceclip.marks"},
+    "faceclip": {"faceclip.marks", "faceclip.language", "faceclip.recipes"},
+    "faceclip.language": {"faceclip", "faceclip.language.chinese"},  # of the client its errors, as in recipes
+    "faceclip.language.chinese": {"faceclip.language"},
+    "faceclip.recipes": {"faceclip"},
     "faceclip.marks": set(),
     "training.world": set(),
     "training": SERVING | {"export", "export.checkpoint", "export.networks.faceclip", "training.world"},
@@ -52,11 +56,21 @@ MAY_IMPORT = {
     "benchmarks.marks": MEASURING,
     "benchmarks.checks": MEASURING,
     "benchmarks.audit": MEASURING,
+    "benchmarks.gateway": MEASURING,
+    "benchmarks.studio": MEASURING | {"benchmarks.gateway"},
     "benchmarks.placements": MEASURING,
     "benchmarks.mutants": CONTRACT | {"export", "benchmarks.measure"},
     "benchmarks": {"export"},
-    "examples": MEASURING,
+    "examples": MEASURING | {"faceclip.recipes"},
     "deploy": set(),
+    # The gateway runs in an image of its own: it knows the client alone. Its rooms share the files beside them.
+    "gateway": CLIENT,
+    "gateway.web": {"gateway"},
+    "gateway.backends": CLIENT | {"gateway"},
+    "gateway.keys": CLIENT | {"gateway", "gateway.backends"},
+    "gateway.jobs": CLIENT | {"gateway", "gateway.api", "gateway.keys", "gateway.web"},
+    "gateway.words": CLIENT | {"gateway", "gateway.keys"},
+    "gateway.api": CLIENT | {"gateway", "gateway.keys", "gateway.web"},
 }
 """Room -> the rooms that it may import, itself left out."""
 BY_NAME = {
@@ -67,7 +81,15 @@ BY_NAME = {
     "faceclip_serving.contract.functions",
 }
 """Modules that import by a name which is not in their text: commands of a table, what may be missing, what tests load, operators' code."""
-STARTS = ("export.__main__", "benchmarks.__main__", "training.__main__")
+STARTS = (
+    "export.__main__",
+    "benchmarks.__main__",
+    "training.__main__",
+    "gateway.__main__",
+    "gateway.app",
+    "gateway.state",
+    "gateway.serve",
+)
 """Where programs start: they may name any room of their package."""
 
 KNOWN = modules()

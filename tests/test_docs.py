@@ -31,10 +31,13 @@ PROGRAMS = {
     "python -m training.resumability": "training.resumability",
     "python -m training.contact_sheet": "training.contact_sheet",
     "python -m examples.demo": "examples.demo",
+    "python -m examples.recipes": "examples.recipes",
+    "python -m examples.studio": "examples.studio",
+    "python -m gateway": "gateway.__main__",
     "faceclip": "faceclip.cli",
 }
 """Program, as the docs write it -> the module whose `main` it is."""
-WITH_ACTIONS = ("credentials", "consent", "audit")
+WITH_ACTIONS = ("credentials", "consent", "audit", "keys")
 """Commands that have commands of their own."""
 OTHERS = ("python -m pytest", "python -m tests.rooms")
 """Programs that are not ours, or take no options."""
@@ -141,7 +144,13 @@ def test_every_command_exists_and_knows_its_options(document):
         if program == "make" or program in OTHERS:
             continue
         assert program in PROGRAMS, f"`{call}`: no such program"
-        takes_command = program in ("python -m export", "python -m benchmarks", "python -m server", "faceclip")
+        takes_command = program in (
+            "python -m export",
+            "python -m benchmarks",
+            "python -m server",
+            "python -m gateway",
+            "faceclip",
+        )
         command = words[0] if takes_command and words and re.fullmatch(r"[a-z][a-z-]+", words[0]) else None
         action = words[1:2] if command in WITH_ACTIONS else []
         text = help_of(PROGRAMS[program], *([command] if command else []), *action)

@@ -26,29 +26,31 @@ from .compare import SMALLEST_PSNR_DB, DifferentWork
 
 
 def measure_overhead(
-    variant: Variant, repeats: int, checkpoint: Path | None = None, placement: Placement = CPU
+    variant: Variant, repeats: int, checkpoint: Path | None = None, placement: Placement = CPU, steps: int | None = None
 ) -> dict[str, Any]:
-    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both.
+    """Alternates served and in-process requests; medians, their ratio, and the seconds that each stage takes in both. `steps`: of each
+    request; None: the variant's own.
 
     Raises `DifferentWork` where the two pictures differ: to the bit on the CPU, elsewhere by more than kernels that are chosen by trial do.
     """
     from ..measure import inprocess
 
-    photo = PHOTO.read_bytes()
+    photo, steps = PHOTO.read_bytes(), steps or variant.defaults.num_inference_steps
+    asked: dict[str, Any] = {"seed": 1, "num_inference_steps": steps}
     plain, usual, alone = _Times(), _Times(), _Times()
     with (
         serving(variant, placement, checkpoint, settings=PLAIN) as (server, pipe),
         serving(variant, placement, checkpoint) as (_, usual_pipe),
     ):
         local = inprocess.load(variant, placement, server.repository)
-        arrays = request_tensors(prompt=PROMPT, face_images=[photo], seed=1)
+        arrays = request_tensors(prompt=PROMPT, face_images=[photo], **asked)
         for repeat in range(repeats + 1):
             first = time.perf_counter()
-            result = pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
+            result = pipe(PROMPT, face_image=photo, output_type="bytes", **asked)
             second = time.perf_counter()
             expected = local(arrays)
             third = time.perf_counter()
-            marked = usual_pipe(PROMPT, face_image=photo, seed=1, output_type="bytes")
+            marked = usual_pipe(PROMPT, face_image=photo, output_type="bytes", **asked)
             fourth = time.perf_counter()
             if not _same(result.images[0], expected["images"][0], placement):
                 raise DifferentWork("the served picture differs from that of the same graphs in this process")
@@ -60,6 +62,7 @@ def measure_overhead(
         "variant": variant.name,
         "placement": placement.name,
         "repeats": repeats,
+        "steps": steps,
         "served_over_inprocess": round(plain.median / alone.median, 3),
         "served_s": round(plain.median, 4),
         "inprocess_s": round(alone.median, 4),
@@ -102,12 +105,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser)
     add_placement(parser)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="of each request (default: the variant's)")
     add_checkpoint(parser, "folder of the official layout (default: the variant's own or seeded weights)")
 
 
 def run(args: argparse.Namespace) -> int:
     variant = VARIANTS[args.variant]
     placement = placement_of(variant, args.placement)
-    measured = measure_overhead(variant, args.repeats, args.checkpoint, placement)
+    measured = measure_overhead(variant, args.repeats, args.checkpoint, placement, args.steps)
     emit(result_name("overhead", variant.name, placement.name), measured)
     return 0

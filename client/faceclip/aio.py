@@ -20,6 +20,7 @@ from .habits import warn_not_here
 from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
+from .recipes import find
 from .request import Call, GenerateOptions, check_request_id, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
@@ -90,6 +91,10 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         options["image"] = image
         return await self(prompt, **options)
 
+    async def recipe(self, name: str, /, **options: Any) -> FaceCLIPOutput:
+        """As `FaceCLIPPipeline.recipe`."""
+        return await self(**find(name).call(options))
+
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
         await self.can_stream()
@@ -99,7 +104,9 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             event = None
             async with aclosing(responses):
                 while arrays is not None:
-                    event = await asyncio.to_thread(self._read_event, call, arrays)
+                    # A step alone is a few bytes: a thread would cost more than reading it, at every step of every call.
+                    small = "progress" in arrays and "preview_image" not in arrays
+                    event = self._read_event(call, arrays) if small else await asyncio.to_thread(self._read_event, call, arrays)
                     answer = self._report(call, event)
                     if inspect.isawaitable(answer):
                         await answer

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, cli_group, cli_people
+from . import __version__, cli_group, cli_people, cli_recipes
 from .address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, split_target
 from .cli_people import add_option, record_of
 from .errors import FaceCLIPError, InvalidRequestError
@@ -35,6 +35,7 @@ examples:
   faceclip edit --image party.jpg --mask face --face me.jpg --prompt "a clown" -o clown.png
   faceclip generate --prompt "a lighthouse" --steps 20 --width 768 --height 768 --json -o out.png
   faceclip generate --person anna.jpg@0,0,0.5,1 --person "ben.jpg@0.5,0,1,1:a man in a suit" --prompt "two friends" -o two.png
+  faceclip generate --recipe travel --choice place=harbour --face me.jpg -o harbour.png
   faceclip faces group.jpg
   faceclip identity anna.jpg -o anna.faceid
   faceclip status --server gpu-box:8001
@@ -115,7 +116,7 @@ def generate(arguments: argparse.Namespace) -> int:
             )
     options: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in OPTIONS if option.flags}
     options["output_format"] = format_of(output)
-    options["retries"] = arguments.retries
+    options |= {"retries": arguments.retries, "prompt_language": arguments.prompt_language}
     if arguments.consent is not None:
         options["consent"] = record_of(arguments.consent)
     for flag in ("face", "identity"):
@@ -133,14 +134,17 @@ def generate(arguments: argparse.Namespace) -> int:
         arguments.server, model=arguments.model, timeout_s=arguments.timeout, headers=dict(arguments.header)
     ) as pipe:
         unknown = [
-            name for name, value in options.items() if value is not None and name not in {*pipe.config.inputs, "retries"}
+            name
+            for name, value in options.items()
+            if value is not None and name not in {*pipe.config.inputs, "retries", "prompt_language"}
         ]
         if unknown:
             raise InvalidRequestError(
                 f"{unknown[0]}: model '{pipe.config.model}' of this server has no such parameter; leave it out"
             )
         options |= {name: from_text(name, pipe.config.inputs, text) for name, text in arguments.set}
-        result = _run(pipe, arguments.prompt, options, visible=not (arguments.json or arguments.quiet))
+        prompt, options = cli_recipes.filled(arguments, options)
+        result = _run(pipe, prompt, options, visible=not (arguments.json or arguments.quiet))
     _print_result(result, result.save(output), arguments)
     return 0
 
@@ -207,7 +211,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"faceclip-client {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{generate,edit,faces,identity,status,verify}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="{generate,edit,recipes,faces,identity,status,verify}"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
     common.add_argument(
@@ -231,6 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ), edits=True)  # fmt: skip
     cli_people.add_commands(commands, common)
+    cli_recipes.add_command(commands)
     about = commands.add_parser("status", parents=[common], help="what a server is and serves", description=_STATUS)
     about.set_defaults(command=status)
     check = commands.add_parser("verify", parents=[common], help="which marks pictures bear", description=_VERIFY)
@@ -266,7 +273,8 @@ class _Once(argparse.Action):
 def _add_generate(parser: argparse.ArgumentParser, edits: bool = False) -> None:
     """The options of `generate`, and of `edit`, which needs a picture."""
     add = parser.add_argument
-    add("--prompt", required=True, help="what the picture shows, in English")
+    add("--prompt", help="what the picture shows, in English or Chinese; with --recipe more words beside its own")
+    cli_recipes.add_arguments(parser)
     add("--face", action="append", default=[], type=Path, metavar="FILE", help="photo of the person; may be repeated")
     add(
         "--identity",
@@ -334,6 +342,8 @@ def _print_result(result: FaceCLIPOutput, paths: list[Path], arguments: argparse
         return
     for warning in result.warnings:
         print(f"faceclip: warning: {warning}", file=sys.stderr)
+    if english := result.details.get("prompt_language", {}).get("prompt"):
+        print(f"faceclip: prompt in English: {english}", file=sys.stderr)
     for path, seed in zip(paths, result.seeds, strict=True):
         print(f"{path}  seed {seed}")
 

@@ -179,13 +179,15 @@ class AsyncGrpcTransport(_Connection):
         self, model: str, inputs: Arrays, timeout_s: float | None, request_id: str = ""
     ) -> AsyncGenerator[dict[str, Array], None]:
         call = self._open_stream(model, inputs, timeout_s, request_id)
+        responses = aiter(call)
         try:
-            async for response in call:
+            async for response in responses:
                 yield self._read_stream(response)
         except grpc.RpcError as error:
             raise self._error(error, timeout_s) from error
         finally:
             call.cancel()
+            await responses.aclose()  # it and the call hold one another, and with them the photographs that were sent
 
     async def cancel(self, model: str, request_id: str, timeout_s: float | None) -> bool:
         answer = infer_arrays(await self._call(self._stub.ModelInfer, cancel_request(model, request_id), timeout_s))

@@ -14,6 +14,9 @@ class Parameters(TypedDict, total=False):
 
     negative_prompt: str | None
     """What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."""
+    original_prompt: str | None
+    """What was put into English before it was sent: the checks read it too, and no network does (at most 10000
+    characters; default: empty)."""
     prompt_weighting: bool | None
     """Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all
     are text (default: true)."""
@@ -110,6 +113,9 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("negative_prompt", str, ("--negative-prompt", "--negative"),
            "What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."),
+    Option("original_prompt", str, (),
+           "What was put into English before it was sent: the checks read it too, and no network does (at most 10000 "
+           "characters; default: empty)."),
     Option("prompt_weighting", bool, ("--prompt-weighting",),
            "Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all "
            "are text (default: true)."),

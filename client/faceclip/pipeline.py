@@ -20,6 +20,7 @@ from .habits import DiffusersHabits, warn_not_here
 from .marks.verify import Report
 from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo, collect_photos, encode_photo
+from .recipes import find
 from .request import Call, GenerateOptions, check_request_id, check_timeout, prepare_call, prepare_look, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress, read_output, read_progress
 from .retry import Retry
@@ -106,7 +107,11 @@ class RemotePipeline(DiffusersHabits):
         return prepare_look(config.inputs, files, {**options, "expires": ends, "make_identity": True}, self._timeout_s)
 
     def _read(self, call: Call, arrays: Arrays) -> FaceCLIPOutput:
-        return read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
+        output = read_output(arrays, call.output_type, self.config.model, self.config.variant, self.address)
+        if call.spoken.details:
+            told = {"prompt_language": call.spoken.details, "warnings": [*call.spoken.warnings, *output.warnings]}
+            output.details.update(told)
+        return output
 
     def _read_event(self, call: Call, arrays: Arrays) -> Progress | FaceCLIPOutput:
         return read_progress(arrays) or self._read(call, arrays)
@@ -181,7 +186,8 @@ class FaceCLIPPipeline(RemotePipeline):
     def __call__(self, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """One request. `prompt`: what the picture shows. Further keywords, each optional, are those of `GenerateOptions`:
 
-        face_image or face_images, identity, people, image, mask_image, generator, output_type="pil" | "np" | "bytes", callback_on_step_end,
+        face_image or face_images, identity, people, image, mask_image, prompt_language, generator,
+        output_type="pil" | "np" | "bytes", callback_on_step_end,
         timeout_s, retries, and the server's parameters, listed below. Whatever else the server's model takes (`pipe.config.inputs`) may
         be given as well.
 
@@ -204,6 +210,11 @@ class FaceCLIPPipeline(RemotePipeline):
         """
         options["image"] = image
         return self(prompt, **options)
+
+    def recipe(self, name: str, /, **options: Any) -> FaceCLIPOutput:
+        """A call by a recipe: `pipe.recipe("game-character", style="cyberpunk", face_image="me.jpg")`. `options`: its choices, and keywords
+        of a call, which count before the recipe's; `prompt`: words beside its own. `faceclip recipes` lists them."""
+        return self(**find(name).call(options))
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generator[Progress | FaceCLIPOutput, None, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""

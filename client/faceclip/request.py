@@ -14,13 +14,15 @@ import operator
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
 
 from .errors import InvalidRequestError, ProtocolError
 from .group import Person, encode_people
+from .language import NOTHING_SPOKEN, Spoken, spoken
+from .language.translators import PromptLanguage
 from .parameters import OPTIONS, Parameters
 from .people import Identity, encode_identity
 from .photos import Photo, collect_photos, encode_mask, encode_photo
@@ -53,6 +55,8 @@ class GenerateOptions(Parameters, total=False):
     `face_index` and `face_boxes` are of all their photographs in order, unless a Person has their own."""
     people_masks: Iterable[Photo] | None
     """The masks of such JSON."""
+    prompt_language: PromptLanguage | None
+    """`auto` (default): prompts in Chinese, or what a plug-in knows, are put into English; `en`: they are English; `off`: as they are."""
     generator: Any
     """Instead of `seed`: a torch.Generator (its initial seed counts), a numpy Generator (draws a seed), or an int."""
     output_type: OutputType
@@ -77,7 +81,9 @@ def with_parameters(function: _Function) -> _Function:
     return function
 
 
-_CLIENT_SIDE = ("face_image", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries", "request_id")
+_CLIENT_SIDE = (
+    "face_image", "prompt_language", "generator", "output_type", "callback_on_step_end", "timeout_s", "retries", "request_id"
+)  # fmt: skip
 """Keywords that are not tensors of the request by themselves."""
 
 _JSON = ("scheduler_options", "consent")
@@ -120,6 +126,8 @@ class Call:
     timeout_s: float | None
     retries: int
     request_id: str
+    spoken: Spoken = NOTHING_SPOKEN
+    """What was put into English."""
 
 
 def prepare_call(
@@ -130,6 +138,7 @@ def prepare_call(
     output_type = options.get("output_type", "pil")
     if output_type not in get_args(OutputType):
         raise InvalidRequestError(f"output_type: expected one of {', '.join(get_args(OutputType))}, got {output_type!r}")
+    prompt, options, english = _in_english(accepted, prompt, options)
     together: dict[str, list[bytes]] = {}
     if options.get("people") is not None and not isinstance(options["people"], str):
         options, together = _with_people(options)
@@ -156,7 +165,30 @@ def prepare_call(
         timeout_s=check_timeout(options.get("timeout_s", default_timeout_s)),
         retries=_integer("retries", options.get("retries", 0), 0, 1000),
         request_id=check_request_id(options.get("request_id")),
+        spoken=english,
     )
+
+
+def _in_english(accepted: Mapping[str, str], prompt: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Spoken]:
+    """The call with its prompt, its negative prompt and those of people as a network is to read them."""
+    people = [*options["people"]] if isinstance(options.get("people"), (list, tuple)) else []
+    texts = {"prompt": prompt, "negative_prompt": options.get("negative_prompt")}
+    texts |= {f"people[{i}].prompt": each.prompt for i, each in enumerate(people) if isinstance(each, Person)}
+    english = spoken(
+        {name: text for name, text in texts.items() if isinstance(text, str)}, options.get("prompt_language") or "auto"
+    )
+    if not english.texts:
+        return prompt, options, english
+    originals = [options.get("original_prompt"), *(texts[name] for name in english.texts if name != "negative_prompt")]
+    changed: dict[str, Any] = {name: english.texts[name] for name in ("negative_prompt",) if name in english.texts}
+    if people:
+        told = [english.texts.get(f"people[{i}].prompt") for i in range(len(people))]
+        changed["people"] = [
+            each if text is None else replace(each, prompt=text) for each, text in zip(people, told, strict=True)
+        ]
+    if "original_prompt" in accepted:  # its checks may know what was lost in translation
+        changed["original_prompt"] = "\n".join(each for each in originals if each)
+    return english.texts.get("prompt", prompt), {**options, **changed}, english
 
 
 def _with_people(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[bytes]]]:

@@ -1,5 +1,6 @@
 """Writes what follows from the declarations in faceclip_serving/contract: the committed config.pbtxt files, the client's keywords and
-flags, the table of parameters in the docs, and the client's copy of what reads marks. A test says that writing them again changes nothing.
+flags, the gateway's fields, the table of parameters in the docs, and the client's copy of what reads marks. A test says that writing
+them again changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from faceclip_serving.contract.allowed import JsonObject
+from faceclip_serving.contract.allowed import Between, JsonObject, OneOf, Text
 from faceclip_serving.contract.parameters import FILES, PARAMETERS, PREVIEW, Default, Parameter
 from faceclip_serving.contract.tensors import DType
 from faceclip_serving.contract.variants.table import VARIANTS
@@ -19,6 +20,7 @@ from faceclip_serving.contract.variants.variant import Variant
 from ..paths import MODEL_REPOSITORY, ROOT
 
 CLIENT = ROOT / "client" / "faceclip" / "parameters.py"
+GATEWAY = ROOT / "gateway" / "api" / "parameters.py"
 DOCUMENT = ROOT / "docs" / "parameters.md"
 MARKING = ROOT / "faceclip_serving" / "marking"
 READERS = ("codec.py", "metadata.py", "verify.py", "watermark.py")
@@ -30,6 +32,9 @@ _SHOWN = ("sdxl", "flux", "nano")
 """Variants whose defaults and ranges the docs show."""
 _NOT_THE_CALLERS = ("prompt", "people", *(each.name for each in FILES), "image_encoding")
 """What the client gives in a way of its own: an argument, people, photographs of many kinds, and how its transport carries pictures."""
+
+_NOT_OF_HTTP = ("num_images_per_prompt", "mask", "output_format", "tenant", PREVIEW.name)
+"""What the gateway's requests say in OpenAI's words: n, a mask that may be a file, a format in lower case, user, partial_images."""
 
 _OTHER_FLAGS = {"face_images": "--face", "people": "--person", "people_masks": "--person"}
 """Options of the command that are not called like their parameters."""
@@ -66,6 +71,25 @@ class Option(NamedTuple):
 OPTIONS = (
 {options}
 )
+'''
+
+_GATEWAY = '''"""The parameters of a request as fields of a JSON body or a form.
+
+Rendered by `python -m export interface`: change faceclip_serving/contract/parameters.py, not this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+# fmt: off
+class ParameterFields(BaseModel):
+    """What is left out, or null, the server decides. Ranges that its variant decides are checked there."""
+
+{fields}
 '''
 
 _DOCUMENT = """# Parameters of a request
@@ -113,6 +137,7 @@ def rendered() -> dict[Path, str]:
     return {
         **{MODEL_REPOSITORY / name / "config.pbtxt": text for name, text in configs.items()},
         CLIENT: client(),
+        GATEWAY: gateway(),
         DOCUMENT: document(),
         **{CLIENT.parent / "marks" / name: _COPIED.format(name=name) + (MARKING / name).read_text() for name in READERS},
     }
@@ -128,6 +153,34 @@ def client() -> str:
         for each in own
     ]
     return _CLIENT.format(keywords="\n".join(keywords), options="\n".join(options))
+
+
+def gateway() -> str:
+    """gateway/api/parameters.py."""
+    own = [each for each in PARAMETERS if each.name not in (*_NOT_THE_CALLERS, *_NOT_OF_HTTP)]
+    return _GATEWAY.format(fields="\n".join(_field(each) for each in own))
+
+
+def _field(parameter: Parameter) -> str:
+    """A field of the gateway's requests, with what of its range is the same for all variants."""
+    allowed = None if callable(parameter.allowed) else parameter.allowed
+    limits, kind = "", _json_type(parameter)
+    if isinstance(allowed, Between):
+        limits = f"ge={allowed.low}, le={allowed.high}, "
+    elif isinstance(allowed, Text):
+        limits = f"max_length={allowed.longest}, "
+    elif isinstance(allowed, OneOf):
+        kind = f"Literal[{', '.join(json.dumps(name) for name in allowed.names)}]"
+    text = _string(_sentence(parameter)).replace("\n           ", "\n        ")
+    told = f"{limits}description=\n        {text}"
+    return f"    {parameter.name}: Annotated[{kind} | None, Field({told})] = None"
+
+
+def _json_type(parameter: Parameter) -> str:
+    if isinstance(parameter.allowed_of(VARIANTS[_SHOWN[0]]), JsonObject):
+        return "dict[str, Any] | str"
+    each = _TYPES[parameter.dtype]
+    return each if parameter.axes == (1,) else f"list[{each}]"
 
 
 def _values(parameter: Parameter) -> str:
@@ -162,7 +215,7 @@ def _of_variants(shown: list[Variant]) -> Iterator[str]:
 
 def _flags(parameter: Parameter) -> tuple[str, ...]:
     """`--seed`; shorter ones after it. None where the command has another way, or no use for it."""
-    if parameter.name in ("output_format", "image_encoding", PREVIEW.name):
+    if parameter.name in ("original_prompt", "output_format", "image_encoding", PREVIEW.name):
         return ()
     if parameter.name in _OTHER_FLAGS:
         return (_OTHER_FLAGS[parameter.name],)

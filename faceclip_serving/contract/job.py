@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from .parameters import GenerationRequest
-from .tensors import Array, json_tensor
+from .tensors import Array, bytes_tensor
 
 Rows = Mapping[str, list[int]]
 """Role (a branch of guidance, or its `PREFIXED_TEXT`) -> places in `Job.encodings`."""
@@ -85,7 +85,7 @@ class Job:
 
     def encode(self) -> Array:
         """The job as a BYTES tensor, object [1]."""
-        return json_tensor(asdict(self))
+        return bytes_tensor([json.dumps(vars(self), default=vars).encode()])
 
     @classmethod
     def decode(cls, tensor: Array, digest: str) -> Job:

@@ -17,7 +17,8 @@ from .allowed import Allowed, Between, Box, Boxes, File, Files, Flag, Moment, On
 from .consent import ConsentRecord
 from .marks import LABELS
 from .people import MOST_PEOPLE, People
-from .schedules import SCHEDULER_SPELLINGS, scheduler_options
+from .scheduler_options import scheduler_options
+from .schedules import SCHEDULER_SPELLINGS
 from .tensors import DType, Tensor
 from .variants.variant import Variant
 
@@ -128,6 +129,10 @@ class GenerationRequest:
         "negative",
         needs=Need.GUIDANCE,
     )
+    original_prompt: str = _parameter(
+        DType.BYTES, "", Text(MAX_CHARACTERS),
+        "what was put into English before it was sent: the checks read it too, and no network does",
+    )  # fmt: skip
     prompt_weighting: bool = _parameter(
         DType.BOOL, True, Flag(),
         "brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all are text",

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .allowed import Allowed, Between, Flag, JsonObject, OneOf
 from .errors import InvalidRequest
 
 EPSILON_SCHEDULERS: Mapping[str, str] = {
@@ -31,25 +30,6 @@ FLOW_SCHEDULERS: Mapping[str, str] = {"FlowMatchEulerDiscreteScheduler": "flow_e
 
 SCHEDULER_SPELLINGS: Mapping[str, str] = {short: name for name, short in {**EPSILON_SCHEDULERS, **FLOW_SCHEDULERS}.items()}
 """Short name -> diffusers class."""
-
-_SIGMAS: Mapping[str, Allowed] = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), Flag())
-EPSILON_OPTIONS: Mapping[str, Allowed] = {
-    **_SIGMAS,
-    "timestep_spacing": OneOf(("leading", "linspace", "trailing")),
-    "rescale_betas_zero_snr": Flag(),
-    "algorithm_type": OneOf(("dpmsolver++", "sde-dpmsolver++")),
-    "solver_order": Between(1, 3),
-    "final_sigmas_type": OneOf(("zero", "sigma_min")),
-}
-"""Entries of diffusers' scheduler configurations that a request may set; not every scheduler has each. Few-step checkpoints ask for
-`timestep_spacing: trailing`."""
-FLOW_OPTIONS: Mapping[str, Allowed] = {**_SIGMAS, "shift": Between(0.01, 100.0)}
-
-
-def scheduler_options(schedulers: Sequence[str]) -> JsonObject:
-    """What a request may say to the schedulers of a variant."""
-    return JsonObject(FLOW_OPTIONS if set(schedulers) <= set(FLOW_SCHEDULERS) else EPSILON_OPTIONS)
-
 
 SetTimesteps = Callable[[Mapping[str, Any], int, int, int], dict[str, Any]]
 """(scheduler configuration, steps, height, width in pixels) -> arguments of the scheduler's `set_timesteps`."""

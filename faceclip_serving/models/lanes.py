@@ -1,8 +1,8 @@
-"""The preparation of requests by a few threads: whose turn it is, and who is still waited for.
+"""The work that models do for requests by a few threads: whose turn it is, and who is still waited for.
 
-Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs go
-round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than they came. A request that has ended
-meanwhile is answered at once, and what it holds is let go.
+Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs, and
+pictures that become files, go round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than
+they came. A request that has ended meanwhile is answered at once, and what it holds is let go.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,18 @@ class Task:
     place: str
     tenant: str
     heavy: bool
-    """Whether it has photographs."""
+    """Whether it has photographs, or pictures."""
     work: Callable[[Task], None]
     give_up: Callable[[], None]
     due: float = 0.0
-    """Monotonic seconds: when it came, and later for one that may wait. Of one tenant the smallest goes first."""
+    """See `due`. Of one tenant the smallest goes first."""
     lost: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for it any more, also while it is worked for."""
+
+
+def due(received: float, priority: str, batch_head_start_s: float) -> float:
+    """When a request is due, monotonic seconds: as it came, or later where it may wait."""
+    return received + (batch_head_start_s if priority == "batch" else 0.0)
 
 
 class Lanes:
@@ -41,12 +47,12 @@ class Lanes:
     def __init__(
         self,
         threads: int,
-        lost: Callable[[list[str]], Iterable[str]],
+        lost: Callable[[list[str]], Iterable[str]] | None = None,
         begin: Callable[[], None] = lambda: None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
-        """`threads`: for photographs. `lost`: which of some places have ended. `begin`: called first in each of those threads."""
-        self._lost = lost
+        """`threads`: for photographs. `lost`: which of some places have ended; None: nothing that is here ends. `begin`: called first in
+        each of those threads."""
         self._begin = begin
         self._look_every_s = look_every_s
         self._changed = threading.Condition()
@@ -55,9 +61,9 @@ class Lanes:
         """Tenant -> its tasks; the tenant whose turn it is comes first."""
         self._working: set[Task] = set()
         self._over = False
-        targets = [(self._run, False), *[(self._run, True)] * threads, (self._look, False)]
-        for target, heavy in targets:
-            threading.Thread(target=target, args=(heavy,), daemon=True, name="prepare").start()
+        looks = [] if lost is None else [partial(self._look, lost)]
+        for target in [partial(self._run, False), *[partial(self._run, True)] * threads, *looks]:
+            threading.Thread(target=target, daemon=True, name="lane").start()
 
     def submit(self, task: Task) -> None:
         with self._changed:
@@ -114,7 +120,7 @@ class Lanes:
             self._heavy[tenant] = tasks
         return task
 
-    def _look(self, _: bool) -> None:
+    def _look(self, lost: Callable[[list[str]], Iterable[str]]) -> None:
         """Asks who has ended, and lets go of them."""
         while True:
             with self._changed:
@@ -124,7 +130,7 @@ class Lanes:
             if not known:
                 continue
             try:
-                ended = set(self._lost([task.place for task in known]))
+                ended = set(lost([task.place for task in known]))
             except Exception:  # noqa: BLE001 - the sampler is stopping or gone; its callers hear so
                 continue
             while known:

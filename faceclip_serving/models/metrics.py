@@ -20,6 +20,8 @@ class Metric:
     def __init__(self, metric: pb_utils.Metric) -> None:
         self._metric = metric
         self._one_call = threading.Lock()
+        self._last: float | None = None
+        """What it was set to."""
 
     def increment(self, value: float) -> None:
         with self._one_call:
@@ -27,7 +29,9 @@ class Metric:
 
     def set(self, value: float) -> None:
         with self._one_call:
-            self._metric.set(value)
+            if value != self._last:  # a call of the server, which keeps this process from what it was doing
+                self._metric.set(value)
+                self._last = value
 
     def observe(self, value: float) -> None:
         with self._one_call:

@@ -113,6 +113,7 @@ def _prepare(
         ]
     if checks is not None:
         (prompt, *further), negative = _texts_to_judge(variant, words, encode)
+        further += [job.request.original_prompt] if job.request.original_prompt else []
         job.checks += judged(job.id, partial(checks.prompt, prompt, "\n".join(negative), shown, further))
     job.request, again = detailed(variant, job.request)
     look = covered(job, consent, consents)

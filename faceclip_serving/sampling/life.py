@@ -220,8 +220,8 @@ class Lives:
             self._free(self._stages[state])
             if request.state is state:
                 request.work = None
+                self._say(request, result, last=True)  # before how many are where, of which metrics are told
                 self._move(request, State.FINISHING)
-                self._say(request, result, last=True)
 
     @property
     def longest_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -26,7 +27,11 @@ from .triton_double import VARIANT, TritonDouble
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
+    async def in_time() -> Any:
+        async with asyncio.timeout(30):
+            return await work
+
+    return asyncio.run(in_time())
 
 
 def test_the_same_pictures_as_from_the_blocking_form(server: TritonDouble, pipe: FaceCLIPPipeline, photo: bytes) -> None:
@@ -167,5 +172,37 @@ def test_closing_a_stream_cancels_the_request(server: TritonDouble) -> None:
             assert isinstance(await anext(events), Progress)
             await events.aclose()
             assert await asyncio.to_thread(server.cancelled.wait, 5)
+
+    _run(work())
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_a_stream_that_was_left_is_no_longer_in_memory(server: TritonDouble, photo: bytes, uncollected: None, how: str) -> None:
+    """With it would be the photographs that were sent, until garbage is collected."""
+
+    async def leave(client: AsyncFaceCLIPPipeline) -> None:
+        events = client.stream("slow", face_image=photo)
+        await anext(events)
+        if how == "closed":
+            await events.aclose()
+        else:
+            waiting = asyncio.ensure_future(_last(events))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])  # an error that is raised here would be in a circle with its own traceback
+
+    async def work() -> None:
+        async with await AsyncFaceCLIPPipeline.from_pretrained(server.address) as client:
+            await leave(client)
+            for _ in range(500):
+                held = [each for each in gc.get_objects() if isinstance(each, grpc.aio.StreamStreamCall)]
+                if not held:
+                    return
+                await asyncio.sleep(0.01)
+            raise AssertionError(f"{len(held)} calls are held")
+
+    async def _last(events: Any) -> None:
+        async for _ in events:
+            pass
 
     _run(work())

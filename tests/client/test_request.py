@@ -83,7 +83,13 @@ def test_every_parameter_arrives_as_the_server_reads_it(photo: bytes) -> None:
     }:  # added since: by what is told of it
         others[name] = told[name].get("max", told[name].get("choices", [told[name].get("default")])[-1])
     inputs = _prepare(
-        "Ölbild, 油画", face_images=[photo, photo], people=json.dumps(people), **pictures, **values, **others
+        "Ölbild, 油画",
+        face_images=[photo, photo],
+        prompt_language="off",
+        people=json.dumps(people),
+        **pictures,
+        **values,
+        **others,
     ).inputs
     assert set(inputs) == set(DECLARED)
     wanted = parse_request(TINY_SDXL, inputs)

@@ -1,7 +1,7 @@
-"""deploy/Dockerfile carried out without a container engine.
+"""The Dockerfiles of deploy/ carried out without a container engine.
 
 The image's folders are made below a temporary root, as the file's instructions say; nothing of them is written here a second time.
-In the place of NVIDIA's base image stands an interpreter with its standard library, the server of the wheel `nvidia-pytriton`, and
+In the place of the base image stands an interpreter with its standard library, for NVIDIA's the server of the wheel `nvidia-pytriton`, and
 what `pip install -r` would add: exactly the distributions that the requirements name, and those that they require, hard-linked
 from the environment that the tests run in. A real `pip install` there takes a minute, gigabytes and a network, and can only bring
 the same pinned distributions; this takes seconds. It is made once for a set of versions, in build/.container.
@@ -39,16 +39,16 @@ CLOSED = "model-repository,model-config"
 
 
 # --------------------------------------------------------------------------------------------------------------- Dockerfile
-def instructions():
-    """(instruction, arguments) of the Dockerfile, continued lines joined."""
-    text = re.sub(r"\\\n", " ", (DEPLOY / "Dockerfile").read_text())
+def instructions(dockerfile="Dockerfile"):
+    """(instruction, arguments) of a Dockerfile, continued lines joined."""
+    text = re.sub(r"\\\n", " ", (DEPLOY / dockerfile).read_text())
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [tuple(line.split(maxsplit=1)) for line in lines]
 
 
-def ignored():
-    """(what may be copied, patterns of names that never are) of the ignore file."""
-    lines = [line for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line]
+def ignored(dockerfile="Dockerfile"):
+    """(what may be copied, patterns of names that never are) of its ignore file."""
+    lines = [line for line in (DEPLOY / f"{dockerfile}.dockerignore").read_text().splitlines() if line]
     assert lines[0] == "*", "all is left out but what is named"
     patterns = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
     return [line[1:] for line in lines if line.startswith("!")], patterns
@@ -75,12 +75,12 @@ def closure(requirements):
     return found
 
 
-def interpreter(requirements):
-    """A folder with bin/python3, the standard library, the wheel's server, and the closure of `requirements` alone."""
-    packages = {**closure(requirements), SERVER_WHEEL: metadata.distribution(SERVER_WHEEL)}
+def interpreter(requirements, wheels=(SERVER_WHEEL,)):
+    """A folder with bin/python3, the standard library, the closure of `requirements`, and `wheels` by themselves."""
+    packages = {**closure(requirements), **{name: metadata.distribution(name) for name in wheels}}
     versions = sorted(f"{name} {distribution.version}" for name, distribution in packages.items())
     key = hashlib.sha256("\n".join([sys.version, sys.prefix, *versions]).encode()).hexdigest()[:16]
-    folder = ROOT / "build" / ".container" / key
+    folder = ROOT / "build" / ".container" / requirements.parent.name / key
     if folder.is_dir():
         return folder
     shutil.rmtree(folder.parent, ignore_errors=True)  # of other versions
@@ -122,9 +122,10 @@ def _link(source, target):
 
 # -------------------------------------------------------------------------------------------------------------------- image
 class Image:
-    """The Dockerfile's folders below `root`, and its commands run in them as its user, with its environment alone."""
+    """A Dockerfile's folders below `root`, and its commands run in them as its user, with its environment alone."""
 
-    def __init__(self):
+    def __init__(self, dockerfile="Dockerfile", wheels=(SERVER_WHEEL,)):
+        self.dockerfile, self.wheels = dockerfile, wheels
         self.root = Path(tempfile.mkdtemp(prefix="faceclip-image-"))
         self.root.chmod(0o755)
         (self.root / "tmp").mkdir()
@@ -132,7 +133,7 @@ class Image:
         self.environment = {}
         self.commands = {}
         self.python = None
-        for instruction, argument in instructions():
+        for instruction, argument in instructions(dockerfile):
             getattr(self, f"_{instruction.lower()}", lambda _: None)(argument)
         self.environment["PATH"] = f"{self.python / 'bin'}:{SYSTEM}"
         self.environment["LD_LIBRARY_PATH"] = str(
@@ -154,19 +155,19 @@ class Image:
 
     def _copy(self, argument):
         *sources, destination = argument.split()
-        allowed, patterns = ignored()
+        allowed, patterns = ignored(self.dockerfile)
         for source in sources:
             assert source in allowed, f"{source} is left out by the ignore file"
             target = self.workdir / destination / (Path(source).name if destination.endswith("/") else "")
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns(*patterns))
+                shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns(*patterns), dirs_exist_ok=True)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, target)
 
     def _run(self, argument):
         if installs := re.search(r"pip install .*-r (\S+)", argument):
-            self.python = interpreter(self.workdir / installs[1])
+            self.python = interpreter(self.workdir / installs[1], self.wheels)
         elif "pip install" not in argument:  # TensorRT's package is for TensorRT's libraries
             command = argument if os.geteuid() == 0 else argument.split("&& chown")[0]
             subprocess.run(["sh", "-euc", command], cwd=self.workdir, check=True)

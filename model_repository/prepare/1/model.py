@@ -27,7 +27,7 @@ from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
-from faceclip_serving.models.lanes import Lanes, Task
+from faceclip_serving.models.lanes import Lanes, Task, due
 from faceclip_serving.models.photographs import prepare_identity, prepare_list, purpose_of
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
@@ -66,9 +66,9 @@ class TritonPythonModel:
                 adapter.send(sender, adapter.failure(error, request))
                 continue
             heavy = any(each.name in arrays for each in (FACE_IMAGES, IMAGE)) or self._checks.asks_others
-            due = context.received + (self._setup.settings["batch_head_start_s"] if priority == "batch" else 0.0)
             work = partial(self._serve, request, sender, arrays, context)
-            self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), due))
+            when = due(context.received, priority, self._setup.settings["batch_head_start_s"])
+            self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), when))
 
     def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task | None) -> None:
         """Prepares a request, or, without a task, says why it has ended."""

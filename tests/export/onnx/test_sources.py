@@ -108,6 +108,10 @@ def test_the_exporters_sources_are_all_that_it_works_by_and_nothing_of_serving_o
     }
     tops = {"export", "faceclip_serving"}
     assert {str(Path(name).parent) for name in found} == rooms | tops
+    asked = {
+        f"faceclip_serving/contract/{name}.py" for name in ("parameters", "allowed", "scheduler_options", "request", "people")
+    }
+    assert not asked & found, "what requests may ask for outdates exports"
 
 
 def test_one_line_of_how_weights_are_read_makes_the_export_again(tmp_path, monkeypatch, now):

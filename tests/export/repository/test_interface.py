@@ -90,7 +90,11 @@ def test_every_parameter_reaches_the_client_its_docstring_and_its_command_line()
     for pipeline in (FaceCLIPPipeline, AsyncFaceCLIPPipeline):
         text = inspect.getdoc(pipeline.__call__)
         assert all(f"{option.name}: {option.doc}" in text for option in OPTIONS)
-    by_other_means = {"output_format": "-o", "preview": "streams show a line"}
+    by_other_means = {
+        "output_format": "-o",
+        "preview": "streams show a line",
+        "original_prompt": "of what the client translates",
+    }
     for option in OPTIONS:
         assert option.flags or option.name in by_other_means
         for flag in option.flags:

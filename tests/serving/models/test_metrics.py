@@ -25,12 +25,14 @@ class Family:
 class TritonMetric:
     def __init__(self):
         self._busy, self.total = False, 0.0
+        self.told = []
 
     def increment(self, value):
         Family.overlapped |= self._busy
         self._busy = True
         time.sleep(0.001)  # as Triton's own does, it lets other threads run while the server answers
         self.total += value
+        self.told.append(value)
         self._busy = False
 
     observe = set = increment
@@ -55,6 +57,13 @@ def test_a_metric_takes_one_call_at_a_time_whatever_the_threads(metrics):
         for call in [gauge.set, histogram.observe, counter.increment] * 8:
             threads.submit(call, 1.0)
     assert not Family.overlapped
+
+
+def test_a_gauge_is_told_what_has_changed_alone(metrics):
+    gauge = metrics.Metrics("tiny-sdxl", "faceclip").gauge("g", "")
+    for value in (0, 0, 2, 2, 0, 3):
+        gauge.set(value)
+    assert Family.made == 1 and gauge._metric.told == [0, 2, 0, 3]
 
 
 def test_stages_that_several_requests_name_at_once_are_made_once(metrics):

@@ -188,6 +188,13 @@ def test_brackets_hide_no_word_from_the_checks(prepared, prompt):
     prepared(prompt=prompt.replace("u", "o"), checks=checks)
 
 
+def test_the_checks_judge_the_original_of_a_translation_too(prepared):
+    checks = Checks(read(), [PROMPT])
+    with pytest.raises(Refused, match=r"policy\.nudity"):
+        prepared(prompt="a woman", original_prompt="裸体女人", checks=checks)
+    prepared(prompt="a woman", original_prompt="女人", checks=checks)
+
+
 def test_the_checks_judge_the_text_that_is_read(prepared):
     class Asked(Checks):
         def prompt(self, prompt, negative_prompt, faces, further):

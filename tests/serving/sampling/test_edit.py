@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.schedules import EPSILON_OPTIONS, FLOW_OPTIONS, begun_steps, make_scheduler, whole_steps
+from faceclip_serving.contract.scheduler_options import EPSILON_OPTIONS, FLOW_OPTIONS
+from faceclip_serving.contract.schedules import begun_steps, make_scheduler, whole_steps
 from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.edit import Source

@@ -12,7 +12,8 @@ import torch
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
 from faceclip_serving.contract.request import parse_request
-from faceclip_serving.contract.schedules import EPSILON_OPTIONS, FLOW_OPTIONS, make_scheduler
+from faceclip_serving.contract.scheduler_options import EPSILON_OPTIONS, FLOW_OPTIONS
+from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures

@@ -8,7 +8,7 @@ import pytest
 from diffusers import EulerDiscreteScheduler
 
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.schedules import EPSILON_OPTIONS
+from faceclip_serving.contract.scheduler_options import EPSILON_OPTIONS
 from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.sampling import schedule

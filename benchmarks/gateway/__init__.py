@@ -1,0 +1,1 @@
+"""The gateway: what it adds to a request, and whether jobs outlive kills."""

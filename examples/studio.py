@@ -1,0 +1,77 @@
+"""A server and the gateway before it, from nothing: `make studio`, or `make gateway`. Ctrl-C ends both, the gateway first."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from export.commandline import exit_code
+from export.paths import ROOT
+from export.repository.from_nothing import build_repository
+from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.variants.sdxl import NANO
+from faceclip_serving.contract.variants.table import VARIANTS
+from server.process import Ports
+from server.signals import interruptible
+
+DATA = Path("build/gateway")
+STOP_S = 120.0
+"""Longer than either takes for what it has begun."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.studio", description=__doc__)
+    parser.add_argument("--variant", default=NANO.name, choices=sorted(VARIANTS), help="what is served (default: %(default)s)")
+    parser.add_argument(
+        "--repository", type=Path, help="a repository that is assembled already, in the place of the variant's on `cpu`"
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of keys, jobs and results (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="of the gateway (default: %(default)s)")
+    args, options = parser.parse_known_args(argv)
+    return exit_code(
+        lambda: run(args.repository or build_repository(VARIANTS[args.variant], CPU), args.port, args.data, options)
+    )
+
+
+def run(repository: Path, port: int, data: Path, options: Sequence[str]) -> int:
+    """Until Ctrl-C, SIGTERM, or one of the two has ended: then the other is ended too. `options`: more of the gateway's."""
+    ports = Ports.free()
+    listening = [f"--{name}-port={getattr(ports, name)}" for name in ("http", "grpc", "metrics", "health")]
+    server = [sys.executable, "-m", "server", "run", str(repository), *listening]
+    gateway = [
+        *(sys.executable, "-m", "gateway", "run", f"--server=127.0.0.1:{ports.grpc}", f"--port={port}", f"--data={data}"),
+        f"--server-metrics=http://127.0.0.1:{ports.metrics}/metrics",
+        *options,
+    ]
+    with contextlib.suppress(KeyboardInterrupt), interruptible(), running(server) as first, running(gateway) as second:
+        while first.poll() is None and second.poll() is None:
+            time.sleep(0.2)
+        raise UserError(f"the {'server' if first.poll() is not None else 'gateway'} has ended; its last lines above say why")
+    return 0
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a group of its own, so that Ctrl-C reaches it through here, in order."""
+    paths = os.pathsep.join(path for path in (str(ROOT / "client"), os.environ.get("PYTHONPATH", "")) if path)
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        finally:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

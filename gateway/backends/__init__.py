@@ -1,0 +1,1 @@
+"""The FaceCLIP servers behind: which there are, how they are, which one draws."""

@@ -1,0 +1,1 @@
+"""Who may ask: API keys, what each may do, and how much."""

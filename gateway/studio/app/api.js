@@ -1,0 +1,91 @@
+// The gateway's HTTP interface. Every failure is a `Refused` in the server's own words.
+
+import { now, set } from './store.js';
+import { t } from './words.js';
+
+export class Refused extends Error {
+  /** `told`: `error` of the answer: message, param, code. `status`: 0 where there was no answer. */
+  constructor(status, told) {
+    super(told.message);
+    Object.assign(this, { status, param: told.param ?? null, code: told.code ?? null, ours: told.ours ?? false });
+  }
+}
+
+async function answered(path, options) {
+  const headers = { ...options.headers };
+  if (now().key) headers.Authorization = `Bearer ${now().key}`;
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new Refused(0, { message: t('error.unreachable'), ours: true });
+  }
+  if (response.ok) return response;
+  if (response.status === 401) set({ keyWanted: true });
+  const told = await response.json().then((body) => body.error, () => null);
+  throw new Refused(response.status, told ?? { message: t('error.status', { status: response.status }), ours: true });
+}
+
+export const ask = async (path, options = {}) => (await answered(path, options)).json();
+
+export const send = (path, body, options = {}) =>
+  ask(path, { method: 'POST', headers: { 'Content-Type': 'application/json', ...options.headers }, body: JSON.stringify(body), signal: options.signal });
+
+export function sendFile(path, name, file) {
+  const form = new FormData();
+  form.append(name, file, file.name ?? 'picture.png');
+  return ask(path, { method: 'POST', body: form });
+}
+
+export const file = async (url) => (await answered(url, {})).blob();
+
+/** Events of a stream: {id, event, data}. After a break it goes on behind the last one; ends when the server has said the last. */
+export async function* events(path, signal, isLast) {
+  let last = null;
+  for (let breaks = 0; breaks < 5; ) {
+    try {
+      const headers = { Accept: 'text/event-stream', ...(last === null ? {} : { 'Last-Event-ID': last }) };
+      const response = await answered(path, { headers, signal });
+      for await (const event of parsed(response.body)) {
+        last = event.id ?? last;
+        breaks = 0;
+        yield event;
+        if (isLast(event)) return;
+      }
+    } catch (error) {
+      if (signal.aborted || (error instanceof Refused && error.status)) throw error;
+    }
+    breaks += 1;
+    await new Promise((resolve) => setTimeout(resolve, 400 * breaks));
+  }
+  throw new Refused(0, { message: t('error.unreachable'), ours: true });
+}
+
+async function* parsed(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (text + value).replaceAll('\r\n', '\n').split('\n\n');
+    text = blocks.pop();
+    for (const block of blocks) {
+      const event = { id: null, event: 'message', data: '' };
+      for (const line of block.split('\n')) {
+        const [, field, content] = /^([a-z]+): ?(.*)$/.exec(line) ?? [];
+        if (field === 'data') event.data += content;
+        else if (field) event[field] = content;
+      }
+      if (event.data) yield { ...event, data: event.data === '[DONE]' ? null : JSON.parse(event.data) };
+    }
+  }
+}
+
+export const asBase64 = (blob) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(',') + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
