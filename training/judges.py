@@ -21,13 +21,16 @@ from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
-from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
+from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES, Scene
 
 FEATURES = 128
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "place": PLACES, "time": TIMES, "light": LIGHTS, "garment": GARMENTS, "garment_colour": tuple(COLOURS), "hat": HATS,
     "expression": EXPRESSIONS,
 }  # fmt: skip
+"""What a prompt names of every picture; the common space of text and pictures is taught by these."""
+JUDGED: Mapping[str, tuple[str, ...]] = {**ATTRIBUTES, "hat_colour": tuple(COLOURS)}
+"""What judge and critic read as well: of some pictures there is none."""
 FACE = "face"
 
 
@@ -67,7 +70,7 @@ class AttributeClassifier(nn.Module):
         super().__init__()
         self.trunk = _trunk((16, 32, 64, 128))
         self.hidden = nn.Sequential(nn.Linear(128 * 16, FEATURES), nn.ReLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(values)) for name, values in JUDGED.items()})
         self.heads[FACE] = nn.Linear(FEATURES, 2)
 
     def features(self, pictures: Tensor) -> Tensor:
@@ -104,10 +107,22 @@ def faceless(x: Tensor) -> Tensor:
     return torch.cat([tiles, mist])
 
 
+def class_of(scene: Scene, attribute: str) -> int:
+    """The class of a scene by one of `JUDGED`; -1 for the colour of no hat."""
+    if attribute == "hat_colour" and scene.hat == "none":
+        return -1
+    return JUDGED[attribute].index(getattr(scene, attribute))
+
+
 def labels(data: Pictures) -> dict[str, Tensor]:
-    """Attribute -> class of every picture."""
+    """Of `JUDGED` -> class of every picture, -1 for none."""
     scenes = [data.scene(row) for row in range(len(data.pictures))]
-    return {name: torch.tensor([values.index(getattr(s, name)) for s in scenes]) for name, values in ATTRIBUTES.items()}
+    return {name: torch.tensor([class_of(scene, name) for scene in scenes]) for name in JUDGED}
+
+
+def misread(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean cross-entropy over the rows that have a class; 0 where none has."""
+    return F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum") / (classes >= 0).sum().clamp(min=1)
 
 
 def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
@@ -143,7 +158,7 @@ def attribute_stage(classifier: AttributeClassifier, data: Pictures, steps: int,
         with device.autocast():
             logits = classifier(torch.cat([pictures, spoilt]))
         wanted = {name: values[device.tensor(rows)] for name, values in known.items()}
-        found = {name: F.cross_entropy(logits[name][:batch].float(), values) for name, values in wanted.items()}
+        found = {name: misread(logits[name][:batch].float(), values) for name, values in wanted.items()}
         present = torch.cat([torch.ones(batch), torch.zeros(len(spoilt))]).long()
         return {**found, FACE: F.cross_entropy(logits[FACE].float(), present)}
 

@@ -15,13 +15,14 @@ STAGES: Mapping[str, str] = {
     "base": "a denoiser with face tokens beside the text: the common start of the next three",
     "unet": "the denoiser of the joint encoder: what is served",
     "natural": "the face encoder again: natural faces, as the drawn ones of the same people; rendered world only",
+    "finish": "the denoiser again: frontal portraits, every hat and expression, faces also as photographs show them",
     "text_only": "a peer that is shown no face",
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
     "recogniser": "a judge: who is in a picture",
     "attributes": "a judge: what a picture shows; rendered world only",
 }
 """Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last two only the data."""
-RENDERED_ONLY = ("natural", "attributes")
+RENDERED_ONLY = ("natural", "finish", "attributes")
 """Stages that learn what nobody knows of photographs."""
 
 
@@ -39,6 +40,7 @@ class Recipe:
     base_steps: int = 4000
     unet_steps: int = 14000
     natural_steps: int = 1600
+    finish_steps: int = 12000
     text_only_steps: int = 7000
     adapter_steps: int = 7000
     attribute_steps: int = 2600

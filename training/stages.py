@@ -12,15 +12,18 @@ from torch import nn
 
 from . import nano
 from .adapter import decouple
-from .autoencoder import decoder_stage, vae_stage
+from .autoencoder import Latents, decoder_stage, vae_stage
 from .contrastive import alignment_stage
 from .critic import critic_stage
 from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
 from .identity import face_stage
-from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
+from .judges import AttributeClassifier, Recogniser, attribute_stage, labels, recogniser_stage
 from .loop import Stage, run
 from .natural import natural_stage
 from .work import Work, make_critic, make_heads
+
+_LIFELIKE = 0.3
+_FINISHING_RATE = 6e-4
 
 
 def _face(work: Work) -> Stage:
@@ -80,6 +83,18 @@ def _natural(work: Work) -> Stage:
     )
 
 
+def _finish(work: Work) -> Stage:
+    """What is served goes on: portraits of the series that a prompt can ask for, faces also as photographs show them."""
+    r = work.recipe
+    data = work.finishing
+    latents, critic = Latents(work.vae(), data.pictures), work.critic()
+    named = None if critic is None else labels(data)
+    lesson = Lesson(data, latents, work.finishing_faces, JOINT, r.unet_batch, critic, _LIFELIKE, named)
+    conditioner = work.conditioner("unet", vit="natural")
+    steps, rate = r.finish_steps, _FINISHING_RATE
+    return unet_stage("finish", work.unet("unet"), conditioner, lesson, steps, r.seed + 12, r.compiled, rate, average=0.998)
+
+
 def _recogniser(work: Work) -> Stage:
     r = work.recipe
     torch.manual_seed(r.seed + 78)
@@ -101,6 +116,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "base": _denoiser("base", face_tokens=True),
     "unet": _denoiser("unet"),
     "natural": _natural,
+    "finish": _finish,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,

@@ -53,12 +53,9 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
             _require_equal(work, stage, earlier, part)
     modules: dict[str, nn.Module] = {"vae": work.vae()}
     if trained("unet"):
-        modules["unet"] = work.unet("unet")
-        encoder = work.conditioner("unet").encoder
-        if trained("natural"):
-            for branch in encoder.branches:
-                branch.face_encoder.load_state_dict(work.vit("natural").state_dict())
-        modules["face_clip_encoder"] = encoder
+        last = "finish" if trained("finish") else "unet"
+        modules["unet"] = work.unet(last)
+        modules["face_clip_encoder"] = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
     if trained("text_only"):
         modules["text_only_unet"] = work.unet("text_only")
     if trained("adapter"):
