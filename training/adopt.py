@@ -13,7 +13,7 @@ from torch import nn
 from export.outputs import replacing
 
 from .errors import TrainingError
-from .weights import read_alignment, read_generator, read_judges, read_vae
+from .weights import read_alignment, read_generator, read_hat_judge, read_judges, read_vae
 from .work import Work
 
 
@@ -31,6 +31,7 @@ def adopt(work: Work, folder: Path) -> list[str]:
         "unet": {"unet": unet, "conditioner": joint},
         "recogniser": {"recogniser": recogniser},
         "attributes": {"classifier": classifier},
+        "hats": {"hat_colours": read_hat_judge(folder)},
     }
     if not torch.equal(first.patch_embed.proj.weight, served.patch_embed.proj.weight):
         stages["natural"] = {"vit": served}

@@ -165,7 +165,9 @@ def unet_stage(
             terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
             if lesson.named is not None:
                 wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
-                missed = [F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()]
+                missed = [
+                    F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
+                ]
                 terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
         return terms
 

@@ -20,9 +20,10 @@ STAGES: Mapping[str, str] = {
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
     "recogniser": "a judge: who is in a picture",
     "attributes": "a judge: what a picture shows; rendered world only",
+    "hats": "a judge: the colour of a hat; rendered world only",
 }
-"""Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last two only the data."""
-RENDERED_ONLY = ("natural", "finish", "attributes")
+"""Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last three only the data."""
+RENDERED_ONLY = ("natural", "finish", "attributes", "hats")
 """Stages that learn what nobody knows of photographs."""
 
 
@@ -44,6 +45,7 @@ class Recipe:
     text_only_steps: int = 7000
     adapter_steps: int = 7000
     attribute_steps: int = 2600
+    hats_steps: int = 800
     recogniser_steps: int = 1600
     face_batch: int = 64
     natural_batch: int = 64

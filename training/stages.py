@@ -12,12 +12,12 @@ from torch import nn
 
 from . import nano
 from .adapter import decouple
-from .autoencoder import Latents, decoder_stage, vae_stage
+from .autoencoder import decoder_stage, vae_stage
 from .contrastive import alignment_stage
 from .critic import critic_stage
 from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
 from .identity import face_stage
-from .judges import AttributeClassifier, Recogniser, attribute_stage, labels, recogniser_stage
+from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
 from .loop import Stage, run
 from .natural import natural_stage
 from .work import Work, make_critic, make_heads
@@ -87,9 +87,9 @@ def _finish(work: Work) -> Stage:
     """What is served goes on: portraits of the series that a prompt can ask for, faces also as photographs show them."""
     r = work.recipe
     data = work.finishing
-    latents, critic = Latents(work.vae(), data.pictures), work.critic()
+    critic = work.critic()
     named = None if critic is None else labels(data)
-    lesson = Lesson(data, latents, work.finishing_faces, JOINT, r.unet_batch, critic, _LIFELIKE, named)
+    lesson = Lesson(data, work.finishing_latents, work.finishing_faces, JOINT, r.unet_batch, critic, _LIFELIKE, named)
     conditioner = work.conditioner("unet", vit="natural")
     steps, rate = r.finish_steps, _FINISHING_RATE
     return unet_stage("finish", work.unet("unet"), conditioner, lesson, steps, r.seed + 12, r.compiled, rate, average=0.998)
@@ -107,6 +107,12 @@ def _attributes(work: Work) -> Stage:
     return attribute_stage(AttributeClassifier(), work.data, r.attribute_steps, r.judge_batch, r.seed + 77)
 
 
+def _hats(work: Work) -> Stage:
+    r = work.recipe
+    torch.manual_seed(r.seed + 79)
+    return hat_stage(HatColours(), [work.data, work.finishing], r.hats_steps, r.judge_batch, r.seed + 79)
+
+
 _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "face": _face,
     "vae": _vae,
@@ -121,6 +127,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,
     "attributes": _attributes,
+    "hats": _hats,
 }
 
 

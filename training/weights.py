@@ -25,7 +25,7 @@ from .adapter import Adapter
 from .conditioning import Conditioner
 from .contrastive import AlignmentHeads
 from .errors import TrainingError
-from .judges import AttributeClassifier, Recogniser
+from .judges import AttributeClassifier, HatColours, Recogniser
 from .texts import read_tokenizer
 from .work import Work, make_heads
 
@@ -67,6 +67,7 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     for stage, name, module in (
         ("recogniser", "recogniser", Recogniser()),
         ("attributes", "classifier", AttributeClassifier()),
+        ("hats", "hat_colours", HatColours()),
     ):
         if trained(stage):
             module.load_state_dict(work.averaged(stage, name))
@@ -116,6 +117,10 @@ def read_judges(folder: Path) -> tuple[Recogniser, AttributeClassifier]:
     return _load(folder / "recogniser.safetensors", Recogniser()), _load(
         folder / "classifier.safetensors", AttributeClassifier()
     )
+
+
+def read_hat_judge(folder: Path) -> HatColours:
+    return _load(folder / "hat_colours.safetensors", HatColours())
 
 
 def _adapter(unet: UNet2DConditionModel) -> Adapter:

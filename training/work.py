@@ -113,6 +113,10 @@ class Work:
         return build(self.folder / "data", "train", self.recipe.identities, SIZE, series=FINISHING)
 
     @cached_property
+    def finishing_latents(self) -> Latents:
+        return Latents(self.vae(), self.finishing.pictures)
+
+    @cached_property
     def finishing_faces(self) -> Faces:
         """Features by the encoder after `natural`: of the training crops, then of the lifelike ones through cameras."""
         shots = self.natural.lifelike.reshape(-1, *self.natural.lifelike.shape[2:])

@@ -1,9 +1,10 @@
 """`python -m benchmarks photographs`: does a photograph of somebody whom the model never saw become a well-formed portrait of their type?
 
-Three things are asked of the pictures that a variant makes of photographs. Does the server's detector find a face in each? Is the skin
-nearer to the photograph's than to that of the others? Is the hair? Skin is the median colour of both cheeks, hair that of a band over the
-forehead, where a bald head has skin; both are read from the aligned face, at the same places in photographs and in pictures. A distance is
-that of CIELAB (1976), in which about 2 can just be seen.
+Four things are asked of the pictures that a variant makes of photographs. Does the server's detector find a face in each? In how many is
+the face as well formed as those that the renderer draws (`form`)? Is the skin nearer to the photograph's than to that of the others? Is
+the hair? Skin is the median colour of both cheeks, hair that of a band over the forehead, where a bald head has skin; both are read from
+the aligned face, at the same places in photographs and in pictures. A distance is that of CIELAB (1976), in which about 2 can just be
+seen.
 
 Which photograph belongs to which pictures is permuted, all ways or at random: `p` is the share of permutations whose mean distance is as
 small. With n photographs it cannot be below 1 / n!: of four 0.042, of five 0.0083. So that anybody can measure many, lifelike portraits
@@ -39,6 +40,7 @@ from faceclip_serving.face.search import find_faces
 from ..measure.drawing import save, sheet
 from ..measure.pictures import Picture, decoded, png
 from ..measure.report import emit, say
+from .form import Form, rendered_form
 
 PROMPTS = (
     "A person wearing a white shirt, calm, in a library.",
@@ -103,23 +105,26 @@ def permuted(distances: Floats, seed: int = 0) -> float:
     return float((means <= means[0] + 1e-9).mean())
 
 
-def measure(newcomers: Sequence[Newcomer], call: Call) -> tuple[dict[str, Any], list[list[Picture]]]:
+def measure(newcomers: Sequence[Newcomer], call: Call, form: Form) -> tuple[dict[str, Any], list[list[Picture]]]:
     """The figures, and rows of each photograph with its pictures. Pictures without a face have no colours."""
     detect = YuNet()
     own: list[Floats] = [colours(one.pixels, one.landmarks) for one in newcomers]
     rows: list[list[Picture]] = []
     found: list[list[Floats]] = []
+    well_formed = 0
     for i, one in enumerate(newcomers):
         sent = {"face_images": [png(one.pixels)], "face_aligned": one.aligned}
         made = [call(prompt=prompt, seed=100 * i + k, **sent) for k, prompt in enumerate(PROMPTS)]
         faces = [find_faces(picture, detect) for picture in made]
         found.append([colours(picture, face[0].landmarks) for picture, face in zip(made, faces, strict=True) if face])
+        well_formed += sum(form.holds(picture, face[0]) for picture, face in zip(made, faces, strict=True) if face)
         rows.append([_cropped(one), *made])
         say(f"photograph {i + 1} of {len(newcomers)}: a face in {len(found[-1])} of {len(made)} pictures")
     document: dict[str, Any] = {
         "photographs": len(newcomers),
         "pictures": len(newcomers) * len(PROMPTS),
         "face_found": round(sum(map(len, found)) / (len(newcomers) * len(PROMPTS)), 4),
+        "well_formed": round(well_formed / (len(newcomers) * len(PROMPTS)), 4),
     }
     seen = [i for i, of in enumerate(found) if of]
     for k, name in enumerate(("skin", "hair")):
@@ -201,9 +206,10 @@ def run(args: argparse.Namespace) -> int:
         require_file(args.sheet)
     photographs = [*read_photographs(args.photos, False), *read_photographs(args.aligned_photos, True)]
     call = _caller(VARIANTS[args.variant], args.weights)
-    document, rows = measure(photographs, call)
+    form = rendered_form()
+    document, rows = measure(photographs, call, form)
     if args.people:
-        document["lifelike"], _ = measure(lifelike_people(args.people), call)
+        document["lifelike"], _ = measure(lifelike_people(args.people), call, form)
     if args.sheet:
         save(sheet(rows, ["photograph", *PROMPTS], 160), args.sheet)
     emit(f"photographs-{args.variant}", {"variant": args.variant, **document})

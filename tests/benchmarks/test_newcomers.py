@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.measure.pictures import Picture, decoded
+from benchmarks.quality.form import Form
 from benchmarks.quality.newcomers import (
     EXAMPLE,
     PERMUTATIONS,
@@ -87,7 +88,9 @@ def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without
             return np.full((128, 128, 3), 128, np.uint8)
         return cv2.resize(decoded(sent), (128, 128), interpolation=cv2.INTER_AREA)
 
-    found, rows = measure([Newcomer(shot.image, shot.landmarks.astype(np.float64)) for shot in shots], call)
+    everything = Form(np.zeros(14), np.zeros((14, 14)), 0.0)
+    found, rows = measure([Newcomer(shot.image, shot.landmarks.astype(np.float64)) for shot in shots], call, everything)
+    assert found["well_formed"] == found["face_found"]
     assert found["photographs"] == 5 and found["pictures"] == 5 * len(PROMPTS) == len(asked)
     assert found["face_found"] <= 1 - 1 / len(PROMPTS) and found["face_found"] > 0.5
     for name in ("skin", "hair"):
@@ -99,7 +102,8 @@ def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without
 
 def test_one_photograph_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
     (one,) = read_photographs([EXAMPLE], False)
-    found, _ = measure([one], lambda **values: one.pixels)
+    found, _ = measure([one], lambda **values: one.pixels, Form(np.zeros(14), np.zeros((14, 14)), -1.0))
+    assert found["well_formed"] == 0.0
     assert found["face_found"] == 1.0 and found["skin_distance"] == found["hair_distance"] == 0.0
     assert found["skin_p"] is found["hair_p"] is found["skin_distance_shuffled"] is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
-from training.dataset import Pictures
+from training.dataset import FINISHING, Pictures
 from training.diffusion import predict
 from training.errors import TrainingError
-from training.judges import AttributeClassifier, Recogniser
+from training.judges import AttributeClassifier, HatColours, Recogniser
 from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
@@ -36,6 +37,7 @@ from training.weights import (
     half,
     read_alignment,
     read_generator,
+    read_hat_judge,
     read_judges,
     write_weights,
 )
@@ -81,6 +83,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
         "recogniser": {"recogniser": Recogniser()},
         "attributes": {"classifier": AttributeClassifier()},
+        "hats": {"hat_colours": HatColours()},
     }
     for stage, modules in stages.items():
         torch.save({"averages": nn.ModuleDict(modules).state_dict()}, made.results / f"{stage}.pt")
@@ -90,7 +93,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
     sizes = write_weights(work, tmp_path)
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
-            "recogniser", "classifier"} == {n.split(".")[0] for n in sizes}  # fmt: skip
+            "recogniser", "classifier", "hat_colours"} == {n.split(".")[0] for n in sizes}  # fmt: skip
     assert sum(sizes.values()) <= 40_000_000
     assert available_peers(tmp_path) == [JOINT, ADAPTER, TEXT_ONLY]
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
@@ -106,6 +109,7 @@ def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -
     assert not torch.equal(*rows[JOINT])
     read_alignment(tmp_path)
     read_judges(tmp_path)
+    read_hat_judge(tmp_path)
 
 
 def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(work: Work, tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_adopted_weights_are_those_that_were_written_and_a_stage_goes_on_from_th
     shutil.copytree(TOKENIZER, tmp_path / "weights" / "tokenizer")
     other = Work(tmp_path / "work", Recipe())
     stages = adopt(other, tmp_path / "weights")
-    assert set(stages) == {"face", "vae", "align", "unet", "natural", "recogniser", "attributes"}
+    assert set(stages) == {"face", "vae", "align", "unet", "natural", "recogniser", "attributes", "hats"}
     for stage, prefix in (("face", "vit"), ("natural", "vit"), ("unet", "unet"), ("align", "conditioner"), ("align", "heads")):
         wanted, found = work.averaged(stage, prefix), other.averaged(stage, prefix)
         assert found.keys() == wanted.keys()
@@ -196,7 +200,10 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         face = nano.ARCHITECTURE.face
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
         natural = Natural(work.data.crops[:12], work.data.crops[:48].reshape(12, PORTRAITS, *work.data.crops.shape[1:]))
+        finishing = replace(work.data, series=FINISHING)
+        both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2))
         small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
+        small.__dict__.update(finishing=finishing, finishing_latents=known, finishing_faces=both)
         made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()
