@@ -4,7 +4,8 @@ Of the aligned face are read: the detector's score, where its points lie off the
 their mirror image. Over renders these have a mean and a covariance; a face's distance is that of Mahalanobis, squared. A face is well
 formed where nineteen of twenty renders that did not fit the mean are as far or further in.
 
-This tells many pictures from many others. Of one picture it tells little: a mouth can be smeared while its corners lie well.
+This tells many pictures from many others. Of one picture it tells little: a mouth can be smeared while its corners lie well, and an
+eye that is painted over hardly counts where the detector goes on to see it.
 """
 
 from __future__ import annotations
