@@ -29,6 +29,9 @@ COMMANDS = {
     "step-cache": Command("benchmarks.speed.step_cache", "which step_cache keeps pictures good enough"),
     "precision": Command("benchmarks.speed.precision", "pictures of a narrower denoiser against FP32"),
     "quality": Command("benchmarks.quality.command", "identity, text alignment and quality, beside the peers"),
+    "photographs": Command(
+        "benchmarks.quality.newcomers", "nano: photographs of people whom no training saw: faces, skin, hair"
+    ),
     "edits": Command("benchmarks.quality.edits", "nano: who is in a picture whose face or head was replaced"),
     "marks": Command("benchmarks.marks.command", "what the invisible mark survives, costs and mistakes"),
     "checks": Command("benchmarks.checks.command", "what the checks of requests refuse, mistake and cost"),

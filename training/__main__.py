@@ -13,12 +13,14 @@ from export.outputs import require_directory
 from faceclip_serving.contract.numbers import finite, seconds
 
 from .errors import TrainingError, exit_code
-from .recipe import STAGES, Recipe, small, with_steps
+from .recipe import RENDERED_ONLY, STAGES, Recipe, small, with_steps
 
 _EXAMPLES = """examples:
   python -m training all --work /data/nano                    the whole recipe
   python -m training unet --work /data/nano --seconds 600     ten more minutes of the denoiser
   python -m training weights --work /data/nano                the committed files from the checkpoints
+  python -m training adopt --work /data/more                  checkpoints from the committed files; then, for instance, delete
+                                                              natural.pt and train that stage alone
   python -m training all --work /data/us --photographs /data/photographs
 
 also:
@@ -40,14 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.steps is not None and arguments.stage not in STAGES:
         parser.error(f"--steps: expected one stage with it, got '{arguments.stage}'; use --share for all of them")
-    if arguments.photographs is not None and arguments.stage == "attributes":
-        parser.error("attributes: nobody knows the attributes of photographs; this judge is trained on the rendered world only")
+    if arguments.photographs is not None and arguments.stage in RENDERED_ONLY:
+        parser.error(f"{arguments.stage}: learns what nobody knows of photographs; it is trained on the rendered world only")
     return exit_code(lambda: run(arguments))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "stage", choices=[*STAGES, "all", "weights"], metavar="stage", help="one of those above, `all`, or `weights`"
+        "stage",
+        choices=[*STAGES, "all", "weights", "adopt"],
+        metavar="stage",
+        help="one of those above, `all`, `weights`, or `adopt`",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and loss curves")
     parser.add_argument("--photographs", type=Path, help="a folder of real pictures and captions instead of the rendered world")
@@ -58,13 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser: minutes of waiting, then faster steps")
     parser.add_argument(
-        "--output", type=Path, default=Path("weights/nano"), help="where `weights` writes (default: %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("weights/nano"),
+        help="where `weights` writes, and `adopt` reads (default: %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     import torch  # here, since it takes seconds
 
+    from .adopt import adopt
     from .stages import train
     from .weights import write_weights
     from .work import Work, claim
@@ -85,7 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
         for file, size in write_weights(work, arguments.output).items():
             print(f"{size / 1e6:6.2f} MB  {file}")
         return 0
-    unknown = () if arguments.photographs is None else ("attributes",)  # nobody knows those of photographs
+    if arguments.stage == "adopt":
+        print(f"adopted: {', '.join(adopt(work, arguments.output))}")
+        return 0
+    unknown = () if arguments.photographs is None else RENDERED_ONLY
     for stage in [name for name in STAGES if name not in unknown] if arguments.stage == "all" else [arguments.stage]:
         train(work, stage, arguments.seconds)
     return 0

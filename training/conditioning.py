@@ -56,9 +56,18 @@ class Conditioner(nn.Module):
         super().__init__()
         self.encoder, self.adapter = encoder, adapter
         self.tokens, self.tokenizer = tokens, tokenizer
-        zero_class, zero_patch = no_face(encoder.branches[0].face_encoder, 112)
+        self._read_nobody()
+
+    def _read_nobody(self) -> None:
+        zero_class, zero_patch = no_face(self.encoder.branches[0].face_encoder, 112)
         self.register_buffer("zero_class", zero_class.contiguous(), persistent=False)
         self.register_buffer("zero_patch", zero_patch.contiguous(), persistent=False)
+
+    def read_faces_with(self, vit: FaceTransformer) -> None:
+        """Every branch gets the weights of `vit`; nobody is what these make of no face."""
+        for branch in self.encoder.branches:
+            branch.face_encoder.load_state_dict(vit.state_dict())
+        self._read_nobody()
 
     def forward(
         self, prompts: Sequence[str], faces: Faces, index: Sequence[int], prefixed: Sequence[bool]

@@ -3,7 +3,8 @@
 Squared error counts every number of a latent alike, and eyes, a mouth or a collar are few of them. The critic learns from the latents of
 the training pictures who is shown and what; a denoiser's guess of the clean latents then has to look to it as the true ones do: a
 perceptual loss in latent space (arXiv 2411.04873), and for the person a loss of identity as PuLID has (arXiv 2404.16022). It
-trains, and judges nothing: the judges of an evaluation see decoded pictures and were trained apart from it.
+trains, and judges nothing: the judges of an evaluation see decoded pictures and were trained apart from it. The last stage of the
+denoiser is told by it too which expression, hat and colours its guess shows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from . import device
 from .autoencoder import Latents
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
-from .judges import ATTRIBUTES, labels
+from .judges import JUDGED, labels, misread
 from .loop import Losses, Stage
 
 _WIDTHS = (48, 96, 128)
@@ -48,7 +49,7 @@ class Critic(nn.Module):
         cells = (side // 4) ** 2
         self.identity = nn.Linear(_WIDTHS[-1] * cells, _FEATURES)
         self.hidden = nn.Sequential(nn.Linear(_WIDTHS[-1] * cells, _FEATURES), nn.SiLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(_FEATURES, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(_FEATURES, len(values)) for name, values in JUDGED.items()})
 
     def forward(self, latents: Tensor) -> tuple[list[Tensor], Tensor]:
         maps = [latents]
@@ -61,8 +62,9 @@ class Critic(nn.Module):
         hidden = self.hidden(last.flatten(1))
         return {name: head(hidden) for name, head in self.heads.items()}
 
-    def difference(self, guess: Tensor, true: Tensor) -> Tensor:
-        """[n], 0 where both look the same: squared distances of unit features, mean of cells and maps, and 1 - cosine of identities."""
+    def difference(self, guess: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """[n], 0 where both look the same: squared distances of unit features, mean of cells and maps, and 1 - cosine of identities;
+        and the smallest map of the guess, for `attributes`."""
         with torch.no_grad():
             wanted, person = self(true)
         found, identity = self(guess)
@@ -70,7 +72,8 @@ class Critic(nn.Module):
             (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean((1, 2))
             for a, b in zip(found, wanted, strict=True)
         ]
-        return torch.stack(maps).mean(0) + _IDENTITY_WEIGHT * (1 - F.cosine_similarity(identity.float(), person.float()))
+        apart = torch.stack(maps).mean(0) + _IDENTITY_WEIGHT * (1 - F.cosine_similarity(identity.float(), person.float()))
+        return apart, found[-1]
 
 
 def _shifted(latents: Tensor, r: np.random.Generator) -> Tensor:
@@ -100,7 +103,7 @@ def critic_stage(critic: Critic, data: Pictures, latents: Latents, steps: int, b
         if factors is not None:
             terms["factors"] = 4.5 * F.mse_loss(head(identity.float()), factors[who])
         for name, classes in known.items():
-            terms[name] = 0.3 * F.cross_entropy(logits[name].float(), classes[device.tensor(rows)])
+            terms[name] = 0.3 * misread(logits[name].float(), classes[device.tensor(rows)])
         return terms
 
     modules = nn.ModuleDict({"critic": critic, "centres": centres, "head": head})

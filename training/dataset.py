@@ -3,6 +3,9 @@
 Identities of the three splits are disjoint ranges of numbers. Every identity has `PICTURES` pictures, the last `PORTRAITS` of them
 without a hat, so that a conditioning face always comes from another picture than the target. Captions are written when a
 batch is drawn, so that one picture is described in many ways.
+
+The series `usual` is drawn as `sample_scene` has it. In `portraits`, what the denoiser finishes with, heads are hardly turned, every
+expression is as frequent, and three in five wear a hat: a prompt can ask for those, and for no turn of the head.
 """
 
 from __future__ import annotations
@@ -22,13 +25,17 @@ from .crops import aligned_crop, encoder_view
 from .errors import TrainingError
 from .world.canvas import Image
 from .world.captions import caption
-from .world.people import Identity, Scene, sample_identity, sample_scene
+from .world.people import EXPRESSIONS, HATS, Identity, Scene, generator, sample_identity, sample_scene
 from .world.render import render
 
 PICTURES, PORTRAITS = 4, 2
 SPLITS = {"train": 0, "validation": 100_000, "test": 200_000}
 """Split -> number of its first identity."""
 VIEW = 112
+USUAL, FINISHING = "usual", "portraits"
+_TURNED = 0.3
+"""Of the usual turns of the head, in `FINISHING`."""
+_HATS = 0.6
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Pictures:
 
     captions: tuple[str, ...] = ()
     """Of photographs: one per row; empty: captions follow from the scenes."""
+    series: str = USUAL
 
     def caption(self, row: int, r: np.random.Generator) -> str:
         """A sentence about a row."""
@@ -61,34 +69,40 @@ class Pictures:
         return sample_identity(SPLITS[self.split] + row // PICTURES)
 
     def scene(self, row: int) -> Scene:
-        return scene_of(SPLITS[self.split] + row // PICTURES, row % PICTURES)
+        return scene_of(SPLITS[self.split] + row // PICTURES, row % PICTURES, self.series)
 
 
-def scene_of(identity: int, picture: int) -> Scene:
+def scene_of(identity: int, picture: int, series: str = USUAL) -> Scene:
     """The scene of one of the pictures of an identity."""
+    if series == FINISHING:
+        r = generator(FINISHING, identity, picture)
+        hat = str(r.choice(HATS[1:])) if r.uniform() < _HATS else "none"
+        scene = sample_scene(FINISHING, identity, picture, pose=_TURNED)
+        return replace(scene, hat=hat, expression=str(r.choice(EXPRESSIONS)))
     scene = sample_scene(identity, picture)
     return replace(scene, hat="none") if picture >= PICTURES - PORTRAITS else scene
 
 
-def _draw(number: int, size: int) -> tuple[Image, Image]:
+def _draw(number: int, size: int, series: str) -> tuple[Image, Image]:
     person = sample_identity(number)
     pictures, crops = [], []
     for k in range(PICTURES):
-        large = render(person, scene_of(number, k), 2 * size)
+        large = render(person, scene_of(number, k, series), 2 * size)
         pictures.append(cv2.resize(large.image, (size, size), interpolation=cv2.INTER_AREA))
         crops.append(encoder_view(aligned_crop(large.image, large.landmarks), VIEW))
     return np.stack(pictures).astype(np.uint8), np.stack(crops).astype(np.uint8)
 
 
-def build(folder: Path, split: str, identities: int, size: int, processes: int = 2) -> Pictures:
+def build(folder: Path, split: str, identities: int, size: int, processes: int = 2, series: str = USUAL) -> Pictures:
     """Renders a split into `folder`, or loads what is already there."""
-    target = folder / f"{split}-{identities}-{size}.npz"
+    kind = "" if series == USUAL else f"{series}-"
+    target = folder / f"{kind}{split}-{identities}-{size}.npz"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         first = SPLITS[split]
         with ProcessPoolExecutor(processes) as pool:
-            parts = list(pool.map(partial(_draw, size=size), range(first, first + identities), chunksize=8))
+            parts = list(pool.map(partial(_draw, size=size, series=series), range(first, first + identities), chunksize=8))
         with replacing(target) as partial_file:
             np.savez(partial_file, pictures=np.concatenate([p for p, _ in parts]), crops=np.concatenate([c for _, c in parts]))
     with np.load(target) as arrays:
-        return Pictures(split, arrays["pictures"], arrays["crops"])
+        return Pictures(split, arrays["pictures"], arrays["crops"], series=series)

@@ -8,13 +8,15 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import NANO
@@ -33,6 +35,8 @@ LATENT_SIDE = SIZE // NANO.latent_scale
 _LEARNING_RATE = 1e-3
 _CRITIC_WEIGHT = 1.0
 """Against the squared error of the velocity."""
+_NAMED_WEIGHT = 0.05
+"""The same, of what a guess is read as; a sum over attributes."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,21 @@ class Lesson:
     latents: Latents
     """Of `data`, row by row."""
     faces: Faces
-    """Of `data`, row by row."""
+    """Of `data`, row by row; after those, where there are `lifelike` ones, as many of each person in the same order."""
     drops: Drops
     batch: int
     critic: Critic | None = None
     """Compares the clean latents that a prediction means with the true ones, the more the less noise there was: a guess from noise is
     a mean of many pictures, and looks like none."""
+    lifelike: float = 0.0
+    """Share of the faces shown that are lifelike."""
+    named: Mapping[str, Tensor] | None = None
+    """Classes of `data`, row by row, -1 for none: with a critic, a guess has to be read as what it should show."""
 
 
 @dataclass(frozen=True)
 class Batch:
+    rows: NDArray[np.int64]
     latents: Tensor
     prompts: list[str]
     index: list[int]
@@ -79,6 +88,8 @@ def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
     prompts, index, prefixed = [], [], []
     for row in rows:
         other = row - row % PICTURES + int(r.choice([k for k in range(PICTURES) if k != row % PICTURES]))
+        if lesson.lifelike and r.uniform() < lesson.lifelike:
+            other += len(data.crops)
         text, dice = data.caption(int(row), r), float(r.uniform())
         if dice < drops.both:
             text, face, prefix = "", -1, False
@@ -91,7 +102,7 @@ def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
         prompts.append(text)
         index.append(face)
         prefixed.append(prefix)
-    return Batch(lesson.latents[rows], prompts, index, prefixed)
+    return Batch(rows, lesson.latents[rows], prompts, index, prefixed)
 
 
 def size_ids(rows: int, size: int = SIZE) -> Tensor:
@@ -125,6 +136,8 @@ def unet_stage(
     steps: int,
     seed: int,
     compiled: bool = False,
+    learning_rate: float = _LEARNING_RATE,
+    average: float = 0.99,
 ) -> Stage:
     """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
     batch, critic = lesson.batch, lesson.critic
@@ -147,12 +160,19 @@ def unet_stage(
         if critic is not None:
             guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
             with device.autocast():
-                different = critic.difference(guess, drawn.latents)
+                different, shown = critic.difference(guess, drawn.latents)
+                read = {} if lesson.named is None else critic.attributes(shown)
             terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
+            if lesson.named is not None:
+                wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
+                missed = [
+                    F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
+                ]
+                terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    return Stage(name, modules, losses, steps, _LEARNING_RATE, warm_up=100, average=0.99, seed=seed)
+    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=average, seed=seed)
 
 
 @dataclass(frozen=True)

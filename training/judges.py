@@ -1,14 +1,13 @@
-"""Stage `judges`: the two networks that evaluation believes, and that nothing which generates has ever seen.
+"""Stages of the judges: the networks that evaluation believes, and that nothing which generates has ever seen.
 
 `Recogniser` tells who is in a picture (convolutional, own seed, whole pictures; the conditioner's face encoder is a transformer that
-sees aligned crops).
-`AttributeClassifier` reads what a prompt can name, and whether a face is there at all. Both take whole pictures, so that no face
-detector stands between a generated picture and its score.
+sees aligned crops). `AttributeClassifier` reads what a prompt can name, and whether a face is there at all; `HatColours` reads one thing
+more. All take whole pictures, so that no face detector stands between a generated picture and its score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,13 +20,17 @@ from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
-from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES
+from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES, Scene
 
 FEATURES = 128
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "place": PLACES, "time": TIMES, "light": LIGHTS, "garment": GARMENTS, "garment_colour": tuple(COLOURS), "hat": HATS,
     "expression": EXPRESSIONS,
 }  # fmt: skip
+"""What a prompt names of every picture; the common space of text and pictures is taught by these."""
+HAT_COLOUR = "hat_colour"
+JUDGED: Mapping[str, tuple[str, ...]] = {**ATTRIBUTES, HAT_COLOUR: tuple(COLOURS)}
+"""What judges and critic read of pictures: of some there is no colour of a hat."""
 FACE = "face"
 
 
@@ -80,6 +83,20 @@ class AttributeClassifier(nn.Module):
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
+class HatColours(nn.Module):
+    """Pictures [n, 3, 128, 128] in [-1, 1] -> logits of the hat's colour. A judge of its own, so that what the other one says stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _trunk((16, 32, 48))
+        self.out = nn.Sequential(nn.Linear(48 * 40, 64), nn.ReLU(), nn.Linear(64, len(JUDGED[HAT_COLOUR])))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        above = pictures[..., :80, :]
+        colours: Tensor = self.out(F.avg_pool2d(self.trunk(above), 2).flatten(1))
+        return colours
+
+
 def roughen(x: Tensor, r: np.random.Generator) -> Tensor:
     """What generated pictures suffer: shift, soft focus, colour cast, noise."""
     n = len(x)
@@ -104,10 +121,22 @@ def faceless(x: Tensor) -> Tensor:
     return torch.cat([tiles, mist])
 
 
+def class_of(scene: Scene, attribute: str) -> int:
+    """The class of a scene by one of `JUDGED`; -1 for the colour of no hat."""
+    if attribute == HAT_COLOUR and scene.hat == "none":
+        return -1
+    return JUDGED[attribute].index(getattr(scene, attribute))
+
+
 def labels(data: Pictures) -> dict[str, Tensor]:
-    """Attribute -> class of every picture."""
+    """Of `JUDGED` -> class of every picture, -1 for none."""
     scenes = [data.scene(row) for row in range(len(data.pictures))]
-    return {name: torch.tensor([values.index(getattr(s, name)) for s in scenes]) for name, values in ATTRIBUTES.items()}
+    return {name: torch.tensor([class_of(scene, name) for scene in scenes]) for name in JUDGED}
+
+
+def misread(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean cross-entropy over the rows that have a class; 0 where none has."""
+    return F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum") / (classes >= 0).sum().clamp(min=1)
 
 
 def recogniser_stage(recogniser: Recogniser, data: Pictures, steps: int, batch: int, seed: int) -> Stage:
@@ -143,17 +172,42 @@ def attribute_stage(classifier: AttributeClassifier, data: Pictures, steps: int,
         with device.autocast():
             logits = classifier(torch.cat([pictures, spoilt]))
         wanted = {name: values[device.tensor(rows)] for name, values in known.items()}
-        found = {name: F.cross_entropy(logits[name][:batch].float(), values) for name, values in wanted.items()}
+        found = {name: F.cross_entropy(logits[name][:batch].float(), wanted[name]) for name in ATTRIBUTES}
         present = torch.cat([torch.ones(batch), torch.zeros(len(spoilt))]).long()
         return {**found, FACE: F.cross_entropy(logits[FACE].float(), present)}
 
     return Stage("attributes", nn.ModuleDict({"classifier": classifier}), losses, steps, learning_rate=1.5e-3, seed=seed)
 
 
+def hat_stage(judge: HatColours, series: Sequence[Pictures], steps: int, batch: int, seed: int) -> Stage:
+    """Learns from the pictures with a hat of all `series`."""
+    worn = [[row for row in range(len(data.pictures)) if data.scene(row).hat != "none"] for data in series]
+    pictures = np.concatenate([data.pictures[rows] for data, rows in zip(series, worn, strict=True)])
+    wanted = torch.tensor(
+        [class_of(data.scene(row), HAT_COLOUR) for data, rows in zip(series, worn, strict=True) for row in rows]
+    )
+
+    def losses(step: int) -> Losses:
+        r = np.random.default_rng([seed, step])
+        rows = r.choice(len(pictures), batch, replace=batch > len(pictures))
+        with device.autocast():
+            logits = judge(roughen(as_tensor(pictures[rows]), r))
+        return {HAT_COLOUR: F.cross_entropy(logits.float(), wanted[device.tensor(rows)])}
+
+    return Stage("hats", nn.ModuleDict({"hat_colours": judge}), losses, steps, learning_rate=2e-3, seed=seed)
+
+
 @torch.no_grad()
 def recognise(recogniser: Recogniser, pictures: NDArray[np.uint8]) -> Tensor:
     """Unit features of RGB pictures [n, 128, 128, 3]."""
     return F.normalize(torch.cat([recogniser(as_tensor(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]))
+
+
+@torch.no_grad()
+def hat_colours(judge: HatColours, pictures: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The class of `JUDGED[HAT_COLOUR]` per picture; of one without a hat it says nothing."""
+    parts = [judge(as_tensor(pictures[i : i + 64])).argmax(1) for i in range(0, len(pictures), 64)]
+    return np.asarray(device.array(torch.cat(parts)), np.int64)
 
 
 @torch.no_grad()

@@ -91,6 +91,10 @@ class _Training:
     def _resume(self) -> None:
         try:
             saved = device.load(self.file)
+            if "optimiser" not in saved:
+                raise TrainingError(
+                    f"stage '{self.stage.name}': {self.file} was adopted, and is done; to train it anew, delete it"
+                )
             self.stage.modules.load_state_dict(saved["modules"])
             self.averages.module.load_state_dict(saved["averages"])
             self.optimiser.load_state_dict(saved["optimiser"])

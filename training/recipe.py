@@ -14,12 +14,17 @@ STAGES: Mapping[str, str] = {
     "critic": "from latents, who is shown and what: for the losses of the denoisers",
     "base": "a denoiser with face tokens beside the text: the common start of the next three",
     "unet": "the denoiser of the joint encoder: what is served",
+    "natural": "the face encoder again: natural faces, as the drawn ones of the same people; rendered world only",
+    "finish": "the denoiser again: frontal portraits, every hat and expression, faces also as photographs show them",
     "text_only": "a peer that is shown no face",
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
     "recogniser": "a judge: who is in a picture",
     "attributes": "a judge: what a picture shows; rendered world only",
+    "hats": "a judge: the colour of a hat; rendered world only",
 }
-"""Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last two only the data."""
+"""Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last three only the data."""
+RENDERED_ONLY = ("natural", "finish", "attributes", "hats")
+"""Stages that learn what nobody knows of photographs."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,15 @@ class Recipe:
     critic_steps: int = 3600
     base_steps: int = 4000
     unet_steps: int = 14000
+    natural_steps: int = 1600
+    finish_steps: int = 12000
     text_only_steps: int = 7000
     adapter_steps: int = 7000
     attribute_steps: int = 2600
+    hats_steps: int = 800
     recogniser_steps: int = 1600
     face_batch: int = 64
+    natural_batch: int = 64
     vae_batch: int = 8
     vae_patch: int = 64
     align_batch: int = 32

@@ -17,9 +17,13 @@ from .contrastive import alignment_stage
 from .critic import critic_stage
 from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
 from .identity import face_stage
-from .judges import AttributeClassifier, Recogniser, attribute_stage, recogniser_stage
+from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
 from .loop import Stage, run
+from .natural import natural_stage
 from .work import Work, make_critic, make_heads
+
+_LIFELIKE = 0.3
+_FINISHING_RATE = 6e-4
 
 
 def _face(work: Work) -> Stage:
@@ -71,6 +75,26 @@ def _denoiser(name: str, face_tokens: bool = False, drops: Drops = JOINT, onto: 
     return stage
 
 
+def _natural(work: Work) -> Stage:
+    r = work.recipe
+    conditioner = work.conditioner("unet", trained=False)
+    return natural_stage(
+        work.vit(), conditioner, work.data, work.faces, work.natural, r.natural_steps, r.natural_batch, r.seed + 11
+    )
+
+
+def _finish(work: Work) -> Stage:
+    """What is served goes on: portraits of the series that a prompt can ask for, faces also as photographs show them."""
+    r = work.recipe
+    data = work.finishing
+    critic = work.critic()
+    named = None if critic is None else labels(data)
+    lesson = Lesson(data, work.finishing_latents, work.finishing_faces, JOINT, r.unet_batch, critic, _LIFELIKE, named)
+    conditioner = work.conditioner("unet", vit="natural")
+    steps, rate = r.finish_steps, _FINISHING_RATE
+    return unet_stage("finish", work.unet("unet"), conditioner, lesson, steps, r.seed + 12, r.compiled, rate, average=0.998)
+
+
 def _recogniser(work: Work) -> Stage:
     r = work.recipe
     torch.manual_seed(r.seed + 78)
@@ -83,6 +107,12 @@ def _attributes(work: Work) -> Stage:
     return attribute_stage(AttributeClassifier(), work.data, r.attribute_steps, r.judge_batch, r.seed + 77)
 
 
+def _hats(work: Work) -> Stage:
+    r = work.recipe
+    torch.manual_seed(r.seed + 79)
+    return hat_stage(HatColours(), [work.data, work.finishing], r.hats_steps, r.judge_batch, r.seed + 79)
+
+
 _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "face": _face,
     "vae": _vae,
@@ -91,10 +121,13 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "critic": _critic,
     "base": _denoiser("base", face_tokens=True),
     "unet": _denoiser("unet"),
+    "natural": _natural,
+    "finish": _finish,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,
     "attributes": _attributes,
+    "hats": _hats,
 }
 
 

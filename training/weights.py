@@ -25,7 +25,7 @@ from .adapter import Adapter
 from .conditioning import Conditioner
 from .contrastive import AlignmentHeads
 from .errors import TrainingError
-from .judges import AttributeClassifier, Recogniser
+from .judges import AttributeClassifier, HatColours, Recogniser
 from .texts import read_tokenizer
 from .work import Work, make_heads
 
@@ -53,8 +53,9 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
             _require_equal(work, stage, earlier, part)
     modules: dict[str, nn.Module] = {"vae": work.vae()}
     if trained("unet"):
-        modules["unet"] = work.unet("unet")
-        modules["face_clip_encoder"] = work.conditioner("unet").encoder
+        last = "finish" if trained("finish") else "unet"
+        modules["unet"] = work.unet(last)
+        modules["face_clip_encoder"] = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
     if trained("text_only"):
         modules["text_only_unet"] = work.unet("text_only")
     if trained("adapter"):
@@ -66,6 +67,7 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     for stage, name, module in (
         ("recogniser", "recogniser", Recogniser()),
         ("attributes", "classifier", AttributeClassifier()),
+        ("hats", "hat_colours", HatColours()),
     ):
         if trained(stage):
             module.load_state_dict(work.averaged(stage, name))
@@ -115,6 +117,10 @@ def read_judges(folder: Path) -> tuple[Recogniser, AttributeClassifier]:
     return _load(folder / "recogniser.safetensors", Recogniser()), _load(
         folder / "classifier.safetensors", AttributeClassifier()
     )
+
+
+def read_hat_judge(folder: Path) -> HatColours:
+    return _load(folder / "hat_colours.safetensors", HatColours())
 
 
 def _adapter(unet: UNet2DConditionModel) -> Adapter:

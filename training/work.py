@@ -9,6 +9,7 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Tokenizer
@@ -24,10 +25,11 @@ from .autoencoder import Latents, normalise_latents
 from .conditioning import Conditioner, Faces
 from .contrastive import AlignmentHeads
 from .critic import Critic
-from .dataset import Pictures, build
+from .dataset import FINISHING, Pictures, build
 from .diffusion import LATENT_SIDE, SIZE
 from .errors import TrainingError
 from .identity import face_features
+from .natural import Natural, build_natural, photographed
 from .photographs import read_folder
 from .recipe import STAGES, Recipe
 from .texts import read_tokenizer
@@ -80,9 +82,10 @@ class Work:
         tensors = torch.load(file, weights_only=True, mmap=True, map_location="cpu")["averages"]
         return {name[len(prefix) + 1 :]: value.clone() for name, value in tensors.items() if name.startswith(prefix + ".")}
 
-    def vit(self) -> FaceTransformer:
+    def vit(self, stage: str = "face") -> FaceTransformer:
+        """The face encoder after `face`, or after `natural`."""
         vit = nano.make_encoder(self.recipe.seed).branches[0].face_encoder
-        vit.load_state_dict(self.averaged("face", "vit"))
+        vit.load_state_dict(self.averaged(stage, "vit"))
         return vit.eval().requires_grad_(False)
 
     def vae(self) -> AutoencoderKL:
@@ -105,19 +108,52 @@ class Work:
         return Faces(saved["classes"], saved["patches"])
 
     @cached_property
+    def finishing(self) -> Pictures:
+        """Of the training people, the series that the denoiser finishes with."""
+        return build(self.folder / "data", "train", self.recipe.identities, SIZE, series=FINISHING)
+
+    @cached_property
+    def finishing_latents(self) -> Latents:
+        return Latents(self.vae(), self.finishing.pictures)
+
+    @cached_property
+    def finishing_faces(self) -> Faces:
+        """Features by the encoder after `natural`: of the training crops, then of the lifelike ones through cameras."""
+        shots = self.natural.lifelike.reshape(-1, *self.natural.lifelike.shape[2:])
+        r = np.random.default_rng([self.recipe.seed, 12])
+        seen = [
+            np.asarray((device.array(photographed(shots[i : i + 64], r)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
+            for i in range(0, len(shots), 64)
+        ]
+        classes, patches = face_features(self.vit("natural"), np.concatenate([self.data.crops, *seen]))
+        return Faces(classes, patches)
+
+    @cached_property
+    def natural(self) -> Natural:
+        """Crops of the training people, drawn plain and lifelike."""
+        return build_natural(self.folder / "data", self.data.split, self.data.identities)
+
+    @cached_property
     def latents(self) -> Latents:
         return Latents(self.vae(), self.data.pictures)
 
-    def conditioner(self, stage: str | None, adapter: bool = False, trained: bool = True) -> Conditioner:
-        """With the weights of a stage, or fresh ones around the trained face encoder. Only the face encoder is always frozen."""
+    def conditioner(
+        self, stage: str | None, adapter: bool = False, trained: bool = True, vit: str | None = None
+    ) -> Conditioner:
+        """With the weights of a stage, or fresh ones around the trained face encoder. Only the face encoder is always frozen.
+
+        `vit`: the stage whose face encoder takes the place of the one that `stage` had.
+        """
         encoder = nano.make_encoder(self.recipe.seed + 1)
-        vit = self.vit()
+        face_encoder = self.vit()
         for branch in encoder.branches:
-            branch.face_encoder.load_state_dict(vit.state_dict())
+            branch.face_encoder.load_state_dict(face_encoder.state_dict())
         tokens = FaceTokens(nano.ARCHITECTURE.face, nano.ARCHITECTURE.unet["cross_attention_dim"]) if adapter else None
         conditioner = Conditioner(encoder, nano.TOKENS, self.tokenizer, tokens)
         if stage is not None:
             conditioner.load_state_dict(self.averaged(stage, "conditioner"), strict=not adapter or stage in ("base", "adapter"))
+        if vit is not None:
+            conditioner.read_faces_with(self.vit(vit))
         set_trainable(encoder, fusers=trained and not adapter, towers=trained and stage is None)
         return conditioner
 

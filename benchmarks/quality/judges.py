@@ -14,8 +14,19 @@ from training import nano
 from training.autoencoder import as_tensor
 from training.conditioning import Conditioner, Faces
 from training.contrastive import AlignmentHeads, clip_score
-from training.judges import FACE, FEATURES, AttributeClassifier, Recogniser, classify, recognise
-from training.weights import read_alignment, read_judges
+from training.judges import (
+    ATTRIBUTES,
+    FACE,
+    FEATURES,
+    HAT_COLOUR,
+    AttributeClassifier,
+    HatColours,
+    Recogniser,
+    classify,
+    hat_colours,
+    recognise,
+)
+from training.weights import read_alignment, read_hat_judge, read_judges
 
 from . import metrics
 from .metrics import Floats
@@ -33,6 +44,7 @@ class Jury:
 
     recogniser: Recogniser
     classifier: AttributeClassifier
+    hats: HatColours
     towers: tuple[Conditioner, AlignmentHeads]
     people: Floats
     """Identity of each person by the recogniser: the mean of pictures that no model is shown, [people, features]."""
@@ -42,15 +54,16 @@ class Jury:
     def scores(self, pictures: Pictures, cases: Cases) -> dict[str, Any]:
         """All columns for pictures [n, 128, 128, 3] of n cases."""
         same, other = metrics.identity_scores(self.identities(pictures), self.people, cases.who)
-        found = classify(self.classifier, pictures)
+        found = {**classify(self.classifier, pictures), HAT_COLOUR: hat_colours(self.hats, pictures)}
         clip, shuffled = self.text_cosines(pictures, cases)
         return {
             "id_similarity": _rounded(same.mean()),
             "other_similarity": _rounded(other.mean()),
             "verification_auc": _rounded(metrics.verification_auc(same, other)),
-            "text_accuracy": {name: _rounded(v) for name, v in metrics.text_accuracy(found, cases.asked).items()},
+            "text_accuracy": {name: _rounded(v) for name, v in metrics.text_accuracy(found, cases.asked, ATTRIBUTES).items()},
             "clip_t": _rounded(clip),
             "clip_t_of_other_prompts": _rounded(shuffled),
+            "copy_geo": self.copied(pictures, cases),
             "copy_paste_rate": _rounded(metrics.copy_paste_rate(*_pooled(found, cases))),
             "no_face_rate": _rounded((found[FACE] == 0).mean()),
             "kernel_distance": _rounded(metrics.kernel_distance(features(self.classifier, pictures), self.held_out)),
@@ -59,6 +72,13 @@ class Jury:
     def similarities(self, pictures: Pictures, cases: Cases) -> Floats:
         """Cosine of each picture with its own person: [n]."""
         return metrics.identity_scores(self.identities(pictures), self.people, cases.who)[0]
+
+    def copied(self, pictures: Pictures, cases: Cases) -> float | None:
+        """`metrics.copy_geo` against each case's first reference; None where a case has none."""
+        if not all(cases.references):
+            return None
+        shown = self.identities(cases.shots.pictures)[[rows[0] for rows in cases.references]]
+        return _rounded(metrics.copy_geo(self.identities(pictures), shown, self.people, cases.who))
 
     def identities(self, pictures: Pictures) -> Floats:
         return np.asarray(recognise(self.recogniser, pictures).numpy(), np.float32)
@@ -78,6 +98,7 @@ def read_jury(folder: Path, kept: Shots, people: int) -> Jury:
     return Jury(
         recogniser,
         classifier,
+        read_hat_judge(folder),
         read_alignment(folder),
         metrics.unit(identity.mean(1)),
         features(classifier, kept.pictures),

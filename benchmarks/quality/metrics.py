@@ -6,7 +6,7 @@ classifier finds; quality is the kernel inception distance's formula (arXiv 1801
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,20 +42,37 @@ def auc_error(auc: float, same: int, other: int) -> float:
     return float((max(squared, 0.0) / (same * other)) ** 0.5)
 
 
-def text_accuracy(found: Mapping[str, NDArray[np.int64]], asked: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Share of pictures that show what was asked, per attribute (asked -1: not mentioned), and their mean as `mean`."""
+def text_accuracy(
+    found: Mapping[str, NDArray[np.int64]], asked: Mapping[str, NDArray[np.int64]], averaged: Collection[str] | None = None
+) -> dict[str, float]:
+    """Share of pictures that show what was asked, per attribute (asked -1: not mentioned), and as `mean` that of the `averaged`, or all."""
     shares = {}
     for name, wanted in asked.items():
         mentioned = wanted >= 0
         if mentioned.any():
             shares[name] = float((found[name][mentioned] == wanted[mentioned]).mean())
-    return {**shares, "mean": float(np.mean(list(shares.values())))}
+    counted = [share for name, share in shares.items() if averaged is None or name in averaged]
+    return {**shares, "mean": float(np.mean(counted))}
 
 
 def copy_paste_rate(found: NDArray[np.int64], asked: NDArray[np.int64], reference: NDArray[np.int64]) -> float:
     """Of pictures whose reference shows something else than asked, the share that shows the reference's instead."""
     differs = asked != reference
     return float((found[differs] == reference[differs]).mean()) if differs.any() else 0.0
+
+
+def copy_geo(generated: Floats, references: Floats, people: Floats, who: NDArray[np.int64]) -> float:
+    """MultiID-Bench's copy-and-paste measure (arXiv 2510.14975): (angle to the person - angle to the reference) over the angle between
+    these two, mean of the cases. -1: the person as they are; 1: the reference itself, with all that is only its own.
+
+    generated, references [n, d]: a case's picture and what the model was shown; people [persons, d].
+    """
+    true = people[who]
+
+    def angle(a: Floats, b: Floats) -> NDArray[np.float64]:
+        return np.asarray(np.arccos(np.clip((unit(a) * unit(b)).sum(1).astype(np.float64), -1, 1)))
+
+    return float(((angle(generated, true) - angle(generated, references)) / np.maximum(angle(true, references), 1e-6)).mean())
 
 
 def kernel_distance(a: Floats, b: Floats) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.crops import aligned_crop
 from training.dataset import PICTURES, SPLITS, scene_of
-from training.judges import ATTRIBUTES
+from training.judges import JUDGED, class_of
 from training.world.captions import describe
 from training.world.people import INDOORS, Identity, Scene, generator, sample_identity, sample_scene
 from training.world.render import render
@@ -80,20 +80,19 @@ class Cases:
     @property
     def asked(self) -> dict[str, NDArray[np.int64]]:
         """Attribute -> class that the prompt asks for; -1 where it does not say."""
-        return {name: np.array([_class_of(s, name) for s in self.scenes], np.int64) for name in ATTRIBUTES}
+        return {name: np.array([_class_of(s, name) for s in self.scenes], np.int64) for name in JUDGED}
 
     @property
     def shown(self) -> dict[str, NDArray[np.int64]]:
         """Attribute -> class that the first reference shows; -1 without one."""
         first = [self.shots.scenes[rows[0]] if rows else None for rows in self.references]
-        return {name: np.array([-1 if s is None else values.index(getattr(s, name)) for s in first], np.int64)
-                for name, values in ATTRIBUTES.items()}  # fmt: skip
+        return {name: np.array([-1 if s is None else class_of(s, name) for s in first], np.int64) for name in JUDGED}
 
 
 def _class_of(scene: Scene, attribute: str) -> int:
     """Soft light and day are what a prompt leaves unsaid; indoors there is no hour."""
     unsaid = {"light": scene.light == "soft", "time": scene.time == "day" or scene.place in INDOORS}
-    return -1 if unsaid.get(attribute, False) else ATTRIBUTES[attribute].index(getattr(scene, attribute))
+    return -1 if unsaid.get(attribute, False) else class_of(scene, attribute)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ def test_a_critic_sees_no_difference_where_there_is_none_and_more_where_there_is
     critic = make_critic(0).eval().requires_grad_(False)
     true = torch.randn(3, NANO.latent_channels, 16, 16, generator=torch.Generator().manual_seed(1))
     other = torch.randn(3, NANO.latent_channels, 16, 16, generator=torch.Generator().manual_seed(2))
-    found = [critic.difference(true + share * (other - true), true) for share in (0.0, 0.2, 1.0)]
+    found = [critic.difference(true + share * (other - true), true)[0] for share in (0.0, 0.2, 1.0)]
     assert torch.allclose(found[0], torch.zeros(3), atol=1e-5)
     assert (found[0] < found[1]).all() and (found[1] < found[2]).all()
     guess = other.requires_grad_(True)
-    critic.difference(guess, true).sum().backward()
+    critic.difference(guess, true)[0].sum().backward()
     assert guess.grad is not None and (guess.grad.flatten(1).norm(dim=1) > 0).all()
 
 
@@ -38,7 +38,7 @@ def test_a_critic_learns_the_people_and_scenes_it_is_shown(data: Pictures, tmp_p
     stage = critic_stage(make_critic(1), data, Latents(nano.make_vae(0).eval(), data.pictures), 30, 12, seed=1)
     run(stage, tmp_path, report_every=10)
     history = torch.load(tmp_path / "critic.pt", weights_only=True)["history"]
-    assert {"margin", "factors", "place", "expression"} <= history[0].keys()
+    assert {"margin", "factors", "place", "expression", "hat_colour"} <= history[0].keys()
     assert history[-1]["margin"] < history[0]["margin"] and history[-1]["place"] < history[0]["place"]
 
 

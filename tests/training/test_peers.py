@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,30 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 import training.work
+from export.checkpoint.tensor_files import read_tensors
 from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
+from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
-from training.dataset import Pictures
+from training.dataset import FINISHING, Pictures
 from training.diffusion import predict
 from training.errors import TrainingError
-from training.judges import AttributeClassifier, Recogniser
+from training.judges import AttributeClassifier, HatColours, Recogniser
+from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
-from training.stages import make_stage
+from training.stages import make_stage, train
 from training.texts import read_tokenizer
 from training.weights import (
     ADAPTER,
     JOINT,
     TEXT_ONLY,
     available_peers,
+    half,
     read_alignment,
     read_generator,
+    read_hat_judge,
     read_judges,
     write_weights,
 )
@@ -72,10 +78,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "base": {"unet": nano.make_unet(2), "conditioner": conditioner(1, adapter=True)},
         "align": {"conditioner": aligned, "heads": make_heads(0)},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
+        "natural": {"vit": conditioner(8).encoder.branches[0].face_encoder},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
         "recogniser": {"recogniser": Recogniser()},
         "attributes": {"classifier": AttributeClassifier()},
+        "hats": {"hat_colours": HatColours()},
     }
     for stage, modules in stages.items():
         torch.save({"averages": nn.ModuleDict(modules).state_dict()}, made.results / f"{stage}.pt")
@@ -85,7 +93,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
     sizes = write_weights(work, tmp_path)
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
-            "recogniser", "classifier"} == {n.split(".")[0] for n in sizes}  # fmt: skip
+            "recogniser", "classifier", "hat_colours"} == {n.split(".")[0] for n in sizes}  # fmt: skip
     assert sum(sizes.values()) <= 40_000_000
     assert available_peers(tmp_path) == [JOINT, ADAPTER, TEXT_ONLY]
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
@@ -101,6 +109,34 @@ def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -
     assert not torch.equal(*rows[JOINT])
     read_alignment(tmp_path)
     read_judges(tmp_path)
+    read_hat_judge(tmp_path)
+
+
+def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(work: Work, tmp_path: Path) -> None:
+    write_weights(work, tmp_path)
+    found = {name: read_tensors(tmp_path / f"{name}.safetensors") for name in ("face_clip_encoder", "alignment_encoder")}
+    name = "face_encoder.patch_embed.proj.weight"
+    seeds = {"face_clip_encoder": 8, "alignment_encoder": 1}
+    for file, seed in seeds.items():
+        wanted = conditioner(seed).encoder.branches[0].face_encoder.patch_embed.proj.weight.half()
+        assert all(torch.equal(found[file][f"{tower}.{name}"], wanted) for tower in nano.ARCHITECTURE.towers)
+
+
+def test_adopted_weights_are_those_that_were_written_and_a_stage_goes_on_from_them(work: Work, tmp_path: Path) -> None:
+    write_weights(work, tmp_path / "weights")
+    shutil.copytree(TOKENIZER, tmp_path / "weights" / "tokenizer")
+    other = Work(tmp_path / "work", Recipe())
+    stages = adopt(other, tmp_path / "weights")
+    assert set(stages) == {"face", "vae", "align", "unet", "natural", "recogniser", "attributes", "hats"}
+    for stage, prefix in (("face", "vit"), ("natural", "vit"), ("unet", "unet"), ("align", "conditioner"), ("align", "heads")):
+        wanted, found = work.averaged(stage, prefix), other.averaged(stage, prefix)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], half({name: value})[name].to(value.dtype)) for name, value in wanted.items())
+    with pytest.raises(TrainingError, match=r"expected a folder without checkpoints, .* has face, vae"):
+        adopt(other, tmp_path / "weights")
+    other.__dict__["data"] = work.data
+    with pytest.raises(TrainingError, match=r"recogniser\.pt was adopted, and is done; to train it anew, delete it"):
+        train(other, "recogniser")
 
 
 @pytest.mark.parametrize(("unet", "encoder", "cause"), [(5, 7, "align"), (4, 1, "text_only")])
@@ -153,7 +189,7 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     work: Work, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On `meta`, which refuses tensors of a CPU beside its own as a GPU does."""
-    sizes = dict.fromkeys(("face_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
+    sizes = dict.fromkeys(("face_batch", "natural_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
     small = Work(work.folder, Recipe(**sizes))
     known = Latents(nano.make_vae(0), work.data.pictures)
     known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
@@ -163,7 +199,11 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     try:
         face = nano.ARCHITECTURE.face
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
-        small.__dict__.update(data=work.data, latents=known, faces=faces)
+        natural = Natural(work.data.crops[:12], work.data.crops[:48].reshape(12, PORTRAITS, *work.data.crops.shape[1:]))
+        finishing = replace(work.data, series=FINISHING)
+        both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2))
+        small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
+        small.__dict__.update(finishing=finishing, finishing_latents=known, finishing_faces=both)
         made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()

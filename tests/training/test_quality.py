@@ -28,7 +28,7 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.variants.sdxl import NANO
 from training.diffusion import Guidance
-from training.judges import ATTRIBUTES
+from training.judges import ATTRIBUTES, JUDGED
 from training.weights import ADAPTER, JOINT, TEXT_ONLY
 from training.world.captions import describe
 from training.world.people import sample_identity
@@ -62,6 +62,25 @@ def test_text_accuracy_ignores_what_was_not_asked() -> None:
     asked = {"hat": np.array([1, 2, 0]), "time": np.array([-1, -1, 1])}
     shares = metrics.text_accuracy(found, asked)
     assert shares["hat"] == pytest.approx(2 / 3) and shares["time"] == 0.0 and shares["mean"] == pytest.approx(1 / 3)
+
+
+def test_the_mean_is_of_what_it_is_told() -> None:
+    found, asked = (
+        {"hat": np.array([1, 2]), "hat_colour": np.array([0, 0])},
+        {"hat": np.array([1, 1]), "hat_colour": np.array([3, -1])},
+    )
+    shares = metrics.text_accuracy(found, asked, ("hat",))
+    assert shares == {"hat": 0.5, "hat_colour": 0.0, "mean": 0.5}
+    assert metrics.text_accuracy(found, asked)["mean"] == 0.25
+
+
+def test_copied_geometry_is_one_at_the_reference_and_minus_one_at_the_person() -> None:
+    people, references = np.float32([[1, 0, 0], [0, 2, 0]]), np.float32([[0.6, 0.8, 0], [0, 1, 1]])
+    who = np.array([0, 1])
+    assert metrics.copy_geo(references, references, people, who) == pytest.approx(1, abs=1e-3)
+    assert metrics.copy_geo(people, references, people, who) == pytest.approx(-1, abs=1e-3)
+    between = metrics.unit(people) + metrics.unit(references)
+    assert metrics.copy_geo(between, references, people, who) == pytest.approx(0, abs=1e-3)
 
 
 def test_copying_the_reference_is_counted_only_where_it_differs_from_the_prompt() -> None:
@@ -163,6 +182,8 @@ def test_prompts_say_what_they_are_judged_by(world: World) -> None:
     text = describe(sample_identity(200_000), scene)
     assert "on a beach" in text and "neutral" in text and scene.garment in text and "cap" in text
     assert asked["place"][0] == ATTRIBUTES["place"].index("beach")
+    assert asked["hat_colour"][0] == JUDGED["hat_colour"].index(scene.hat_colour)
+    assert replace(world.usual, scenes=(replace(scene, hat="none"),) * 4).asked["hat_colour"][0] == -1
 
 
 def test_sweeps_use_cases_of_all_people_and_say_how_sure_they_are(world: World) -> None:
