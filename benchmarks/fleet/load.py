@@ -116,11 +116,12 @@ def _draw(pipe: FaceCLIPPipeline, call: Call, seed: int) -> None:
 @contextmanager
 def _nothing_again() -> Iterator[None]:
     """The client's own attempts are switched off."""
-    usual, retry.CONNECT_RETRIES = retry.CONNECT_RETRIES, 0
+    usual = retry.CONNECT_RETRIES, retry.LOST_RETRIES
+    retry.CONNECT_RETRIES = retry.LOST_RETRIES = 0
     try:
         yield
     finally:
-        retry.CONNECT_RETRIES = usual
+        retry.CONNECT_RETRIES, retry.LOST_RETRIES = usual
 
 
 def percentile(seconds: Sequence[float], share: float) -> float:

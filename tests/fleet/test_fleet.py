@@ -176,7 +176,8 @@ def test_a_photograph_of_the_largest_size_reaches_a_server(fleet, issuer):
 # ------------------------------------------------------------------------------------------------------- restarts, deaths and the end
 def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     """Unary calls, of a client that sends nothing again; of a server that is killed, streams that had begun are lost."""
-    monkeypatch.setattr(retry, "CONNECT_RETRIES", 0)
+    for kind in ("CONNECT_RETRIES", "LOST_RETRIES"):
+        monkeypatch.setattr(retry, kind, 0)
     over, failed, drawn = threading.Event(), [], []
 
     def draw(seed):
