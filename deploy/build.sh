@@ -9,7 +9,8 @@ shift 2
 # Of plans: the image has TensorRT proper, and Triton's own backend for it.
 set -- --runtime tensorrt "$@"
 if [ "${ENGINES:-yes}" = no ]; then
-    exec python3 -m export repository --variant "$variant" --placement "$placement" "$@"
+    python3 -m export repository --variant "$variant" --placement "$placement" "$@"
+    exec python3 -m export inspect --repository "build/$variant-$placement"
 fi
 python3 -m export engine --variant "$variant" --placement "$placement" "$@"
 python3 -m export verify --variant "$variant" --placement "$placement" --runtime tensorrt

@@ -80,7 +80,7 @@ class _Connection:
         self._closed = False
         self._affinity = affinity
         self._metadata = metadata_of_all(headers, token)
-        roots = None if root_certificates is None else Path(root_certificates).read_bytes()
+        roots = Path(root_certificates).read_bytes() if root_certificates is not None and each[0].tls else None
         self._servers = Servers([_connected(grpc_module, address, roots) for address in each])
 
     def _check_open(self) -> None:
