@@ -13,7 +13,7 @@ import yaml
 from export.repository.deployments import RECORD
 from faceclip_serving.checks.policy import read
 from faceclip_serving.contract.callers import OPERATOR_KEY_VARIABLE
-from faceclip_serving.contract.placements import CUDA_PROVIDER, PLACEMENT_NAMES, placements
+from faceclip_serving.contract.placements import PLACEMENT_NAMES, placements
 from faceclip_serving.contract.settings import SETTINGS, read_orders
 from faceclip_serving.contract.variants.table import VARIANTS
 from server.defaults import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Ports
@@ -123,16 +123,9 @@ def test_values_that_mean_nothing_are_refused_by_name(option, said):
 
 
 def test_variants_and_placements_are_the_contracts():
-    """But those whose components need ONNX Runtime on CUDA in Python, which the image does not have."""
     ours = SCHEMA["properties"]
     assert set(ours["variant"]["enum"]) == set(VARIANTS)
-    without = {
-        name
-        for variant in VARIANTS.values()
-        for name, placement in placements(variant).items()
-        if any(CUDA_PROVIDER in each.runtime.providers for each in placement.components.values())
-    }
-    assert set(ours["placement"]["enum"]) == set(PLACEMENT_NAMES) - without
+    assert set(ours["placement"]["enum"]) == set(PLACEMENT_NAMES)
 
 
 @pytest.mark.parametrize("placement", SCHEMA["properties"]["placement"]["enum"])
