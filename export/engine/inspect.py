@@ -275,6 +275,10 @@ def _document(path: Path) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     if args.repository is not None:
+        if not any(args.repository.glob("*/config.pbtxt")):
+            raise EngineError(
+                f"repository: expected a folder made by `python -m export repository`, got {args.repository}, without a model"
+            )
         check_providers(args.repository)
         records = check_repository(args.repository)
         print(json.dumps({"repository": str(args.repository), "plans": [record.recipe.component for record in records]}))
