@@ -20,7 +20,7 @@ export function why() {
   if (!prompt.trim()) return t('why.prompt');
   if (recipe?.needs.includes('face') && !photos.length) return t('why.face');
   if (recipe?.needs.includes('picture') && !picture) return t('why.picture');
-  if (photos.length && !consent) return t('why.consent');
+  if ((photos.length || picture) && !consent) return t('why.consent');
   if (unrecorded().length) return t('why.record');
   return null;
 }

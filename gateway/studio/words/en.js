@@ -48,7 +48,7 @@ export const en = {
   'photos.crop': 'What the model sees of the face, with eyes, nose and mouth marked',
   'photos.alt': 'Your photograph',
   'photos.remove': 'Remove photograph {number}',
-  'consent.box': 'I may use these photographs, and whoever is in them has agreed.',
+  'consent.box': 'I may use these pictures, and whoever is in them has agreed.',
   'consent.required': 'This server draws only with a signed record of consent that names each photograph, and a picture to change. Whoever runs it signs one: python -m server consent sign.',
   'consent.recorded': 'This server notes a signed record of consent, where there is one.',
   'consent.add': 'Add the record',
@@ -138,7 +138,7 @@ export const en = {
   'why.prompt': 'Describe the picture first.',
   'why.face': 'This recipe is of a person: add a photograph first.',
   'why.picture': 'This recipe changes a picture: add one below first.',
-  'why.consent': 'Confirm the consent for the photographs first.',
+  'why.consent': 'Confirm the consent for the pictures first.',
   'why.record': 'Add the signed record of consent first.',
   // Pictures
   'shots.title': 'Pictures',

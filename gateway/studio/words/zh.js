@@ -48,7 +48,7 @@ export const zh = {
   'photos.crop': '模型看到的人脸，标出眼、鼻、嘴',
   'photos.alt': '你的照片',
   'photos.remove': '移除照片 {number}',
-  'consent.box': '我有权使用这些照片，照片中的人已同意。',
+  'consent.box': '我有权使用这些图片，图片中的人已同意。',
   'consent.required': '此服务器须有签名的同意书才能生成，其中须包含每张照片和要修改的图片。由服务器管理者签发：python -m server consent sign。',
   'consent.recorded': '如有签名的同意书，此服务器会予以登记。',
   'consent.add': '添加同意书',
@@ -138,7 +138,7 @@ export const zh = {
   'why.prompt': '请先描述画面。',
   'why.face': '此配方需要人物：请先添加照片。',
   'why.picture': '此配方修改图片：请先在下方添加。',
-  'why.consent': '请先确认照片的同意事项。',
+  'why.consent': '请先确认图片的同意事项。',
   'why.record': '请先添加签名的同意书。',
   // Pictures
   'shots.title': '图片',

@@ -54,7 +54,7 @@ def test_a_photograph_a_picture_its_download_and_its_marks(visitor, gateway, siz
     press_draw(page)
     expect(page.locator("#go-why")).to_have_text("Describe the picture first.")
     page.fill("#prompt", PROMPT)
-    expect(page.locator("#go-why")).to_have_text("Confirm the consent for the photographs first.")
+    expect(page.locator("#go-why")).to_have_text("Confirm the consent for the pictures first.")
     press_draw(page)
     assert page.locator(".contact, .stage-wait").count() == 0
     page.locator(".tick input").check()
@@ -138,6 +138,7 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     page.get_by_role("button", name="Use this mask").click()
     expect(page.locator(".input-mask")).to_be_visible()
     assert page.locator("input[name=mask][value=painted]").is_checked()
+    page.locator(".tick input").check()
     sent = draw(page)
     expect(page.locator(".contact")).to_have_count(2)
     wait_drawn(page)
