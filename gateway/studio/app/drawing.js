@@ -64,7 +64,7 @@ function form() {
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 
-/** What a shot looks like: {id, state, job, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
+/** What a shot looks like: {id, state, job, away, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
 export async function draw() {
   const missing = why();
   if (missing) return say(missing);
@@ -97,7 +97,11 @@ function fail(id, error) {
 
 async function follow(id, job, signal) {
   let done;
-  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event))) {
+  const onAway = (away) => {
+    amend('shots', id, { away });
+    if (away) say(t('shot.away'));
+  };
+  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event), onAway)) {
     if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? null });
     if (event === 'progress') amend('shots', id, { state: 'generating', step: data.step, total: data.total });
     if (event === 'preview') amend('shots', id, { preview: `data:image/png;base64,${data.b64_json}` });
@@ -108,7 +112,7 @@ async function follow(id, job, signal) {
   const { result } = done;
   const pictures = await Promise.all(result.data.map(async (each) => {
     const { pathname, search } = new URL(each.url); // the host may have other names
-    const blob = await file(pathname + search);
+    const blob = await file(pathname + search, signal, onAway);
     return { blob, url: URL.createObjectURL(blob), seed: each.seed, revised: each.revised_prompt };
   }));
   amend('shots', id, { state: 'completed', pictures, details: result.details, preview: null, position: null });

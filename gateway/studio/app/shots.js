@@ -46,6 +46,7 @@ function Empty() {
 }
 
 function place(shot) {
+  if (shot.away) return t('shot.away');
   if (shot.stopping) return t('shot.stopping');
   if (shot.state === 'generating') return t('shot.step', { step: shot.step, total: shot.total });
   return shot.position ? t('shot.position', { position: shot.position }) : t(`shot.${shot.state}`);

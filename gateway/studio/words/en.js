@@ -153,6 +153,7 @@ export const en = {
   'shot.generating': 'Beginning…',
   'shot.position': 'Place {position} in the queue',
   'shot.step': 'Step {step} of {total}',
+  'shot.away': 'The gateway does not answer. Your picture is not lost; asking again…',
   'shot.stopping': 'Stopping…',
   'shot.cancel': 'Cancel',
   'shot.cancelled': 'Cancelled.',

@@ -153,6 +153,7 @@ export const zh = {
   'shot.generating': '开始中…',
   'shot.position': '队列第 {position} 位',
   'shot.step': '第 {step} 步，共 {total} 步',
+  'shot.away': '网关没有响应。你的图片不会丢失，正在重试…',
   'shot.stopping': '正在停止…',
   'shot.cancel': '取消',
   'shot.cancelled': '已取消。',
