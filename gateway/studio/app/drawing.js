@@ -1,7 +1,7 @@
 // From the form to a job, and from its events to pictures.
 
 import { asBase64, ask, events, file, Refused, send } from './api.js';
-import { strength } from './input.js';
+import { changeInput, strength } from './input.js';
 import { unrecorded } from './photos.js';
 import { isDefault, pictureSize, parameters } from './settings.js';
 import { amend, newId, now, say, set } from './store.js';
@@ -58,8 +58,14 @@ async function asked() {
 
 /** What of the form "these settings" brings back. Photographs stay as they are. */
 function form() {
-  const { model, prompt, negative, recipe, chosen, size, count, seed } = now();
-  return { model, prompt, negative, recipe, chosen, size, count, seed };
+  const { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted } = now();
+  return { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted };
+}
+
+/** Puts a shot's form back; `seed`: another one than it had. */
+export function bringBack({ form: { picture, mask, painted, ...rest } }, seed = rest.seed) {
+  set({ ...rest, seed });
+  changeInput(picture, mask, painted);
 }
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');

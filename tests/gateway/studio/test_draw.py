@@ -147,6 +147,14 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     assert mask[64, 64].tolist() == [255, 255, 255] and mask[8, 64].tolist() == [0, 0, 0]
     page.locator("input[name=mask][value=face]").check()
     assert draw(page)["mask"] == "face"
+    expect(page.locator(".contact")).to_have_count(3)
+    wait_drawn(page)
+    page.locator(".input-acts").get_by_role("button", name="Remove").click()
+    page.locator(".contact").nth(1).click()
+    page.get_by_role("button", name="These settings").click()
+    expect(page.locator(".input-mask")).to_be_visible()
+    again = draw(page)
+    assert {**again, "seed": None} == {**sent, "seed": None}
 
 
 def test_several_people_each_in_a_place_of_their_own(visitor):
@@ -254,6 +262,12 @@ def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
     wait_drawn(page)
     page.fill("#prompt", "plain English")
     expect(english).to_have_count(0)
+    with page.expect_request("**/v1/prompts/translate"):
+        page.fill("#prompt", "海滩")  # what is asked meanwhile is not taken for the one that is brought back
+    page.get_by_role("button", name="These settings").click()
+    expect(english).to_have_value("a woman in a green hoodie, on a beach")
+    again = draw(page)
+    assert (again["prompt"], again["original_prompt"]) == (sent["prompt"], sent["original_prompt"])
 
 
 def test_by_keys_alone(visitor):
