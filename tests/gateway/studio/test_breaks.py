@@ -46,12 +46,20 @@ def test_a_gateway_that_is_killed_and_started_again_brings_the_picture(broken, n
 
 def test_what_answers_in_the_gateways_place_ends_nothing(broken):
     page = broken.open()
-    statuses = [500, 502, 503, 504, 429]
-    for path in ("**/v1/jobs/*/events", "**/v1/files/*"):
-        left = list(statuses)
-        page.route(path, lambda route, left=left: route.fulfill(status=left.pop(), body="away") if left else route.continue_())
+    left = {"events": [500, 502, 503, 504, 429], "files": [500, 502, 503, 504, 429]}
+
+    def answer(route):
+        statuses = left["events" if route.request.url.endswith("/events") else "files"]
+        if statuses:
+            route.fulfill(status=statuses.pop(), body="away")
+        else:
+            route.continue_()
+
+    page.route("**/v1/jobs/*/events", answer)
+    page.route("**/v1/files/**", answer)
     ask_for(page, 4)
     wait_drawn(page)
+    assert left == {"events": [], "files": []}
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

@@ -29,10 +29,13 @@ def test_a_picture_to_change_is_of_somebody_who_is_asked_as_well(visitor, mask):
     page = visitor().open()
     page.fill("#prompt", PROMPT)
     page.set_input_files(INPUT, photo(3, side=128))
-    page.locator(f"input[name=mask][value={mask}]").check()
     if mask == "painted":
+        page.get_by_role("button", name="Paint a mask").click()
         page.locator(".paint canvas").click()
         page.get_by_role("button", name="Use this mask").click()
+        expect(page.locator(".input-mask")).to_be_visible()
+    else:
+        page.locator(f"input[name=mask][value={mask}]").check()
     expect(page.locator("#go-why")).to_have_text("Confirm the consent for the pictures first.")
     press_draw(page)
     assert page.locator(".contact, .stage-wait").count() == 0
