@@ -28,6 +28,8 @@ class FaceCLIPError(Exception):
     """True only where it is certain that the server did not begin the work."""
     lost = False
     """Whether the server, or the way to it, was lost: the work may have been done, or in part, and nothing is wrong with the call."""
+    unreached = False
+    """Whether nobody was there at all."""
 
 
 class InvalidRequestError(FaceCLIPError, ValueError):
@@ -179,7 +181,7 @@ def _unavailable(message: str, reason: str, address: str) -> FaceCLIPError:
         cure = "does it speak gRPC, as this client does? Triton's gRPC port is usually 8001, 8000 is HTTP's; TLS needs grpcs://"
         cure = cure if _NOT_GRPC.search(reason) else "is the server running there?"
         error = ServerUnavailableError(f"cannot reach {address} ({reason}); {cure}")
-        error.safe_to_retry = True
+        error.safe_to_retry = error.unreached = True
         return error
     if _BUSY.search(message):
         return _busy(reason)

@@ -26,16 +26,20 @@ class Retry:
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._allowed = {"busy": busy_retries, "not begun": CONNECT_RETRIES, "lost": LOST_RETRIES if repeatable else 0, "": 0}
         self._attempts: Counter[str] = Counter()  # each kind of failure has a count of its own
+        self._told: FaceCLIPError | None = None
 
     def remaining_s(self) -> float | None:
         """Seconds left for the next attempt, above 0; None: no limit."""
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
 
     def delay_s(self, error: FaceCLIPError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` if there must not be one."""
+        """Seconds to wait before the next attempt. Raises `error` if there must not be one; where nobody is there any more, what was
+        told before."""
         kind = _kind(error)
         if self._attempts[kind] >= self._allowed[kind]:
-            raise error
+            raise self._told if self._told is not None and error.unreached else error
+        if not error.unreached:
+            self._told = error
         # Jitter, so that clients refused together do not come back together.
         delay = min(FIRST_DELAY_S * 2.0 ** self._attempts[kind], MAX_DELAY_S) * random.uniform(0.75, 1.25)
         if isinstance(error, ServerBusyError) and error.retry_after_s is not None:

@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect, Request
 from ..errors import ApiError, invalid
 from ..state import gateway_of
 from .fields import Model, checked
-from .masks import white_where_transparent
 from .multipart import Part, parts_of
 from .requests import ImageRequest, image_request_of
 
@@ -121,20 +120,19 @@ def _of_form(body: bytes, content_type: str, most: int) -> ImageRequest:
             texts[part.name] = part.text
     if "image" in texts:
         raise invalid("image", "expected a file, got a text; send it with a file name")
-    _choose_picture(files)
+    _choose_picture(files, texts)
     return image_request_of(texts, strict=False, files=files)
 
 
-def _choose_picture(files: dict[str, list[bytes]]) -> None:
+def _choose_picture(files: dict[str, list[bytes]], texts: dict[str, Any]) -> None:
     """`picture` is to be changed; with a mask and no `picture`, the first photograph, as OpenAI's callers expect."""
     photographs = files.get("face_images", [])
-    if "mask" in files and "picture" not in files and photographs:
+    masked = "mask" in files or texts.get("mask", "none").lower() != "none"
+    if masked and "picture" not in files and photographs:
         files["picture"], files["face_images"] = photographs[:1], photographs[1:]
     for name in ("picture", "mask"):
         if len(files.get(name, [])) > 1:
             raise invalid(name, f"expected one file, got {len(files[name])}")
-    if "mask" in files:
-        files["mask"] = [white_where_transparent(files["mask"][0])]
     if "picture" in files:
         files["image"] = files.pop("picture")
 

@@ -52,7 +52,7 @@ async def _answer(request: Request, caller: Caller, asked: ImageRequest, kind: s
             "webhook_url",
             "expected none here, where the answer waits for the picture; leave it out, or send it all to /v1/jobs",
         )
-    unread = () if asked.stream else ("partial_images",)
+    unread = {"response_format": "b64_json"} if asked.stream else {"partial_images": 0}
     limit_s = gateway.settings.timeout
     drawing = await asyncio.to_thread(
         asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s, unread

@@ -10,7 +10,8 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr
@@ -18,6 +19,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from ..drawing import Drawing
 from ..errors import invalid
 from .fields import checked
+from .masks import white_where_transparent
 from .parameters import ParameterFields
 
 NAMED_MASKS = ("none", "face", "head")
@@ -25,10 +27,10 @@ NAMED_MASKS = ("none", "face", "head")
 MOST_FILES = 16
 """Of one field; the server's own limits are lower."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_HARMLESS = {("background", "opaque"), ("partial_images", 0), ("response_format", "url"), ("stream", False)}
-"""What is as if nothing had been said, where nobody reads it."""
-_OF_OPENAI = {"quality", "style", "moderation", "input_fidelity", "background", "output_compression"}
-"""Fields of OpenAI's that change nothing here: a caller who sets them is told so."""
+_OF_OPENAI: Mapping[str, Any] = {"background": "opaque"} | dict.fromkeys(
+    ("quality", "style", "moderation", "input_fidelity", "output_compression")
+)
+"""Fields of OpenAI's that change nothing here, and what is as if nothing had been said: who sets another value is told so."""
 _OWN = {
     "prompt", "model", "n", "size", "response_format", "output_format", "user", "stream", "partial_images", "face_images", "identity",
     "people", "people_masks", "image", "mask", "webhook_url", "priority", *_OF_OPENAI,
@@ -94,11 +96,12 @@ class ImageRequest(ParameterFields):
         return any(each is not None for each in told) or bool(self._files.keys() & {"face_images", "identity", "image"})
 
     def to_drawing(
-        self, request_id: str, tenant: str, priority: str, timeout_s: float, unread: Collection[str] = ()
+        self, request_id: str, tenant: str, priority: str, timeout_s: float, unread: Mapping[str, Any] = MappingProxyType({})
     ) -> Drawing:
         """Raises `ApiError` (400). `tenant`, `priority`: of the caller, who may choose `batch` for himself.
 
-        `unread`: fields that the route does not read, of which there is a warning, as of OpenAI's that nobody reads.
+        `unread`: fields that the route does not read, each with the value that it acts by. Of another value there is a warning, as of
+        OpenAI's fields that nobody reads.
         """
         if not self.prompt.strip():
             raise invalid("prompt", "expected a text, got nothing; describe the scene, e.g. 'portrait, studio light'")
@@ -115,13 +118,15 @@ class ImageRequest(ParameterFields):
             "people": people,
         }
         previews = bool(self.partial_images) and "partial_images" not in unread
-        ignored = sorted(name for name in {*_OF_OPENAI, *unread} & self.model_fields_set if self._says(name))
+        silent = {**_OF_OPENAI, **unread}
+        ignored = sorted(name for name in silent if getattr(self, name) not in (None, "auto", silent[name]))
+        mask = next(iter(self._content("mask", None if named else self.mask)), None)
         return Drawing(
             model=self.model,
             prompt=self.prompt,
             photos=self._content("face_images", self.face_images),
             image=next(iter(self._content("image", self.image)), None),
-            mask=next(iter(self._content("mask", None if named else self.mask)), None),
+            mask=None if mask is None else white_where_transparent(mask),
             parameters={name: value for name, value in chosen.items() if value is not None}
             | ({"preview": True} if previews else {}),
             request_id=request_id,
@@ -133,10 +138,6 @@ class ImageRequest(ParameterFields):
             people_masks=self._content("people_masks", self.people_masks),
             warnings=[f"{name}: has no effect here" for name in ignored],
         )
-
-    def _says(self, name: str) -> bool:
-        told = getattr(self, name)
-        return told not in (None, "auto") and (name, told) not in _HARMLESS
 
     def _content(self, name: str, told: list[str] | str | None) -> list[bytes]:
         """The files of a field, from a form or from the body's texts."""
@@ -164,7 +165,7 @@ def image_request_of(body: Any, *, strict: bool, files: Mapping[str, list[bytes]
 
 
 def decoded(name: str, text: str) -> bytes:
-    """The file of base64 or of a data URL."""
+    """The file of base64, in lines or in one, or of a data URL."""
     payload = text
     if text.startswith("data:"):
         head, comma, payload = text.partition(",")
@@ -173,7 +174,7 @@ def decoded(name: str, text: str) -> bytes:
     elif text.startswith(("http://", "https://")):
         raise invalid(name, "expected base64 of a file, got a URL; nothing is fetched from elsewhere: send the file")
     try:
-        content = base64.b64decode(payload, validate=True)
+        content = base64.b64decode(payload.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise invalid(name, f"expected base64 of a file, got {text[:40]!r}") from None
     if not content:

@@ -31,8 +31,8 @@ from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 LONGEST_KEY = 255
-UNREAD = ("response_format", "stream")
-"""Fields of a request: a job's pictures are links, and it has events in any case."""
+UNREAD = {"response_format": "url", "stream": False}
+"""Fields of a request, and what is so in any case: a job's pictures are links. It has events whatever `stream` says."""
 
 
 @router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)

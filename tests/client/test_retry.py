@@ -74,3 +74,16 @@ def test_connections_and_refusals_have_counts_of_their_own() -> None:
         retry.delay_s(_busy())
     with pytest.raises(ServerUnavailableError):
         retry.delay_s(_refused())
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "at the door"])
+def test_where_nobody_is_there_any_more_what_was_told_before_is_raised(lost: bool) -> None:
+    stopping, nobody = ServerUnavailableError("the server is stopping"), _refused()
+    stopping.lost, stopping.safe_to_retry = lost, not lost
+    nobody.unreached = True
+    retry = Retry(timeout_s=600, repeatable=True)
+    retry.delay_s(stopping)
+    with pytest.raises(ServerUnavailableError) as raised:
+        for _ in range(CONNECT_RETRIES + 1):
+            retry.delay_s(nobody)
+    assert raised.value is stopping

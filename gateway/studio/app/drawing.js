@@ -1,7 +1,7 @@
 // From the form to a job, and from its events to pictures.
 
 import { asBase64, ask, events, file, Refused, send } from './api.js';
-import { strength } from './input.js';
+import { changeInput, strength } from './input.js';
 import { unrecorded } from './photos.js';
 import { isDefault, pictureSize, parameters } from './settings.js';
 import { amend, newId, now, say, set } from './store.js';
@@ -20,7 +20,7 @@ export function why() {
   if (!prompt.trim()) return t('why.prompt');
   if (recipe?.needs.includes('face') && !photos.length) return t('why.face');
   if (recipe?.needs.includes('picture') && !picture) return t('why.picture');
-  if (photos.length && !consent) return t('why.consent');
+  if ((photos.length || picture) && !consent) return t('why.consent');
   if (unrecorded().length) return t('why.record');
   return null;
 }
@@ -58,13 +58,19 @@ async function asked() {
 
 /** What of the form "these settings" brings back. Photographs stay as they are. */
 function form() {
-  const { model, prompt, negative, recipe, chosen, size, count, seed } = now();
-  return { model, prompt, negative, recipe, chosen, size, count, seed };
+  const { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted } = now();
+  return { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted };
+}
+
+/** Puts a shot's form back; `seed`: another one than it had. */
+export function bringBack({ form: { picture, mask, painted, ...rest } }, seed = rest.seed) {
+  set({ ...rest, seed });
+  changeInput(picture, mask, painted);
 }
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 
-/** What a shot looks like: {id, state, job, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
+/** What a shot looks like: {id, state, job, away, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
 export async function draw() {
   const missing = why();
   if (missing) return say(missing);
@@ -97,7 +103,11 @@ function fail(id, error) {
 
 async function follow(id, job, signal) {
   let done;
-  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event))) {
+  const onAway = (away) => {
+    amend('shots', id, { away });
+    if (away) say(t('shot.away'));
+  };
+  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event), onAway)) {
     if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? null });
     if (event === 'progress') amend('shots', id, { state: 'generating', step: data.step, total: data.total });
     if (event === 'preview') amend('shots', id, { preview: `data:image/png;base64,${data.b64_json}` });
@@ -108,7 +118,7 @@ async function follow(id, job, signal) {
   const { result } = done;
   const pictures = await Promise.all(result.data.map(async (each) => {
     const { pathname, search } = new URL(each.url); // the host may have other names
-    const blob = await file(pathname + search);
+    const blob = await file(pathname + search, signal, onAway);
     return { blob, url: URL.createObjectURL(blob), seed: each.seed, revised: each.revised_prompt };
   }));
   amend('shots', id, { state: 'completed', pictures, details: result.details, preview: null, position: null });

@@ -112,7 +112,7 @@ export function People() {
     ${photos.length > 1 && html`<${Choice} label=${t('together.label')} name="together" value=${together ? 'several' : 'one'}
       options=${[['one', t('together.one')], ['several', t('together.several')]]} onChoose=${(value) => set({ together: value === 'several' })} />`}
     ${together && html`<${Boxes} />`}
-    ${photos.length > 0 && html`
+    ${(photos.length > 0 || picture) && html`
       <label class="tick"><input type="checkbox" checked=${consent} onChange=${(event) => set({ consent: event.target.checked })} />
         <span>${t('consent.box')}</span></label>`}
     ${(photos.length > 0 || picture) && mode !== 'off' && html`

@@ -13,12 +13,34 @@ from tests.end_to_end.running import command
 
 from ..running import command as gateway_command
 from ..running import running
-from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
+from .conftest import PROMPT, add_photos, draw, photo, press_draw, wait_drawn
 
 SIGNED = (
     "--subject", "S-1042", "--adult", "--scope", "portrait", "--expires", "2099-01-01T00:00:00Z",
     "--confirmed-by", "Studio Nord", "--confirmed-how", "signed form", "--text", "1",
 )  # fmt: skip
+
+
+INPUT = "section[aria-labelledby=title-input] input[type=file]"
+
+
+@pytest.mark.parametrize("mask", ["none", "face", "head", "painted"])
+def test_a_picture_to_change_is_of_somebody_who_is_asked_as_well(visitor, mask):
+    page = visitor().open()
+    page.fill("#prompt", PROMPT)
+    page.set_input_files(INPUT, photo(3, side=128))
+    if mask == "painted":
+        page.get_by_role("button", name="Paint a mask").click()
+        page.locator(".paint canvas").click()
+        page.get_by_role("button", name="Use this mask").click()
+        expect(page.locator(".input-mask")).to_be_visible()
+    else:
+        page.locator(f"input[name=mask][value={mask}]").check()
+    expect(page.locator("#go-why")).to_have_text("Confirm the consent for the pictures first.")
+    press_draw(page)
+    assert page.locator(".contact, .stage-wait").count() == 0
+    page.locator(".tick input").check()
+    assert "image" in draw(page)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +122,8 @@ def test_each_of_several_people_may_have_a_record_of_their_own(visitor, requirin
 def test_a_picture_to_change_needs_one_too(visitor, requiring, record_of):
     page = visitor(url=requiring.url).open()
     me = photo(3, side=128)
-    page.set_input_files("section[aria-labelledby=title-input] input[type=file]", me)
+    page.set_input_files(INPUT, me)
+    page.locator(".tick input").check()
     page.fill("#prompt", PROMPT)
     expect(page.locator("#go-why")).to_have_text("Add the signed record of consent first.")
     page.set_input_files(".record input[type=file]", record_of(me))
