@@ -33,12 +33,12 @@ class Retry:
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
 
     def delay_s(self, error: FaceCLIPError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` if there must not be one; where nobody is there any more, what was
-        told before."""
+        """Seconds to wait before the next attempt. Raises `error` if there must not be one; where the server goes away, what it told
+        first."""
         kind = _kind(error)
         if self._attempts[kind] >= self._allowed[kind]:
-            raise self._told if self._told is not None and error.unreached else error
-        if not error.unreached:
+            raise self._told if self._told is not None and kind == "not begun" else error
+        if self._told is None and kind in ("lost", "not begun") and not error.unreached:
             self._told = error
         # Jitter, so that clients refused together do not come back together.
         delay = min(FIRST_DELAY_S * 2.0 ** self._attempts[kind], MAX_DELAY_S) * random.uniform(0.75, 1.25)

@@ -76,11 +76,12 @@ def test_connections_and_refusals_have_counts_of_their_own() -> None:
         retry.delay_s(_refused())
 
 
+@pytest.mark.parametrize("unreached", [True, False], ids=["nobody", "no models"])
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "at the door"])
-def test_where_nobody_is_there_any_more_what_was_told_before_is_raised(lost: bool) -> None:
+def test_where_a_server_goes_away_what_it_told_first_is_raised(lost: bool, unreached: bool) -> None:
     stopping, nobody = ServerUnavailableError("the server is stopping"), _refused()
     stopping.lost, stopping.safe_to_retry = lost, not lost
-    nobody.unreached = True
+    nobody.unreached = unreached
     retry = Retry(timeout_s=600, repeatable=True)
     retry.delay_s(stopping)
     with pytest.raises(ServerUnavailableError) as raised:
