@@ -153,6 +153,8 @@ virtual_hosts:
 {{- if hasPrefix "https://" $jwks }}
 {{- $host := (urlParse $jwks).host }}
 {{- $name := regexReplaceAll ":[0-9]+$" $host "" }}
+{{- $port := regexFind "[0-9]+$" (trimPrefix $name $host) | default 443 }}
+{{- $name = $name | trimPrefix "[" | trimSuffix "]" | lower | quote }}
 - name: issuer
   type: STRICT_DNS
   connect_timeout: 5s
@@ -161,7 +163,7 @@ virtual_hosts:
     endpoints:
       - lb_endpoints:
           - endpoint:
-              address: {socket_address: {address: {{ $name }}, port_value: {{ regexFind "[0-9]+$" (trimPrefix $name $host) | default 443 }}}}
+              address: {socket_address: {address: {{ $name }}, port_value: {{ $port }}}}
   transport_socket:
     name: envoy.transport_sockets.tls
     typed_config:

@@ -68,10 +68,10 @@
     "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
     providers:
       issuer:
-        issuer: {{ .issuer }}
-        audiences: [{{ .audience }}]
+        issuer: {{ .issuer | quote }}
+        audiences: [{{ .audience | quote }}]
         require_expiration: true
-        claim_to_headers: [{header_name: x-faceclip-tenant, claim_name: {{ .tenantClaim }}}]
+        claim_to_headers: [{header_name: x-faceclip-tenant, claim_name: {{ .tenantClaim | quote }}}]
         {{- if hasPrefix "https://" .jwks }}
         remote_jwks: {http_uri: {uri: {{ .jwks | quote }}, cluster: issuer, timeout: 5s}, cache_duration: 600s, async_fetch: {}}
         {{- else }}
