@@ -106,7 +106,7 @@
       {{- range $ }}
       {{- if eq $named (not (empty .tenant)) }}
       - entries: [{key: call, value: inference}, {key: tenant{{ with .tenant }}, value: {{ . | quote }}{{ end }}}]
-        token_bucket: {max_tokens: {{ .requests }}, tokens_per_fill: {{ .requests }}, fill_interval: {{ .seconds }}s}
+        token_bucket: {max_tokens: {{ .requests | int64 }}, tokens_per_fill: {{ .requests | int64 }}, fill_interval: {{ include "faceclip.text" .seconds }}s}
       {{- end }}
       {{- end }}
       {{- end }}
