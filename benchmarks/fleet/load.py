@@ -1,6 +1,6 @@
 """Callers of a fleet, each in a thread with a client of its own, who note when each call began and how it ended.
 
-They send nothing again: a call that fails here is one that the proxy did not save.
+They send again, once, what was lost on the way, which is the client's part; what was not reached or refused is the proxy's.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def calling(url: str, callers: Mapping[Kind, int], headers: Mapping[str, str] | 
             threading.Thread(target=caller, args=(kind, pipe, seed))
             for seed, (kind, pipe) in enumerate(zip(kinds, pipes, strict=True))
         ]
-        stack.enter_context(_nothing_again())
+        stack.enter_context(_lost_alone_again())
         for thread in threads:
             thread.start()
         try:
@@ -114,14 +114,14 @@ def _draw(pipe: FaceCLIPPipeline, call: Call, seed: int) -> None:
 
 
 @contextmanager
-def _nothing_again() -> Iterator[None]:
-    """The client's own attempts are switched off."""
-    usual = retry.CONNECT_RETRIES, retry.LOST_RETRIES
-    retry.CONNECT_RETRIES = retry.LOST_RETRIES = 0
+def _lost_alone_again() -> Iterator[None]:
+    """The client's attempts where no server was reached are switched off."""
+    usual = retry.CONNECT_RETRIES
+    retry.CONNECT_RETRIES = 0
     try:
         yield
     finally:
-        retry.CONNECT_RETRIES, retry.LOST_RETRIES = usual
+        retry.CONNECT_RETRIES = usual
 
 
 def percentile(seconds: Sequence[float], share: float) -> float:

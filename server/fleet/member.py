@@ -47,6 +47,8 @@ class Member:
         self._command, self._environment, self._log = command, environment, log
         self._is_ready, self._tell = is_ready, tell
         self._process: subprocess.Popen[bytes] | None = None
+        self._told: subprocess.Popen[bytes] | None = None
+        """The process that was told to end: a second signal would cut what it has in flight."""
         self._lock = threading.Lock()
         self._over, self._wanted = threading.Event(), threading.Event()
         self._said_ready, self._ready_since = False, math.inf
@@ -84,13 +86,13 @@ class Member:
         with self._lock:
             if self.pid is not None:
                 self._wanted.set()
-                self._send(signal.SIGTERM)
+                self._tell_to_end()
 
     def stop(self) -> None:
-        """Tells the process to end, for good; a second time: at once. Returns before it has."""
+        """Tells the process to end, for good, where a restart has not done so; a second time: at once. Returns before it has."""
         with self._lock:
+            self._tell_to_end(again=self._over.is_set())
             self._over.set()
-            self._send(signal.SIGTERM)
 
     def join(self, timeout_s: float) -> None:
         """Waits for the end after `stop`, and kills what is left then."""
@@ -102,9 +104,11 @@ class Member:
             self._living.join()
         self._looking.join()
 
-    def _send(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
+    def _tell_to_end(self, again: bool = False) -> None:
+        process = self._process
+        if process is not None and process.poll() is None and (again or process is not self._told):
+            self._told = process
+            process.send_signal(signal.SIGTERM)
 
     def _live(self) -> None:
         """Lives as long as the member: Linux ends a child with the *thread* that started it."""

@@ -50,6 +50,21 @@ FORMS = {
         ),
         Proxy(SERVERS, PLAIN.listeners, tokens=Tokens("me", "a", "/etc/envoy/jwks.json", "sub")),
     ),
+    "quotas at the edges": (
+        "sdxl-datacenter",
+        "envoy",
+        (
+            "--set-json=envoy.quotas=["
+            '{"requests":1,"seconds":0.05},{"requests":4294967295,"seconds":1000000000,"tenant":"a"},'
+            '{"requests":1000000,"seconds":2592000,"tenant":"b"}]',
+        ),
+        Proxy(
+            SERVERS,
+            TLS,
+            tokens=Tokens("https://issuer.example", "faceclip", "https://issuer.example/.well-known/jwks.json"),
+            quotas=[Quota(1, 0.05), Quota(2**32 - 1, 1e9, "a"), Quota(10**6, 2592000, "b")],
+        ),
+    ),
     "faces": ("flux-16gb", "envoy", (), Proxy(SERVERS, PLAIN.listeners, by_face=True)),
     "the gateway's own": ("gateway", "gateway", (), Proxy(SERVERS, [Listener("127.0.0.1", 8081)])),
     "the gateway's own, while others show tokens": (

@@ -59,6 +59,7 @@ FORMS = {
     "faces": replace(EXAMPLE, by_face=True),
     "no quotas": replace(EXAMPLE, quotas=()),
     "one quota": replace(EXAMPLE, quotas=[Quota(1, 0.5)]),
+    "quotas at the edges": replace(EXAMPLE, quotas=[Quota(1, 0.05), Quota(2**32 - 1, 1e9, "a"), Quota(10**6, 2592000, "b")]),
     "keys by address": replace(EXAMPLE, tokens=Tokens("https://issuer.example", "a", "https://issuer.example:444/keys", "sub")),
     "TLS to servers": replace(EXAMPLE, upstream=Upstream(FILES / "tls.crt")),
     "mutual TLS": replace(EXAMPLE, upstream=Upstream(FILES / "tls.crt", PAIR)),
@@ -92,7 +93,7 @@ def test_envoy_finds_a_planted_error(files):
 def test_what_makes_no_sound_proxy_is_refused(told, expected):
     with pytest.raises(ProxyError, match=expected):
         replace(EXAMPLE, **told)
-    for requests, seconds in ((0, 1), (1, 0.01), (1, float("nan")), (1, float("inf"))):
+    for requests, seconds in ((0, 1), (2**32, 1), (1, 1.1e9), (1, 0.01), (1, float("nan")), (1, float("inf"))):
         with pytest.raises(ProxyError, match="quota"):
             Quota(requests, seconds)
 
@@ -113,5 +114,5 @@ def test_the_fields_are_those_of_tritons_protocol():
 
 
 def test_a_request_of_the_most_that_a_server_reads_passes():
-    """Four photographs, a picture to change and its mask."""
-    assert MOST_REQUEST_BYTES >= 6 * MAX_BYTES
+    """Four photographs, a picture to change and its mask, as they are or in base64."""
+    assert MOST_REQUEST_BYTES >= 6 * MAX_BYTES * 4 / 3 + MAX_BYTES

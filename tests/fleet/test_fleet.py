@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.fleet.running import running
-from benchmarks.measure.sleeping import QUICK, with_sleeping_denoiser
+from benchmarks.measure.sleeping import Sleep, with_sleeping_denoiser
 from faceclip import FaceCLIPPipeline, retry
 from faceclip_serving.contract.callers import TENANT_HEADER
 from faceclip_serving.contract.names import PUBLIC, SAMPLER
@@ -45,7 +45,10 @@ def fleet(repository, issuer, tmp_path_factory):
     keys.write_text(issuer.jwks())
     tokens = ("--issuer", issuer.name, "--audience", "faceclip", "--jwks", str(keys))
     quotas = ("--quota", "1000/60", "--quota", "small=3/3600")
-    with with_sleeping_denoiser(repository, QUICK) as sleeping, running(sleeping, 2, folder / "log", *tokens, *quotas) as fleet:
+    with (
+        with_sleeping_denoiser(repository, Sleep(0.02, 0.0)) as sleeping,
+        running(sleeping, 2, folder / "log", *tokens, *quotas) as fleet,
+    ):
         yield fleet
 
 
@@ -175,9 +178,8 @@ def test_a_photograph_of_the_largest_size_reaches_a_server(fleet, issuer):
 
 # ------------------------------------------------------------------------------------------------------- restarts, deaths and the end
 def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
-    """Unary calls, of a client that sends nothing again; of a server that is killed, streams that had begun are lost."""
-    for kind in ("CONNECT_RETRIES", "LOST_RETRIES"):
-        monkeypatch.setattr(retry, kind, 0)
+    """Unary calls, of a client that sends again, once, what was lost, and nothing else."""
+    monkeypatch.setattr(retry, "CONNECT_RETRIES", 0)
     over, failed, drawn = threading.Event(), [], []
 
     def draw(seed):
@@ -206,13 +208,23 @@ def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     assert fleet.ready_servers() == 2
     with FaceCLIPPipeline.from_pretrained(fleet.url, headers=issuer.headers("load")) as pipe:
         last = []
-        caller = threading.Thread(target=lambda: last.append(pipe("a portrait", num_inference_steps=200)))
-        caller.start()
-        fleet.until(lambda: any(state["in_flight"] for state in states(fleet)))
+
+        def long(seed):
+            *_, result = pipe.stream("a portrait", num_inference_steps=200, seed=seed)
+            last.append(result)
+
+        callers = [threading.Thread(target=long, args=(seed,)) for seed in range(4)]
+        for caller in callers:
+            caller.start()
+        fleet.until(lambda: sum(state["in_flight"] for state in states(fleet)) == 4)
         members = psutil.Process(fleet.process.pid).children(recursive=True)
+        before = len(fleet.said("server 0: not ready"))
+        fleet.restart()  # the stop comes in the middle of it
+        fleet.until(lambda: len(fleet.said("server 0: not ready")) > before)
         fleet.process.send_signal(signal.SIGTERM)
         fleet.until(lambda: not fleet.ready()[0])
-        caller.join()
-        assert len(last) == 1
+        for caller in callers:
+            caller.join()
+        assert len(last) == 4
     assert fleet.end() == 0 and fleet.said("stopped")
     assert not [each for each in members if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]

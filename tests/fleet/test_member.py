@@ -17,6 +17,14 @@ STUBBORN = [
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)",
 ]
+COUNTS = [  # each SIGTERM is a line; it ends of none
+    sys.executable,
+    "-c",
+    "import signal, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n"
+    "print('begun', flush=True)\n"
+    "while True: time.sleep(1)",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +90,21 @@ def test_a_stop_ends_it_for_good_whatever_it_does(start, tmp_path):
         one.stop()
         one.join(1.0)
         assert one.ended and not process.is_running() and one.pid is None and not one.ready
+
+
+def test_a_stop_amid_a_restart_does_not_cut_what_is_in_flight(start, tmp_path):
+    """A second signal is "at once" to a server: it gets one of a restart and a stop together, and another of a second stop."""
+
+    def said():
+        return (tmp_path / "log").read_text().split()
+
+    one, _ = start(COUNTS)
+    until(lambda: "begun" in said())
+    one.restart()
+    until(lambda: said() == ["begun", "told"])
+    one.restart()
+    one.stop()
+    time.sleep(0.2)
+    assert said() == ["begun", "told"]
+    one.stop()
+    until(lambda: said() == ["begun", "told", "told"])

@@ -1,7 +1,9 @@
 """Envoy's configuration: `deploy/envoy/envoy.yaml` is one rendering of it, with the reasons.
 
-A call goes to the server with the fewest in flight, of those that say that they are ready. One that a server refused, or that broke off
-before its first answer, is sent again. gRPC alone: over HTTP Triton answers 400 for a full server, and no proxy can tell that from
+A call goes to the server with the fewest in flight, of those that say that they are ready. One that a server refused is sent again. One
+that broke off is not: it may be what brought the server down, and the client alone sends it again, once.
+
+gRPC alone: over HTTP Triton answers 400 for a full server, and no proxy can tell that from
 a fault of the caller.
 """
 
@@ -22,8 +24,9 @@ READY_TIMEOUT_S = 2
 RETRIES = 3
 """With time between them: a server that is gone or drains has the fewest in flight, so the search for the least busy finds it again,
 whatever was tried before, until it is known to be away."""
-MOST_REQUEST_BYTES = 192 * 2**20
-"""Of one call, kept until its first answer so that it can be sent again: six files of the most that a server reads."""
+MOST_REQUEST_BYTES = 320 * 2**20
+"""Of one call, kept until its first answer so that it can be sent again: six files of the most that a server reads, in
+base64, are 256 MiB; the rest is for masks of people, an identity, texts and names."""
 _API = "type.googleapis.com/envoy."
 
 
@@ -71,7 +74,7 @@ def _listener(listener: Listener, proxy: Proxy) -> dict[str, Any]:
 def _host(proxy: Proxy) -> dict[str, Any]:
     previous = "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     retry = {
-        "retry_on": "connect-failure,refused-stream,unavailable,reset",
+        "retry_on": "connect-failure,refused-stream,unavailable",
         "num_retries": RETRIES,
         "retry_back_off": {"base_interval": "0.25s", "max_interval": "1s"},
         "retry_host_predicate": [_extension("retry_host_predicates.previous_hosts", previous)],
@@ -116,6 +119,7 @@ def _servers(proxy: Proxy) -> dict[str, Any]:
     cluster: dict[str, Any] = {
         "name": "servers",
         "type": "STRICT_DNS",
+        "dns_refresh_rate": "1s",
         "connect_timeout": "2s",
         "per_connection_buffer_limit_bytes": MOST_REQUEST_BYTES,
         "typed_extension_protocol_options": {

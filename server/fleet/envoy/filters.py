@@ -138,4 +138,13 @@ def _quota(quota: Quota) -> dict[str, Any]:
 
 
 def _bucket(requests: int, seconds: float) -> dict[str, Any]:
-    return {"max_tokens": requests, "tokens_per_fill": requests, "fill_interval": f"{seconds:g}s"}
+    return {
+        "max_tokens": requests,
+        "tokens_per_fill": requests,
+        "fill_interval": f"{_decimal(seconds)}s",
+    }
+
+
+def _decimal(seconds: float) -> str:
+    """Without an exponent, which Envoy does not read."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")

@@ -79,8 +79,10 @@ class Quota:
     """Empty: each tenant that has no quota of its own."""
 
     def __post_init__(self) -> None:
-        if self.requests < 1 or not 0.05 <= self.seconds < 1e9:  # Envoy fills no bucket more often
-            raise ProxyError(f"quota: expected 1 request or more, in 0.05 s or more, got {self.requests} in {self.seconds} s")
+        if not 1 <= self.requests < 2**32 or not 0.05 <= self.seconds <= 1e9:  # what Envoy takes
+            raise ProxyError(
+                f"quota: expected 1 request or more, below 2^32, in 0.05 to 1e9 s, got {self.requests} in {self.seconds} s"
+            )
 
 
 def socket_address(host: str, port: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ static_resources:
     {{- range .listeners }}
     - name: {{ ternary "grpcs" "grpc" .tls }}-{{ .port }}
       address: {socket_address: {address: {{ .address }}, port_value: {{ .port }}}}
-      per_connection_buffer_limit_bytes: 201326592
+      per_connection_buffer_limit_bytes: 335544320
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -49,14 +49,14 @@ name: servers
 virtual_hosts:
   - name: servers
     domains: ["*"]
-    request_body_buffer_limit: 201326592
+    request_body_buffer_limit: 335544320
     routes:
       - match: {prefix: /inference.GRPCInferenceService/}
         route:
           cluster: servers
           timeout: 0s
           retry_policy:
-            retry_on: connect-failure,refused-stream,unavailable,reset
+            retry_on: connect-failure,refused-stream,unavailable
             num_retries: 3
             retry_back_off: {base_interval: 0.25s, max_interval: 1s}
             retry_host_predicate:
@@ -92,8 +92,9 @@ virtual_hosts:
 {{- define "faceclip.envoyServers" -}}
 - name: servers
   type: STRICT_DNS
+  dns_refresh_rate: 1s
   connect_timeout: 2s
-  per_connection_buffer_limit_bytes: 201326592
+  per_connection_buffer_limit_bytes: 335544320
   typed_extension_protocol_options:
     envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
       "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -153,6 +154,8 @@ virtual_hosts:
 {{- if hasPrefix "https://" $jwks }}
 {{- $host := (urlParse $jwks).host }}
 {{- $name := regexReplaceAll ":[0-9]+$" $host "" }}
+{{- $port := regexFind "[0-9]+$" (trimPrefix $name $host) | default 443 }}
+{{- $name = $name | trimPrefix "[" | trimSuffix "]" | lower | quote }}
 - name: issuer
   type: STRICT_DNS
   connect_timeout: 5s
@@ -161,7 +164,7 @@ virtual_hosts:
     endpoints:
       - lb_endpoints:
           - endpoint:
-              address: {socket_address: {address: {{ $name }}, port_value: {{ regexFind "[0-9]+$" (trimPrefix $name $host) | default 443 }}}}
+              address: {socket_address: {address: {{ $name }}, port_value: {{ $port }}}}
   transport_socket:
     name: envoy.transport_sockets.tls
     typed_config:

@@ -68,10 +68,10 @@
     "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
     providers:
       issuer:
-        issuer: {{ .issuer }}
-        audiences: [{{ .audience }}]
+        issuer: {{ .issuer | quote }}
+        audiences: [{{ .audience | quote }}]
         require_expiration: true
-        claim_to_headers: [{header_name: x-faceclip-tenant, claim_name: {{ .tenantClaim }}}]
+        claim_to_headers: [{header_name: x-faceclip-tenant, claim_name: {{ .tenantClaim | quote }}}]
         {{- if hasPrefix "https://" .jwks }}
         remote_jwks: {http_uri: {uri: {{ .jwks | quote }}, cluster: issuer, timeout: 5s}, cache_duration: 600s, async_fetch: {}}
         {{- else }}
@@ -106,7 +106,7 @@
       {{- range $ }}
       {{- if eq $named (not (empty .tenant)) }}
       - entries: [{key: call, value: inference}, {key: tenant{{ with .tenant }}, value: {{ . | quote }}{{ end }}}]
-        token_bucket: {max_tokens: {{ .requests }}, tokens_per_fill: {{ .requests }}, fill_interval: {{ .seconds }}s}
+        token_bucket: {max_tokens: {{ .requests | int64 }}, tokens_per_fill: {{ .requests | int64 }}, fill_interval: {{ include "faceclip.text" .seconds }}s}
       {{- end }}
       {{- end }}
       {{- end }}

@@ -1,7 +1,7 @@
 {{/* Labels that never change, by which pods are selected. Takes (list $ component). */}}
 {{- define "faceclip.selector" -}}
 app.kubernetes.io/name: faceclip
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -15,6 +15,11 @@ app.kubernetes.io/version: {{ $top.Chart.AppVersion | quote }}
 
 {{- define "faceclip.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* A value as text. Helm reads every number of a file as a float, and would write large ones as 1e+06. */}}
+{{- define "faceclip.text" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ regexReplaceAll "\\.?0+$" (printf "%.9f" (float64 .)) "" }}{{ end }}
 {{- end }}
 
 {{/* "true" where the placement needs a GPU, and where it has engines to build. */}}
@@ -62,7 +67,7 @@ securityContext:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -78,7 +83,7 @@ securityContext:
 {{/* Where servers and the Job may run: nodes of one GPU product, which are usually tainted. */}}
 {{- define "faceclip.nodes" -}}
 {{- with .Values.serviceAccount }}
-serviceAccountName: {{ . }}
+serviceAccountName: {{ . | quote }}
 {{- end }}
 {{- $selector := .Values.nodeSelector }}
 {{- if include "faceclip.onGpu" . }}
@@ -104,7 +109,7 @@ tolerations:
 {{- $top := index . 0 -}}
 {{- $memory := printf "%vGi" (add $top.Values.resources.memoryGi (index . 1)) -}}
 requests:
-  cpu: {{ $top.Values.resources.cpu }}
+  cpu: {{ $top.Values.resources.cpu | quote }}
   memory: {{ $memory }}
 limits:
   memory: {{ $memory }}
@@ -117,13 +122,13 @@ limits:
 {{- define "faceclip.fromS3" -}}
 {{- $top := index . 0 -}}
 - name: s3
-  image: {{ $top.Values.s3.image }}
+  image: {{ $top.Values.s3.image | quote }}
   args: [s3, sync, --only-show-errors, --no-progress, {{ index . 1 | quote }}, {{ printf "%s/%s" (index . 2) (index . 3) | quote }}]
   env:
     - name: HOME
       value: /tmp
     - name: AWS_REGION
-      value: {{ $top.Values.s3.region }}
+      value: {{ $top.Values.s3.region | quote }}
     {{- with $top.Values.s3.endpoint }}
     - name: AWS_ENDPOINT_URL
       value: {{ . | quote }}
@@ -131,7 +136,7 @@ limits:
   {{- with $top.Values.s3.secret }}
   envFrom:
     - secretRef:
-        name: {{ . }}
+        name: {{ . | quote }}
   {{- end }}
   {{- include "faceclip.container" $top | nindent 2 }}
   resources:

@@ -38,11 +38,11 @@
 - alert: FaceCLIPSlow
   expr: |-
     histogram_quantile(0.95, sum by (le) (rate(faceclip_request_seconds_bucket{ {{- $s -}} ,outcome="ok"}[10m])))
-    > {{ .Values.monitoring.slowSeconds }}
+    > {{ .Values.monitoring.slowSeconds | int64 }}
   for: 10m
   labels: {severity: warning}
   annotations:
-    summary: One of twenty requests to {{ .Release.Name }} takes longer than {{ .Values.monitoring.slowSeconds }} s.
+    summary: One of twenty requests to {{ .Release.Name }} takes longer than {{ .Values.monitoring.slowSeconds | int64 }} s.
     runbook: docs/kubernetes.md#faceclipslow
 - alert: FaceCLIPStuck
   expr: faceclip_active_requests{ {{- $s -}} } > 0 and on (pod) rate(faceclip_ticks_total{ {{- $s -}} }[5m]) == 0
@@ -76,11 +76,11 @@
 - alert: FaceCLIPTooFewGPUs
   expr: |-
     ({{ include "faceclip.gpusWanted" $ }})
-    / {{ .load }} > {{ .max }}
+    / {{ .load }} > {{ .max | int64 }}
   for: 15m
   labels: {severity: warning}
   annotations:
-    summary: {{ $.Release.Name }} needs more servers than autoscaling.max ({{ .max }}) allows.
+    summary: {{ $.Release.Name }} needs more servers than autoscaling.max ({{ .max | int64 }}) allows.
     runbook: docs/kubernetes.md#facecliptoofewgpus
 {{- end }}
 {{- end }}
