@@ -10,9 +10,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..errors import ApiError, invalid
 from ..state import gateway_of
+from .fields import Model, checked
 from .masks import white_where_transparent
 from .multipart import Part, parts_of
-from .requests import ImageRequest, checked
+from .requests import ImageRequest, image_request_of
 
 DEEPEST_JSON = 16
 _JSON, _FORM = "application/json", "multipart/form-data"
@@ -31,6 +32,13 @@ async def image_request(request: Request) -> ImageRequest:
         return await asyncio.to_thread(_of_json, body)
     most = gateway_of(request).settings.upload_parts
     return await asyncio.to_thread(_of_form, body, request.headers["content-type"], most)
+
+
+async def json_request(request: Request, model: type[Model]) -> Model:
+    """Of JSON alone. Raises `ApiError`."""
+    content_type(request, _JSON)
+    body = await whole_body(request)
+    return await asyncio.to_thread(lambda: checked(model, parsed(body), strict=True))
 
 
 async def one_file(request: Request, name: str) -> tuple[bytes, dict[str, str]]:
@@ -93,7 +101,7 @@ def _no_number(text: str) -> None:
 
 
 def _of_json(body: bytes) -> ImageRequest:
-    return checked(parsed(body), strict=True)
+    return image_request_of(parsed(body), strict=True)
 
 
 def _of_form(body: bytes, content_type: str, most: int) -> ImageRequest:
@@ -114,7 +122,7 @@ def _of_form(body: bytes, content_type: str, most: int) -> ImageRequest:
     if "image" in texts:
         raise invalid("image", "expected a file, got a text; send it with a file name")
     _choose_picture(files)
-    return checked(texts, strict=False, files=files)
+    return image_request_of(texts, strict=False, files=files)
 
 
 def _choose_picture(files: dict[str, list[bytes]]) -> None:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from ..drawing import Drawing
-from ..errors import ApiError, invalid
+from ..errors import invalid
+from .fields import checked
 from .parameters import ParameterFields
 
 NAMED_MASKS = ("none", "face", "head")
@@ -156,33 +156,11 @@ class ImageRequest(ParameterFields):
         return {"width": int(sides[1]), "height": int(sides[2])}
 
 
-def checked(body: Any, *, strict: bool, files: Mapping[str, list[bytes]] | None = None) -> ImageRequest:
-    """The request that a body says. `strict`: of JSON, whose values have types; a form has texts alone, and `files`.
-
-    Raises `ApiError` (400).
-    """
-    if not isinstance(body, dict):
-        raise ApiError(400, f"expected a JSON object, got {type(body).__name__}", code="invalid_json")
-    try:
-        asked = ImageRequest.model_validate(body, strict=strict)
-        asked._files = dict(files or {})
-        return asked
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        name = str(found["loc"][0]) if found["loc"] else None
-        if found["type"] == "extra_forbidden" and name:
-            close = difflib.get_close_matches(name, ImageRequest.model_fields, n=1)
-            cure = f"did you mean '{close[0]}'?" if close else "see /docs for all"
-            raise invalid(name[:80], f"no such parameter; {cure}", code="unknown_parameter") from None
-        if found["type"] == "missing":
-            raise invalid(name, "a value is required, got none", code="missing_required_parameter") from None
-        reason = (
-            found["msg"]
-            .replace("Input should be", "expected")
-            .replace("String should", "the text should")
-            .replace("List should", "the list should")
-        )
-        raise invalid(name, f"{reason}, got {repr(found['input'])[:80]}") from None
+def image_request_of(body: Any, *, strict: bool, files: Mapping[str, list[bytes]] | None = None) -> ImageRequest:
+    """The request that a body says. `files`: of a form. Raises `ApiError` (400)."""
+    asked = checked(ImageRequest, body, strict=strict)
+    asked._files = dict(files or {})
+    return asked
 
 
 def decoded(name: str, text: str) -> bytes:
