@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..own import own_file
 from .failures import KeyReusedError, StoreFullError, StoreUnwritableError, UnknownJobError, WrongStateError
 from .states import Status, before
 
@@ -102,6 +103,7 @@ class Store:
 
     def __init__(self, file: Path, most: int = 10_000) -> None:
         self._most = most
+        own_file(file)
         with _readable():
             self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row

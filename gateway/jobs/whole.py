@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..own import own_file, own_folder
 from .failures import FolderInUseError
 
 PARTIAL = ".partial"
@@ -50,7 +51,8 @@ class FolderLock:
     """One process at a time works in a folder. The system lets go when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own_folder(folder)
+        own_file(folder / "lock")
         self._file = open(folder / "lock", "a+")  # noqa: SIM115 - held until `close`
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
