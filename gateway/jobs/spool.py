@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..drawing import Drawing
 from .whole import write_whole
 
 _BYTES = "$bytes"
+_NOT_ASKED = ("request_id", "timeout_s", "steps", "warnings")
+_SAYS_NOTHING = (None, False, [], {})
 
 
 class Spool:
@@ -52,12 +54,12 @@ class Spool:
 
 
 def digest(drawing: Drawing, *more: str) -> str:
-    """Of all that was asked: the same for the same request. The request's own id does not count, nor what has no effect."""
-    files: list[bytes] = []
-    told = asdict(replace(drawing, request_id=""))
-    del told["warnings"]
-    asked = _without_files(told, files)
-    text = json.dumps([asked, *more, *(hashlib.sha256(file).hexdigest() for file in files)], sort_keys=True)
+    """Of what the caller asked: the same for the same request, whatever the operator sets, and whatever fields later versions add.
+
+    Left out are what is not the caller's, what has no effect, and fields that say nothing.
+    """
+    asked = {name: each for name, each in asdict(drawing).items() if name not in _NOT_ASKED and each not in _SAYS_NOTHING}
+    text = json.dumps([asked, *more], sort_keys=True, default=lambda file: {_BYTES: hashlib.sha256(file).hexdigest()})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
