@@ -31,6 +31,7 @@ from .states import Status
 from .store import Job, Store
 from .trail import Trail
 from .waiting import Place, Waiting
+from .wordless import without_quotations
 
 LOSSES = 5
 """Attempts that were lost after they had begun, before a job fails."""
@@ -199,8 +200,11 @@ class Runner:
         self._queue(waiting)
 
     async def _fail(self, job_id: str, answer: ApiError) -> None:
-        now = time.time()
-        await self._ended(await self._recorded(self._store.fail, job_id, answer.as_json()["error"], now, now + self._keep_s))
+        now, error = time.time(), answer.as_json()["error"]
+        if trail := self._trails.get(job_id):
+            trail.error = error
+        kept = {**error, "message": without_quotations(error["message"])}
+        await self._ended(await self._recorded(self._store.fail, job_id, kept, now, now + self._keep_s))
 
     async def _ended(self, job: Job) -> None:
         """What was asked is deleted, followers are told."""

@@ -205,6 +205,8 @@ class Jobs:
         if after < (job.attempts, float("inf")):
             if job.result is not None and trail is not None and trail.details is not None:
                 job = replace(job, result={**job.result, "details": trail.details})
+            if job.error is not None and trail is not None and trail.error is not None:
+                job = replace(job, error=trail.error)
             yield job
 
     async def keep(self, output: FaceCLIPOutput) -> list[str]:
