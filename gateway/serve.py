@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from .app import make_app
-from .jobs.failures import FolderInUseError
-from .jobs.whole import FolderLock
+from .jobs.failures import FolderInUseError, JobsError
+from .jobs.store import Store
+from .jobs.whole import FolderLock, own_secret
 from .keys.store import KeyStore
 from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback
@@ -92,13 +94,16 @@ def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
 
 
 def refuse_folder(settings: Settings) -> None:
-    """The data folder must be writable, and nobody else's: said before anything listens. Raises `SettingsError`."""
+    """The data folder must be writable, nobody else's, and what is in it ours: said before anything listens. Raises `SettingsError`."""
     try:
-        FolderLock(settings.folder).close()
-        KeyStore(settings.folder).close()
+        with closing(FolderLock(settings.folder)):
+            KeyStore(settings.folder).close()
+            Store(settings.folder / "jobs.sqlite").close()
+            for name in ("addresses.key", "webhook.secret"):
+                own_secret(settings.folder / name)
     except FolderInUseError as error:
         raise SettingsError(str(error)) from None
-    except (OSError, ValueError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error, JobsError) as error:
         cure = "give the gateway one of its own"
         raise SettingsError(f"data: expected a folder that it can write to, got {settings.data!r} ({error}); {cure}") from None
 

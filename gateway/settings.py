@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 _HEADER = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)=[ -~]*", re.IGNORECASE)
 """NAME=VALUE, as gRPC takes it as text."""
 
+_HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:]*:[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
+"""A name or an address, all names below it with a star; no port, no path."""
+
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, what was expected, what came, and the cure."""
@@ -120,6 +123,10 @@ def checked(chosen: Mapping[str, Any]) -> Settings:
         for url in _each(getattr(settings, name)):
             if not _is_web_address(url, only_host=True):
                 raise SettingsError(f"{name}: expected scheme and host, got {url!r}; write e.g. https://pictures.example.org")
+    for host in settings.webhook_host:
+        if not ((_is_web_address(host, only_host=True) and "*" not in host) or _HOST.fullmatch(host)):
+            cure = "write hooks.example.org or *.example.org for https at any port, or an origin such as http://10.1.2.3:9000"
+            raise SettingsError(f"webhook_host: expected a host or an origin, got {host!r}; {cure}")
     for network in settings.webhook_network:
         try:
             ipaddress.ip_network(network)

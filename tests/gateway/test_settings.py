@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 
@@ -43,6 +45,20 @@ FLAGS = [
     ("public_url", ["--public-url=http://["]),
     ("public_url", ["--public-url=http://a:99999"]),
     ("cors_origin", ["--cors-origin=https://a/b"]),
+    *[
+        ("webhook_host", [f"--webhook-host={host}"])
+        for host in (
+            "hooks.example.org:8443",
+            "https://a.org/hooks",
+            "*",
+            "*.",
+            "a.org/",
+            "a b",
+            "",
+            "ftp://a.org",
+            "https://*",
+        )
+    ],
     ("webhook_network", ["--webhook-network=10.1.2.3/8"]),
     ("timeout", ["--timeout=0"]),
     ("timeout", ["--timeout=nan"]),
@@ -101,6 +117,29 @@ def test_the_folder_of_another_gateway_is_told_in_one_line(tmp_path, capsys):
     held = FolderLock(tmp_path)
     assert _end(capsys, [f"--data={tmp_path}"]) == "data"
     held.close()
+
+
+def _newer(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize("content", [b"", b"ab" * 31, b"no hexadecimal digits " * 9], ids=["empty", "short", "text"])
+@pytest.mark.parametrize("name", ["addresses.key", "webhook.secret"])
+def test_a_secret_that_could_be_guessed_is_told_in_one_line(tmp_path, capsys, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite", "keys.sqlite"])
+def test_a_database_that_is_none_is_told_in_one_line(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(b"nothing of the kind" * 100)
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
+def test_a_store_of_a_newer_gateway_is_told_in_one_line(tmp_path, capsys):
+    _newer(tmp_path / "jobs.sqlite")
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
