@@ -18,7 +18,7 @@ from .whole import write_whole
 
 _BYTES = "$bytes"
 _NOT_ASKED = ("request_id", "timeout_s", "steps", "warnings")
-_SAYS_NOTHING = (None, False, [], {})
+_SAYS_NOTHING: tuple[object, ...] = (None, False, [], {})
 
 
 class Spool:

@@ -60,6 +60,7 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
             run.until(lambda: ask(run.connection, Status())["in_flight"])
             run.process.send_signal(signal.SIGTERM)
             run.until(lambda: run.ask("ready")[0] == 503, timeout_s=5)
+            run.until(lambda: ask(run.connection, Status())["draining"])
             with pytest.raises(ServerUnavailableError):
                 pipe("a portrait", num_inference_steps=1)
             assert len(request.result().images) == 2
