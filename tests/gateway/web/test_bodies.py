@@ -90,7 +90,7 @@ def test_what_is_no_json_of_ours_is_told(http, path, body):
 
 
 @pytest.mark.parametrize("path", JSON_PATHS)
-@pytest.mark.parametrize("body", SURROGATES, ids=repr)
+@pytest.mark.parametrize("body", SURROGATES, ids=["name", "name within", "value within", "value"])
 def test_half_a_character_is_refused_in_words(http, path, body):
     answer = http.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400 and answer.json()["error"]["code"] != "internal_error"
