@@ -31,6 +31,7 @@ from .web.log import RequestLog
 from .web.metrics import Metrics
 from .web.request_id import RequestId
 from .web.unexpected import Unexpected
+from .web.crowd import Crowd
 from .web.uploads import Uploads
 from .words import routes as words_routes
 
@@ -65,6 +66,7 @@ def make_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestId)
     return app
 
+    app.add_middleware(Crowd, most=settings.connections)
 
 def backends_of(settings: Settings) -> list[Backend]:
     headers = dict(line.split("=", 1) for line in settings.server_header)
