@@ -38,7 +38,8 @@ LOSSES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 OVERDUE_S = 1.0
 """How often waiting jobs are looked through for deadlines."""
-Draw = Callable[[Drawing], AsyncGenerator[Progress | FaceCLIPOutput, None]]
+Draw = Callable[[Drawing, str], AsyncGenerator[Progress | FaceCLIPOutput, None]]
+"""`draw(drawing, owner)`; the owner is a key's id."""
 Disk = Callable[..., Awaitable[Any]]
 """`await disk(function, *arguments)`: calls it in the one thread that writes, in the order of the calls."""
 log = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class Runner:
         left_s = job.deadline - time.time()
         if left_s <= 0:
             raise _late("it waited until then")
-        async with aclosing(self._draw_it(replace(drawing, timeout_s=min(left_s, drawing.timeout_s)))) as events:
+        within = replace(drawing, timeout_s=min(left_s, drawing.timeout_s))
+        async with aclosing(self._draw_it(within, job.owner)) as events:
             async for event in events:
                 if isinstance(event, FaceCLIPOutput):
                     self._pauses.pop(job.model, None)

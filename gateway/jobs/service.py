@@ -55,7 +55,7 @@ class JobSettings:
 
 
 class Jobs:
-    """Made by `opened`. `draw`: the pool's. `event_of(job)`: what a webhook is told of an ended job."""
+    """`draw`: as `Draw`. `event_of(job)`: what a webhook is told of an ended job."""
 
     def __init__(self, folder: Path, settings: JobSettings, draw: Draw, event_of: Callable[[Job], Mapping[str, Any]]) -> None:
         """Takes the folder, and brings it in order after whatever end the last gateway had. Raises `FolderInUseError`."""

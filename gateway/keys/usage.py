@@ -6,7 +6,6 @@ Pictures of answers are counted here, before they are drawn. Those of jobs are c
 from __future__ import annotations
 
 import asyncio
-import io
 import sqlite3
 import time
 from collections import Counter
@@ -15,13 +14,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from faceclip import ServedModel
-
 from ..drawing import Drawing
-from ..errors import ApiError, invalid
-from .caller import Caller, Limits
+from ..errors import ApiError
+from .caller import Caller
+from .permission import check
 
 if TYPE_CHECKING:
     from ..backends.pool import Pool
@@ -75,11 +71,9 @@ class Usage:
             raise
 
     @asynccontextmanager
-    async def admitted(self, caller: Caller, drawing: Drawing, pool: Pool) -> AsyncGenerator[date, None]:
-        """Checks the same, and counts nothing: within, a job is recorded, which counts by itself. Raises `ApiError` (400, 403, 429)."""
+    async def room(self, caller: Caller, drawing: Drawing) -> AsyncGenerator[date, None]:
+        """The day that has room for its pictures. Within, they are counted: here, or by a job that is recorded. Raises `ApiError` (429)."""
         limits = caller.limits
-        if limits.variants is not None or limits.largest_side is not None:
-            await asyncio.to_thread(self._check, limits, drawing, pool.resolve(drawing.model))
         if limits.pictures_per_day is None:
             yield today()
             return
@@ -92,25 +86,11 @@ class Usage:
             yield day
 
     async def _admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> date:
-        async with self.admitted(caller, drawing, pool) as day:
+        await check(caller.limits, drawing, pool)
+        async with self.room(caller, drawing) as day:
             if caller.limits.pictures_per_day is not None:
                 await asyncio.to_thread(self._add, caller.key_id, day, drawing.pictures)
             return day
-
-    @staticmethod
-    def _check(limits: Limits, drawing: Drawing, served: ServedModel) -> None:
-        if limits.variants is not None and not {served.model, served.variant} & set(limits.variants):
-            known = ", ".join(limits.variants)
-            raise ApiError(
-                403, f"model: this key may use {known}, not '{served.variant}'", code="model_not_allowed", param="model"
-            )
-        if limits.largest_side is None:
-            return
-        for side, asked in drawn_size(drawing, served).items():
-            if asked > limits.largest_side:
-                raise invalid(
-                    side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed"
-                )
 
     async def give_back(self, caller: Caller, drawing: Drawing, day: date) -> None:
         """Of an admitted drawing that brought no pictures. `day`: for which they were counted."""
@@ -158,21 +138,6 @@ class Usage:
             self._database.execute(
                 "UPDATE usage SET pictures = pictures - ? WHERE key = ? AND day = ?", (pictures, key_id, day.isoformat())
             )
-
-
-def drawn_size(drawing: Drawing, served: ServedModel) -> dict[str, int]:
-    """Width and height that are drawn: what is asked for, else those of the picture to change, else the model's. Raises `ApiError`.
-
-    With `padding_mask_crop` a part of the picture is drawn, at the model's size. The server takes the nearest size that it allows.
-    """
-    sizes = {"width": int(served.defaults.get("width") or 0), "height": int(served.defaults.get("height") or 0)}
-    if drawing.image is not None and drawing.parameters.get("padding_mask_crop") is None:
-        try:
-            with Image.open(io.BytesIO(drawing.image)) as picture:
-                sizes = dict(zip(("width", "height"), picture.size, strict=True))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise invalid("image", f"expected a picture whose size can be read, since this key limits it ({error})") from None
-    return {side: int(drawing.parameters.get(side) or size) for side, size in sizes.items()}
 
 
 def _enough(limit: int, used: int, more: int) -> ApiError:
