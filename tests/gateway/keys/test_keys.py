@@ -17,7 +17,7 @@ from gateway.drawing import Drawing
 from gateway.errors import ApiError
 from gateway.keys.caller import SCOPES, Limits
 from gateway.keys.store import KeyStore
-from gateway.keys.usage import Usage
+from gateway.keys.usage import Usage, today
 from tests.gateway.running import command, running
 
 SMALL = {"num_inference_steps": 1, "height": 64, "width": 64}
@@ -283,10 +283,10 @@ def test_who_leaves_while_he_is_counted_counts_for_nothing(store):
             await asyncio.sleep(0)
         asked.cancel()
         try:
-            await asked
+            day = await asked
         except asyncio.CancelledError:
             return
-        await usage.give_back(caller, drawing)
+        await usage.give_back(caller, drawing, day)
 
     async def no_jobs(key_id, since):
         return 0
@@ -295,7 +295,7 @@ def test_who_leaves_while_he_is_counted_counts_for_nothing(store):
         usage = Usage(store.database, no_jobs)
         for turns in range(40):
             await leave(usage, caller, turns)
-        return usage.of_answers_today(caller.key_id)
+        return usage.of_answers(caller.key_id, today())
 
     caller = store.caller(f"Bearer {add(store, pictures_per_day=1)}")
     drawing = Drawing(None, "a castle", [], None, None, {}, "id", "tenant", "interactive", 60.0, False)
