@@ -120,7 +120,9 @@ def test_quotas_need_tokens_which_need_keys_and_a_claim_without_dots():
     assert "envoy.quotas: expected envoy.tokens" in refusal("sdxl-datacenter", "--set=envoy.tokens.issuer=")
     assert "jwks" in refusal("sdxl-datacenter", "--set=envoy.tokens.jwks=")
     for claim in ("", "org.tenant"):
-        assert "tenantClaim" in refusal("sdxl-datacenter", f"--set-string=envoy.tokens.tenantClaim={claim.replace('.', chr(92) + '.')}")
+        assert "tenantClaim" in refusal(
+            "sdxl-datacenter", f"--set-string=envoy.tokens.tenantClaim={claim.replace('.', chr(92) + '.')}"
+        )
 
 
 def test_namespaces_that_may_call():
