@@ -13,6 +13,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
+from faceclip_serving.contract.callers import FACE_HEADER
 from faceclip_serving.face.photos import MAX_BYTES
 from server.fleet.envoy.grpc_fields import SERVICE
 from server.fleet.envoy.proxy import Listener, Proxy, Server, socket_address
@@ -65,11 +66,11 @@ def proxy(grpc_ports, folder, heap_bytes=None, **told):
             running.wait()
 
 
-def send(url, data=b""):
+def send(url, data=b"", headers=()):
     message = service_pb2.ModelInferRequest(model_name="faceclip", raw_input_contents=[data])
     with grpc.insecure_channel(url, options=LIMITLESS) as channel:
         call = channel.unary_unary(f"/{SERVICE}/ModelInfer", request_serializer=service_pb2.ModelInferRequest.SerializeToString)
-        return call(message, timeout=60)
+        return call(message, timeout=60, metadata=headers)
 
 
 @NEEDS_ENVOY
@@ -148,3 +149,27 @@ def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
     finally:
         over.set()
         server.stop(0)
+
+
+@NEEDS_ENVOY
+@pytest.mark.parametrize("by_face", [True, False])
+def test_equal_faces_go_to_one_server_where_that_is_wanted(by_face, tmp_path):
+    class Says(grpc.GenericRpcHandler):
+        def __init__(self, name):
+            self.name = name
+
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda data, _: self.name)
+
+    with ExitStack() as stack:
+        ports = []
+        for name in (b"one", b"two", b"three"):
+            server = grpc.server(futures.ThreadPoolExecutor(1))
+            server.add_generic_rpc_handlers((Says(name),))
+            ports.append(server.add_insecure_port("127.0.0.1:0"))
+            server.start()
+            stack.callback(server.stop, 0)
+        url = stack.enter_context(proxy(ports, tmp_path, by_face=by_face))
+        drawn_by = [{send(url, headers=((FACE_HEADER, f"face {face}"),)) for _ in range(6)} for face in range(12)]
+    assert len(set.union(*drawn_by)) == 3
+    assert all(len(each) == 1 for each in drawn_by) is by_face

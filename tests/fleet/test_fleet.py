@@ -194,7 +194,7 @@ def test_death_restart_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     for caller in callers:
         caller.start()
     first = [fleet.launcher(number).pid for number in range(2)]
-    fleet.until(lambda: len(drawn) > 3)
+    fleet.until(lambda: drawn)
     fleet.kill(0)
     fleet.until(lambda: fleet.ready()[1]["server 0"]["died"] == 1)
     fleet.restart()  # the one that died comes back first, then the other goes
