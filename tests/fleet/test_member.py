@@ -20,9 +20,9 @@ STUBBORN = [
 COUNTS = [  # each SIGTERM is a line; it ends of none
     sys.executable,
     "-c",
-    "import signal, time\n"
-    "signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n"
-    "print('begun', flush=True)\n"
+    "import os, signal, time\n"  # no print in a handler, which may come amid another print
+    "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'told\\n'))\n"
+    "os.write(1, b'begun\\n')\n"
     "while True: time.sleep(1)",
 ]
 
