@@ -16,13 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 from onnx import TensorProto
 
 from faceclip_serving.contract.placements import ONNX_FILE
 
 from ..onnx.errors import GraphError
-from ..onnx.fused_attention import fuse
 from ..paths import ASSETS
 
 GRAPHS = ASSETS / "graphs"
@@ -104,6 +102,10 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
 
 def fused(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph that `find` found, with attention as one operator, as it is exported for ONNX Runtime on CUDA."""
+    import onnx_ir as ir  # most forecasts need none of what exporting needs
+
+    from ..onnx.fused_attention import fuse
+
     form = ir.serde.deserialize_model(model)
     fuse(form)
     return ir.serde.serialize_model(form)

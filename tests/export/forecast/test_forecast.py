@@ -119,6 +119,7 @@ CASES = [
     for variant in ("sdxl", "nano")
     for form, found in CARD_RUNS[variant].items()
     for case in found["cases"]
+    if case["latent_height"] >= VARIANTS[variant].latent_range.min
 ]
 
 
@@ -130,7 +131,7 @@ def test_what_a_card_held_is_forecast_and_not_much_more(variant, form, case):
     known = VARIANTS[variant]
     size = tuple(case[axis] * known.latent_scale for axis in ("latent_height", "latent_width"))
     placement = replace(placement_of(known, FORMS[form]), denoiser_rows=case["rows"])
-    found = predict(replace(known, limits=replace(known.limits, chunks=1)), placement, NOWHERE, size)
+    found = predict(known, placement, NOWHERE, size)
     alone = replace(found, components={DENOISER: found.components[DENOISER]})
     assert case["held_bytes"] <= alone.gpu_bytes <= 1.3 * case["held_bytes"]
 
@@ -148,13 +149,12 @@ def test_what_a_server_held_on_a_card_is_forecast():
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
-def test_attention_as_one_operator_never_needs_more(variant):
+def test_a_denoiser_with_attention_as_one_operator_needs_less(variant):
+    """Its scores are never written down."""
     written_out, fused = (
-        predict(variant, replace(placement_of(variant, name), vae_tile=0), NOWHERE) for name in FORMS.values()
+        predict(variant, placement_of(variant, name), NOWHERE).components[DENOISER] for name in FORMS.values()
     )
-    for component, need in fused.components.items():
-        assert need.weights == written_out.components[component].weights
-        assert need.activations <= written_out.components[component].activations
+    assert fused.weights <= written_out.weights and fused.activations < written_out.activations
 
 
 def test_the_command_prints_one_document(capsys):
