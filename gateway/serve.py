@@ -23,8 +23,9 @@ from .jobs.whole import FolderLock, own_secret
 from .keys.store import KeyStore
 from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback
+from .web.crowd import provide_files
 from .web.log import log_requests
-from .web.patience import Protocol
+from .web.patience import protocol
 
 CLOSE_S = 2
 """After `--drain-timeout`: so long whoever is still connected has to take the end of his answer."""
@@ -70,6 +71,7 @@ def serve(settings: Settings) -> int:
     refuse_folder(settings)
     refuse_open_door(settings)
     refuse_port(settings.host, settings.port)
+    provide_files(settings.connections)
     log_requests()
     app = make_app(settings)
     server = _Server(config_of(settings, app), app, settings.drain_timeout)
@@ -80,7 +82,7 @@ def serve(settings: Settings) -> int:
 def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=protocol(settings.connections),
         host=settings.host,
         port=settings.port,
         log_level="warning",

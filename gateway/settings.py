@@ -50,6 +50,7 @@ class Settings:
         (), "origin of a page elsewhere that may ask, e.g. https://app.example.org; may be repeated"
     )
     timeout: float = _setting(600.0, "longest time of one drawing, in seconds")
+    connections: int = _setting(500, "most connections at a time; requests of further ones get 503")
     upload_mib: float = _setting(32.0, "largest body of a request, in MiB")
     upload_parts: int = _setting(64, "most parts of a multipart body")
     upload_timeout: float = _setting(60.0, "longest time that a body may take to arrive, in seconds")

@@ -75,7 +75,8 @@ _NOISE = re.compile(
 )
 _REFUSED = re.compile(r"((?:policy|consent)\.[a-z][a-z0-9_]*): ")
 _BUSY = re.compile(
-    r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired|rate.?limited|too many requests", re.IGNORECASE
+    r"\bbusy\b|retry after|exceeds maximum queue size|request timeout expired|rate.?limited|too many requests|envoy overloaded",
+    re.IGNORECASE,
 )
 _RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 _STOPPING = re.compile(r"[Ss]erver is stopping|Server not ready|has no available versions")

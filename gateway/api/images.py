@@ -83,7 +83,7 @@ async def _addresses(request: Request, asked: ImageRequest, output: FaceCLIPOutp
 async def _limited(gateway: Gateway, caller: Caller, drawing: Drawing) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
     """The drawing, within what the caller may."""
     async with gateway.usage.slot(caller):
-        await gateway.usage.admit(caller, drawing, gateway.pool)
+        day = await gateway.usage.admit(caller, drawing, gateway.pool)
         drawn = False
         try:
             async with aclosing(gateway.pool.draw(drawing)) as events:
@@ -92,7 +92,7 @@ async def _limited(gateway: Gateway, caller: Caller, drawing: Drawing) -> AsyncG
                     yield each
         finally:
             if not drawn:
-                await gateway.usage.give_back(caller, drawing)
+                await gateway.usage.give_back(caller, drawing, day)
 
 
 async def _first(events: AsyncGenerator[Progress | FaceCLIPOutput, None]) -> Progress | FaceCLIPOutput:

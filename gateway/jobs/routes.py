@@ -20,13 +20,14 @@ from ..drawing import Drawing
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import JobsCaller
+from ..keys.permission import check
 from ..state import Gateway, gateway_of
 from ..web.events import EventStream
 from ..web.events import event as sse
 from .answers import answer_of, job_object
 from .failures import JobsError
+from .records import Job
 from .results import MEDIA_TYPES, FileRefusedError
-from .store import Job
 from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -131,7 +132,9 @@ async def _taken(
             return known, False
         if webhook_url is not None:
             await gateway.jobs.check_webhook(webhook_url)
-        async with gateway.usage.admitted(caller, drawing, gateway.pool):
+        with waiting_for_servers():
+            await check(caller.limits, drawing, gateway.pool)
+        async with gateway.usage.room(caller, drawing):
             return await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
 
 
@@ -146,7 +149,7 @@ def answered() -> Generator[None]:
 
 @contextmanager
 def waiting_for_servers() -> Generator[None]:
-    """Jobs wait for a server that is away."""
+    """Jobs wait for a server that is away. What it alone can tell is checked when it draws them."""
     try:
         yield
     except ApiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -70,7 +71,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tokens.add_argument("--audience", metavar="TEXT", help="whom they are for, as `aud` says")
     tokens.add_argument("--jwks", metavar="FILE", help="the issuer's public keys: a file, or an https:// address")
     tokens.add_argument(
-        "--tenant-claim", default="tenant", metavar="NAME", help="what in them names the tenant (default: %(default)s)"
+        "--tenant-claim", default="tenant", metavar="NAME", help="what in them names the tenant, a text (default: %(default)s)"
     )
     tokens.add_argument(
         "--quota",
@@ -158,6 +159,11 @@ def _proxy(args: argparse.Namespace, places: Sequence[Place], deployments: Seque
     told = (args.issuer, args.audience, args.jwks)
     if any(told) and not all(told):
         raise FleetError("--issuer, --audience and --jwks: expected all three or none; without one a token proves nothing")
+    for option, file in (("--cert", args.cert), ("--key", args.key)):
+        if file is not None and not file.is_file():
+            raise FleetError(f"{option}: expected a file in PEM form, there is none at {file}")
+    if all(told) and "://" not in args.jwks:
+        _check_keys(Path(args.jwks))
     tls = None if args.cert is None else Tls(args.cert.absolute(), args.key.absolute())
     return Proxy(
         servers=[Server("127.0.0.1", place.ports.grpc, place.ports.health) for place in places],
@@ -166,6 +172,20 @@ def _proxy(args: argparse.Namespace, places: Sequence[Place], deployments: Seque
         tokens=Tokens(*told, args.tenant_claim) if all(told) else None,
         quotas=args.quota,
     )
+
+
+def _check_keys(file: Path) -> None:
+    """Envoy would begin without them, and let nobody in."""
+    try:
+        keys = json.loads(file.read_text())["keys"]
+    except OSError as error:
+        raise FleetError(
+            f"--jwks: expected the issuer's public keys, a file or an https:// address, got {file} ({error.strerror})"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        keys = []
+    if not keys:
+        raise FleetError(f'--jwks: {file}: expected {{"keys": [...]}} with one key or more, as the issuer publishes it')
 
 
 def _gpus(text: str) -> tuple[str, ...]:

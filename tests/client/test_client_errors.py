@@ -108,6 +108,7 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
         ),
         ("UNAVAILABLE", "local_rate_limited", ServerBusyError, False),
         ("RESOURCE_EXHAUSTED", "local_rate_limited", ServerBusyError, False),
+        ("UNAVAILABLE", "envoy overloaded", ServerBusyError, False),
         ("UNAVAILABLE", "Received http2 header with status: 429", ServerBusyError, False),
         ("UNAVAILABLE", "Received http2 header with status: 504", DeadlineExceededError, False),
         ("UNKNOWN", "Received http2 header with status: 408", DeadlineExceededError, False),

@@ -106,7 +106,7 @@ def test_a_request_that_envoy_sends_again_counts_once():
     found = divisor.findall(
         " ".join([queries()["arrivals"], *(each["expr"] for each in alerts().values()), *panels()["Servers"]])
     )
-    assert len(found) == 5 and set(map(int, found)) == {1 + RETRIES}
+    assert len(found) == 8 and set(map(int, found)) == {1 + RETRIES}
 
 
 # -------------------------------------------------------------------------------------------------------------------- tried

@@ -66,12 +66,13 @@ FORMS = {
         ),
     ),
     "faces": ("flux-16gb", "envoy", (), Proxy(SERVERS, PLAIN.listeners, by_face=True)),
-    "the gateway's own": ("gateway", "gateway", (), Proxy(SERVERS, [Listener("127.0.0.1", 8081)])),
+    "much memory": ("nano-cpu", "envoy", ("--set=envoy.memoryGi=64",), Proxy(SERVERS, PLAIN.listeners, memory_gib=64)),
+    "the gateway's own": ("gateway", "gateway", (), Proxy(SERVERS, [Listener("127.0.0.1", 8081)], memory_gib=1)),
     "the gateway's own, while others show tokens": (
         "sdxl-datacenter",
         "gateway",
-        ("--set=gateway.enabled=true",),
-        Proxy(SERVERS, [Listener("127.0.0.1", 8081)]),
+        ("--set=gateway.enabled=true,gateway.memoryGi=2",),
+        Proxy(SERVERS, [Listener("127.0.0.1", 8081)], memory_gib=2),
     ),
 }
 EVERY_FORM = pytest.mark.parametrize("form", FORMS)
@@ -115,9 +116,13 @@ def test_keys_in_the_values_lie_where_envoy_reads_them():
     assert "jwks.json" not in one("sdxl-datacenter", "ConfigMap", "envoy")["data"]
 
 
-def test_quotas_need_tokens():
+def test_quotas_need_tokens_which_need_keys_and_a_claim_without_dots():
     assert "envoy.quotas: expected envoy.tokens" in refusal("sdxl-datacenter", "--set=envoy.tokens.issuer=")
     assert "jwks" in refusal("sdxl-datacenter", "--set=envoy.tokens.jwks=")
+    for claim in ("", "org.tenant"):
+        assert "tenantClaim" in refusal(
+            "sdxl-datacenter", f"--set-string=envoy.tokens.tenantClaim={claim.replace('.', chr(92) + '.')}"
+        )
 
 
 def test_namespaces_that_may_call():

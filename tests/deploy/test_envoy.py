@@ -12,8 +12,9 @@ from google.protobuf import descriptor_pb2
 from tritonclient.grpc import service_pb2
 
 from faceclip_serving.face.photos import MAX_BYTES
-from server.fleet.envoy.bootstrap import MOST_REQUEST_BYTES, bootstrap
+from server.fleet.envoy.bootstrap import bootstrap
 from server.fleet.envoy.grpc_fields import OF_A_MODEL, OF_THE_SERVER, STREAMED, descriptors
+from server.fleet.envoy.memory import MOST_REQUEST_BYTES
 from server.fleet.envoy.proxy import Listener, Proxy, ProxyError, Quota, Server, Tls, Tokens, Upstream
 
 from .envoy import NEEDS_ENVOY, validate
@@ -63,6 +64,7 @@ FORMS = {
     "keys by address": replace(EXAMPLE, tokens=Tokens("https://issuer.example", "a", "https://issuer.example:444/keys", "sub")),
     "TLS to servers": replace(EXAMPLE, upstream=Upstream(FILES / "tls.crt")),
     "mutual TLS": replace(EXAMPLE, upstream=Upstream(FILES / "tls.crt", PAIR)),
+    "much memory": replace(EXAMPLE, memory_gib=1024),
     "a socket for the operator": replace(EXAMPLE, admin={"pipe": {"path": "/tmp/admin"}}),
 }
 
@@ -88,6 +90,8 @@ def test_envoy_finds_a_planted_error(files):
         ({"tokens": None}, "expected tokens"),
         ({"quotas": [Quota(1, 1), Quota(2, 1)]}, "one for each tenant"),
         ({"tokens": Tokens("i", "a", "http://issuer.example/keys")}, "https://"),
+        ({"tokens": Tokens("i", "a", "keys", "org.tenant")}, "without dots"),
+        ({"tokens": Tokens("i", "a", "keys", "")}, "without dots"),
     ],
 )
 def test_what_makes_no_sound_proxy_is_refused(told, expected):

@@ -1,6 +1,8 @@
-"""Calls through a real Envoy, to servers of this test: how large one may be, and how many servers one reaches that kills them."""
+"""Calls through a real Envoy, to servers of this test: how large one may be, how much all together, and how many servers one reaches
+that kills them."""
 
 import http.server
+import json
 import socketserver
 import subprocess
 import threading
@@ -42,14 +44,19 @@ def serving(server):
 
 
 @contextmanager
-def proxy(grpc_ports, folder):
-    """Address of an Envoy before servers that are all ready."""
+def proxy(grpc_ports, folder, heap_bytes=None, **told):
+    """Address of an Envoy before servers that are all ready. `told`: more of the proxy."""
     with ExitStack() as stack:
         health = stack.enter_context(serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready)))
         port, admin = free_port(), free_port()
         servers = [Server("127.0.0.1", each, health) for each in grpc_ports]
-        told = Proxy(servers, [Listener("127.0.0.1", port)], admin=socket_address("127.0.0.1", admin))
-        running = subprocess.Popen([ENVOY, "-c", written(told, folder), "--disable-hot-restart", "-l", "error"])
+        listens = {"listeners": [Listener("127.0.0.1", port)], "admin": socket_address("127.0.0.1", admin)}
+        file = written(Proxy(servers, **listens, **told), folder)
+        if heap_bytes is not None:
+            document = json.loads(file.read_text())
+            document["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"] = heap_bytes
+            file.write_text(json.dumps(document))
+        running = subprocess.Popen([ENVOY, "-c", file, "--disable-hot-restart", "-l", "error"])
         try:
             wait_until(lambda: connects(port))
             yield f"127.0.0.1:{port}"
@@ -101,4 +108,43 @@ def test_the_largest_request_passes(tmp_path):
         with proxy([port], tmp_path) as url:
             assert int(send(url, bytes(size))) > size
     finally:
+        server.stop(0)
+
+
+@NEEDS_ENVOY
+def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
+    """Eight of 8 MiB, and none is answered: more than the 48 MiB that Envoy may take here."""
+    over = threading.Event()
+
+    class Waits(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(self.answer)
+
+        def answer(self, data, _):
+            if len(data) > 2**20:
+                over.wait()
+            return b""
+
+    def passes(data):
+        try:
+            return send(url, data) is not None
+        except grpc.RpcError as error:
+            return error.details()
+
+    server = grpc.server(futures.ThreadPoolExecutor(20), options=LIMITLESS)
+    server.add_generic_rpc_handlers((Waits(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with proxy([port], tmp_path, heap_bytes=48 * 2**20) as url, futures.ThreadPoolExecutor(8) as callers:
+            wait_until(lambda: passes(b"") is True)
+            large = [callers.submit(passes, bytes(8 * 2**20)) for _ in range(8)]
+            wait_until(lambda: any(each.done() for each in large))
+            wait_until(lambda: passes(b"") is True)
+            over.set()
+            told = {each.result() for each in large} - {True, "no healthy upstream"}  # where /ready of this test is slow
+            assert told and all("overloaded" in each or "RST_STREAM" in each for each in told), told
+            wait_until(lambda: passes(bytes(8 * 2**20)) is True)
+    finally:
+        over.set()
         server.stop(0)

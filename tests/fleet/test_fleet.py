@@ -176,8 +176,8 @@ def test_a_photograph_of_the_largest_size_reaches_a_server(fleet, issuer):
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-# ------------------------------------------------------------------------------------------------------- restarts, deaths and the end
-def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
+# ------------------------------------------------------------------------------------------------------- deaths, restarts and the end
+def test_death_restart_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     """Unary calls, of a client that sends again, once, what was lost, and nothing else."""
     monkeypatch.setattr(retry, "CONNECT_RETRIES", 0)
     over, failed, drawn = threading.Event(), [], []
@@ -194,12 +194,13 @@ def test_restart_death_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     for caller in callers:
         caller.start()
     first = [fleet.launcher(number).pid for number in range(2)]
-    fleet.restart()
+    fleet.until(lambda: len(drawn) > 3)
+    fleet.kill(0)
+    fleet.until(lambda: fleet.ready()[1]["server 0"]["died"] == 1)
+    fleet.restart()  # the one that died comes back first, then the other goes
     fleet.until(lambda: fleet.said("all servers were restarted"))
     assert not {*first} & {fleet.launcher(number).pid for number in range(2)}
-
-    fleet.kill(0)
-    fleet.until(lambda: (told := fleet.ready()[1].get("server 0")) and told["ready"] and told["died"] == 1)
+    assert [server["died"] for server in fleet.ready()[1].values()] == [1, 0]
     over.set()
     for caller in callers:
         caller.join()

@@ -16,6 +16,7 @@ from faceclip_serving.contract.callers import FACE_HEADER
 
 from .filters import ENDLESS, ISSUER, filters
 from .grpc_fields import SERVICE
+from .memory import MOST_REQUEST_BYTES, overload
 from .proxy import Listener, Proxy, Server, Tls, Tokens, socket_address
 
 READY_EVERY_S = 1
@@ -24,9 +25,6 @@ READY_TIMEOUT_S = 2
 RETRIES = 3
 """With time between them: a server that is gone or drains has the fewest in flight, so the search for the least busy finds it again,
 whatever was tried before, until it is known to be away."""
-MOST_REQUEST_BYTES = 320 * 2**20
-"""Of one call, kept until its first answer so that it can be sent again: six files of the most that a server reads, in
-base64, are 256 MiB; the rest is for masks of people, an identity, texts and names."""
 _API = "type.googleapis.com/envoy."
 
 
@@ -35,6 +33,7 @@ def bootstrap(proxy: Proxy) -> dict[str, Any]:
     issuer = [_issuer(proxy.tokens)] if proxy.tokens and proxy.tokens.remote else []
     return {
         "admin": {"address": dict(proxy.admin)},
+        "overload_manager": overload(proxy.memory_gib),
         "static_resources": {
             "listeners": [_listener(each, proxy) for each in proxy.listeners],
             "clusters": [_servers(proxy), *issuer],

@@ -21,6 +21,9 @@ ISSUER = "issuer"
 ENDLESS = 1_000_000
 """Where Envoy wants a limit and we have none."""
 _FIELDS = "envoy.filters.http.grpc_field_extraction"
+_TOKENS, _CLAIMS = "envoy.filters.http.jwt_authn", "claims"
+TENANT = r"[^\pC\pZ]([^\pC]*[^\pC\pZ])?"
+"""A tenant's name: no control characters, no blanks around it. Envoy itself would let in a list, as text in base64."""
 _INFERENCE = "|".join(method for method in OF_A_MODEL if method.endswith("Infer"))
 
 
@@ -51,6 +54,8 @@ def _tokens(tokens: Tokens) -> dict[str, Any]:
         "issuer": tokens.issuer,
         "audiences": [tokens.audience],
         "require_expiration": True,
+        "from_headers": [{"name": "authorization", "value_prefix": prefix} for prefix in ("Bearer ", "bearer ")],
+        "payload_in_metadata": _CLAIMS,
         "claim_to_headers": [{"header_name": TENANT_HEADER, "claim_name": tokens.tenant_claim}],
         **keys,
     }
@@ -76,7 +81,7 @@ def _fields() -> dict[str, Any]:
 
 def _allowed(proxy: Proxy) -> dict[str, Any]:
     models = [model_name(role, deployment) for deployment in proxy.deployments for role in PUBLIC]
-    who = [{"header": {"name": TENANT_HEADER, "present_match": True}} if proxy.tokens else {"any": True}]
+    who = [_named(proxy.tokens.tenant_claim) if proxy.tokens else {"any": True}]
     of_models = []
     for field in dict.fromkeys(OF_A_MODEL.values()):
         methods = [_method(method) for method, named in OF_A_MODEL.items() if named == field]
@@ -104,7 +109,17 @@ def _method(method: str) -> dict[str, Any]:
 
 def _names(field: str, model: str) -> dict[str, Any]:
     exactly = {"list_match": {"one_of": {"string_match": {"exact": model}}}}
-    matcher = {"filter": _FIELDS, "path": [{"key": field}], "value": exactly}
+    return _known(_FIELDS, [field], exactly)
+
+
+def _named(claim: str) -> dict[str, Any]:
+    """Whoever has a token that names a tenant, by text."""
+    return _known(_TOKENS, [_CLAIMS, claim], {"string_match": {"safe_regex": {"regex": TENANT}}})
+
+
+def _known(source: str, path: Sequence[str], value: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier filter has found."""
+    matcher = {"filter": source, "path": [{"key": key} for key in path], "value": value}
     return {"sourced_metadata": {"metadata_matcher": matcher, "metadata_source": "DYNAMIC"}}
 
 

@@ -62,7 +62,7 @@ class Tokens:
     jwks: str
     """The issuer's public keys: a file, or an address that begins with https://."""
     tenant_claim: str = "tenant"
-    """What in a token names the tenant, text; a token without it lets nobody in."""
+    """What in a token names the tenant; one that is no text, or empty, or with blanks around it, lets nobody in."""
 
     @property
     def remote(self) -> bool:
@@ -103,6 +103,8 @@ class Proxy:
     by_face: bool = False
     """Whether calls with the same `FACE_HEADER` go to the same server, as long as that is not much busier than others. Of use where
     encoders run on the host's processor; elsewhere they are a thousandth of a picture, and the least busy server is the better one."""
+    memory_gib: int = 4
+    """That the proxy may take, see `memory.py`."""
     admin: Mapping[str, Any] = field(default_factory=lambda: socket_address("127.0.0.1", 9901))
     """Address of Envoy's own operator: whoever reaches it can stop the proxy."""
 
@@ -114,5 +116,10 @@ class Proxy:
         names = [quota.tenant for quota in self.quotas]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ProxyError(f"quota: expected one for each tenant, got {len(twice)} for '{twice[0] or 'any'}'")
+        if self.tokens and (not self.tokens.tenant_claim or "." in self.tokens.tenant_claim):
+            raise ProxyError(
+                "tenant claim: expected a name without dots, which Envoy takes for claims within claims, got"
+                f" '{self.tokens.tenant_claim}'"
+            )
         if self.tokens and self.tokens.remote and not self.tokens.jwks.startswith("https://"):
             raise ProxyError(f"jwks: expected a file or an https:// address, got '{self.tokens.jwks}'")

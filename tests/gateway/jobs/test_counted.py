@@ -12,7 +12,7 @@ from gateway.errors import ApiError
 from gateway.jobs import routes
 from gateway.keys.caller import SCOPES, Caller, Limits
 from gateway.keys.store import KeyStore
-from gateway.keys.usage import Usage
+from gateway.keys.usage import Usage, today
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.web.metrics import Metrics
@@ -57,7 +57,7 @@ async def test_a_job_that_is_not_taken_counts_for_nothing(tmp_path, most, webhoo
     async with gateway(tmp_path, most=most) as gate:
         with pytest.raises(ApiError):
             await taken(gate, caller(5), webhook=webhook)
-        assert await of_jobs(gate) == gate.usage.of_answers_today("12345678") == 0
+        assert await of_jobs(gate) == gate.usage.of_answers("12345678", today()) == 0
 
 
 async def test_who_leaves_at_any_moment_is_counted_for_the_jobs_that_there_are(tmp_path):
@@ -109,7 +109,7 @@ async def test_of_many_that_ask_at_once_as_many_are_taken_as_may(tmp_path):
         asked = [taken(gate, caller(7)) if i % 2 else gate.usage.admit(caller(7), drawing(), None) for i in range(30)]
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(not isinstance(each, ApiError) for each in found) == 7
-        assert await of_jobs(gate) + gate.usage.of_answers_today("12345678") == 7
+        assert await of_jobs(gate) + gate.usage.of_answers("12345678", today()) == 7
 
 
 async def refused_more(gate, who):

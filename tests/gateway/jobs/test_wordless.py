@@ -30,8 +30,8 @@ DETAILS = {
 class Speaking(Server):
     """Its report has prompts, as the real one's."""
 
-    async def draw(self, drawing):
-        async for event in super().draw(drawing):
+    async def draw(self, drawing, owner=""):
+        async for event in super().draw(drawing, owner):
             yield replace(event, details=json.loads(json.dumps(DETAILS))) if isinstance(event, FaceCLIPOutput) else event
 
 

@@ -264,7 +264,7 @@ def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
     expect(english).to_have_count(0)
     with page.expect_request("**/v1/prompts/translate"):
         page.fill("#prompt", "海滩")  # what is asked meanwhile is not taken for the one that is brought back
-    page.get_by_role("button", name="These settings").click()
+    page.get_by_role("button", name="使用这些设置").click()
     expect(english).to_have_value("a woman in a green hoodie, on a beach")
     again = draw(page)
     assert (again["prompt"], again["original_prompt"]) == (sent["prompt"], sent["original_prompt"])

@@ -1,9 +1,24 @@
 {{/* Envoy's configuration, with the settings that were measured: reasons stand in deploy/envoy/envoy.yaml. It is the value that `bootstrap`
      of server/fleet/envoy/ gives, which a test compares over all value sets.
-     Takes a dict: top; listeners, each with address, port and tls; tokens, whether callers show one. */}}
+     Takes a dict: top; listeners, each with address, port and tls; tokens, whether callers show one; memoryGi, what it may take. */}}
 {{- define "faceclip.envoy" -}}
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: 9901}}
+overload_manager:
+  refresh_interval: 0.1s
+  buffer_factory_config: {minimum_account_to_track_power_of_two: 20}
+  resource_monitors:
+    - name: envoy.resource_monitors.fixed_heap
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+        max_heap_size_bytes: {{ mul .memoryGi 805306368 }} # three quarters
+  actions:
+    - name: envoy.overload_actions.shrink_heap
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    - name: envoy.overload_actions.stop_accepting_requests
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    - name: envoy.overload_actions.reset_high_memory_stream
+      triggers: [{name: envoy.resource_monitors.fixed_heap, scaled: {scaling_threshold: 0.95, saturation_threshold: 1.0}}]
 static_resources:
   listeners:
     {{- range .listeners }}

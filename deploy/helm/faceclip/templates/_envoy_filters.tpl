@@ -20,7 +20,13 @@
       inference.GRPCInferenceService.ModelConfig: {request_field_extractions: {name: {}}}
       inference.GRPCInferenceService.ModelMetadata: {request_field_extractions: {name: {}}}
       inference.GRPCInferenceService.ModelReady: {request_field_extractions: {name: {}}}
-{{- $who := ternary "{header: {name: x-faceclip-tenant, present_match: true}}" "{any: true}" .tokens }}
+{{- $who := "{any: true}" }}
+{{- if .tokens }}
+{{- $path := printf "[{key: claims}, {key: %s}]" ($top.Values.envoy.tokens.tenantClaim | quote) }}
+{{- $text := "{string_match: {safe_regex: {regex: '[^\\pC\\pZ]([^\\pC]*[^\\pC\\pZ])?'}}}" }}
+{{- $matcher := printf "{filter: envoy.filters.http.jwt_authn, path: %s, value: %s}" $path $text }}
+{{- $who = printf "{sourced_metadata: {metadata_source: DYNAMIC, metadata_matcher: %s}}" $matcher }}
+{{- end }}
 - name: envoy.filters.http.rbac
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
@@ -71,6 +77,10 @@
         issuer: {{ .issuer | quote }}
         audiences: [{{ .audience | quote }}]
         require_expiration: true
+        from_headers:
+          - {name: authorization, value_prefix: "Bearer "}
+          - {name: authorization, value_prefix: "bearer "}
+        payload_in_metadata: claims
         claim_to_headers: [{header_name: x-faceclip-tenant, claim_name: {{ .tenantClaim | quote }}}]
         {{- if hasPrefix "https://" .jwks }}
         remote_jwks: {http_uri: {uri: {{ .jwks | quote }}, cluster: issuer, timeout: 5s}, cache_duration: 600s, async_fetch: {}}

@@ -175,10 +175,10 @@ job="{{ .Release.Name }}-server",namespace="{{ .Release.Namespace }}"
 {{- end }}
 
 {{/* PromQL: GPUs that this would keep busy: times the GPU-seconds of a finished request, over longer, since they belong to what people ask
-     for. No number where nothing has ended. */}}
+     for. None where nothing comes; no number where something does and nothing has ended. */}}
 {{- define "faceclip.gpusWanted" -}}
 {{- $s := include "faceclip.series" . -}}
-{{ include "faceclip.arrivals" . }} * sum(rate(faceclip_gpu_seconds_total{ {{- $s -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- $s -}} ,outcome="ok"}[15m])) > 0)
+{{ include "faceclip.arrivals" . }} * sum(rate(faceclip_gpu_seconds_total{ {{- $s -}} }[15m])) / (sum(rate(faceclip_request_seconds_count{ {{- $s -}} ,outcome="ok"}[15m])) > 0) or {{ include "faceclip.arrivals" . }} == 0
 {{- end }}
 
 {{/* PromQL: requests that wait for a place in a denoiser. */}}

@@ -16,7 +16,7 @@
   for: 10m
   labels: {severity: critical}
   annotations:
-    summary: More than 5 % of the requests to {{ .Release.Name }} are refused, because its servers are full.
+    summary: Servers of {{ .Release.Name }} are so full that more than 5 % of the requests find no place.
     runbook: docs/kubernetes.md#facecliprefusing
 - alert: FaceCLIPFailing
   expr: |-
