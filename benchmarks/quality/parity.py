@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -102,15 +103,27 @@ def parity_of(
         schedulers = [name for name in SCHEDULERS if name in variant.schedulers]
         for scheduler, (height, width) in itertools.product(schedulers, sizes(variant)):
             options: dict[str, Any] = {"scheduler": scheduler, "height": height, "width": width}
-            psnr = picture_psnr_db(decoded(served(**options).images[0]), reference(**options))
-            cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2)})
-            say(f"{scheduler} {height}x{width} {'face' if photo else 'no face'}: {psnr:.1f} dB")
+            found, served_s = timed(lambda: decoded(served(**options).images[0]))  # noqa: B023  called here
+            expected, reference_s = timed(lambda: reference(**options))  # noqa: B023
+            psnr, seconds = picture_psnr_db(found, expected), {"served_s": served_s, "reference_s": reference_s}
+            cases.append({**options, "face": photo is not None, "psnr_db": round(psnr, 2), **seconds})
+            say(f"{scheduler} {height}x{width} {'face' if photo else 'no face'}: {psnr:.1f} dB, {told(**seconds)}")
     return {
         "variant": variant.name,
         "psnr_db_min": min(case["psnr_db"] for case in cases),
         "encoder_max_abs_error": max(errors),
         "cases": cases,
     }
+
+
+def timed(work: Callable[[], Picture]) -> tuple[Picture, float]:
+    """What `work` gives, and its seconds, so that a slow comparison tells which side is slow."""
+    began = time.perf_counter()
+    return work(), round(time.perf_counter() - began, 3)
+
+
+def told(served_s: float, reference_s: float) -> str:
+    return f"served in {served_s:.2f} s, reference {reference_s:.2f} s"
 
 
 STRENGTHS = (0.4, 0.75, 1.0)
@@ -134,9 +147,10 @@ def edits_of(
         mask = disc(height, width)
         common: dict[str, Any] = {"scheduler": scheduler, "guidance_scale": guidance_scale, "seed": 1, "strength": strength}
         pictures: dict[str, Any] = {"image": image, **({"mask_image": Image.fromarray(mask)} if masked else {})}
-        expected = oracle.picture(embeddings, pooled, **common, **pictures, steps=steps, height=height, width=width)
+        asked = {**common, **pictures, "steps": steps, "height": height, "width": width}
+        expected, reference_s = timed(lambda: oracle.picture(embeddings, pooled, **asked))  # noqa: B023  called here
         files = {name: png(np.asarray(each)) for name, each in pictures.items()}
-        found = draw(PROMPT, face_image=photo, num_inference_steps=steps, **common, **files)
+        found, served_s = timed(lambda: draw(PROMPT, face_image=photo, num_inference_steps=steps, **common, **files))  # noqa: B023
         if masked:
             seam = seam_of(mask >= WHITE)
             outside = np.abs(found.astype(int) - np.asarray(image))[seam == 0]
@@ -145,11 +159,13 @@ def edits_of(
                     f"outside the mask, {int((outside > 0).any(axis=1).sum())} pixels are not the picture's that came"
                 )
             found, expected = found[seam == 255][None], expected[seam == 255][None]
-        psnr = picture_psnr_db(found, expected)
+        psnr, seconds = picture_psnr_db(found, expected), {"served_s": served_s, "reference_s": reference_s}
         cases.append({
             "scheduler": scheduler, "height": height, "width": width, "strength": strength, "mask": masked, "psnr_db": round(psnr, 2),
+            **seconds,
         })  # fmt: skip
-        say(f"{scheduler} {height}x{width}, strength {strength:g}{', within a mask' if masked else ''}: {psnr:.1f} dB")
+        within = ", within a mask" if masked else ""
+        say(f"{scheduler} {height}x{width}, strength {strength:g}{within}: {psnr:.1f} dB, {told(**seconds)}")
     return {"variant": variant.name, "psnr_db_min": min(case["psnr_db"] for case in cases), "cases": cases}
 
 

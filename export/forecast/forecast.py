@@ -27,7 +27,7 @@ from faceclip_serving.contract.names import (
     UNARY,
     VAE_DECODER,
 )
-from faceclip_serving.contract.placements import ORT_CPU, Execution, Placement, placements
+from faceclip_serving.contract.placements import FUSED_FILE, ORT_CPU, Execution, Placement, placements
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
 
@@ -38,10 +38,12 @@ from ..onnx.errors import GraphError
 from ..onnx.wanted import FACTOR_PRECISIONS, WEIGHT_BITS
 from ..paths import onnx_folder
 from . import compiled, live_memory
-from .shapes import Graph, concrete, find, record
+from .shapes import Graph, concrete, find, fused, record
 
 CUDA_CONTEXT_BYTES = 450_000_000
-"""Per process that computes on the card: CUDA's context, its libraries' code and small workspaces. Assumed; no GPU was at hand."""
+"""Per process that runs plans: CUDA's context, its libraries' code and small workspaces. Assumed; no plan was run on a card."""
+ONNX_RUNTIME_CONTEXT_BYTES = 650_000_000
+"""The same of one that has ONNX Runtime on CUDA, with cuBLAS and cuDNN. Measured on an H100: 0.63."""
 MARGIN = 0.03
 """Share of the sum, for fragments and alignment. Assumed."""
 
@@ -117,8 +119,12 @@ class Forecast:
     @property
     def contexts(self) -> int:
         """Bytes of CUDA contexts: one of the server, where a backend of its own runs a component, and one of the sampler's process."""
-        backends = {need.execution.runtime.backend == "python" for need in self.components.values() if need.on_gpu}
-        return CUDA_CONTEXT_BYTES * len(backends)
+        found: dict[bool, int] = {}
+        for runtime in (need.execution.runtime for need in self.components.values() if need.on_gpu):
+            hosted = runtime.backend == "python"
+            needed = CUDA_CONTEXT_BYTES if runtime.package else ONNX_RUNTIME_CONTEXT_BYTES
+            found[hosted] = max(found.get(hosted, 0), needed)
+        return sum(found.values())
 
     @property
     def processes(self) -> int:
@@ -174,8 +180,9 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     needs = {}
     for component in COMPONENTS:
         sizes = {axis: min(bound.max, asked.get(axis, bound.max)) for axis, bound in limits[component].items()}
-        graph = concrete(find(variant.name, component, exported), both_sides(variant, sizes))
         execution = placement.components[component]
+        model = find(variant.name, component, exported)
+        graph = concrete(fused(model) if execution.runtime.artifact == FUSED_FILE else model, both_sides(variant, sizes))
         need = (
             _compiled(variant, component, graph, execution, sizes) if execution.runtime.package else _followed(graph, execution)
         )
@@ -200,11 +207,13 @@ def _compiled(variant: Variant, component: str, graph: Graph, execution: Executi
 
 def _followed(graph: Graph, execution: Execution) -> Need:
     """What ONNX Runtime needs of a graph."""
-    wide = execution.precision == "fp32" or execution.runtime is ORT_CPU
-    rules = replace(live_memory.ONNX_RUNTIME, half_bits=32) if wide else live_memory.ONNX_RUNTIME
-    matrix_bits = MATRIX_BITS.get(execution.precision)
+    on_cpu = execution.runtime is ORT_CPU
+    rules = live_memory.ONNX_RUNTIME if on_cpu else live_memory.ONNX_RUNTIME_CUDA
+    rules = replace(rules, half_bits=32) if on_cpu or execution.precision == "fp32" else rules
+    weights = live_memory.weight_bytes(graph, MATRIX_BITS.get(execution.precision), rules)
+    living = live_memory.peak_bytes(graph, rules)
     sources = {"weights": MODEL, "activations": MODEL}
-    return Need(execution, live_memory.weight_bytes(graph, matrix_bits, rules), live_memory.peak_bytes(graph, rules), sources)
+    return Need(execution, weights, living + min(rules.extension, weights + living), sources)
 
 
 # ---------------------------------------------------------------------------------------------------------------- command

@@ -28,6 +28,8 @@ class Rules:
     """Bits of one that it holds in 32: 16 where casts around norms and softmax are part of their kernels."""
     arena: float = 1.0
     """Memory that the runtime holds for each byte that lives: its chunks are rounded up and leave gaps."""
+    extension: int = 0
+    """Most bytes by which its arena grows at once, doubling until then: so much, weights included, may be held and not be used."""
 
     def bytes(self, tensor: Shaped) -> int:
         wide = {16: self.half_bits, 32: self.single_bits}.get(tensor.bits)
@@ -37,6 +39,9 @@ class Rules:
 ONNX_RUNTIME = Rules(arena=1.75)
 """Measured on the CPU, decoders of two sizes at four resolutions each: 1.72 to 1.77 times the living tensors; denoisers 1.6 to 1.8
 where attention is most of it."""
+ONNX_RUNTIME_CUDA = Rules(arena=2.5, extension=2**30)
+"""Measured on an H100, SDXL's denoiser of both forms, up to 8 rows of 1024 x 1024: where more than an extension was needed, 1.5 to 2.4
+times the living tensors and one extension, 1 GiB, ONNX Runtime's own bound."""
 
 
 def peak_bytes(graph: Graph, rules: Rules) -> int:

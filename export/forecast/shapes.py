@@ -100,6 +100,17 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
     )
 
 
+def fused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph that `find` found, with attention as one operator, as it is exported for ONNX Runtime on CUDA."""
+    import onnx_ir as ir  # most forecasts need none of what exporting needs
+
+    from ..onnx.fused_attention import fuse
+
+    form = ir.serde.deserialize_model(model)
+    fuse(form)
+    return ir.serde.serialize_model(form)
+
+
 def record(variant: str, component: str, outline: bytes) -> Path:
     """Keeps the graph of a component in FP16 with the code. `outline`: serialised ONNX without the values of its weights."""
     target = _recorded(variant, component)
@@ -124,6 +135,9 @@ def concrete(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Graph:
     tensors = {name: _tensor(name, tuple(map(size, _dims(found))), found.elem_type) for name, found in known.items()}
     tensors |= {weight.name: _tensor(weight.name, tuple(weight.dims), weight.data_type) for weight in graph.initializer}
     for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] not in tensors:
+            (number,) = (each.t for each in node.attribute if each.name == "value")
+            tensors[node.output[0]] = _tensor(node.output[0], tuple(number.dims), number.data_type)
         # Of these the exporter may not know the dims; the number of elements follows, and is all that is needed.
         if node.op_type in ("Reshape", "Transpose") and node.output[0] not in tensors and node.input[0] in tensors:
             source = tensors[node.input[0]]

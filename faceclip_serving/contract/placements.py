@@ -42,6 +42,8 @@ class Runtime:
     ahead_of_time: bool = False
     """Plans are compiled for a list of compute capabilities, on any machine, and finished on the card when they first run there; what
     that gives is kept beside the plan. Otherwise a plan is built on the card that runs it, and is finished."""
+    slow_first_call: bool = False
+    """ONNX Runtime in the sampler's process chooses kernels for shapes when they come for the first time, which takes seconds."""
     cuda_graphs: bool = False
     """Whole calls are captured as CUDA graphs, by shape, where the sampler's process runs plans."""
 
@@ -51,7 +53,9 @@ CUDA_CURE = ".venv/bin/pip uninstall -y onnxruntime onnxruntime-gpu && .venv/bin
 """How an environment gets that provider. Two builds of ONNX Runtime share one module: whichever goes takes the other's files with it, so
 both go first."""
 ORT_CPU = Runtime("ort-cpu", "python", "", ONNX_FILE, "KIND_CPU", ("CPUExecutionProvider",))
-ORT_CUDA = Runtime("ort-cuda", "python", "", FUSED_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"))
+ORT_CUDA = Runtime(
+    "ort-cuda", "python", "", FUSED_FILE, "KIND_GPU", (CUDA_PROVIDER, "CPUExecutionProvider"), slow_first_call=True
+)
 TRITON_ORT = Runtime("triton-ort", "onnxruntime", "onnxruntime_onnx", ONNX_FILE, "KIND_GPU")
 """Triton's own ONNX Runtime backend, which its images bring and the wheel does not."""
 TENSORRT = Runtime("tensorrt", "tensorrt", "tensorrt_plan", PLAN_FILE, "KIND_GPU", package="tensorrt")
@@ -225,7 +229,7 @@ _SDXL = (
 _FLUX = (
     CPU,
     replace(GPU_ORT, denoiser_rows=2),
-    replace(GPU_TRITON_ORT, denoiser_rows=2),
+    replace(GPU_TRITON_ORT, denoiser_rows=2, vae_tile=128),
     Placement("12gb", _RTX_FP8_STREAMED, 1, "the transformer in FP8, encoders on the CPU; a quarter of the transformer's weights comes"
               " from host memory in each step", 11_300_000_000, largest_side=1152, vae_tile=48),
     Placement("16gb", _RTX_FP8_ENCODERS_ON_CPU, 1, "the transformer in FP8, encoders on the CPU", 15_300_000_000, largest_side=1152,

@@ -87,7 +87,10 @@ class Components:
         from .onnx_component import OnnxComponent
 
         def opened() -> Run:
-            return OnnxComponent(path, signature, placement.providers(name), limits, self._threads).run
+            component = OnnxComponent(path, signature, placement.providers(name), limits, self._threads)
+            if execution.runtime.slow_first_call:
+                component.warm_up(usual_sizes(variant, limits)[0])
+            return component.run
 
         if name in OCCASIONAL and execution.runtime is ORT_CPU:
             kept = OnDemand(opened)

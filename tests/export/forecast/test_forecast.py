@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.measure.report import RESULTS
 from export.__main__ import main
 from export.forecast.forecast import ONLY_WHILE_USED, predict, refusal, table
 from export.forecast.shapes import concrete, find
@@ -108,6 +109,52 @@ def test_what_does_not_fit_is_refused_with_a_cure():
     found = predict(SDXL, placement, NOWHERE)
     assert not found.fits
     assert "the largest part is vae_decoder" in refusal(found) and "vae_tile" in refusal(found)
+
+
+CARD_RUNS = json.loads((RESULTS / "denoiser-gpu-ort.json").read_text())
+FORMS = {"attention written out": "gpu-triton-ort", "MultiHeadAttention": "gpu-ort"}
+"""Form of the denoiser -> a placement that runs it."""
+CASES = [
+    (variant, form, case)
+    for variant in ("sdxl", "nano")
+    for form, found in CARD_RUNS[variant].items()
+    for case in found["cases"]
+    if case["latent_height"] >= VARIANTS[variant].latent_range.min
+]
+
+
+@pytest.mark.parametrize(
+    ("variant", "form", "case"), CASES, ids=[f"{v}-{form}-{c['rows']}x{c['latent_height']}" for v, form, c in CASES]
+)
+def test_what_a_card_held_is_forecast_and_not_much_more(variant, form, case):
+    """The denoiser alone in a process, on ONNX Runtime with CUDA. Both sides: the context, weights, and the arena's growth until then."""
+    known = VARIANTS[variant]
+    size = tuple(case[axis] * known.latent_scale for axis in ("latent_height", "latent_width"))
+    placement = replace(placement_of(known, FORMS[form]), denoiser_rows=case["rows"])
+    found = predict(known, placement, NOWHERE, size)
+    alone = replace(found, components={DENOISER: found.components[DENOISER]})
+    assert case["held_bytes"] <= alone.gpu_bytes <= 1.3 * case["held_bytes"]
+
+
+def test_a_card_was_asked_for_few_and_many_rows_of_both_forms():
+    asked = {(variant, form, case["rows"]) for variant, form, case in CASES}
+    assert asked >= {("sdxl", form, rows) for form in FORMS for rows in (2, 8)}
+
+
+def test_what_a_server_held_on_a_card_is_forecast():
+    served = json.loads((RESULTS / "full-size-gpu-ort.json").read_text())
+    side = served["side"]
+    found = predict(SDXL, replace(placement_of(SDXL, served["placement"]), denoiser_rows=2), NOWHERE, (side, side))
+    assert found.gpu_bytes >= served["gpu_peak_bytes"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_a_denoiser_with_attention_as_one_operator_needs_less(variant):
+    """Its scores are never written down."""
+    written_out, fused = (
+        predict(variant, placement_of(variant, name), NOWHERE).components[DENOISER] for name in FORMS.values()
+    )
+    assert fused.weights <= written_out.weights and fused.activations < written_out.activations
 
 
 def test_the_command_prints_one_document(capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.onnx.example_inputs import example_inputs
-from faceclip_serving.contract.components import both_sides, components
+from faceclip_serving.contract.components import both_sides, bounds, components, usual_sizes
 from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import CPU, placement_of
 from faceclip_serving.contract.tensors import TensorError
@@ -75,6 +75,24 @@ def test_an_encoder_on_the_cpu_is_not_in_memory_before_a_picture_comes(repositor
         found.networks[name](given(name))
     assert sessions.count(VAE_ENCODER) == 2 and len(sessions) == len(COMPONENTS) + 1
     found.close()
+
+
+def test_where_first_calls_are_slow_every_network_has_had_the_usual_one(repository, monkeypatch):
+    """Alone, not in full calls: what nobody may ask for takes no memory."""
+    warmed = []
+
+    class Watched(OnnxComponent):
+        def warm_up(self, sizes):
+            super().warm_up(sizes)
+            warmed.append(dict(sizes))
+
+    monkeypatch.setattr("faceclip_serving.models.onnx_component.OnnxComponent", Watched)
+    opened(repository)
+    assert not warmed
+    slow = {name: replace(each, runtime=replace(each.runtime, slow_first_call=True)) for name, each in CPU.components.items()}
+    opened(repository, replace(CPU, components=slow))
+    limits = bounds(TINY_SDXL, CPU.denoiser_rows)
+    assert warmed == [usual_sizes(TINY_SDXL, limits[name])[0] for name in COMPONENTS]
 
 
 def test_encodings_are_remembered_as_far_as_the_setting_says(repository):
