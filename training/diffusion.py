@@ -221,17 +221,16 @@ def generate(
     scales = [guidance.text] if standard else [guidance.text, guidance.identity]
     embeddings = torch.cat([part[0] for part in chain])
     pooled = torch.cat([part[1] for part in chain])
-    scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
-    scheduler.set_timesteps(guidance.steps)
     channels = unet.config.in_channels
     starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds
-    noise = [
-        torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(seed)) for seed in starts
-    ]
-    latents = torch.cat(noise) * scheduler.init_noise_sigma
+    with torch.device("cpu"):  # a seed's noise is the same on every device, and schedulers count with numpy
+        scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
+        scheduler.set_timesteps(guidance.steps)
+        noise = [torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(s)) for s in starts]
+    latents = torch.cat(noise).to(embeddings.device) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
-        predictions = predict(unet, rows, time.expand(len(rows)), embeddings, pooled).chunk(len(chain))
+        predictions = predict(unet, rows, time.to(rows.device).expand(len(rows)), embeddings, pooled).chunk(len(chain))
         latents = scheduler.step(combine(predictions, scales), time, latents, return_dict=False)[0]
     final: Tensor = latents
     return final

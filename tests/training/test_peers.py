@@ -15,13 +15,14 @@ from torch import nn
 
 import training.work
 from export.checkpoint.tensor_files import read_tensors
+from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
 from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
 from training.dataset import FINISHING, Pictures
-from training.diffusion import predict
+from training.diffusion import Guidance, generate, predict
 from training.errors import TrainingError
 from training.judges import AttributeClassifier, HatColours, Recogniser
 from training.natural import PORTRAITS, Natural
@@ -211,6 +212,22 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         torch.set_default_device("cpu")
     gradients = {p.grad.device.type for p in made.modules.parameters() if p.grad is not None}
     assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
+
+
+@pytest.mark.parametrize("scheduler", sorted(EPSILON_SCHEDULERS))
+def test_pictures_are_drawn_on_the_default_device(scheduler: str) -> None:
+    """On `meta`, as above."""
+    tokenizer = read_tokenizer(TOKENIZER)
+    torch.set_default_device("meta")
+    try:
+        face = nano.ARCHITECTURE.face
+        faces = Faces(torch.empty(3, face.classes), torch.empty(3, face.patches, face.width))
+        conditioner = Conditioner(nano.make_encoder(0), nano.TOKENS, tokenizer)
+        guidance = Guidance(4.0, 2.0, steps=4, scheduler=scheduler)
+        made = generate(nano.make_unet(0), conditioner, ["a man", "a woman"], faces, [[0], [1, 2]], guidance)
+    finally:
+        torch.set_default_device("cpu")
+    assert made.device.type == "meta" and made.shape == (2, 8, 16, 16)
 
 
 def test_steps_of_a_stage_are_set_by_its_name() -> None:
