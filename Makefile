@@ -35,7 +35,7 @@ WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 # LoRA files to fuse into the weights, with their scales: LORA="style.safetensors:0.8 other.safetensors"
 LORA ?=
 
-.PHONY: help setup check check-tensorrt test demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
+.PHONY: help setup check check-deploy check-tensorrt test demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,11 +44,12 @@ help: ## this list
 
 setup: $(VENV)/.installed ## own virtual environment with everything
 
-$(VENV)/.installed: requirements.txt gateway/requirements.txt client/pyproject.toml
+$(VENV)/.installed: requirements.txt gateway/requirements.txt deploy/requirements-check.txt client/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(f"CPython 3.11 or 3.12 is needed, for which the pinned packages exist; this is {sys.version.split()[0]}: make setup PYTHON=python3.12" if sys.version_info[:2] not in ((3, 11), (3, 12)) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	# Without --no-compile this takes twice as long: bytecode of what is imported is written when it is imported.
-	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt -r gateway/requirements.txt
+	$(RUN) -m pip install --quiet --no-compile $(PIP_FLAGS) -r requirements.txt -r gateway/requirements.txt \
+	  -r deploy/requirements-check.txt
 	$(RUN) -m pip install --quiet --no-compile --no-deps nvidia-pytriton==0.7.0
 	$(RUN) -m pip install --quiet --no-deps --editable client
 	# The server's Python writes no bytecode, so what it alone imports is compiled here.
@@ -83,6 +84,9 @@ check-tensorrt: setup ## types of the engine code against TensorRT for RTX, and 
 	  ln -sfn $$(realpath $$stubs)/tensorrt $$own/tensorrt_rtx; \
 	  MYPYPATH=$(CURDIR):$$own:$$stubs $(VENV)/bin/mypy $(STRICT) --cache-dir $$own/cache export/engine/*.py || exit 1; \
 	done
+
+check-deploy: setup ## what is in deploy/, by the tools that read it: helm, envoy, promtool, schemas; says how to get what is missing
+	$(RUN) -m pytest tests/deploy -m "not server" -rs
 
 test: setup ## all tests, the real server included
 	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

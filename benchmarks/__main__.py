@@ -38,6 +38,10 @@ COMMANDS = {
     "gateway": Command(
         "benchmarks.gateway.command", "what the HTTP gateway adds to a request; jobs over kills of it and the server"
     ),
+    "fleet": Command(
+        "benchmarks.fleet.command",
+        "servers behind one address: what two give over one, what is lost when one goes; many, simulated",
+    ),
     "audit": Command("benchmarks.audit.command", "the audit log: cost of a record, crashes, tampering of every kind"),
     "studio": Command("benchmarks.studio.command", "the page in a browser: first paint, bytes, what axe finds; pictures of it"),
     "report": Command("benchmarks.gpu.report_file", "forecast, vram, latency and compare in one file to share"),

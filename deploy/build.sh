@@ -9,7 +9,9 @@ shift 2
 # Of plans: the image has TensorRT proper, and Triton's own backend for it.
 set -- --runtime tensorrt "$@"
 if [ "${ENGINES:-yes}" = no ]; then
-    exec python3 -m export repository --variant "$variant" --placement "$placement" "$@"
+    made="$(python3 -m export repository --variant "$variant" --placement "$placement" "$@")"
+    folder="$(printf %s "$made" | python3 -c 'import json, sys; print(json.load(sys.stdin)["repository"])')"
+    exec python3 -m export inspect --repository "$folder"
 fi
 python3 -m export engine --variant "$variant" --placement "$placement" "$@"
 python3 -m export verify --variant "$variant" --placement "$placement" --runtime tensorrt

@@ -1,6 +1,6 @@
-"""Recipes, drawn by a server for one photograph: a row each, a picture per option of the choice that changes most.
+"""Recipes, drawn by a server for one photograph: a row each, whose pictures change one option each, of every choice in turn.
 
-python -m examples.recipes --server localhost:8001 --aligned --photo examples/portrait.png --output docs/recipes.png travel portrait
+python -m examples.recipes --server localhost:8001 --photo examples/person.png --output docs/recipes.webp travel makeup
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,21 @@ PORTRAIT = Path(__file__).with_name("portrait.png")
 COLUMNS = 7
 
 
-def drawn(pipe: FaceCLIPPipeline, name: str, photo: Path, aligned: bool, seed: int = 7) -> dict[str, Picture]:
-    """A picture for each option of each choice of a recipe, the others at their first; `choice: option` -> RGB."""
+def drawn(
+    pipe: FaceCLIPPipeline, name: str, photo: Path, aligned: bool = False, seed: int = 7, most: int | None = None
+) -> dict[str, Picture]:
+    """Pictures of a recipe, a changed option each, of every choice in turn, the others at their first; `choice: option` -> RGB.
+
+    `most`: so many of them; None: all options.
+    """
+    recipe = find(name)
+    columns = [[(choice.name, option.name) for option in choice.options] for choice in recipe.choices]
+    in_turn = [each for row in zip_longest(*(column[1:] for column in columns)) for each in row if each is not None]
     found: dict[str, Picture] = {}
-    for choice in find(name).choices:
-        for option in choice.options:
-            if option is not choice.options[0] or not found:
-                result = pipe.recipe(name, **{choice.name: option.name}, face_image=photo, face_aligned=aligned, seed=seed)
-                found[f"{choice.name}: {option.name}"] = np.asarray(result.images[0].convert("RGB"))
+    for choice, option in [columns[0][0], *in_turn][:most]:
+        shown = {"image": photo} if "picture" in recipe.needs else {"face_image": photo, "face_aligned": aligned}
+        result = pipe.recipe(name, **{choice: option}, **shown, seed=seed)
+        found[f"{choice}: {option}"] = np.asarray(result.images[0].convert("RGB"))
     return found
 
 
@@ -43,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     try:
         with FaceCLIPPipeline.from_pretrained(asked.server) as pipe:
-            rows = [[*drawn(pipe, name, asked.photo, asked.aligned).items()][:COLUMNS] for name in asked.recipes]
+            rows = [[*drawn(pipe, name, asked.photo, asked.aligned, most=COLUMNS).items()] for name in asked.recipes]
     except FaceCLIPError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

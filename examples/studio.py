@@ -18,6 +18,8 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.contract.variants.table import VARIANTS
+from gateway.ports import refuse_port
+from gateway.settings import SettingsError
 from server.process import Ports
 from server.signals import interruptible
 
@@ -33,20 +35,29 @@ def main(argv: list[str] | None = None) -> int:
         "--repository", type=Path, help="a repository that is assembled already, in the place of the variant's on `cpu`"
     )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of keys, jobs and results (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="of the gateway (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="the gateway listens there (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="of the gateway; 0: any free one (default: %(default)s)")
     args, options = parser.parse_known_args(argv)
-    return exit_code(
-        lambda: run(args.repository or build_repository(VARIANTS[args.variant], CPU), args.port, args.data, options)
-    )
+    return exit_code(lambda: start(args, options))
 
 
-def run(repository: Path, port: int, data: Path, options: Sequence[str]) -> int:
-    """Until Ctrl-C, SIGTERM, or one of the two has ended: then the other is ended too. `options`: more of the gateway's."""
+def start(args: argparse.Namespace, options: Sequence[str]) -> int:
+    """What would end the gateway is found before minutes are spent on a repository."""
+    try:
+        refuse_port(args.host, args.port)
+    except SettingsError as error:
+        raise UserError(str(error)) from None
+    where = [f"--host={args.host}", f"--port={args.port}", f"--data={args.data}"]
+    return run(args.repository or build_repository(VARIANTS[args.variant], CPU), [*where, *options])
+
+
+def run(repository: Path, options: Sequence[str]) -> int:
+    """Until Ctrl-C, SIGTERM, or one of the two has ended: then the other is ended too. `options`: of the gateway."""
     ports = Ports.free()
     listening = [f"--{name}-port={getattr(ports, name)}" for name in ("http", "grpc", "metrics", "health")]
     server = [sys.executable, "-m", "server", "run", str(repository), *listening]
     gateway = [
-        *(sys.executable, "-m", "gateway", "run", f"--server=127.0.0.1:{ports.grpc}", f"--port={port}", f"--data={data}"),
+        *(sys.executable, "-m", "gateway", "run", f"--server=127.0.0.1:{ports.grpc}"),
         f"--server-metrics=http://127.0.0.1:{ports.metrics}/metrics",
         *options,
     ]

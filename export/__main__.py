@@ -10,6 +10,7 @@ from .commandline import Command, run_command
 COMMANDS = {
     "download": Command("export.checkpoint.download", "fetch the official weights"),
     "recogniser": Command("export.recogniser.command", "fetch the recogniser for the faces that a policy lists"),
+    "translator": Command("export.translator.command", "a translator of prompts for the client, from an OPUS-MT checkpoint"),
     "onnx": Command("export.onnx.command", "export components to ONNX, with parity"),
     "forecast": Command("export.forecast.forecast", "what memory a placement needs, and whether it fits"),
     "machine": Command("export.engine.machine", "whether this machine can serve a placement: packages, driver, card, memory"),

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 
+from .allocation import few_arenas
 from .keys.command import add_commands
 from .settings import Settings, SettingsError, add_flags, read_settings
 
@@ -38,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .serve import serve  # here, since it brings the whole web server
+    few_arenas()
+    from .serve import serve  # here, since it brings the whole web server, and threads
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return serve(read_settings(args))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -14,18 +14,24 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from faceclip import FaceCLIPOutput, Progress
+
 from . import __version__
 from .api import about, images, people, status
 from .backends.backend import Backend
 from .backends.pool import Pool
+from .drawing import Drawing
 from .errors import ApiError
 from .jobs import routes as jobs_routes
 from .jobs.answers import working
+from .jobs.runner import Draw
+from .keys.permission import check
 from .keys.store import KeyStore
 from .keys.usage import Usage
 from .settings import Settings
 from .state import Gateway
 from .web import docs
+from .web.crowd import Crowd
 from .web.door import Door
 from .web.log import RequestLog
 from .web.metrics import Metrics
@@ -46,10 +52,10 @@ def make_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(Pool(backends_of(settings)))
-            jobs = await stack.enter_async_context(working(settings, pool.draw))
             keys = KeyStore(settings.folder)
             stack.callback(keys.close)
-            app.state.gateway = Gateway(settings, pool, keys, Usage(keys.database), jobs, figures)
+            jobs = await stack.enter_async_context(working(settings, permitted(pool, keys)))
+            app.state.gateway = Gateway(settings, pool, keys, Usage(keys.database, jobs.pictures), jobs, figures)
             yield
 
     app = FastAPI(title="FaceCLIP gateway", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -60,10 +66,25 @@ def make_app(settings: Settings) -> FastAPI:
     # The last is the outermost: whatever is answered bears an id, and has its line in the log.
     app.add_middleware(Unexpected)
     app.add_middleware(Uploads, most_bytes=int(settings.upload_mib * 2**20), timeout_s=settings.upload_timeout)
+    app.add_middleware(Crowd, most=settings.connections)
     app.add_middleware(Door, settings=settings)
     app.add_middleware(RequestLog, figures=figures)
     app.add_middleware(RequestId)
     return app
+
+
+def permitted(pool: Pool, keys: KeyStore) -> Draw:
+    """The pool's `draw` for jobs, which may have been accepted before anybody knew what their keys' limits mean."""
+
+    async def draw(drawing: Drawing, owner: str) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
+        caller = keys.by_id(owner)
+        if caller is not None:
+            await check(caller.limits, drawing, pool)
+        async with aclosing(pool.draw(drawing)) as events:
+            async for event in events:
+                yield event
+
+    return draw
 
 
 def backends_of(settings: Settings) -> list[Backend]:

@@ -33,6 +33,13 @@ class Drawing:
     identities: list[bytes] = field(default_factory=list, repr=False)
     """Sealed identities in the place of photographs."""
     people_masks: list[bytes] = field(default_factory=list, repr=False)
+    warnings: list[str] = field(default_factory=list)
+    """What of the request has no effect: told beside the server's."""
+
+    @property
+    def pictures(self) -> int:
+        """How many it brings."""
+        return int(self.parameters.get("num_images_per_prompt") or 1)
 
     def options(self) -> dict[str, Any]:
         """The keywords of `AsyncFaceCLIPPipeline.stream` beside the prompt; those of nobody's choice are left out."""

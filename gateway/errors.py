@@ -39,11 +39,11 @@ class ApiError(Exception):
     def __init__(
         self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: float | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(_writable(message))
         self.status = status
         self.code = code
         """Stable, for programs."""
-        self.param = param
+        self.param = None if param is None else _writable(param)
         self.retry_after_s = retry_after_s
 
     def as_json(self) -> dict[str, Any]:
@@ -54,6 +54,11 @@ class ApiError(Exception):
     def headers(self) -> Mapping[str, str]:
         headers = {} if self.retry_after_s is None else {"Retry-After": str(max(math.ceil(self.retry_after_s), 1))}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def _writable(text: str) -> str:
+    """Half a character, which JSON can name and UTF-8 cannot write, as a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> ApiError:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -16,12 +17,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from .app import make_app
-from .jobs.failures import FolderInUseError
-from .jobs.whole import FolderLock
+from .jobs.failures import FolderInUseError, JobsError
+from .jobs.store import Store
+from .jobs.whole import FolderLock, own_secret
 from .keys.store import KeyStore
+from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback
+from .web.crowd import provide_files
 from .web.log import log_requests
-from .web.patience import Protocol
+from .web.patience import protocol
 
 CLOSE_S = 2
 """After `--drain-timeout`: so long whoever is still connected has to take the end of his answer."""
@@ -66,6 +70,8 @@ def serve(settings: Settings) -> int:
     """Until SIGINT or SIGTERM. Exit code. Raises `SettingsError`."""
     refuse_folder(settings)
     refuse_open_door(settings)
+    refuse_port(settings.host, settings.port)
+    provide_files(settings.connections)
     log_requests()
     app = make_app(settings)
     server = _Server(config_of(settings, app), app, settings.drain_timeout)
@@ -76,7 +82,7 @@ def serve(settings: Settings) -> int:
 def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=protocol(settings.connections),
         host=settings.host,
         port=settings.port,
         log_level="warning",
@@ -90,13 +96,16 @@ def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
 
 
 def refuse_folder(settings: Settings) -> None:
-    """The data folder must be writable, and nobody else's: said before anything listens. Raises `SettingsError`."""
+    """The data folder must be writable, nobody else's, and what is in it ours: said before anything listens. Raises `SettingsError`."""
     try:
-        FolderLock(settings.folder).close()
-        KeyStore(settings.folder).close()
+        with closing(FolderLock(settings.folder)):
+            KeyStore(settings.folder).close()
+            Store(settings.folder / "jobs.sqlite").close()
+            for name in ("addresses.key", "webhook.secret"):
+                own_secret(settings.folder / name)
     except FolderInUseError as error:
         raise SettingsError(str(error)) from None
-    except (OSError, ValueError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error, JobsError) as error:
         cure = "give the gateway one of its own"
         raise SettingsError(f"data: expected a folder that it can write to, got {settings.data!r} ({error}); {cure}") from None
 

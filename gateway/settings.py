@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 _HEADER = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)=[ -~]*", re.IGNORECASE)
 """NAME=VALUE, as gRPC takes it as text."""
 
+_HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:]*:[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
+"""A name or an address, all names below it with a star; no port, no path."""
+
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, what was expected, what came, and the cure."""
@@ -47,6 +50,7 @@ class Settings:
         (), "origin of a page elsewhere that may ask, e.g. https://app.example.org; may be repeated"
     )
     timeout: float = _setting(600.0, "longest time of one drawing, in seconds")
+    connections: int = _setting(500, "most connections at a time; requests of further ones get 503")
     upload_mib: float = _setting(32.0, "largest body of a request, in MiB")
     upload_parts: int = _setting(64, "most parts of a multipart body")
     upload_timeout: float = _setting(60.0, "longest time that a body may take to arrive, in seconds")
@@ -120,6 +124,10 @@ def checked(chosen: Mapping[str, Any]) -> Settings:
         for url in _each(getattr(settings, name)):
             if not _is_web_address(url, only_host=True):
                 raise SettingsError(f"{name}: expected scheme and host, got {url!r}; write e.g. https://pictures.example.org")
+    for host in settings.webhook_host:
+        if not ((_is_web_address(host, only_host=True) and "*" not in host) or _HOST.fullmatch(host)):
+            cure = "write hooks.example.org or *.example.org for https at any port, or an origin such as http://10.1.2.3:9000"
+            raise SettingsError(f"webhook_host: expected a host or an origin, got {host!r}; {cure}")
     for network in settings.webhook_network:
         try:
             ipaddress.ip_network(network)

@@ -17,7 +17,8 @@ from faceclip_serving.contract.settings import SETTINGS, marks_folder
 
 from . import audit, consent
 from .defaults import DRAIN_TIMEOUT_S, STALL_TIMEOUT_S, START_TIMEOUT_S, Address, Ports, check_port
-from .direct import Connection
+from .direct import Connection, check_one_server
+from .fleet import command as fleet
 from .health import QUESTIONS, ask_health
 from .keys import operator_parameters
 from .signals import held_back, interruptible
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"faceclip-triton {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands)
+    fleet.add(commands)
     for name, function, text in (
         ("probe", _probe, "send a smallest real request to each deployment and print the details"),
         ("drain", _drain, "take no more work, wait until what is in flight has ended; then the server may be stopped"),
@@ -43,6 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         ),
     ):
         command = commands.add_parser(name, help=text, description=text)
+        if function is _drain:
+            command.add_argument(
+                "--linger",
+                type=seconds_or_none,
+                default=0.0,
+                metavar="SECONDS",
+                help="so long work is taken still, while /ready says no: until proxies have heard of it (default: %(default)s)",
+            )
         where = command.add_mutually_exclusive_group()
         where.add_argument(
             "--url", default=f"localhost:{PORTS.grpc}", help="gRPC address, grpcs://host:port for TLS (default: %(default)s)"
@@ -82,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     consent.add(commands)
     audit.add(commands)
     args, options = parser.parse_known_args(argv)
-    if options and args.run is not _run:
+    if options and args.run not in (_run, fleet.run):
         parser.error(f"unknown arguments: {' '.join(options)}")
     args.options = options
     if args.run is not _run:  # what tritonserver logs is not ours to choose
@@ -116,6 +126,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--health-port", type=int, default=PORTS.health, help="default: %(default)s")
     for name, limit, default, text in (
         ("--timeout", seconds, START_TIMEOUT_S, "time to become ready"),
+        (
+            "--linger",
+            seconds_or_none,
+            0.0,
+            "behind a proxy: so long a stop goes on taking work, while /ready says no; longer than the proxy needs to hear of it",
+        ),
         ("--drain-timeout", seconds_or_none, DRAIN_TIMEOUT_S, "time that a stop gives to what is in flight"),
         (
             "--stall-timeout",
@@ -196,7 +212,7 @@ def _credentials(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port, args.health_port)
-    timeouts = (args.timeout, args.drain_timeout, args.stall_timeout)
+    timeouts = (args.timeout, args.linger, args.drain_timeout, args.stall_timeout)
     client = (args.cert, args.key) if args.cert or args.key else None
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with held_back():
@@ -236,15 +252,19 @@ def _drain(args: argparse.Namespace) -> int:
     from .supervise import tell_left
 
     to, names = _target(args)
-    left = drain(to, names, args.timeout, tell_left)
-    print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}", file=sys.stderr)
+    check_one_server(to)
+    left = drain(to, names, args.timeout, tell_left, linger_s=args.linger)
+    others = "; whatever else the server has goes on working" if args.deployment else ""
+    print(f"time is up: {left}" if left else f"drained: nothing is in flight in {', '.join(names)}{others}", file=sys.stderr)
     return 1 if left else 0
 
 
 def _resume(args: argparse.Namespace) -> int:
     from .control import resume
 
-    resume(*_target(args))
+    to, names = _target(args)
+    check_one_server(to)
+    resume(to, names)
     return 0
 
 

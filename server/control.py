@@ -100,27 +100,30 @@ def drain(
     timeout_s: float,
     tell: Callable[[Left], None] = lambda left: None,
     over: Callable[[], bool] = lambda: False,
+    linger_s: float = 0.0,
 ) -> Left:
     """Stops admission of these deployments and waits for what is in flight; what is left when the time is up.
 
+    `linger_s`: for so long they are not ready, but take work: until proxies have heard of it. The time runs from then on.
     `tell` hears what is left whenever that changes. A sampler that does not answer is asked again, and holds up no other. `over`:
     whether waiting has become useless.
     """
-    deadline = time.monotonic() + timeout_s
+    lingered = time.monotonic() + linger_s
+    deadline = lingered + timeout_s
     told, draining = Left(), set[str]()
     with grpc_client(to) as client:
         while True:
             counts, silent = {}, {}
             for name in names:
+                operation = Status() if name in draining else Drain(linger_s=max(0.0, lingered - time.monotonic()))
                 try:
-                    counts[name] = int(
-                        ask_with(client, to, Status() if name in draining else Drain(), name, ANSWER_TIMEOUT_S)["in_flight"]
-                    )
+                    counts[name] = int(ask_with(client, to, operation, name, ANSWER_TIMEOUT_S)["in_flight"])
                     draining.add(name)
                 except ControlError as error:
                     silent[name] = str(error)
             left = Left(sum(counts.values()), silent)
-            if not left or time.monotonic() >= deadline or over():
+            now = time.monotonic()
+            if (not left and now > lingered) or now >= deadline or over():
                 return left
             if (left.in_flight, left.silent.keys()) != (told.in_flight, told.silent.keys()):
                 tell(told := left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,22 @@ class Connection:
     def target(self) -> str:
         """Host and port."""
         return self.url.partition("://")[2] or self.url
+
+
+def check_one_server(to: Connection) -> None:
+    """Raises `AddressError` where a name stands for several servers: an order would go to any one of them."""
+    parts = urlsplit(f"//{to.target}")
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return  # whoever connects hears of it
+    for family in (socket.AF_INET, socket.AF_INET6):
+        addresses = sorted({str(each[4][0]) for each in found if each[0] is family})
+        if len(addresses) > 1:
+            raise AddressError(
+                f"url: expected one server, got '{parts.hostname}', a name of {', '.join(addresses)}; name each by its address"
+                " (with TLS add --server-name)"
+            )
 
 
 def grpc_client(to: Connection) -> grpc.InferenceServerClient:

@@ -10,21 +10,26 @@ import urllib.error
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from faceclip_serving.contract.errors import UserError
 
 from .defaults import Address
 from .direct import open_url
 
-if TYPE_CHECKING:
-    from .watch import Watch
-
 QUESTIONS = ("start", "ready", "live")
 
 
 class HealthError(UserError):
     """The answer was no, or there was none."""
+
+
+class Asked(Protocol):
+    """Who answers: a server's watch, or a fleet. Each answer is a dataclass with `ok`."""
+
+    def start(self) -> Any: ...
+    def ready(self) -> Any: ...
+    def live(self) -> Any: ...
 
 
 class _Server(ThreadingHTTPServer):
@@ -36,7 +41,7 @@ class _Server(ThreadingHTTPServer):
 class HealthPort:
     """`GET /start`, `/ready`, `/live`: 200 or 503, with a JSON document that says why. Serves from the `with` statement on."""
 
-    def __init__(self, address: Address, port: int, watch: Watch) -> None:
+    def __init__(self, address: Address, port: int, asked: Asked) -> None:
         """Raises `OSError` if the port is taken."""
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,7 +52,7 @@ class HealthPort:
                 if question not in QUESTIONS:
                     self._send(404, {"ok": False, "why": f"expected one of /{', /'.join(QUESTIONS)}"})
                     return
-                answer = getattr(watch, question)()
+                answer = getattr(asked, question)()
                 self._send(200 if answer.ok else 503, asdict(answer))
 
             def _send(self, status: int, document: dict[str, Any]) -> None:

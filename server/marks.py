@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faceclip_serving import __version__
 from faceclip_serving.audit.consent import Rule
-from faceclip_serving.audit.keys import make_missing
+from faceclip_serving.audit.keys import make_missing, make_secret
 from faceclip_serving.audit.log import AuditLog
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import VARIABLE, Settings, marks_wanted, resolve
@@ -20,10 +20,8 @@ from faceclip_serving.marking.authority import (
     SELF_MADE,
     WATERMARK_KEY,
     AlreadyThere,
-    KeysError,
     Made,
     make,
-    make_hex_key,
 )
 from faceclip_serving.marking.marker import CREDENTIALS, WATERMARK, Marker
 
@@ -49,11 +47,7 @@ def _make_own(settings: Settings) -> None:
         with contextlib.suppress(AlreadyThere):
             _tell(make(folder, SELF_MADE))
     if WATERMARK in wanted and not settings["watermark_key"] and not (folder / WATERMARK_KEY).exists():
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            make_hex_key(folder / WATERMARK_KEY)
-        except OSError as error:
-            raise KeysError(f"marks_folder: {folder}: {error.strerror}; choose another, or set watermark_key") from None
+        make_secret(folder, WATERMARK_KEY)
 
 
 def _tell(made: Made) -> None:

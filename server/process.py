@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from faceclip_serving.contract.callers import TENANT_HEADER
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import VARIABLE, most_in_flight, read_orders, resolve
@@ -47,8 +48,9 @@ _LIBC = ctypes.CDLL(None)
 _WORKSPACE, _LOCK = "faceclip-", "lock"
 
 
-EXIT_TIMEOUT_S = 20
-"""How long Triton waits for what is in flight when it is told to end. It knows nothing of a request's next step."""
+EXIT_TIMEOUT_S = 5
+"""How long Triton waits for what is in flight when it is told to end; a drain comes before, since Triton knows nothing of a request's next
+step. Short: with one idle connection open to its HTTP ports, it waits for the whole of this (2.51)."""
 STOP_TIMEOUT_S = 30
 """After so long its end is no longer waited for."""
 
@@ -150,6 +152,7 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--grpc-header-forward-pattern=^{TENANT_HEADER}$",
             "--disable-auto-complete-config",  # every config.pbtxt is complete; guessing would start each model twice
             *absolute(options),
         ]

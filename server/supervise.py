@@ -24,12 +24,16 @@ def supervise(
     options: Sequence[str],
     settings: Sequence[str],
     start_timeout_s: float,
+    linger_s: float,
     drain_timeout_s: float,
     stall_timeout_s: float,
     start_size: tuple[int, int] | None = None,
     client: tuple[Path, Path] | None = None,
 ) -> None:
-    """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died."""
+    """Serves until `KeyboardInterrupt`. Raises `ServerError` if the server did not start or died.
+
+    `linger_s`: how long a stop goes on taking work while it says that it is not ready, so that proxies hear of it before it refuses.
+    """
     check_free("health", ports.health, address)
     with (
         TritonServer(repository, ports, address, options=options, settings=settings, client=client) as server,
@@ -42,7 +46,7 @@ def supervise(
             watch.stopping = True
             try:
                 if watch.started:
-                    drain_before_stop(server, watch, drain_timeout_s)
+                    drain_before_stop(server, watch, drain_timeout_s, linger_s)
                 watch.end()
                 server.stop(STOP_TIMEOUT_S if watch.started else 1)
             except KeyboardInterrupt:
@@ -72,10 +76,10 @@ def _died(what: str) -> ServerError:
     return ServerError(f"{what}; its log is above. The server was ended: start it again")
 
 
-def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float) -> None:
-    """Waits for what is in flight; says what is cut. Raises `ServerError` if a model died meanwhile."""
+def drain_before_stop(server: TritonServer, watch: Watch, timeout_s: float, linger_s: float = 0.0) -> None:
+    """Waits for what is in flight; says what is cut. `linger_s`: see `control.drain`. Raises `ServerError` if a model died meanwhile."""
     print(f"draining: waits up to {timeout_s:.0f} s for what is in flight; a second signal stops at once", file=sys.stderr)
-    left = drain(server.connection, server.interfaces, timeout_s, tell_left, over=lambda: server.ended)
+    left = drain(server.connection, server.interfaces, timeout_s, tell_left, lambda: server.ended, linger_s)
     if watch.dead is not None:
         raise _died(watch.dead)
     if left:

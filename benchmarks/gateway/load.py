@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -28,12 +29,13 @@ from ..measure.running import PLAIN
 from .running import Gateway, Server, started
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 PLACES = ("max_active=64", "max_waiting=64")
 """As many as there are clients: nobody is refused."""
 FILLING = 3000
 """Jobs that are made and cancelled before memory is looked at: until then caches and pools grow to their size."""
+TENTHS = 10
 WARM_UP = 0.2
 """Share of the requests that are left out where memory is fitted, for the same reason."""
 PROMPT = "a portrait"
@@ -98,13 +100,25 @@ def memory(repository: Path, folder: Path, clients: int, requests: int, steps: i
         clients_in_process(of_all_kinds, gateway.url, clients, requests // clients, steps, done)
         over.set()
         sampler.join()
-    first = next(i for i, count in enumerate(at) if count >= WARM_UP * at[-1])
-    slope = float(np.polyfit(at[first:], mb[first:], 1)[0] * 1000)
+    middles = middle_of_each(at, mb, TENTHS)
     return {
         "requests": at[-1],
-        "rss_mb": {"warm": round(mb[first], 1), "end": round(mb[-1], 1)},
-        "rss_slope_mb_per_1000": round(slope, 2),
+        "rss_mb_of_each_tenth": [round(middle, 1) for middle in middles],
+        "rss_slope_mb_per_1000": round(steady_slope(middles[round(WARM_UP * TENTHS) :]) * TENTHS / at[-1] * 1000, 2),
     }
+
+
+def middle_of_each(at: Sequence[int], values: Sequence[float], parts: int) -> list[float]:
+    """Medians of the values in equal parts of the requests. Memory goes up and down with what is in flight: single values say little."""
+    ends = np.linspace(0, at[-1], parts + 1)
+    of = np.clip(np.searchsorted(ends, at, side="right") - 1, 0, parts - 1)
+    return [float(np.median(np.asarray(values)[of == part])) for part in range(parts) if (of == part).any()]
+
+
+def steady_slope(values: Sequence[float]) -> float:
+    """By how much the values grow from one to the next: the median of the slopes between any two (Theil and Sen)."""
+    pairs = itertools.combinations(range(len(values)), 2)
+    return statistics.median((values[j] - values[i]) / (j - i) for i, j in pairs)
 
 
 # --------------------------------------------------------------------------------------------------------- a process of clients

@@ -1,9 +1,11 @@
-"""Where a server is, from what a user writes: `host:port`, `grpc://`, `grpcs://` or `dns:///host:port`, or a variant's name."""
+"""Where servers are, from what a user writes: `host:port`, `grpc://`, `grpcs://` or `dns:///host:port`, several with commas between
+them, or a variant's name."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
@@ -48,14 +50,30 @@ class Address(NamedTuple):
         return None if name is None or direct else f"{name}={os.environ[name]}"
 
 
-def split_target(url_or_variant: str | None) -> tuple[Address, str | None]:
-    """The address and, if a variant was named instead of one, that name. None: the address from the environment."""
+Addresses = tuple[Address, ...]
+"""One or several servers that serve the same."""
+
+
+def split_target(url_or_variant: str | Sequence[str] | None) -> tuple[Addresses, str | None]:
+    """The addresses and, if a variant was named instead of one, that name. None: the addresses from the environment."""
     usual = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_ADDRESS
     if url_or_variant is None:
-        return parse_address(usual), None
-    if re.search(r"[:/.\s]|^$|^localhost$", url_or_variant):
-        return parse_address(url_or_variant), None
-    return parse_address(usual), url_or_variant
+        return parse_addresses(usual), None
+    if not isinstance(url_or_variant, str) or re.search(r"[:/.,\s]|^$|^localhost$", url_or_variant):
+        return parse_addresses(url_or_variant), None
+    return parse_addresses(usual), url_or_variant
+
+
+def parse_addresses(urls: str | Sequence[str]) -> Addresses:
+    """The addresses of a list, or of a text with commas between them; each counts once."""
+    found = tuple(dict.fromkeys(parse_address(url.strip()) for url in (urls.split(",") if isinstance(urls, str) else urls)))
+    if not found:
+        raise InvalidRequestError("server address: expected one at least, got an empty list; write host:port")
+    if len({address.tls for address in found}) > 1:
+        raise InvalidRequestError(
+            f"server address: expected all with TLS or all without, got {', '.join(map(str, found))}; write grpcs:// before each"
+        )
+    return found
 
 
 def parse_address(url: str) -> Address:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -47,21 +47,23 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
     @classmethod
     async def from_pretrained(
         cls,
-        url_or_variant: str | None = None,
+        url_or_variant: str | Sequence[str] | None = None,
         *,
         model: str | None = None,
         timeout_s: float | None = 600.0,
         headers: Mapping[str, str] | None = None,
         root_certificates: str | Path | None = None,
+        token: str | None = None,
+        affinity: bool = False,
         torch_dtype: object = None,
         transport: AsyncTransport | None = None,
     ) -> Self:
         """As `FaceCLIPPipeline.from_pretrained`."""
         if torch_dtype is not None:
             warn_not_here("torch_dtype=")
-        address, variant = split_target(url_or_variant)
+        addresses, variant = split_target(url_or_variant)
         own = transport is None
-        transport = transport or AsyncGrpcTransport(address, headers, root_certificates)
+        transport = transport or AsyncGrpcTransport(addresses, headers, root_certificates, token, affinity)
         try:
             return cls(transport, await find_model(transport, model, variant), timeout_s)
         except BaseException:
@@ -84,7 +86,9 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             return await self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s, call.request_id)
 
         with named(call):
-            return await asyncio.to_thread(self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries)))
+            return await asyncio.to_thread(
+                self._read, call, await _retrying(attempt, Retry(call.timeout_s, call.retries, call.repeatable))
+            )
 
     async def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """As `FaceCLIPPipeline.edit`."""
@@ -99,10 +103,11 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
         await self.can_stream()
         call = await asyncio.to_thread(self._prepare_stream, self._stream_config, prompt, options)
+        retry = Retry(call.timeout_s, call.retries, call.repeatable)
         with named(call):
-            responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), Retry(call.timeout_s, call.retries))
+            responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), retry)
             event = None
-            async with aclosing(responses):
+            try:
                 while arrays is not None:
                     # A step alone is a few bytes: a thread would cost more than reading it, at every step of every call.
                     small = "progress" in arrays and "preview_image" not in arrays
@@ -114,7 +119,13 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
                     if stopped := self._stopped(call, event):
                         yield stopped
                         return
-                    arrays = await anext(responses, None)
+                    try:
+                        arrays = await anext(responses, None)
+                    except FaceCLIPError as error:  # its server was lost: it begins again, and so do its steps
+                        await asyncio.sleep(retry.delay_s(error))
+                        responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), retry)
+            finally:
+                await responses.aclose()
             self._result(event)
 
     async def can_stream(self) -> bool:
@@ -143,7 +154,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
             return await self._transport.infer(self.faces_model, call.inputs, (), limit_s, call.request_id)
 
         with named(call):
-            return await _retrying(attempt, Retry(call.timeout_s, call.retries))
+            return await _retrying(attempt, Retry(call.timeout_s, call.retries, call.repeatable))
 
     async def _faces_model(self) -> ModelConfig:
         if self._faces_config is None:
@@ -173,7 +184,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
 
 async def find_model(transport: AsyncTransport, model: str | None, variant: str | None) -> ServedModel:
     """As `pipeline.find_model`."""
-    retry = Retry(CONTROL_TIMEOUT_S)
+    retry = Retry(CONTROL_TIMEOUT_S, repeatable=True)
     likely = model or (DEFAULT_MODEL if variant is None else None)
     if likely is not None:
         try:

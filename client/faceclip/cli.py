@@ -163,10 +163,14 @@ def _check_sent(flag: str, sent: Sequence[Path], outputs: Sequence[Path]) -> Non
 
 def status(arguments: argparse.Namespace) -> int:
     """`faceclip status`."""
-    address, variant = split_target(arguments.server)
+    addresses, variant = split_target(arguments.server)
     if variant is not None:
         raise InvalidRequestError(f"--server: status is of a server, not of a variant; write host:port, got '{variant}'")
-    with closing(GrpcTransport(address, dict(arguments.header))) as transport:
+    if len(addresses) > 1:
+        raise InvalidRequestError(
+            f"--server: status is of one server, got {', '.join(map(str, addresses))}; ask each by itself"
+        )
+    with closing(GrpcTransport(addresses, dict(arguments.header))) as transport:
         found = server_status(transport)
     print(json.dumps(found.as_json()) if arguments.json else _status_text(found), flush=True)
     return 0 if found.ready else 1
@@ -174,10 +178,10 @@ def status(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     """`faceclip verify`."""
-    address, variant = split_target(arguments.server)
+    addresses, variant = split_target(arguments.server)
     anchors = "".join(_trusted(path) for path in arguments.trust)
     keys = [key for path in arguments.mark_key for key in _keys(path)]
-    asked = None if arguments.offline or keys else GrpcTransport(address, dict(arguments.header))
+    asked = None if arguments.offline or keys else GrpcTransport(addresses, dict(arguments.header))
     reports, failed = [], 0
     try:
         for path in arguments.pictures:
@@ -215,7 +219,9 @@ def build_parser() -> argparse.ArgumentParser:
         title="commands", required=True, metavar="{generate,edit,recipes,faces,identity,status,verify}"
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--server", metavar="URL", help="host:port, grpcs://host:port for TLS, or the name of a variant")
+    common.add_argument(
+        "--server", metavar="URL", help="host:port, grpcs://host:port for TLS, several with commas, or a variant"
+    )
     common.add_argument(
         "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="sent with every call"
     )

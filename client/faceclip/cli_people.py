@@ -129,7 +129,8 @@ def _text(path: Path, found: list[Face]) -> str:
     lines = [f"{path}: {len(found)} face{'' if len(found) == 1 else 's'}"]
     for face in found:
         place = " ".join(f"{each:.3f}" for each in face.fractions)
-        doubt = "" if face.usable else "  too small"
+        doubt = f"  doubtful: {', '.join(face.doubts)}" if face.doubts else ""
+        doubt = doubt if face.usable else "  too small"
         lines.append(
             f"  {face.index}  at {place}  eyes {face.eye_distance:.0f} pixels apart  frontality {face.frontality:.2f}"
             f"  sharpness {face.sharpness:.2f}{doubt}"

@@ -38,6 +38,8 @@ class Face:
     """How sure the detector is, up to 1."""
     usable: bool
     """Whether it is large enough to be drawn."""
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """What may cost likeness: `eye_distance`, `frontality`, `sharpness`, `score` or `outside` (of the photograph) -> the words."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_faces(arrays: Arrays, model: str) -> list[Face]:
     try:
         (photograph,) = read_details(arrays, model)["faces"]
         return [_face(i, told) for i, told in enumerate(photograph["found"])]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ProtocolError(
             f"model '{model}': expected the faces of a photograph in 'details', got others ({error!r})"
         ) from None
@@ -131,4 +133,5 @@ def _face(index: int, told: Mapping[str, Any]) -> Face:
         float(told["sharpness"]),
         float(told["score"]),
         bool(told["usable"]),
+        {str(measure): str(text) for measure, text in told["doubts"].items()},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -153,28 +153,33 @@ class FaceCLIPPipeline(RemotePipeline):
     @classmethod
     def from_pretrained(
         cls,
-        url_or_variant: str | None = None,
+        url_or_variant: str | Sequence[str] | None = None,
         *,
         model: str | None = None,
         timeout_s: float | None = 600.0,
         headers: Mapping[str, str] | None = None,
         root_certificates: str | Path | None = None,
+        token: str | None = None,
+        affinity: bool = False,
         torch_dtype: object = None,
         transport: Transport | None = None,
     ) -> Self:
         """Connects, and asks the server what it serves.
 
-        `url_or_variant`: "host:port", "grpc://host:port", "grpcs://host:port" (TLS), or the name of a variant, which is looked
-        for at $FACECLIP_URL (else localhost:8001). `model`: name on the server, where it has several. `timeout_s`: limit of a
-        call, seconds; None: none. `headers`: sent with every call, e.g. an authorization. `root_certificates`: PEM file of the
-        authority that a grpcs:// server is checked against. `transport`: instead of gRPC; it stays open if this call fails.
+        `url_or_variant`: "host:port", "grpc://host:port", "grpcs://host:port" (TLS), "dns:///host:port" (all servers of a name),
+        several of them, as a list or with commas, or the name of a variant, which is looked for at $FACECLIP_URL (else
+        localhost:8001). `model`: name on the server, where it has several. `timeout_s`: limit of a call, seconds; None: none.
+        `headers`: sent with every call. `root_certificates`: PEM file of the authority that a grpcs:// server is checked against.
+        `token`: sent with every call as a bearer token; None: $FACECLIP_TOKEN, if that is set. `affinity`: tell proxies by a header
+        which calls have the same faces, so that one server may remember them. `transport`: instead of gRPC; it stays open if this
+        call fails.
         `torch_dtype`: taken for diffusers' sake, without effect.
         """
         if torch_dtype is not None:
             warn_not_here("torch_dtype=")
-        address, variant = split_target(url_or_variant)
+        addresses, variant = split_target(url_or_variant)
         own = transport is None
-        transport = transport or GrpcTransport(address, headers, root_certificates)
+        transport = transport or GrpcTransport(addresses, headers, root_certificates, token, affinity)
         try:
             return cls(transport, find_model(transport, model, variant), timeout_s)
         except BaseException:
@@ -201,7 +206,7 @@ class FaceCLIPPipeline(RemotePipeline):
             return self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s, call.request_id)
 
         with named(call):
-            return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries)))
+            return self._read(call, _retrying(attempt, Retry(call.timeout_s, call.retries, call.repeatable)))
 
     def edit(self, image: Photo, /, prompt: str, **options: Unpack[GenerateOptions]) -> FaceCLIPOutput:
         """A call that changes `image`, which comes back in its own size. Further keywords are those of a call; of these
@@ -254,7 +259,7 @@ class FaceCLIPPipeline(RemotePipeline):
             return self._transport.infer(self.faces_model, call.inputs, (), limit_s, call.request_id)
 
         with named(call):
-            return _retrying(attempt, Retry(call.timeout_s, call.retries))
+            return _retrying(attempt, Retry(call.timeout_s, call.retries, call.repeatable))
 
     def _faces_model(self) -> ModelConfig:
         if self._faces_config is None:
@@ -287,10 +292,11 @@ class FaceCLIPPipeline(RemotePipeline):
             responses = self._transport.stream(self.stream_model, call.inputs, limit_s, call.request_id)
             return responses, next(responses, None)  # once a response is here, the work has begun: no further attempt
 
+        retry = Retry(call.timeout_s, call.retries, call.repeatable)
         with named(call):
-            responses, arrays = _retrying(attempt, Retry(call.timeout_s, call.retries))
+            responses, arrays = _retrying(attempt, retry)
             event = None
-            with closing(responses):
+            try:
                 while arrays is not None:
                     event = self._read_event(call, arrays)
                     self._report(call, event)
@@ -298,7 +304,13 @@ class FaceCLIPPipeline(RemotePipeline):
                     if stopped := self._stopped(call, event):
                         yield stopped  # leaving the responses behind ends the server's work
                         return
-                    arrays = next(responses, None)
+                    try:
+                        arrays = next(responses, None)
+                    except FaceCLIPError as error:  # its server was lost: it begins again, and so do its steps
+                        time.sleep(retry.delay_s(error))
+                        responses, arrays = _retrying(attempt, retry)
+            finally:
+                responses.close()
             self._result(event)
 
 
@@ -314,7 +326,7 @@ def named(call: Call) -> Iterator[None]:
 
 def find_model(transport: Transport, model: str | None, variant: str | None) -> ServedModel:
     """The served model that is called `model`, or serves `variant`. Neither given: the default one, or the only one."""
-    retry = Retry(CONTROL_TIMEOUT_S)
+    retry = Retry(CONTROL_TIMEOUT_S, repeatable=True)
     likely = model or (DEFAULT_MODEL if variant is None else None)
     if likely is not None:
         try:

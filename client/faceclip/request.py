@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import os
+import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -126,6 +127,8 @@ class Call:
     timeout_s: float | None
     retries: int
     request_id: str
+    repeatable: bool = True
+    """Whether it gives the same however often it is sent: it has a seed, or draws nothing."""
     spoken: Spoken = NOTHING_SPOKEN
     """What was put into English."""
 
@@ -145,6 +148,10 @@ def prepare_call(
     values = {name: options[name] for name in options if name in accepted and name not in _FILES}
     values |= {name: json.dumps(values[name]) for name in _JSON if isinstance(values.get(name), Mapping)}
     values["seed"] = _seed(options.get("seed"), options.get("generator"))
+    if values["seed"] is None and "seed" in accepted:
+        values["seed"] = secrets.randbelow(
+            DRAWN_SEEDS
+        )  # drawn here, so that a call whose server is lost can be repeated elsewhere
     inputs = {"prompt": encode("prompt", "BYTES", prompt)}
     inputs |= {name: encode(name, accepted[name], value) for name, value in values.items() if value is not None}
     if photos := collect_photos(options.get("face_image"), options.get("face_images")):
@@ -165,6 +172,7 @@ def prepare_call(
         timeout_s=check_timeout(options.get("timeout_s", default_timeout_s)),
         retries=_integer("retries", options.get("retries", 0), 0, 1000),
         request_id=check_request_id(options.get("request_id")),
+        repeatable="seed" in inputs,
         spoken=english,
     )
 
@@ -302,7 +310,7 @@ def _refuse_unknown(model: str, accepted: Mapping[str, str], options: Mapping[st
 
 
 def _seed(seed: Any, generator: Any) -> int | None:
-    """A seed of [0, 2^63-1]; None: the server draws one."""
+    """A seed of [0, 2^63-1]; None: the caller wants none in particular."""
     if generator is None:
         return None if seed is None else _integer("seed", seed, 0, MAX_SEED)
     if seed is not None:

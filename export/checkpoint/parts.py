@@ -55,6 +55,12 @@ OPENRAIL = License(
     must_be_accepted=True,
 )
 MIT = License("MIT", "https://opensource.org/license/mit", "keep the copyright notice", must_be_accepted=False)
+CC_BY = License(
+    "CC BY 4.0",
+    "https://creativecommons.org/licenses/by/4.0/",
+    "name the authors: the Language Technology Research Group at the University of Helsinki",
+    must_be_accepted=False,
+)
 FLUX_NON_COMMERCIAL = License(
     "FLUX.1 [dev] Non-Commercial License",
     "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
@@ -98,6 +104,12 @@ PARTS: Mapping[str, Part] = {
     "trustmark_decoder": _trustmark(
         "decoder_Q.onnx", 47_401_222, "ee3268f057c9dabef680e169302f5973d0589feea86189ed229a896cc3aa88df"
     ),
+    "translator": Part(
+        "Helsinki-NLP/opus-mt-zh-en",
+        CC_BY,
+        (("config.json",), ("source.spm",), ("vocab.json",), ("pytorch_model.bin",)),
+        folder="translator",
+    ),
     "flux_tokenizer": _flux_tokenizer("tokenizer", "vocab.json", "merges.txt"),
     "flux_tokenizer_2": _flux_tokenizer("tokenizer_2", "tokenizer.json"),
 }
@@ -108,5 +120,5 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 """Variant -> the parts that it is made from."""
 
-OPTIONAL = ("trustmark_encoder", "trustmark_decoder")
-"""Parts that no variant is made from: they mark pictures where a server's setting `trustmark` says so."""
+OPTIONAL = ("trustmark_encoder", "trustmark_decoder", "translator")
+"""Parts that no variant is made from: they mark pictures where a server's setting `trustmark` says so, or translate prompts."""

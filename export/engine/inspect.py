@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from faceclip_serving.contract.names import COMPONENTS
-from faceclip_serving.contract.placements import PLAN_FILE, PlacementError, placement_of
+from faceclip_serving.contract.names import COMPONENTS, SAMPLER
+from faceclip_serving.contract.placements import CUDA_CURE, CUDA_PROVIDER, PLAN_FILE, Placement, PlacementError, placement_of
 from faceclip_serving.contract.tensors import Bounds
 from faceclip_serving.contract.variants.table import VARIANTS
+from faceclip_serving.contract.variants.variant import Variant
 
 from .build import add_selection, purpose_of, selected, this_machine
 from .errors import EngineError
@@ -197,11 +198,40 @@ def check_repository(repository: Path) -> list[Record]:
 
 def served_purpose(folder: Path) -> Purpose:
     """What the plan in a folder of an assembled repository is to serve, by its model's config.pbtxt. Raises `EngineError`."""
+    hosted = folder.name in COMPONENTS  # else the folder is a model's version
+    path = (folder.parents[1] if hosted else folder.parent) / "config.pbtxt"
+    config, variant, placement = _placed(path)
+    served = [name for name in COMPONENTS if config.name == name or config.name.endswith(f"_{name}")]  # see `model_name`
+    if not hosted and not served:
+        raise EngineError(
+            f"{path}: expected the name of a model with a plan, {', '.join(COMPONENTS)}, got '{config.name}'; assemble it again with"
+            " `python -m export repository`"
+        )
+    return Purpose(variant, placement, folder.name if hosted else served[0])
+
+
+def check_providers(repository: Path) -> None:
+    """That the ONNX Runtime here runs what the samplers of an assembled repository run by it. Raises `EngineError`."""
+    import onnxruntime  # here, since other inspections need it not
+
+    known = onnxruntime.get_available_providers()
+    for path in sorted(repository.glob(f"*{SAMPLER}/config.pbtxt")):
+        config, _, placement = _placed(path)
+        emulated = "emulate" in config.parameters  # then the CPU stands for the card
+        wanted = {name: each.runtime.providers[:1] for name, each in placement.components.items() if each.runtime.providers}
+        lacking = [name for name, (first,) in wanted.items() if first not in known]
+        if lacking and not emulated:
+            raise EngineError(
+                f"{path}: {', '.join(lacking)}: placement '{placement.name}' runs them by {CUDA_PROVIDER}, the ONNX Runtime here has"
+                f" {', '.join(known)}; {CUDA_CURE}; an image is built with it by `--build-arg ONNXRUNTIME=cuda`"
+            )
+
+
+def _placed(path: Path) -> tuple[Any, Variant, Placement]:
+    """A model's config.pbtxt, and what it says of its variant and placement. Raises `EngineError`."""
     from google.protobuf import text_format  # here, since other inspections need neither
     from tritonclient.grpc import model_config_pb2
 
-    hosted = folder.name in COMPONENTS  # else the folder is a model's version
-    path = (folder.parents[1] if hosted else folder.parent) / "config.pbtxt"
     try:
         config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
         said = {key: config.parameters[key].string_value for key in ("variant", "placement")}
@@ -217,13 +247,7 @@ def served_purpose(folder: Path) -> Purpose:
         raise EngineError(
             f"{path}: expected the variant and placement that `python -m export repository` writes ({error}); assemble it again"
         ) from None
-    served = [name for name in COMPONENTS if config.name == name or config.name.endswith(f"_{name}")]  # see `model_name`
-    if not hosted and not served:
-        raise EngineError(
-            f"{path}: expected the name of a model with a plan, {', '.join(COMPONENTS)}, got '{config.name}'; assemble it again with"
-            " `python -m export repository`"
-        )
-    return Purpose(variant, placement, folder.name if hosted else served[0])
+    return config, variant, placement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +255,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--json", type=Path, metavar="FILE", help="a document of the engine inspector, instead of the plans")
     source.add_argument(
-        "--repository", type=Path, metavar="DIR", help="only check that the plans of an assembled repository load here"
+        "--repository",
+        type=Path,
+        metavar="DIR",
+        help="only check that an assembled repository can be served here: its plans, and its providers of ONNX Runtime",
     )
     parser.add_argument("--layers", action="store_true", help="every layer, not only the counts")
 
@@ -248,6 +275,11 @@ def _document(path: Path) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     if args.repository is not None:
+        if not any(args.repository.glob("*/config.pbtxt")):
+            raise EngineError(
+                f"repository: expected a folder made by `python -m export repository`, got {args.repository}, without a model"
+            )
+        check_providers(args.repository)
         records = check_repository(args.repository)
         print(json.dumps({"repository": str(args.repository), "plans": [record.recipe.component for record in records]}))
         return 0

@@ -20,6 +20,12 @@ SECRET, OPERATOR_KEY = "faceclip_secret", "faceclip_operator_key"
 SECRET_VARIABLE, OPERATOR_KEY_VARIABLE = "FACECLIP_SECRET", "FACECLIP_OPERATOR_KEY"
 """Environment variables. `python -m server run` sets both: the first anew at each start."""
 
+TENANT_HEADER = "x-faceclip-tenant"
+"""Of a call over gRPC, and the request parameter that tritonserver makes of it: whom a proxy says that the request is for. It goes before
+the tensor `tenant`, which is the caller's own word."""
+FACE_HEADER = "x-faceclip-face"
+"""Of a call: equal for equal faces, by which a proxy may send them to the same server. No server reads it."""
+
 
 class Caller(Enum):
     PUBLIC = "public"

@@ -101,6 +101,8 @@ class Drain:
     on: bool = True
     cut: bool = False
     """End what is in flight as well: its callers hear that the server stops."""
+    linger_s: float = 0.0
+    """Take work for so many seconds more, while `Status` says already that this is over: until proxies have heard of it."""
 
 
 @dataclass(frozen=True)

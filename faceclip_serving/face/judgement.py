@@ -44,16 +44,41 @@ def check_face(name: str, face: Face, image: Pixels, factor: int = 1) -> list[st
             f"{name}: the face is too small: its eyes are {told} pixels apart, at least {least} are needed "
             f"and {good} are good{large}; {cure}"
         )
+    return [f"{name}: {text}" for text in doubts_of_face(face, image, factor).values()]
+
+
+def doubts_of_face(face: Face, image: Pixels, factor: int = 1) -> dict[str, str]:
+    """What may cost likeness: measure (`eye_distance`, `score`, `frontality`, `outside`) -> what is wrong, and the cure.
+
+    Arguments as of `check_face`.
+    """
+    eyes, frontality = math.dist(*face.landmarks[:2]), measure_frontality(face.landmarks)
     height, width = image.shape[:2]
     outside = share_outside(fit_similarity(face.landmarks, TEMPLATE), width, height)
-    frontality = measure_frontality(face.landmarks)
-    doubts = (
-        (eyes < GOOD_EYE_DISTANCE, f"the face is small (eyes {told} pixels apart); {good} are good"),
-        (face.score < LOW_SCORE, f"the face is doubtful (score {face.score:.2f}); use a sharp, frontal, well-lit photograph"),
-        (frontality < LOW_FRONTALITY, f"the face is turned far aside (frontality {frontality:.2f}); use a frontal photograph"),
-        (outside > MAX_OUTSIDE, f"{outside:.0%} of the face crop lies outside the photograph; leave more room around the head"),
-    )
-    return [f"{name}: {text}" for doubtful, text in doubts if doubtful]
+    told, good = (f"{factor * distance:.0f}" for distance in (eyes, GOOD_EYE_DISTANCE))
+    doubts = {
+        "eye_distance": (eyes < GOOD_EYE_DISTANCE, f"the face is small (eyes {told} pixels apart); {good} are good"),
+        "score": (
+            face.score < LOW_SCORE,
+            f"the face is doubtful (score {face.score:.2f}); use a sharp, frontal, well-lit photograph",
+        ),
+        "frontality": (
+            frontality < LOW_FRONTALITY,
+            f"the face is turned far aside (frontality {frontality:.2f}); use a frontal photograph",
+        ),
+        "outside": (
+            outside > MAX_OUTSIDE,
+            f"{outside:.0%} of the face crop lies outside the photograph; leave more room around the head",
+        ),
+    }
+    return {measure: text for measure, (doubtful, text) in doubts.items() if doubtful}
+
+
+def doubts_of_sharpness(sharpness: float) -> dict[str, str]:
+    """The same of the measure `sharpness`, of the crop."""
+    if sharpness >= LOW_SHARPNESS:
+        return {}
+    return {"sharpness": f"the face is blurred (sharpness {sharpness:.2f} of {LOW_SHARPNESS}); use a sharper photograph"}
 
 
 def check_aligned(name: str, face: Face | None) -> list[str]:
@@ -74,9 +99,7 @@ def check_turned(name: str, degrees: int) -> list[str]:
 
 def check_sharpness(name: str, sharpness: float) -> list[str]:
     """A warning about a blurred crop."""
-    if sharpness >= LOW_SHARPNESS:
-        return []
-    return [f"{name}: the face is blurred (sharpness {sharpness:.2f} of {LOW_SHARPNESS}); use a sharper photograph"]
+    return [f"{name}: {text}" for text in doubts_of_sharpness(sharpness).values()]
 
 
 def measure_frontality(landmarks: Points) -> float:

@@ -28,6 +28,8 @@ from .judgement import (
     check_face,
     check_sharpness,
     check_turned,
+    doubts_of_face,
+    doubts_of_sharpness,
     measure_frontality,
     measure_sharpness,
 )
@@ -60,7 +62,7 @@ class PreparedFaces:
     """As of `PreparedFace`, the largest first."""
     thumbnail: Pixels
     report: dict[str, Any]
-    """JSON-able; `found`: box, landmarks and measures of each face."""
+    """JSON-able; `found`: box, landmarks, measures and doubts of each face, the latter as they are warned of when it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,15 @@ def list_faces(data: bytes, index: int, detect: Detector, look: Look = lambda in
     look(index, photo.pixels)
     faces = find_faces(photo.pixels, detect)
     crops = [align_face(photo.pixels, face.landmarks) for face in faces]
+    sharpness = [measure_sharpness(crop) for crop in crops]
     found = [
         {
             **told,
-            "sharpness": round(measure_sharpness(crop), 4),
+            "sharpness": round(sharp, 4),
             "usable": math.dist(*face.landmarks[:2]) >= MIN_EYE_DISTANCE,
+            "doubts": doubts_of_face(face, photo.pixels, photo.factor) | doubts_of_sharpness(sharp),
         }
-        for told, face, crop in zip(_listed(photo, faces), faces, crops, strict=True)
+        for told, face, sharp in zip(_listed(photo, faces), faces, sharpness, strict=True)
     ]
     report = {"photo": {"width": photo.width, "height": photo.height}, "detector": detect.name, "found": found}
     return PreparedFaces(crops, thumbnail(photo.pixels), report)

@@ -7,7 +7,6 @@ of somebody unknown. A certificate of a public authority takes its place by the 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import fcntl
 import os
@@ -87,7 +86,7 @@ def make(folder: Path, organisation: str, replace: bool = False) -> Made:
 
 
 def make_hex_key(path: Path) -> None:
-    """A new key, such as the watermark's, unless the file is there. Raises OSError."""
+    """A new key, such as the watermark's, unless the file is there: for who holds the folder's lock. Raises OSError."""
     if not path.exists():
         write_secret(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
 
@@ -223,10 +222,8 @@ def write_secret(path: Path, content: bytes) -> None:
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # containers that share a folder may share process ids too
     try:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
         partial.replace(path)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from ..contract.callers import SECRET, Caller, caller, check_own, own_secret
+from ..contract.callers import SECRET, TENANT_HEADER, Caller, caller, check_own, own_secret
 from ..contract.digest import DIGEST_FILE, package_digest
 from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest, NotANumber, Refused, Stopping
 from ..contract.models import models
@@ -123,7 +123,7 @@ def setup(args: Mapping[str, str]) -> Setup:
 
 
 def decode(request: Any, signature: Signature) -> dict[str, Array]:
-    """The request's tensors; optional ones that did not come are left out.
+    """The request's tensors; optional ones that did not come are left out. `tenant` is what a proxy says in `TENANT_HEADER`, where it does.
 
     Raises `InvalidRequest` for unknown parameters, and where somebody else than our own models calls an inner one. The sampler asks
     for itself, since operators may call it too.
@@ -133,7 +133,10 @@ def decode(request: Any, signature: Signature) -> dict[str, Array]:
         check_own(signature.name, caller(told))
     check_names(told, [tensor.name for tensor in signature.inputs])
     found = {tensor.name: pb_utils.get_input_tensor_by_name(request, tensor.name) for tensor in signature.inputs}
-    return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+    arrays = {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
+    if TENANT_HEADER in told and TENANT in found:
+        arrays[TENANT] = np.array([str(told[TENANT_HEADER]).encode()], object)
+    return arrays
 
 
 def context(request: Any) -> Context:
@@ -199,6 +202,7 @@ _CODES: Mapping[type[Exception], str] = {
 
 _STOPS = re.compile(r"Server not ready|Server is stopping|has no available versions")
 """What Triton says to an inner call while it stops (2.51)."""
+TENANT = "tenant"
 _CONTEXT = "faceclip_context"
 """Request parameter of calls between our models, JSON."""
 _KIND_FIRST = re.compile(r"(?:in ensemble '[^']*', )?(\w+)\|(.*)", re.DOTALL)

@@ -29,7 +29,7 @@ FOR_AUDIT = "for_audit"
 """Key of what `finish` tells the log in `details`, and a flow beside a preview; the public model takes it out."""
 UNRECORDED = ("invalid", "rejected", "stopping")
 """Ends of requests that nothing was decided or made for, previews aside. There may be any number of them."""
-_PROMPTS = ("prompt", "negative_prompt")
+_PROMPTS = ("prompt", "negative_prompt", "original_prompt")
 
 
 class Recorder:

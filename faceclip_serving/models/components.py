@@ -38,10 +38,12 @@ class Components:
         threads: int = 0,
         remembered_s: float = math.inf,
         revoked: Revoked | None = None,
+        on_lookup: Callable[[str, int, int], None] = lambda encoder, hits, misses: None,
     ) -> None:
         """`variant`: narrowed by the placement. `folder`: of a component's artifact. `remembered_bytes`: for each encoder; 0: nothing.
 
         `remembered_s`: how long; `revoked`: the list by whose changes all is forgotten.
+        `on_lookup` hears of each encoder how many rows were remembered, and how many were not.
         `call`: for what is not run here; None: everything is. `threads`: of each graph on ONNX Runtime; 0: one per core.
         """
         self._closes: list[Callable[[], None]] = []
@@ -54,7 +56,10 @@ class Components:
         self.forgetful: Networks = runs
         """The same, without the memory."""
         memories = {
-            name: EncodingCache(runs[name], self._signatures[name], remembered_bytes, remembered_s) for name in ENCODERS
+            name: EncodingCache(
+                runs[name], self._signatures[name], remembered_bytes, remembered_s, on_lookup=partial(on_lookup, name)
+            )
+            for name in ENCODERS
         }
         self.networks: Networks = {**runs, **memories}
         if remembered_bytes and (remembered_s < math.inf or revoked is not None):

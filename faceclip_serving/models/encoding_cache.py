@@ -39,10 +39,14 @@ class EncodingCache:
         max_bytes: int,
         max_age_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        on_lookup: Callable[[int, int], None] = lambda hits, misses: None,
     ) -> None:
-        """`max_age_s`: seconds since a row was computed after which it is not used any more; `forget_old` frees it."""
+        """`max_age_s`: seconds since a row was computed after which it is not used any more; `forget_old` frees it.
+
+        `on_lookup` hears of each call how many of its rows were known, and how many were not.
+        """
         self._run = run
-        self._max_age_s, self._clock = max_age_s, clock
+        self._max_age_s, self._clock, self._on_lookup = max_age_s, clock, on_lookup
         self._lock = threading.Lock()
         self._made: dict[bytes, float] = {}
         """Key of a row -> when it was computed."""
@@ -62,6 +66,7 @@ class EncodingCache:
         with self._lock:
             known = {key: self._recall(key) for key in keys if key in self._rows}
         missing = [i for i, key in enumerate(keys) if key not in known]
+        self._on_lookup(len(keys) - len(missing), len(missing))
         fresh: dict[bytes, Row] = {}
         if missing:
             outputs = self._run({name: a[missing] if self._is_per_row(name) else a for name, a in arrays.items()})

@@ -17,15 +17,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..contract.errors import OUTCOMES, DeadlineExceeded, outcome
+from ..contract.errors import DeadlineExceeded, outcome
+from ..contract.kinds import Kind, kind_of
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
 from ..contract.settings import most_in_flight
 from ..contract.tensors import json_tensor
 from . import adapter
 from .audit import FOR_AUDIT, Recorder
+from .front_metrics import FrontMetrics
 from .holder import Holder, asking
-from .metrics import Metrics, StageMetrics, requests_by_outcome
+from .metrics import Metrics
 from .request_log import line, request_log
 from .streaming import Arrays, Call, Flow
 
@@ -47,9 +49,7 @@ class Front:
         self._holder = Holder(self._ask)
         self._log = request_log()
         self._recorder = Recorder(setup)
-        metrics = Metrics(setup.variant.name, setup.deployment)
-        self._stages = StageMetrics(metrics)
-        self._refused = requests_by_outcome(metrics, *OUTCOMES)
+        self._metrics = FrontMetrics(Metrics(setup.variant.name, setup.deployment))
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="request")
 
     def accept(self, request: Any) -> None:
@@ -63,14 +63,17 @@ class Front:
     def _serve(self, request: Any, sender: Any, received: float) -> None:
         context = adapter.Context(uuid.uuid4().hex, received=received)
         arrays: Arrays = {}
+        kind = Kind.UNREAD
         last: Arrays = {}
         previews: list[dict[str, Any]] = []
         admitted = False
+        self._metrics.arrived()
         try:
             context = replace(context, id=adapter.request_id(request) or context.id)
             limit_us = adapter.timeout_us(request)
             context = replace(context, deadline=received + limit_us / 1e6 if limit_us else None)
             arrays = adapter.decode(request, self._setup.signature)
+            kind = kind_of(self._setup.signature.name, arrays)
             tenant = parse_one("tenant", self._setup.variant, arrays)
             admitted = True  # from here on the sampler counts how it ends
             for response, is_last in self._responses(arrays, context, tenant, sender.is_cancelled, previews):
@@ -80,15 +83,15 @@ class Front:
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             # Nothing here keeps it: its traceback holds this frame, so the photographs would stay until a collection.
             if not admitted:
-                self._refused[outcome(error)].increment(1)
+                self._metrics.never_admitted(error)
             try:
                 self._recorder.failed(context, arrays, error, previews)
             except Exception:
                 log.exception("the end of a request could not be recorded")  # no picture is delivered, so it may be told
             adapter.send(sender, adapter.failure(error, request))
-            self._tell(context, arrays, last, error)
+            self._tell(context, kind, arrays, last, error)
         else:
-            self._tell(context, arrays, last, None)
+            self._tell(context, kind, arrays, last, None)
 
     def _responses(
         self,
@@ -136,9 +139,8 @@ class Front:
         made = self._recorder.made(context, arrays, json.loads(final[DETAILS][0]), previews)
         return {**final, DETAILS: json_tensor(made)}
 
-    def _tell(self, context: adapter.Context, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
+    def _tell(self, context: adapter.Context, kind: Kind, arrays: Arrays, last: Arrays, failed: Exception | None) -> None:
         details = json.loads(last[DETAILS][0]) if failed is None and DETAILS in last else {}
-        if details:
-            self._stages.add(details["timings_s"])
         total_s = time.monotonic() - context.received
+        self._metrics.answered(kind, total_s, details, failed)
         self._log.info(line(self._setup, context.id, total_s, arrays, details, failed))

@@ -1,5 +1,5 @@
 """Our own metrics on Triton's /metrics, all named `faceclip_…`. Triton's queue times say nothing of a model that answers later,
-so an autoscaler wants `faceclip_waiting_requests` and `faceclip_active_requests`.
+so an autoscaler wants arrivals, GPU-seconds and `faceclip_waiting_requests`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Lives:
         """Until then nobody's time is up, whatever comes but a new request."""
         self._active: list[Request] = []
         self._promoted_at = -1
-        self._draining = False
+        self._draining, self._refuses_from = False, 0.0
         self._over: Exception | None = None
         self.on_change: Callable[[Counts], None] = lambda counts: None
         """Hears in the messages' thread, soon after somebody has come, gone on or ended, how many are where."""
@@ -345,10 +345,14 @@ class Lives:
             for condition in (self._changed, *(stage.changed for stage in self._stages.values())):
                 condition.notify_all()
 
-    def drain(self, on: bool, cut: bool = False) -> None:
-        """Stops (or resumes) taking new work; what is in flight goes on, or is `cut`: its callers hear that the server stops."""
+    def drain(self, on: bool, cut: bool = False, linger_s: float = 0.0) -> None:
+        """Stops (or resumes) taking new work; what is in flight goes on, or is `cut`: its callers hear that the server stops.
+
+        `linger_s`: so long it is taken still, while `draining` says otherwise.
+        """
         with self._changed:
-            self._draining = on
+            self._draining, self._refuses_from = on, self._clock() + linger_s
+            self._note_change()
             for place in [*self._alive] if cut else ():
                 self._called_off(place, Stopping("the server is stopping"))
 
@@ -396,7 +400,8 @@ class Lives:
     def counts(self) -> Counts:
         with self._changed:
             self._sweep()
-            return Counts(Counter(request.state for request in (*self._alive.values(), *self._leaving.values())))
+            states = Counter(request.state for request in (*self._alive.values(), *self._leaving.values()))
+            return Counts(states, self._draining)
 
     @property
     def in_flight(self) -> int:
@@ -418,7 +423,7 @@ class Lives:
         """Why nobody of this tenant gets a place now; None after one was made, where it had to be."""
         if self._over is not None:
             return in_words(self._over)
-        if self._draining:
+        if self._draining and self._clock() >= self._refuses_from:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
         most = most_in_flight(limits.max_active, limits.max_waiting)

@@ -86,6 +86,8 @@ class Counts:
     """What is told of all requests together."""
 
     states: Mapping[State, int]
+    draining: bool = False
+    """Whether nobody else gets a place."""
 
     @property
     def active(self) -> int:

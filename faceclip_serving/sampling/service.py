@@ -249,7 +249,7 @@ class Service:
         return {"ended": self._lives.leave(asked.place)}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        self._lives.drain(asked.on, asked.cut)
+        self._lives.drain(asked.on, asked.cut, asked.linger_s)
         return self.status()
 
     def status(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..errors import ApiError, invalid
 from ..state import gateway_of
-from .masks import white_where_transparent
+from .fields import Model, checked
 from .multipart import Part, parts_of
-from .requests import ImageRequest, checked
+from .requests import ImageRequest, image_request_of
 
 DEEPEST_JSON = 16
 _JSON, _FORM = "application/json", "multipart/form-data"
@@ -33,15 +33,25 @@ async def image_request(request: Request) -> ImageRequest:
     return await asyncio.to_thread(_of_form, body, request.headers["content-type"], most)
 
 
+async def json_request(request: Request, model: type[Model]) -> Model:
+    """Of JSON alone. Raises `ApiError`."""
+    content_type(request, _JSON)
+    body = await whole_body(request)
+    return await asyncio.to_thread(lambda: checked(model, parsed(body), strict=True))
+
+
 async def one_file(request: Request, name: str) -> tuple[bytes, dict[str, str]]:
-    """The file of a form that is called so, and its other fields."""
+    """The file of a form that is called so, and its other fields, of which there may be `model`."""
     content_type(request, _FORM)
     body, most = await whole_body(request), gateway_of(request).settings.upload_parts
     parts = await asyncio.to_thread(parts_of, body, request.headers["content-type"], most)
     files = [part.content for part in parts if part.name == name]
     if len(files) != 1 or not files[0]:
         raise invalid(name, f"expected one file, got {len(files) if files != [b''] else 'an empty one'}")
-    return files[0], {part.name: part.text for part in parts if part.name != name}
+    others = {part.name: part.text for part in parts if part.name != name}
+    for other in others.keys() - {"model"}:
+        raise invalid(other[:80], f"no such parameter; expected {name}, and model", code="unknown_parameter")
+    return files[0], others
 
 
 def content_type(request: Request, *expected: str) -> str:
@@ -90,7 +100,7 @@ def _no_number(text: str) -> None:
 
 
 def _of_json(body: bytes) -> ImageRequest:
-    return checked(parsed(body), strict=True)
+    return image_request_of(parsed(body), strict=True)
 
 
 def _of_form(body: bytes, content_type: str, most: int) -> ImageRequest:
@@ -110,20 +120,19 @@ def _of_form(body: bytes, content_type: str, most: int) -> ImageRequest:
             texts[part.name] = part.text
     if "image" in texts:
         raise invalid("image", "expected a file, got a text; send it with a file name")
-    _choose_picture(files)
-    return checked(texts, strict=False, files=files)
+    _choose_picture(files, texts)
+    return image_request_of(texts, strict=False, files=files)
 
 
-def _choose_picture(files: dict[str, list[bytes]]) -> None:
+def _choose_picture(files: dict[str, list[bytes]], texts: dict[str, Any]) -> None:
     """`picture` is to be changed; with a mask and no `picture`, the first photograph, as OpenAI's callers expect."""
     photographs = files.get("face_images", [])
-    if "mask" in files and "picture" not in files and photographs:
+    masked = "mask" in files or texts.get("mask", "none").lower() != "none"
+    if masked and "picture" not in files and photographs:
         files["picture"], files["face_images"] = photographs[:1], photographs[1:]
     for name in ("picture", "mask"):
         if len(files.get(name, [])) > 1:
             raise invalid(name, f"expected one file, got {len(files[name])}")
-    if "mask" in files:
-        files["mask"] = [white_where_transparent(files["mask"][0])]
     if "picture" in files:
         files["image"] = files.pop("picture")
 

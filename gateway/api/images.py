@@ -47,12 +47,20 @@ async def edits(request: Request, caller: ImagesCaller) -> Response:
 
 async def _answer(request: Request, caller: Caller, asked: ImageRequest, kind: str) -> Response:
     gateway = gateway_of(request)
+    if asked.webhook_url is not None:
+        raise invalid(
+            "webhook_url",
+            "expected none here, where the answer waits for the picture; leave it out, or send it all to /v1/jobs",
+        )
+    unread = {"response_format": "b64_json"} if asked.stream else {"partial_images": 0}
     limit_s = gateway.settings.timeout
-    drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
+    drawing = await asyncio.to_thread(
+        asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s, unread
+    )
     events = _limited(gateway, caller, replace(drawing, steps=bool(asked.stream)))
     if not asked.stream:
         output = await unless_given_up(request, result(events))
-        return JSONResponse(image_response(asked, output, await _addresses(request, asked, output)))
+        return JSONResponse(image_response(output, await _addresses(request, asked, output)))
     # An error before the first event has a status of its own; afterwards it is an event.
     first = await unless_given_up(request, _first(events))
     return EventStream(_told(asked, kind, first, events))
@@ -75,7 +83,7 @@ async def _addresses(request: Request, asked: ImageRequest, output: FaceCLIPOutp
 async def _limited(gateway: Gateway, caller: Caller, drawing: Drawing) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
     """The drawing, within what the caller may."""
     async with gateway.usage.slot(caller):
-        await gateway.usage.admit(caller, drawing, gateway.pool)
+        day = await gateway.usage.admit(caller, drawing, gateway.pool)
         drawn = False
         try:
             async with aclosing(gateway.pool.draw(drawing)) as events:
@@ -84,7 +92,7 @@ async def _limited(gateway: Gateway, caller: Caller, drawing: Drawing) -> AsyncG
                     yield each
         finally:
             if not drawn:
-                await gateway.usage.give_back(caller, drawing)
+                await gateway.usage.give_back(caller, drawing, day)
 
 
 async def _first(events: AsyncGenerator[Progress | FaceCLIPOutput, None]) -> Progress | FaceCLIPOutput:
@@ -114,7 +122,7 @@ async def _told(
     async with aclosing(events):
         while True:
             if isinstance(each, FaceCLIPOutput):
-                for answer in _completed(asked, kind, each):
+                for answer in _completed(kind, each):
                     yield answer
                 return
             if each.preview is not None and sent < wanted and each.step * (wanted + 1) >= each.total * (sent + 1):
@@ -128,8 +136,8 @@ async def _told(
             each = await anext(events)
 
 
-def _completed(asked: ImageRequest, kind: str, output: FaceCLIPOutput) -> list[bytes]:
-    answer = image_response(asked, output)
+def _completed(kind: str, output: FaceCLIPOutput) -> list[bytes]:
+    answer = image_response(output)
     told: list[bytes] = []
     for file, made, picture in zip(output.files, output.provenance, answer["data"], strict=True):
         data = _event_data(f"{kind}.completed", file, made.format.lower(), (made.width, made.height))
@@ -156,7 +164,7 @@ def _event_data(type: str, file: bytes, format: str, size: tuple[int, int]) -> d
     }
 
 
-def image_response(asked: ImageRequest, output: FaceCLIPOutput, urls: list[str] | None = None) -> dict[str, Any]:
+def image_response(output: FaceCLIPOutput, urls: list[str] | None = None) -> dict[str, Any]:
     """OpenAI's answer, with the seed beside each picture, and `details`. `revised_prompt`: the English that was used in its place.
 
     `urls`: where the pictures are, in the place of their content.
@@ -180,7 +188,7 @@ def image_response(asked: ImageRequest, output: FaceCLIPOutput, urls: list[str] 
         "background": "opaque",
         "output_format": made.format.lower(),
         "usage": _USAGE,
-        "details": {**output.details, "warnings": [*output.warnings, *asked.warnings]},
+        "details": output.details,
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from .requests import ImageRequest
 
 _FILE = {"type": "string", "format": "binary"}
@@ -29,6 +31,11 @@ IMAGE_BODY: dict[str, Any] = {
         "content": {"application/json": {"schema": _schema()}, "multipart/form-data": {"schema": _form()}},
     }
 }
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON document of these fields."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
 def file_body(name: str) -> dict[str, Any]:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from ..drawing import Drawing
-from ..errors import ApiError, invalid
+from ..errors import invalid
+from .fields import checked
+from .masks import white_where_transparent
 from .parameters import ParameterFields
 
 NAMED_MASKS = ("none", "face", "head")
@@ -25,8 +27,10 @@ NAMED_MASKS = ("none", "face", "head")
 MOST_FILES = 16
 """Of one field; the server's own limits are lower."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_OF_OPENAI = {"quality", "style", "moderation", "input_fidelity", "background", "output_compression"}
-"""Fields of OpenAI's that change nothing here: a caller who sets them is told so."""
+_OF_OPENAI: Mapping[str, Any] = {"background": "opaque"} | dict.fromkeys(
+    ("quality", "style", "moderation", "input_fidelity", "output_compression")
+)
+"""Fields of OpenAI's that change nothing here, and what is as if nothing had been said: who sets another value is told so."""
 _OWN = {
     "prompt", "model", "n", "size", "response_format", "output_format", "user", "stream", "partial_images", "face_images", "identity",
     "people", "people_masks", "image", "mask", "webhook_url", "priority", *_OF_OPENAI,
@@ -91,14 +95,14 @@ class ImageRequest(ParameterFields):
         told = (self.face_images, self.identity, self.image)
         return any(each is not None for each in told) or bool(self._files.keys() & {"face_images", "identity", "image"})
 
-    @property
-    def warnings(self) -> list[str]:
-        """What of the request has no effect."""
-        ignored = [name for name in sorted(_OF_OPENAI & self.model_fields_set) if getattr(self, name) not in (None, "auto")]
-        return [f"{name}: has no effect here" for name in ignored if (name, getattr(self, name)) != ("background", "opaque")]
+    def to_drawing(
+        self, request_id: str, tenant: str, priority: str, timeout_s: float, unread: Mapping[str, Any] = MappingProxyType({})
+    ) -> Drawing:
+        """Raises `ApiError` (400). `tenant`, `priority`: of the caller, who may choose `batch` for himself.
 
-    def to_drawing(self, request_id: str, tenant: str, priority: str, timeout_s: float) -> Drawing:
-        """Raises `ApiError` (400). `tenant`, `priority`: of the caller, who may choose `batch` for himself."""
+        `unread`: fields that the route does not read, each with the value that it acts by. Of another value there is a warning, as of
+        OpenAI's fields that nobody reads.
+        """
         if not self.prompt.strip():
             raise invalid("prompt", "expected a text, got nothing; describe the scene, e.g. 'portrait, studio light'")
         if self.background == "transparent":
@@ -113,13 +117,16 @@ class ImageRequest(ParameterFields):
             "mask": self.mask.lower() if named and self.mask else None,
             "people": people,
         }
-        previews = bool(self.partial_images)
+        previews = bool(self.partial_images) and "partial_images" not in unread
+        silent = {**_OF_OPENAI, **unread}
+        ignored = sorted(name for name in silent if getattr(self, name) not in (None, "auto", silent[name]))
+        mask = next(iter(self._content("mask", None if named else self.mask)), None)
         return Drawing(
             model=self.model,
             prompt=self.prompt,
             photos=self._content("face_images", self.face_images),
             image=next(iter(self._content("image", self.image)), None),
-            mask=next(iter(self._content("mask", None if named else self.mask)), None),
+            mask=None if mask is None else white_where_transparent(mask),
             parameters={name: value for name, value in chosen.items() if value is not None}
             | ({"preview": True} if previews else {}),
             request_id=request_id,
@@ -129,6 +136,7 @@ class ImageRequest(ParameterFields):
             previews=previews,
             identities=self._content("identity", self.identity),
             people_masks=self._content("people_masks", self.people_masks),
+            warnings=[f"{name}: has no effect here" for name in ignored],
         )
 
     def _content(self, name: str, told: list[str] | str | None) -> list[bytes]:
@@ -149,37 +157,15 @@ class ImageRequest(ParameterFields):
         return {"width": int(sides[1]), "height": int(sides[2])}
 
 
-def checked(body: Any, *, strict: bool, files: Mapping[str, list[bytes]] | None = None) -> ImageRequest:
-    """The request that a body says. `strict`: of JSON, whose values have types; a form has texts alone, and `files`.
-
-    Raises `ApiError` (400).
-    """
-    if not isinstance(body, dict):
-        raise ApiError(400, f"expected a JSON object, got {type(body).__name__}", code="invalid_json")
-    try:
-        asked = ImageRequest.model_validate(body, strict=strict)
-        asked._files = dict(files or {})
-        return asked
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        name = str(found["loc"][0]) if found["loc"] else None
-        if found["type"] == "extra_forbidden" and name:
-            close = difflib.get_close_matches(name, ImageRequest.model_fields, n=1)
-            cure = f"did you mean '{close[0]}'?" if close else "see /docs for all"
-            raise invalid(name[:80], f"no such parameter; {cure}", code="unknown_parameter") from None
-        if found["type"] == "missing":
-            raise invalid(name, "a value is required, got none", code="missing_required_parameter") from None
-        reason = (
-            found["msg"]
-            .replace("Input should be", "expected")
-            .replace("String should", "the text should")
-            .replace("List should", "the list should")
-        )
-        raise invalid(name, f"{reason}, got {repr(found['input'])[:80]}") from None
+def image_request_of(body: Any, *, strict: bool, files: Mapping[str, list[bytes]] | None = None) -> ImageRequest:
+    """The request that a body says. `files`: of a form. Raises `ApiError` (400)."""
+    asked = checked(ImageRequest, body, strict=strict)
+    asked._files = dict(files or {})
+    return asked
 
 
 def decoded(name: str, text: str) -> bytes:
-    """The file of base64 or of a data URL."""
+    """The file of base64, in lines or in one, or of a data URL."""
     payload = text
     if text.startswith("data:"):
         head, comma, payload = text.partition(",")
@@ -188,7 +174,7 @@ def decoded(name: str, text: str) -> bytes:
     elif text.startswith(("http://", "https://")):
         raise invalid(name, "expected base64 of a file, got a URL; nothing is fetched from elsewhere: send the file")
     try:
-        content = base64.b64decode(payload, validate=True)
+        content = base64.b64decode(payload.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise invalid(name, f"expected base64 of a file, got {text[:40]!r}") from None
     if not content:

@@ -10,7 +10,7 @@ from faceclip.transport import Array, Arrays
 
 
 class OnceTransport(AsyncGrpcTransport):
-    """The client asks again by itself where `safe_to_retry`; here that is a `NotBegun` instead."""
+    """The client asks again by itself where `safe_to_retry` or `lost`; here the first is a `NotBegun` instead, the second an error."""
 
     async def infer(
         self, model: str, inputs: Arrays, outputs: Sequence[str], timeout_s: float | None, request_id: str = ""
@@ -31,6 +31,7 @@ def _once() -> Iterator[None]:
     try:
         yield
     except FaceCLIPError as error:
+        error.lost = False  # nor is a drawing repeated whose server was lost: jobs count that, and others hear of it
         if error.safe_to_retry:
             error.safe_to_retry = False
             raise NotBegun(error) from error

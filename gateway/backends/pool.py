@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from faceclip import FaceCLIPError, FaceCLIPOutput, Progress, ServedModel, ServerBusyError
@@ -97,7 +98,7 @@ class Pool:
                 async with aclosing(backend.draw(self.resolve(drawing.model).model, drawing)) as events:
                     async for event in events:
                         begun = True
-                        yield event
+                        yield _told(event, drawing.warnings) if isinstance(event, FaceCLIPOutput) else event
                 return
             except NotBegun as error:
                 backend.lost(str(error))
@@ -143,6 +144,10 @@ class Pool:
         if not able:
             raise _unavailable(f"no server with '{model}' is ready")
         return able
+
+
+def _told(output: FaceCLIPOutput, warnings: Sequence[str]) -> FaceCLIPOutput:
+    return replace(output, details={**output.details, "warnings": [*output.warnings, *warnings]})
 
 
 def _unavailable(why: str) -> ApiError:

@@ -17,10 +17,10 @@ from .failures import (
     WebhookRefusedError,
     WrongStateError,
 )
+from .records import Job
 from .runner import Draw
 from .service import Jobs, JobSettings
 from .states import Status
-from .store import Job
 
 FULL_RETRY_S = 30.0
 

@@ -20,17 +20,20 @@ from ..drawing import Drawing
 from ..errors import ApiError, invalid
 from ..keys.caller import Caller
 from ..keys.dependency import JobsCaller
+from ..keys.permission import check
 from ..state import Gateway, gateway_of
 from ..web.events import EventStream
 from ..web.events import event as sse
 from .answers import answer_of, job_object
 from .failures import JobsError
+from .records import Job
 from .results import MEDIA_TYPES, FileRefusedError
-from .store import Job
 from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 LONGEST_KEY = 255
+UNREAD = {"response_format": "url", "stream": False}
+"""Fields of a request, and what is so in any case: a job's pictures are links. It has events whatever `stream` says."""
 
 
 @router.post("/jobs", status_code=202, openapi_extra=IMAGE_BODY)
@@ -47,9 +50,11 @@ async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     with waiting_for_servers():
         gateway.pool.resolve(asked.model)
     limit_s = gateway.settings.timeout
-    drawing = await asyncio.to_thread(asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s)
+    drawing = await asyncio.to_thread(
+        asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s, UNREAD
+    )
     kind = "image_generation" if drawing.image is None else "image_edit"
-    # Not ended by a caller who hangs up: what was counted is either a job or given back.
+    # Not ended by a caller who hangs up.
     job, is_new = await asyncio.shield(asyncio.ensure_future(_taken(gateway, caller, drawing, kind, asked.webhook_url, key)))
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotent-Replayed": "true"})
     return JSONResponse(_object(request, job), 202, headers=headers)
@@ -121,19 +126,16 @@ async def file(request: Request, name: str, expires: str = "", signature: str = 
 async def _taken(
     gateway: Gateway, caller: Caller, drawing: Drawing, kind: str, webhook_url: str | None, key: str | None
 ) -> tuple[Job, bool]:
-    """The job, and whether it is a new one, whose pictures are then counted."""
+    """The job, and whether it is a new one."""
     with answered():
         if key is not None and (known := await gateway.jobs.known(drawing, caller.key_id, kind, webhook_url, key)):
             return known, False
-    await gateway.usage.admit(caller, drawing, gateway.pool)
-    is_new = False
-    try:
-        with answered():
-            job, is_new = await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
-        return job, is_new
-    finally:
-        if not is_new:
-            await gateway.usage.give_back(caller, drawing)
+        if webhook_url is not None:
+            await gateway.jobs.check_webhook(webhook_url)
+        with waiting_for_servers():
+            await check(caller.limits, drawing, gateway.pool)
+        async with gateway.usage.room(caller, drawing):
+            return await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
 
 
 @contextmanager
@@ -147,7 +149,7 @@ def answered() -> Generator[None]:
 
 @contextmanager
 def waiting_for_servers() -> Generator[None]:
-    """Jobs wait for a server that is away."""
+    """Jobs wait for a server that is away. What it alone can tell is checked when it draws them."""
     try:
         yield
     except ApiError as error:

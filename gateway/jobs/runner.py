@@ -1,11 +1,6 @@
 """Takes waiting jobs, has them drawn, keeps what came, and records how each ended.
 
-What becomes of an error:
-    the server cannot be reached, is busy or stops    the job waits at its place; the next attempt for that model after a pause
-    the server was lost or failed within a drawing    the same, but `LOSSES` times at most: a job may be what brings it down
-    the request is refused                            the job fails at once, with the server's words
-    the job's deadline                                the job fails
-    the disk is full or read-only                     what was drawn stays in memory, and is written when that is over
+What becomes of an error says `fates`. While the disk is full or read-only, what was drawn stays in memory, and is written later.
 """
 
 from __future__ import annotations
@@ -13,33 +8,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from faceclip import FaceCLIPOutput, Progress
 
 from ..drawing import Drawing
 from ..errors import ApiError, from_client
-from .failures import StoreUnwritableError, UnknownJobError, WrongStateError
+from .disk import Disk
+from .failures import UnknownJobError, WrongStateError
+from .fates import fate, late
+from .pauses import Pauses
+from .records import Job
 from .results import Results
 from .spool import Spool
 from .states import Status
-from .store import Job, Store
+from .store import Store
 from .trail import Trail
 from .waiting import Place, Waiting
+from .wordless import without_quotations
 
-LOSSES = 5
-"""Attempts that were lost after they had begun, before a job fails."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 OVERDUE_S = 1.0
 """How often waiting jobs are looked through for deadlines."""
-Draw = Callable[[Drawing], AsyncGenerator[Progress | FaceCLIPOutput, None]]
-Disk = Callable[..., Awaitable[Any]]
-"""`await disk(function, *arguments)`: calls it in the one thread that writes, in the order of the calls."""
+Draw = Callable[[Drawing, str], AsyncGenerator[Progress | FaceCLIPOutput, None]]
+"""`draw(drawing, owner)`; the owner is a key's id."""
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +56,7 @@ class Runner:
         self._waiting = Waiting()
         self._trails: dict[str, Trail] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._pauses: dict[object, tuple[float, float]] = {}  # model or job -> until when (monotonic), how long
+        self._pauses = Pauses()
         self._wake = asyncio.Event()
         self._stopping = self._stopped = False
 
@@ -101,7 +95,7 @@ class Runner:
     async def cancel(self, job_id: str) -> Job:
         """Recorded first; what was being drawn has ended when this returns. Raises `WrongStateError`, `UnknownJobError`."""
         now = time.time()
-        job: Job = await self._disk(self._store.cancel, job_id, now, now + self._keep_s)
+        job = await self._disk(self._store.cancel, job_id, now, now + self._keep_s)
         self._waiting.remove(job_id)
         task = self._tasks.get(job_id)
         if task is not None:
@@ -149,7 +143,7 @@ class Runner:
 
     async def _work(self, place: Place) -> None:
         try:
-            job = await self._recorded(self._store.claim, place.id, time.time())
+            job = await self._disk.surely(self._store.claim, place.id, time.time())
             trail = self._trails[place.id]
             trail.begun(job.attempts)
             try:
@@ -165,11 +159,12 @@ class Runner:
         drawing = await self._disk(self._spool.read, job.id)
         left_s = job.deadline - time.time()
         if left_s <= 0:
-            raise _late("it waited until then")
-        async with aclosing(self._draw_it(replace(drawing, timeout_s=min(left_s, drawing.timeout_s)))) as events:
+            raise late("it waited until then")
+        within = replace(drawing, timeout_s=min(left_s, drawing.timeout_s))
+        async with aclosing(self._draw_it(within, job.owner)) as events:
             async for event in events:
                 if isinstance(event, FaceCLIPOutput):
-                    self._pauses.pop(job.model, None)
+                    self._pauses.forget(job.model)
                     return event
                 trail.progress(event.step, event.total, event.preview)
         raise ApiError(500, "the server ended without pictures", code="server_error")
@@ -177,36 +172,36 @@ class Runner:
     async def _complete(self, job: Job, output: FaceCLIPOutput) -> None:
         now = time.time()
         self._trails[job.id].details = output.details
-        manifest = await self._recorded(self._results.keep, job.id, output, now, now + self._keep_s)
-        await self._ended(await self._recorded(self._store.complete, job.id, manifest, time.time(), manifest["expires"]))
+        manifest = await self._disk.surely(self._results.keep, job.id, output, now, now + self._keep_s)
+        await self._ended(await self._disk.surely(self._store.complete, job.id, manifest, time.time(), manifest["expires"]))
 
     async def _after(self, error: Exception, job: Job, begun: bool) -> None:
         """Fails the job, or gives it back."""
         answer = error if isinstance(error, ApiError) else from_client(error)
-        away = answer.status in (429, 503)
-        lost = answer.code != "server_busy" and (begun or not away)
-        late = time.time() >= job.deadline - 0.5
-        again = away or answer.code in ("server_error", "deadline_exceeded")
-        if not again or late or (lost and job.losses + 1 >= LOSSES):
+        then = fate(answer, job, begun, time.time())
+        if isinstance(then, ApiError):
             if answer.status == 500:
                 log.error("job %s failed: %s", job.id, error, exc_info=error)
-            await self._fail(job.id, _late(f"the last attempt said: {answer}") if again and late else answer)
+            await self._fail(job.id, then)
             return
         log.info("job %s waits again: %s", job.id, answer)
-        self._pause(job.model if away else job.id, answer.retry_after_s if answer.code == "server_busy" else None)
-        waiting = await self._recorded(self._store.give_back, job.id, lost)
+        self._pauses.begin(then.pauses, then.told_s)
+        waiting = await self._disk.surely(self._store.give_back, job.id, then.lost)
         self._trails[job.id].queued()
         self._queue(waiting)
 
     async def _fail(self, job_id: str, answer: ApiError) -> None:
-        now = time.time()
-        await self._ended(await self._recorded(self._store.fail, job_id, answer.as_json()["error"], now, now + self._keep_s))
+        now, error = time.time(), answer.as_json()["error"]
+        if trail := self._trails.get(job_id):
+            trail.error = error
+        kept = {**error, "message": without_quotations(error["message"])}
+        await self._ended(await self._disk.surely(self._store.fail, job_id, kept, now, now + self._keep_s))
 
     async def _ended(self, job: Job) -> None:
         """What was asked is deleted, followers are told."""
         if trail := self._trails.pop(job.id, None):
             trail.end()
-        self._pauses.pop(job.id, None)
+        self._pauses.forget(job.id)
         self._moved()
         self._on_end(job)
         with contextlib.suppress(OSError):  # the next start deletes it
@@ -218,18 +213,7 @@ class Runner:
         for job_id in await self._disk(self._store.overdue, time.time()):
             if self._waiting.remove(job_id):
                 with contextlib.suppress(WrongStateError, UnknownJobError):
-                    await self._fail(job_id, _late("it waited until then"))
-
-    async def _recorded(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The same as `disk`, again and again while the disk cannot be written: what was drawn must not be lost for that."""
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._disk(function, *arguments)
-            except (OSError, StoreUnwritableError) as error:
-                log.error("jobs wait for the disk: %s", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    await self._fail(job_id, late("it waited until then"))
 
     # ------------------------------------------------------------------------------------------------------------------ waiting
     def _queue(self, job: Job) -> None:
@@ -244,25 +228,10 @@ class Runner:
                 trail.touch()
 
     def _allowed(self, place: Place) -> bool:
-        now = time.monotonic()
-        return all(self._pauses.get(key, (0.0, 0.0))[0] <= now for key in (place.model, place.id))
-
-    def _pause(self, key: object, told_s: float | None) -> None:
-        """Twice as long as the pause before; those who fail together pause once."""
-        now = time.monotonic()
-        until, length = self._pauses.get(key, (0.0, FIRST_PAUSE_S / 2))
-        if until <= now:
-            length = min(2 * length, LONGEST_PAUSE_S)
-            kept = {each: pause for each, pause in self._pauses.items() if pause[0] > now - 4 * LONGEST_PAUSE_S}
-            self._pauses = {**kept, key: (now + (told_s or length * random.uniform(0.75, 1.25)), length)}
+        return self._pauses.over(place.model, place.id)
 
     def _rest_s(self) -> float | None:
         """Until there may be something to do without having been woken."""
         if not len(self._waiting):
             return None
-        now = time.monotonic()
-        return min([OVERDUE_S, *(until - now for until, _ in self._pauses.values() if until > now)])
-
-
-def _late(why: str) -> ApiError:
-    return ApiError(504, f"the job's deadline passed: {why}", code="deadline_exceeded")
+        return min([OVERDUE_S, *self._pauses.rests_s()])

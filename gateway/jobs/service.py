@@ -5,34 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import secrets
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from faceclip import FaceCLIPOutput
 
 from ..drawing import Drawing
 from .destinations import Destinations
+from .disk import Disk
 from .failures import StoreUnwritableError, UnknownJobError
+from .following import followed
+from .records import Job, NewJob
+from .recovery import recover
 from .results import Results
 from .runner import Draw, Runner
 from .spool import Spool, digest
 from .states import Status
-from .store import Job, NewJob, Store
+from .store import Store
 from .trail import Event, EventId
 from .webhook import BackOff, Deliveries, Sender
 from .whole import FolderLock, own_secret
 
 DRAWN_SEEDS = 2**52
 """As the client's: exact wherever JSON's numbers are doubles."""
-_Value = TypeVar("_Value")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class JobSettings:
 
 
 class Jobs:
-    """Made by `opened`. `draw`: the pool's. `event_of(job)`: what a webhook is told of an ended job."""
+    """`draw`: as `Draw`. `event_of(job)`: what a webhook is told of an ended job."""
 
     def __init__(self, folder: Path, settings: JobSettings, draw: Draw, event_of: Callable[[Job], Mapping[str, Any]]) -> None:
         """Takes the folder, and brings it in order after whatever end the last gateway had. Raises `FolderInUseError`."""
@@ -72,7 +73,7 @@ class Jobs:
         except BaseException:
             self._lock.close()
             raise
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
+        self._disk = Disk()
         self._destinations = Destinations(settings.webhook_hosts, tuple(map(ipaddress.ip_network, settings.webhook_networks)))
         self._sender = Sender(self._destinations, secret)
         self._deliveries = Deliveries(self._ask_store, self._sender, event_of, settings.back_off)
@@ -83,7 +84,7 @@ class Jobs:
 
     async def start(self) -> None:
         """Takes up what the last gateway has left, then works until `close`."""
-        for job in await self._disk(self._recover):
+        for job in await self._disk(recover, self._store, self._spool, self.results):
             self.runner.add(job)
         self._tasks = [asyncio.create_task(each) for each in (self.runner.run(), self._deliveries.run(), self._sweep())]
 
@@ -99,7 +100,7 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._sender.close()
         await self._disk(self._store.close)
-        self._thread.shutdown()
+        self._disk.close()
         self._lock.close()
 
     async def accept(
@@ -113,10 +114,8 @@ class Jobs:
     ) -> tuple[Job, bool]:
         """A job that is on the disk, and whether it is a new one. Seed and request id are fixed from here on: the latter is the job's.
 
-        Raises `KeyReusedError`, `StoreFullError`, `StoreUnwritableError`, `WebhookRefusedError`.
+        `webhook_url` has passed `check_webhook`. Raises `KeyReusedError`, `StoreFullError`, `StoreUnwritableError`.
         """
-        if webhook_url is not None:
-            await self._check_webhook(webhook_url)
         now, job_id = time.time(), f"job_{uuid.uuid4().hex}"
         asked = await asyncio.to_thread(digest, drawing, kind, webhook_url or "")
         seed = drawing.parameters.get("seed")
@@ -131,6 +130,7 @@ class Jobs:
             created=now,
             deadline=now + (deadline_s or self.settings.deadline_s),
             digest=asked,
+            pictures=drawing.pictures,
             webhook_url=webhook_url,
             idempotency_key=idempotency_key,
         )
@@ -142,12 +142,22 @@ class Jobs:
     async def known(self, drawing: Drawing, owner: str, kind: str, webhook_url: str | None, idempotency_key: str) -> Job | None:
         """The job that `accept` of the same would answer with; None: it would be a new one. Raises `KeyReusedError`."""
         asked = await asyncio.to_thread(digest, drawing, kind, webhook_url or "")
-        found: Job | None = await self._disk(self._store.known, owner, idempotency_key, asked)
-        return found
+        return await self._disk(self._store.known, owner, idempotency_key, asked)
+
+    async def check_webhook(self, url: str) -> None:
+        """Raises `WebhookRefusedError`. Where its host cannot be found now, the delivery sees."""
+        parts = self._destinations.check(url)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._destinations.resolve(str(parts.hostname), parts.port or 443)
+
+    async def pictures(self, owner: str, since: float) -> int:
+        """Of the owner's jobs that were accepted since then (seconds since 1970); those that failed or were cancelled bring none."""
+        return await self._disk(self._store.pictures, owner, since)
 
     async def get(self, job_id: str, owner: str) -> Job:
         """Raises `UnknownJobError`."""
-        job: Job = await self._disk(self._store.get, job_id)
+        job = await self._disk(self._store.get, job_id)
         if job.owner != owner:
             raise UnknownJobError(job_id)
         return job
@@ -155,46 +165,19 @@ class Jobs:
     async def page(self, owner: str, limit: int, below: str | None = None) -> list[Job]:
         """The newest first; older than the job `below`."""
         number = None if below is None else (await self.get(below, owner)).number
-        found: list[Job] = await self._disk(self._store.page, owner, limit, number)
-        return found
+        return await self._disk(self._store.page, owner, limit, number)
 
     async def cancel(self, job_id: str, owner: str) -> Job:
         """The cancelled job; cancelled again, it is the same. Raises `WrongStateError` where it has ended otherwise."""
         job = await self.get(job_id, owner)
         return job if job.status is Status.CANCELLED else await self.runner.cancel(job_id)
 
-    async def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
+    def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
         """What happens to a job after the event `after`; at last the job, ended. Ends without it when the gateway stops before.
 
         `queued` comes again whenever the place has changed.
         """
-        await self.get(job_id, owner)
-        trail = self.runner.trail(job_id)
-        if trail is not None:
-            trail.followers += 1
-            try:
-                place = None
-                while not trail.ended:
-                    if self.runner.lets_go(trail):
-                        return
-                    change = trail.change
-                    for event in trail.after(after):
-                        after = event.id
-                        if event.name != "queued":
-                            yield event
-                        else:
-                            place = None
-                    if trail.waiting and (now := self.runner.position(job_id)) is not None and now != place:
-                        place = now
-                        yield Event(trail.last_id, "queued", {"queue_position": now})
-                    await change.wait()
-            finally:
-                trail.followers -= 1
-        job = await self.get(job_id, owner)
-        if after < (job.attempts, float("inf")):
-            if job.result is not None and trail is not None and trail.details is not None:
-                job = replace(job, result={**job.result, "details": trail.details})
-            yield job
+        return followed(job_id, after, self.runner, partial(self.get, job_id, owner))
 
     async def keep(self, output: FaceCLIPOutput) -> list[str]:
         """Keeps pictures of no job, for as long as those of jobs; their addresses. Raises `OSError`."""
@@ -204,14 +187,9 @@ class Jobs:
 
     async def counts(self) -> dict[Status, int]:
         """Jobs in each state."""
-        found: dict[Status, int] = await self._disk(self._store.counts)
-        return found
+        return await self._disk(self._store.counts)
 
     # ---------------------------------------------------------------------------------------------------------------- on the disk
-    async def _disk(self, function: Callable[..., _Value], *arguments: Any) -> _Value:
-        """In the one thread that writes: calls follow one another in their order."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
     async def _ask_store(self, name: str, *arguments: Any) -> Any:
         return await self._disk(getattr(self._store, name), *arguments)
 
@@ -238,23 +216,6 @@ class Jobs:
                     self._spool.remove(new.id)
         return job, is_new
 
-    def _recover(self) -> list[Job]:
-        """Jobs that wait. One that was being drawn, and whose result is whole, has ended; another is drawn again."""
-        waiting = []
-        for job in self._store.unfinished():
-            if job.status is Status.QUEUED:
-                waiting.append(job)
-            elif manifest := self.results.kept(job.id):
-                self._store.complete(job.id, manifest, time.time(), manifest["expires"])
-                log.info("job %s: its result was whole, and is taken over", job.id)
-            else:
-                waiting.append(self._store.give_back(job.id, lost=False))
-        self._spool.remove_all_but(job.id for job in waiting)
-        for result_id in self.results.ids():
-            if result_id.startswith("job_") and not self._store.has_result(result_id):
-                self.results.remove(result_id)
-        return waiting
-
     async def _sweep(self) -> None:
         while True:
             with contextlib.suppress(StoreUnwritableError, OSError):
@@ -267,10 +228,3 @@ class Jobs:
     def _on_end(self, job: Job) -> None:
         if job.webhook_url is not None:
             self._deliveries.wake()
-
-    async def _check_webhook(self, url: str) -> None:
-        """Where its host cannot be found now, the delivery sees."""
-        parts = self._destinations.check(url)
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self._destinations.resolve(str(parts.hostname), parts.port or 443)

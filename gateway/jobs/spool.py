@@ -17,6 +17,8 @@ from ..drawing import Drawing
 from .whole import write_whole
 
 _BYTES = "$bytes"
+_NOT_ASKED = ("request_id", "timeout_s", "steps", "warnings")
+_SAYS_NOTHING: tuple[object, ...] = (None, False, [], {})
 
 
 class Spool:
@@ -52,10 +54,12 @@ class Spool:
 
 
 def digest(drawing: Drawing, *more: str) -> str:
-    """Of all that was asked: the same for the same request. The request's own id does not count."""
-    files: list[bytes] = []
-    asked = _without_files({**asdict(drawing), "request_id": ""}, files)
-    text = json.dumps([asked, *more, *(hashlib.sha256(file).hexdigest() for file in files)], sort_keys=True)
+    """Of what the caller asked: the same for the same request, whatever the operator sets, and whatever fields later versions add.
+
+    Left out are what is not the caller's, what has no effect, and fields that say nothing.
+    """
+    asked = {name: each for name, each in asdict(drawing).items() if name not in _NOT_ASKED and each not in _SAYS_NOTHING}
+    text = json.dumps([asked, *more], sort_keys=True, default=lambda file: {_BYTES: hashlib.sha256(file).hexdigest()})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,86 +9,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .failures import KeyReusedError, StoreFullError, StoreUnwritableError, UnknownJobError, WrongStateError
+from .database import opened, readable, transaction
+from .failures import KeyReusedError, StoreFullError, UnknownJobError, WrongStateError
+from .records import Delivery, Job, NewJob
 from .states import Status, before
 
-SCHEMA = 1
-_TABLES = """
-CREATE TABLE jobs (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, tenant TEXT NOT NULL, kind TEXT NOT NULL,
-  priority TEXT NOT NULL, model TEXT, webhook_url TEXT, idempotency_key TEXT, digest TEXT NOT NULL,
-  status TEXT NOT NULL, created REAL NOT NULL, started REAL, ended REAL, deadline REAL NOT NULL, expires REAL,
-  attempts INTEGER NOT NULL DEFAULT 0, losses INTEGER NOT NULL DEFAULT 0, swept INTEGER NOT NULL DEFAULT 0, result TEXT, error TEXT,
-  UNIQUE (owner, idempotency_key)
-);
-CREATE INDEX jobs_by_status ON jobs (status);
-CREATE INDEX jobs_by_owner ON jobs (owner, number);
-CREATE INDEX jobs_by_expiry ON jobs (expires) WHERE expires IS NOT NULL;
-CREATE TABLE deliveries (job TEXT PRIMARY KEY, url TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL);
-CREATE INDEX deliveries_by_due ON deliveries (due);
-"""
-_UNWRITABLE = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PERM"}
-
-
-@dataclass(frozen=True)
-class NewJob:
-    """What is accepted. `digest`: of all that was asked, to know the same request again; `deadline`: drawn until then, or failed."""
-
-    id: str
-    owner: str
-    tenant: str
-    kind: str
-    priority: str
-    model: str | None
-    created: float
-    deadline: float
-    digest: str
-    webhook_url: str | None = None
-    idempotency_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it stands. `attempts`: how often it was begun; `losses`: how often the server was lost after it had begun."""
-
-    number: int
-    id: str
-    owner: str
-    tenant: str
-    kind: str
-    priority: str
-    model: str | None
-    webhook_url: str | None
-    status: Status
-    created: float
-    started: float | None
-    ended: float | None
-    deadline: float
-    expires: float | None
-    attempts: int
-    losses: int
-    swept: bool
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-
-
 _COLUMNS = ", ".join(Job.__dataclass_fields__)
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A webhook that has to be told of a job's end."""
-
-    job: str
-    url: str
-    attempts: int
-    due: float
 
 
 class Store:
@@ -96,47 +26,33 @@ class Store:
 
     def __init__(self, file: Path, most: int = 10_000) -> None:
         self._most = most
-        with _readable():
-            self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000", "cache_size=-512"):
-                self._db.execute(f"PRAGMA {pragma}")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            raise StoreUnwritableError(
-                f"{file}: expected a job store of version {SCHEMA} or older, got {version}; use a newer gateway"
-            )
-        if not version:
-            with self._transaction() as db:
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version={SCHEMA}")
+        self._db = opened(file)
 
     def accept(self, new: NewJob) -> tuple[Job, bool]:
         """The job, and whether it is a new one. Raises `KeyReusedError`, `StoreFullError`."""
-        with self._transaction() as db:
+        with transaction(self._db):
             if new.idempotency_key is not None and (same := self._known(new.owner, new.idempotency_key, new.digest)):
                 return same, False
             if self._active() >= self._most:
                 raise StoreFullError(self._most)
             values = {**vars(new), "status": Status.QUEUED}
             names = ", ".join(values)
-            db.execute(f"INSERT INTO jobs ({names}) VALUES ({', '.join('?' * len(values))})", tuple(values.values()))
+            self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({', '.join('?' * len(values))})", tuple(values.values()))
             return self._get(new.id), True
 
     def known(self, owner: str, idempotency_key: str, digest: str) -> Job | None:
         """The owner's job of a key. Raises `KeyReusedError` where that was of another request."""
-        with _readable():
+        with readable():
             return self._known(owner, idempotency_key, digest)
 
     def get(self, job_id: str) -> Job:
         """Raises `UnknownJobError`."""
-        with _readable():
+        with readable():
             return self._get(job_id)
 
     def page(self, owner: str, limit: int, below: int | None = None) -> list[Job]:
         """The owner's, the newest first, numbers under `below`; swept ones left out."""
-        with _readable():
+        with readable():
             rows = self._db.execute(
                 f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND NOT swept AND number < ? ORDER BY number DESC LIMIT ?",
                 (owner, 2**63 - 1 if below is None else below, limit),
@@ -145,27 +61,33 @@ class Store:
 
     def unfinished(self) -> list[Job]:
         """Those that wait, and those that are drawn; in the order of their acceptance."""
-        with _readable():
+        with readable():
             query = f"SELECT {_COLUMNS} FROM jobs WHERE status IN (?, ?) ORDER BY number"
             return [_job(row) for row in self._db.execute(query, (Status.QUEUED, Status.GENERATING))]
 
     def has_result(self, job_id: str) -> bool:
         """Whether the job is known, `completed`, and not swept."""
-        with _readable():
+        with readable():
             query = "SELECT 1 FROM jobs WHERE id = ? AND status = ? AND NOT swept"
             return self._db.execute(query, (job_id, Status.COMPLETED)).fetchone() is not None
 
     def overdue(self, now: float) -> list[str]:
         """Those that wait, and whose deadline has passed."""
-        with _readable():
+        with readable():
             rows = self._db.execute("SELECT id FROM jobs WHERE status = ? AND deadline <= ?", (Status.QUEUED, now))
             return [row["id"] for row in rows]
 
     def counts(self) -> dict[Status, int]:
         """Jobs in each state."""
-        with _readable():
+        with readable():
             found = dict(tuple(row) for row in self._db.execute("SELECT status, count(*) FROM jobs GROUP BY status"))
             return {status: found.get(status, 0) for status in Status}
+
+    def pictures(self, owner: str, since: float) -> int:
+        """Of the owner's jobs that were accepted since then: those that were drawn, and those that may yet be."""
+        with readable():
+            query = "SELECT coalesce(sum(pictures), 0) FROM jobs WHERE owner = ? AND created >= ? AND status NOT IN (?, ?)"
+            return int(self._db.execute(query, (owner, since, Status.FAILED, Status.CANCELLED)).fetchone()[0])
 
     def claim(self, job_id: str, now: float) -> Job:
         """`queued` to `generating`: one attempt more."""
@@ -189,36 +111,36 @@ class Store:
 
     def sweep(self, now: float, forget_s: float) -> list[str]:
         """Ended jobs whose time is over lose result and error; those `forget_s` past it are forgotten. The ids of the former."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT id FROM jobs WHERE expires <= ? AND NOT swept", (now,)).fetchall()
-            db.execute(
+        with transaction(self._db):
+            rows = self._db.execute("SELECT id FROM jobs WHERE expires <= ? AND NOT swept", (now,)).fetchall()
+            self._db.execute(
                 "UPDATE jobs SET swept = 1, result = NULL, error = NULL, webhook_url = NULL WHERE expires <= ? AND NOT swept",
                 (now,),
             )
-            db.execute("DELETE FROM jobs WHERE expires <= ? AND swept", (now - forget_s,))
+            self._db.execute("DELETE FROM jobs WHERE expires <= ? AND swept", (now - forget_s,))
             return [row["id"] for row in rows]
 
     def due(self, now: float, limit: int) -> list[Delivery]:
         """What is to be sent now, the longest overdue first."""
-        with _readable():
+        with readable():
             rows = self._db.execute("SELECT * FROM deliveries WHERE due <= ? ORDER BY due LIMIT ?", (now, limit))
             return [Delivery(**row) for row in rows]
 
     def next_due(self, now: float = 0.0) -> float | None:
         """When the first delivery after `now` is to be sent; None: there is none."""
-        with _readable():
+        with readable():
             when: float | None = self._db.execute("SELECT min(due) FROM deliveries WHERE due > ?", (now,)).fetchone()[0]
             return when
 
     def delivered(self, job_id: str) -> None:
         """Nothing is to be sent any more, since it was, or since it never will be."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM deliveries WHERE job = ?", (job_id,))
+        with transaction(self._db):
+            self._db.execute("DELETE FROM deliveries WHERE job = ?", (job_id,))
 
     def postpone(self, job_id: str, due: float) -> None:
         """One attempt more has failed; the next at `due`."""
-        with self._transaction() as db:
-            db.execute("UPDATE deliveries SET attempts = attempts + 1, due = ? WHERE job = ?", (due, job_id))
+        with transaction(self._db):
+            self._db.execute("UPDATE deliveries SET attempts = attempts + 1, due = ? WHERE job = ?", (due, job_id))
 
     def close(self) -> None:
         """Nothing can be asked afterwards."""
@@ -231,8 +153,8 @@ class Store:
     def _move(self, job_id: str, status: Status, changes: str, *values: Any) -> Job:
         """The one transition. Raises `WrongStateError` where the job is in none of the states that `status` may follow."""
         earlier = before(status)
-        with self._transaction() as db:
-            done = db.execute(
+        with transaction(self._db):
+            done = self._db.execute(
                 f"UPDATE jobs SET status = ?, {changes} WHERE id = ? AND status IN ({', '.join('?' * len(earlier))})",
                 (status, *values, job_id, *earlier),
             )
@@ -240,7 +162,9 @@ class Store:
             if not done.rowcount:
                 raise WrongStateError(job_id, job.status, status)
             if status.ended and job.webhook_url is not None:
-                db.execute("INSERT INTO deliveries (job, url, due) VALUES (?, ?, ?)", (job_id, job.webhook_url, job.ended))
+                self._db.execute(
+                    "INSERT INTO deliveries (job, url, due) VALUES (?, ?, ?)", (job_id, job.webhook_url, job.ended)
+                )
             return job
 
     def _known(self, owner: str, idempotency_key: str, digest: str) -> Job | None:
@@ -262,33 +186,8 @@ class Store:
         query = "SELECT count(*) FROM jobs WHERE status IN (?, ?)"
         return int(self._db.execute(query, (Status.QUEUED, Status.GENERATING)).fetchone()[0])
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _readable():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-
 
 def _job(row: sqlite3.Row) -> Job:
     values = dict(row)
     read = {name: None if values[name] is None else json.loads(values[name]) for name in ("result", "error")}
     return Job(**{**values, **read, "status": Status(values["status"]), "swept": bool(values["swept"])})
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """SQLite's errors about the disk as ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "") or ""
-        if any(name.startswith(each) for each in _UNWRITABLE):
-            raise StoreUnwritableError(
-                f"the job store cannot be written: {error}; free space on its disk, or make it writable"
-            ) from error
-        raise

@@ -56,6 +56,8 @@ class Trail:
         self.followers = 0
         self.details: dict[str, Any] | None = None
         """The whole report of what was drawn, for those who hear the end; what is kept has no prompts."""
+        self.error: dict[str, Any] | None = None
+        """The whole error, in the same way."""
         self.step = self.total = 0
         self.queued()
 

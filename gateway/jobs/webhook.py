@@ -24,7 +24,7 @@ import httpx
 
 from .destinations import Destinations, default_port
 from .failures import JobsError, WebhookRefusedError
-from .store import Delivery
+from .records import Delivery
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 10.0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import string
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..own import own_file, own_folder
 from .failures import FolderInUseError
 
+SECRET_BYTES = 32
 PARTIAL = ".partial"
 """Ending of what is being written."""
 
@@ -40,17 +43,27 @@ def sync_folder(folder: Path) -> None:
 
 
 def own_secret(path: Path) -> bytes:
-    """32 random bytes that stay the same from start to start, as hexadecimal digits in a file for its owner alone."""
+    """32 random bytes that stay the same from start to start, as hexadecimal digits in a file for its owner alone.
+
+    Raises `ValueError` where the file has fewer, since what it signs could then be forged.
+    """
     if not path.exists():
-        write_whole(path, [secrets.token_hex(32).encode()])
-    return bytes.fromhex(path.read_text())
+        write_whole(path, [secrets.token_hex(SECRET_BYTES).encode()])
+    told = path.read_text().strip()
+    if len(told) < 2 * SECRET_BYTES or set(told) - set(string.hexdigits):
+        cure = "delete it, and another is drawn"
+        raise ValueError(
+            f"{path.name}: expected {2 * SECRET_BYTES} hexadecimal digits or more, got {len(told)} characters; {cure}"
+        )
+    return bytes.fromhex(told)
 
 
 class FolderLock:
     """One process at a time works in a folder. The system lets go when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own_folder(folder)
+        own_file(folder / "lock")
         self._file = open(folder / "lock", "a+")  # noqa: SIM115 - held until `close`
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

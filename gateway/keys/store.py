@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import sqlite3
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import ApiError
+from ..own import own_file, own_folder
 from .caller import OPEN, Caller, Limits
 
 PREFIX = "fc"
@@ -43,9 +43,9 @@ class KeyStore:
     """The keys of a data folder. Other processes add and revoke; that holds from the next request on."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         path = folder / "keys.sqlite"
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        own_file(path)
         self.database = sqlite3.connect(path, timeout=10, check_same_thread=False)
         self.database.execute("PRAGMA journal_mode = WAL")
         self.database.executescript(_TABLES)

@@ -1,24 +1,23 @@
-"""How much each caller has asked for: rate and concurrency in memory, pictures of the day on disk, so that a restart forgets none."""
+"""How much each caller has asked for: rate and concurrency in memory, pictures of the day on disk, so that a restart forgets none.
+
+Pictures of answers are counted here, before they are drawn. Those of jobs are counted by the jobs themselves, which know how each ended.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
-
-from faceclip import ServedModel
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from ..drawing import Drawing
-from ..errors import ApiError, invalid
-from .caller import Caller, Limits
+from ..errors import ApiError
+from .caller import Caller
+from .permission import check
 
 if TYPE_CHECKING:
     from ..backends.pool import Pool
@@ -29,8 +28,10 @@ CONCURRENT_RETRY_S = 2.0
 class Usage:
     """Belongs to one event loop."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, of_jobs: Callable[[str, float], Awaitable[int]]) -> None:
+        """`of_jobs(key id, seconds since 1970)`: pictures of the key's jobs that were taken since then."""
         self._database = database
+        self._of_jobs = of_jobs
         self._lock = asyncio.Lock()
         self._drawing: Counter[str] = Counter()
         self._tokens: dict[str, tuple[float, float]] = {}
@@ -54,49 +55,51 @@ class Usage:
             )
         self._tokens[caller.key_id] = (left - 1, now)
 
-    async def admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> None:
-        """Checks what is asked against the key's limits and counts its pictures. Raises `ApiError` (400, 403, 429).
+    async def admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> date:
+        """Checks what is asked against the key's limits and counts its pictures; the day that they count for. Raises `ApiError`
+        (400, 403, 429).
 
-        Whoever admits a drawing that then fails gives its pictures back: `give_back`.
+        Whoever admits a drawing that then fails gives its pictures back to that day: `give_back`.
         """
-        limits = caller.limits
-        if limits.variants is not None or limits.largest_side is not None:
-            await asyncio.to_thread(self._check, limits, drawing, pool.resolve(drawing.model))
-        if limits.pictures_per_day is None:
-            return
-        counting = asyncio.create_task(self._alone(self._count, caller, pictures(drawing)))
+        counting = asyncio.create_task(self._admit(caller, drawing, pool))
         try:
-            await asyncio.shield(counting)
+            return await asyncio.shield(counting)
         except asyncio.CancelledError:  # the caller has left; what is being counted then counts for nothing
             await asyncio.wait([counting])
             if counting.exception() is None:
-                await self.give_back(caller, drawing)
+                await self.give_back(caller, drawing, counting.result())
             raise
 
-    @staticmethod
-    def _check(limits: Limits, drawing: Drawing, served: ServedModel) -> None:
-        if limits.variants is not None and not {served.model, served.variant} & set(limits.variants):
-            known = ", ".join(limits.variants)
-            raise ApiError(
-                403, f"model: this key may use {known}, not '{served.variant}'", code="model_not_allowed", param="model"
-            )
-        if limits.largest_side is None:
+    @asynccontextmanager
+    async def room(self, caller: Caller, drawing: Drawing) -> AsyncGenerator[date, None]:
+        """The day that has room for its pictures. Within, they are counted: here, or by a job that is recorded. Raises `ApiError` (429)."""
+        limits = caller.limits
+        if limits.pictures_per_day is None:
+            yield today()
             return
-        for side, asked in drawn_size(drawing, served).items():
-            if asked > limits.largest_side:
-                raise invalid(
-                    side, f"this key may draw up to {limits.largest_side} pixels, got {asked}", code="size_not_allowed"
-                )
-
-    async def give_back(self, caller: Caller, drawing: Drawing) -> None:
-        """Of an admitted drawing that brought no pictures."""
-        if caller.limits.pictures_per_day is not None:
-            await asyncio.shield(asyncio.create_task(self._alone(self._add, caller.key_id, -pictures(drawing))))
-
-    async def _alone(self, change: Callable[..., None], *arguments: Any) -> None:
-        """A change of the counts, one at a time, off the event loop. Whoever must see its end shields it from his own."""
         async with self._lock:
-            await asyncio.to_thread(change, *arguments)
+            day = today()
+            used = await asyncio.to_thread(self.of_answers, caller.key_id, day)
+            used += await self._of_jobs(caller.key_id, _begin(day).timestamp())
+            if used + drawing.pictures > limits.pictures_per_day:
+                raise _enough(limits.pictures_per_day, used, drawing.pictures)
+            yield day
+
+    async def _admit(self, caller: Caller, drawing: Drawing, pool: Pool) -> date:
+        await check(caller.limits, drawing, pool)
+        async with self.room(caller, drawing) as day:
+            if caller.limits.pictures_per_day is not None:
+                await asyncio.to_thread(self._add, caller.key_id, day, drawing.pictures)
+            return day
+
+    async def give_back(self, caller: Caller, drawing: Drawing, day: date) -> None:
+        """Of an admitted drawing that brought no pictures. `day`: for which they were counted."""
+        if caller.limits.pictures_per_day is not None:
+            await asyncio.shield(asyncio.create_task(self._give_back(caller.key_id, day, drawing.pictures)))
+
+    async def _give_back(self, key_id: str, day: date, pictures: int) -> None:
+        async with self._lock:
+            await asyncio.to_thread(self._subtract, key_id, day, pictures)
 
     @asynccontextmanager
     async def slot(self, caller: Caller) -> AsyncGenerator[None, None]:
@@ -115,50 +118,42 @@ class Usage:
         finally:
             self._drawing[caller.key_id] -= 1
 
-    def _count(self, caller: Caller, more: int) -> None:
-        limit, used = caller.limits.pictures_per_day or 0, self.pictures_today(caller.key_id)
-        if used + more > limit:
-            now = datetime.now(UTC)
-            midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-            raise ApiError(
-                429,
-                f"this key may draw {limit} pictures a day; {used} are drawn, {more} were asked for; the day ends at 00:00 UTC",
-                code="daily_limit_exceeded",
-                retry_after_s=(midnight - now).total_seconds(),
-            )
-        self._add(caller.key_id, more)
-
-    def pictures_today(self, key_id: str) -> int:
-        row = self._database.execute("SELECT pictures FROM usage WHERE key = ? AND day = ?", (key_id, _today())).fetchone()
+    def of_answers(self, key_id: str, day: date) -> int:
+        """Pictures of answers and streams, drawn or being drawn."""
+        query = "SELECT pictures FROM usage WHERE key = ? AND day = ?"
+        row = self._database.execute(query, (key_id, day.isoformat())).fetchone()
         return 0 if row is None else int(row[0])
 
-    def _add(self, key_id: str, pictures: int) -> None:
+    def _add(self, key_id: str, day: date, pictures: int) -> None:
         with self._database:
-            self._database.execute("DELETE FROM usage WHERE day < ?", (_today(),))
+            self._database.execute("DELETE FROM usage WHERE day < ?", (day.isoformat(),))
             self._database.execute(
-                "INSERT INTO usage VALUES (?, ?, max(?, 0)) ON CONFLICT (key, day) DO UPDATE SET pictures = max(pictures + ?, 0)",
-                (key_id, _today(), pictures, pictures),
+                "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (key, day) DO UPDATE SET pictures = pictures + excluded.pictures",
+                (key_id, day.isoformat(), pictures),
+            )
+
+    def _subtract(self, key_id: str, day: date, pictures: int) -> None:
+        """Of a day that is over and forgotten there is nothing to subtract."""
+        with self._database:
+            self._database.execute(
+                "UPDATE usage SET pictures = pictures - ? WHERE key = ? AND day = ?", (pictures, key_id, day.isoformat())
             )
 
 
-def drawn_size(drawing: Drawing, served: ServedModel) -> dict[str, int]:
-    """Width and height that are drawn: what is asked for, else those of the picture to change, else the model's. Raises `ApiError`.
-
-    With `padding_mask_crop` a part of the picture is drawn, at the model's size. The server takes the nearest size that it allows.
-    """
-    sizes = {"width": int(served.defaults.get("width") or 0), "height": int(served.defaults.get("height") or 0)}
-    if drawing.image is not None and drawing.parameters.get("padding_mask_crop") is None:
-        try:
-            with Image.open(io.BytesIO(drawing.image)) as picture:
-                sizes = dict(zip(("width", "height"), picture.size, strict=True))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise invalid("image", f"expected a picture whose size can be read, since this key limits it ({error})") from None
-    return {side: int(drawing.parameters.get(side) or size) for side, size in sizes.items()}
+def _enough(limit: int, used: int, more: int) -> ApiError:
+    left = _begin(today() + timedelta(days=1)) - datetime.now(UTC)
+    return ApiError(
+        429,
+        f"this key may draw {limit} pictures a day; {used} are drawn or wait, {more} were asked for; the day ends at 00:00 UTC",
+        code="daily_limit_exceeded",
+        retry_after_s=left.total_seconds(),
+    )
 
 
-def pictures(drawing: Drawing) -> int:
-    return int(drawing.parameters.get("num_images_per_prompt") or 1)
+def today() -> date:
+    """In UTC."""
+    return datetime.now(UTC).date()
 
 
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+def _begin(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), UTC)

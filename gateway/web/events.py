@@ -17,8 +17,6 @@ from .given_up import gone
 
 KEEP_ALIVE_S = 15.0
 """After so long without an event a comment is sent, so that proxies keep the connection."""
-READER_TIMEOUT_S = 30.0
-"""Whoever takes nothing for so long is left."""
 
 
 def event(name: str, data: Mapping[str, Any], id: str | int | None = None) -> bytes:
@@ -28,7 +26,7 @@ def event(name: str, data: Mapping[str, Any], id: str | int | None = None) -> by
 
 
 class EventStream(Response):
-    """Sends what a generator yields, which is closed when the reader leaves or no longer reads. An error becomes an event `error`."""
+    """Sends what a generator yields, which is closed when the reader leaves. An error becomes an event `error`."""
 
     media_type = "text/event-stream"
 
@@ -51,13 +49,9 @@ class EventStream(Response):
             await self._events.aclose()
 
     async def _send(self, send: Send) -> None:
-        async def put(body: bytes, more: bool = True) -> None:
-            async with asyncio.timeout(READER_TIMEOUT_S):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-
         async for piece in self._alive():
-            await put(piece)
-        await put(b"", more=False)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _alive(self) -> AsyncGenerator[bytes, None]:
         """The events, and comments where there is none for long."""

@@ -6,13 +6,15 @@ import asyncio
 from dataclasses import asdict
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from faceclip.errors import InvalidRequestError
 from faceclip.language import MAX_CHARACTERS, translate
 from faceclip.recipes import Recipe, load
 
+from ..api.bodies import json_request
+from ..api.openapi import json_body
 from ..errors import ApiError, invalid
 from ..keys.dependency import AnyCaller, ImagesCaller
 
@@ -49,19 +51,20 @@ async def recipe(caller: AnyCaller, name: str) -> dict[str, Any]:
     return _found(name).as_json()
 
 
-@router.post("/v1/recipes/{name}")
-async def fill(caller: AnyCaller, name: str, asked: FillRequest) -> dict[str, Any]:
+@router.post("/v1/recipes/{name}", openapi_extra=json_body(FillRequest))
+async def fill(request: Request, caller: AnyCaller, name: str) -> dict[str, Any]:
     """`options`: the fields of a request for pictures, `prompt` among them, with these choices."""
-    found = _found(name)
+    found, asked = _found(name), await json_request(request, FillRequest)
     try:
         return {"object": "recipe.filled", "name": name, "options": found.fill(**asked.choices)}
     except InvalidRequestError as error:
         raise invalid("choices", str(error)) from error
 
 
-@router.post("/v1/prompts/translate")
-async def translated(caller: ImagesCaller, asked: TranslationRequest) -> dict[str, Any]:
+@router.post("/v1/prompts/translate", openapi_extra=json_body(TranslationRequest))
+async def translated(request: Request, caller: ImagesCaller) -> dict[str, Any]:
     """The English that a network would get of a prompt, and what of it nobody could translate. Draws nothing."""
+    asked = await json_request(request, TranslationRequest)
     done = await asyncio.to_thread(translate, asked.prompt, asked.prompt_language)
     return {"object": "prompt.translation", **asdict(done)}
 

@@ -23,15 +23,33 @@ from faceclip.address import split_target
     ],
 )
 def test_an_address_is_read_with_its_port_and_tls(written: str, target: str, tls: bool) -> None:
-    assert split_target(written) == ((target, tls), None)
+    assert split_target(written) == (((target, tls),), None)
 
 
 def test_a_word_is_a_variant_at_the_usual_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert split_target("tiny-sdxl") == (("localhost:8001", False), "tiny-sdxl")
+    assert split_target("tiny-sdxl") == ((("localhost:8001", False),), "tiny-sdxl")
     monkeypatch.setenv("FACECLIP_URL", "grpcs://faces.example")
-    assert split_target("tiny-sdxl") == (("faces.example:443", True), "tiny-sdxl")
-    assert split_target(None) == (("faces.example:443", True), None)
-    assert split_target("localhost:1") == (("localhost:1", False), None)
+    assert split_target("tiny-sdxl") == ((("faces.example:443", True),), "tiny-sdxl")
+    assert split_target(None) == ((("faces.example:443", True),), None)
+    assert split_target("localhost:1") == ((("localhost:1", False),), None)
+    monkeypatch.setenv("FACECLIP_URL", "a:1,b:2")
+    assert split_target("tiny-sdxl") == ((("a:1", False), ("b:2", False)), "tiny-sdxl")
+
+
+@pytest.mark.parametrize(
+    "written", ["a:1, grpc://b,dns:///c:3,a:1", ["a:1", "grpc://b", "dns:///c:3"], ("a:1", "b", "dns:///c:3")]
+)
+def test_several_addresses_are_a_list_or_have_commas_between_them(written: str | list[str]) -> None:
+    assert split_target(written) == ((("a:1", False), ("b:8001", False), ("dns:///c:3", False)), None)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [("a:1,", "host:port"), ([], "one at least"), (["a:1", "grpcs://b"], "all with TLS or all without"), ([""], "host:port")],
+)
+def test_several_addresses_that_are_none_are_refused(written: str | list[str], says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        split_target(written)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +86,5 @@ def test_the_proxy_of_the_environment_is_known(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("no_proxy", no_proxy)
-    assert split_target(written)[0].proxy == through
+    ((address,), _) = split_target(written)
+    assert address.proxy == through

@@ -172,7 +172,7 @@ def test_a_mask_that_is_not_there_shows_how_a_person_is_written(
 
 def test_only_what_is_given_is_sent(server: TritonDouble, tmp_path: Path) -> None:
     assert _generate(server, tmp_path / "out.jpg") == 0
-    assert set(server.received[0]) == {"prompt", "output_format"}
+    assert set(server.received[0]) == {"prompt", "seed", "output_format"}
     assert Image.open(tmp_path / "out.jpg").format == "JPEG"
 
 

@@ -86,7 +86,7 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
         ),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerUnavailableError, False),
         ("UNKNOWN", "Stream removed", ServerUnavailableError, False),
-        ("UNAVAILABLE", "draining: this server finishes its work and takes no more", ServerUnavailableError, False),
+        ("UNAVAILABLE", "draining: this server finishes its work and takes no more", ServerUnavailableError, True),
         ("CANCELLED", "the request's timeout ran out after 3 steps", DeadlineExceededError, False),
         ("CANCELLED", "cancelled after 3 steps", ServerError, False),
         ("UNAVAILABLE", "Socket closed", ServerUnavailableError, False),
@@ -106,6 +106,16 @@ def test_the_reason_is_freed_of_tritons_prefixes_and_tracebacks(message: str, re
             ServerUnavailableError,
             False,
         ),
+        ("UNAVAILABLE", "local_rate_limited", ServerBusyError, False),
+        ("RESOURCE_EXHAUSTED", "local_rate_limited", ServerBusyError, False),
+        ("UNAVAILABLE", "envoy overloaded", ServerBusyError, False),
+        ("UNAVAILABLE", "Received http2 header with status: 429", ServerBusyError, False),
+        ("UNAVAILABLE", "Received http2 header with status: 504", DeadlineExceededError, False),
+        ("UNKNOWN", "Received http2 header with status: 408", DeadlineExceededError, False),
+        ("UNIMPLEMENTED", "Received http2 header with status: 404", ProtocolError, False),
+        ("UNKNOWN", "Received http2 header with status: 413", InvalidRequestError, False),
+        ("UNAUTHENTICATED", "Jwt is missing", ServerError, False),
+        ("PERMISSION_DENIED", "RBAC: access denied", ServerError, False),
         ("UNAVAILABLE", "in ensemble 'faceclip', server busy: 4 requests in flight", ServerBusyError, False),
         ("UNAVAILABLE", "[request id: 1] Exceeds maximum queue size", ServerBusyError, False),
         ("UNAVAILABLE", "Request timeout expired", ServerBusyError, False),
@@ -116,6 +126,7 @@ def test_each_status_becomes_its_error(status: str, message: str, kind: type[Fac
     error = error_from_status(status, message, "box:8001", 5)
     assert type(error) is kind
     assert error.safe_to_retry is safe
+    assert error.lost is (kind is ServerUnavailableError and not safe), "one or the other, of a server that is not there"
     assert str(error)
 
 

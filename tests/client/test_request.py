@@ -167,7 +167,7 @@ def test_what_is_left_out_is_left_to_the_server() -> None:
     nothing = dict.fromkeys(GenerateOptions.__annotations__, None)
     del nothing["output_type"], nothing["retries"]
     for options in ({}, nothing):
-        assert set(_prepare(**options).inputs) == {"prompt"}
+        assert set(_prepare(**options).inputs) == {"prompt", "seed"}  # a seed is drawn here, so that the call may be repeated
 
 
 def test_a_parameter_that_only_the_server_knows_is_sent() -> None:
@@ -262,6 +262,7 @@ def test_seed_forms() -> None:
     drawn = [seed(generator=generator) for _ in range(50)]
     assert drawn[0] == seed(generator=np.random.default_rng(1)) and len(set(drawn)) == 50
     assert all(int(float(each + 3)) == each + 3 for each in drawn)  # JavaScript can repeat them
+    assert len({seed() for _ in range(50)}) == 50 and all(0 <= seed() < 2**52 for _ in range(50))
     assert seed(seed=MAX_SEED) == MAX_SEED
     with pytest.raises(TypeError, match="not both"):
         seed(seed=0, generator=torch.Generator())

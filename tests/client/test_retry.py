@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from faceclip import InvalidRequestError, ServerBusyError, ServerError, ServerUnavailableError
-from faceclip.retry import CONNECT_RETRIES, MAX_DELAY_S, Retry
+from faceclip.retry import CONNECT_RETRIES, LOST_RETRIES, MAX_DELAY_S, Retry
 
 
 def _refused() -> ServerUnavailableError:
@@ -35,6 +35,17 @@ def test_what_may_have_run_is_never_sent_again(error: Exception) -> None:
     assert raised.value is error
 
 
+def test_what_was_lost_is_sent_again_once_where_it_may_be_repeated() -> None:
+    error = ServerUnavailableError("Socket closed")
+    error.lost = True
+    with pytest.raises(ServerUnavailableError):
+        Retry(timeout_s=600, busy_retries=9).delay_s(error)
+    retry = Retry(timeout_s=600, repeatable=True)
+    assert [retry.delay_s(error) > 0 for _ in range(LOST_RETRIES)] == [True]
+    with pytest.raises(ServerUnavailableError):
+        retry.delay_s(error)
+
+
 def test_a_busy_server_is_asked_again_only_if_the_caller_wants_it() -> None:
     with pytest.raises(ServerBusyError):
         Retry(timeout_s=600).delay_s(_busy())
@@ -63,3 +74,17 @@ def test_connections_and_refusals_have_counts_of_their_own() -> None:
         retry.delay_s(_busy())
     with pytest.raises(ServerUnavailableError):
         retry.delay_s(_refused())
+
+
+@pytest.mark.parametrize("unreached", [True, False], ids=["nobody", "no models"])
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "at the door"])
+def test_where_a_server_goes_away_what_it_told_first_is_raised(lost: bool, unreached: bool) -> None:
+    stopping, nobody = ServerUnavailableError("the server is stopping"), _refused()
+    stopping.lost, stopping.safe_to_retry = lost, not lost
+    nobody.unreached = unreached
+    retry = Retry(timeout_s=600, repeatable=True)
+    retry.delay_s(stopping)
+    with pytest.raises(ServerUnavailableError) as raised:
+        for _ in range(CONNECT_RETRIES + 1):
+            retry.delay_s(nobody)
+    assert raised.value is stopping

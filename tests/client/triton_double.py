@@ -79,6 +79,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Input arrays of every question about marks."""
         self.metadata: list[dict[str, str]] = []
         """Metadata of every inference call."""
+        self.peers: list[str] = []
+        """Address of the caller of every inference call."""
         self.timeouts_us: list[int] = []
         """The `timeout` parameter of every inference request, microseconds; 0: none."""
         self.ids: list[str] = []
@@ -87,6 +89,10 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Whether errors of a stream come with a status, for callers who ask for it; older servers send text only."""
         self.busy_calls = 0
         """Refuse so many calls as busy."""
+        self.failures: list[tuple[str, str]] = []
+        """Status and message of the next requests, before anything is done for them."""
+        self.breaks: list[tuple[str, str]] = []
+        """The same of the next streams, after their first step."""
         self.steps_sent = threading.Event()
         self.cancelled = threading.Event()
         self._server = grpc.server(
@@ -169,6 +175,9 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
             if arrays.get(PREVIEW.name, [False])[0]:
                 outputs[PREVIEW_IMAGE.name] = _objects([_picture(step, 8, 8, "JPEG")])
             yield outputs
+            if self.breaks:
+                status, message = self.breaks.pop(0)
+                raise Refused(grpc.StatusCode[status], message)
             if wanted.prompt == "slow":
                 ended.wait(10)
                 return
@@ -185,6 +194,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.received.append(arrays)
         self.timeouts_us.append(request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0)
         self.ids.append(request.id)
+        self.peers.append(context.peer())
         self.metadata.append({item.key: item.value for item in context.invocation_metadata()})
         return arrays
 
@@ -204,6 +214,9 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
 
     def _obey(self, arrays: dict[str, Any]) -> GenerationRequest:
+        if self.failures:
+            status, message = self.failures.pop(0)
+            raise Refused(grpc.StatusCode[status], message)
         if self.busy_calls > 0:
             self.busy_calls -= 1
             raise Refused(grpc.StatusCode.UNAVAILABLE, BUSY)

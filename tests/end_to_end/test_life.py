@@ -93,6 +93,24 @@ def test_every_outcome_is_counted_once(server, pipe, idle):
     assert more() == {"ok": 2, "invalid": 1, "cancelled": 1}
 
 
+def test_no_gauge_of_requests_stays_up_whatever_went_wrong(server, pipe, idle):
+    """Of the real server: a hang-up, a request that is refused, one whose place is lost."""
+    stream = Stream(server.url, **LONG)
+    until(lambda: metrics(server)["faceclip_active_requests"] == 1)
+    stream.leave()
+    with pytest.raises(InvalidRequestError):
+        pipe("a portrait", num_inference_steps=0)
+    with places(server.connection, 40), pytest.raises(ServerBusyError):
+        pipe("a portrait", retries=0)
+    ask(server.connection, Admit())
+
+    def gauges():
+        found = metrics(server)
+        return {name: found[f"faceclip_{name}"] for name in ("requests", "active_requests", "waiting_requests", "draining")}
+
+    until(lambda: not any(gauges().values()))
+
+
 def test_a_place_without_a_holder_is_lost_and_its_request_is_not_drawn(server, idle):
     place = ask(server.connection, Admit())["place"]
     assert status(server)["in_flight"] == 1

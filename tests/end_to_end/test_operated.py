@@ -139,6 +139,15 @@ def test_metrics_tell_states_refusals_bounds_and_what_runs(server, pipe):
         assert re.search(rf'^faceclip_stage_seconds_bucket{{.*stage="{stage}".*le=".*}} \d', text, re.MULTILINE), stage
     for name, value in (("max_active", 8), ("max_waiting", 32), ("denoiser_rows", 8)):
         assert re.search(rf"^faceclip_{name}{{.*}} {value}$", text, re.MULTILINE), name
+    for cache in ("face", "text"):
+        for found in ("hits", "misses"):
+            assert re.search(rf'^faceclip_cache_{found}_total{{.*cache="{cache}".*}} \d', text, re.MULTILINE), (cache, found)
+    for component in ("denoiser", "text_encoder", "vae_decoder"):
+        assert re.search(rf'^faceclip_gpu_seconds_total{{.*component="{component}".*}} \d', text, re.MULTILINE), component
+    assert re.search(r'^faceclip_request_seconds_count{.*kind="text_to_image",outcome="ok".*} \d', text, re.MULTILINE)
+    for name in ("arrivals_total", "pictures_total"):
+        assert re.search(rf"^faceclip_{name}{{.*}} [1-9]", text, re.MULTILINE), name
+    assert re.search(r"^faceclip_draining{.*} 0$", text, re.MULTILINE)
     assert re.search(r'^faceclip_build_info{.*digest="[0-9a-f]{12}".*version="\d.*} 1$', text, re.MULTILINE)
 
 

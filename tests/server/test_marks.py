@@ -1,8 +1,12 @@
 """Keys before a server starts: own ones are made where they are wanted and missing, and all are tried."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from faceclip_serving.contract.placements import CPU
+from faceclip_serving.marking import authority
 from faceclip_serving.marking.authority import KeysError, make
 from server.marks import prepare
 
@@ -52,6 +56,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, marks):
     (tmp_path / "file").write_text("")
     with pytest.raises(KeysError, match=r"marks_folder: .*Not a directory"):
         prepare(BOTH, {"": {"marks_folder": str(tmp_path / "file" / "own"), "marks": marks}})
+
+
+@pytest.mark.parametrize("marks", ["all", "watermark"])
+def test_of_servers_that_start_together_one_makes_the_watermarks_key(tmp_path, monkeypatch, marks):
+    """The second finds the first's, however long that takes: whoever marked by a key that was replaced could never be recognised."""
+    drawn = []
+
+    def slowly(count):
+        drawn.append(count)
+        time.sleep(0.2)
+        return "ab" * count
+
+    monkeypatch.setattr(authority.secrets, "token_hex", slowly)
+    with ThreadPoolExecutor(4) as servers:
+        for each in [servers.submit(prepared, tmp_path, marks=marks, identities="off") for _ in range(4)]:
+            each.result()
+    assert drawn.count(authority.KEY_BYTES) == 1
 
 
 def test_one_deployment_may_have_keys_that_fail(tmp_path):

@@ -10,10 +10,12 @@ from server.__main__ import main
 ABOVE, OR_NONE = "a finite number of seconds above 0", "a finite number of seconds, 0 or more"
 TIMES = [
     (["run", "folder", "--timeout"], ABOVE),
+    (["run", "folder", "--linger"], OR_NONE),
     (["run", "folder", "--drain-timeout"], OR_NONE),
     (["run", "folder", "--stall-timeout"], ABOVE),
     (["probe", "--timeout"], ABOVE),
     (["drain", "--timeout"], OR_NONE),
+    (["drain", "--linger"], OR_NONE),
     (["status", "--timeout"], ABOVE),
     (["health", "--timeout"], ABOVE),
 ]

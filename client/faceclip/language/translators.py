@@ -1,8 +1,8 @@
 """Who translates: an HTTP service, a plug-in of another package, or what this package has for Chinese.
 
-$FACECLIP_TRANSLATOR names one for all languages: a URL, or a plug-in's name. Else a plug-in whose name is the language's code counts,
-then the built-in one. A plug-in is an entry point of the group `faceclip.translators`: a callable that is given a prompt and a language
-code, and returns the English text, or raises `TranslationError`.
+$FACECLIP_TRANSLATOR names one for all languages: a URL, a plug-in's name, or a folder that `python -m export translator` wrote. Else a
+plug-in whose name is the language's code counts, then the built-in one. A plug-in is an entry point of the group
+`faceclip.translators`: a callable that is given a prompt and a language code, and returns the English text, or raises `TranslationError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 from .translator import TranslationError, Translator, checked_text
@@ -28,17 +29,28 @@ def translator_for(language: str) -> Translator:
         from .service import over_http
 
         return over_http(chosen)
+    if os.sep in chosen:
+        return _of_folder(Path(chosen))
     plugins = {each.name: each for each in metadata.entry_points(group=GROUP)}
     if chosen and chosen not in plugins:
         known = ", ".join(sorted(plugins)) or "none"
         raise TranslationError(
-            f"${ENVIRONMENT_VARIABLE}: expected a URL or one of the installed plug-ins ({known}), got '{chosen}'"
+            f"${ENVIRONMENT_VARIABLE}: expected a URL, a folder with a / or one of the installed plug-ins ({known}), got '{chosen}'"
         )
     if plugin := plugins.get(chosen or language):
         return _plugged(plugin.name, plugin.load())
     if language == "zh":
         return _chinese
     raise TranslationError(f"no translator for '{language}' is installed; write English, or see docs/languages.md for plug-ins")
+
+
+def _of_folder(folder: Path) -> Translator:
+    try:
+        from .marian import of_folder
+
+        return of_folder(folder)
+    except ModuleNotFoundError as error:
+        raise TranslationError(f"{error}; to run a translator here: pip install 'faceclip-client[opus]'") from error
 
 
 def _plugged(name: str, function: Callable[[str, str], Any]) -> Translator:

@@ -38,28 +38,49 @@ export function sendFile(path, name, file) {
   return ask(path, { method: 'POST', body: form });
 }
 
-export const file = async (url) => (await answered(url, {})).blob();
+const LONGEST_PAUSE_MS = 10_000;
 
-/** Events of a stream: {id, event, data}. After a break it goes on behind the last one; ends when the server has said the last. */
-export async function* events(path, signal, isLast) {
+/** Whether to ask again: nobody answered, the answer broke off, or whoever answers is away or too busy. */
+const passes = ({ status = 0 }) => status === 0 || status === 429 || status >= 500;
+
+/** After so many breaks in a row. */
+const pause = (breaks) => new Promise((resolve) => setTimeout(resolve, Math.min(400 * 2 ** breaks, LONGEST_PAUSE_MS)));
+
+/** Events of a stream: {id, event, data}. Ends when the server has said the last. After a break it goes on behind the last one that
+ *  came: it asks until the gateway answers, refuses, or `signal` ends it. `onAway`: gets whether the gateway is away. */
+export async function* events(path, signal, isLast, onAway) {
   let last = null;
-  for (let breaks = 0; breaks < 5; ) {
+  for (let breaks = 0; ; breaks += 1) {
     try {
       const headers = { Accept: 'text/event-stream', ...(last === null ? {} : { 'Last-Event-ID': last }) };
       const response = await answered(path, { headers, signal });
+      onAway(false);
       for await (const event of parsed(response.body)) {
-        last = event.id ?? last;
-        breaks = 0;
+        if (event.id) [last, breaks] = [event.id, 0];
         yield event;
         if (isLast(event)) return;
       }
     } catch (error) {
-      if (signal.aborted || (error instanceof Refused && error.status)) throw error;
+      if (signal.aborted || !passes(error)) throw error;
     }
-    breaks += 1;
-    await new Promise((resolve) => setTimeout(resolve, 400 * breaks));
+    onAway(true);
+    await pause(breaks);
   }
-  throw new Refused(0, { message: t('error.unreachable'), ours: true });
+}
+
+/** A picture; asks as long as `events` does. */
+export async function file(url, signal, onAway) {
+  for (let breaks = 0; ; breaks += 1) {
+    try {
+      const blob = await (await answered(url, { signal })).blob();
+      onAway(false);
+      return blob;
+    } catch (error) {
+      if (signal.aborted || !passes(error)) throw error;
+    }
+    onAway(true);
+    await pause(breaks);
+  }
 }
 
 async function* parsed(body) {

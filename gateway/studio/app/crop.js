@@ -19,18 +19,6 @@ export function similarity(landmarks) {
   return [a, b, to[0] - a * from[0] + b * from[1], to[1] - b * from[0] - a * from[1]];
 }
 
-/** Share of the crop that lies outside of a photograph of this size. */
-export function shareOutside(landmarks, [width, height]) {
-  const [a, b, x, y] = similarity(landmarks), squared = a * a + b * b;
-  let outside = 0;
-  for (let i = 0; i < 32; i++) for (let j = 0; j < 32; j++) {
-    const [dx, dy] = [(i + 0.5) * (SIDE / 32) - x, (j + 0.5) * (SIDE / 32) - y];
-    const [u, v] = [(a * dx + b * dy) / squared, (a * dy - b * dx) / squared];
-    if (u < 0 || v < 0 || u > width || v > height) outside += 1;
-  }
-  return outside / 1024;
-}
-
 /** Draws the crop, and the points in it. `image`: upright, `size`: its width and height as the server told it. */
 export function drawCrop(canvas, image, size, landmarks, colour) {
   const context = canvas.getContext('2d');

@@ -1,8 +1,9 @@
 // From the form to a job, and from its events to pictures.
 
 import { asBase64, ask, events, file, Refused, send } from './api.js';
-import { strength } from './input.js';
-import { pictureSize, parameters } from './settings.js';
+import { changeInput, strength } from './input.js';
+import { unrecorded } from './photos.js';
+import { isDefault, pictureSize, parameters } from './settings.js';
 import { amend, newId, now, say, set } from './store.js';
 import { boxOf } from './together.js';
 import { t } from './words.js';
@@ -19,15 +20,17 @@ export function why() {
   if (!prompt.trim()) return t('why.prompt');
   if (recipe?.needs.includes('face') && !photos.length) return t('why.face');
   if (recipe?.needs.includes('picture') && !picture) return t('why.picture');
-  if (photos.length && !consent) return t('why.consent');
+  if ((photos.length || picture) && !consent) return t('why.consent');
+  if (unrecorded().length) return t('why.record');
   return null;
 }
 
 /** The body of the request that the form says. */
 async function asked() {
   const { model, photos, record, together, prompt, negative, english, count, seed, size, picture, mask, painted } = now();
-  const edited = english?.of === prompt && english.edited && english.text.trim(); // else the server reads both, and checks both
-  const body = { model, prompt: edited ? english.text : prompt, prompt_language: edited ? 'en' : 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
+  const edited = english?.of === prompt && english.edited && english.text.trim();
+  const words = edited ? { prompt: english.text, original_prompt: prompt } : { prompt }; // the checks read both, as where the server translates
+  const body = { model, ...words, prompt_language: 'auto', n: count, output_format: 'png', partial_images: 3, ...parameters() };
   if (negative !== null) body.negative_prompt = negative;
   if (seed !== '') body.seed = Number(seed);
   if (record) body.consent = record.text;
@@ -35,7 +38,10 @@ async function asked() {
     body.face_images = await Promise.all(photos.map((photo) => asBase64(photo.file)));
     if (photos.some((photo) => photo.chosen)) body.face_index = photos.map((photo) => photo.chosen);
     if (together) {
-      body.people = photos.map((photo, i) => ({ faces: [i], box: boxOf(photo, i, photos.length), ...(photo.prompt.trim() ? { prompt: photo.prompt } : {}) }));
+      body.people = photos.map((photo, i) => ({
+        faces: [i], box: boxOf(photo, i, photos.length),
+        ...(photo.prompt.trim() ? { prompt: photo.prompt } : {}), ...(photo.record ? { consent: JSON.parse(photo.record.text) } : {}),
+      }));
     }
   }
   if (picture) {
@@ -45,20 +51,26 @@ async function asked() {
     else if (mask !== 'none') body.mask = mask;
   } else {
     delete body.strength;
-    if (size) body.size = pictureSize().join('x');
+    if (size || !isDefault()) body.size = pictureSize().join('x');
   }
   return body;
 }
 
 /** What of the form "these settings" brings back. Photographs stay as they are. */
 function form() {
-  const { model, prompt, negative, recipe, chosen, size, count, seed } = now();
-  return { model, prompt, negative, recipe, chosen, size, count, seed };
+  const { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted } = now();
+  return { model, prompt, negative, english, recipe, chosen, size, count, seed, picture, mask, painted };
+}
+
+/** Puts a shot's form back; `seed`: another one than it had. */
+export function bringBack({ form: { picture, mask, painted, ...rest } }, seed = rest.seed) {
+  set({ ...rest, seed });
+  changeInput(picture, mask, painted);
 }
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 
-/** What a shot looks like: {id, state, job, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
+/** What a shot looks like: {id, state, job, away, position, step, total, preview, error, prompt, form, pictures: [{blob, url, seed, revised}], details}. */
 export async function draw() {
   const missing = why();
   if (missing) return say(missing);
@@ -91,7 +103,11 @@ function fail(id, error) {
 
 async function follow(id, job, signal) {
   let done;
-  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event))) {
+  const onAway = (away) => {
+    amend('shots', id, { away });
+    if (away) say(t('shot.away'));
+  };
+  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event), onAway)) {
     if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? null });
     if (event === 'progress') amend('shots', id, { state: 'generating', step: data.step, total: data.total });
     if (event === 'preview') amend('shots', id, { preview: `data:image/png;base64,${data.b64_json}` });
@@ -102,7 +118,7 @@ async function follow(id, job, signal) {
   const { result } = done;
   const pictures = await Promise.all(result.data.map(async (each) => {
     const { pathname, search } = new URL(each.url); // the host may have other names
-    const blob = await file(pathname + search);
+    const blob = await file(pathname + search, signal, onAway);
     return { blob, url: URL.createObjectURL(blob), seed: each.seed, revised: each.revised_prompt };
   }));
   amend('shots', id, { state: 'completed', pictures, details: result.details, preview: null, position: null });

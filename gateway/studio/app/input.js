@@ -15,6 +15,15 @@ export async function changePicture(file, mask = 'none', borrowed = false) {
   set({ picture: { file, url, width: size?.[0], height: size?.[1], borrowed }, mask });
 }
 
+/** Puts back what the form had: pictures of which the addresses may be gone. */
+export function changeInput(picture, mask, painted) {
+  dropPicture();
+  set({
+    picture: picture && { ...picture, url: URL.createObjectURL(picture.file) }, mask,
+    painted: painted && { ...painted, url: URL.createObjectURL(painted.blob) },
+  });
+}
+
 function dropPicture() {
   const { picture, painted } = now();
   for (const each of [picture, painted]) if (each) URL.revokeObjectURL(each.url);

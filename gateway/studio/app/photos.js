@@ -2,19 +2,20 @@
 
 import { html, useEffect, useRef, useState } from '../vendor/htm-preact.js';
 import { Refused, sendFile } from './api.js';
-import { drawCrop, shareOutside } from './crop.js';
+import { drawCrop } from './crop.js';
 import { Button, Choice, Drop, Failure, Icon, Notice, Section, Told, useUrl } from './parts.js';
 import { amend, newId, now, say, set, useStore } from './store.js';
+import { served } from './settings.js';
 import { Boxes } from './together.js';
 import { number, t } from './words.js';
 
 export const most = (capabilities, model) => capabilities?.models.find((each) => each.id === model)?.parameters.face_images?.max_items ?? 4;
 
-/** Takes photographs in. Each: {id, file, state: looking | seen | failed, size, faces, chosen, warnings, error, box, prompt}. */
+/** Takes photographs in. Each: {id, file, state: looking | seen | failed, size, faces, chosen, warnings, error, box, prompt, record}. */
 export function addPhotos(files) {
   const room = most(now().capabilities, now().model) - now().photos.length;
   for (const file of files.slice(0, room)) {
-    const photo = { id: newId(), file, state: 'looking', faces: [], chosen: 0, warnings: [], box: null, prompt: '' };
+    const photo = { id: newId(), file, state: 'looking', faces: [], chosen: 0, warnings: [], box: null, prompt: '', record: null };
     set((before) => ({ photos: [...before.photos, photo] }));
     look(photo.id, file);
   }
@@ -34,14 +35,14 @@ async function look(id, file) {
   }
 }
 
-// From where on a face costs likeness: those of faceclip_serving/face/judgement.py, which warns when it is drawn.
-const GOOD = { eye_distance: 35, score: 0.65, frontality: 0.5, sharpness: 0.15 };
-const MAX_OUTSIDE = 0.2;
+/** What the server does with records of consent: off, record, require. */
+export const asksConsent = () => served()?.rules.consent?.mode ?? 'off';
 
-/** Keys of the texts that say what is doubtful about a face. */
-function doubts(face, size) {
-  const found = Object.keys(GOOD).filter((name) => face[name] < GOOD[name]);
-  return [...found, ...(shareOutside(face.landmarks, size) > MAX_OUTSIDE ? ['outside'] : [])];
+/** Of what is to be drawn from, whatever no record was added for: one of a person, where there are several, or the one of all. */
+export function unrecorded() {
+  const { photos, picture, together, record } = now();
+  if (asksConsent() !== 'require' || record) return [];
+  return [...photos.filter((photo) => !(together && photo.record)), ...(picture ? [picture] : [])];
 }
 
 const forget = (id) => set((before) => ({ photos: before.photos.filter((photo) => photo.id !== id), together: before.together && before.photos.length > 2 }));
@@ -75,9 +76,10 @@ export const place = ([left, top, right, bottom]) => ({
 });
 
 function Photo({ photo, index }) {
+  const { together } = useStore();
   const url = useUrl(photo.file);
   const face = photo.faces[photo.chosen];
-  const doubtful = face && photo.state === 'seen' ? doubts(face, photo.size) : [];
+  const doubtful = face && photo.state === 'seen' ? Object.keys(face.doubts) : [];
   return html`<li class=${`photo ${photo.state}`}>
     <div class="photo-head">
       ${photo.state === 'seen' ? html`<${Crop} url=${url} photo=${photo} />`
@@ -92,13 +94,15 @@ function Photo({ photo, index }) {
     </div>
     ${photo.faces.length > 1 && url && html`<${Faces} url=${url} photo=${photo} />`}
     ${doubtful.map((name) => html`<${Notice} key=${name}>${t(`photos.doubt.${name}`)}<//>`)}
+    ${together && asksConsent() !== 'off' && html`<${Record} of=${index + 1} record=${photo.record} onRecord=${(record) => amend('photos', photo.id, { record })} />`}
     ${photo.warnings.map((warning) => html`<${Notice} key=${warning}><${Told}>${warning}<//><//>`)}
     <${Failure} error=${photo.error} />
   </li>`;
 }
 
 export function People() {
-  const { photos, together, consent, refused, capabilities, model } = useStore();
+  const { photos, picture, together, consent, record, refused, capabilities, model } = useStore();
+  const mode = asksConsent();
   const full = photos.length >= most(capabilities, model);
   const about = refused && ['face_images', 'face_index', 'face_boxes', 'people', 'consent', 'image[]'].includes(refused.param);
   return html`<${Section} title=${t('people.title')} name="people" note=${photos.length ? null : t('people.note')}>
@@ -108,36 +112,35 @@ export function People() {
     ${photos.length > 1 && html`<${Choice} label=${t('together.label')} name="together" value=${together ? 'several' : 'one'}
       options=${[['one', t('together.one')], ['several', t('together.several')]]} onChoose=${(value) => set({ together: value === 'several' })} />`}
     ${together && html`<${Boxes} />`}
-    ${photos.length > 0 && html`
+    ${(photos.length > 0 || picture) && html`
       <label class="tick"><input type="checkbox" checked=${consent} onChange=${(event) => set({ consent: event.target.checked })} />
-        <span>${t('consent.box')}</span></label>
-      <${Record} />`}
+        <span>${t('consent.box')}</span></label>`}
+    ${(photos.length > 0 || picture) && mode !== 'off' && html`
+      <p class="soft small">${t(mode === 'require' ? 'consent.required' : 'consent.recorded')}</p>
+      <${Record} record=${record} onRecord=${(told) => set({ record: told })} />`}
     ${about && html`<${Failure} error=${refused} />`}
   <//>`;
 }
 
-/** A signed consent record, where the server requires one. */
-function Record() {
-  const { record, capabilities, model } = useStore();
+/** Takes the file of a signed record of consent, {name, text}. `of`: number of the person whose it is; none: it is for all. */
+function Record({ of, record, onRecord }) {
   const input = useRef(null);
   const [wrong, setWrong] = useState(false);
-  const wanted = capabilities?.models.find((each) => each.id === model)?.rules.consent?.mode ?? 'off';
   const read = async (event) => {
     const file = event.target.files[0];
     event.target.value = '';
     try {
-      JSON.parse(await file.text());
-      set({ record: { name: file.name, text: await file.text() } });
+      const text = await file.text();
+      JSON.parse(text);
+      onRecord({ name: file.name, text });
       setWrong(false);
     } catch {
       setWrong(true);
     }
   };
-  if (wanted === 'off') return null;
   return html`<div class="record">
-    <p class="soft small">${t(wanted === 'require' ? 'consent.required' : 'consent.recorded')}</p>
-    ${record ? html`<p class="small"><${Told}>${record.name}<//> <button type="button" class="link" onClick=${() => set({ record: null })}>${t('consent.remove')}</button></p>`
-      : html`<${Button} icon="add" label=${t('consent.add')} onClick=${() => input.current.click()} />`}
+    ${record ? html`<p class="small"><${Told}>${record.name}<//> <button type="button" class="link" onClick=${() => onRecord(null)}>${t('consent.remove')}</button></p>`
+      : html`<${Button} icon="add" label=${of ? t('consent.add.one', { number: of }) : t('consent.add')} onClick=${() => input.current.click()} />`}
     <input ref=${input} type="file" accept="application/json,.json" hidden onChange=${read} />
     ${wrong && html`<${Notice} kind="bad">${t('consent.wrong')}<//>`}
   </div>`;

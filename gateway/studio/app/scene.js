@@ -76,6 +76,7 @@ function useEnglish() {
   const able = capabilities?.features.translate;
   useEffect(() => {
     if (!able || !foreign(prompt)) return set({ english: null });
+    if (now().english?.of === prompt && now().english.edited) return; // it was brought back
     const ended = new AbortController();
     const timer = setTimeout(async () => {
       try {

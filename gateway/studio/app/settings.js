@@ -16,16 +16,24 @@ export function range(name) {
   return { min: 0, max: 1, ...model?.parameters[name] };
 }
 
-/** Sizes to choose from, of about as many pixels as the default: [[width, height], …]. */
+/** Sizes to choose from, of about as many pixels as the default, within what the model and the key allow: [[width, height], …]. */
 export function sizes() {
   const [width, height] = [range('width'), range('height')];
   if (width.default === undefined) return [];
-  const step = width.multiple ?? 8, area = width.default * height.default;
+  const step = width.multiple ?? 8, most = now().capabilities.key.limits.largest_side ?? Infinity;
+  const area = width.default * height.default;
   const fit = (side, of) => Math.min(Math.max(Math.round(side / step) * step, of.min), of.max);
+  const within = ([across, down]) => {
+    const scale = Math.min(1, most / Math.max(across, down)), less = (side, of) => Math.max(Math.floor((side * scale) / step) * step, of.min);
+    return scale === 1 ? [across, down] : [less(across, width), less(down, height)];
+  };
   const made = RATIOS.map(([x, y]) => [fit(Math.sqrt((area * x) / y), width), fit(Math.sqrt((area * y) / x), height)]);
-  const all = [[width.default, height.default], ...made];
+  const all = [[width.default, height.default], ...made].map(within);
   return all.filter((each, i) => all.findIndex((other) => `${other}` === `${each}`) === i);
 }
+
+/** Whether the size that is chosen is the one that is drawn where none is said. */
+export const isDefault = () => `${pictureSize()}` === `${[range('width').default, range('height').default]}`;
 
 export const pictureSize = () => now().size ?? sizes()[0] ?? [1, 1];
 

@@ -1,7 +1,7 @@
 // What was drawn, and what is being drawn: one large, and all of this visit as a sheet of contacts.
 
 import { html } from '../vendor/htm-preact.js';
-import { cancel, forget } from './drawing.js';
+import { bringBack, cancel, forget } from './drawing.js';
 import { changePicture } from './input.js';
 import { Button, Failure, Icon, Notice, Told } from './parts.js';
 import { now, say, set, useStore } from './store.js';
@@ -17,7 +17,7 @@ const nameOf = (picture) => `faceclip-${picture.seed}.${ENDINGS[picture.blob.typ
 const asFile = (picture) => new File([picture.blob], nameOf(picture), { type: picture.blob.type });
 
 function again(shot, picture) {
-  set({ ...shot.form, seed: String(picture.seed) });
+  bringBack(shot, String(picture.seed));
   say(t('shot.again.said'));
   document.getElementById('prompt')?.focus();
 }
@@ -46,6 +46,7 @@ function Empty() {
 }
 
 function place(shot) {
+  if (shot.away) return t('shot.away');
   if (shot.stopping) return t('shot.stopping');
   if (shot.state === 'generating') return t('shot.step', { step: shot.step, total: shot.total });
   return shot.position ? t('shot.position', { position: shot.position }) : t(`shot.${shot.state}`);
@@ -102,7 +103,7 @@ function Stage({ shot, index }) {
   return html`<div class="ended">
     ${shot.state === 'failed' ? html`<${Failure} error=${shot.error} />` : html`<p>${t('shot.cancelled')}</p>`}
     <p class="prompt"><${Told}>${shot.prompt}<//></p>
-    <div class="acts"><${Button} icon="reuse" label=${t('shot.again')} onClick=${() => set(shot.form)} />
+    <div class="acts"><${Button} icon="reuse" label=${t('shot.again')} onClick=${() => bringBack(shot)} />
       <${Button} icon="close" kind="bare" label=${t('shot.forget')} onClick=${() => forget(shot.id)} /></div>
   </div>`;
 }

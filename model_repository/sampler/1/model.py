@@ -60,7 +60,7 @@ class TritonPythonModel:
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
         settings = setup.settings
-        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment), settings, setup.digest)
+        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment), settings, setup.digest, setup.placement)
 
         def on_end(request: Request, error: Exception | None) -> None:
             metrics.ended(error)
@@ -75,8 +75,9 @@ class TritonPythonModel:
             setup.call,
             remembered_s=settings["encoding_cache_minutes"] * 60,
             revoked=Revoked(own(settings, "revoked", REVOKED)),
+            on_lookup=metrics.looked_up,
         )
-        networks = self._components.networks
+        networks, forgetful = (metrics.counted(each) for each in (self._components.networks, self._components.forgetful))
         loop = StepLoop(lives, lambda inputs: networks[DENOISER](inputs)["noise_pred"], settings["denoiser_rows"], metrics)
         work = {
             "step-loop": loop.run,
@@ -87,7 +88,7 @@ class TritonPythonModel:
         }
         self._threads = Threads(lives, work, metrics.lost_thread)
         self._service = Service(
-            setup.variant, setup.digest, loop, lives, self._threads, networks, self._components.forgetful, settings,
+            setup.variant, setup.digest, loop, lives, self._threads, networks, forgetful, settings,
             _detector,
         )  # fmt: skip
 

@@ -54,6 +54,7 @@ def test_faces_of_a_photograph(gate):
     face = told["data"][0]
     assert face["index"] == 0 and face["usable"] and len(face["landmarks"]) == 5
     assert all(0 <= each <= 1 for each in face["fractions"])
+    assert all(isinstance(text, str) and text for text in face["doubts"].values())
     assert isinstance(told["warnings"], list)
 
 

@@ -6,7 +6,7 @@ import socket
 import httpx
 import pytest
 
-from tests.gateway.running import running
+from tests.gateway.running import running, until
 
 URL = "/v1/images/generations"
 SMALL = {"prompt": "a castle", "num_inference_steps": 1, "height": 64, "width": 64}
@@ -72,6 +72,41 @@ def test_what_only_the_server_knows_is_named_too(narrow):
     ):
         error(narrow.http.post(URL, json={"prompt": "a castle", name: value}), 400, name)
     error(narrow.http.post(URL, json={"prompt": "a castle", "n": 10}), 400, "n")
+
+
+@pytest.mark.parametrize("path", [URL, "/v1/images/edits"])
+@pytest.mark.parametrize("as_form", [False, True])
+def test_a_webhook_is_refused_where_nothing_calls_it(narrow, path, as_form):
+    fields = {"prompt": "a castle", "webhook_url": "https://hooks.example.org/"}
+    if as_form:
+        asked = {"files": {**{name: (None, text) for name, text in fields.items()}, "image": ("a.png", b"x")}}
+    else:
+        asked = {"json": {**fields, "face_images": ["aGVq"]}}
+    assert "/v1/jobs" in error(narrow.http.post(path, **asked), 400, "webhook_url")["message"]
+
+
+UNREAD = [
+    (URL, {"partial_images": 2}, ["partial_images"]),
+    (URL, {"partial_images": 0, "stream": False, "background": "opaque", "quality": "auto"}, []),
+    (URL, {"quality": "high", "style": "vivid", "output_compression": 0}, ["output_compression", "quality", "style"]),
+    ("/v1/jobs", {"stream": True, "response_format": "b64_json", "quality": "high"}, ["quality", "response_format", "stream"]),
+    ("/v1/jobs", {"partial_images": 2, "stream": False, "response_format": "url"}, []),
+]
+
+
+@pytest.mark.parametrize("path, fields, names", UNREAD, ids=repr)
+def test_what_has_no_effect_is_told(narrow, path, fields, names):
+    answer = narrow.http.post(path, json={**SMALL, **fields}).json()
+    if path == "/v1/jobs":
+        url = answer["poll_url"]
+        answer = until(lambda: narrow.http.get(url).json()["result"])
+    assert answer["details"]["warnings"] == [f"{name}: has no effect here" for name in names]
+
+
+@pytest.mark.parametrize("path, name", [("/v1/faces", "image"), ("/v1/verify", "picture")])
+def test_unknown_fields_beside_a_file(narrow, path, name):
+    told = error(narrow.http.post(path, files={name: ("a.png", b"x"), "sise": (None, "1")}), 400, "sise", "unknown_parameter")
+    assert name in told["message"]
 
 
 def test_a_misspelt_field_is_guessed(narrow):

@@ -75,6 +75,44 @@ def test_a_mask_makes_the_first_picture_the_one_to_change(client, mask):
     assert middle != corner
 
 
+def test_a_transparent_mask_is_the_same_in_a_form_and_in_json_with_and_without_line_breaks(gate):
+    before, mask = png("RGB", (64, 64), (200, 30, 30)), png("RGBA", (64, 64), (9, 9, 9, 255), (0, 0, 0, 0))
+    fields = {"prompt": "a castle", "num_inference_steps": 2, "seed": 1}
+    form = {"image": ("a.png", before), "mask": ("m.png", mask)}
+    answers = [gate.http.post("/v1/images/edits", data=fields, files=form)]
+    for encoded in (base64.b64encode, base64.encodebytes):
+        body = {**fields, "image": encoded(before).decode(), "mask": encoded(mask).decode()}
+        answers.append(gate.http.post("/v1/images/edits", json=body))
+        body["mask"] = f"data:image/png;base64,{body['mask']}"
+        answers.append(gate.http.post("/v1/images/edits", json=body))
+    assert [answer.status_code for answer in answers] == [200] * 5, [answer.text[:300] for answer in answers]
+    assert len({answer.json()["data"][0]["b64_json"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("mask", ["face", "head", "FACE"])
+def test_a_named_mask_makes_the_first_picture_the_one_to_change(gate, mask):
+    fields = {"prompt": "a castle", "num_inference_steps": 2, "seed": 1, "mask": mask}
+    answers = [
+        gate.http.post("/v1/images/edits", data=fields, files={name: ("a.png", PORTRAIT.read_bytes())})
+        for name in ("image", "picture")
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 2, [answer.text[:300] for answer in answers]
+    assert len({answer.json()["data"][0]["b64_json"] for answer in answers}) == 1
+
+
+def test_without_a_mask_an_image_stays_a_photograph(gate):
+    fields = {"prompt": "a castle", **STEPS, "mask": "none"}
+    answer = gate.http.post("/v1/images/edits", data=fields, files={"image": ("a.png", PORTRAIT.read_bytes())})
+    assert len(answer.json()["details"]["faces"]) == 1
+
+
+def test_a_stream_says_that_it_has_no_links(client):
+    events = list(client.images.generate(prompt="a castle", stream=True, response_format="url", extra_body=STEPS))
+    assert events[-1].b64_json and events[-1].details["warnings"] == ["response_format: has no effect here"]
+    events = list(client.images.generate(prompt="a castle", stream=True, response_format="b64_json", extra_body=STEPS))
+    assert events[-1].details["warnings"] == []
+
+
 def test_an_edit_without_a_picture_says_what_is_missing(gate):
     answer = gate.http.post("/v1/images/edits", json={"prompt": "a castle"})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "image"

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from server.process import Ports, TritonServer
-from tests.gateway.running import running, until
+from tests.gateway.running import command, running, until
 
 URL = "/v1/images/generations"
 SMALL = {"prompt": "a castle", "num_inference_steps": 2, "height": 64, "width": 64, "seed": 1}
@@ -51,6 +51,44 @@ def test_a_model_that_a_silent_server_may_have_is_waited_for(server, tmp_path):
         other = gate.http.post("/v1/jobs", json=SMALL).json()
         until(lambda: gate.http.get(f"/v1/jobs/{other['id']}").json()["status"] == "completed")
         assert gate.http.get(f"/v1/jobs/{job['id']}").json()["status"] in ("queued", "generating")
+
+
+def test_jobs_that_only_a_server_can_judge_wait_for_one(repository, tmp_path):
+    """A key's limits of size and model: accepted, and then drawn or refused, as if the server had been there before."""
+    ports = Ports.free()
+    cases = {
+        "fits": ("--largest-side=64", {}, None),
+        "too large": ("--largest-side=64", {"width": 128}, "size_not_allowed"),
+        "too large by itself": ("--largest-side=64", {"height": None, "width": None}, "size_not_allowed"),
+        "its model": ("--variant=tiny-sdxl", {}, None),
+        "its model by name": ("--variant=tiny-sdxl", {"model": "tiny-sdxl"}, None),
+        "another model": ("--variant=flux", {}, "model_not_allowed"),
+    }
+    keys = {
+        option: command("keys", "add", "somebody", option, f"--data={tmp_path}").stdout.strip() for option, *_ in cases.values()
+    }
+    with running(f"127.0.0.1:{ports.grpc}", tmp_path) as gate:
+
+        def ask(method, path, option, **more):
+            return gate.http.request(method, path, headers={"Authorization": f"Bearer {keys[option]}"}, **more)
+
+        jobs = {}
+        for name, (option, fields, _) in cases.items():
+            assert ask("POST", URL, option, json={**SMALL, **fields}).status_code == 503, name
+            answer = ask("POST", "/v1/jobs", option, json={**SMALL, **fields})
+            assert answer.status_code == 202, (name, answer.text)
+            jobs[name] = answer.json()["poll_url"]
+        started = TritonServer(repository, ports, log=tmp_path / "server.log", settings=["marks=none"])
+        try:
+            for name, (option, _, code) in cases.items():
+                job = until(lambda name=name, option=option: end_of(ask("GET", jobs[name], option).json()), seconds=240)
+                assert (job["status"], (job["error"] or {}).get("code")) == ("failed" if code else "completed", code), name
+        finally:
+            started.stop()
+
+
+def end_of(job):
+    return job if job["ended"] else None
 
 
 def test_no_server_at_all(tmp_path):

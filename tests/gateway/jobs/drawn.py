@@ -53,7 +53,7 @@ class Server:
         self.faults = []
         """Raised by the next drawings, one each: (after so many steps, error)."""
 
-    async def draw(self, drawing):
+    async def draw(self, drawing, owner=""):
         self.begun.append(drawing)
         after, fault = self.faults.pop(0) if self.faults else (0, None)
         for step in range(1, self.steps + 1):

@@ -1,4 +1,4 @@
-"""Jobs against the pictures of the day: counted when they are taken, once, and never for a job that there is not."""
+"""Jobs against the pictures of the day: counted once, from when they are taken, unless they end without pictures."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from gateway.errors import ApiError
 from gateway.jobs import routes
 from gateway.keys.caller import SCOPES, Caller, Limits
 from gateway.keys.store import KeyStore
-from gateway.keys.usage import Usage
+from gateway.keys.usage import Usage, today
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.web.metrics import Metrics
 
-from .drawn import Server, drawing, working
+from .drawn import Server, drawing, ended, working
 
 
 def caller(a_day):
@@ -25,17 +25,21 @@ def caller(a_day):
 
 
 @contextlib.asynccontextmanager
-async def gateway(folder, **settings):
+async def gateway(folder, server=None, **settings):
     keys = KeyStore(folder)
     try:
-        async with working(folder, Server(), at_once=0, **settings) as jobs:
-            yield Gateway(Settings(data=str(folder)), None, keys, Usage(keys.database), jobs, Metrics())
+        async with working(folder, server or Server(), **{"at_once": 0, **settings}) as jobs:
+            yield Gateway(Settings(data=str(folder)), None, keys, Usage(keys.database, jobs.pictures), jobs, Metrics())
     finally:
         keys.close()
 
 
-def taken(gate, who, key=None, webhook=None):
-    return routes._taken(gate, who, drawing(), "image_generation", webhook, key)
+def taken(gate, who, key=None, webhook=None, asked=None):
+    return routes._taken(gate, who, asked or drawing(), "image_generation", webhook, key)
+
+
+def of_jobs(gate):
+    return gate.jobs.pictures("12345678", 0)
 
 
 async def test_a_key_that_is_repeated_after_the_last_picture_is_the_same_job(tmp_path):
@@ -53,7 +57,7 @@ async def test_a_job_that_is_not_taken_counts_for_nothing(tmp_path, most, webhoo
     async with gateway(tmp_path, most=most) as gate:
         with pytest.raises(ApiError):
             await taken(gate, caller(5), webhook=webhook)
-        assert gate.usage.pictures_today("12345678") == 0
+        assert await of_jobs(gate) == gate.usage.of_answers("12345678", today()) == 0
 
 
 async def test_who_leaves_at_any_moment_is_counted_for_the_jobs_that_there_are(tmp_path):
@@ -69,7 +73,49 @@ async def test_who_leaves_at_any_moment_is_counted_for_the_jobs_that_there_are(t
             if others:
                 await asyncio.wait(others)
         jobs = await gate.jobs.page("12345678", 100)
-        assert 0 < gate.usage.pictures_today("12345678") == len(jobs)
+        assert 0 < await of_jobs(gate) == len(jobs)
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+async def test_only_what_was_drawn_counts_over_a_restart_too(tmp_path, end):
+    server = Server()
+    server.faults = [(0, ApiError(400, "no", code="invalid_value"))] if end == "failed" else []
+    async with gateway(tmp_path, server, at_once=0 if end == "cancelled" else 1) as gate:
+        job, _ = await taken(gate, caller(3), asked=drawing(parameters={"num_images_per_prompt": 3}))
+        if end == "cancelled":
+            await refused_more(gate, caller(3))
+            await gate.jobs.cancel(job.id, "12345678")
+        assert (await ended(gate.jobs, job.id, "12345678")).status == end
+        await (refused_more(gate, caller(3)) if end == "completed" else taken(gate, caller(3)))
+    async with gateway(tmp_path) as gate:
+        assert await of_jobs(gate) == (3 if end == "completed" else 1)
+
+
+async def test_jobs_and_answers_are_counted_together(tmp_path):
+    async with gateway(tmp_path) as gate:
+        await gate.usage.admit(caller(3), drawing(), None)
+        job, _ = await taken(gate, caller(3))
+        await gate.usage.admit(caller(3), drawing(), None)
+        for asked in (taken(gate, caller(3)), gate.usage.admit(caller(3), drawing(), None)):
+            with pytest.raises(ApiError, match="3 are drawn or wait"):
+                await asked
+        await gate.jobs.cancel(job.id, "12345678")
+        await gate.usage.admit(caller(3), drawing(), None)
+        await refused_more(gate, caller(3))
+
+
+async def test_of_many_that_ask_at_once_as_many_are_taken_as_may(tmp_path):
+    async with gateway(tmp_path) as gate:
+        asked = [taken(gate, caller(7)) if i % 2 else gate.usage.admit(caller(7), drawing(), None) for i in range(30)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(not isinstance(each, ApiError) for each in found) == 7
+        assert await of_jobs(gate) + gate.usage.of_answers("12345678", today()) == 7
+
+
+async def refused_more(gate, who):
+    with pytest.raises(ApiError) as refused:
+        await taken(gate, who)
+    assert refused.value.code == "daily_limit_exceeded"
 
 
 def asked_of(gate):

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from gateway.errors import ApiError
-from gateway.jobs import runner
+from gateway.jobs import pauses, runner
 from gateway.jobs.failures import FolderInUseError, KeyReusedError, StoreUnwritableError, UnknownJobError, WrongStateError
+from gateway.jobs.fates import LOSSES
 from gateway.jobs.service import Jobs, JobSettings
 from gateway.jobs.states import Status
 from gateway.jobs.store import Store
@@ -23,7 +24,7 @@ REFUSED = ApiError(400, "height: expected a multiple of 8, got 7", code="invalid
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(runner, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(runner, "OVERDUE_S", 0.02)
 
 
@@ -100,7 +101,7 @@ async def test_a_job_that_brings_the_server_down_each_time_fails(tmp_path, fault
     async with working(tmp_path, server) as jobs:
         job, _ = await jobs.accept(drawing(), "", "image_generation")
         done = await ended(jobs, job.id)
-        assert (done.status, done.attempts) == (Status.FAILED, runner.LOSSES)
+        assert (done.status, done.attempts) == (Status.FAILED, LOSSES)
 
 
 async def test_an_error_of_our_own_fails_the_job_without_telling_what(tmp_path):

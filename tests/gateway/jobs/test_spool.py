@@ -1,5 +1,7 @@
 """What waits comes back as it was asked; the same request has the same digest, another has another."""
 
+from dataclasses import field, make_dataclass, replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,13 +44,24 @@ def test_what_is_kept_is_read_as_it_was(tmp_path_factory, asked):
 
 @given(DRAWINGS, DRAWINGS)
 def test_digests_are_the_same_for_the_same_request_alone(first, second):
-    assert (digest(first) == digest(second)) == (first == second)
+    assert (digest(first) == digest(second)) == (first == replace(second, timeout_s=first.timeout_s))
 
 
-def test_a_digest_is_of_files_and_not_of_the_requests_id():
-    assert digest(drawing()) == digest(drawing(request_id="other"))
+def test_a_digest_is_of_files_and_not_of_what_the_caller_did_not_send():
+    for changed in ({"request_id": "other"}, {"timeout_s": 5.0}, {"steps": False}, {"warnings": ["style: has no effect here"]}):
+        assert digest(drawing()) == digest(drawing(**changed)), changed
     assert digest(drawing()) != digest(drawing(photos=[b"other"]))
     assert digest(drawing(), "a") != digest(drawing(), "b")
+
+
+def test_a_digest_stays_over_versions():
+    """Jobs of the version before are known by it for days: change it with the number of the store alone."""
+    later = make_dataclass(
+        "Later", [("new", list, field(default_factory=list)), ("other", str, None)], bases=(Drawing,), frozen=True
+    )
+    asked = later(**vars(drawing(image=b"picture")))
+    assert digest(asked) == digest(drawing(image=b"picture"))
+    assert digest(drawing()) == "bd4f7e7f5dd4d3d791b06dd0f80a90085c780142c23f35fcf2796521d2850f70"
 
 
 def test_files_are_for_the_owner_alone_and_deleted(tmp_path):

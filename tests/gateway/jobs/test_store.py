@@ -11,14 +11,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.jobs.failures import KeyReusedError, StoreFullError, StoreUnwritableError, UnknownJobError, WrongStateError
+from gateway.jobs.records import NewJob
 from gateway.jobs.states import FOLLOWING, Status, before
-from gateway.jobs.store import NewJob, Store
+from gateway.jobs.store import Store
 
 MOST = 5
 
 
 def new_job(number, owner="a", key=None, digest="d", url=None):
-    return NewJob(f"job_{number}", owner, "tenant", "image_generation", "batch", None, float(number), 100.0, digest, url, key)
+    return NewJob(
+        f"job_{number}",
+        owner,
+        "tenant",
+        "image_generation",
+        "batch",
+        None,
+        float(number),
+        100.0,
+        digest,
+        url,
+        key,
+        pictures=number,
+    )
 
 
 @pytest.fixture
@@ -26,6 +40,10 @@ def store(tmp_path):
     found = Store(tmp_path / "jobs.sqlite", MOST)
     yield found
     found.close()
+
+
+def number_of(job):
+    return int(job.removeprefix("job_"))
 
 
 class Machine(RuleBasedStateMachine):
@@ -132,6 +150,9 @@ class Machine(RuleBasedStateMachine):
         assert [job.id for job in self.store.unfinished()] == unfinished
         assert {each.job for each in self.store.due(1e12, 100)} == self.deliveries
         assert sum(self.store.counts().values()) == len(self.known)
+        for since in (0, self.made // 2 + 1):
+            counted = [number_of(job) for job, status in self.known.items() if status not in (Status.FAILED, Status.CANCELLED)]
+            assert self.store.pictures("a", since) == sum(number for number in counted if number >= since)
 
 
 TestStore = Machine.TestCase
@@ -179,6 +200,17 @@ def test_a_read_only_store_is_said(store):
     store._db.execute("PRAGMA query_only=ON")
     with pytest.raises(StoreUnwritableError):
         store.accept(new_job(1))
+
+
+def test_a_store_of_version_1_is_taken_over(store, tmp_path):
+    """Pictures of its jobs were counted elsewhere."""
+    store.accept(new_job(1))
+    store._db.executescript("DROP INDEX jobs_by_day; ALTER TABLE jobs DROP COLUMN pictures; PRAGMA user_version=1")
+    taken_over = Store(tmp_path / "jobs.sqlite")
+    taken_over.accept(new_job(2))
+    assert [job.id for job in taken_over.unfinished()] == ["job_1", "job_2"]
+    assert taken_over.pictures("a", 0) == 2
+    taken_over.close()
 
 
 def test_a_store_of_a_newer_gateway_is_not_touched(tmp_path):

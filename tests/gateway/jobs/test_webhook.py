@@ -209,11 +209,10 @@ async def test_the_connection_goes_to_the_address_that_was_judged(monkeypatch, h
     assert hook.told[0][1]["host"] == f"hook.example.org:{hook.server_port}"
 
 
-async def test_a_refused_webhook_refuses_the_job(tmp_path):
+async def test_a_job_refuses_a_webhook_before_it_is_taken(tmp_path):
     async with working(tmp_path, Server(), at_once=0) as jobs:
         with pytest.raises(WebhookRefusedError):
-            await jobs.accept(drawing(), "", "image_generation", "http://127.0.0.1:80/")
-        assert await jobs.page("", 10) == []
+            await jobs.check_webhook("http://127.0.0.1:80/")
 
 
 def test_pauses_grow_to_the_longest():

@@ -54,7 +54,7 @@ def test_a_photograph_a_picture_its_download_and_its_marks(visitor, gateway, siz
     press_draw(page)
     expect(page.locator("#go-why")).to_have_text("Describe the picture first.")
     page.fill("#prompt", PROMPT)
-    expect(page.locator("#go-why")).to_have_text("Confirm the consent for the photographs first.")
+    expect(page.locator("#go-why")).to_have_text("Confirm the consent for the pictures first.")
     press_draw(page)
     assert page.locator(".contact, .stage-wait").count() == 0
     page.locator(".tick input").check()
@@ -138,6 +138,7 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     page.get_by_role("button", name="Use this mask").click()
     expect(page.locator(".input-mask")).to_be_visible()
     assert page.locator("input[name=mask][value=painted]").is_checked()
+    page.locator(".tick input").check()
     sent = draw(page)
     expect(page.locator(".contact")).to_have_count(2)
     wait_drawn(page)
@@ -146,6 +147,14 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     assert mask[64, 64].tolist() == [255, 255, 255] and mask[8, 64].tolist() == [0, 0, 0]
     page.locator("input[name=mask][value=face]").check()
     assert draw(page)["mask"] == "face"
+    expect(page.locator(".contact")).to_have_count(3)
+    wait_drawn(page)
+    page.locator(".input-acts").get_by_role("button", name="Remove").click()
+    page.locator(".contact").nth(1).click()
+    page.get_by_role("button", name="These settings").click()
+    expect(page.locator(".input-mask")).to_be_visible()
+    again = draw(page)
+    assert {**again, "seed": None} == {**sent, "seed": None}
 
 
 def test_several_people_each_in_a_place_of_their_own(visitor):
@@ -241,14 +250,24 @@ def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
     expect(english).to_have_value(re.compile("red suit.*beach"))  # the first time a dictionary is read
     page.locator("#slide-num_inference_steps").fill("4")
     sent = draw(page)
-    assert (sent["prompt"], sent["prompt_language"]) == ("穿红色西装的女人，在海滩上。", "auto")
+    assert (sent["prompt"], sent.get("original_prompt")) == ("穿红色西装的女人，在海滩上。", None)
     wait_drawn(page)
     expect(page.locator(".drawn .prompt")).to_contain_text("red suit")
     english.fill("a woman in a green hoodie, on a beach")
     sent = draw(page)
-    assert (sent["prompt"], sent["prompt_language"]) == ("a woman in a green hoodie, on a beach", "en")
+    assert (sent["prompt"], sent["original_prompt"]) == (
+        "a woman in a green hoodie, on a beach",
+        "穿红色西装的女人，在海滩上。",
+    )
+    wait_drawn(page)
     page.fill("#prompt", "plain English")
     expect(english).to_have_count(0)
+    with page.expect_request("**/v1/prompts/translate"):
+        page.fill("#prompt", "海滩")  # what is asked meanwhile is not taken for the one that is brought back
+    page.get_by_role("button", name="使用这些设置").click()
+    expect(english).to_have_value("a woman in a green hoodie, on a beach")
+    again = draw(page)
+    assert (again["prompt"], again["original_prompt"]) == (sent["prompt"], sent["original_prompt"])
 
 
 def test_by_keys_alone(visitor):

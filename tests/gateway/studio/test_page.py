@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.studio.browser import LANGUAGES, ROOMS, SERIOUS
 from faceclip_serving.face import alignment, judgement
+from faceclip_serving.face.detectors import Box, Face
 from tests.rooms import ROOT
 
 from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
@@ -38,19 +39,23 @@ def test_the_crop_is_the_servers():
     assert re.findall(r"SIDE = (\d+)", code) == [str(alignment.FACE_SIZE)]
 
 
-def test_photographs_are_doubted_as_the_server_doubts_them():
-    code = (STUDIO / "app" / "photos.js").read_text()
-    found = {
-        name: float(value)
-        for name, value in re.findall(r"(\w+): ([\d.]+)[,\s]", re.findall(r"const GOOD = (\{.*?\});", code)[0])
-    }
-    assert found == {
-        "eye_distance": judgement.GOOD_EYE_DISTANCE,
-        "score": judgement.LOW_SCORE,
-        "frontality": judgement.LOW_FRONTALITY,
-        "sharpness": judgement.LOW_SHARPNESS,
-    }
-    assert re.findall(r"MAX_OUTSIDE = ([\d.]+)", code) == [str(judgement.MAX_OUTSIDE)]
+def test_every_doubt_of_the_server_has_a_text_of_the_page():
+    """Which also takes care that the page judges nothing by itself."""
+    bad = Face(Box(0, 0, 9, 9), np.array([[0, 0], [9, 0], [9, 3], [0, 9], [9, 9]], float), score=0.0)
+    doubts = judgement.doubts_of_face(bad, np.zeros((9, 9, 3), np.uint8)) | judgement.doubts_of_sharpness(0.0)
+    for language in LANGUAGES:
+        texts = (STUDIO / "words" / f"{language}.js").read_text(encoding="utf-8")
+        assert set(re.findall(r"^  'photos\.doubt\.(\w+)'", texts, re.MULTILINE)) == set(doubts)
+
+
+def test_a_photograph_shows_the_servers_doubts(visitor, gateway):
+    page = visitor().open()
+    small, good = photo(1, side=140), photo(2)
+    add_photos(page, small, good)
+    for told, shown in zip((small, good), page.locator(".photo").all(), strict=True):
+        (face,) = gateway.http.post("/v1/faces", files={"image": ("a.png", told["buffer"])}).json()["data"]
+        assert shown.locator(".notice").count() == len(face["doubts"])
+    assert page.locator(".photo .notice").count() > 0
 
 
 def test_what_is_loaded_is_small_and_scripts_and_styles_are_files(visitor, gateway):

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.face.choice import LARGEST, Choice, choices, choose_face, fractions_of
@@ -156,6 +156,22 @@ def test_all_faces_are_listed_with_what_tells_which_can_be_used():
     assert len(found.crops) == 2 and found.thumbnail.shape == (256, 256, 3)
     nobody = list_faces(encoded(Image.new("RGB", (300, 300), "#909090")), 0, DETECT)
     assert nobody.report["found"] == [] and nobody.crops == [], "that is an answer, not an error"
+
+
+def test_what_is_listed_is_doubted_as_it_is_warned_of_when_it_is_drawn():
+    """Small, cut off and blurred ones, in a photograph that is reduced before; and one of which there is nothing to doubt."""
+    small = Image.new("RGB", (512, 512), "#909090")
+    small.paste(portrait().resize((300, 300), Image.Resampling.LANCZOS), (100, 100))
+    cut = portrait().crop((0, 90, 512, 512))
+    blurred = portrait().filter(ImageFilter.GaussianBlur(4))
+    large = blurred.resize((3000, 3000), Image.Resampling.BICUBIC)
+    told = {}
+    for name, image in {"good": portrait(), "small": small, "cut": cut, "blurred": blurred, "large": large}.items():
+        (face,) = list_faces(encoded(image), 3, DETECT).report["found"]
+        warned = prepare_face(encoded(image), 3, False, DETECT).warnings
+        assert [f"face_images[3]: {text}" for text in face["doubts"].values()] == warned, name
+        told[name] = set(face["doubts"])
+    assert told["good"] == set() and all(told[name] for name in ("small", "cut", "blurred", "large")), told
 
 
 def test_the_weight_of_a_photograph_is_that_of_the_face_that_was_chosen():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceclip_serving.audit.fingerprints import ALIKE, distance, perceptual_hash
-from faceclip_serving.audit.keys import make_missing
+from faceclip_serving.audit.keys import References, make_missing
 from faceclip_serving.audit.log import AuditLog
 from faceclip_serving.audit.verify import records
 from faceclip_serving.contract.errors import Busy, Cancelled, Stopping
@@ -58,6 +58,16 @@ def test_previews_that_were_sent_are_recorded_however_the_request_ends(recorder,
         recorder.failed(CONTEXT, {}, error)
     recorder.made(CONTEXT, {}, {})
     assert "previews" not in list(records(tmp_path / "audit"))[-1] and len(list(records(tmp_path / "audit"))) == 5
+
+
+def test_texts_are_recorded_by_their_keyed_names_if_they_were_sent(recorder, settings, tmp_path):
+    texts = {"prompt": "a woman in a red suit", "negative_prompt": "fog", "original_prompt": "穿红色西装的女人"}
+    recorder.made(CONTEXT, request_tensors(**texts), {})
+    recorder.made(CONTEXT, request_tensors(prompt=texts["prompt"]), {})
+    whole, short = records(tmp_path / "audit")
+    name = References.from_settings(settings).of_text
+    assert {each: whole[each] for each in texts} == {each: name(text)[0] for each, text in texts.items()}
+    assert whole["prompt"] == short["prompt"] and not {"negative_prompt", "original_prompt"} & short.keys()
 
 
 def test_a_flow_tells_of_each_preview_what_bears_it(settings):

@@ -161,3 +161,17 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_each_call_says_how_many_rows_were_known():
+    encoder, told = Encoder(TEXT_ENCODER), []
+    cache = EncodingCache(encoder, encoder.signature, 10**8, on_lookup=lambda hits, misses: told.append((hits, misses)))
+    for ids in ([1, 2], [1, 3], [1, 3]):
+        cache(text(ids, [-1, -1], 0))
+    assert told == [(0, 2), (1, 1), (2, 0)]
+
+
+def test_a_memory_that_is_off_says_nothing():
+    encoder, told = Encoder(TEXT_ENCODER), []
+    EncodingCache(encoder, encoder.signature, 0, on_lookup=lambda *rows: told.append(rows))(text([1], [-1], 0))
+    assert told == []

@@ -74,6 +74,16 @@ def test_a_drained_server_takes_nothing_and_ends_what_it_has(lives):
     assert lives.admit()
 
 
+def test_a_drain_that_lingers_is_told_at_once_and_refuses_later(lives, clock):
+    lives.drain(True, linger_s=3.0)
+    assert lives.draining and lives.admit()
+    clock.now += 3.0
+    with pytest.raises(Busy, match="draining"):
+        lives.admit()
+    lives.drain(False)
+    assert not lives.draining and lives.admit()
+
+
 def test_batch_waits_behind_interactive(lives):
     for priority in ("batch", "interactive", "interactive"):
         enter(lives, lives.admit().place, lambda event: None, priority, priority=priority)

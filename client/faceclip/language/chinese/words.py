@@ -82,19 +82,35 @@ class Words:
                 return Word("place", others[0], token, preposition="in") if tag == "ns" else Word("thing", others[0], token)
             if kind in ("adjective", "adverb"):
                 return Word(kind, others[0], token)
-            said = others[0] if others[0].endswith("s") or others[0].startswith(("a ", "an ", "the ")) else f"a {others[0]}"
-            return noun("thing", said, token)
+            bare = (
+                others[0].endswith("s") or others[0].startswith(("a ", "an ", "the ")) or bool(_UNCOUNTED.fullmatch(others[0]))
+            )
+            kind = "person" if len(token) > 1 and token[-1] in _WHOEVER and " " not in others[0] else "thing"
+            return noun(kind, others[0] if bare else f"a {others[0]}", token)
         return None
 
     def _split(self, token: str) -> list[Word]:
-        """A word that nobody knows, in words that are known, the longest first; what is left is unknown."""
+        """A word that nobody knows, in words that are known, the longest first; what is left is unknown.
+
+        A single character is read by the dictionary only as the verb of an object: 织毛衣. Else it has too many meanings.
+        """
         for length in range(len(token) - 1, 0, -1):
             head = token[:length]
             if head in self._own or (length > 1 and self._looked_up(head) is not None):
                 return [*self._read(head), *self._read(token[length:])]
+        first, rest = self._looked_up(token[:1]), token[1:]
+        if first is not None and first.kind == "verb" and len(rest) > 1 and (rest in self._own or rest in self._dictionary):
+            return [first, *self._read(rest)]
         return [Word("unknown", token, token)]
 
 
+_WHOEVER = frozenset("员家师手者人生工匠姐兵妹哥爷奶叔婆星侠客")
+"""Last characters of words for people, by what they do or are."""
+_UNCOUNTED = re.compile(
+    r"(?:.* )?(?:air|bamboo|bread|chess|clothing|dust|fog|food|fruit|furniture|glass|grass|hair|ice|light|lightning|makeup|meat|metal|"
+    r"milk|mist|moonlight|music|paper|rain|rice|sand|silk|skin|smoke|snow|steam|sunlight|thunder|water|weather|wine|wood|wool|yoga)"
+)
+"""Meanings that take no article."""
 _COUNTED = re.compile(r"([零一二两三四五六七八九十百]+)(\D)(.*)")
 _NOTHING = Word("unknown", "")
 _PARTICLES = frozenset(
@@ -159,12 +175,25 @@ def _numbers(found: Sequence[Word]) -> Iterator[Word]:
             while at + 1 < len(found) and found[at + 1].kind == "number":
                 at += 1
                 text += found[at].chinese
-            age = at + 1 < len(found) and found[at + 1].chinese in ("岁", "周岁")
+            after = found[at + 1].chinese if at + 1 < len(found) else ""
+            if after == "年代" and (decade := _decade(_value(text))):
+                yield Word("time", decade, f"{text}年代", article="the", preposition="in", before=decade)
+                at += 2
+                continue
+            age = after in ("岁", "周岁")
             yield Word("age" if age else "number", f"{_value(text)}-year-old" if age else str(_value(text)), text)
             at += 2 if age else 1
             continue
         yield word
         at += 1
+
+
+def _decade(years: int | str) -> str:
+    """`1950s` of 五十 or of 1950; empty: it is none."""
+    number = int(years) if str(years).isdecimal() else 0
+    if number % 10 or not (10 <= number < 100 or 1000 <= number < 2100):
+        return ""
+    return f"{number if number >= 1000 else 1900 + number}s"
 
 
 def _value(text: str) -> int | str:

@@ -1,0 +1,1 @@
+"""An Envoy before several servers: its configuration as a value."""

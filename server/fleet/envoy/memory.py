@@ -1,0 +1,35 @@
+"""What Envoy keeps of calls, and what it does where that becomes too much: one caller shall not end the proxy of all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOST_REQUEST_BYTES = 320 * 2**20
+"""Of one call, kept until its first answer so that it can be sent again: six files of the most that a server reads, in
+base64, are 256 MiB; the rest is for masks of people, an identity, texts and names. It takes up to twice as much of Envoy's memory."""
+HEAP = (3, 4)
+"""Part of its memory that is for calls; the rest is the program's own, and what comes in until it looks again."""
+LOOK_EVERY = "0.1s"
+REFUSE_AT, RESET_AT = 0.9, 0.95
+"""Parts of the heap: from the first on new calls are refused, from the second on those that hold most are reset."""
+TRACKED_FROM_POWER_OF_TWO = 20
+"""Calls of less than 2^20 bytes are never reset."""
+_MONITOR = "envoy.resource_monitors.fixed_heap"
+_HEAP_CONFIG = "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig"
+
+
+def overload(memory_gib: int) -> dict[str, Any]:
+    """Envoy's overload manager, for a process that may take so much memory."""
+    heap_bytes = memory_gib * 2**30 * HEAP[0] // HEAP[1]
+    refuse = {"threshold": {"value": REFUSE_AT}}
+    reset = {"scaled": {"scaling_threshold": RESET_AT, "saturation_threshold": 1.0}}
+    actions = {"shrink_heap": refuse, "stop_accepting_requests": refuse, "reset_high_memory_stream": reset}
+    return {
+        "refresh_interval": LOOK_EVERY,
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED_FROM_POWER_OF_TWO},
+        "resource_monitors": [{"name": _MONITOR, "typed_config": {"@type": _HEAP_CONFIG, "max_heap_size_bytes": heap_bytes}}],
+        "actions": [
+            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _MONITOR, **when}]}
+            for name, when in actions.items()
+        ],
+    }

@@ -1,0 +1,150 @@
+"""Calls through a real Envoy, to servers of this test: how large one may be, how much all together, and how many servers one reaches
+that kills them."""
+
+import http.server
+import json
+import socketserver
+import subprocess
+import threading
+from concurrent import futures
+from contextlib import ExitStack, contextmanager
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2
+
+from faceclip_serving.face.photos import MAX_BYTES
+from server.fleet.envoy.grpc_fields import SERVICE
+from server.fleet.envoy.proxy import Listener, Proxy, Server, socket_address
+
+from .envoy import ENVOY, NEEDS_ENVOY, written
+from .test_chart_envoy import connects, free_port, wait_until
+
+LIMITLESS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving(server):
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def proxy(grpc_ports, folder, heap_bytes=None, **told):
+    """Address of an Envoy before servers that are all ready. `told`: more of the proxy."""
+    with ExitStack() as stack:
+        health = stack.enter_context(serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready)))
+        port, admin = free_port(), free_port()
+        servers = [Server("127.0.0.1", each, health) for each in grpc_ports]
+        listens = {"listeners": [Listener("127.0.0.1", port)], "admin": socket_address("127.0.0.1", admin)}
+        file = written(Proxy(servers, **listens, **told), folder)
+        if heap_bytes is not None:
+            document = json.loads(file.read_text())
+            document["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"] = heap_bytes
+            file.write_text(json.dumps(document))
+        running = subprocess.Popen([ENVOY, "-c", file, "--disable-hot-restart", "-l", "error"])
+        try:
+            wait_until(lambda: connects(port))
+            yield f"127.0.0.1:{port}"
+        finally:
+            running.kill()
+            running.wait()
+
+
+def send(url, data=b""):
+    message = service_pb2.ModelInferRequest(model_name="faceclip", raw_input_contents=[data])
+    with grpc.insecure_channel(url, options=LIMITLESS) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/ModelInfer", request_serializer=service_pb2.ModelInferRequest.SerializeToString)
+        return call(message, timeout=60)
+
+
+@NEEDS_ENVOY
+def test_a_call_that_kills_servers_reaches_one(tmp_path):
+    killed = []
+
+    class Dies(socketserver.BaseRequestHandler):
+        def handle(self):
+            seen = b""
+            while b"faceclip" not in seen and (data := self.request.recv(65536)):
+                seen += data
+            killed.append(b"faceclip" in seen)
+
+    with ExitStack() as stack:
+        ports = [stack.enter_context(serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dies))) for _ in range(6)]
+        url = stack.enter_context(proxy(ports, tmp_path))
+        with pytest.raises(grpc.RpcError):
+            send(url)
+    assert sum(killed) == 1, "the client sends it once more"
+
+
+@NEEDS_ENVOY
+def test_the_largest_request_passes(tmp_path):
+    """Six files of the most that a server reads, in base64, and a little."""
+
+    class Counts(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda data, _: str(len(data)).encode())
+
+    server = grpc.server(futures.ThreadPoolExecutor(1), options=LIMITLESS)
+    server.add_generic_rpc_handlers((Counts(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        size = 6 * MAX_BYTES * 4 // 3 + MAX_BYTES
+        with proxy([port], tmp_path) as url:
+            assert int(send(url, bytes(size))) > size
+    finally:
+        server.stop(0)
+
+
+@NEEDS_ENVOY
+def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
+    """Eight of 8 MiB, and none is answered: more than the 48 MiB that Envoy may take here."""
+    over = threading.Event()
+
+    class Waits(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(self.answer)
+
+        def answer(self, data, _):
+            if len(data) > 2**20:
+                over.wait()
+            return b""
+
+    def passes(data):
+        try:
+            return send(url, data) is not None
+        except grpc.RpcError as error:
+            return error.details()
+
+    server = grpc.server(futures.ThreadPoolExecutor(20), options=LIMITLESS)
+    server.add_generic_rpc_handlers((Waits(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with proxy([port], tmp_path, heap_bytes=48 * 2**20) as url, futures.ThreadPoolExecutor(8) as callers:
+            wait_until(lambda: passes(b"") is True)
+            large = [callers.submit(passes, bytes(8 * 2**20)) for _ in range(8)]
+            wait_until(lambda: any(each.done() for each in large))
+            wait_until(lambda: passes(b"") is True)
+            over.set()
+            told = {each.result() for each in large} - {True, "no healthy upstream"}  # where /ready of this test is slow
+            assert told and all("overloaded" in each or "RST_STREAM" in each for each in told), told
+            wait_until(lambda: passes(bytes(8 * 2**20)) is True)
+    finally:
+        over.set()
+        server.stop(0)
