@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,11 +32,25 @@ from .loop import Losses, Stage
 SIZE = NANO.defaults.height
 LATENT_SIDE = SIZE // NANO.latent_scale
 
-_LEARNING_RATE = 1e-3
-_CRITIC_WEIGHT = 1.0
-"""Against the squared error of the velocity."""
-_NAMED_WEIGHT = 0.05
-"""The same, of what a guess is read as; a sum over attributes."""
+_NAMED_WEIGHT = 0.15
+"""Against the squared error of the velocity, of what a guess is read as; a sum over attributes."""
+_DECODED_WEIGHT = 0.5
+"""The same, of pixels and edges of decoded guesses."""
+_DECODED = 8
+"""One guess of so many is decoded."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a denoiser learns, see `Stage`; the critic's weight is against the squared error of the velocity."""
+
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    cool_down: float = 0.25
+    average: float = 0.99
+    critic_weight: float = 1.0
+    slower: tuple[nn.Parameter, ...] = ()
+    slower_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,8 @@ class Lesson:
     """Share of the faces shown that are lifelike."""
     named: Mapping[str, Tensor] | None = None
     """Classes of `data`, row by row, -1 for none: with a critic, a guess has to be read as what it should show."""
+    vae: AutoencoderKL | None = None
+    """Decodes guesses of the less noisy half, so that eyes and mouths are told in pixels too, those of the head above all."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +152,12 @@ def unet_stage(
     steps: int,
     seed: int,
     compiled: bool = False,
-    learning_rate: float = _LEARNING_RATE,
-    average: float = 0.99,
+    pace: Pace = Pace(),
 ) -> Stage:
     """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
-    batch, critic = lesson.batch, lesson.critic
+    batch, critic, vae = lesson.batch, lesson.critic, lesson.vae
     weight = person_weight(LATENT_SIDE)
+    head = F.interpolate(weight[None, None], size=(SIZE, SIZE), mode="bilinear")[0, 0]
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
@@ -157,30 +173,44 @@ def unet_stage(
             predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
         terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
+        guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
         if critic is not None:
-            guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
             with device.autocast():
                 different, shown = critic.difference(guess, drawn.latents)
                 read = {} if lesson.named is None else critic.attributes(shown)
-            terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
+            terms["critic"] = pace.critic_weight * (share.flatten() * different).mean()
             if lesson.named is not None:
                 wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
                 missed = [
                     F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
                 ]
                 terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
+        if vae is not None:
+            clear = time.argsort()[: batch // 2 : _DECODED // 2]
+            with device.autocast():
+                made = vae.decode(guess[clear]).sample.float()
+                with torch.no_grad():
+                    true = vae.decode(drawn.latents[clear]).sample.float()
+            terms["decoded"] = _DECODED_WEIGHT * (share.flatten()[clear] * _unlike(made - true, head)).mean()
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=average, seed=seed)
+    rates = (pace.learning_rate, pace.warm_up, pace.cool_down, pace.average)
+    return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
+
+
+def _unlike(off: Tensor, weight: Tensor) -> Tensor:
+    """[n] of differences of pictures [n, 3, h, w]: mean size of pixels and of edges, by `weight` [h, w]."""
+    edges = off.diff(dim=-1).abs()[..., :-1, :] + off.diff(dim=-2).abs()[..., :-1]
+    return (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[:-1, :-1]).mean((1, 2, 3))
 
 
 @dataclass(frozen=True)
 class Guidance:
     """`text` and `identity` scales; equal values are the standard form."""
 
-    text: float = 4.0
-    identity: float = 4.0
+    text: float = NANO.defaults.guidance_scale
+    identity: float = NANO.defaults.guidance_scale
     blend: float = 1.0
     steps: int = 20
     scheduler: str = "DPMSolverMultistepScheduler"
