@@ -8,6 +8,7 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -229,7 +230,8 @@ def generate(
 ) -> Tensor:
     """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
 
-    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call.
+    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call, and goes on with it where a scheduler
+    takes fresh noise.
     """
     n = len(prompts)
     none = [-1] * n
@@ -256,11 +258,13 @@ def generate(
     with torch.device("cpu"):  # a seed's noise is the same on every device, and schedulers count with numpy
         scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
         scheduler.set_timesteps(guidance.steps)
-        noise = [torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(s)) for s in starts]
+        generators = [torch.Generator().manual_seed(s) for s in starts]
+        noise = [torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=generator) for generator in generators]
+    fresh = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     latents = torch.cat(noise).to(embeddings.device) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
         predictions = predict(unet, rows, time.to(rows.device).expand(len(rows)), embeddings, pooled).chunk(len(chain))
-        latents = scheduler.step(combine(predictions, scales), time, latents, return_dict=False)[0]
+        latents = scheduler.step(combine(predictions, scales), time, latents, **fresh, return_dict=False)[0]
     final: Tensor = latents
     return final
