@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=Path("weights/nano"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[0, 1, 2], help="numbers of test people")
-    parser.add_argument("--guidance-scale", type=finite(zero=True), default=4.0)
+    parser.add_argument("--guidance-scale", type=finite(zero=True), default=Guidance.text)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument(
         "--portrait", type=Path, help="also write the first person's aligned crop: a reference for `face_aligned`"

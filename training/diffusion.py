@@ -8,12 +8,13 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,11 +33,25 @@ from .loop import Losses, Stage
 SIZE = NANO.defaults.height
 LATENT_SIDE = SIZE // NANO.latent_scale
 
-_LEARNING_RATE = 1e-3
-_CRITIC_WEIGHT = 1.0
-"""Against the squared error of the velocity."""
-_NAMED_WEIGHT = 0.05
-"""The same, of what a guess is read as; a sum over attributes."""
+_NAMED_WEIGHT = 0.15
+"""Against the squared error of the velocity, of what a guess is read as; a sum over attributes."""
+_DECODED_WEIGHT = 0.5
+"""The same, of pixels and edges of decoded guesses."""
+_DECODED = 8
+"""One guess of so many is decoded."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a denoiser learns, see `Stage`; the critic's weight is against the squared error of the velocity."""
+
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    cool_down: float = 0.25
+    average: float = 0.99
+    critic_weight: float = 1.0
+    slower: tuple[nn.Parameter, ...] = ()
+    slower_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ class Lesson:
     """Share of the faces shown that are lifelike."""
     named: Mapping[str, Tensor] | None = None
     """Classes of `data`, row by row, -1 for none: with a critic, a guess has to be read as what it should show."""
+    vae: AutoencoderKL | None = None
+    """Decodes guesses of the less noisy half, so that eyes and mouths are told in pixels too, those of the head above all."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +153,12 @@ def unet_stage(
     steps: int,
     seed: int,
     compiled: bool = False,
-    learning_rate: float = _LEARNING_RATE,
-    average: float = 0.99,
+    pace: Pace = Pace(),
 ) -> Stage:
     """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
-    batch, critic = lesson.batch, lesson.critic
+    batch, critic, vae = lesson.batch, lesson.critic, lesson.vae
     weight = person_weight(LATENT_SIDE)
+    head = F.interpolate(weight[None, None], size=(SIZE, SIZE), mode="bilinear")[0, 0]
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
@@ -157,30 +174,44 @@ def unet_stage(
             predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
         terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
+        guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
         if critic is not None:
-            guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
             with device.autocast():
                 different, shown = critic.difference(guess, drawn.latents)
                 read = {} if lesson.named is None else critic.attributes(shown)
-            terms["critic"] = _CRITIC_WEIGHT * (share.flatten() * different).mean()
+            terms["critic"] = pace.critic_weight * (share.flatten() * different).mean()
             if lesson.named is not None:
                 wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
                 missed = [
                     F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
                 ]
                 terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
+        if vae is not None:
+            clear = time.argsort()[: batch // 2 : _DECODED // 2]
+            with device.autocast():
+                made = vae.decode(guess[clear]).sample.float()
+                with torch.no_grad():
+                    true = vae.decode(drawn.latents[clear]).sample.float()
+            terms["decoded"] = _DECODED_WEIGHT * (share.flatten()[clear] * _unlike(made - true, head)).mean()
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
-    return Stage(name, modules, losses, steps, learning_rate, warm_up=100, average=average, seed=seed)
+    rates = (pace.learning_rate, pace.warm_up, pace.cool_down, pace.average)
+    return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
+
+
+def _unlike(off: Tensor, weight: Tensor) -> Tensor:
+    """[n] of differences of pictures [n, 3, h, w]: mean size of pixels and of edges, by `weight` [h, w]."""
+    edges = off.diff(dim=-1).abs()[..., :-1, :] + off.diff(dim=-2).abs()[..., :-1]
+    return (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[:-1, :-1]).mean((1, 2, 3))
 
 
 @dataclass(frozen=True)
 class Guidance:
     """`text` and `identity` scales; equal values are the standard form."""
 
-    text: float = 4.0
-    identity: float = 4.0
+    text: float = NANO.defaults.guidance_scale
+    identity: float = NANO.defaults.guidance_scale
     blend: float = 1.0
     steps: int = 20
     scheduler: str = "DPMSolverMultistepScheduler"
@@ -199,7 +230,8 @@ def generate(
 ) -> Tensor:
     """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
 
-    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call.
+    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call, and goes on with it where a scheduler
+    takes fresh noise.
     """
     n = len(prompts)
     none = [-1] * n
@@ -221,17 +253,18 @@ def generate(
     scales = [guidance.text] if standard else [guidance.text, guidance.identity]
     embeddings = torch.cat([part[0] for part in chain])
     pooled = torch.cat([part[1] for part in chain])
-    scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
-    scheduler.set_timesteps(guidance.steps)
     channels = unet.config.in_channels
     starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds
-    noise = [
-        torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(seed)) for seed in starts
-    ]
-    latents = torch.cat(noise) * scheduler.init_noise_sigma
+    with torch.device("cpu"):  # a seed's noise is the same on every device, and schedulers count with numpy
+        scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
+        scheduler.set_timesteps(guidance.steps)
+        generators = [torch.Generator().manual_seed(s) for s in starts]
+        noise = [torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=generator) for generator in generators]
+    fresh = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    latents = torch.cat(noise).to(embeddings.device) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
-        predictions = predict(unet, rows, time.expand(len(rows)), embeddings, pooled).chunk(len(chain))
-        latents = scheduler.step(combine(predictions, scales), time, latents, return_dict=False)[0]
+        predictions = predict(unet, rows, time.to(rows.device).expand(len(rows)), embeddings, pooled).chunk(len(chain))
+        latents = scheduler.step(combine(predictions, scales), time, latents, **fresh, return_dict=False)[0]
     final: Tensor = latents
     return final

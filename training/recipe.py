@@ -16,6 +16,7 @@ STAGES: Mapping[str, str] = {
     "unet": "the denoiser of the joint encoder: what is served",
     "natural": "the face encoder again: natural faces, as the drawn ones of the same people; rendered world only",
     "finish": "the denoiser again: frontal portraits, every hat and expression, faces also as photographs show them",
+    "few_steps": "what is added to the denoiser so that it draws in 4 steps; rendered world only",
     "text_only": "a peer that is shown no face",
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
     "recogniser": "a judge: who is in a picture",
@@ -23,7 +24,7 @@ STAGES: Mapping[str, str] = {
     "hats": "a judge: the colour of a hat; rendered world only",
 }
 """Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last three only the data."""
-RENDERED_ONLY = ("natural", "finish", "attributes", "hats")
+RENDERED_ONLY = ("natural", "finish", "few_steps", "attributes", "hats")
 """Stages that learn what nobody knows of photographs."""
 
 
@@ -41,7 +42,8 @@ class Recipe:
     base_steps: int = 4000
     unet_steps: int = 14000
     natural_steps: int = 1600
-    finish_steps: int = 12000
+    finish_steps: int = 1460
+    few_steps: int = 2240
     text_only_steps: int = 7000
     adapter_steps: int = 7000
     attribute_steps: int = 2600
@@ -53,6 +55,8 @@ class Recipe:
     vae_patch: int = 64
     align_batch: int = 32
     unet_batch: int = 16
+    finish_batch: int = 256
+    few_batch: int = 128
     judge_batch: int = 48
     seed: int = 0
     compiled: bool = False
@@ -67,6 +71,6 @@ def small(recipe: Recipe, share: float) -> Recipe:
 
 def with_steps(recipe: Recipe, stage: str, steps: int) -> Recipe:
     """The recipe with another number of steps of one stage."""
-    names = {"attributes": "attribute"}
+    names = {"attributes": "attribute", "few_steps": "few"}
     changed: Mapping[str, Any] = {f"{names.get(stage, stage)}_steps": steps}
     return replace(recipe, **changed)

@@ -6,6 +6,7 @@ A stage that finished is loaded, not repeated; deleting its checkpoint trains it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -15,15 +16,17 @@ from .adapter import decouple
 from .autoencoder import decoder_stage, vae_stage
 from .contrastive import alignment_stage
 from .critic import critic_stage
-from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, unet_stage
+from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
+from .few_steps import DROPS, few_steps_stage
 from .identity import face_stage
 from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
 from .loop import Stage, run
 from .natural import natural_stage
-from .work import Work, make_critic, make_heads
+from .work import Work, let_towers_learn, make_critic, make_heads
 
 _LIFELIKE = 0.3
-_FINISHING_RATE = 6e-4
+_FINISHING = Pace(8e-4, warm_up=200, cool_down=0.35, average=0.9985, critic_weight=1.5, slower_rate=0.3)
+_DISTILLED_GUIDANCE = 3.0
 
 
 def _face(work: Work) -> Stage:
@@ -86,13 +89,23 @@ def _natural(work: Work) -> Stage:
 def _finish(work: Work) -> Stage:
     """What is served goes on: portraits of the series that a prompt can ask for, faces also as photographs show them."""
     r = work.recipe
-    data = work.finishing
-    critic = work.critic()
-    named = None if critic is None else labels(data)
-    lesson = Lesson(data, work.finishing_latents, work.finishing_faces, JOINT, r.unet_batch, critic, _LIFELIKE, named)
     conditioner = work.conditioner("unet", vit="natural")
-    steps, rate = r.finish_steps, _FINISHING_RATE
-    return unet_stage("finish", work.unet("unet"), conditioner, lesson, steps, r.seed + 12, r.compiled, rate, average=0.998)
+    pace = replace(_FINISHING, slower=let_towers_learn(conditioner.encoder))
+    lesson = _finishing(work, JOINT, r.finish_batch)
+    return unet_stage("finish", work.unet("unet"), conditioner, lesson, r.finish_steps, r.seed + 12, r.compiled, pace)
+
+
+def _finishing(work: Work, drops: Drops, batch: int) -> Lesson:
+    data, critic = work.finishing, work.critic()
+    named = None if critic is None else labels(data)
+    latents, faces = work.finishing_latents, work.finishing_faces
+    return Lesson(data, latents, faces, drops, batch, critic, _LIFELIKE, named, work.vae())
+
+
+def _few_steps(work: Work) -> Stage:
+    r = work.recipe
+    lesson, conditioner = _finishing(work, DROPS, r.few_batch), work.conditioner("finish")
+    return few_steps_stage(work.unet("finish"), conditioner, lesson, _DISTILLED_GUIDANCE, r.few_steps, r.seed + 13)
 
 
 def _recogniser(work: Work) -> Stage:
@@ -123,6 +136,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "unet": _denoiser("unet"),
     "natural": _natural,
     "finish": _finish,
+    "few_steps": _few_steps,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),
     "recogniser": _recogniser,

@@ -3,7 +3,7 @@
 `face_clip_encoder`, `unet` and `vae` are what is served; `recogniser` and `classifier` are what evaluation believes; `alignment_*`
 are the towers and projections of the CLIP-style score. Nothing is stored twice: equal tensors of a file are one; the peers'
 encoder, which their training leaves as it was, is `alignment_encoder`; the adapter's denoiser is that of `text_only`, and `adapter`
-holds what it adds. Reading needs no training data.
+holds what it adds, as `few_steps` holds what is added to `unet`, a LoRA file. Reading needs no training data.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from .adapter import Adapter
 from .conditioning import Conditioner
 from .contrastive import AlignmentHeads
 from .errors import TrainingError
+from .few_steps import LowRank
 from .judges import AttributeClassifier, HatColours, Recogniser
 from .texts import read_tokenizer
 from .work import Work, make_heads
 
 Module = TypeVar("Module", bound=nn.Module)
-JOINT, ADAPTER, TEXT_ONLY = "joint", "adapter", "text_only"
-_TEXT_ONLY = ("text_only_unet", "alignment_encoder")
-_FILES = {JOINT: ("unet", "face_clip_encoder"), ADAPTER: (*_TEXT_ONLY, "adapter"), TEXT_ONLY: _TEXT_ONLY}
+JOINT, FEW_STEPS, ADAPTER, TEXT_ONLY = "joint", "few_steps", "adapter", "text_only"
+_JOINT, _TEXT_ONLY = ("unet", "face_clip_encoder"), ("text_only_unet", "alignment_encoder")
+_FILES = {JOINT: _JOINT, FEW_STEPS: (*_JOINT, FEW_STEPS), ADAPTER: (*_TEXT_ONLY, "adapter"), TEXT_ONLY: _TEXT_ONLY}
 """Denoiser, encoder and what else a peer is made of."""
 _TAKEN = (
     ("text_only", "align", "conditioner.encoder"),
@@ -56,14 +57,19 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
         last = "finish" if trained("finish") else "unet"
         modules["unet"] = work.unet(last)
         modules["face_clip_encoder"] = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
+    parts: dict[str, dict[str, Tensor]] = {}
+    if trained("few_steps"):
+        added = LowRank(work.unet("finish"))
+        added.load_state_dict(work.averaged("few_steps", "added"))
+        parts[FEW_STEPS] = half(added.factors())
     if trained("text_only"):
         modules["text_only_unet"] = work.unet("text_only")
     if trained("adapter"):
         unet = work.unet("text_only")
-        added = _adapter(unet)
+        adapter = _adapter(unet)
         unet.load_state_dict(work.averaged("adapter", "unet"))
-        added.tokens.load_state_dict(work.averaged("adapter", "conditioner.adapter"))
-        modules["adapter"] = added
+        adapter.tokens.load_state_dict(work.averaged("adapter", "conditioner.adapter"))
+        modules["adapter"] = adapter
     for stage, name, module in (
         ("recogniser", "recogniser", Recogniser()),
         ("attributes", "classifier", AttributeClassifier()),
@@ -77,7 +83,7 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
         heads.load_state_dict(work.averaged("align", "heads"))
         modules["alignment_heads"] = heads
         modules["alignment_encoder"] = encoder
-    parts = {name: _narrow(name, module) for name, module in modules.items()}
+    parts |= {name: _narrow(name, module) for name, module in modules.items()}
     for name, tensors in parts.items():
         _require_same(folder / f"{name}.safetensors", tensors)
     for name, tensors in parts.items():
@@ -91,12 +97,17 @@ def read_vae(folder: Path) -> AutoencoderKL:
 
 
 def read_generator(folder: Path, peer: str = JOINT) -> tuple[UNet2DConditionModel, Conditioner]:
-    """The denoiser and its conditioning of the joint encoder or of a baseline. Raises `TrainingError`."""
+    """The denoiser and its conditioning of the joint encoder, of what draws in a few steps, or of a baseline. Raises `TrainingError`."""
     denoiser, aligned, *more = (folder / f"{name}.safetensors" for name in _FILES[peer])
     unet, encoder = _load(denoiser, nano.make_unet(0)), _load(aligned, nano.make_encoder(0))
     tokens = None
     for file in more:
-        tokens = _load(file, _adapter(unet)).tokens
+        if peer == FEW_STEPS:
+            added = LowRank(unet)
+            added.load_factors(read_tensors(file))
+            added.fuse(unet)
+        else:
+            tokens = _load(file, _adapter(unet)).tokens
     conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(folder / "tokenizer"), tokens)
     return unet, conditioner.eval()
 

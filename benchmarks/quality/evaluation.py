@@ -14,7 +14,8 @@ from typing import Any
 
 from export.checkpoint.committed import weights_folder
 from faceclip_serving.contract.variants.variant import Variant
-from training.weights import ADAPTER, JOINT, TEXT_ONLY, available_peers
+from training.few_steps import REQUEST
+from training.weights import ADAPTER, FEW_STEPS, JOINT, TEXT_ONLY, available_peers
 
 from ..measure.drawing import save
 from ..measure.pictures import picture_psnr_db
@@ -47,11 +48,13 @@ def compare_makers(
     table: dict[str, dict[str, Any] | None] = {RENDERER: jury.scores(world.drawn.pictures, cases)}
     pictures: dict[str, Pictures] = {}
 
-    def add(peer: str, maker: Maker, shows_face: bool = True) -> None:
-        pictures[peer], seconds = timed(maker, cases if shows_face else cases.faceless(), settings, peer)
+    def add(peer: str, maker: Maker, shows_face: bool = True, others: Settings | None = None) -> None:
+        pictures[peer], seconds = timed(maker, cases if shows_face else cases.faceless(), {**settings, **(others or {})}, peer)
         table[peer] = {**jury.scores(pictures[peer], cases), "seconds_per_picture": seconds}
 
     add(JOINT, joint)
+    if FEW_STEPS in present:
+        add(FEW_STEPS, trained(folder, FEW_STEPS, settings), others=REQUEST)
     if ADAPTER in present:
         add(ADAPTER, trained(folder, ADAPTER, settings))
     else:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .world import Cases, World
 
 SWEEPS: Mapping[str, Sequence[float | int | str]] = {
-    "id_guidance_scale": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
-    "guidance_scale": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+    "id_guidance_scale": (0.0, 1.0, 2.0, 2.5, 3.0, 4.0),
+    "guidance_scale": (1.0, 2.0, 2.5, 3.0, 4.0, 6.0),
     "blend_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
     "num_inference_steps": (5, 10, 20, 40),
     "scheduler": ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"),

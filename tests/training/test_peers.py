@@ -14,15 +14,21 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 import training.work
+from export.checkpoint.lora import parse_lora
 from export.checkpoint.tensor_files import read_tensors
+from export.networks.components import build
+from faceclip_serving.contract.names import DENOISER
+from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
+from faceclip_serving.contract.variants.sdxl import NANO
 from training import device, nano
 from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
 from training.dataset import FINISHING, Pictures
-from training.diffusion import predict
+from training.diffusion import Guidance, generate, predict
 from training.errors import TrainingError
+from training.few_steps import LowRank
 from training.judges import AttributeClassifier, HatColours, Recogniser
 from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
@@ -31,6 +37,7 @@ from training.stages import make_stage, train
 from training.texts import read_tokenizer
 from training.weights import (
     ADAPTER,
+    FEW_STEPS,
     JOINT,
     TEXT_ONLY,
     available_peers,
@@ -62,6 +69,15 @@ def decoupled(seed: int) -> UNet2DConditionModel:
     return unet
 
 
+def low_rank(seed: int) -> LowRank:
+    """Something that is added to a denoiser."""
+    torch.manual_seed(seed)
+    added = LowRank(nano.make_unet(0))
+    for parameter in added.parameters():
+        parameter.data.normal_(0, 0.1)
+    return added
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A folder as a whole training leaves it, with fresh networks in place of trained ones."""
@@ -79,6 +95,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "align": {"conditioner": aligned, "heads": make_heads(0)},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "natural": {"vit": conditioner(8).encoder.branches[0].face_encoder},
+        "finish": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
+        "few_steps": {"added": low_rank(6), "target": low_rank(7)},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
         "recogniser": {"recogniser": Recogniser()},
@@ -93,9 +111,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
     sizes = write_weights(work, tmp_path)
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
-            "recogniser", "classifier", "hat_colours"} == {n.split(".")[0] for n in sizes}  # fmt: skip
-    assert sum(sizes.values()) <= 40_000_000
-    assert available_peers(tmp_path) == [JOINT, ADAPTER, TEXT_ONLY]
+            "recogniser", "classifier", "hat_colours", "few_steps"} == {n.split(".")[0] for n in sizes}  # fmt: skip
+    assert sum(sizes.values()) <= 48_000_000
+    assert available_peers(tmp_path) == [JOINT, FEW_STEPS, ADAPTER, TEXT_ONLY]
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
     faces = Faces(torch.randn(2, 128), torch.randn(2, nano.ARCHITECTURE.face.patches, nano.ARCHITECTURE.face.width))
     rows = {}
@@ -110,6 +128,18 @@ def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -
     read_alignment(tmp_path)
     read_judges(tmp_path)
     read_hat_judge(tmp_path)
+
+
+def test_the_export_fuses_what_draws_in_few_steps_as_the_training_adds_it(work: Work, tmp_path: Path) -> None:
+    """By diffusers' names and peft's arithmetic."""
+    write_weights(work, tmp_path)
+    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+    plain, wanted = (read_generator(tmp_path, peer)[0].state_dict() for peer in (JOINT, FEW_STEPS))
+    lora = parse_lora(f"{tmp_path / 'few_steps.safetensors'}:1")
+    found = build(NANO, DENOISER, tmp_path, [lora]).unet.state_dict()
+    assert all(torch.allclose(found[name], value, atol=1e-5) for name, value in wanted.items())
+    changed = {name for name, value in plain.items() if not torch.allclose(found[name], value, atol=1e-3)}
+    assert changed == {f"{layer}.weight" for layer in low_rank(6).layers}
 
 
 def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(work: Work, tmp_path: Path) -> None:
@@ -189,7 +219,7 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     work: Work, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On `meta`, which refuses tensors of a CPU beside its own as a GPU does."""
-    sizes = dict.fromkeys(("face_batch", "natural_batch", "vae_batch", "align_batch", "unet_batch", "judge_batch"), 4)
+    sizes = {name: 4 for name in vars(Recipe()) if name.endswith("_batch")}
     small = Work(work.folder, Recipe(**sizes))
     known = Latents(nano.make_vae(0), work.data.pictures)
     known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
@@ -213,7 +243,23 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
 
 
+@pytest.mark.parametrize("scheduler", sorted(EPSILON_SCHEDULERS))
+def test_pictures_are_drawn_on_the_default_device(scheduler: str) -> None:
+    """On `meta`, as above."""
+    tokenizer = read_tokenizer(TOKENIZER)
+    torch.set_default_device("meta")
+    try:
+        face = nano.ARCHITECTURE.face
+        faces = Faces(torch.empty(3, face.classes), torch.empty(3, face.patches, face.width))
+        conditioner = Conditioner(nano.make_encoder(0), nano.TOKENS, tokenizer)
+        guidance = Guidance(4.0, 2.0, steps=4, scheduler=scheduler)
+        made = generate(nano.make_unet(0), conditioner, ["a man", "a woman"], faces, [[0], [1, 2]], guidance)
+    finally:
+        torch.set_default_device("cpu")
+    assert made.device.type == "meta" and made.shape == (2, 8, 16, 16)
+
+
 def test_steps_of_a_stage_are_set_by_its_name() -> None:
     whole = Recipe()
     assert with_steps(whole, "unet", 5).unet_steps == 5 and with_steps(whole, "adapter", 5).adapter_steps == 5
-    assert with_steps(whole, "attributes", 5).attribute_steps == 5
+    assert with_steps(whole, "attributes", 5).attribute_steps == 5 and with_steps(whole, "few_steps", 5).few_steps == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -47,6 +48,17 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) 
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name])
     assert cv2.imread(str(tmp_path / "parts" / "line.png")) is not None
+
+
+def test_what_learns_more_slowly_moves_less(tmp_path: Path) -> None:
+    def moved(rate: float) -> float:
+        stage = line_stage(5)
+        bias = stage.modules["line"].bias
+        before = bias.detach().clone()
+        run(replace(stage, slower=(bias,), slower_rate=rate), tmp_path / str(rate))
+        return float((bias.detach() - before).abs().sum())
+
+    assert moved(0.0) == 0 < 5 * moved(0.1) < moved(1.0)
 
 
 def test_a_checkpoint_of_other_networks_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What is added to a denoiser so that it draws in few steps: it starts as nothing, and is all that learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training import nano
+from training.autoencoder import Latents
+from training.conditioning import Conditioner, Faces
+from training.dataset import Pictures
+from training.diffusion import Lesson
+from training.few_steps import DROPS, LowRank, few_steps_stage
+from training.loop import Stage, run
+from training.texts import read_tokenizer
+from training.work import TOKENIZER, make_critic
+
+
+def stage(steps: int) -> Stage:
+    pictures = np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3)).astype(np.uint8)
+    data = Pictures("train", pictures, pictures[:, :112, :112])
+    face = nano.ARCHITECTURE.face
+    torch.manual_seed(1)
+    faces = Faces(torch.randn(4, face.classes), torch.randn(4, face.patches, face.width))
+    conditioner = Conditioner(nano.make_encoder(1), nano.TOKENS, read_tokenizer(TOKENIZER))
+    lesson = Lesson(data, Latents(nano.make_vae(0), pictures), faces, DROPS, 2, make_critic(1).requires_grad_(False))
+    return few_steps_stage(nano.make_unet(2), conditioner, lesson, 3.0, steps, seed=4)
+
+
+def test_an_addition_starts_as_nothing_and_is_the_same_after_it_was_written_and_read() -> None:
+    unet, same = nano.make_unet(0), nano.make_unet(0)
+    added, other = LowRank(unet), LowRank(unet)
+    added.fuse(unet)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in unet.state_dict().items())
+    for up in added.up:
+        up.data.normal_()
+    other.load_factors(added.factors())
+    assert all(torch.equal(a, b) for a, b in zip(added.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(value, other.weights(unet)[name]) for name, value in added.weights(unet).items())
+
+
+def test_it_is_all_that_learns_its_target_follows_and_a_stop_changes_nothing(tmp_path: Path) -> None:
+    whole = stage(3)
+    assert {name.split(".")[0] for name, p in whole.modules.named_parameters() if p.requires_grad} == {"added"}
+    run(whole, tmp_path / "whole")
+    run(stage(3), tmp_path / "parts", stop_at=1)
+    run(stage(3), tmp_path / "parts")
+    first, again = (torch.load(tmp_path / part / "few_steps.pt", weights_only=True) for part in ("whole", "parts"))
+    for tensors in ("modules", "averages"):
+        assert all(torch.equal(value, again[tensors][name]) for name, value in first[tensors].items())
+    student, target = ([v for n, v in first["modules"].items() if n.startswith(f"{part}.up")] for part in ("added", "target"))
+    assert all(0 < float(b.norm()) < float(a.norm()) for a, b in zip(student, target, strict=True) if float(a.norm()) > 0)
+    assert sum(float(a.norm()) for a in student) > 0
