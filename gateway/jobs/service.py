@@ -19,7 +19,7 @@ from faceclip import FaceCLIPOutput
 from ..drawing import Drawing
 from .destinations import Destinations
 from .disk import Disk
-from .failures import StoreUnwritableError, UnknownJobError
+from .failures import StoreUnwritableError, UnknownJobError, WrongStateError
 from .following import followed
 from .records import Job, NewJob
 from .recovery import recover
@@ -169,8 +169,13 @@ class Jobs:
 
     async def cancel(self, job_id: str, owner: str) -> Job:
         """The cancelled job; cancelled again, it is the same. Raises `WrongStateError` where it has ended otherwise."""
-        job = await self.get(job_id, owner)
-        return job if job.status is Status.CANCELLED else await self.runner.cancel(job_id)
+        await self.get(job_id, owner)
+        try:
+            return await self.runner.cancel(job_id)
+        except WrongStateError as error:
+            if error.status is not Status.CANCELLED:
+                raise
+            return await self.get(job_id, owner)
 
     def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
         """What happens to a job after the event `after`; at last the job, ended. Ends without it when the gateway stops before.

@@ -125,6 +125,16 @@ async def test_a_job_waits_no_longer_than_its_deadline(tmp_path):
             assert (done.status, done.error["code"]) == (Status.FAILED, "deadline_exceeded")
 
 
+@pytest.mark.parametrize("at_once", [0, 1], ids=["waiting", "drawn"])
+async def test_a_job_that_is_cancelled_several_times_at_once_is_cancelled_for_each(tmp_path, at_once):
+    server = Server(step_s=0.01, steps=1000)
+    async with working(tmp_path, server, at_once=at_once) as jobs:
+        job, _ = await jobs.accept(drawing(), "", "image_generation")
+        await until(lambda: asyncio.sleep(0, len(server.begun) == at_once))
+        found = await asyncio.gather(*(jobs.cancel(job.id, "") for _ in range(8)))
+        assert {(each.id, each.status) for each in found} == {(job.id, Status.CANCELLED)}
+
+
 async def test_a_cancelled_drawing_ends_within_two_steps(tmp_path):
     server = Server(step_s=0.05, steps=100)
     async with working(tmp_path, server) as jobs:
