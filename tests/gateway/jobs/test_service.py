@@ -230,6 +230,20 @@ async def test_a_restart_deletes_what_no_job_needs(tmp_path):
         assert set(jobs.results.ids()) == {job.id, address.split("/")[-1].split("-")[0]}
 
 
+@pytest.mark.parametrize("name", ["waiting", "results"])
+async def test_what_is_somebody_elses_stays_and_ends_no_start(tmp_path, name):
+    theirs = [tmp_path / name / "lost+found", tmp_path / name / "notes.txt"]
+    async with working(tmp_path, Server(), keep_s=0.2) as jobs:
+        theirs[0].mkdir()
+        theirs[1].write_text("not the gateway's")
+        (tmp_path / "waiting" / ("job_" + "0" * 32)).mkdir()  # ours by its name, and cannot be deleted as a file
+    async with working(tmp_path, Server(), keep_s=0.2) as jobs:
+        job, _ = await jobs.accept(drawing(), "", "image_generation")
+        await ended(jobs, job.id)
+        await until(lambda: asyncio.sleep(0, not jobs.results.ids()))
+    assert all(each.exists() for each in theirs)
+
+
 async def test_a_second_gateway_on_the_same_folder_is_refused(tmp_path):
     async with working(tmp_path, Server()):
         with pytest.raises(FolderInUseError, match=r"another gateway works in it \(process \d+\).*--data"):
