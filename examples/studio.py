@@ -19,24 +19,21 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.contract.variants.table import VARIANTS
 from gateway.ports import refuse_port
-from gateway.settings import SettingsError
+from gateway.settings import Settings, SettingsError, add_flags, read_settings
 from server.process import Ports
 from server.signals import interruptible
 
-DATA = Path("build/gateway")
 STOP_S = 120.0
 """Longer than either takes for what it has begun."""
+_FURTHER = "Further options are those of the gateway, such as --port: python -m gateway run --help"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m examples.studio", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m examples.studio", description=__doc__, epilog=_FURTHER, allow_abbrev=False)
     parser.add_argument("--variant", default=NANO.name, choices=sorted(VARIANTS), help="what is served (default: %(default)s)")
     parser.add_argument(
         "--repository", type=Path, help="a repository that is assembled already, in the place of the variant's on `cpu`"
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of keys, jobs and results (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="the gateway listens there (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="of the gateway; 0: any free one (default: %(default)s)")
     args, options = parser.parse_known_args(argv)
     return exit_code(lambda: start(args, options))
 
@@ -44,11 +41,18 @@ def main(argv: list[str] | None = None) -> int:
 def start(args: argparse.Namespace, options: Sequence[str]) -> int:
     """What would end the gateway is found before minutes are spent on a repository."""
     try:
-        refuse_port(args.host, args.port)
+        settings = gateway_settings(options)
+        refuse_port(settings.host, settings.port)
     except SettingsError as error:
         raise UserError(str(error)) from None
-    where = [f"--host={args.host}", f"--port={args.port}", f"--data={args.data}"]
-    return run(args.repository or build_repository(VARIANTS[args.variant], CPU), [*where, *options])
+    return run(args.repository or build_repository(VARIANTS[args.variant], CPU), options)
+
+
+def gateway_settings(options: Sequence[str]) -> Settings:
+    """What the gateway will make of its options. Raises `SettingsError`."""
+    parser = argparse.ArgumentParser(prog="python -m gateway run", allow_abbrev=False)
+    add_flags(parser)
+    return read_settings(parser.parse_args(options))
 
 
 def run(repository: Path, options: Sequence[str]) -> int:

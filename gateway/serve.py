@@ -18,8 +18,7 @@ from fastapi import FastAPI
 
 from .app import make_app
 from .jobs.failures import FolderInUseError, JobsError
-from .jobs.store import Store
-from .jobs.whole import FolderLock, own_secret
+from .jobs.folder import Folder
 from .keys.store import KeyStore
 from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback
@@ -98,11 +97,8 @@ def config_of(settings: Settings, app: FastAPI) -> uvicorn.Config:
 def refuse_folder(settings: Settings) -> None:
     """The data folder must be writable, nobody else's, and what is in it ours: said before anything listens. Raises `SettingsError`."""
     try:
-        with closing(FolderLock(settings.folder)):
+        with closing(Folder(settings.folder)):
             KeyStore(settings.folder).close()
-            Store(settings.folder / "jobs.sqlite").close()
-            for name in ("addresses.key", "webhook.secret"):
-                own_secret(settings.folder / name)
     except FolderInUseError as error:
         raise SettingsError(str(error)) from None
     except (OSError, ValueError, sqlite3.Error, JobsError) as error:

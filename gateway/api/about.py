@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ..errors import BUSY_RETRY_S, ApiError
-from ..keys.dependency import AnyCaller
+from ..keys.dependency import AnyCaller, StatusCaller
 from ..state import gateway_of
 
 router = APIRouter()
@@ -33,10 +33,9 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response)
-async def metrics(request: Request) -> Response:
-    """For Prometheus. Where there are keys, one for `status` is needed."""
+async def metrics(request: Request, caller: StatusCaller) -> Response:
+    """For Prometheus."""
     gateway = gateway_of(request)
-    gateway.keys.caller_for("status", request.headers.get("authorization"))
     return Response(gateway.metrics.text(gateway.pool.backends, gateway.jobs.runner.load), media_type=CONTENT_TYPE_LATEST)
 
 

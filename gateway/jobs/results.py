@@ -19,10 +19,10 @@ from urllib.parse import urlencode
 
 from faceclip import FaceCLIPOutput
 
-from .whole import PARTIAL, own_secret, sync_folder
+from .whole import NAME, PARTIAL, ours, own_secret, sync_folder
 from .wordless import without_words
 
-_NAME = re.compile(r"([a-z]+_[0-9a-f]{32})-(\d{1,2}\.(?:png|jpg|webp))")
+_NAME = re.compile(rf"({NAME})-(\d{{1,2}}\.(?:png|jpg|webp))")
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _MANIFEST = "manifest.json"
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
@@ -93,12 +93,12 @@ class Results:
         shutil.rmtree(self._folder / result_id, ignore_errors=True)
 
     def ids(self) -> list[str]:
-        """Of all that is there."""
-        return [folder.name for folder in self._folder.iterdir()]
+        """Of all that are there."""
+        return [folder.name for folder in ours(self._folder)]
 
     def sweep(self, now: float) -> None:
         """Takes away what is over, and what a crash has left half."""
-        for folder in self._folder.iterdir():
+        for folder in ours(self._folder):
             if self._over(folder, now):
                 shutil.rmtree(folder, ignore_errors=True)
 

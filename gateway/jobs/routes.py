@@ -47,8 +47,6 @@ async def accept(request: Request, caller: JobsCaller) -> JSONResponse:
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable() and key.isascii()):
         raise invalid("Idempotency-Key", f"expected 1 to {LONGEST_KEY} printable ASCII characters")
     asked = await image_request(request)
-    with waiting_for_servers():
-        gateway.pool.resolve(asked.model)
     limit_s = gateway.settings.timeout
     drawing = await asyncio.to_thread(
         asked.to_drawing, request.state.request_id, caller.tenant, caller.priority, limit_s, UNREAD
@@ -126,16 +124,25 @@ async def file(request: Request, name: str, expires: str = "", signature: str = 
 async def _taken(
     gateway: Gateway, caller: Caller, drawing: Drawing, kind: str, webhook_url: str | None, key: str | None
 ) -> tuple[Job, bool]:
-    """The job, and whether it is a new one."""
+    """The job, and whether it is a new one.
+
+    What would refuse a new job refuses none that is there: it is looked for afterwards, since it may have come meanwhile, and may be
+    the one that fills the day.
+    """
     with answered():
-        if key is not None and (known := await gateway.jobs.known(drawing, caller.key_id, kind, webhook_url, key)):
+        try:
+            if webhook_url is not None:
+                await gateway.jobs.check_webhook(webhook_url)
+            with waiting_for_servers():
+                gateway.pool.resolve(drawing.model)
+                await check(caller.limits, drawing, gateway.pool)
+            async with gateway.usage.room(caller, drawing):
+                return await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
+        except (ApiError, JobsError):
+            known = None if key is None else await gateway.jobs.known(drawing, caller.key_id, kind, webhook_url, key)
+            if known is None:
+                raise
             return known, False
-        if webhook_url is not None:
-            await gateway.jobs.check_webhook(webhook_url)
-        with waiting_for_servers():
-            await check(caller.limits, drawing, gateway.pool)
-        async with gateway.usage.room(caller, drawing):
-            return await gateway.jobs.accept(drawing, caller.key_id, kind, webhook_url, key)
 
 
 @contextmanager

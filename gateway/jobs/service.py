@@ -19,18 +19,16 @@ from faceclip import FaceCLIPOutput
 from ..drawing import Drawing
 from .destinations import Destinations
 from .disk import Disk
-from .failures import StoreUnwritableError, UnknownJobError
+from .failures import StoreUnwritableError, UnknownJobError, WrongStateError
+from .folder import Folder
 from .following import followed
 from .records import Job, NewJob
 from .recovery import recover
-from .results import Results
 from .runner import Draw, Runner
-from .spool import Spool, digest
+from .spool import digest
 from .states import Status
-from .store import Store
 from .trail import Event, EventId
 from .webhook import BackOff, Deliveries, Sender
-from .whole import FolderLock, own_secret
 
 DRAWN_SEEDS = 2**52
 """As the client's: exact wherever JSON's numbers are doubles."""
@@ -61,21 +59,14 @@ class Jobs:
     def __init__(self, folder: Path, settings: JobSettings, draw: Draw, event_of: Callable[[Job], Mapping[str, Any]]) -> None:
         """Takes the folder, and brings it in order after whatever end the last gateway had. Raises `FolderInUseError`."""
         self.settings = settings
-        self._lock = FolderLock(folder)
         try:
-            self.results = Results(folder / "results", folder / "addresses.key")
-            self._spool = Spool(folder / "waiting")
-            self._store = Store(folder / "jobs.sqlite", settings.most)
-            secret = own_secret(folder / "webhook.secret")
+            self._folder = Folder(folder, settings.most)
         except OSError as error:
-            self._lock.close()
             raise StoreUnwritableError(f"data folder {folder}: expected one that can be written ({error})") from error
-        except BaseException:
-            self._lock.close()
-            raise
+        self.results, self._spool, self._store = self._folder.results, self._folder.spool, self._folder.store
         self._disk = Disk()
         self._destinations = Destinations(settings.webhook_hosts, tuple(map(ipaddress.ip_network, settings.webhook_networks)))
-        self._sender = Sender(self._destinations, secret)
+        self._sender = Sender(self._destinations, self._folder.webhook_secret)
         self._deliveries = Deliveries(self._ask_store, self._sender, event_of, settings.back_off)
         self.runner = Runner(
             draw, self._disk, self._store, self._spool, self.results, settings.at_once, settings.keep_s, self._on_end
@@ -99,9 +90,8 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._sender.close()
-        await self._disk(self._store.close)
+        await self._disk(self._folder.close)
         self._disk.close()
-        self._lock.close()
 
     async def accept(
         self,
@@ -169,8 +159,13 @@ class Jobs:
 
     async def cancel(self, job_id: str, owner: str) -> Job:
         """The cancelled job; cancelled again, it is the same. Raises `WrongStateError` where it has ended otherwise."""
-        job = await self.get(job_id, owner)
-        return job if job.status is Status.CANCELLED else await self.runner.cancel(job_id)
+        await self.get(job_id, owner)
+        try:
+            return await self.runner.cancel(job_id)
+        except WrongStateError as error:
+            if error.status is not Status.CANCELLED:
+                raise
+            return await self.get(job_id, owner)
 
     def follow(self, job_id: str, owner: str, after: EventId) -> AsyncGenerator[Event | Job, None]:
         """What happens to a job after the event `after`; at last the job, ended. Ends without it when the gateway stops before.

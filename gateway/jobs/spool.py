@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..drawing import Drawing
-from .whole import write_whole
+from .whole import ours, write_whole
 
 _BYTES = "$bytes"
 _NOT_ASKED = ("request_id", "timeout_s", "steps", "warnings")
 _SAYS_NOTHING: tuple[object, ...] = (None, False, [], {})
+log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -48,9 +50,12 @@ class Spool:
     def remove_all_but(self, job_ids: Iterable[str]) -> None:
         """What a crash has left: of requests that were never accepted, or of jobs that have ended."""
         kept = set(job_ids)
-        for path in self._folder.iterdir():
+        for path in ours(self._folder):
             if path.name not in kept:
-                path.unlink()
+                try:
+                    path.unlink()
+                except OSError as error:  # no reason to draw nothing
+                    log.error("what was asked of a job is still there, and could not be deleted: %s", error)
 
 
 def digest(drawing: Drawing, *more: str) -> str:

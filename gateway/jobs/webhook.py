@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 
 from .destinations import Destinations, default_port
-from .failures import JobsError, WebhookRefusedError
-from .records import Delivery
+from .failures import JobsError, UnknownJobError, WebhookRefusedError
+from .records import Delivery, Job
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 10.0
@@ -90,6 +90,14 @@ class Sender:
         await self._client.aclose()
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Of an attempt. `final`: there is no other."""
+
+    why: str
+    final: bool = False
+
+
 class Deliveries:
     """The store's deliveries, sent as they become due. `on_disk(name, *arguments)` calls the store."""
 
@@ -97,7 +105,7 @@ class Deliveries:
         self,
         on_disk: Callable[..., Awaitable[Any]],
         sender: Sender,
-        event_of: Callable[[Any], Mapping[str, Any]],
+        event_of: Callable[[Job], Mapping[str, Any]],
         back_off: BackOff,
     ) -> None:
         self._on_disk = on_disk
@@ -146,22 +154,35 @@ class Deliveries:
         task.add_done_callback(over)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        job = await self._on_disk("get", delivery.job)
         try:
-            status = await self._sender.send(delivery.url, self._event_of(job))
-            if 200 <= status < 300:
-                await self._on_disk("delivered", delivery.job)
-                return
-            why = f"status {status}"
-            final = status == 410  # as Standard Webhooks have it: never again
-        except WebhookRefusedError as error:
-            why, final = str(error), True
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
-            why, final = f"{type(error).__name__}: {error}", False
+            job = await self._on_disk("get", delivery.job)
+        except UnknownJobError:  # forgotten: the gateway was off for longer than jobs are known
+            log.warning("job %s: its webhook is given up: the job is forgotten", delivery.job)
+            await self._on_disk("delivered", delivery.job)
+            return
+        failure = await self._attempt(delivery.url, job)
+        if failure is None:
+            await self._on_disk("delivered", delivery.job)
+            return
         due = time.time() + self._back_off.after(delivery.attempts)
-        if final or due > job.ended + self._back_off.total_s:
-            log.warning("job %s: its webhook is given up: %s", delivery.job, why)
+        if failure.final or due > job.ended + self._back_off.total_s:
+            log.warning("job %s: its webhook is given up: %s", delivery.job, failure.why)
             await self._on_disk("delivered", delivery.job)
         else:
-            log.info("job %s: attempt %d of its webhook failed: %s", delivery.job, delivery.attempts + 1, why)
+            log.info("job %s: attempt %d of its webhook failed: %s", delivery.job, delivery.attempts + 1, failure.why)
             await self._on_disk("postpone", delivery.job, due)
+
+    async def _attempt(self, url: str, job: Job) -> _Failure | None:
+        """None: it is told. A fault of our own is a failure too: left due, it would go before all that are due later."""
+        try:
+            status = await self._sender.send(url, self._event_of(job))
+        except WebhookRefusedError as error:
+            return _Failure(str(error), final=True)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+            return _Failure(f"{type(error).__name__}: {error}")
+        except Exception as error:
+            log.exception("job %s: its webhook could not be sent", job.id)
+            return _Failure(f"{type(error).__name__}: {error}")
+        return (
+            None if 200 <= status < 300 else _Failure(f"status {status}", final=status == 410)
+        )  # as Standard Webhooks have it

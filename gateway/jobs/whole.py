@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import string
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from .failures import FolderInUseError
 SECRET_BYTES = 32
 PARTIAL = ".partial"
 """Ending of what is being written."""
+NAME = r"[a-z]+_[0-9a-f]{32}"
+"""Of a job or a result: so what belongs to it is named."""
+_OURS = re.compile(rf"{NAME}({re.escape(PARTIAL)})?")
 
 
 def write_whole(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
@@ -31,6 +35,11 @@ def write_whole(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def ours(folder: Path) -> list[Path]:
+    """What the gateway has put there, whole or half. All else is somebody else's, such as a disk's `lost+found`, and stays."""
+    return [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument("--requests-per-minute", type=_count, metavar="N")
     add.add_argument("--concurrent", type=_count, metavar="N", help="drawings at a time")
     add.add_argument("--pictures-per-day", type=_count, metavar="N", help="of the day in UTC")
-    add.add_argument("--largest-side", type=_count, metavar="PIXELS", help="of width and of height")
+    add.add_argument("--largest-side", type=_count, metavar="PIXELS", help="of width and of height, drawn and answered")
     add.add_argument(
         "--variant", action="append", dest="variants", metavar="NAME", help="model or variant; may be repeated (default: all)"
     )

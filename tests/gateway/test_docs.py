@@ -58,6 +58,16 @@ def test_every_endpoint_is_listed(gate):
     assert real == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", TEXT, re.MULTILINE))
 
 
+def test_openapi_says_the_scope_of_every_endpoint_as_the_table_does(gate):
+    told = gate.http.get("/openapi.json").json()
+    assert {name: (each["type"], each["scheme"]) for name, each in told["components"]["securitySchemes"].items()} == {
+        "key": ("http", "bearer")
+    }
+    for method, path, scope in re.findall(r"^\| `([A-Z]+) (/\S+)` \| ([^|]+) \|", TEXT, re.MULTILINE):
+        expected = [] if scope.startswith("none") else [{"key": [] if scope == "any" else [scope.strip("`")]}]
+        assert told["paths"][path][method.lower()].get("security", []) == expected, (method, path)
+
+
 def test_every_field_that_is_no_parameter_is_told():
     own = ImageRequest.model_fields.keys() - ParameterFields.model_fields.keys()
     assert not [name for name in own if f"`{name}`" not in TEXT]

@@ -137,6 +137,17 @@ def test_a_database_that_is_none_is_told_in_one_line(tmp_path, capsys, name):
     assert _end(capsys, [f"--data={tmp_path}"]) == "data"
 
 
+@pytest.mark.parametrize(
+    "name", ["waiting", "results", "lock", "addresses.key", "webhook.secret", "jobs.sqlite", "keys.sqlite"]
+)
+def test_what_stands_in_the_place_of_a_part_of_the_folder_is_told_in_one_line(tmp_path, capsys, name):
+    if name in ("waiting", "results"):
+        (tmp_path / name).write_text("a file in its place")
+    else:
+        (tmp_path / name).mkdir()
+    assert _end(capsys, [f"--data={tmp_path}"]) == "data"
+
+
 def test_a_store_of_a_newer_gateway_is_told_in_one_line(tmp_path, capsys):
     _newer(tmp_path / "jobs.sqlite")
     assert _end(capsys, [f"--data={tmp_path}"]) == "data"

@@ -29,6 +29,8 @@ function endpoint(path, method, told) {
   title.firstChild.className = "method";
   const made = element("details", "", title);
   if (told.description) made.append(element("p", told.description));
+  const scopes = (told.security ?? []).flatMap((each) => Object.values(each)).flat();
+  if (told.security) made.append(element("p", `Needs ${scopes.length ? `a key with the scope ${scopes.join(", ")}` : "any key"}.`));
   const asked = (told.parameters ?? []).map((each) => [each.name, type(each.schema ?? {}), each.in]);
   if (asked.length) made.append(table("Parameters", asked));
   for (const [kind, { schema }] of Object.entries(told.requestBody?.content ?? {})) {

@@ -29,7 +29,7 @@ async def gateway(folder, server=None, **settings):
     keys = KeyStore(folder)
     try:
         async with working(folder, server or Server(), **{"at_once": 0, **settings}) as jobs:
-            yield Gateway(Settings(data=str(folder)), None, keys, Usage(keys.database, jobs.pictures), jobs, Metrics())
+            yield Gateway(Settings(data=str(folder)), Pool([]), keys, Usage(keys.database, jobs.pictures), jobs, Metrics())
     finally:
         keys.close()
 
@@ -50,6 +50,26 @@ async def test_a_key_that_is_repeated_after_the_last_picture_is_the_same_job(tmp
         with pytest.raises(ApiError) as refused:
             await taken(gate, caller(1), "another")
         assert refused.value.code == "daily_limit_exceeded"
+
+
+@pytest.mark.parametrize("settings, a_day", [({}, 1), ({"most": 1}, 9)], ids=["day", "store"])
+async def test_a_key_that_comes_several_times_at_once_is_one_job_and_fills_no_place_of_its_own(tmp_path, settings, a_day):
+    async with gateway(tmp_path, **settings) as gate:
+        found = await asyncio.gather(*(taken(gate, caller(a_day), "k") for _ in range(8)))
+        assert len({job.id for job, _ in found}) == 1
+        assert sorted(is_new for _, is_new in found) == [False] * 7 + [True]
+        with pytest.raises(ApiError) as refused:
+            await taken(gate, caller(a_day), "k", asked=drawing(prompt="another"))
+        assert refused.value.code == "idempotency_key_reused"
+
+
+async def test_a_key_is_the_same_job_whatever_would_refuse_a_new_one_by_now(tmp_path):
+    async with gateway(tmp_path, webhook_hosts=("hooks.example.org",)) as gate:
+        job, _ = await taken(gate, caller(1), "k", "https://hooks.example.org/")
+    async with gateway(tmp_path, most=0) as gate:
+        (tmp_path / "waiting").rename(tmp_path / "gone")  # nothing more can be kept
+        again, is_new = await taken(gate, caller(0), "k", "https://hooks.example.org/")
+        assert (again.id, is_new) == (job.id, False)
 
 
 @pytest.mark.parametrize("most, webhook", [(0, None), (9, "https://hooks.example.org/")], ids=["full", "webhook"])
@@ -122,7 +142,6 @@ def asked_of(gate):
     """Requests of `POST /v1/jobs`, as the framework gives them to the route."""
     app = make_app(gate.settings)
     app.state.gateway = gate
-    gate.pool = Pool([])
     body = b'{"prompt": "a castle"}'
 
     def request():

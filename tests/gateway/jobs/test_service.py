@@ -125,6 +125,16 @@ async def test_a_job_waits_no_longer_than_its_deadline(tmp_path):
             assert (done.status, done.error["code"]) == (Status.FAILED, "deadline_exceeded")
 
 
+@pytest.mark.parametrize("at_once", [0, 1], ids=["waiting", "drawn"])
+async def test_a_job_that_is_cancelled_several_times_at_once_is_cancelled_for_each(tmp_path, at_once):
+    server = Server(step_s=0.01, steps=1000)
+    async with working(tmp_path, server, at_once=at_once) as jobs:
+        job, _ = await jobs.accept(drawing(), "", "image_generation")
+        await until(lambda: asyncio.sleep(0, len(server.begun) == at_once))
+        found = await asyncio.gather(*(jobs.cancel(job.id, "") for _ in range(8)))
+        assert {(each.id, each.status) for each in found} == {(job.id, Status.CANCELLED)}
+
+
 async def test_a_cancelled_drawing_ends_within_two_steps(tmp_path):
     server = Server(step_s=0.05, steps=100)
     async with working(tmp_path, server) as jobs:
@@ -218,6 +228,20 @@ async def test_a_restart_deletes_what_no_job_needs(tmp_path):
     async with working(tmp_path, Server()) as jobs:
         assert photographs(tmp_path) == []
         assert set(jobs.results.ids()) == {job.id, address.split("/")[-1].split("-")[0]}
+
+
+@pytest.mark.parametrize("name", ["waiting", "results"])
+async def test_what_is_somebody_elses_stays_and_ends_no_start(tmp_path, name):
+    theirs = [tmp_path / name / "lost+found", tmp_path / name / "notes.txt"]
+    async with working(tmp_path, Server(), keep_s=0.2) as jobs:
+        theirs[0].mkdir()
+        theirs[1].write_text("not the gateway's")
+        (tmp_path / "waiting" / ("job_" + "0" * 32)).mkdir()  # ours by its name, and cannot be deleted as a file
+    async with working(tmp_path, Server(), keep_s=0.2) as jobs:
+        job, _ = await jobs.accept(drawing(), "", "image_generation")
+        await ended(jobs, job.id)
+        await until(lambda: asyncio.sleep(0, not jobs.results.ids()))
+    assert all(each.exists() for each in theirs)
 
 
 async def test_a_second_gateway_on_the_same_folder_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
@@ -15,7 +16,10 @@ import pytest
 
 from gateway.jobs.destinations import Destinations
 from gateway.jobs.failures import WebhookRefusedError
-from gateway.jobs.webhook import BackOff, Sender, secret_text
+from gateway.jobs.records import NewJob
+from gateway.jobs.service import Jobs, JobSettings
+from gateway.jobs.store import Store
+from gateway.jobs.webhook import AT_ONCE, BackOff, Sender, secret_text
 
 from .drawn import Server, drawing, ended, until, working
 
@@ -109,6 +113,48 @@ async def test_what_was_not_sent_is_sent_after_a_restart(tmp_path, hook):
         await ended(jobs, job.id)
     async with working(tmp_path, Server(), **allowing(hook)):
         await until(lambda: asyncio.sleep(0, len(hook.told) == 2))
+
+
+async def test_webhooks_of_forgotten_jobs_are_given_up_and_hold_up_no_other(tmp_path, hook):
+    """The gateway was off for longer than jobs are known, and more are to be told than are sent at a time."""
+    store = Store(tmp_path / "jobs.sqlite")
+    for i in range(AT_ONCE + 1):
+        store.accept(NewJob(f"old{i}", "", "", "image_generation", "batch", None, 1.0, 2.0, "d", f"{hook.origin}/old"))
+        store.cancel(f"old{i}", 1.0, 2.0)
+    store.sweep(10.0, forget_s=1.0)
+    assert len(store.due(10.0, 1000)) == AT_ONCE + 1
+    store.close()
+    async with working(tmp_path, Server(), **allowing(hook)) as jobs:
+        await jobs.accept(drawing(), "", "image_generation", f"{hook.origin}/new")
+        await until(lambda: asyncio.sleep(0, hook.told and jobs._store.next_due() is None), timeout_s=60)
+    assert {path for path, *_ in hook.told} == {"/new"}
+
+
+async def test_an_event_that_cannot_be_told_is_tried_again_like_others_and_holds_up_no_other(tmp_path, hook):
+    broken = set()
+
+    def event_of(job):
+        if job.id in broken:
+            raise ValueError("its record is broken")
+        return {"id": job.id}
+
+    settings = JobSettings(**allowing(hook), back_off=BackOff(0.5, 0.5, 3600), most=1000)
+    jobs = Jobs(tmp_path, settings, Server().draw, event_of)
+    ids = [f"broken{i}" for i in range(AT_ONCE + 1)]
+    for each in ids:
+        jobs._store.accept(NewJob(each, "", "", "image_generation", "batch", None, 1.0, 2.0, "d", f"{hook.origin}/"))
+        jobs._store.cancel(each, time.time() - 60, time.time() + 3600)
+    broken.update(ids)
+    await jobs.start()
+    try:
+        job, _ = await jobs.accept(drawing(), "", "image_generation", f"{hook.origin}/")
+        await until(lambda: asyncio.sleep(0, hook.told), timeout_s=60)
+        assert [json.loads(body)["id"] for *_, body in hook.told] == [job.id]
+        broken.clear()
+        await until(lambda: asyncio.sleep(0, jobs._store.next_due() is None), timeout_s=60)
+    finally:
+        await jobs.close()
+    assert {json.loads(body)["id"] for *_, body in hook.told} == {job.id, *ids}
 
 
 async def test_a_slow_webhook_holds_up_no_other_and_no_job(tmp_path, hook):

@@ -13,9 +13,11 @@ import openai
 import pytest
 from PIL import Image
 
+from faceclip import ServedModel
 from gateway.drawing import Drawing
 from gateway.errors import ApiError
 from gateway.keys.caller import SCOPES, Limits
+from gateway.keys.permission import _check
 from gateway.keys.store import KeyStore
 from gateway.keys.usage import Usage, today
 from tests.gateway.running import command, running
@@ -252,20 +254,43 @@ EDIT = {"strength": 1.0, "height": None, "width": None}
 
 
 @pytest.mark.parametrize(
-    "fields, drawn",
+    "fields, largest",
     [
         ({}, 256),
-        ({"height": 64, "width": 64}, 64),
+        ({"height": 64, "width": 64}, 256),
         ({"width": 64}, 256),
-        ({"padding_mask_crop": 8, "mask": "face", "height": 64, "width": 64}, 64),
+        ({"height": 320, "width": 64}, 320),
+        ({"padding_mask_crop": 8, "mask": "face", "height": 64, "width": 64}, 256),
+        ({"padding_mask_crop": 8, "mask": "face", "height": 64, "width": 320}, 320),
+        ({"padding_mask_crop": 8, "mask": "face"}, 256),
     ],
 )
-def test_the_largest_side_of_a_picture_to_change(gate, fields, drawn):
-    """What is drawn has the picture's size, where none is asked for: it counts, and not the model's default."""
+def test_the_largest_side_of_a_picture_to_change(gate, fields, largest):
+    """The answer has the picture's size, whatever is drawn: it counts, and what is drawn counts too."""
     request = {"image": picture(256), **EDIT, **fields}
-    refused(gate.draw(gate.key(f"--largest-side={drawn - 1}"), **request), 400, "size_not_allowed")
-    answer = gate.draw(gate.key(f"--largest-side={drawn}"), **request)
-    assert answer.status_code == 200 or "face" in answer.json()["error"]["message"], "a green picture shows no face"
+    refused(gate.draw(gate.key(f"--largest-side={largest - 1}"), **request), 400, "size_not_allowed")
+    answer = gate.draw(gate.key(f"--largest-side={largest}"), **request)
+    if answer.status_code == 200:
+        assert answer.json()["size"] == "256x256"
+    else:
+        assert "face" in answer.json()["error"]["message"], "a green picture shows no face"
+
+
+@pytest.mark.parametrize("size", [(64, 256), (256, 64)])
+@pytest.mark.parametrize("crop", [None, 0, 4096])
+def test_no_answer_is_larger_than_its_key_may_have(size, crop):
+    """It has the picture's size, though 64 pixels a side are asked for, or the model's 128 are drawn."""
+    served = ServedModel("faceclip", "nano", {}, {"width": 128, "height": 128}, {}, [])
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "PNG")
+    parameters = {"width": 64, "height": 64} | ({} if crop is None else {"padding_mask_crop": crop})
+    asked = Drawing(None, "a castle", [], file.getvalue(), None, parameters, "id", "tenant", "interactive", 60.0, False)
+    _check(Limits(largest_side=256), asked, served)
+    with pytest.raises(
+        ApiError, match=r"image: this key may have pictures of up to 255 pixels a side, got .*; the answer"
+    ) as told:
+        _check(Limits(largest_side=255), asked, served)
+    assert (told.value.status, told.value.param) == (400, "image")
 
 
 def test_a_picture_of_no_size_is_refused_where_size_is_limited(gate):
