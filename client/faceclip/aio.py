@@ -17,11 +17,12 @@ from .address import split_target
 from .errors import FaceCLIPError, ModelNotFoundError, ServerUnavailableError
 from .grpc_transport import AsyncGrpcTransport
 from .habits import warn_not_here
+from .language.apart import apart
 from .people import Face, Identity, read_faces, read_identity
 from .photos import Photo
 from .pipeline import RemotePipeline, named, with_variant
 from .recipes import find
-from .request import Call, GenerateOptions, check_request_id, with_parameters
+from .request import Call, GenerateOptions, check_request_id, language_of, texts_of, with_parameters
 from .result import OUTPUTS, FaceCLIPOutput, Progress
 from .retry import Retry
 from .served import CONTROL_TIMEOUT_S, DEFAULT_MODEL, ServedModel, choose_model, describe
@@ -80,7 +81,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
                 async for event in events:
                     last = event
             return self._result(last)
-        call = await asyncio.to_thread(self._prepare, prompt, options)
+        call = await _prepared(prompt, options, self._prepare, prompt, options)
 
         async def attempt(limit_s: float | None) -> Arrays:
             return await self._transport.infer(self.config.model, call.inputs, OUTPUTS, limit_s, call.request_id)
@@ -102,7 +103,7 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
     async def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Progress | FaceCLIPOutput, None]:
         """The same call, step by step: a `Progress` for each, at last the result. Closing the generator cancels the request."""
         await self.can_stream()
-        call = await asyncio.to_thread(self._prepare_stream, self._stream_config, prompt, options)
+        call = await _prepared(prompt, options, self._prepare_stream, self._stream_config, prompt, options)
         retry = Retry(call.timeout_s, call.retries, call.repeatable)
         with named(call):
             responses, arrays = await _retrying(lambda limit_s: self._begin(call, limit_s), retry)
@@ -180,6 +181,11 @@ class AsyncFaceCLIPPipeline(RemotePipeline):
     async def _begin(self, call: Call, limit_s: float | None) -> tuple[AsyncGenerator[Arrays, None], Arrays | None]:
         responses = self._transport.stream(self.stream_model, call.inputs, limit_s, call.request_id)
         return responses, await anext(responses, None)  # once a response is here, the work has begun: no further attempt
+
+
+async def _prepared(prompt: str, options: Mapping[str, Any], prepare: Callable[..., Call], /, *args: Any) -> Call:
+    """A call, prepared in a thread of those who translate its texts."""
+    return await apart(texts_of(prompt, options).values(), language_of(options), prepare, *args)
 
 
 async def find_model(transport: AsyncTransport, model: str | None, variant: str | None) -> ServedModel:

@@ -177,14 +177,26 @@ def prepare_call(
     )
 
 
-def _in_english(accepted: Mapping[str, str], prompt: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Spoken]:
-    """The call with its prompt, its negative prompt and those of people as a network is to read them."""
-    people = [*options["people"]] if isinstance(options.get("people"), (list, tuple)) else []
+def texts_of(prompt: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What of a call may be in any language: its prompt, its negative prompt and those of people. Parameter -> text."""
     texts = {"prompt": prompt, "negative_prompt": options.get("negative_prompt")}
-    texts |= {f"people[{i}].prompt": each.prompt for i, each in enumerate(people) if isinstance(each, Person)}
-    english = spoken(
-        {name: text for name, text in texts.items() if isinstance(text, str)}, options.get("prompt_language") or "auto"
-    )
+    texts |= {f"people[{i}].prompt": each.prompt for i, each in enumerate(_people(options)) if isinstance(each, Person)}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def language_of(options: Mapping[str, Any]) -> str:
+    """The `prompt_language` of a call."""
+    return options.get("prompt_language") or "auto"
+
+
+def _people(options: Mapping[str, Any]) -> Sequence[Any]:
+    return options["people"] if isinstance(options.get("people"), (list, tuple)) else ()
+
+
+def _in_english(accepted: Mapping[str, str], prompt: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Spoken]:
+    """The call with its texts as a network is to read them."""
+    people, texts = _people(options), texts_of(prompt, options)
+    english = spoken(texts, language_of(options))
     if not english.texts:
         return prompt, options, english
     originals = [options.get("original_prompt"), *(texts[name] for name in english.texts if name != "negative_prompt")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -11,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from faceclip.errors import InvalidRequestError
 from faceclip.language import MAX_CHARACTERS, translate
+from faceclip.language.apart import apart
 from faceclip.recipes import Recipe, load
 
 from ..api.bodies import json_request
 from ..api.openapi import json_body
 from ..errors import ApiError, invalid
 from ..keys.dependency import AnyCaller, ImagesCaller
+from ..web.given_up import unless_given_up
 
 router = APIRouter(tags=["words"])
 
@@ -65,7 +66,8 @@ async def fill(request: Request, caller: AnyCaller, name: str) -> dict[str, Any]
 async def translated(request: Request, caller: ImagesCaller) -> dict[str, Any]:
     """The English that a network would get of a prompt, and what of it nobody could translate. Draws nothing."""
     asked = await json_request(request, TranslationRequest)
-    done = await asyncio.to_thread(translate, asked.prompt, asked.prompt_language)
+    translating = apart((asked.prompt,), asked.prompt_language, translate, asked.prompt, asked.prompt_language)
+    done = await unless_given_up(request, translating)
     return {"object": "prompt.translation", **asdict(done)}
 
 

@@ -19,15 +19,15 @@ START_S = 60
 
 
 class Running:
-    """A gateway of its own. `options`: flags of `run`."""
+    """A gateway of its own. `options`: flags of `run`. `environment`: what it has besides ours."""
 
-    def __init__(self, server_url, data, *options):
+    def __init__(self, server_url, data, *options, environment=None):
         self.data = Path(data)
         servers = [f"--server={url}" for url in ([server_url] if isinstance(server_url, str) else server_url)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "run", *servers, "--port=0", f"--data={data}", *options],
             cwd=ROOT,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **(environment or {})},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -64,8 +64,8 @@ class Running:
 
 
 @contextmanager
-def running(server_url, data, *options):
-    started = Running(server_url, data, *options)
+def running(server_url, data, *options, environment=None):
+    started = Running(server_url, data, *options, environment=environment)
     try:
         yield started
     finally:

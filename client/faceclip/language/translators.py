@@ -22,13 +22,19 @@ FAILED = (Exception,)
 """What a translator may raise: a plug-in is somebody else's code, and a prompt is worth more than its translation."""
 
 
+def service_url() -> str:
+    """Of the service that translates all languages; empty: none is chosen."""
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    return chosen if chosen.startswith(("http://", "https://")) else ""
+
+
 def translator_for(language: str) -> Translator:
     """Raises `TranslationError` where there is none."""
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if chosen.startswith(("http://", "https://")):
+    if url := service_url():
         from .service import over_http
 
-        return over_http(chosen)
+        return over_http(url)
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if os.sep in chosen:
         return _of_folder(Path(chosen))
     plugins = {each.name: each for each in metadata.entry_points(group=GROUP)}
