@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from faceclip_serving.face.photos import MAX_BYTES
 from server.fleet.envoy.bootstrap import bootstrap
-from server.fleet.envoy.grpc_fields import OF_A_MODEL, OF_THE_SERVER, STREAMED, descriptors
+from server.fleet.envoy.grpc_fields import OF_A_MODEL, OF_THE_SERVER, STREAM, descriptors
 from server.fleet.envoy.memory import MOST_REQUEST_BYTES
 from server.fleet.envoy.proxy import Listener, Proxy, ProxyError, Quota, Server, Tls, Tokens, Upstream
 
@@ -109,12 +109,13 @@ def test_the_fields_are_those_of_tritons_protocol():
     assert told.service[0].name == service.name and told.package == service_pb2.DESCRIPTOR.package
     for method in told.service[0].method:
         theirs = service.methods_by_name[method.name]
-        assert method.client_streaming == method.server_streaming == (method.name in STREAMED)
-        assert method.client_streaming == theirs.client_streaming
+        assert not (method.client_streaming or method.server_streaming or theirs.client_streaming)
         (field,) = next(each for each in told.message_type if each.name == f"{method.name}Request").field
         same = theirs.input_type.fields_by_name[field.name]
         assert (field.number, field.type) == (same.number, same.type) and field.name == OF_A_MODEL[method.name]
-    assert {*OF_A_MODEL, *OF_THE_SERVER} <= {*service.methods_by_name}
+    assert {*OF_A_MODEL, *OF_THE_SERVER, STREAM} <= {*service.methods_by_name}
+    assert [each.name for each in service.methods if each.client_streaming] == [STREAM]
+    assert service.methods_by_name[STREAM].input_type.fields_by_name["model_name"].number == 1
 
 
 def test_a_request_of_the_most_that_a_server_reads_passes():

@@ -1,19 +1,21 @@
 """Who may do what: the filters that a call passes on its way to a server, in their order.
 
 A tenant's header from outside is removed; the token is checked, and names the tenant; the model's name is read; what is not public is
-refused; the tenant's quota is counted. Of a stream the first message alone is looked at: further ones are the server's to refuse, see
-`contract/callers.py`, and its admission shares them out among tenants.
+refused; the tenant's quota is counted. Of a stream `streams.lua` reads the names in all messages: models that a backend of Triton runs
+refuse nobody, so the servers are no second wall there. Further messages are not counted: a server's admission shares them out among
+tenants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from faceclip_serving.contract.callers import TENANT_HEADER
 from faceclip_serving.contract.names import PUBLIC, model_name
 
-from .grpc_fields import OF_A_MODEL, OF_THE_SERVER, SERVICE, descriptors
+from .grpc_fields import OF_A_MODEL, OF_THE_SERVER, SERVICE, STREAM, descriptors
 from .proxy import Proxy, Quota, Tokens
 
 ISSUER = "issuer"
@@ -24,13 +26,14 @@ _FIELDS = "envoy.filters.http.grpc_field_extraction"
 _TOKENS, _CLAIMS = "envoy.filters.http.jwt_authn", "claims"
 TENANT = r"[^\pC\pZ]([^\pC]*[^\pC\pZ])?"
 """A tenant's name: no control characters, no blanks around it. Envoy itself would let in a list, as text in base64."""
-_INFERENCE = "|".join(method for method in OF_A_MODEL if method.endswith("Infer"))
+_STREAMS = Path(__file__).with_name("streams.lua")
+_INFERENCE = f"ModelInfer|{STREAM}"
 
 
 def filters(proxy: Proxy) -> list[dict[str, Any]]:
     known = [_tokens(proxy.tokens)] if proxy.tokens else []
     within = [_quotas(proxy.quotas)] if proxy.quotas else []
-    return [_strangers(), *known, _fields(), _allowed(proxy), *within, _filter("router", "router.v3.Router")]
+    return [_strangers(), *known, _fields(), _allowed(proxy), _streams(proxy), *within, _filter("router", "router.v3.Router")]
 
 
 def _filter(name: str, kind: str, **told: Any) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def _fields() -> dict[str, Any]:
 
 
 def _allowed(proxy: Proxy) -> dict[str, Any]:
-    models = [model_name(role, deployment) for deployment in proxy.deployments for role in PUBLIC]
+    models = _models(proxy)
     who = [_named(proxy.tokens.tenant_claim) if proxy.tokens else {"any": True}]
     of_models = []
     for field in dict.fromkeys(OF_A_MODEL.values()):
@@ -93,10 +96,22 @@ def _allowed(proxy: Proxy) -> dict[str, Any]:
             "action": "ALLOW",
             "policies": {
                 "public-models": {"permissions": of_models, "principals": who},
+                "streams": {"permissions": [_method(STREAM)], "principals": who},
                 "what-the-server-is": {"permissions": [_method(method) for method in OF_THE_SERVER], "principals": who},
             },
         },
     )
+
+
+def _models(proxy: Proxy) -> list[str]:
+    return [model_name(role, deployment) for deployment in proxy.deployments for role in PUBLIC]
+
+
+def _streams(proxy: Proxy) -> dict[str, Any]:
+    """Makes a name that is not public nobody's."""
+    models = ", ".join(f'"{model}"' for model in _models(proxy))
+    script = f"local MODELS = {{{models}}}\n{_STREAMS.read_text()}"
+    return _filter("lua", "lua.v3.Lua", default_source_code={"inline_string": script})
 
 
 def _any(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,12 +6,10 @@ Other fields are unknown to it, and are passed on as they are. Source: `grpc_ser
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 SERVICE = "inference.GRPCInferenceService"
 OF_A_MODEL = {
     "ModelInfer": "model_name",
-    "ModelStreamInfer": "model_name",
     "ModelConfig": "name",
     "ModelMetadata": "name",
     "ModelReady": "name",
@@ -19,7 +17,9 @@ OF_A_MODEL = {
 """Method that asks for a model -> the field that names it; in every one of these requests it has the number 1 and is text."""
 OF_THE_SERVER = ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex")
 """Methods that say what a server is and change nothing."""
-STREAMED = ("ModelStreamInfer",)
+STREAM = "ModelStreamInfer"
+"""Method of which each message names a model, in the field of that number too. Envoy's reader of fields sees the first message alone, and
+loses the start of the next where both come in one piece: `streams.lua` reads these."""
 
 
 def descriptors() -> str:
@@ -34,7 +34,5 @@ def descriptors() -> str:
     file.message_type.add(name="Answer")
     service = file.service.add(name=SERVICE.partition(".")[2])
     for method in OF_A_MODEL:
-        both: Any = {"client_streaming": True, "server_streaming": True} if method in STREAMED else {}
-        types = {"input_type": f".{file.package}.{method}Request", "output_type": f".{file.package}.Answer"}
-        service.method.add(name=method, **types, **both)
+        service.method.add(name=method, input_type=f".{file.package}.{method}Request", output_type=f".{file.package}.Answer")
     return base64.b64encode(pb.FileDescriptorSet(file=[file]).SerializeToString(deterministic=True)).decode()

@@ -1,7 +1,8 @@
 {{/* Who may do what: a tenant's header from outside is removed, the token is checked and names the tenant, the model's name is read, what
-     is not public is refused, the tenant's quota is counted. Takes what "faceclip.envoy" takes. */}}
+     is not public is refused, in streams by the script of server/fleet/envoy/, the tenant's quota is counted. Takes what "faceclip.envoy" takes. */}}
 {{- define "faceclip.envoyFilters" -}}
 {{- $top := .top }}
+{{- $models := list "faceclip" "faceclip_stream" "faceclip_cancel" "faceclip_verify" "faceclip_faces" }}
 - name: envoy.filters.http.header_mutation
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
@@ -13,10 +14,9 @@
   typed_config:
     "@type": type.googleapis.com/envoy.extensions.filters.http.grpc_field_extraction.v3.GrpcFieldExtractionConfig
     descriptor_set:
-      inline_bytes: Co8FChVmYWNlY2xpcF9maWVsZHMucHJvdG8SCWluZmVyZW5jZSIzChFNb2RlbEluZmVyUmVxdWVzdBIeCgptb2RlbF9uYW1lGAEgASgJUgptb2RlbF9uYW1lIjkKF01vZGVsU3RyZWFtSW5mZXJSZXF1ZXN0Eh4KCm1vZGVsX25hbWUYASABKAlSCm1vZGVsX25hbWUiKAoSTW9kZWxDb25maWdSZXF1ZXN0EhIKBG5hbWUYASABKAlSBG5hbWUiKgoUTW9kZWxNZXRhZGF0YVJlcXVlc3QSEgoEbmFtZRgBIAEoCVIEbmFtZSInChFNb2RlbFJlYWR5UmVxdWVzdBISCgRuYW1lGAEgASgJUgRuYW1lIggKBkFuc3dlcjLpAgoUR1JQQ0luZmVyZW5jZVNlcnZpY2USPQoKTW9kZWxJbmZlchIcLmluZmVyZW5jZS5Nb2RlbEluZmVyUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXISTQoQTW9kZWxTdHJlYW1JbmZlchIiLmluZmVyZW5jZS5Nb2RlbFN0cmVhbUluZmVyUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXIoATABEj8KC01vZGVsQ29uZmlnEh0uaW5mZXJlbmNlLk1vZGVsQ29uZmlnUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXISQwoNTW9kZWxNZXRhZGF0YRIfLmluZmVyZW5jZS5Nb2RlbE1ldGFkYXRhUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXISPQoKTW9kZWxSZWFkeRIcLmluZmVyZW5jZS5Nb2RlbFJlYWR5UmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXJiBnByb3RvMw==
+      inline_bytes: CoUEChVmYWNlY2xpcF9maWVsZHMucHJvdG8SCWluZmVyZW5jZSIzChFNb2RlbEluZmVyUmVxdWVzdBIeCgptb2RlbF9uYW1lGAEgASgJUgptb2RlbF9uYW1lIigKEk1vZGVsQ29uZmlnUmVxdWVzdBISCgRuYW1lGAEgASgJUgRuYW1lIioKFE1vZGVsTWV0YWRhdGFSZXF1ZXN0EhIKBG5hbWUYASABKAlSBG5hbWUiJwoRTW9kZWxSZWFkeVJlcXVlc3QSEgoEbmFtZRgBIAEoCVIEbmFtZSIICgZBbnN3ZXIymgIKFEdSUENJbmZlcmVuY2VTZXJ2aWNlEj0KCk1vZGVsSW5mZXISHC5pbmZlcmVuY2UuTW9kZWxJbmZlclJlcXVlc3QaES5pbmZlcmVuY2UuQW5zd2VyEj8KC01vZGVsQ29uZmlnEh0uaW5mZXJlbmNlLk1vZGVsQ29uZmlnUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXISQwoNTW9kZWxNZXRhZGF0YRIfLmluZmVyZW5jZS5Nb2RlbE1ldGFkYXRhUmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXISPQoKTW9kZWxSZWFkeRIcLmluZmVyZW5jZS5Nb2RlbFJlYWR5UmVxdWVzdBoRLmluZmVyZW5jZS5BbnN3ZXJiBnByb3RvMw==
     extractions_by_method:
       inference.GRPCInferenceService.ModelInfer: {request_field_extractions: {model_name: {}}}
-      inference.GRPCInferenceService.ModelStreamInfer: {request_field_extractions: {model_name: {}}}
       inference.GRPCInferenceService.ModelConfig: {request_field_extractions: {name: {}}}
       inference.GRPCInferenceService.ModelMetadata: {request_field_extractions: {name: {}}}
       inference.GRPCInferenceService.ModelReady: {request_field_extractions: {name: {}}}
@@ -36,7 +36,7 @@
         public-models:
           principals: [{{ $who }}]
           permissions:
-            {{- range $field, $methods := dict "model_name" (list "ModelInfer" "ModelStreamInfer") "name" (list "ModelConfig" "ModelMetadata" "ModelReady") }}
+            {{- range $field, $methods := dict "model_name" (list "ModelInfer") "name" (list "ModelConfig" "ModelMetadata" "ModelReady") }}
             - and_rules:
                 rules:
                   - or_rules:
@@ -46,7 +46,7 @@
                         {{- end }}
                   - or_rules:
                       rules:
-                        {{- range list "faceclip" "faceclip_stream" "faceclip_cancel" "faceclip_verify" "faceclip_faces" }}
+                        {{- range $models }}
                         - sourced_metadata:
                             metadata_source: DYNAMIC
                             metadata_matcher:
@@ -55,12 +55,22 @@
                               value: {list_match: {one_of: {string_match: {exact: {{ . }}}}}}
                         {{- end }}
             {{- end }}
+        streams:
+          principals: [{{ $who }}]
+          permissions: [{url_path: {path: {exact: /inference.GRPCInferenceService/ModelStreamInfer}}}]
         what-the-server-is:
           principals: [{{ $who }}]
           permissions:
             {{- range list "ServerLive" "ServerReady" "ServerMetadata" "RepositoryIndex" }}
             - {url_path: {path: {exact: /inference.GRPCInferenceService/{{ . }}}}}
             {{- end }}
+- name: envoy.filters.http.lua
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+    default_source_code:
+      inline_string: |
+        local MODELS = {"{{ join "\", \"" $models }}"}
+        {{- $top.Files.Get "files/streams.lua" | nindent 8 }}
 {{- if and .tokens $top.Values.envoy.quotas }}
 {{- include "faceclip.envoyQuotas" $top.Values.envoy.quotas }}
 {{- end }}
