@@ -134,9 +134,7 @@ def _wrong_values() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "value"), [*_wrong_values()], ids=lambda text: text[:20])
 def test_each_wrong_value_of_each_parameter_is_told(tmp_path: Path, name: str, value: str) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(
-        f"{GOOD.replace('tried = []', 'tried = []' + chr(10) + f'parameters = {{ {name} = {value} }}')}", encoding="utf-8"
-    )
+    file.write_text(GOOD.replace("tried = []", f"tried = []\nparameters = {{ {name} = {value} }}"), encoding="utf-8")
     with pytest.raises(RecipeError, match=rf"mine.toml: parameters.{name}: expected .*, got "):
         read(file)
 
