@@ -107,15 +107,26 @@ class Option(NamedTuple):
     doc: str
     values: int = 1
     """How many it has; 0: any number."""
+    low: float | None = None
+    """The least, where it is the same for all variants; as the next three."""
+    high: float | None = None
+    longest: int | None = None
+    """In characters."""
+    names: tuple[str, ...] = ()
+    """One of these, whatever their case."""
+    is_json: bool = False
+    """A JSON object, or its text."""
 
 
 # fmt: off
 OPTIONS = (
     Option("negative_prompt", str, ("--negative-prompt", "--negative"),
-           "What the picture should not show; may be empty (at most 10000 characters; default: the variant's)."),
+           "What the picture should not show; may be empty (at most 10000 characters; default: the variant's).",
+           longest=10000),
     Option("original_prompt", str, (),
            "What was put into English before it was sent: the checks read it too, and no network does (at most 10000 "
-           "characters; default: empty)."),
+           "characters; default: empty).",
+           longest=10000),
     Option("prompt_weighting", bool, ("--prompt-weighting",),
            "Brackets in prompts are weights: (hat:1.3), (hat) for 1.1, [hat] for 1/1.1; \\( is a bracket itself; false: all "
            "are text (default: true)."),
@@ -123,26 +134,34 @@ OPTIONS = (
            "Prompts beyond the tokens of one row are read in several, where the model can; BREAK begins one; false: the rest"
            " is left out (default: true)."),
     Option("seed", int, ("--seed",),
-           "Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported)."),
+           "Repeats a picture; picture i of a request uses seed + i (0 to 2^63-1; default: random, reported).",
+           low=0, high=9223372036854775807),
     Option("num_inference_steps", int, ("--num-inference-steps", "--steps"),
            "Denoising steps (default: the variant's)."),
     Option("guidance_scale", float, ("--guidance-scale", "--guidance"),
            "How closely to follow the prompt; at or below 1 only the conditional branch runs (default: the variant's)."),
     Option("id_guidance_scale", float, ("--id-guidance-scale", "--id-guidance"),
-           "Split guidance: weight of the face; 3.0 where only text_guidance_scale is given (0 to 5; default: none)."),
+           "Split guidance: weight of the face; 3.0 where only text_guidance_scale is given (0 to 5; default: none).",
+           low=0.0, high=5.0),
     Option("text_guidance_scale", float, ("--text-guidance-scale", "--text-guidance"),
            "Split guidance: weight of the text; guidance_scale where only id_guidance_scale is given (0 to 20; default: "
-           "none)."),
+           "none).",
+           low=0.0, high=20.0),
     Option("blend_weight", float, ("--blend-weight",),
-           "Conditioning between the prompt without (0) and with (1) the face (0 to 1; default: 1.0)."),
+           "Conditioning between the prompt without (0) and with (1) the face (0 to 1; default: 1.0).",
+           low=0.0, high=1.0),
     Option("guidance_start", float, ("--guidance-start",),
-           "Share of the steps where guidance begins (0 to 1; default: 0.0)."),
+           "Share of the steps where guidance begins (0 to 1; default: 0.0).",
+           low=0.0, high=1.0),
     Option("guidance_end", float, ("--guidance-end",),
-           "Share of the steps where guidance ends (0 to 1; default: 1.0)."),
+           "Share of the steps where guidance ends (0 to 1; default: 1.0).",
+           low=0.0, high=1.0),
     Option("id_start", float, ("--id-start",),
-           "Share of the steps where the face begins to act (0 to 1; default: 0.0)."),
+           "Share of the steps where the face begins to act (0 to 1; default: 0.0).",
+           low=0.0, high=1.0),
     Option("id_end", float, ("--id-end",),
-           "Share of the steps where the face stops to act (0 to 1; default: 1.0)."),
+           "Share of the steps where the face stops to act (0 to 1; default: 1.0).",
+           low=0.0, high=1.0),
     Option("height", int, ("--height",),
            "Height of the picture in pixels (default: the variant's)."),
     Option("width", int, ("--width",),
@@ -152,47 +171,61 @@ OPTIONS = (
     Option("scheduler", str, ("--scheduler",),
            "A diffusers scheduler class, or its short name such as euler (default: the variant's)."),
     Option("scheduler_options", str, ("--scheduler-options",),
-           "Entries of the scheduler's configuration, as JSON (default: {})."),
+           "Entries of the scheduler's configuration, as JSON (default: {}).",
+           is_json=True),
     Option("step_cache", float, ("--step-cache",),
            "Above 0: a step whose input changed less than this takes the last prediction; faster, and another picture "
            "(default: 0.0)."),
     Option("face_aligned", bool, ("--face-aligned", "--aligned"),
            "The photographs are aligned square face crops already (default: false)."),
     Option("face_weighting", str, ("--face-weighting",),
-           "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal)."),
+           "Of several references; quality: clear, frontal ones count more (equal, quality; default: equal).",
+           names=("equal", "quality")),
     Option("face_index", int, ("--face-index",),
-           "Which face of each photograph, a number for each: 0 is the largest; left out: the largest (default: none).", 0),
+           "Which face of each photograph, a number for each: 0 is the largest; left out: the largest (default: none).",
+           values=0),
     Option("face_boxes", float, ("--face-boxes",),
            "Where in each photograph the face is, four numbers for each, one after the other; instead of face_index "
-           "(default: none).", 0),
+           "(default: none).",
+           values=0),
     Option("strength", float, ("--strength",),
            "How much of image is drawn anew: that share of the steps is run; left out: diffusers', 0.3, with a mask 0.9999, "
-           "of FLUX 0.6 (0 to 1; default: none)."),
+           "of FLUX 0.6 (0 to 1; default: none).",
+           low=0.0, high=1.0),
     Option("mask", str, ("--mask",),
            "Draw within the face, or the head, that is found in image; instead of mask_image (none, face, head; default: "
-           "none)."),
+           "none).",
+           names=("none", "face", "head")),
     Option("face_box", float, ("--face-box",),
-           "Where in image the face of mask is; left out: the largest (left, top, right, bottom from 0 to 1; default: none).", 4),
+           "Where in image the face of mask is; left out: the largest (left, top, right, bottom from 0 to 1; default: none).",
+           values=4),
     Option("padding_mask_crop", int, ("--padding-mask-crop",),
            "Draw what is within so many pixels of the mask at the model's size, and put it back (0 to 4096 pixels; default: "
-           "none)."),
+           "none).",
+           low=0, high=4096),
     Option("face_detail", float, ("--face-detail",),
            "Above 0: faces in the result that are small are drawn again at the model's size, at this strength, and put back "
-           "(0 to 1; default: 0.0)."),
+           "(0 to 1; default: 0.0).",
+           low=0.0, high=1.0),
     Option("output_format", str, (),
-           "File format of the pictures (PNG, JPEG, WEBP; default: PNG)."),
+           "File format of the pictures (PNG, JPEG, WEBP; default: PNG).",
+           names=("PNG", "JPEG", "WEBP")),
     Option("visible_label", str, ("--visible-label", "--label"),
            "A label in a corner that the picture is generated, in Chinese (zh), English (en) or both; the server may want "
-           "one itself (none, zh, en, both; default: none)."),
+           "one itself (none, zh, en, both; default: none).",
+           names=("none", "zh", "en", "both")),
     Option("consent", str, ("--consent",),
            "Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent "
-           "sign makes it; default: none)."),
+           "sign makes it; default: none).",
+           is_json=True),
     Option("remember", bool, ("--remember",),
            "Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true)."),
     Option("priority", str, ("--priority",),
-           "Interactive goes before batch when requests wait (interactive, batch; default: interactive)."),
+           "Interactive goes before batch when requests wait (interactive, batch; default: interactive).",
+           names=("interactive", "batch")),
     Option("tenant", str, ("--tenant",),
-           "Whom the request is for; a tenant's flood delays its own requests first (at most 64 characters; default: empty)."),
+           "Whom the request is for; a tenant's flood delays its own requests first (at most 64 characters; default: empty).",
+           longest=64),
     Option("preview", bool, (),
            "Send a rough picture with every step; streaming only (default: false)."),
 )

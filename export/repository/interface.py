@@ -65,6 +65,15 @@ class Option(NamedTuple):
     doc: str
     values: int = 1
     """How many it has; 0: any number."""
+    low: float | None = None
+    """The least, where it is the same for all variants; as the next three."""
+    high: float | None = None
+    longest: int | None = None
+    """In characters."""
+    names: tuple[str, ...] = ()
+    """One of these, whatever their case."""
+    is_json: bool = False
+    """A JSON object, or its text."""
 
 
 # fmt: off
@@ -184,9 +193,20 @@ def _json_type(parameter: Parameter) -> str:
 
 
 def _values(parameter: Parameter) -> str:
-    """The last argument of an `Option`, where it is needed."""
+    """The last arguments of an `Option`, where they are needed."""
     (count,) = parameter.axes
-    return "" if count == 1 else f", {count if isinstance(count, int) else 0}"
+    told: dict[str, object] = {} if count == 1 else {"values": count if isinstance(count, int) else 0}
+    allowed = None if callable(parameter.allowed) else parameter.allowed
+    if isinstance(allowed, Between):
+        told |= {"low": allowed.low, "high": allowed.high}
+    elif isinstance(allowed, Text):
+        told["longest"] = allowed.longest
+    elif isinstance(allowed, OneOf):
+        told["names"] = (*allowed.names, *allowed.spellings)
+    if isinstance(parameter.allowed_of(VARIANTS[_SHOWN[0]]), JsonObject):
+        told["is_json"] = True
+    words = ", ".join(f"{name}={_tuple(value) if isinstance(value, tuple) else value}" for name, value in told.items())
+    return f",\n           {words}" if words else ""
 
 
 def document() -> str:

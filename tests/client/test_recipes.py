@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from faceclip import AsyncFaceCLIPPipeline, FaceCLIPPipeline, InvalidRequestError
 from faceclip.cli import main
+from faceclip.parameters import OPTIONS
 from faceclip.recipes import Recipe, RecipeError, load, read
 from faceclip.request import GenerateOptions, prepare_call
 from faceclip_serving.checks import policy
@@ -100,9 +102,50 @@ options = [{ name = "red", title = { en = "red", zh = "红" }, text = "red hat" 
 """
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="nowhere: expected a folder of recipes"):
+        load(tmp_path / "nowhere")
+
+
+WRONG: dict[type, tuple[str, ...]] = {
+    bool: ("1", '"yes"'),
+    int: ('"twenty"', "1.5", "true", "{ a = 1 }"),
+    float: ('"high"', "true", "[]"),
+    str: ("3", "false", "[]"),
+}
+"""Type of a parameter -> what is none of it, in TOML."""
+
+
+def _wrong_values() -> Iterator[tuple[str, str]]:
+    for option in OPTIONS:
+        wrong = [*WRONG[option.type]]
+        if option.low is not None:
+            wrong += [str(option.low - 1), str(option.high and option.high * 2), "nan"]
+        if option.longest is not None:
+            wrong.append(f'"{"x" * (option.longest + 1)}"')
+        if option.names:
+            wrong.append('"no such name"')
+        if option.values != 1:
+            wrong = [f"[{', '.join([each] * (option.values or 1))}]" for each in wrong] + ["1"]
+            wrong += [f"[{', '.join(['0'] * (option.values + 1))}]"] if option.values else []
+        yield from ((option.name, each) for each in wrong)
+
+
+@pytest.mark.parametrize(("name", "value"), [*_wrong_values()], ids=lambda text: text[:20])
+def test_each_wrong_value_of_each_parameter_is_told(tmp_path: Path, name: str, value: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD.replace("tried = []", f"tried = []\nparameters = {{ {name} = {value} }}"), encoding="utf-8")
+    with pytest.raises(RecipeError, match=rf"mine.toml: parameters.{name}: expected .*, got "):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("{hat}", "{hat:d}", "prompt: expected {name}, got a form with it, 'd'"),
+        ("{hat}", "{hat:>99999999999}", "prompt: expected {name}, got a form with it, '>99999999999'"),
+        ("{hat}", "{hat!r}", "prompt: expected {name}, got a form with it, 'r'"),
+        ("{hat}", "{hat.title}", "prompt: its braces are"),
         ("why", "wy", r"why: expected a text, got None"),
         ('["face"]', '["mask"]', "needs: expected a list of face or picture"),
         ("{hat}", "{cap}", "prompt: its braces are"),

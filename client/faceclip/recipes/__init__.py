@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from ..parameters import OPTIONS
+from ..parameters import Option as Parameter
 
 FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "zh")
@@ -32,6 +33,8 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Option:
+    """Of a choice."""
+
     name: str
     title: Titles
     text: str
@@ -110,6 +113,8 @@ class Recipe:
 @cache
 def load(folder: Path = FOLDER) -> dict[str, Recipe]:
     """The recipes of a folder by name, which is that of the file. Raises `RecipeError`."""
+    if not folder.is_dir():
+        raise RecipeError(f"{folder}: expected a folder of recipes, got none; write its whole path")
     return {path.stem: read(path) for path in sorted(folder.glob("*.toml"))}
 
 
@@ -141,13 +146,22 @@ def read(path: Path) -> Recipe:
         tried=what.texts("tried", told.pop("tried", None)),
     )
     what.require(not told, next(iter(told), ""), "no such entry", "a recipe has title, description, why, needs, prompt, …")
-    known = {option.name for option in OPTIONS}
-    for name in recipe.parameters:
+    known = {option.name: option for option in OPTIONS}
+    for name, value in recipe.parameters.items():
         what.require(name in known, f"parameters.{name}", "no parameter of a request", "see docs/parameters.md")
+        what.value(f"parameters.{name}", value, known[name])
     try:
-        used = {name for _, name, _, _ in string.Formatter().parse(recipe.prompt) if name is not None}
+        braces = [each for each in string.Formatter().parse(recipe.prompt) if each[1] is not None]
     except ValueError as error:
         raise RecipeError(f"{path.name}: prompt: {error}; a choice is written {{name}}") from error
+    for _, _, form, conversion in braces:
+        what.require(
+            not form and not conversion,
+            "prompt",
+            f"expected {{name}}, got a form with it, {form or conversion!r}",
+            "leave it out",
+        )
+    used = {name for _, name, _, _ in braces}
     names = {choice.name for choice in choices}
     what.require(used == names, "prompt", f"its braces are {sorted(used)}, the choices {sorted(names)}", "name each choice")
     for choice in choices:
@@ -178,6 +192,28 @@ class _File:
     def table(self, entry: str, value: Any) -> dict[str, Any]:
         self.require(isinstance(value, dict), entry, f"expected a table, got {value!r}", f"write [{entry}]")
         return dict(value)
+
+    def value(self, entry: str, value: Any, option: Parameter) -> None:
+        """Of a parameter: its type, and what of its range is the same for all variants. The rest the server knows."""
+        several = option.values != 1
+        self.require(not several or isinstance(value, list), entry, f"expected a list, got {value!r}", "write [ and ]")
+        each_of = value if several else [value]
+        self.require(option.values in (0, len(each_of)), entry, f"expected {option.values} values, got {value!r}", "write each")
+        for each in each_of:
+            kinds: tuple[type, ...] = (int, float) if option.type is float else (option.type,)
+            fits = isinstance(each, (*kinds, dict) if option.is_json else kinds)
+            fits = fits and (option.type is bool or not isinstance(each, bool))
+            expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[option.type]
+            if option.names:
+                expected = f"one of {', '.join(option.names)}"
+                fits = fits and each.lower() in [name.lower() for name in option.names]
+            if option.low is not None and option.high is not None:
+                expected = f"{expected} from {option.low} to {option.high}"
+                fits = fits and option.low <= each <= option.high
+            if option.longest is not None:
+                expected = f"{expected} of at most {option.longest} characters"
+                fits = fits and len(each) <= option.longest
+            self.require(fits, entry, f"expected {expected}, got {each!r}", "see docs/parameters.md")
 
     def titles(self, entry: str, value: Any) -> Titles:
         fits = (

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.checks.command import HELD_OUT, OK, PROMPTS, Case, cases
+from faceclip.language import chinese as chinese_translator
 from faceclip.language import translate
+from faceclip.language.chinese.dictionary import Dictionary
+from faceclip.language.chinese.word import Word, lexicon
+from faceclip.language.chinese.words import vocabulary
+from faceclip.recipes import Choice, Option, load
 from faceclip_serving.checks import policy
 from faceclip_serving.checks.checks import Checks
 from faceclip_serving.checks.lexicon import FILE, Lexicon
@@ -86,6 +92,12 @@ def test_rules_that_the_second_table_asked_for(chinese: str, english: str) -> No
         ("((红色))连衣裙，[微笑]", ["((red))", "[smiling]"]),
         (r"女人\(油画\)", [r"\(oil painting\)"]),
         ("(女人：1.2)", ["(woman:1.2)"]),
+        ("（女人：1.2），海边", ["(woman:1.2), by the sea"]),
+        ("（女人:1.2)，（帽子：１．３）", ["(woman:1.2), ", "(hat:1.3)"]),
+        ("（（红帽子：1.3），微笑：0.8）", ["((red hat:1.3), smiling:0.8)"]),
+        ("女人（微笑），(帽子）", ["woman, smiling, ", "hat"]),
+        ("女人BREAK海边", ["woman BREAK by the sea"]),
+        ("女人，BREAK，BREAKFAST", [" BREAK", "BREAKFAST"]),
         ("女人<lora:film:0.8>", ["<lora:film:0.8>"]),
         ("(女人", ["(", "woman"]),
         ("女人]", ["woman", "]"]),
@@ -95,6 +107,107 @@ def test_rules_that_the_second_table_asked_for(chinese: str, english: str) -> No
 def test_notation_and_english_survive(prompt: str, kept: list[str]) -> None:
     english = translate(prompt).prompt
     assert [each for each in kept if each not in english] == []
+
+
+WORDS = [*lexicon()]
+
+
+def test_each_word_of_the_lexicon_stands_there_once() -> None:
+    assert [name for name, times in Counter(name for name, _ in WORDS).items() if times > 1] == []
+
+
+def test_each_word_of_the_lexicon_is_read_as_that_word() -> None:
+    assert [(name, read) for name, word in WORDS if (read := vocabulary().parted(name)) != [word]] == []
+
+
+def test_each_word_of_the_lexicon_alone_comes_out_as_its_english() -> None:
+    said = ((name, word.english.removesuffix(","), *chinese_translator.translate(name)) for name, word in WORDS if word.english)
+    assert [each for each in said if each[1] not in each[2] or each[3]] == []
+
+
+MIXED = [(name, word) for name, word in WORDS if re.search("[A-Za-z0-9]", name)]
+
+
+@pytest.mark.parametrize("around", ["红色{}，女人", "穿红色{}的女人", "穿着{}", "女人和{}", "oversize {}", "{}，海边"])
+@pytest.mark.parametrize(("name", "word"), MIXED, ids=[name for name, _ in MIXED])
+def test_words_of_chinese_and_other_letters_are_words(name: str, word: Word, around: str) -> None:
+    done, _ = chinese_translator.translate(around.format(name))
+    assert word.english in done and not re.search("[\u3400-\u9fff]|anxiety", done), done
+
+
+def test_simplified_script_stays_as_it_is() -> None:
+    """Some of its characters are rare traditional ones as well: 么, 什, 宁."""
+    made = Dictionary()
+    titles = [title for recipe in load().values() for choice in recipe.choices for title in _titles(choice)]
+    common = "么什宁后里发面松谷准系云台只干了钟余胡佩卷据采注占适胜听号虫"
+    assert [each for each in (*common, *titles, *(name for name, _ in WORDS)) if made.simplified(each) != each] == []
+
+
+def _titles(choice: Choice) -> list[str]:
+    return [choice.title["zh"], *(option.title["zh"] for option in choice.options)]
+
+
+OPTIONS = [option for recipe in load().values() for choice in recipe.choices for option in choice.options]
+SAID_OTHERWISE = {"书架前": "bookshelf", "金色": "golden", "阴天": "cloudy", "法师": "wizard"}
+"""Titles that say the same in other words than their text."""
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=[option.title["zh"] for option in OPTIONS])
+def test_what_a_recipe_offers_in_chinese_means_in_english_what_it_offers_there(option: Option) -> None:
+    done = translate(option.title["zh"])
+    assert not done.warnings
+    offered = f"{option.text} {option.title['en']} {SAID_OTHERWISE.get(option.title['zh'], '')}"
+    assert _content(done.prompt) & _content(offered), (done.prompt, offered)
+
+
+def _content(text: str) -> set[str]:
+    """Its words, without those of a grammar, one or several."""
+    words = {*re.findall("[a-z0-9]+", text.lower().replace("grey", "gray"))} - {
+        "a",
+        "an",
+        "the",
+        "in",
+        "on",
+        "of",
+        "at",
+        "by",
+        "and",
+        "with",
+    }
+    return {re.sub("(ies|es|s|y)$", "", each) for each in words}
+
+
+NEGATIONS = ["不要", "别", "勿", "请勿", "没有", "没", "无", "不要有", "不能有", "不许", "不准", "不含", "不带", "不是", "不"]
+
+
+@pytest.mark.parametrize("negation", NEGATIONS)
+@pytest.mark.parametrize(
+    ("chinese", "english"),
+    [
+        ("戴帽子", "hat"),
+        ("戴绿帽子", "green hat"),
+        ("戴眼镜", "glasses"),
+        ("微笑", "smiling"),
+        ("穿T恤", "t-shirt"),
+        ("抽烟", "smoking"),
+    ],
+)
+@pytest.mark.parametrize("before", ["女人，", "女人", ""])
+def test_what_is_not_to_be_seen_is_not_asked_for(negation: str, chinese: str, english: str, before: str) -> None:
+    assert re.search(rf"\b(without|not)\b.* {english}$", f" {chinese_translator.translate(before + negation + chinese)[0]}")
+
+
+@pytest.mark.parametrize("negation", [each for each in NEGATIONS if each != "不"])
+@pytest.mark.parametrize(("chinese", "english"), [("眼镜", "glasses"), ("帽子", "hat"), ("胡子", "beard"), ("文字", "text")])
+def test_things_that_are_not_to_be_seen_are_not_asked_for(negation: str, chinese: str, english: str) -> None:
+    assert re.fullmatch(
+        rf"woman, (without|not)( an?)? {english}", chinese_translator.translate(f"女人，{negation}{chinese}")[0]
+    )
+
+
+@pytest.mark.parametrize("chinese", ["别墅", "别人", "别针", "区别", "性别", "个别", "特别", "无人机", "没落"])
+def test_words_with_a_negation_in_them_are_words(chinese: str) -> None:
+    assert not re.search(r"\b(without|not)\b", chinese_translator.translate(chinese)[0])
 
 
 def test_what_nobody_knows_stays_and_is_told() -> None:

@@ -43,6 +43,8 @@ class Dictionary:
         self._entries: dict[str, str] = {}
         """Simplified word -> its entries as they are written, a line each: a fifth of the memory of lists."""
         simple: dict[str, Counter[str]] = defaultdict(Counter)
+        seen: Counter[str] = Counter()
+        """Of each simplified character, in how many words it is."""
         with (Path(found.submodule_search_locations[0]) / name).open(encoding="utf-8") as lines:
             for line in lines:
                 if entry := _ENTRY.match(line):
@@ -52,7 +54,13 @@ class Dictionary:
                     if len(traditional) == len(simplified):
                         for one, other in zip(traditional, simplified, strict=True):
                             simple[one][other] += 1
-        self._simple = {ord(one): most for one, others in simple.items() if (most := others.most_common(1)[0][0]) != one}
+                            seen[other] += 1
+        self._simple = {
+            ord(one): most
+            for one, others in simple.items()
+            # 么 is a rare character whose simplified form is 幺, and the simplified form of a frequent one.
+            if (most := others.most_common(1)[0][0]) != one and others[most] >= seen[one]
+        }
 
     def __contains__(self, word: str) -> bool:
         return word in self._entries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from .dictionary import Dictionary, segmenter
@@ -33,6 +33,7 @@ class Words:
 
     def __init__(self) -> None:
         self._own = dict(lexicon())
+        self._mixed = _mixed(self._own)
         self._dictionary = Dictionary()
         self._tokenizer, self._tags = segmenter(self._own, self._dictionary)
 
@@ -40,15 +41,22 @@ class Words:
         """The words of a piece without punctuation."""
         text = self._dictionary.simplified(unicodedata.normalize("NFKC", text))
         found: list[Word] = []
+        at = 0
+        for mixed in self._mixed.finditer(text):
+            found += [*self._between(text[at : mixed.start()]), self._own[mixed[0]]]
+            at = mixed.end()
+        return list(_numbers([*found, *self._between(text[at:])]))
+
+    def _between(self, text: str) -> Iterator[Word]:
+        """The words of a text in which no word has both Chinese and other letters."""
         for piece in _PIECE.findall(text):
             if piece.endswith("mm镜头"):
-                found.append(Word("thing", f"{piece.removesuffix('镜头')} lens", piece))
+                yield Word("thing", f"{piece.removesuffix('镜头')} lens", piece)
             elif HAN.match(piece):
                 for token in self._tokenizer.cut(piece, HMM=False):
-                    found += self._read(token)
+                    yield from self._read(token)
             else:
-                found.append(Word("number" if piece.isdigit() else "foreign", piece, piece))
-        return list(_numbers(found))
+                yield Word("number" if piece.isdigit() else "foreign", piece, piece)
 
     def _read(self, token: str) -> list[Word]:
         if token in self._own:
@@ -102,6 +110,13 @@ class Words:
         if first is not None and first.kind == "verb" and len(rest) > 1 and (rest in self._own or rest in self._dictionary):
             return [first, *self._read(rest)]
         return [Word("unknown", token, token)]
+
+
+def _mixed(own: Iterable[str]) -> re.Pattern[str]:
+    """Our words of Chinese and other letters, such as T恤, the longest first; none begins within a word of such letters."""
+    names = sorted((name for name in own if not all(HAN.match(each) for each in name)), key=len, reverse=True)
+    cases = [f"(?<![{'A-Z' if name[0].isupper() else 'a-z'}]){re.escape(name)}" for name in names]
+    return re.compile("|".join(cases) or r"(?!)")
 
 
 _WHOEVER = frozenset("员家师手者人生工匠姐兵妹哥爷奶叔婆星侠客")
