@@ -94,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     args, options = parser.parse_known_args(argv)
     if options and args.run not in (_run, fleet.run):
         parser.error(f"unknown arguments: {' '.join(options)}")
+    if args.run is fleet.run:
+        parser.parse_known_args(["run", str(args.repository), *options])  # what each server would refuse is refused once
     args.options = options
     if args.run is not _run:  # what tritonserver logs is not ours to choose
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines say no more than our errors

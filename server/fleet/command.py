@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +24,13 @@ from .fleet import LINGER_S, Fleet, FleetError, Place, find_envoy, say
 
 MAX_WAITING = 8
 """Of each server. What one has no place for goes to another, so a long line before one only hides that another is free."""
+SAID = {
+    "--linger": f"it is {LINGER_S:g} s in a fleet, by which its stop is reckoned; leave it out",
+    **dict.fromkeys(
+        ("--http-port", "--grpc-port", "--metrics-port"), "servers have ports of their own each; give --first-port"
+    ),
+}
+"""What a fleet says to each `server run` itself -> why, and what to do."""
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Where Linux and WSL show that there is a driver."""
 
@@ -92,12 +100,21 @@ def run(args: argparse.Namespace) -> int:
         find_envoy()
         if not args.emulate and not any(os.path.exists(driver) for driver in DRIVERS):
             raise FleetError("gpus: there is no NVIDIA driver here; --emulate starts as many servers without a card")
+        for option in args.options:
+            if (name := option.partition("=")[0]) in SAID:
+                raise FleetError(f"{name}: {SAID[name]}")
         deployments = _checked(args.repository, args.settings)
+        places = [_place(number, gpu, args) for number, gpu in enumerate(args.gpus)]
+        _check_ports(args, places)
         for service, port in (("", args.port), ("health-", args.health_port)):
             check_free(service, port, address)
-        places = [_place(number, gpu, args) for number, gpu in enumerate(args.gpus)]
         if args.logs is not None:
-            args.logs.mkdir(parents=True, exist_ok=True)
+            try:
+                args.logs.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FleetError(
+                    f"--logs: expected a folder, or where one can be made, got {args.logs} ({error.strerror})"
+                ) from None
         fleet = Fleet(places, _proxy(args, places, deployments), args.drain_timeout + STOP_TIMEOUT_S, args.logs)
         with HealthPort(address, args.health_port, fleet), fleet:
             fleet.wait_started(args.timeout)
@@ -151,6 +168,17 @@ def _place(number: int, gpu: str, args: argparse.Namespace) -> Place:
     if args.emulate:
         return Place(f"server {number}", ports, command, {"CUDA_VISIBLE_DEVICES": ""})
     return Place(f"gpu {gpu}", ports, command, {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+
+
+def _check_ports(args: argparse.Namespace, places: Sequence[Place]) -> None:
+    """Raises `FleetError` where two would listen at one: a server's health port that the fleet answers would say the fleet's state."""
+    owners = {port: f"{name} port of {place.name}" for place in places for name, port in asdict(place.ports).items()}
+    for option, port in (("--port", args.port), ("--health-port", args.health_port)):
+        if port in owners:
+            raise FleetError(
+                f"{option}: expected a port of its own, got {port}, the {owners[port]}; choose another, or another --first-port"
+            )
+        owners[port] = f"fleet's {option}"
 
 
 def _proxy(args: argparse.Namespace, places: Sequence[Place], deployments: Sequence[str]) -> Proxy:

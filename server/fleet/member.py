@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 LOOK_EVERY_S = 0.5
 FIRST_DELAY_S, MOST_DELAY_S = 1.0, 60.0
@@ -41,7 +42,7 @@ class Member:
         self.name = name
         self.why = "starting"
         self.failures = 0
-        """How often it ended by itself."""
+        """How often it ended by itself, or could not be started."""
         self.readied = 0
         """How often it became ready."""
         self._command, self._environment, self._log = command, environment, log
@@ -113,27 +114,36 @@ class Member:
     def _live(self) -> None:
         """Lives as long as the member: Linux ends a child with the *thread* that started it."""
         delay_s = FIRST_DELAY_S
-        while (process := self._begin()) is not None:
-            code = process.wait()
-            steady = time.monotonic() - self._ready_since > STEADY_S
-            if self._over.is_set():
-                break
-            if self._wanted.is_set():
-                self._wanted.clear()
-                continue
+        while not self._over.is_set():
+            try:
+                process = self._begin()
+            except (OSError, subprocess.SubprocessError) as error:  # no memory, no file, no process left: that may pass
+                how, steady = f"could not be started ({error})", False
+            else:
+                if process is None:
+                    break
+                how, steady = f"ended with code {process.wait()}", time.monotonic() - self._ready_since > STEADY_S
+                if self._over.is_set():
+                    break
+                if self._wanted.is_set():
+                    self._wanted.clear()
+                    continue
             self.failures += 1
             delay_s = FIRST_DELAY_S if steady else delay_s
-            self._tell(f"{self.name}: ended with code {code}; is started again in {delay_s:g} s")
+            self._tell(f"{self.name}: {how}; is started again in {delay_s:g} s")
             self._over.wait(delay_s)
             delay_s = min(2 * delay_s, MOST_DELAY_S)
 
     def _begin(self) -> subprocess.Popen[bytes] | None:
-        """None: it is to end."""
+        """None: it is to end. Raises `OSError` and `subprocess.SubprocessError`."""
         with self._lock, contextlib.ExitStack() as stack:
             if self._over.is_set():
                 return None
             self._ready_since = math.inf
-            log = stack.enter_context(self._log.open("ab")) if self._log else sys.stderr
+            log: Any = sys.stderr
+            if self._log:
+                self._log.parent.mkdir(parents=True, exist_ok=True)  # whoever tidies up may take the folder away
+                log = stack.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ from concurrent import futures
 
 import grpc
 import pytest
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from faceclip_serving.contract.names import COMPONENTS, ENSEMBLE, FINISH, PREPARE, PUBLIC, SAMPLER, model_name
@@ -23,6 +24,7 @@ PUBLIC_MODELS = {model_name(role, deployment) for role in PUBLIC for deployment 
 MODELS = {model_name(role, deployment) for role in ROLES for deployment in DEPLOYMENTS}
 """All that a server of these two deployments has."""
 FIRST = b"\x0a\x0ffaceclip_stream"
+CALLS = itertools.count()
 
 
 def named(name):
@@ -45,56 +47,58 @@ class Records(grpc.GenericRpcHandler):
     """A server that notes which model each message of a stream names, or that one cannot be read."""
 
     def __init__(self):
-        self.calls = []
+        self.read = {}
+        """What a caller calls his stream -> names, None for what cannot be read."""
 
     def service(self, details):
         return grpc.stream_stream_rpc_method_handler(self.answer)
 
-    def answer(self, messages, _):
-        self.calls.append([])
+    def answer(self, messages, context):
+        read = self.read.setdefault(dict(context.invocation_metadata())["call"], [])
         for message in messages:
             try:
-                read = service_pb2.ModelInferRequest.FromString(message)
-            except Exception:  # noqa: BLE001 - of protobuf's runtime, whichever that is
-                self.calls[-1].append(None)
-            else:
-                self.calls[-1].append(read.model_name)
+                read.append(service_pb2.ModelInferRequest.FromString(message).model_name)
+            except DecodeError:
+                read.append(None)
             yield b""
 
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory):
-    """Address of an Envoy, and what the server behind it notes."""
+    """Address of an Envoy, and the server behind it."""
     records = Records()
     server = grpc.server(futures.ThreadPoolExecutor(8), options=LIMITLESS)
     server.add_generic_rpc_handlers((records,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with proxy([port], tmp_path_factory.mktemp("envoy"), deployments=DEPLOYMENTS) as url:
-        yield url, records.calls
+        yield url, records
     server.stop(0)
 
 
 def stream(behind, messages):
     """What the server reads of a stream of these."""
-    url, calls = behind
-    calls.clear()
+    url, records = behind
+    call = str(next(CALLS))
     with grpc.insecure_channel(url, options=LIMITLESS) as channel:
-        list(channel.stream_stream(METHOD)(iter(messages), timeout=60))
-    (read,) = calls
-    return read
+        list(channel.stream_stream(METHOD)(iter(messages), timeout=60, metadata=(("call", call),)))
+    return records.read[call]
 
 
 def in_pieces(behind, pieces):
-    """What the server reads of a stream whose bytes come in these DATA frames of HTTP/2."""
-    url, calls = behind
-    calls.clear()
+    """What the server reads of a stream whose bytes come in these DATA frames of HTTP/2; where it breaks off, perhaps not all of it."""
+    url, records = behind
 
     def frame(kind, flags, stream, payload):
         return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
-    headers = {":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": "a", "content-type": "application/grpc", "te": "trailers"}
-    block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in headers.items())
+    def text(value):
+        return bytes([len(value)]) + value.encode()
+
+    call = str(next(CALLS))
+    headers = {":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": "a"}
+    headers |= {"content-type": "application/grpc", "te": "trailers", "call": call}
+    block = b"".join(b"\0" + text(name) + text(value) for name, value in headers.items())
     sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block)
     sent += b"".join(frame(0, 0, 1, piece) for piece in pieces) + frame(0, 1, 1, b"")
     with socket.create_connection(url.split(":"), timeout=60) as connection, connection.makefile("rb") as answers:
@@ -104,7 +108,7 @@ def in_pieces(behind, pieces):
             kind, flags, number = head[3], head[4], int.from_bytes(head[5:], "big")
             if number == 1 and (kind == 3 or (kind in (0, 1) and flags & 1)):  # it is reset, or ends
                 break
-    return calls[0] if calls else []
+    return records.read.get(call, [])
 
 
 def one_by_one(data):
@@ -136,7 +140,19 @@ def test_of_several_names_none_may_be_an_inner_one(behind, other):
     """And a name is found behind, before and among fields of every kind, in every form that protobuf reads."""
     other, public = other.encode(), named(b"faceclip")
     length = bytes([len(other)])
-    fields = b"\x12\x011" + b"\xf8\x01" + b"\xff" * 9 + b"\x01" + b"\xf9\x01" + bytes(8) + b"\xfd\x01" + bytes(4) + b"\x2a" + number(5000) + bytes(5000)
+    fields = (
+        b"\x12\x011"
+        + b"\xf8\x01"
+        + b"\xff" * 9
+        + b"\x01"
+        + b"\xf9\x01"
+        + bytes(8)
+        + b"\xfd\x01"
+        + bytes(4)
+        + b"\x2a"
+        + number(5000)
+        + bytes(5000)
+    )
     known = b"\x12\x011" + b"\x3a" + number(300) + named(b"denoiser") * 30  # bytes of a tensor, which look like names
     for message in (
         public + named(other),
@@ -151,10 +167,10 @@ def test_of_several_names_none_may_be_an_inner_one(behind, other):
         known + named(other),
     ):
         data = framed(FIRST) + framed(message)
-        for pieces in ([framed(FIRST), framed(message)], [data], one_by_one(data[:200]) + [data[200:]]):
-            first, *further = in_pieces(behind, pieces)
-            assert first == "faceclip_stream" and not {*further} & MODELS, message[:40]
-    assert in_pieces(behind, [framed(FIRST) + framed(known + public)]) == ["faceclip_stream", "faceclip"]
+        for pieces in ([framed(FIRST), framed(message)], [data], [*one_by_one(data[:200]), data[200:]]):
+            read = in_pieces(behind, pieces)
+            assert read[:1] in ([], ["faceclip_stream"]) and not {*read[1:]} & MODELS, message[:40]
+    assert in_pieces(behind, [framed(FIRST) + framed(known + public + b"\x32\0" * 500)]) == ["faceclip_stream", "faceclip"]
 
 
 def test_what_cannot_be_read_names_nothing_to_the_end_of_the_stream(behind):
@@ -171,16 +187,15 @@ def test_what_cannot_be_read_names_nothing_to_the_end_of_the_stream(behind):
         framed(b"\x10" + b"\xff" * 11 + inner),
         framed(b"\x0a"),
         framed(public + b"\x80"),
+        framed(public * 1100),
     ):
         data = framed(FIRST) + bad + framed(inner) + framed(public)
-        for pieces in ([data], one_by_one(data)):
-            first, *further = in_pieces(behind, pieces)
-            assert first == "faceclip_stream" and not any(further), bad
+        for pieces in ([data], [data[:-300], *one_by_one(data[-300:])]):  # the server hangs up when thousands are so small
+            read = in_pieces(behind, pieces)
+            assert read[:1] in ([], ["faceclip_stream"]) and not any(read[1:]), bad
 
 
 def test_many_messages_and_large_ones_pass_as_they_are(behind):
-    kept = []
-    url, _ = behind
     large = service_pb2.ModelInferRequest(model_name="faceclip_stream", raw_input_contents=[bytes(range(256)) * 117_000])
     small = service_pb2.ModelInferRequest(model_name="faceclip_cancel", id="a", raw_input_contents=[b"x"])
     assert stream(behind, [each.SerializeToString() for each in (large, *itertools.repeat(small, 2000), large)]) == [

@@ -52,6 +52,22 @@ def told(repository, monkeypatch, capsys, tmp_path):
         (["--set=max_activ=1"], "expected NAME=VALUE with a name of"),
         (["--address=here"], "expected an IP address"),
         (["--drain-timeout=nan"], "finite"),
+        *(([f"{option}=7"], f"error: {option}: ") for option in command.SAID),
+        *(([option, "7"], f"error: {option}: ") for option in command.SAID),
+        (["--linger=x"], "argument --linger"),
+        (["--stall-timeout=x"], "argument --stall-timeout"),
+        (["--start-size=1"], "argument --start-size"),
+        (["--logs=a.pem"], "--logs: expected a folder"),
+        (["--health-port=21081"], "--health-port: expected a port of its own"),
+        *(
+            (
+                [f"--first-port={mine - theirs - 10 * server}", "--gpus=0,1"],
+                f"--{option}: expected a port of its own, got {mine}",
+            )
+            for option, mine in (("port", 21081), ("health-port", 21003))
+            for server in (0, 1)
+            for theirs in range(4)
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(told, options, expected):

@@ -18,7 +18,7 @@ from benchmarks.fleet.running import running
 from benchmarks.measure.sleeping import Sleep, with_sleeping_denoiser
 from faceclip import FaceCLIPPipeline, retry
 from faceclip_serving.contract.callers import TENANT_HEADER
-from faceclip_serving.contract.names import PUBLIC, SAMPLER
+from faceclip_serving.contract.names import COMPONENTS, PUBLIC, SAMPLER
 from faceclip_serving.contract.operations import Admit, Drain, Status
 from faceclip_serving.face.photos import MAX_BYTES
 from server.control import ask
@@ -150,7 +150,7 @@ def test_who_is_over_a_quota_takes_nothing_of_another(fleet, issuer):
 
 # --------------------------------------------------------------------------------------------------- who may draw may do nothing else
 def test_nobody_drains_a_server_who_may_only_draw(fleet, issuer):
-    """Neither at the door nor by a further message of a stream that began well, of which a proxy sees the first alone."""
+    """Neither at the door nor by a further message of a stream that began well; there no inner model hears anything either."""
     for headers in ({}, issuer.headers()):
         with client(fleet, headers) as caller:
             for operation in (Drain(), *(Admit(f"{number}") for number in range(40))):
@@ -165,8 +165,13 @@ def test_nobody_drains_a_server_who_may_only_draw(fleet, issuer):
         for number, operation in enumerate(further, 3):
             caller.async_stream_infer(SAMPLER, control(operation))
             fleet.until(lambda number=number: len(answers) == number)
+        inner = (*COMPONENTS, *filter(None, INNER))  # engines refuse nobody by themselves
+        for number, model in enumerate(inner, 3 + len(further)):
+            caller.async_stream_infer(model, inputs(**SHORT))
+            fleet.until(lambda number=number: len(answers) == number)
         caller.stop_stream()
-    assert all("only models of this server may call this one" in str(each) for each in answers[2:])
+    assert len(answers) == 2 + len(further) + len(inner)
+    assert all("unknown model" in str(each) and "?" in str(each) for each in answers[2:]), answers[2:]
     assert [(state["draining"], state["in_flight"]) for state in states(fleet)] == [(False, 0)] * 2
 
 

@@ -1,6 +1,7 @@
 """One process of a fleet: started again when it dies, at once when that is wanted, and ended for good."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -66,6 +67,35 @@ def test_one_that_dies_is_started_again_and_each_change_is_a_line(start):
     assert until(lambda: one.readied == 2 and one.pid) != first
     assert one.failures == 1 and one.line == "server 0: ready: 0 in flight (deaths: 1)"
     assert "server 0: ready: 0 in flight" in lines and "server 0: ended with code -9; is started again in 0.05 s" in lines
+
+
+def test_one_that_cannot_be_started_is_started_when_it_can(start, tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    one, lines = start([str(program)])
+    first = until(lambda: one.ready and one.pid)
+    hidden = program.rename(tmp_path / "hidden")
+    one.restart()
+    until(lambda: one.failures >= 2)
+    assert not one.ended and any("could not be started" in line and "started again in 0.05 s" in line for line in lines)
+    hidden.rename(program)
+    assert until(lambda: one.readied == 2 and one.pid) != first
+
+
+def test_a_log_that_is_taken_away_is_made_anew(tmp_path):
+    log = tmp_path / "logs" / "server-0.log"
+    one = Member("server 0", COUNTS, lambda: (True, ""), log=log)
+    one.start()
+    try:
+        until(lambda: one.ready and log.exists())
+        shutil.rmtree(log.parent)
+        os.kill(one.pid, signal.SIGKILL)
+        until(lambda: one.readied == 2 and log.exists() and log.read_text() == "begun\n")
+        assert one.failures == 1
+    finally:
+        one.stop()
+        one.join(0)
 
 
 def test_it_waits_longer_each_time(start):
