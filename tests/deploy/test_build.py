@@ -1,5 +1,5 @@
-"""From ONNX files to the folder that is served, in the chart and in Compose: their scripts and deploy/build.sh, carried out. What stands in for
-`export engine`, `verify` and `inspect` does nothing; `export repository` is the product's own, which writes its record and no model."""
+"""From ONNX files to the folder that is served, in the chart and in Compose: their scripts and deploy/build.sh, carried out. `engine`,
+`verify` and `inspect` do nothing here; `repository` is the product's own, and writes its record and no model."""
 
 import os
 import re
