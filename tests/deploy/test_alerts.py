@@ -2,14 +2,15 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 import yaml
 
 from server.fleet.envoy.bootstrap import RETRIES
 
-from .chart import CHART, NAMESPACE, RELEASE, of_kind, one
-from .tools import ROOT, answer, call
+from .chart import CHART, NAMESPACE, RELEASE, SETS, of_kind, one
+from .tools import ROOT, answer, call, tool
 
 VALUES = "s3-keda-monitoring"
 SERIES = {"job": f"{RELEASE}-server", "namespace": NAMESPACE}
@@ -55,11 +56,42 @@ def test_a_planted_fault_is_found(planted, tmp_path):
     assert answer("promtool", "check", "rules", write_rules(tmp_path, [planted])).returncode
 
 
-def test_prometheus_takes_the_scrape_configuration_that_the_docs_show(tmp_path):
-    """For who has no operator."""
-    (text,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+# -------------------------------------------------------------------------------------------------------- without the operator
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+def test_the_scrape_that_the_docs_show_is_of_whom_alerts_are_about(tmp_path):
+    """All servers: one that drains or has died is not ready, and must be heard of."""
+    (text,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", PAGE, re.DOTALL)
     (tmp_path / "prometheus.yml").write_text(text)
     assert "SUCCESS" in call("promtool", "check", "config", tmp_path / "prometheus.yml")
+    (job,) = yaml.safe_load(text.replace("sdxl", RELEASE).replace("faces", NAMESPACE))["scrape_configs"]
+    told = {each["target_label"]: each.get("replacement") for each in job["relabel_configs"]}
+    assert job["job_name"] == SERIES["job"] and told == {"namespace": NAMESPACE, "pod": None}
+    ((found,),) = (each["names"] for each in job["dns_sd_configs"])
+    service = one(VALUES, "Service", found.removeprefix(f"{RELEASE}-").removesuffix(f".{NAMESPACE}.svc"))["spec"]
+    assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"], "a name of each server, ready or not"
+    pod = one(VALUES, "Deployment")["spec"]["template"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    ports = {each["containerPort"] for each in pod["spec"]["containers"][0]["ports"] if each["name"] == "metrics"}
+    assert ports == {each["port"] for each in job["dns_sd_configs"]}
+
+
+def test_the_operators_monitor_scrapes_each_server_once():
+    selector = one(VALUES, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    chosen = [each for each in of_kind(VALUES, "Service") if selector.items() <= each["metadata"]["labels"].items()]
+    assert [each["metadata"]["name"] for each in chosen] == [SERIES["job"]]
+
+
+def test_the_rules_are_had_as_a_file_by_the_command_that_the_docs_show(tmp_path):
+    (command,) = re.findall(r"```\n(helm template .*?)```", PAGE, re.DOTALL)
+    command = command.replace("helm", tool("helm"), 1).replace("template sdxl", f"template {RELEASE}")
+    command = command.replace("my-values.yaml", str(SETS["s3-keda-monitoring"])).replace(
+        "sdxl-rules.yaml", str(tmp_path / "rules.yaml")
+    )
+    subprocess.run(["sh", "-c", command], cwd=ROOT, check=True)
+    assert yaml.safe_load((tmp_path / "rules.yaml").read_text())["groups"] == groups()
+    assert "SUCCESS" in call("promtool", "check", "rules", tmp_path / "rules.yaml")
 
 
 # ------------------------------------------------------------------------------------------------------------------- what they are of

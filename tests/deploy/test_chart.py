@@ -10,7 +10,6 @@ import sys
 import pytest
 import yaml
 
-from export.repository.deployments import RECORD
 from faceclip_serving.checks.policy import read
 from faceclip_serving.contract.callers import OPERATOR_KEY_VARIABLE
 from faceclip_serving.contract.placements import PLACEMENT_NAMES, placements
@@ -46,7 +45,6 @@ EVERY_SET = pytest.mark.parametrize("values", SETS)
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 ENVIRONMENT = dict(word.split("=", 1) for kind, words in instructions() if kind == "ENV" for word in words.split())
-WORKDIR = dict(instructions())["WORKDIR"]
 
 
 # ---------------------------------------------------------------------------------------------------------------- its own form
@@ -340,66 +338,6 @@ def test_a_server_does_not_start_with_keys_that_each_would_make_for_itself(missi
     secret(tmp_path, [name for name in FILES if name != missing])
     done = keys_of("nano-cpu", tmp_path)
     assert done.returncode == 1 and f"keys.own: the secret has no {missing}" in done.stderr
-
-
-# ------------------------------------------------------------------------------------------------------------------ repository
-def test_the_job_builds_once_and_servers_wait_for_what_it_makes(tmp_path):
-    """Its script, carried out with a `deploy/build.sh` that writes what the real one does."""
-    values = "flux-16gb"
-    (build,) = pods(values)["build"]["containers"]
-    folder = {each["name"]: each["value"] for each in build["env"]}["FOLDER"]
-    (waits,) = (each for each in pods(values)["server"]["initContainers"] if each["name"] == "repository")
-    environment = {each["name"]: each.get("value") for each in server(values)["env"]}
-    assert environment["FACECLIP_REPOSITORY"] == waits["env"][0]["value"] == f"/repositories/{folder}"
-    assert RECORD in waits["command"][-1]
-    assert build["args"][4:] == ["flux", "16gb", "--largest", "1024x1024"]
-    assert "command" not in build, "the image's entry point runs NVIDIA's own first"
-    mounts = {each["mountPath"]: each["name"] for each in build["volumeMounts"]}
-    assert mounts[f"{WORKDIR}/build"] == "repositories"
-    (tmp_path / "deploy").mkdir()
-    (tmp_path / "build").mkdir()
-    (tmp_path / "deploy" / "build.sh").write_text(f'mkdir build/$1-$2 && echo "$@" > build/$1-$2/{RECORD}; echo built\n')
-    for said in ("built\n", ""):
-        done = subprocess.run(
-            build["args"], cwd=tmp_path, env={"FOLDER": folder, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
-        )
-        assert (done.returncode, done.stdout) == (0, said), done.stderr
-    assert [path.name for path in (tmp_path / "build").iterdir()] == [folder]
-    assert (tmp_path / "build" / folder / RECORD).read_text() == "flux 16gb --largest 1024x1024\n"
-
-
-def folder_and_job(*options):
-    (job,) = of_kind("sdxl-datacenter", "Job", *options)
-    (build,) = job["spec"]["template"]["spec"]["containers"]
-    return {each["name"]: each["value"] for each in build["env"]}["FOLDER"], job["metadata"]["name"]
-
-
-@pytest.mark.parametrize(
-    "option", ["image.tag=v2", "gpu.product=NVIDIA-L40S", "placement=24gb", "build.options={--largest,1024x1024}"]
-)
-def test_engines_of_another_kind_lie_elsewhere(option):
-    """Servers of before go on with theirs."""
-    ours, others = folder_and_job(), folder_and_job(f"--set={option}")
-    assert ours[0] != others[0] and ours[1] != others[1]
-
-
-def test_what_does_not_concern_engines_builds_none():
-    ours, others = folder_and_job(), folder_and_job("--set=resources.memoryGi=20")
-    assert ours[0] == others[0] and ours[1] != others[1], (
-        "a Job cannot be changed, so it is another; it finds all there and ends"
-    )
-    assert folder_and_job("--set=replicas=9") == ours
-
-
-@EVERY_SET
-def test_servers_only_read_the_repository(values):
-    mounts = {each["mountPath"]: each for each in server(values)["volumeMounts"]}
-    assert mounts["/repositories"]["readOnly"]
-    jobs = of_kind(values, "Job")
-    assert len(jobs) == (0 if values == "s3-keda-monitoring" else 1)
-    claims = [each for each in of_kind(values, "PersistentVolumeClaim") if each["metadata"]["name"].endswith("-repository")]
-    assert all(each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for each in claims)
-    assert len(claims) == len(jobs)
 
 
 # --------------------------------------------------------------------------------------------------------------------- gateway

@@ -66,6 +66,12 @@ FORMS = {
         ),
     ),
     "faces": ("flux-16gb", "envoy", (), Proxy(SERVERS, PLAIN.listeners, by_face=True)),
+    "a cluster of another domain": (
+        "nano-cpu",
+        "envoy",
+        ("--set=clusterDomain=corp.example",),
+        Proxy([Server(f"{RELEASE}-server.{NAMESPACE}.svc.corp.example")], PLAIN.listeners),
+    ),
     "much memory": ("nano-cpu", "envoy", ("--set=envoy.memoryGi=64",), Proxy(SERVERS, PLAIN.listeners, memory_gib=64)),
     "the gateway's own": ("gateway", "gateway", (), Proxy(SERVERS, [Listener("127.0.0.1", 8081)], memory_gib=1)),
     "the gateway's own, while others show tokens": (

@@ -249,7 +249,7 @@ def test_engines_are_built_in_the_serving_image_on_the_gpu(compose):
     assert build["image"] == serve["image"] and build["build"] == serve["build"] and build["deploy"] == serve["deploy"]
     assert build["profiles"] == ["build"], "not started by `up`"
     assert (ROOT / build["command"][1]).exists()
-    steps = re.findall(r"^python3 -m export (\w+)", (DEPLOY / "build.sh").read_text(), re.MULTILINE)
+    steps = re.findall(r"^step (\w+)", (DEPLOY / "build.sh").read_text(), re.MULTILINE)
     assert steps == ["engine", "verify", "inspect", "repository"]
 
 

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from faceclip_serving.contract.variants.sdxl import NANO
+
 from .conftest import PROMPT, add_photos, draw, photo, press_draw, wait_drawn
 
 LISTEN = """() => {
@@ -194,12 +196,14 @@ def test_sliders_say_what_is_sent_and_what_is_not_moved_is_the_servers(visitor):
         not {"id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps", "seed", "size"}
         & draw(page).keys()
     )
-    page.locator("#slide-id_guidance_scale").fill("2.5")
+    of_text = float(page.locator("#slide-text_guidance_scale").input_value())
+    assert of_text == NANO.defaults.guidance_scale
+    page.locator("#slide-id_guidance_scale").fill("3.5")
     page.locator("#slide-blend_weight").fill("0.5")
     page.locator("#slide-num_inference_steps").fill("5")
     sent = draw(page)
     assert {name: sent[name] for name in ("id_guidance_scale", "text_guidance_scale", "blend_weight", "num_inference_steps")} == {
-        "id_guidance_scale": 2.5, "text_guidance_scale": 4, "blend_weight": 0.5, "num_inference_steps": 5,
+        "id_guidance_scale": 3.5, "text_guidance_scale": of_text, "blend_weight": 0.5, "num_inference_steps": 5,
     }  # fmt: skip
 
 

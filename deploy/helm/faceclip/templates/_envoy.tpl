@@ -157,7 +157,7 @@ virtual_hosts:
     endpoints:
       - lb_endpoints:
           - endpoint:
-              {{- $host := printf "%s-server.%s.svc.cluster.local" .Release.Name .Release.Namespace }}
+              {{- $host := printf "%s-server.%s.svc.%s" .Release.Name .Release.Namespace .Values.clusterDomain }}
               address: {socket_address: {address: {{ $host }}, port_value: 8001}}
               health_check_config: {port_value: 8003}
               hostname: {{ $host }}

@@ -38,7 +38,7 @@ app.kubernetes.io/version: {{ $top.Chart.AppVersion | quote }}
      gets new ones while servers of the old image go on with theirs. */}}
 {{- define "faceclip.folder" -}}
 {{- if eq .Values.repository.source "build" -}}
-{{- $of := list (include "faceclip.image" .) .Values.variant .Values.placement .Values.gpu.product .Values.build.options -}}
+{{- $of := list (include "faceclip.image" .) .Values.variant .Values.placement .Values.gpu.product .Values.build.options .Values.build.onnx -}}
 {{ .Values.variant }}-{{ .Values.placement }}-{{ toJson $of | sha256sum | trunc 10 }}
 {{- else if eq .Values.repository.source "claim" -}}
 {{ required "repository.folder: expected the folder of the repository in the claim, because repository.source is claim" .Values.repository.folder }}
