@@ -161,7 +161,7 @@ def read(path: Path) -> Recipe:
             f"expected {{name}}, got a form with it, {form or conversion!r}",
             "leave it out",
         )
-    used = {name for _, name, _, _ in braces}
+    used = {name or "" for _, name, _, _ in braces}
     names = {choice.name for choice in choices}
     what.require(used == names, "prompt", f"its braces are {sorted(used)}, the choices {sorted(names)}", "name each choice")
     for choice in choices:

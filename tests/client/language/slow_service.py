@@ -25,6 +25,10 @@ WAYS = {
 class SlowService:
     def __init__(self) -> None:
         self.asked = 0
+        self.waiting = 0
+        self.most = 0
+        """Questions that waited at once."""
+        self.lock = threading.Lock()
         self.left = threading.Semaphore(0)
         """Released for each question whose asker has gone."""
         self.ended = threading.Event()
@@ -39,7 +43,16 @@ def slow_service(way: str = "silent") -> Iterator[tuple[str, SlowService]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            seen.asked += 1
+            with seen.lock:
+                seen.asked, seen.waiting = seen.asked + 1, seen.waiting + 1
+                seen.most = max(seen.most, seen.waiting)
+            try:
+                self._answer()
+            finally:
+                with seen.lock:
+                    seen.waiting -= 1
+
+        def _answer(self) -> None:
             self.wfile.write(at_once)
             self.connection.settimeout(BETWEEN_S)
             for i in range(10_000):

@@ -11,7 +11,8 @@ from tests.gateway.running import running
 
 NOBODY = "127.0.0.1:1"
 MANY = 60
-"""More than asyncio has threads for."""
+ASYNCIOS = 32
+"""More threads than that asyncio does not have: bodies are read in them."""
 
 
 @pytest.mark.parametrize("way", ["silent", "body"])
@@ -24,7 +25,7 @@ async def test_others_are_answered_while_it_is_waited_for(tmp_path, way):
                 await asyncio.sleep(0.02)
             assert (await http.post("/v1/images/generations", json={})).status_code == 400
             assert (await http.post("/v1/prompts/translate", json={"prompt": "a cat"})).json()["translated"] is False
-            assert sum(each.done() for each in waiting) < MANY
             answers = [each.json() for each in await asyncio.gather(*waiting)]
             assert {each["prompt"] for each in answers} == {"海边的女人"}
             assert all("no answer within 5 s" in each["warnings"][0] for each in answers)
+            assert seen.most > ASYNCIOS
