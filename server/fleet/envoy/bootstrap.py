@@ -117,8 +117,7 @@ def _servers(proxy: Proxy) -> dict[str, Any]:
     options = f"{_API}extensions.upstreams.http.v3.HttpProtocolOptions"
     cluster: dict[str, Any] = {
         "name": "servers",
-        "type": "STRICT_DNS",
-        "dns_refresh_rate": "1s",
+        "cluster_type": _extension("cluster.dns", "extensions.clusters.dns.v3.DnsCluster", dns_refresh_rate="1s"),
         "connect_timeout": "2s",
         "per_connection_buffer_limit_bytes": MOST_REQUEST_BYTES,
         "typed_extension_protocol_options": {

@@ -14,8 +14,13 @@ REFUSE_AT, RESET_AT = 0.9, 0.95
 """Parts of the heap: from the first on new calls are refused, from the second on those that hold most are reset."""
 TRACKED_FROM_POWER_OF_TWO = 20
 """Calls of less than 2^20 bytes are never reset."""
+MOST_CONNECTIONS = 10_000
+"""Of callers; further ones are closed as they come. Each takes a file, and some tens of KiB."""
 _MONITOR = "envoy.resource_monitors.fixed_heap"
-_HEAP_CONFIG = "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig"
+_CONNECTIONS = "envoy.resource_monitors.global_downstream_max_connections"
+_CONFIG = "type.googleapis.com/envoy.extensions.resource_monitors"
+_HEAP_CONFIG = f"{_CONFIG}.fixed_heap.v3.FixedHeapConfig"
+_CONNECTIONS_CONFIG = f"{_CONFIG}.downstream_connections.v3.DownstreamConnectionsConfig"
 
 
 def overload(memory_gib: int) -> dict[str, Any]:
@@ -24,10 +29,14 @@ def overload(memory_gib: int) -> dict[str, Any]:
     refuse = {"threshold": {"value": REFUSE_AT}}
     reset = {"scaled": {"scaling_threshold": RESET_AT, "saturation_threshold": 1.0}}
     actions = {"shrink_heap": refuse, "stop_accepting_requests": refuse, "reset_high_memory_stream": reset}
+    connections = {"@type": _CONNECTIONS_CONFIG, "max_active_downstream_connections": MOST_CONNECTIONS}
     return {
         "refresh_interval": LOOK_EVERY,
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED_FROM_POWER_OF_TWO},
-        "resource_monitors": [{"name": _MONITOR, "typed_config": {"@type": _HEAP_CONFIG, "max_heap_size_bytes": heap_bytes}}],
+        "resource_monitors": [
+            {"name": _MONITOR, "typed_config": {"@type": _HEAP_CONFIG, "max_heap_size_bytes": heap_bytes}},
+            {"name": _CONNECTIONS, "typed_config": connections},
+        ],
         "actions": [
             {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _MONITOR, **when}]}
             for name, when in actions.items()

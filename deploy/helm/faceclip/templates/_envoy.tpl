@@ -12,6 +12,10 @@ overload_manager:
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
         max_heap_size_bytes: {{ mul .memoryGi 805306368 }} # three quarters
+    - name: envoy.resource_monitors.global_downstream_max_connections
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+        max_active_downstream_connections: 10000
   actions:
     - name: envoy.overload_actions.shrink_heap
       triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
@@ -106,8 +110,11 @@ virtual_hosts:
 
 {{- define "faceclip.envoyServers" -}}
 - name: servers
-  type: STRICT_DNS
-  dns_refresh_rate: 1s
+  cluster_type:
+    name: envoy.cluster.dns
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster
+      dns_refresh_rate: 1s
   connect_timeout: 2s
   per_connection_buffer_limit_bytes: 335544320
   typed_extension_protocol_options:
