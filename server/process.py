@@ -299,15 +299,16 @@ def inner_calls(
 
 
 def check_free(service: str, port: int, address: Address) -> None:
-    """Raises `ServerError` where nobody can listen on that port. `service`: as in the option that chooses it."""
+    """Raises `ServerError` where nobody can listen on that port. `service`: as in the option that chooses it, `--SERVICE-port`, or
+    nothing for `--port`."""
     with socket.socket(address.family) as test:
         test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             test.bind((address.text, port))
         except OSError as error:
             raise ServerError(
-                f"{service} port {port} on {address.text}: {error.strerror}; stop what listens there, or choose another with"
-                f" --{service}-port"
+                f"{f'{service} port'.strip()} {port} on {address.text}: {error.strerror}; stop what listens there, or choose another"
+                f" with {'-'.join(filter(None, ('-', service, 'port')))}"
             ) from None
 
 

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         deployments = _checked(args.repository, args.settings)
         places = [_place(number, gpu, args) for number, gpu in enumerate(args.gpus)]
         _check_ports(args, places)
-        for service, port in (("", args.port), ("health-", args.health_port)):
+        for service, port in (("", args.port), ("health", args.health_port)):
             check_free(service, port, address)
         if args.logs is not None:
             try:

@@ -1,9 +1,13 @@
 """`python -m server fleet`: what is refused before anything starts, each with its cure."""
 
+import socket
+
 import pytest
 
 from server.__main__ import main
 from server.fleet import command, fleet
+
+from ..deploy.test_chart_envoy import free_port
 
 TOKENS = ["--issuer=a", "--audience=b", "--jwks=keys.json"]
 
@@ -73,6 +77,16 @@ def told(repository, monkeypatch, capsys, tmp_path):
 def test_what_cannot_work_is_refused(told, options, expected):
     code, said = told("--port=21081", "--health-port=21003", *options)
     assert code in (1, 2) and expected in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("option", "called"), [("port", "port"), ("health-port", "health port")])
+def test_a_port_that_is_taken_is_told_with_its_option(told, option, called):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, said = told(f"--port={free_port()}", f"--health-port={free_port()}", f"--{option}={port}")
+    assert code == 1 and f"error: {called} {port} on 127.0.0.1: " in said and said.endswith(f"choose another with --{option}\n")
 
 
 def test_a_missing_envoy_is_told_with_its_cure(told, monkeypatch):
