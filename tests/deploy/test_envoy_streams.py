@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import zlib
 from concurrent import futures
 
 import grpc
@@ -97,7 +98,7 @@ def in_pieces(behind, pieces):
 
     call = str(next(CALLS))
     headers = {":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": "a"}
-    headers |= {"content-type": "application/grpc", "te": "trailers", "call": call}
+    headers |= {"content-type": "application/grpc", "grpc-encoding": "deflate", "te": "trailers", "call": call}
     block = b"".join(b"\0" + text(name) + text(value) for name, value in headers.items())
     sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block)
     sent += b"".join(frame(0, 0, 1, piece) for piece in pieces) + frame(0, 1, 1, b"")
@@ -176,8 +177,10 @@ def test_of_several_names_none_may_be_an_inner_one(behind, other):
 
 def test_what_cannot_be_read_names_nothing_to_the_end_of_the_stream(behind):
     inner, public = named(b"denoiser"), named(b"faceclip")
+    compressed = b"\x18\x95\xe3\xe2HI\xcd\xcb\xcf,N-\xb2b\xb1xU\xac\x04\0*/\x05a"  # has the form of fields as well
+    assert zlib.decompress(compressed).startswith(inner)
     for bad in (
-        framed(inner, compressed=1),
+        framed(compressed, compressed=1),
         framed(public, compressed=2),
         framed(b"\x0a\xff\xff\xff\xff\x0f" + b"faceclip"),
         framed(b"\x0a\x09faceclip"),
