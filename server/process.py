@@ -132,7 +132,7 @@ class TritonServer:
         self.connection = own_connection(self.url, options, self.keys.parameters, client)
         """For whoever started it, who may do all that its models may."""
         for service, port in (("http", self.ports.http), ("grpc", self.ports.grpc), ("metrics", self.ports.metrics)):
-            check_free(service, port, address)
+            check_free(f"--{service}-port", port, address)
         self._workspace = _Workspace()
         folder = self._workspace.plain(repository.resolve())
         found = installation.find(self._workspace.path)
@@ -298,17 +298,16 @@ def inner_calls(
     return max(most_in_flight(each["max_active"], each["max_waiting"]) for each in settings) + SPARE_CALLS
 
 
-def check_free(service: str, port: int, address: Address) -> None:
-    """Raises `ServerError` where nobody can listen on that port. `service`: as in the option that chooses it, `--SERVICE-port`, or
-    nothing for `--port`."""
+def check_free(option: str, port: int, address: Address) -> None:
+    """Raises `ServerError` where nobody can listen on that port. `option`: what chooses it, such as `--health-port`."""
     with socket.socket(address.family) as test:
         test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             test.bind((address.text, port))
         except OSError as error:
             raise ServerError(
-                f"{f'{service} port'.strip()} {port} on {address.text}: {error.strerror}; stop what listens there, or choose another"
-                f" with {'-'.join(filter(None, ('-', service, 'port')))}"
+                f"{option[2:].replace('-', ' ')} {port} on {address.text}: {error.strerror}; stop what listens there, or choose another"
+                f" with {option}"
             ) from None
 
 

@@ -34,7 +34,7 @@ def supervise(
 
     `linger_s`: how long a stop goes on taking work while it says that it is not ready, so that proxies hear of it before it refuses.
     """
-    check_free("health", ports.health, address)
+    check_free("--health-port", ports.health, address)
     with (
         TritonServer(repository, ports, address, options=options, settings=settings, client=client) as server,
         Watch(server, stall_timeout_s) as watch,

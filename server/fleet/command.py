@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
         deployments = _checked(args.repository, args.settings)
         places = [_place(number, gpu, args) for number, gpu in enumerate(args.gpus)]
         _check_ports(args, places)
-        for service, port in (("", args.port), ("health", args.health_port)):
-            check_free(service, port, address)
+        for option, port in (("--port", args.port), ("--health-port", args.health_port)):
+            check_free(option, port, address)
         if args.logs is not None:
             try:
                 args.logs.mkdir(parents=True, exist_ok=True)
