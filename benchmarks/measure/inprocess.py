@@ -15,7 +15,7 @@ from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.models import LATENT_MASK, ORIGINAL, SEAM
+from faceclip_serving.contract.models import FACE_CROPS, LATENT_MASK, ORIGINAL, SEAM
 from faceclip_serving.contract.names import DEFAULT_DEPLOYMENT, DENOISER, FACE_ENCODER, PREPARE, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import resolve
@@ -59,7 +59,7 @@ class Pipeline:
         def inputs(name: str, known: Mapping[str, Array]) -> Arrays:
             return {tensor.name: known[tensor.name] for tensor in nets[name].inputs}
 
-        known = {**prepared, **self._timed(FACE_ENCODER, inputs(FACE_ENCODER, prepared))}
+        known = {**prepared, **self._timed(FACE_ENCODER, {FACE_CROPS.name: prepared[FACE_CROPS.name]})}
         encode = partial(encode_texts, self.variant, self.stages[TEXT_ENCODER])
         conditioning = self._timed(TEXT_ENCODER, inputs(TEXT_ENCODER, known), encode)
         job = Job.decode(prepared["job"], _DIGEST)

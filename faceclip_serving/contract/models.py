@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from .components import ALIGNED_FACES, FACE_INDEX, components, ids, latents
+from .components import FACE_INDEX, components, ids, latents
 from .names import (
     CANCEL,
     DENOISER,
@@ -24,11 +24,19 @@ from .names import (
 )
 from .parameters import OF_FACES, PARAMETERS, PREVIEW
 from .tensors import DType, Signature, Tensor
+from .variants.architectures import FACE_SIZE
 from .variants.variant import Variant
 
 JOB = Tensor("job", DType.BYTES, (1,), "JSON: the validated request and what is known of it so far")
 CONTROL = Tensor("control", DType.BYTES, (1,), "JSON: an operation other than running a job to its end", optional=True)
 REPORT = Tensor("report", DType.BYTES, (1,), "JSON: `job`, with what the sampler measured")
+
+FACE_CROPS = Tensor(
+    "face_crops",
+    DType.UINT8,
+    ("faces", FACE_SIZE, FACE_SIZE, 3),
+    "aligned faces, RGB; `aligned_faces` are these / 255, in planes and four times the bytes; zeros: no face",
+)
 
 REQUEST_ID = Tensor("request_id", DType.BYTES, (1,), "Triton's own `id` of the request that is to end")
 PICTURE = Tensor("picture", DType.BYTES, (1,), "a PNG, JPEG or WebP file, or base64 of it", optional=True)
@@ -126,7 +134,7 @@ def models(variant: Variant) -> dict[str, Signature]:
         PREPARE,
         (*public, PURPOSE),
         (
-            *(replace(tensor, optional=True) for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant))),
+            *(replace(tensor, optional=True) for tensor in (FACE_CROPS, FACE_INDEX, *ids(variant))),
             *to_draw,
             ORIGINAL,
             SEAM,
@@ -140,7 +148,7 @@ def models(variant: Variant) -> dict[str, Signature]:
         SAMPLER,
         tuple(
             replace(tensor, optional=True)
-            for tensor in (ALIGNED_FACES, FACE_INDEX, *ids(variant), *to_draw, *recalled(variant), JOB, CONTROL)
+            for tensor in (FACE_CROPS, FACE_INDEX, *ids(variant), *to_draw, *recalled(variant), JOB, CONTROL)
         ),
         (
             *(replace(tensor, optional=True) for tensor in nets[VAE_DECODER].outputs),

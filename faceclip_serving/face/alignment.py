@@ -90,12 +90,17 @@ def resample(image: Pixels, similarity: Similarity, width: int, height: int, bor
     return np.asarray(drawn, np.uint8)
 
 
-def align_face(image: Pixels, landmarks: Points) -> NDArray[np.float32]:
-    """The aligned crop, [3, 448, 448] RGB in [0, 1], of the face whose five points ([5, 2], order of `TEMPLATE`) are given.
+def cut_face(image: Pixels, landmarks: Points) -> Pixels:
+    """The aligned crop, [448, 448, 3], of the face whose five points ([5, 2], order of `TEMPLATE`) are given.
 
     Black where the crop leaves the photograph: recognisers of ArcFace's kind are trained on crops made so.
     """
-    return as_planes(resample(image, fit_similarity(landmarks, TEMPLATE), FACE_SIZE, FACE_SIZE))
+    return resample(image, fit_similarity(landmarks, TEMPLATE), FACE_SIZE, FACE_SIZE)
+
+
+def align_face(image: Pixels, landmarks: Points) -> NDArray[np.float32]:
+    """The same as the network takes it, [3, 448, 448] RGB in [0, 1]."""
+    return as_planes(cut_face(image, landmarks))
 
 
 def as_planes(image: Pixels) -> NDArray[np.float32]:

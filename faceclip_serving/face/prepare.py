@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..contract.errors import InvalidRequest
 from ..contract.variants.architectures import FACE_SIZE
-from .alignment import TEMPLATE, Similarity, align_face, apply, as_pixels, as_planes
+from .alignment import TEMPLATE, Similarity, apply, as_planes, cut_face
 from .choice import LARGEST, Choice, choose_face, fractions_of
 from .detectors import Detector, Face
 from .judgement import (
@@ -45,13 +45,18 @@ THUMBNAIL_SIDE = 256
 
 @dataclass(frozen=True)
 class PreparedFace:
-    crop: NDArray[np.float32]
-    """The aligned face, [3, 448, 448], RGB in [0, 1]."""
+    pixels: Pixels
+    """The aligned face, [448, 448, 3]."""
     thumbnail: Pixels
     """The whole photograph, squeezed to 256 x 256 pixels."""
     report: dict[str, Any]
     """JSON-able; pixels are those of the upright photograph as sent. `score`, `frontality`: in [0, 1], None if unknown."""
     warnings: list[str]
+
+    @property
+    def crop(self) -> NDArray[np.float32]:
+        """The aligned face as the network takes it, [3, 448, 448], RGB in [0, 1]."""
+        return as_planes(self.pixels)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class PreparedFaces:
     """All faces of a photograph."""
 
     crops: list[NDArray[np.float32]]
-    """As of `PreparedFace`, the largest first."""
+    """As `PreparedFace.crop`, the largest first."""
     thumbnail: Pixels
     report: dict[str, Any]
     """JSON-able; `found`: box, landmarks, measures and doubts of each face, the latter as they are warned of when it is drawn."""
@@ -69,7 +74,7 @@ class PreparedFaces:
 class _Seen:
     """A crop, and the face it was cut from, None where no face was seen in a crop that came aligned."""
 
-    crop: NDArray[np.float32]
+    pixels: Pixels
     face: Face | None
     to_photo: Similarity
     """Takes the face's points to the pixels of the photograph as sent."""
@@ -96,7 +101,7 @@ def prepare_face(
     photo = decode_photo(data, index)
     look(index, photo.pixels)
     seen = _taken(name, photo, detect) if aligned else _found(name, photo, detect, choice)
-    sharpness = measure_sharpness(seen.crop)
+    sharpness = measure_sharpness(seen.pixels)
     warnings = [*seen.warnings, *check_sharpness(name, sharpness)]
     report = {
         "photo": {"width": photo.width, "height": photo.height},
@@ -106,7 +111,7 @@ def prepare_face(
         **_describe(seen.face, seen.to_photo),
         **seen.told,
     }
-    return PreparedFace(seen.crop, thumbnail(photo.pixels), report, warnings)
+    return PreparedFace(seen.pixels, thumbnail(photo.pixels), report, warnings)
 
 
 def thumbnail(pixels: Pixels) -> Pixels:
@@ -120,7 +125,7 @@ def list_faces(data: bytes, index: int, detect: Detector, look: Look = lambda in
     photo = decode_photo(data, index)
     look(index, photo.pixels)
     faces = find_faces(photo.pixels, detect)
-    crops = [align_face(photo.pixels, face.landmarks) for face in faces]
+    crops = [cut_face(photo.pixels, face.landmarks) for face in faces]
     sharpness = [measure_sharpness(crop) for crop in crops]
     found = [
         {
@@ -132,7 +137,7 @@ def list_faces(data: bytes, index: int, detect: Detector, look: Look = lambda in
         for told, face, sharp in zip(_listed(photo, faces), faces, sharpness, strict=True)
     ]
     report = {"photo": {"width": photo.width, "height": photo.height}, "detector": detect.name, "found": found}
-    return PreparedFaces(crops, thumbnail(photo.pixels), report)
+    return PreparedFaces([as_planes(crop) for crop in crops], thumbnail(photo.pixels), report)
 
 
 def _found(name: str, photo: Photo, detect: Detector, choice: Choice) -> _Seen:
@@ -146,7 +151,7 @@ def _found(name: str, photo: Photo, detect: Detector, choice: Choice) -> _Seen:
         )
     warnings = [*chosen.warnings, *check_face(name, chosen.face, photo.pixels, photo.factor)]
     told = {"chosen": chosen.index, "found": _listed(photo, chosen.faces)}
-    return _Seen(align_face(photo.pixels, chosen.face.landmarks), chosen.face, _to_photo(photo), warnings, told)
+    return _Seen(cut_face(photo.pixels, chosen.face.landmarks), chosen.face, _to_photo(photo), warnings, told)
 
 
 def _to_photo(photo: Photo) -> Similarity:
@@ -162,15 +167,15 @@ def _listed(photo: Photo, faces: Sequence[Face]) -> list[dict[str, Any]]:
 def _taken(name: str, photo: Photo, detect: Detector) -> _Seen:
     """A photograph that is an aligned crop, as it is; a look at it, in all turns, only warns."""
     crop = aligned_crop(name, photo.pixels)
-    seen = [look_closer(np.ascontiguousarray(np.rot90(as_pixels(crop), turns)), TEMPLATE, detect) for turns in range(4)]
+    seen = [look_closer(np.ascontiguousarray(np.rot90(crop, turns)), TEMPLATE, detect) for turns in range(4)]
     best = max(range(4), key=lambda turns: seen[turns].score if seen[turns] else 0.0)  # type: ignore[union-attr]
     warnings = check_aligned(name, seen[0]) if best == 0 else check_turned(name, 90 * best)
     to_photo = np.array([[photo.width / FACE_SIZE, 0, 0], [0, photo.height / FACE_SIZE, 0]])
     return _Seen(crop, seen[0] if best == 0 else None, to_photo, warnings, {"chosen": None, "found": []})
 
 
-def aligned_crop(name: str, image: Pixels) -> NDArray[np.float32]:
-    """A crop that the caller aligned, [3, 448, 448] in [0, 1]. Raises `InvalidRequest` unless it is square, within 5 %."""
+def aligned_crop(name: str, image: Pixels) -> Pixels:
+    """A crop that the caller aligned, [448, 448, 3]. Raises `InvalidRequest` unless it is square, within 5 %."""
     height, width = image.shape[:2]
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InvalidRequest(
@@ -178,7 +183,7 @@ def aligned_crop(name: str, image: Pixels) -> NDArray[np.float32]:
             f"{width} x {height}; pass such a crop, or leave out face_aligned to have the face found"
         )
     smoothing = cv2.INTER_AREA if min(width, height) > FACE_SIZE else cv2.INTER_CUBIC
-    return as_planes(np.asarray(cv2.resize(image, (FACE_SIZE, FACE_SIZE), interpolation=smoothing), np.uint8))
+    return np.asarray(cv2.resize(image, (FACE_SIZE, FACE_SIZE), interpolation=smoothing), np.uint8)
 
 
 def _describe(face: Face | None, to_photo: Similarity) -> dict[str, Any]:

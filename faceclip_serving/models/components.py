@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..audit.revoked import Revoked
 from ..contract.components import bounds, components, usual_sizes
-from ..contract.names import COMPONENTS, ENCODERS, OCCASIONAL, VAE_DECODER, VAE_ENCODER
+from ..contract.models import FACE_CROPS
+from ..contract.names import COMPONENTS, ENCODERS, FACE_ENCODER, OCCASIONAL, VAE_DECODER, VAE_ENCODER
 from ..contract.placements import ORT_CPU, Placement
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
-from ..sampling.networks import Networks, Run
+from ..sampling.networks import Networks, Run, of_crops
 from ..sampling.tiling import tiled, tiled_encoder
 from .encoding_cache import EncodingCache, Forgetting
 from .on_demand import OnDemand
@@ -53,11 +55,13 @@ class Components:
         if placement.vae_tile:
             runs[VAE_ENCODER] = tiled_encoder(runs[VAE_ENCODER], placement.vae_tile, variant.latent_scale)
             runs[VAE_DECODER] = tiled(runs[VAE_DECODER], placement.vae_tile, variant.latent_scale)
+        runs[FACE_ENCODER] = of_crops(runs[FACE_ENCODER])
         self.forgetful: Networks = runs
         """The same, without the memory."""
+        remembered = {**self._signatures, FACE_ENCODER: replace(self._signatures[FACE_ENCODER], inputs=(FACE_CROPS,))}
         memories = {
             name: EncodingCache(
-                runs[name], self._signatures[name], remembered_bytes, remembered_s, on_lookup=partial(on_lookup, name)
+                runs[name], remembered[name], remembered_bytes, remembered_s, on_lookup=partial(on_lookup, name)
             )
             for name in ENCODERS
         }

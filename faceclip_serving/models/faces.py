@@ -10,10 +10,9 @@ from typing import Any
 
 from ..audit.identities import Identities, Identity
 from ..contract import operations
-from ..contract.components import ALIGNED_FACES
 from ..contract.errors import InvalidRequest
 from ..contract.job import Job
-from ..contract.models import CONTROL, PURPOSE, SEALED, SUBJECT, Purpose
+from ..contract.models import CONTROL, FACE_CROPS, PURPOSE, SEALED, SUBJECT, Purpose
 from ..contract.names import PREPARE, SAMPLER
 from ..contract.operations import Describe
 from ..contract.parameters import EXPIRES, MAKE_IDENTITY
@@ -48,7 +47,7 @@ class Looking:
             raise InvalidRequest(f"expires: expected a time to come, got {expires}, now it is {now:%Y-%m-%dT%H:%M:%SZ}")
         job, prepared = self._prepared(call, arrays, Purpose.IDENTITY)
         asked = operations.encode(Describe(place, job.request.priority, job.request.remember))
-        found = call(SAMPLER, {ALIGNED_FACES.name: prepared[ALIGNED_FACES.name], CONTROL.name: asked})
+        found = call(SAMPLER, {FACE_CROPS.name: prepared[FACE_CROPS.name], CONTROL.name: asked})
         names = [tensor.name for tensor in self.variant.face_features]
         features = {name: found[name] for name in names}
         job.warnings += odd_ones_out(features[self.variant.identity.name], range(len(job.face_weights)))

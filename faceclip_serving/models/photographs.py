@@ -14,10 +14,11 @@ from ..audit.identities import Identities, Identity
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Job
-from ..contract.models import PURPOSE, Purpose
+from ..contract.models import FACE_CROPS, PURPOSE, Purpose
 from ..contract.parameters import FACE_IMAGES
 from ..contract.request import parse_request, several_files
 from ..contract.tensors import Array, bytes_tensor, json_tensor
+from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Variant
 from ..face.choice import LARGEST, choices
 from ..face.detectors import Detector
@@ -158,7 +159,14 @@ def prepare_identity(
         "recogniser": recogniser,
     }
     job.stamp("prepared")
-    return {"aligned_faces": np.stack(crops), "subject": json_tensor(subject), "job": job.encode()}
+    return {FACE_CROPS.name: stacked(faces), "subject": json_tensor(subject), "job": job.encode()}
+
+
+def stacked(faces: Sequence[PreparedFace]) -> Array:
+    """`FACE_CROPS` of prepared faces."""
+    if not faces:  # a tensor needs a row; no row of the text encoder refers to it
+        return np.zeros((1, FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    return np.stack([face.pixels for face in faces])
 
 
 def came_with(photo: bytes) -> dict[str, Any]:

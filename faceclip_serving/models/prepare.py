@@ -16,17 +16,16 @@ from ..audit.identities import Identities, Identity
 from ..checks.checks import Checks
 from ..contract.errors import InvalidRequest, Refused
 from ..contract.job import Encoding, Job, Rows
-from ..contract.models import RECALLED
+from ..contract.models import FACE_CROPS, RECALLED
 from ..contract.parameters import FACE_IMAGES, IDENTITY, IMAGE, PEOPLE_MASKS, GenerationRequest, Need
 from ..contract.people import check_files_of
 from ..contract.request import parse_request, several_files, warn_of_idle
 from ..contract.tensors import Array
-from ..contract.variants.architectures import FACE_SIZE
 from ..contract.variants.variant import Tokens, Variant
 from ..face.alignment import align_face
 from ..face.detectors import Detector
 from ..face.photos import Pixels
-from ..face.prepare import PreparedFace, thumbnail
+from ..face.prepare import thumbnail
 from ..face.search import find_faces
 from ..sampling.guidance import IDENTITY as IDENTITY_BRANCH
 from ..sampling.guidance import PREFIXED_TEXT, TEXT, UNCONDITIONAL, branches_needed, chain_at
@@ -35,7 +34,7 @@ from .checks import judged
 from .edit import Edit, detailed, files_of, prepare_edit
 from .notation import Words, read_words
 from .people import consents_of, place_people, prepare_shares, tell_consents
-from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identities
+from .photographs import came_with, check_files, chosen_faces, covered, photograph_files, recalled_identities, stacked
 from .prompts import Encoded, encode_words, prompt_warnings
 from .readings import readings
 
@@ -153,7 +152,7 @@ def _prepare(
     job.warnings = list(dict.fromkeys(job.warnings))
     job.stamp("prepared")
     return {
-        **({"aligned_faces": _stack(faces)} if faces or not recalled else {}),
+        **({FACE_CROPS.name: stacked(faces)} if faces or not recalled else {}),
         "face_index": np.array([[row.face] for row in rows], np.int64),
         **{
             tokens.input: np.stack([_ids(row, encoded[tokens.input][row.text], tokens, variant) for row in rows])
@@ -307,9 +306,3 @@ def _features(recalled: Sequence[Identity]) -> dict[str, Array]:
     """Of sealed identities, as tensors; none where there are none."""
     names = recalled[0].features if recalled else ()
     return {RECALLED + name: np.concatenate([each.features[name] for each in recalled]) for name in names}
-
-
-def _stack(faces: Sequence[PreparedFace]) -> Array:
-    if not faces:  # a tensor needs a row; no row of the text encoder refers to it
-        return np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)
-    return np.stack([face.crop for face in faces])

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.components import components, most_encoded
+from ..contract.components import ALIGNED_FACES, components, most_encoded
 from ..contract.job import Job
-from ..contract.models import LATENT_MASK, RECALLED, SHARES, recalled
+from ..contract.models import FACE_CROPS, LATENT_MASK, RECALLED, SHARES, recalled
 from ..contract.names import FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
+from ..face.alignment import as_planes
 from .edit import Source
 from .life import Lives
 from .loop import Finished, Look, Usage, Work
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Networks = Mapping[str, Run]
-"""Component -> its outputs for its inputs, named as in its signature."""
+"""Component -> its outputs for its inputs, named as in its signature; the face encoder takes `FACE_CROPS`, see `of_crops`."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,24 @@ class Described:
     """Of its faces, as the face encoder finds them."""
 
 
+def of_crops(run: Run) -> Run:
+    """A face encoder of faces as they travel between models."""
+
+    def encoded(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return run({ALIGNED_FACES.name: np.stack([as_planes(crop) for crop in arrays[FACE_CROPS.name]])})
+
+    return encoded
+
+
 def encode(variant: Variant, networks: Networks, prepared: Mapping[str, Array]) -> dict[str, Array]:
-    """Aligned faces, recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features.
+    """Crops of faces, recalled features, and token ids, as `prepare` gives them -> conditioning of the denoiser and the features.
 
     The faces of photographs come before those that are recalled.
     """
     signatures = components(variant)
     found: list[Mapping[str, Array]] = []
-    if all(tensor.name in prepared for tensor in signatures[FACE_ENCODER].inputs):
-        found.append(networks[FACE_ENCODER]({tensor.name: prepared[tensor.name] for tensor in signatures[FACE_ENCODER].inputs}))
+    if FACE_CROPS.name in prepared:
+        found.append(networks[FACE_ENCODER]({FACE_CROPS.name: prepared[FACE_CROPS.name]}))
     if all(tensor.name in prepared for tensor in recalled(variant)):
         found.append({tensor.name: prepared[RECALLED + tensor.name] for tensor in variant.face_features})
     faces = {tensor.name: _joined([each[tensor.name] for each in found]) for tensor in variant.face_features}

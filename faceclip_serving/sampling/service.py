@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 from ..contract import operations
 from ..contract.callers import Caller, check_own
-from ..contract.components import ALIGNED_FACES
 from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
 from ..contract.job import Job
-from ..contract.models import CONTROL, JOB, LATENT_MASK
+from ..contract.models import CONTROL, FACE_CROPS, JOB, LATENT_MASK
 from ..contract.names import FACE_ENCODER, SAMPLER
 from ..contract.operations import (
     FOR_OPERATORS,
@@ -221,7 +220,7 @@ class Service:
 
     def _describe(self, asked: Describe, arrays: Mapping[str, Array], reply: Reply) -> None:
         run = (self._networks if asked.remember else self._forgetful)[FACE_ENCODER]
-        faces = {ALIGNED_FACES.name: arrays[ALIGNED_FACES.name]}
+        faces = {FACE_CROPS.name: arrays[FACE_CROPS.name]}
 
         def answer(event: Event) -> None:
             if isinstance(event, Described):

@@ -7,10 +7,12 @@ import pytest
 
 from export.onnx.example_inputs import example_inputs
 from faceclip_serving.contract.components import both_sides, bounds, components, usual_sizes
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER, VAE_ENCODER
 from faceclip_serving.contract.placements import CPU, placement_of
 from faceclip_serving.contract.tensors import TensorError
+from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
+from faceclip_serving.face.alignment import as_planes
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.onnx_component import OnnxComponent
 from faceclip_serving.sampling.networks import encode_picture
@@ -22,8 +24,18 @@ FARTHEST_TILED = 0.05
 """Mean square difference of latents by tiles of 16 cells, as a share of their variance; these seeded weights gave 0.029."""
 
 
+CROPS = np.random.default_rng(1).integers(0, 256, (1, FACE_SIZE, FACE_SIZE, 3), dtype=np.uint8)
+
+
 def given(name):
+    if name == FACE_ENCODER:
+        return {"aligned_faces": np.stack([as_planes(crop) for crop in CROPS])}
     return example_inputs(TINY_SDXL, components(TINY_SDXL)[name], SIZES)
+
+
+def sent(name):
+    """The same as it comes from another model."""
+    return {"face_crops": CROPS} if name == FACE_ENCODER else given(name)
 
 
 def opened(repository, placement=CPU, remembered_bytes=0, call=None):
@@ -34,7 +46,7 @@ def opened(repository, placement=CPU, remembered_bytes=0, call=None):
 def test_every_network_is_the_components_own(repository, name):
     graph = repository / CPU.folder(name) / "model.onnx"
     alone = OnnxComponent(graph, components(TINY_SDXL)[name], CPU.providers(name), {}).run(given(name))
-    found = opened(repository).networks[name](given(name))
+    found = opened(repository).networks[name](sent(name))
     assert found.keys() == alone.keys()
     for key, array in alone.items():
         np.testing.assert_allclose(found[key], array, atol=1e-5)
@@ -72,7 +84,7 @@ def test_an_encoder_on_the_cpu_is_not_in_memory_before_a_picture_comes(repositor
     for name in COMPONENTS:
         assert sessions.count(name) == 1
     for name in COMPONENTS:
-        found.networks[name](given(name))
+        found.networks[name](sent(name))
     assert sessions.count(VAE_ENCODER) == 2 and len(sessions) == len(COMPONENTS) + 1
     found.close()
 
@@ -119,7 +131,7 @@ def test_what_a_backend_of_triton_runs_is_called_and_the_rest_is_not(repository)
     ).networks
     for name in COMPONENTS:
         if name not in ("face_encoder", "text_encoder", VAE_DECODER):
-            networks[name](given(name))
+            networks[name](sent(name))
     assert asked == [VAE_ENCODER, DENOISER]
     opened(repository, call=lambda name, arrays: pytest.fail("it is run here")).networks[DENOISER](given(DENOISER))
 

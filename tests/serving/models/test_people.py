@@ -103,7 +103,7 @@ def test_an_identity_among_people_is_checked_by_its_own_record(prepared, require
     outputs = prepared(required, identity=sealed(references=[[NAME]], consent=inside), **asked)
     job = job_of(outputs)
     assert [each["id"] for each in job["consent"]["people"]] == ["c", "inside"] and len(job["audit"]["identities"]) == 1
-    assert job["people"] == [[0], [1]] and outputs["aligned_faces"].shape[0] == outputs[f"{RECALLED}class_token"].shape[0] == 1
+    assert job["people"] == [[0], [1]] and outputs["face_crops"].shape[0] == outputs[f"{RECALLED}class_token"].shape[0] == 1
     np.testing.assert_array_equal(outputs[f"{RECALLED}class_token"], FEATURES["class_token"])
     with pytest.raises(Refused, match=r"^consent\.missing: identity: "):
         prepared(required, identity=sealed(references=[[NAME]]), **asked)

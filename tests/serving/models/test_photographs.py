@@ -170,7 +170,7 @@ def test_what_an_identity_is_made_of_is_told_with_its_names_and_its_consent(requ
     outputs = prepare_identity(TINY_SDXL, YuNet(), "digest", request_tensors(**values), rule=required)
     subject = json.loads(outputs["subject"][0])
     assert subject == {"photographs": 1, "consent": mine, "references": [list(name)], "descriptors": [], "recogniser": ""}
-    assert outputs["aligned_faces"].shape == (1, 3, 448, 448) and job_of(outputs)["consent"]["id"] == "c-1"
+    assert outputs["face_crops"].shape == (1, 448, 448, 3) and job_of(outputs)["consent"]["id"] == "c-1"
     del values["consent"]
     with pytest.raises(Refused, match=r"^consent\.missing: face_images\[0\]"):
         prepare_identity(TINY_SDXL, YuNet(), "digest", request_tensors(**values), rule=required)

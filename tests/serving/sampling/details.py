@@ -33,7 +33,7 @@ def encoder(arrays):
 
 
 def face_encoder(arrays):
-    sizes = {"faces": len(arrays["aligned_faces"])}
+    sizes = {"faces": len(arrays["face_crops"])}
     return {tensor.name: np.zeros(tensor.shape(sizes), np.float32) for tensor in TINY_SDXL.face_features}
 
 

@@ -100,11 +100,11 @@ def admit(service, **options):
 
 
 def arrays(key, place, **values):
-    faces, rows = np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32), len(conditioning(key)["embeddings"])
+    faces, rows = np.zeros((1, FACE_SIZE, FACE_SIZE, 3), np.uint8), len(conditioning(key)["embeddings"])
     ids, index = np.full((rows, 77), key, np.int64), np.full((rows, 1), -1, np.int64)
     asked = {"num_inference_steps": STEPS, "height": SIDE, "width": SIDE, "face_detail": 0.5, **values}
     one = replace(job(seed=key, **asked), place=place).encode()
-    return {"job": one, "aligned_faces": faces, "face_index": index, "input_ids": ids}
+    return {"job": one, "face_crops": faces, "face_index": index, "input_ids": ids}
 
 
 def run(service, key, **values):

@@ -47,7 +47,7 @@ SETTINGS = resolve(CPU, "faceclip", environment={})
 
 
 def face_encoder(arrays):
-    sizes = {"faces": len(arrays["aligned_faces"])}
+    sizes = {"faces": len(arrays["face_crops"])}
     return {tensor.name: np.zeros(tensor.shape(sizes), np.float32) for tensor in TINY_SDXL.face_features}
 
 
@@ -107,10 +107,10 @@ class TestService:
         return json.loads(answer["report"][0])
 
     def arrays(self, key, place="", **values):
-        faces, rows = np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32), len(conditioning(key)["embeddings"])
+        faces, rows = np.zeros((1, FACE_SIZE, FACE_SIZE, 3), np.uint8), len(conditioning(key)["embeddings"])
         ids, index = np.full((rows, 77), key, np.int64), np.full((rows, 1), -1, np.int64)
         told = replace(job(seed=key, **values), place=place).encode()
-        return {"job": told, "aligned_faces": faces, "face_index": index, "input_ids": ids}
+        return {"job": told, "face_crops": faces, "face_index": index, "input_ids": ids}
 
     def in_flight(self, service):
         return self.report(self.ask(service, Status()))["in_flight"]
@@ -131,14 +131,14 @@ class TestService:
         told = {tensor.name: np.full(tensor.shape({"faces": 2}), 3, np.float32) for tensor in TINY_SDXL.face_features}
         made._networks = {FACE_ENCODER: lambda arrays: seen.append("memory") or told}
         made._forgetful = {FACE_ENCODER: lambda arrays: seen.append(arrays.keys()) or told}
-        faces = {"aligned_faces": np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)}
+        faces = {"face_crops": np.zeros((2, FACE_SIZE, FACE_SIZE, 3), np.uint8)}
         for remember in (True, False):
             place = self.admit(made)
             answer = self.ask(made, Describe(place, remember=remember), faces).get()
             assert answer.keys() == {*told, "report"} and all(answer[name] is told[name] for name in told)
             assert self.in_flight(made) == 1
             assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True} and self.in_flight(made) == 0
-        assert seen == ["memory", {"aligned_faces"}]
+        assert seen == ["memory", {"face_crops"}]
 
     def test_features_that_cannot_be_found_are_told_so_and_a_place_that_is_gone_has_none(self, service):
         made = service(Denoiser(0.0))
@@ -147,7 +147,7 @@ class TestService:
             raise RuntimeError("no memory")
 
         made._networks = {FACE_ENCODER: fails}
-        faces = {"aligned_faces": np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)}
+        faces = {"face_crops": np.zeros((1, FACE_SIZE, FACE_SIZE, 3), np.uint8)}
         place = self.admit(made)
         assert str(self.ask(made, Describe(place), faces).get()) == "no memory"
         assert isinstance(self.ask(made, Describe(place), faces).get(), RuntimeError)
@@ -163,7 +163,7 @@ class TestService:
         made._networks = {TEXT_ENCODER: encoder}
         features = {t.name: np.full(t.shape({"faces": 1}), i, np.float32) for i, t in enumerate(TINY_SDXL.face_features)}
         arrays = self.arrays(1, self.admit(made)) | {f"recalled_{name}": array for name, array in features.items()}
-        del arrays["aligned_faces"]
+        del arrays["face_crops"]
         np.testing.assert_array_equal(self.ask(made, arrays=arrays).get()["image"], alone(1, job(seed=1)))
         assert all(seen[0][name] is features[name] for name in features)
 
@@ -269,10 +269,10 @@ class TestService:
             return found
 
         made._networks = {**NETWORKS, FACE_ENCODER: unlike}
-        crops = np.zeros((5, 3, FACE_SIZE, FACE_SIZE), np.float32)
+        crops = np.zeros((5, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         for rows, weights, warned in ((None, [0.2] * 5, 1), ({"unconditional": [0], "text": [1]}, [], 0)):
             place = self.admit(made)
-            arrays = {**self.arrays(1, place), "aligned_faces": crops}
+            arrays = {**self.arrays(1, place), "face_crops": crops}
             arrays["job"] = replace(job(rows, weights, seed=1), place=place).encode()
             told = self.report(self.ask(made, arrays=arrays))["warnings"]
             assert len(told) == warned and all(each.startswith("face_images[4]: its mean likeness") for each in told)
