@@ -19,9 +19,9 @@ from ..contract.operations import Leave, Operation, Renew
 from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
-LOOK_EVERY_S = (0.03, 0.5)
-"""Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured, so up to 2 %; a
-call that is given up ends within two steps, of 30 ms and more."""
+LOOK_EVERY_S = (0.05, 0.5)
+"""Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured, so about 1 %; a
+call that is given up ends within two steps, of 50 ms and more."""
 LOOK_S = 0.002
 """Between two looks, however many are held: a look asks the server, and takes time from who is being answered."""
 
