@@ -1,7 +1,8 @@
 """Holds places in the sampler for the requests of a public model, and notices who has left.
 
 One thread renews all of them once a second. About as often as the denoiser is called, but seldom enough to cost next to nothing, it asks
-of each whether its caller is still there, whatever the request is waiting for, and ends those whose caller has gone.
+of each whether its caller is still there, whatever the request is waiting for, and ends those whose caller has gone. A request that has
+just set out is let alone: there is hardly anything of it yet that could be saved.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..contract import operations
 from ..contract.names import SAMPLER
@@ -19,6 +20,8 @@ from ..contract.operations import Leave, Operation, Renew
 from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
+NEW_S = 0.3
+"""So long a place needs no look and no renewal, by far less than `lease_s`."""
 LOOK_EVERY_S = (0.05, 0.5)
 """Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured, so about 1 %; a
 call that is given up ends within two steps, of 50 ms and more."""
@@ -34,13 +37,19 @@ def asking(call: Callable[[str, Mapping[str, Array]], dict[str, Array]]) -> Ask:
     return lambda operation: dict(json.loads(call(SAMPLER, {"control": operations.encode(operation)})["report"][0]))
 
 
+class _Held(NamedTuple):
+    has_left: Callable[[], bool]
+    since: float
+    """Monotonic seconds."""
+
+
 class Holder:
     """The places of one process. All methods may be called from any thread."""
 
     def __init__(self, ask: Ask, renew_every_s: float = RENEW_EVERY_S) -> None:
         self._ask = ask
         self._renew_every_s = renew_every_s
-        self._held: dict[str, Callable[[], bool]] = {}
+        self._held: dict[str, _Held] = {}
         self._changed = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="holder", daemon=True)
@@ -49,7 +58,7 @@ class Holder:
     def hold(self, place: str, has_left: Callable[[], bool]) -> None:
         """Renews a place from now on. `has_left`: whether its caller is gone."""
         with self._changed:
-            self._held[place] = has_left
+            self._held[place] = _Held(has_left, time.monotonic())
             self._changed.notify()
 
     def drop(self, place: str) -> None:
@@ -79,23 +88,24 @@ class Holder:
     def _has_left(self, place: str) -> bool:
         """Whether the caller of a place that is still held has gone. Then it is looked at no more, and renewed until it is dropped."""
         with self._changed:  # so that `drop` waits for a look
-            has_left = self._held.get(place)
+            held = self._held.get(place)
             try:
-                left = has_left is not None and has_left()
+                left = held is not None and held.has_left()
             except Exception:  # noqa: BLE001 - of one caller; others are looked at all the same
                 left = False
-            if left:
-                self._held[place] = _nobody
+            if held is not None and left:
+                self._held[place] = held._replace(has_left=_nobody)
             return left
 
     def _next(self, wait_s: float) -> list[str] | None:
-        """The places that are held, after a wait that begins when any is: a new one needs nothing yet. None at the end."""
+        """The places that are held and not new, after a wait that begins when any is. None at the end."""
         with self._changed:
             while not self._over:
                 self._changed.wait_for(lambda: self._over or bool(self._held))
                 self._changed.wait_for(lambda: self._over, wait_s)
-                if self._held and not self._over:
-                    return list(self._held)
+                since = time.monotonic() - NEW_S
+                if (known := [place for place, held in self._held.items() if held.since <= since]) and not self._over:
+                    return known
             return None
 
 

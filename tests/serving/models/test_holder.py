@@ -8,7 +8,7 @@ import pytest
 
 from faceclip_serving.contract.errors import Stopping
 from faceclip_serving.contract.operations import Leave, Renew
-from faceclip_serving.models.holder import Holder
+from faceclip_serving.models.holder import NEW_S, Holder
 
 
 class Sampler:
@@ -59,6 +59,18 @@ def test_what_is_held_is_renewed_and_what_is_dropped_is_not(sampler, holder):
     count = len(sampler.heard)
     time.sleep(0.2)
     assert len(sampler.heard) == count and not sampler.ended(), "nobody is asked while nothing is held"
+
+
+def test_a_place_that_is_new_costs_nothing_whoever_else_is_there(sampler, holder):
+    """Each look, and each renewal, is a call of the server beside the step that runs."""
+    looks = []
+    holder.hold("old", lambda: False)
+    sampler.wait_for(sampler.renewals)
+    began = time.monotonic()
+    holder.hold("new", lambda: looks.append(time.monotonic() - began))
+    sampler.wait_for(lambda: "new" in sampler.renewals()[-1])
+    assert time.monotonic() - began >= NEW_S and (not looks or looks[0] >= NEW_S)
+    assert len(sampler.renewals()) > 2, "others were renewed meanwhile"
 
 
 def test_a_caller_who_has_left_ends_its_request_once_and_no_other(sampler, holder):
