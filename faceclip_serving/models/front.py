@@ -49,7 +49,8 @@ class Front:
         self._holder = Holder(self._ask)
         self._log = request_log()
         self._recorder = Recorder(setup)
-        self._metrics = FrontMetrics(Metrics(setup.variant.name, setup.deployment))
+        self._told = Metrics(setup.variant.name, setup.deployment)
+        self._metrics = FrontMetrics(self._told)
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="request")
 
     def accept(self, request: Any) -> None:
@@ -59,6 +60,7 @@ class Front:
     def stop(self) -> None:
         self._holder.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._told.stop()
 
     def _serve(self, request: Any, sender: Any, received: float) -> None:
         context = adapter.Context(uuid.uuid4().hex, received=received)

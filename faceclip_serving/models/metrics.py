@@ -4,46 +4,100 @@ so an autoscaler wants arrivals, GPU-seconds and `faceclip_waiting_requests`.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import triton_python_backend_utils as pb_utils
 
+log = logging.getLogger(__name__)
+
+LATE_S = 0.05
+"""How late a metric may be: what changes within that time is told at once."""
+
 
 class Metric:
-    """A metric of Triton's that any thread may use.
+    """A metric of Triton's that any thread may change without a wait: `Metrics` tells what has changed."""
 
-    Triton's own takes one call at a time: a second one frees the shared memory in which the server still reads the first, and the
-    server dies of it (2.51, segmentation fault in `Metric::LoadFromSharedMemory`).
-    """
-
-    def __init__(self, metric: pb_utils.Metric) -> None:
+    def __init__(self, metric: pb_utils.Metric, changed: Callable[[], None]) -> None:
+        """`changed`: called after each change."""
         self._metric = metric
-        self._one_call = threading.Lock()
-        self._last: float | None = None
-        """What it was set to."""
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._more = 0.0
+        self._value: float | None = None
+        self._told: float | None = None
+        self._observed: list[float] = []
 
     def increment(self, value: float) -> None:
-        with self._one_call:
-            self._metric.increment(value)
+        with self._lock:
+            self._more += value
+        self._changed()
 
     def set(self, value: float) -> None:
-        with self._one_call:
-            if value != self._last:  # a call of the server, which keeps this process from what it was doing
-                self._metric.set(value)
-                self._last = value
+        with self._lock:
+            self._value = value
+        self._changed()
 
     def observe(self, value: float) -> None:
-        with self._one_call:
-            self._metric.observe(value)
+        with self._lock:
+            self._observed.append(value)
+        self._changed()
+
+    def tell(self) -> None:
+        """Tells Triton what has changed since the last time. One thread at a time: a second call of a metric frees the shared memory in
+        which the server still reads the first, and the server dies of it (2.51, segmentation fault in
+        `Metric::LoadFromSharedMemory`).
+        """
+        with self._lock:
+            more, observed, value = self._more, self._observed, self._value
+            self._more, self._observed = 0.0, []
+        if more:
+            self._metric.increment(more)
+        for each in observed:
+            self._metric.observe(each)
+        if value is not None and value != self._told:
+            self._metric.set(value)
+            self._told = value
 
 
 class Metrics:
-    """Makes metrics of one deployment of a variant, and keeps their families alive, which must outlive them."""
+    """Makes metrics of one deployment of a variant, and keeps their families alive, which must outlive them.
+
+    Each change is a call of the server, which keeps a thread from what it was doing. So a thread of its own makes them all.
+    """
 
     def __init__(self, variant: str, deployment: str) -> None:
         self._labels = {"variant": variant, "deployment": deployment}
         self._families: dict[str, pb_utils.MetricFamily] = {}
+        self._made: list[Metric] = []
+        self._telling = threading.Lock()
+        self._changed, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def tell(self) -> None:
+        """Tells Triton all that has changed; returns when that is done."""
+        with self._telling:
+            for metric in list(self._made):
+                try:
+                    metric.tell()
+                except Exception:
+                    log.exception("a metric could not be told")
+
+    def stop(self) -> None:
+        """Tells what is left, and ends the thread."""
+        self._over.set()
+        self._changed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            self._changed.wait()
+            over = self._over.wait(LATE_S)
+            self._changed.clear()
+            self.tell()
 
     def counter(self, name: str, text: str, **labels: str) -> Metric:
         """A number that only grows; `_total` belongs to its name."""
@@ -61,7 +115,9 @@ class Metrics:
         if name not in self._families:
             self._families[name] = pb_utils.MetricFamily(name=f"faceclip_{name}", description=text, kind=kind)
         options = {} if buckets is None else {"buckets": buckets}
-        return Metric(self._families[name].Metric(labels={**self._labels, **labels}, **options))
+        made = Metric(self._families[name].Metric(labels={**self._labels, **labels}, **options), self._changed.set)
+        self._made.append(made)
+        return made
 
 
 def requests_by_outcome(metrics: Metrics, *outcomes: str) -> dict[str, Metric]:

@@ -12,6 +12,7 @@ class Registry(types.ModuleType):
     def __init__(self):
         super().__init__("triton_python_backend_utils")
         self.metrics = {}
+        self._tells = []
         registry = self
 
         class MetricFamily:
@@ -25,6 +26,11 @@ class Registry(types.ModuleType):
 
         self.MetricFamily, self.Metric = MetricFamily, Value
 
+    def told_by(self, metrics):
+        """The same `Metrics`, which tell all there is before they are read here."""
+        self._tells.append(metrics.tell)
+        return metrics
+
     def of(self, name, **labels):
         """Sum over the metrics of a name that have these labels; of a histogram, of what it observed."""
         return sum(value.value for (_, told), value in self._named(name) if labels.items() <= dict(told).items())
@@ -37,6 +43,8 @@ class Registry(types.ModuleType):
         return {labels[0] if len(labels) == 1 else labels: value for labels, value in found.items() if value}
 
     def _named(self, name):
+        for tell in self._tells:
+            tell()
         return [(key, value) for key, value in self.metrics.items() if key[0] == f"faceclip_{name}"]
 
     def use(self, monkeypatch, *modules):

@@ -60,7 +60,8 @@ class TritonPythonModel:
             setup.variant.defaults.scheduler, setup.variant.scheduler_config
         )  # imports diffusers now, not in a request
         settings = setup.settings
-        metrics = SamplerMetrics(Metrics(setup.variant.name, setup.deployment), settings, setup.digest, setup.placement)
+        self._metrics = Metrics(setup.variant.name, setup.deployment)
+        metrics = SamplerMetrics(self._metrics, settings, setup.digest, setup.placement)
 
         def on_end(request: Request, error: Exception | None) -> None:
             metrics.ended(error)
@@ -111,3 +112,4 @@ class TritonPythonModel:
     def finalize(self) -> None:
         self._threads.stop()
         self._components.close()
+        self._metrics.stop()

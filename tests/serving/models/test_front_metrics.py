@@ -20,7 +20,7 @@ def registry():
 @pytest.fixture
 def front(registry, monkeypatch):
     metrics, front_metrics = registry.use(monkeypatch, "metrics", "front_metrics")
-    return front_metrics.FrontMetrics(metrics.Metrics("tiny-sdxl", "faceclip"))
+    return front_metrics.FrontMetrics(registry.told_by(metrics.Metrics("tiny-sdxl", "faceclip")))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -49,26 +50,78 @@ def metrics(monkeypatch):
     del sys.modules["faceclip_serving.models.metrics"]
 
 
-def test_a_metric_takes_one_call_at_a_time_whatever_the_threads(metrics):
-    found = metrics.Metrics("tiny-sdxl", "faceclip")
-    gauge, histogram = found.gauge("g", ""), found.histogram("h", "", (1.0,))
-    counter = found.counter("c_total", "")
+@pytest.fixture
+def found(metrics):
+    made = metrics.Metrics("tiny-sdxl", "faceclip")
+    yield made
+    made.stop()
+
+
+def test_a_metric_takes_one_call_at_a_time_whatever_the_threads(found):
+    gauge, histogram, counter = found.gauge("g", ""), found.histogram("h", "", (1.0,)), found.counter("c_total", "")
     with ThreadPoolExecutor(8) as threads:
-        for call in [gauge.set, histogram.observe, counter.increment] * 8:
-            threads.submit(call, 1.0)
+        for call in [lambda: gauge.set(1.0), lambda: histogram.observe(1.0), lambda: counter.increment(1.0), found.tell] * 8:
+            threads.submit(call)
+    found.tell()
     assert not Family.overlapped
+    assert (gauge._metric.told, histogram._metric.told, counter._metric.total) == ([1], [1] * 8, 8)
 
 
-def test_a_gauge_is_told_what_has_changed_alone(metrics):
-    gauge = metrics.Metrics("tiny-sdxl", "faceclip").gauge("g", "")
+def test_who_counts_waits_for_no_answer_of_the_server(found, monkeypatch):
+    go_on, counted = threading.Event(), threading.Event()
+    monkeypatch.setattr(TritonMetric, "increment", lambda self, value: go_on.wait(30))
+    counter = found.counter("c_total", "")
+
+    def count():
+        for _ in range(3):
+            counter.increment(1)
+            time.sleep(0.1)  # while the one before is being told
+        counted.set()
+
+    try:
+        threading.Thread(target=count, daemon=True).start()
+        assert counted.wait(10)
+    finally:
+        go_on.set()
+
+
+def test_a_change_is_told_by_itself(found):
+    counter, gauge = found.counter("c_total", ""), found.gauge("g", "")
+    for value in (1, 2, 3):
+        counter.increment(value)
+        gauge.set(value)
+        deadline = time.monotonic() + 10
+        while (counter._metric.total, gauge._metric.told[-1:]) != (sum(range(value + 1)), [value]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_gauge_is_told_what_has_changed_alone_and_what_it_is_at_last(found):
+    gauge = found.gauge("g", "")
     for value in (0, 0, 2, 2, 0, 3):
         gauge.set(value)
+        found.tell()
+    for value in (4, 5, 3):
+        gauge.set(value)
+    found.stop()
     assert Family.made == 1 and gauge._metric.told == [0, 2, 0, 3]
 
 
-def test_stages_that_several_requests_name_at_once_are_made_once(metrics):
-    stages = metrics.StageMetrics(metrics.Metrics("tiny-sdxl", "faceclip"))
+def test_a_metric_that_cannot_be_told_stops_no_other(metrics, found, monkeypatch):
+    broken, fine = found.gauge("broken", ""), found.counter("fine_total", "")
+    monkeypatch.setattr(broken._metric, "set", lambda value: 1 / 0)
+    broken.set(1)
+    fine.increment(1)
+    deadline = time.monotonic() + 10
+    while fine._metric.total < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_stages_that_several_requests_name_at_once_are_made_once(metrics, found):
+    stages = metrics.StageMetrics(found)
     with ThreadPoolExecutor(8) as threads:
         for each in [threads.submit(stages.add, {"denoise": 1.0, "total": 2.0}) for _ in range(16)]:
             each.result()
+    found.tell()
     assert Family.made == 4 and not Family.overlapped

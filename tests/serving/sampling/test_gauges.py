@@ -35,7 +35,8 @@ def made(registry, monkeypatch):
     metrics, sampler_metrics = registry.use(monkeypatch, "metrics", "sampler_metrics")
 
     def make(placement=CPU):
-        return sampler_metrics.SamplerMetrics(metrics.Metrics("tiny-sdxl", "faceclip"), SETTINGS, "digest", placement)
+        told = registry.told_by(metrics.Metrics("tiny-sdxl", "faceclip"))
+        return sampler_metrics.SamplerMetrics(told, SETTINGS, "digest", placement)
 
     return make
 
