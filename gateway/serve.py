@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from .app import make_app
 from .jobs.failures import FolderInUseError, JobsError
-from .jobs.folder import Folder
+from .jobs.kept.folder import Folder
 from .keys.store import KeyStore
 from .ports import refuse_port
 from .settings import Settings, SettingsError, is_loopback

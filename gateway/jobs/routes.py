@@ -26,8 +26,8 @@ from ..web.events import EventStream
 from ..web.events import event as sse
 from .answers import answer_of, job_object
 from .failures import JobsError
+from .kept.results import MEDIA_TYPES, FileRefusedError
 from .records import Job
-from .results import MEDIA_TYPES, FileRefusedError
 from .trail import Event, id_text, read_id
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

@@ -17,18 +17,18 @@ from faceclip import FaceCLIPOutput, Progress
 
 from ..drawing import Drawing
 from ..errors import ApiError, from_client
-from .disk import Disk
 from .failures import UnknownJobError, WrongStateError
 from .fates import fate, late
+from .kept.disk import Disk
+from .kept.results import Results
+from .kept.spool import Spool
+from .kept.store import Store
+from .kept.wordless import without_quotations
 from .pauses import Pauses
 from .records import Job
-from .results import Results
-from .spool import Spool
 from .states import Status
-from .store import Store
 from .trail import Trail
 from .waiting import Place, Waiting
-from .wordless import without_quotations
 
 OVERDUE_S = 1.0
 """How often waiting jobs are looked through for deadlines."""

@@ -17,18 +17,18 @@ from typing import Any
 from faceclip import FaceCLIPOutput
 
 from ..drawing import Drawing
-from .destinations import Destinations
-from .disk import Disk
 from .failures import StoreUnwritableError, UnknownJobError, WrongStateError
-from .folder import Folder
 from .following import followed
+from .kept.disk import Disk
+from .kept.folder import Folder
+from .kept.recovery import recover
+from .kept.spool import digest
 from .records import Job, NewJob
-from .recovery import recover
 from .runner import Draw, Runner
-from .spool import digest
 from .states import Status
 from .trail import Event, EventId
-from .webhook import BackOff, Deliveries, Sender
+from .webhooks.destinations import Destinations
+from .webhooks.webhook import BackOff, Deliveries, Sender
 
 DRAWN_SEEDS = 2**52
 """As the client's: exact wherever JSON's numbers are doubles."""

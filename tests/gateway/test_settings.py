@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from gateway.__main__ import main
-from gateway.jobs.whole import FolderLock
+from gateway.jobs.kept.whole import FolderLock
 from gateway.ports import refuse_port
 from gateway.settings import SettingsError, checked
 from tests.gateway.running import command

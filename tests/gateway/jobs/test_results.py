@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gateway.jobs import results as module
-from gateway.jobs.results import FileRefusedError, Results
+from gateway.jobs.kept import results as module
+from gateway.jobs.kept.results import FileRefusedError, Results
 
 from .drawn import output, picture
 

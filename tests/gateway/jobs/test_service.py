@@ -10,9 +10,9 @@ from gateway.errors import ApiError
 from gateway.jobs import pauses, runner
 from gateway.jobs.failures import FolderInUseError, KeyReusedError, StoreUnwritableError, UnknownJobError, WrongStateError
 from gateway.jobs.fates import LOSSES
+from gateway.jobs.kept.store import Store
 from gateway.jobs.service import Jobs, JobSettings
 from gateway.jobs.states import Status
-from gateway.jobs.store import Store
 
 from .drawn import Server, drawing, ended, output, until, working
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.drawing import Drawing
-from gateway.jobs.spool import Spool, digest
+from gateway.jobs.kept.spool import Spool, digest
 
 from .drawn import drawing
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.jobs.failures import KeyReusedError, StoreFullError, StoreUnwritableError, UnknownJobError, WrongStateError
+from gateway.jobs.kept.store import Store
 from gateway.jobs.records import NewJob
 from gateway.jobs.states import FOLLOWING, Status, before
-from gateway.jobs.store import Store
 
 MOST = 5
 

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import openai
 import pytest
 
-from gateway.jobs.destinations import Destinations
 from gateway.jobs.failures import WebhookRefusedError
+from gateway.jobs.kept.store import Store
 from gateway.jobs.records import NewJob
 from gateway.jobs.service import Jobs, JobSettings
-from gateway.jobs.store import Store
-from gateway.jobs.webhook import AT_ONCE, BackOff, Sender, secret_text
+from gateway.jobs.webhooks.destinations import Destinations
+from gateway.jobs.webhooks.webhook import AT_ONCE, BackOff, Sender, secret_text
 
 from .drawn import Server, drawing, ended, until, working
 

@@ -8,8 +8,8 @@ import pytest
 from faceclip import FaceCLIPOutput
 from gateway.errors import ApiError
 from gateway.jobs.answers import job_object
+from gateway.jobs.kept.wordless import without_quotations
 from gateway.jobs.states import Status
-from gateway.jobs.wordless import without_quotations
 
 from .drawn import Server, drawing, ended, output, until, working
 

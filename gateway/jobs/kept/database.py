@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..own import own_file
-from .failures import StoreUnwritableError
+from ...own import own_file
+from ..failures import StoreUnwritableError
 
 SCHEMA = 2
 _TABLES = """

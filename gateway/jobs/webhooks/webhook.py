@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
+from ..failures import JobsError, UnknownJobError, WebhookRefusedError
+from ..records import Delivery, Job
 from .destinations import Destinations, default_port
-from .failures import JobsError, UnknownJobError, WebhookRefusedError
-from .records import Delivery, Job
 
 SECRET_PREFIX = "whsec_"
 TIMEOUT_S = 10.0

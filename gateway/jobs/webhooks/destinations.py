@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from .failures import WebhookRefusedError
+from ..failures import WebhookRefusedError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_URL = 2048

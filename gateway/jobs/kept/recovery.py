@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
-from .records import Job
+from ..records import Job
+from ..states import Status
 from .results import Results
 from .spool import Spool
-from .states import Status
 from .store import Store
 
 log = logging.getLogger(__name__)

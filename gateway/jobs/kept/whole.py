@@ -10,8 +10,8 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..own import own_file, own_folder
-from .failures import FolderInUseError
+from ...own import own_file, own_folder
+from ..failures import FolderInUseError
 
 SECRET_BYTES = 32
 PARTIAL = ".partial"

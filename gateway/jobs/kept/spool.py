@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..drawing import Drawing
+from ...drawing import Drawing
 from .whole import ours, write_whole
 
 _BYTES = "$bytes"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from . import pauses
-from .failures import StoreUnwritableError
+from .. import pauses
+from ..failures import StoreUnwritableError
 
 _Value = TypeVar("_Value")
 log = logging.getLogger(__name__)

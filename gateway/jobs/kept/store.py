@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..failures import KeyReusedError, StoreFullError, UnknownJobError, WrongStateError
+from ..records import Delivery, Job, NewJob
+from ..states import Status, before
 from .database import opened, readable, transaction
-from .failures import KeyReusedError, StoreFullError, UnknownJobError, WrongStateError
-from .records import Delivery, Job, NewJob
-from .states import Status, before
 
 _COLUMNS = ", ".join(Job.__dataclass_fields__)
 

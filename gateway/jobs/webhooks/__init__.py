@@ -1,0 +1,1 @@
+"""Who is told of a job that has ended, and how."""
