@@ -1,9 +1,10 @@
 """Checkpoints -> the committed files: safetensors in FP16, named as the official checkpoint's parts are; and back into modules.
 
-`face_clip_encoder`, `unet` and `vae` are what is served; `recogniser` and `classifier` are what evaluation believes; `alignment_*`
-are the towers and projections of the CLIP-style score. Nothing is stored twice: equal tensors of a file are one; the peers'
-encoder, which their training leaves as it was, is `alignment_encoder`; the adapter's denoiser is that of `text_only`, and `adapter`
-holds what it adds, as `few_steps` holds what is added to `unet`, a LoRA file. Reading needs no training data.
+`face_clip_encoder`, `unet` and `vae` are what is served, `face_statistics` tells faces that were learnt from others; `recogniser` and
+`classifier` are what evaluation believes; `alignment_*` are the towers and projections of the CLIP-style score. Nothing is stored twice:
+equal tensors of a file are one; the peers' encoder, which their training leaves as it was, is `alignment_encoder`; the adapter's denoiser
+is that of `text_only`, and `adapter` holds what it adds, as `few_steps` holds what is added to `unet`, a LoRA file. Reading needs no
+training data.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from export.checkpoint.tensor_files import read_tensors, write_tensors
 from export.outputs import OutputError, replacing
+from faceclip_serving.face.familiarity import STATISTICS_FILE
 
 from . import nano
 from .adapter import Adapter
 from .conditioning import Conditioner
 from .contrastive import AlignmentHeads
 from .errors import TrainingError
+from .face_statistics import face_statistics
 from .few_steps import LowRank
 from .judges import AttributeClassifier, HatColours, Recogniser
 from .texts import read_tokenizer
@@ -53,11 +56,13 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
         if trained(stage):
             _require_equal(work, stage, earlier, part)
     modules: dict[str, nn.Module] = {"vae": work.vae()}
+    parts: dict[str, dict[str, Tensor]] = {}
     if trained("unet"):
         last = "finish" if trained("finish") else "unet"
         modules["unet"] = work.unet(last)
-        modules["face_clip_encoder"] = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
-    parts: dict[str, dict[str, Tensor]] = {}
+        encoder = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
+        modules["face_clip_encoder"] = encoder
+        parts[Path(STATISTICS_FILE).stem] = half(face_statistics(encoder.branches[0].face_encoder, work.portrayed))
     if trained("few_steps"):
         added = LowRank(work.unet("finish"))
         added.load_state_dict(work.averaged("few_steps", "added"))

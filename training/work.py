@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -111,6 +112,11 @@ class Work:
     def finishing(self) -> Pictures:
         """Of the training people, the series that the denoiser finishes with."""
         return build(self.folder / "data", "train", self.recipe.identities, SIZE, series=FINISHING)
+
+    @property
+    def portrayed(self) -> NDArray[np.uint8]:
+        """Crops of the training people in both series, [n, VIEW, VIEW, 3]; photographs are one."""
+        return self.data.crops if self.photographs is not None else np.concatenate([self.data.crops, self.finishing.crops])
 
     @cached_property
     def finishing_latents(self) -> Latents:

@@ -27,6 +27,7 @@ from faceclip_serving.contract.names import (
     FACE_ENCODER,
     FACES,
     PREPARE,
+    SAMPLER,
     STREAM,
     VAE_DECODER,
     model_name,
@@ -43,6 +44,7 @@ from faceclip_serving.contract.placements import (
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
+from faceclip_serving.face.familiarity import STATISTICS_FILE
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.digests import sha256
@@ -115,6 +117,8 @@ def _fill(
             shutil.copy(MODEL_REPOSITORY / ENSEMBLE / "1" / "ensemble.txt", version)
         if name in (PREPARE, FACES):
             (version / WEIGHTS_FILE).write_text(_face_encoder(variant, components, placement) + "\n")
+        if name in (SAMPLER, FACES):
+            _copy_statistics(components, placement, version)
         if name == STREAM:
             np.save(version / PREVIEW_FILE, _preview_factors(variant, components, placement))
     for name in COMPONENTS:
@@ -165,6 +169,13 @@ def _face_encoder(variant: Variant, exported: Path, placement: Placement) -> str
         )
     digests = [sha256(path) for path in sorted(folder.glob(f"{ORT_CPU.artifact}*"))]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _copy_statistics(exported: Path, placement: Placement, folder: Path) -> None:
+    """Those of the face encoder, where its weights have some."""
+    file = exported / placement.components[FACE_ENCODER].precision / FACE_ENCODER / STATISTICS_FILE
+    if file.is_file():
+        shutil.copy(file, folder)
 
 
 def _link_artifact(variant: Variant, components: Path, name: str, placement: Placement, folder: Path) -> None:

@@ -14,6 +14,7 @@ from faceclip_serving.contract.variants.variant import Variant
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.tokenizers import TOKENIZERS
 from ..onnx.export import export_components, is_kept
+from ..onnx.statistics import export_statistics
 from ..onnx.tokenizers import export_tokenizers
 from ..onnx.wanted import PRECISIONS, Export
 from ..paths import onnx_folder, repository_folder
@@ -48,6 +49,7 @@ def build_repository(
         missing = [each for each in wanted if not is_kept(each, exported / each.precision / each.component)]
         for _ in export_components(missing, exported, _at_once(variant)):
             pass
+        export_statistics(wanted, exported)
         folder = destination or repository_folder(variant, placement)
         return assemble(variant, placement, exported, folder, checkpoint, deployment)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.parameters import FACE_IMAGES, IDENTITY
 from ..contract.tensors import Array
 
 DIFFERENT_PERSON = 0.25
@@ -39,6 +40,15 @@ def averaged(features: Mapping[str, Array], identity: str, weights: Sequence[flo
     length = np.linalg.norm(mean[identity], axis=-1, keepdims=True)
     mean[identity] = mean[identity] / np.maximum(length, np.float32(1e-9))
     return mean
+
+
+def names_of(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each face is called in messages, photographs first. `reports`: as `details.faces` tells them."""
+    sealed = ["identity" in report for report in reports]
+    photographs, identities = sealed.count(False), sealed.count(True)
+    return [f"{FACE_IMAGES.name}[{i}]" for i in range(photographs)] + [
+        IDENTITY.name if identities == 1 else f"{IDENTITY.name}[{i}]" for i in range(identities)
+    ]
 
 
 def odd_ones_out(identity: Array, numbers: Sequence[int]) -> list[str]:

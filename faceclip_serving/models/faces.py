@@ -19,7 +19,8 @@ from ..contract.parameters import EXPIRES, MAKE_IDENTITY
 from ..contract.request import read_parameter, to_wire
 from ..contract.tensors import Array, bytes_tensor, json_tensor
 from ..contract.variants.variant import Variant
-from ..face.references import averaged, odd_ones_out
+from ..face.familiarity import FEATURE, FaceStatistics
+from ..face.references import averaged, names_of, odd_ones_out
 from .audit import FOR_AUDIT
 from .streaming import Arrays, Call, Flow
 
@@ -32,6 +33,8 @@ class Looking:
     digest: str
     identities: Identities | None
     """None where none are made."""
+    known_faces: FaceStatistics | None = None
+    """By which the unfamiliar are known; None: of none it is told."""
 
     def __call__(self, call: Call, arrays: Arrays, place: str) -> Flow:
         """The faces of photographs, or an identity of the chosen ones. Raises `InvalidRequest`, and what the models raise."""
@@ -51,6 +54,8 @@ class Looking:
         names = [tensor.name for tensor in self.variant.face_features]
         features = {name: found[name] for name in names}
         job.warnings += odd_ones_out(features[self.variant.identity.name], range(len(job.face_weights)))
+        if self.known_faces is not None:
+            job.warnings += self.known_faces.warnings(features[FEATURE], names_of(job.faces))
         identity = Identity(
             self.variant.name,
             self.identities.weights,

@@ -41,7 +41,8 @@ from ..contract.tensors import Array, json_tensor
 from ..contract.variants.variant import Variant
 from ..face.budget import WithinBudget
 from ..face.detectors import Detector
-from ..face.references import odd_ones_out
+from ..face.familiarity import FEATURE, FaceStatistics
+from ..face.references import names_of, odd_ones_out
 from ..face.search import find_faces
 from .detail import Detail, detail_request
 from .life import Lives
@@ -143,8 +144,10 @@ class Service:
         forgetful: Networks,
         settings: Settings,
         detector: Callable[[], Detector],
+        known_faces: FaceStatistics | None = None,
     ) -> None:
-        """`forgetful`: the networks without memory, for requests that want to leave no trace. `detector`: seeks faces in pictures."""
+        """`forgetful`: the networks without memory, for requests that want to leave no trace. `detector`: seeks faces in pictures.
+        `known_faces`: by which the unfamiliar are known; None: of none it is told."""
         self._variant = variant
         self._digest = digest
         self._loop = loop
@@ -154,6 +157,7 @@ class Service:
         self._forgetful = forgetful
         self._settings = settings
         self._detector = detector
+        self._known_faces = known_faces
         self._followers: dict[str, Follower] = {}
         self._operations: Mapping[type[Any], Callable[[Any, Mapping[str, Array]], dict[str, Any]]] = {
             Admit: self._admit,
@@ -279,6 +283,8 @@ class Service:
             of_faces = encoded[self._variant.identity.name]
             for faces in job.people or [list(range(len(job.face_weights)))]:
                 job.warnings += odd_ones_out(of_faces[faces], faces)
+            if self._known_faces is not None and job.faces:
+                job.warnings += self._known_faces.warnings(encoded[FEATURE], names_of(job.faces))
             conditioning = {tensor.name: encoded[tensor.name] for tensor in self._variant.conditioning}
             people = people_of(prepared)
             pictures = start_pictures(self._variant, job, conditioning, source_of(self._forgetful, job, prepared), people)

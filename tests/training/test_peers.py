@@ -84,7 +84,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     made = Work(tmp_path_factory.mktemp("work"), Recipe())
     made.results.mkdir()
     pictures = np.random.default_rng(0).integers(0, 255, (50, 128, 128, 3)).astype(np.uint8)
-    made.__dict__["data"] = Pictures("train", pictures, pictures[:, :112, :112])
+    made.__dict__["data"] = made.__dict__["finishing"] = Pictures("train", pictures, pictures[:, :112, :112])
     aligned = conditioner(1)
     stages: dict[str, dict[str, nn.Module]] = {
         "face": {"vit": aligned.encoder.branches[0].face_encoder},
@@ -111,7 +111,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
     sizes = write_weights(work, tmp_path)
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
-            "recogniser", "classifier", "hat_colours", "few_steps"} == {n.split(".")[0] for n in sizes}  # fmt: skip
+            "recogniser", "classifier", "hat_colours", "few_steps", "face_statistics"} == {n.split(".")[0] for n in sizes}  # fmt: skip
     assert sum(sizes.values()) <= 48_000_000
     assert available_peers(tmp_path) == [JOINT, FEW_STEPS, ADAPTER, TEXT_ONLY]
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")

@@ -6,6 +6,7 @@ from typing import Any
 
 from faceclip_serving.audit.identities import Identities
 from faceclip_serving.contract.digest import weights_of
+from faceclip_serving.face.familiarity import read_statistics
 from faceclip_serving.models import adapter
 from faceclip_serving.models.faces import Looking
 from faceclip_serving.models.front import Front
@@ -16,7 +17,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         variant, weights = setup.variant, weights_of(setup.folder)
         identities = Identities.from_settings(setup.settings, variant.name, weights, variant.face_features)
-        self._front = Front(setup, Looking(variant, setup.digest, identities))
+        self._front = Front(setup, Looking(variant, setup.digest, identities, read_statistics(setup.folder)))
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -19,6 +19,7 @@ from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.tensors import Array, Signature
 from faceclip_serving.face.budget import SharingCores
 from faceclip_serving.face.detectors import Detector, YuNet
+from faceclip_serving.face.familiarity import read_statistics
 from faceclip_serving.models import adapter
 from faceclip_serving.models.components import Components
 from faceclip_serving.models.metrics import Metrics
@@ -90,7 +91,7 @@ class TritonPythonModel:
         self._threads = Threads(lives, work, metrics.lost_thread)
         self._service = Service(
             setup.variant, setup.digest, loop, lives, self._threads, networks, forgetful, settings,
-            _detector,
+            _detector, read_statistics(setup.folder),
         )  # fmt: skip
 
     def execute(self, requests: list[Any]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from faceclip_serving.face.references import averaged, face_weights, odd_ones_out
+from faceclip_serving.face.references import averaged, face_weights, names_of, odd_ones_out
 
 
 def faces(*groups, branches=2, width=64):
@@ -18,6 +18,15 @@ def faces(*groups, branches=2, width=64):
 def test_the_odd_one_out_is_named(groups, odd):
     warnings = odd_ones_out(faces(*groups), range(len(groups)))
     assert [int(warning[len("face_images[")]) for warning in warnings] == odd
+
+
+def test_faces_are_called_as_they_were_sent_photographs_first():
+    photograph, sealed = {"photo": {}}, {"identity": {}}
+    assert names_of([]) == []
+    assert names_of([photograph] * 2) == ["face_images[0]", "face_images[1]"]
+    assert names_of([sealed]) == ["identity"]
+    assert names_of([photograph, sealed]) == ["face_images[0]", "identity"]
+    assert names_of([photograph, sealed, sealed]) == ["face_images[0]", "identity[0]", "identity[1]"]
 
 
 def test_weights_sum_to_one_and_quality_prefers_the_clear_frontal_photograph():

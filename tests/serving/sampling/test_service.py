@@ -35,6 +35,7 @@ from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.face.detectors import YuNet
+from faceclip_serving.face.familiarity import FEATURE, FaceStatistics
 from faceclip_serving.sampling import service as module
 from faceclip_serving.sampling.pictures import start_pictures
 from faceclip_serving.sampling.service import Service
@@ -276,6 +277,33 @@ class TestService:
             arrays["job"] = replace(job(rows, weights, seed=1), place=place).encode()
             told = self.report(self.ask(made, arrays=arrays))["warnings"]
             assert len(told) == warned and all(each.startswith("face_images[4]: its mean likeness") for each in told)
+
+    def test_a_face_unlike_those_that_were_learnt_is_a_warning_of_photographs_and_of_identities(self, service):
+        (tensor,) = [each for each in TINY_SDXL.face_features if each.name == FEATURE]
+        patches, width = tensor.axes[-2:]
+        learnt = FaceStatistics(np.zeros((patches, width), np.float32), *[np.eye(width, dtype=np.float32)] * 2, bound=1.0)
+
+        def second_is_unlike(arrays):
+            found = face_encoder(arrays)
+            found[FEATURE][1] = 1.0
+            return found
+
+        recalled = {f"recalled_{t.name}": np.ones(t.shape({"faces": 1}), np.float32) for t in TINY_SDXL.face_features}
+        crops = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
+        reports = [{"photo": {}}, {"photo": {}}, {"identity": {}}]
+        for known, rows, weights, told in (
+            (learnt, None, [1 / 3] * 3, ["face_images[1]", "identity"]),
+            (None, None, [1 / 3] * 3, []),
+            (learnt, {"unconditional": [0], "text": [1]}, [], []),
+        ):
+            made = service(Denoiser(0.0))
+            made._known_faces, made._networks = known, {**NETWORKS, FACE_ENCODER: second_is_unlike}
+            place = self.admit(made)
+            sent = replace(job(rows, weights, seed=1), place=place, faces=reports[: len(weights)])
+            arrays = {**self.arrays(1, place), "aligned_faces": crops, **(recalled if weights else {}), "job": sent.encode()}
+            warnings = self.report(self.ask(made, arrays=arrays))["warnings"]
+            found = [each.partition(":")[0] for each in warnings if "unlike all that this model has learnt" in each]
+            assert found == told
 
     @pytest.mark.parametrize("asked_first", [True, False])
     @pytest.mark.parametrize("at", ["a step", "the last word"])
