@@ -72,7 +72,8 @@ MAY_IMPORT = {
     "gateway.web": {"gateway"},
     "gateway.backends": CLIENT | {"gateway"},
     "gateway.keys": CLIENT | {"gateway", "gateway.backends"},
-    "gateway.jobs": CLIENT | {"gateway", "gateway.api", "gateway.jobs.kept", "gateway.jobs.webhooks", "gateway.keys", "gateway.web"},
+    "gateway.jobs": CLIENT
+    | {"gateway", "gateway.api", "gateway.jobs.kept", "gateway.jobs.webhooks", "gateway.keys", "gateway.web"},
     "gateway.jobs.kept": CLIENT | {"gateway", "gateway.jobs"},
     "gateway.jobs.webhooks": {"gateway.jobs"},
     "gateway.words": CLIENT | {"gateway", "gateway.api", "gateway.keys", "gateway.web"},

@@ -289,7 +289,7 @@ class TestService:
             return found
 
         recalled = {f"recalled_{t.name}": np.ones(t.shape({"faces": 1}), np.float32) for t in TINY_SDXL.face_features}
-        crops = np.zeros((2, 3, FACE_SIZE, FACE_SIZE), np.float32)
+        crops = np.zeros((2, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         reports = [{"photo": {}}, {"photo": {}}, {"identity": {}}]
         for known, rows, weights, told in (
             (learnt, None, [1 / 3] * 3, ["face_images[1]", "identity"]),
@@ -300,7 +300,7 @@ class TestService:
             made._known_faces, made._networks = known, {**NETWORKS, FACE_ENCODER: second_is_unlike}
             place = self.admit(made)
             sent = replace(job(rows, weights, seed=1), place=place, faces=reports[: len(weights)])
-            arrays = {**self.arrays(1, place), "aligned_faces": crops, **(recalled if weights else {}), "job": sent.encode()}
+            arrays = {**self.arrays(1, place), "face_crops": crops, **(recalled if weights else {}), "job": sent.encode()}
             warnings = self.report(self.ask(made, arrays=arrays))["warnings"]
             found = [each.partition(":")[0] for each in warnings if "unlike all that this model has learnt" in each]
             assert found == told
