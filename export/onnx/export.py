@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from faceclip_serving.contract.placements import FUSED_FILE, ONNX_FILE
+from faceclip_serving.contract.placements import FUSED_FILE, ONNX_FILE, ONNX_WEIGHTS_FILE
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.deferred import deferred_parameters
@@ -53,10 +54,11 @@ References = Sequence[tuple[parity.Case, parity.Arrays]]
 """What the FP32 network answers to each case."""
 
 
-def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
+def export_component(wanted: Export, destination: Path, half: Path | None = None) -> dict[str, Any]:
     """Writes a component to the folder `destination` and returns its metadata.
 
-    What is there already is kept if it was made from the same definition, weights, LoRAs, code and libraries. Raises `ExportError`,
+    What is there already is kept if it was made from the same definition, weights, LoRAs, code and libraries. `half`: a folder where
+    the same may lie in FP16; if it does, the weights of that graph are rounded, and nothing is traced again. Raises `ExportError`,
     `LoraError`, `ParityError`, `PrecisionError` or `GraphError`, and then leaves `destination` as it was.
     """
     require_named(wanted, destination)
@@ -68,7 +70,7 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
         return existing
     with appearing(destination, METADATA) as folder:
         clock = Clock(f"{export.component} {export.precision}")
-        made = _make(export, folder, clock)
+        made = _make(export, folder, clock, half if half is not None and _gives(half, export) else None)
         metadata = {
             "variant": export.variant.name,
             "component": export.component,
@@ -90,6 +92,12 @@ def export_component(wanted: Export, destination: Path) -> dict[str, Any]:
 def is_kept(wanted: Export, destination: Path) -> bool:
     """Whether `export_component` would keep what is there."""
     return kept(destination, _made_from(_settled(wanted))[2]) is not None
+
+
+def _gives(half: Path, export: Export) -> bool:
+    """Whether the component of `export`, whose weights are integers, follows from what lies in `half`."""
+    same = replace(export, precision="fp16")
+    return export.precision in WEIGHT_BITS and kept(half, _made_from(same)[2]) is not None
 
 
 def require_named(wanted: Export, destination: Path) -> None:
@@ -190,7 +198,7 @@ def export_components(exports: Sequence[Export], root: Path, processes: int = 1)
     context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(_export_in_process, threads, each, root / each.precision / each.component) for each in exports]
+        futures = [pool.submit(_export_in_process, threads, each, root) for each in exports]
         for export, future in zip(exports, futures, strict=True):
             try:
                 yield future.result()
@@ -204,10 +212,11 @@ def export_components(exports: Sequence[Export], root: Path, processes: int = 1)
                     pool.shutdown(cancel_futures=True)
 
 
-def _export_in_process(threads: int, export: Export, destination: Path) -> dict[str, Any]:
+def _export_in_process(threads: int, export: Export, root: Path) -> dict[str, Any]:
     torch.set_num_threads(threads)
+    gc.freeze()  # torch's own objects stay; to look through them again and again took a seventh of a trace
     _give_back_large_buffers()
-    return export_component(export, destination)
+    return export_component(export, root / export.precision / export.component, root / "fp16" / export.component)
 
 
 def _give_back_large_buffers() -> None:
@@ -233,17 +242,17 @@ class _Written:
     findings: list[parity.Finding]
 
 
-def _make(export: Export, folder: Path, clock: Clock) -> dict[str, Any]:
+def _make(export: Export, folder: Path, clock: Clock, half: Path | None) -> dict[str, Any]:
     """Everything between the weights and the files, proven at the depth that is wanted. Returns what was found on the way."""
     if export.depth == "full":
-        written = _write(export, folder, clock, _cases(export))
+        written = _write(export, folder, clock, _cases(export), half=half)
         proof = _prove(export, folder, clock, written)
     else:
         shallow = _shallow(export)
         with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as scratch:
             proven = _write(shallow, Path(scratch), clock, _cases(shallow), subset=True)
             proof = {**_prove(shallow, Path(scratch), clock, proven), "proven_on": shallow.variant.name}
-        written = _write(export, folder, clock, [])
+        written = _write(export, folder, clock, [], half=half)
     return {
         "parameters": written.parameters,
         "notes": written.notes,
@@ -270,8 +279,13 @@ def _cases(export: Export) -> list[parity.Case]:
     return parity.cases(export.variant, export.signature, export.limits)
 
 
-def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case], subset: bool = False) -> _Written:
-    """Weights -> `model.onnx`. Half precision is compared here, on `cases`; `subset`: the checkpoint has more than the network."""
+def _write(
+    export: Export, folder: Path, clock: Clock, cases: list[parity.Case], subset: bool = False, half: Path | None = None
+) -> _Written:
+    """Weights -> `model.onnx`. Half precision is compared here, on `cases`; `subset`: the checkpoint has more than the network.
+
+    `half`: see `export_component`.
+    """
     with clock.phase("weights"):
         module = _module(export, subset)
     parameters = sum(tensor.numel() for tensor in module.state_dict().values())
@@ -284,8 +298,8 @@ def _write(export: Export, folder: Path, clock: Clock, cases: list[parity.Case],
     if export.precision != "fp32":
         with clock.phase("conversion"):
             findings = _convert(export, module, run, references)
-    notes: Any = module.notes
-    operators = _write_graph(export, module, folder, clock)
+    operators = _write_graph(export, module, folder, clock, half)
+    notes: Any = module.notes  # as they are now: torch's exporter puts a copy in their place
     return _Written(parameters, notes, operators, references, findings)
 
 
@@ -305,32 +319,40 @@ def _convert(export: Export, module: nn.Module, run: parity.Run, references: Ref
     return findings
 
 
-def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock) -> dict[str, dict[str, int]]:
+def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock, half: Path | None) -> dict[str, dict[str, int]]:
     """The module as files in `folder`; what precision their operators have, see `precision_report`."""
-    model, traced = _graph(export, module, clock)
-    with clock.phase("files"):
-        graph.save(model, folder)
-        graph.verify_file(folder / ONNX_FILE, export.signature)
-        operators = precision_report(folder / ONNX_FILE)
-        check_precision(operators, export.precision)
-        if export.precision in fused_attention.PRECISIONS:
-            notes: Any = module.notes
-            notes["fused_attentions"] = fused_attention.write_fused(folder)
-            graph.verify_file(folder / FUSED_FILE, export.signature)
+    with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as own:
+        if half is not None:  # onnx-ir refuses weights with two hard links, as an assembled repository makes them
+            for name in (ONNX_FILE, ONNX_WEIGHTS_FILE):
+                shutil.copy(half / name, own)
+        model, traced = _graph(export, module, clock, None if half is None else Path(own))
+        with clock.phase("files"):
+            graph.save(model, folder)
+            graph.verify_file(folder / ONNX_FILE, export.signature)
+            operators = precision_report(folder / ONNX_FILE)
+            check_precision(operators, export.precision)
+            if export.precision in fused_attention.PRECISIONS:
+                notes: Any = module.notes
+                notes["fused_attentions"] = fused_attention.write_fused(folder)
+                graph.verify_file(folder / FUSED_FILE, export.signature)
     # torch's exporter keeps what it last traced, and with it the weights.
     for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None
     return operators
 
 
-def _graph(export: Export, module: nn.Module, clock: Clock) -> tuple[ir.Model, list[ir.Value]]:
+def _graph(export: Export, module: nn.Module, clock: Clock, half: Path | None = None) -> tuple[ir.Model, list[ir.Value]]:
     """The module as a graph under its signature's names; also the weights as they were traced."""
-    with clock.phase("trace"):
-        model = trace(module, export)
-        traced = list(model.graph.initializers.values())
+    if half is None:
+        with clock.phase("trace"):
+            model = trace(module, export)
+            traced = list(model.graph.initializers.values())
     with clock.phase("graph"):
-        graph.defer_weights(model, deferred_parameters(module))
-        graph.clean(model)
+        if half is None:
+            graph.defer_weights(model, deferred_parameters(module))
+            graph.clean(model)
+        else:
+            model, traced = ir.load(half / ONNX_FILE), []
         if export.precision in WEIGHT_BITS:
             notes: Any = module.notes
             row = _row(export)

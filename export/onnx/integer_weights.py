@@ -194,7 +194,7 @@ def replace(
     stored = [
         ir.Value(name=t.name, type=ir.TensorType(t.dtype), shape=ir.Shape(sizes(t)), const_value=t) for t in (integers, scale)
     ]
-    node = ir.node("DequantizeLinear", inputs=stored, attributes=attributes)
+    node = ir.node("DequantizeLinear", inputs=stored, attributes=attributes, name=f"{name}.wide")
     wide = node.outputs[0]
     wide.name, wide.type, wide.shape = f"{name}.wide", ir.TensorType(ir.DataType.FLOAT16), shape
     first = min((use.node for use in weight.uses()), key=list(graph).index)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from faceclip_serving.contract.components import multiples
 from faceclip_serving.contract.tensors import Bounds, Range
@@ -33,7 +35,8 @@ def trace(module: nn.Module, export: Export) -> Any:
     shapes = tuple({i: axes[axis] for i, axis in tensor.dynamic_axes.items()} for tensor in signature.inputs)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks about operators that no network here uses
-        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+        with WithoutIdentities():
+            program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -45,6 +48,34 @@ def trace(module: nn.Module, export: Export) -> Any:
         )
     assert exported is not None
     return exported.model
+
+
+class WithoutIdentities(TorchFunctionMode):
+    """While active, a call that gives back what it was given is not recorded: a cast to the type that a tensor has, dropout in use.
+
+    Nothing of them is left in the graph in any case, but the exporter dispatches each recorded operator several times over symbolic
+    sizes, an identity as slowly as a product.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        idle = func is functional.dropout and not kwargs.get("training", args[2] if len(args) > 2 else True)
+        if args and (idle or (func in _CASTS and _dtype_of(func, *args[1:], **kwargs) == args[0].dtype)):
+            return args[0]
+        return func(*args, **kwargs)
+
+
+_CASTS = {Tensor.to: None, Tensor.float: torch.float32, Tensor.half: torch.float16}
+"""-> the type that it casts to; None: an argument says it."""
+
+
+def _dtype_of(func: Callable[..., Any], *args: Any, dtype: torch.dtype | None = None, **others: Any) -> torch.dtype | None:
+    """The type that a call casts to; None where it is asked for anything else, too."""
+    if others or len(args) > 1 or (args and not isinstance(args[0], torch.dtype)):
+        return None
+    return _CASTS[func] or dtype or (args[0] if args else None)
 
 
 def _dimension(axis: str, bound: Range, multiple: int) -> Any:

@@ -30,7 +30,7 @@ from server.process import Ports
 from .image import ROOT, SERVER_WHEEL, Image, closure, interpreter
 
 pytestmark = pytest.mark.server
-SERVED = {"nano": "8gb", "tiny-flux": "16gb"}
+SERVED = {"tiny-sdxl": "8gb", "tiny-flux": "16gb"}
 """Variant -> the placement that is emulated."""
 PORTRAIT = ROOT / "examples" / "portrait.png"
 
@@ -77,7 +77,7 @@ def test_each_step_of_the_build_starts(image, command):
 
 def test_without_tensorrt_one_line_says_so(image):
     """The steps of the script are those of a real build; the first one ends it."""
-    answer = image.run("sh", "deploy/build.sh", "nano", "8gb")
+    answer = image.run("sh", "deploy/build.sh", "tiny-sdxl", SERVED["tiny-sdxl"])
     assert answer.returncode == 1 and answer.stdout == ""
     (line,) = answer.stderr.splitlines()
     assert line.startswith("error: the Python package 'tensorrt' is not installed")

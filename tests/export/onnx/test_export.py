@@ -1,6 +1,8 @@
 """Exported files: what they declare, that nothing half-made appears, and that only what changed is made again."""
 
 import json
+import os
+import shutil
 import subprocess
 import weakref
 from dataclasses import replace
@@ -113,6 +115,25 @@ def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_pat
     deeper = replace(MICRO, architecture=replace(MICRO.architecture, face=replace(MICRO.architecture.face, depth=2)))
     assert export_component(Export(deeper, FACE_ENCODER, "fp32"), folder)["identity"] != made["identity"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [FACE_ENCODER]
+
+
+def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byte(micro_fp16, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("traced")
+
+    wanted, half = Export(MICRO, FACE_ENCODER, "int8w"), tmp_path / "half"
+    shutil.copytree(micro_fp16 / FACE_ENCODER, half)
+    os.link(half / ONNX_WEIGHTS_FILE, tmp_path / "as in an assembled repository")
+    traced = export_component(wanted, tmp_path / "traced")
+    monkeypatch.setattr(to_onnx, "trace", refuse)
+    derived = export_component(wanted, tmp_path / "derived", half)
+    assert derived["notes"]["int8"]["weights"] > 0
+    for same in ("files", "identity", "notes", "operators", "parity"):
+        assert derived[same] == traced[same]
+    deeper = replace(MICRO, architecture=replace(MICRO.architecture, face=replace(MICRO.architecture.face, depth=2)))
+    for other in (replace(wanted, variant=deeper), replace(wanted, precision="fp32")):
+        with pytest.raises(AssertionError, match="traced"):
+            export_component(other, tmp_path / "other", half)
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
