@@ -9,11 +9,13 @@ from export.onnx.parity import torch_run
 from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
+from faceclip_serving.contract.names import FACE_ENCODER
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.networks import of_crops
 
 
 def pipeline_of(variant, folder, weights=None):
@@ -26,4 +28,4 @@ def pipeline_of(variant, folder, weights=None):
         "finish": partial(finish, variant, CPU, digest, no_marks(CPU)),
         **{name: torch_run(build(variant, name, weights), signature) for name, signature in components(variant).items()},
     }
-    return Pipeline(variant, 8, stages)
+    return Pipeline(variant, 8, {**stages, FACE_ENCODER: of_crops(stages[FACE_ENCODER])})

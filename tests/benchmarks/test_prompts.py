@@ -16,7 +16,7 @@ from export.onnx.parity import torch_run
 from export.paths import ROOT
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
-from faceclip_serving.contract.names import DENOISER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.table import VARIANTS
@@ -24,6 +24,7 @@ from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.networks import of_crops
 
 DIGEST = package_digest(ROOT / "faceclip_serving")
 SMALL = [VARIANTS[name] for name in ("tiny-sdxl", "tiny-flux", "nano")]
@@ -41,7 +42,7 @@ def drawn(request, tmp_path_factory):
     }
     for name, signature in components(variant).items():
         stages[name] = torch_run(build(variant, name, weights_folder(variant, None)), signature)
-    pipeline = Pipeline(variant, 8, stages)
+    pipeline = Pipeline(variant, 8, {**stages, FACE_ENCODER: of_crops(stages[FACE_ENCODER])})
 
     def draw(prompt, face_image=None, **options):
         photos = {"face_images": [face_image]} if face_image else {}

@@ -25,7 +25,7 @@ from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.names import COMPONENTS, DENOISER
+from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
@@ -34,6 +34,7 @@ from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.finish import finish
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, prompt_warnings
+from faceclip_serving.sampling.networks import of_crops
 from faceclip_serving.sampling.pictures import sample, start_pictures
 from tests.serving.contract.test_parameters import raw
 
@@ -58,7 +59,7 @@ def pipeline(folder):
     for name, signature in components(TINY_FLUX).items():
         stages[name] = torch_run(build(TINY_FLUX, name), signature)
     assert set(COMPONENTS) < set(stages)
-    return Pipeline(TINY_FLUX, 8, stages)
+    return Pipeline(TINY_FLUX, 8, {**stages, FACE_ENCODER: of_crops(stages[FACE_ENCODER])})
 
 
 def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
