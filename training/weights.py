@@ -54,12 +54,11 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
             _require_equal(work, stage, earlier, part)
     modules: dict[str, nn.Module] = {"vae": work.vae()}
     if trained("unet"):
-        last = "finish" if trained("finish") else "unet"
-        modules["unet"] = work.unet(last)
-        modules["face_clip_encoder"] = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
+        modules["unet"] = work.unet(work.last)
+        modules["face_clip_encoder"] = work.conditioner(work.last, vit="natural" if trained("natural") else None).encoder
     parts: dict[str, dict[str, Tensor]] = {}
     if trained("few_steps"):
-        added = LowRank(work.unet("finish"))
+        added = LowRank(work.unet(work.last))
         added.load_state_dict(work.averaged("few_steps", "added"))
         parts[FEW_STEPS] = half(added.factors())
     if trained("text_only"):
