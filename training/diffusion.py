@@ -217,4 +217,5 @@ def _decoded_apart(vae: AutoencoderKL, guess: Tensor, true: Tensor, weight: Tens
             wanted = vae.decode(true).sample.float()
     off, weight = made - wanted, enlarged(weight, NANO.latent_scale)
     edges = off.diff(dim=-1).abs()[..., :-1, :] + off.diff(dim=-2).abs()[..., :-1]
-    return (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[..., :-1, :-1]).mean((1, 2, 3))
+    apart: Tensor = (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[..., :-1, :-1]).mean((1, 2, 3))
+    return apart

@@ -68,9 +68,9 @@ class Recipe:
 
 
 def small(recipe: Recipe, share: float) -> Recipe:
-    """The same recipe with every number of steps multiplied by `share`: for trials."""
+    """The same recipe with every number of steps multiplied by `share`, and no more people than all stages see: for trials."""
     steps = {name: max(2, round(value * share)) for name, value in vars(recipe).items() if name.endswith("_steps")}
-    return replace(recipe, **steps)
+    return replace(recipe, **steps, details_identities=min(recipe.identities, recipe.details_identities))
 
 
 def with_steps(recipe: Recipe, stage: str, steps: int) -> Recipe:
