@@ -70,9 +70,9 @@ def details_of(data: Pictures, side: int) -> Details:
 
 def middle_times(batch: int) -> Tensor:
     """[batch] of 0 to 999: half spread evenly over all, half over `MIDDLE`, in random order."""
-    spread = (torch.arange(batch) + torch.rand(batch)) / batch
     low, high = MIDDLE
-    time = torch.cat([spread[::2] * 1000, low + spread[1::2] * (high - low)])
+    even, middle = ((torch.arange(n) + torch.rand(n)) / n for n in (batch - batch // 2, batch // 2))
+    time = torch.cat([even * 1000, low + middle * (high - low)])
     return time.long().clamp(max=999)[torch.randperm(batch)]
 
 

@@ -44,7 +44,7 @@ class Recipe:
     unet_steps: int = 14000
     natural_steps: int = 1600
     finish_steps: int = 1460
-    details_steps: int = 3600
+    details_steps: int = 2110
     few_steps: int = 2240
     text_only_steps: int = 7000
     adapter_steps: int = 7000
