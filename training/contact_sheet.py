@@ -22,7 +22,7 @@ from .autoencoder import decode_pictures
 from .conditioning import Faces
 from .crops import aligned_crop, encoder_view
 from .dataset import SPLITS, VIEW
-from .diffusion import Guidance, generate
+from .drawing import Guidance, generate
 from .errors import TrainingError, exit_code
 from .identity import face_features
 from .weights import read_generator, read_vae

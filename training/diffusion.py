@@ -8,8 +8,7 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +20,13 @@ from torch.nn import functional as F
 
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import NANO
-from faceclip_serving.sampling.guidance import combine
 
 from . import device
 from .autoencoder import Latents
 from .conditioning import Conditioner, Faces
 from .critic import Critic
 from .dataset import PICTURES, Pictures
+from .details import DECODED, WINDOW, Details, enlarged, middle_times
 from .loop import Losses, Stage
 
 SIZE = NANO.defaults.height
@@ -38,7 +37,7 @@ _NAMED_WEIGHT = 0.15
 _DECODED_WEIGHT = 0.5
 """The same, of pixels and edges of decoded guesses."""
 _DECODED = 8
-"""One guess of so many is decoded."""
+"""One guess of so many is decoded, where whole ones are."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Lesson:
     latents: Latents
     """Of `data`, row by row."""
     faces: Faces
-    """Of `data`, row by row; after those, where there are `lifelike` ones, as many of each person in the same order."""
+    """Of `data`, row by row; after those, where there are `lifelike` ones, as many of each person in the same order, or of the first."""
     drops: Drops
     batch: int
     critic: Critic | None = None
@@ -87,6 +86,8 @@ class Lesson:
     """Classes of `data`, row by row, -1 for none: with a critic, a guess has to be read as what it should show."""
     vae: AutoencoderKL | None = None
     """Decodes guesses of the less noisy half, so that eyes and mouths are told in pixels too, those of the head above all."""
+    details: Details | None = None
+    """Where eyes and mouths are, row by row: what is learnt above all."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ class Batch:
 def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
     """A training batch."""
     drops, data = lesson.drops, lesson.data
-    rows = r.choice(len(lesson.latents), lesson.batch, replace=lesson.batch > len(lesson.latents))
+    odds = None if lesson.details is None else lesson.details.odds
+    rows = r.choice(len(lesson.latents), lesson.batch, replace=lesson.batch > len(lesson.latents), p=odds)
     prompts, index, prefixed = [], [], []
     for row in rows:
         other = row - row % PICTURES + int(r.choice([k for k in range(PICTURES) if k != row % PICTURES]))
-        if lesson.lifelike and r.uniform() < lesson.lifelike:
+        if lesson.lifelike and r.uniform() < lesson.lifelike and other + len(data.crops) < len(lesson.faces.classes):
             other += len(data.crops)
         text, dice = data.caption(int(row), r), float(r.uniform())
         if dice < drops.both:
@@ -156,16 +158,15 @@ def unet_stage(
     pace: Pace = Pace(),
 ) -> Stage:
     """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
-    batch, critic, vae = lesson.batch, lesson.critic, lesson.vae
-    weight = person_weight(LATENT_SIDE)
-    head = F.interpolate(weight[None, None], size=(SIZE, SIZE), mode="bilinear")[0, 0]
+    batch, critic, details = lesson.batch, lesson.critic, lesson.details
+    person = person_weight(LATENT_SIDE)
     network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
     def losses(step: int) -> Losses:
         drawn = draw(lesson, np.random.default_rng([seed, step]))
-        # One time per row, spread evenly over the range, so that steps differ less from each other.
-        time = ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long().clamp(max=999)[torch.randperm(batch)]
+        time = _even_times(batch) if details is None else middle_times(batch)
+        weight = person[None, None] if details is None else details.weight(drawn.rows, person)
         noise = torch.randn_like(drawn.latents)
         share = alphas[time][:, None, None, None]
         noisy = share.sqrt() * drawn.latents + (1 - share).sqrt() * noise
@@ -186,13 +187,16 @@ def unet_stage(
                     F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
                 ]
                 terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
-        if vae is not None:
-            clear = time.argsort()[: batch // 2 : _DECODED // 2]
-            with device.autocast():
-                made = vae.decode(guess[clear]).sample.float()
-                with torch.no_grad():
-                    true = vae.decode(drawn.latents[clear]).sample.float()
-            terms["decoded"] = _DECODED_WEIGHT * (share.flatten()[clear] * _unlike(made - true, head)).mean()
+        if lesson.vae is not None:
+            if details is None:
+                clear, window = time.argsort()[: batch // 2 : _DECODED // 2], (slice(None), slice(None))
+            else:
+                clear, window = time.argsort()[: max(1, int(DECODED * batch))], WINDOW
+            where = (slice(None), slice(None), *window)
+            unlike = _decoded_apart(
+                lesson.vae, guess[clear][where], drawn.latents[clear][where], weight.expand(batch, -1, -1, -1)[clear][where]
+            )
+            terms["decoded"] = _DECODED_WEIGHT * (share.flatten()[clear] * unlike).mean()
         return terms
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
@@ -200,71 +204,18 @@ def unet_stage(
     return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
 
 
-def _unlike(off: Tensor, weight: Tensor) -> Tensor:
-    """[n] of differences of pictures [n, 3, h, w]: mean size of pixels and of edges, by `weight` [h, w]."""
+def _even_times(batch: int) -> Tensor:
+    """[batch] of 0 to 999: one time per row, spread evenly over the range, so that steps differ less from each other."""
+    return ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long().clamp(max=999)[torch.randperm(batch)]
+
+
+def _decoded_apart(vae: AutoencoderKL, guess: Tensor, true: Tensor, weight: Tensor) -> Tensor:
+    """[n]: how much the decoded pictures differ, mean size of pixels and of edges; by the `weight` [n, 1, h, w] of cells."""
+    with device.autocast():
+        made = vae.decode(guess).sample.float()
+        with torch.no_grad():
+            wanted = vae.decode(true).sample.float()
+    off, weight = made - wanted, enlarged(weight, NANO.latent_scale)
     edges = off.diff(dim=-1).abs()[..., :-1, :] + off.diff(dim=-2).abs()[..., :-1]
-    return (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[:-1, :-1]).mean((1, 2, 3))
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """`text` and `identity` scales; equal values are the standard form."""
-
-    text: float = NANO.defaults.guidance_scale
-    identity: float = NANO.defaults.guidance_scale
-    blend: float = 1.0
-    steps: int = 20
-    scheduler: str = "DPMSolverMultistepScheduler"
-    seed: int = 0
-
-
-@torch.no_grad()
-def generate(
-    unet: UNet2DConditionModel,
-    conditioner: Conditioner,
-    prompts: Sequence[str],
-    faces: Faces,
-    references: Sequence[Sequence[int]],
-    guidance: Guidance = Guidance(),
-    seeds: Sequence[int] | None = None,
-) -> Tensor:
-    """Scaled latents [n, channels, h, w]. `references`: rows of `faces` of each picture; several are averaged; none: no face.
-
-    Picture i starts from the noise of seed + i, or of `seeds[i]`, whatever else is in the call, and goes on with it where a scheduler
-    takes fresh noise.
-    """
-    n = len(prompts)
-    none = [-1] * n
-    some = [len(r) > 0 for r in references]
-    uncond = conditioner([""] * n, faces, none, [False] * n)
-    text = conditioner(prompts, faces, none, [False] * n)
-    longest = max(1, max(len(r) for r in references))
-    sums: list[Tensor] = []
-    for k in range(longest):
-        index = [r[k % len(r)] if r else -1 for r in references]
-        made = conditioner(prompts, faces, index, some)
-        sums = list(made) if not sums else [a + b for a, b in zip(sums, made, strict=True)]
-    identity = [part / longest for part in sums]
-    if guidance.blend < 1:
-        plain = conditioner(prompts, faces, none, some)
-        identity = [guidance.blend * a + (1 - guidance.blend) * b for a, b in zip(identity, plain, strict=True)]
-    standard = guidance.text == guidance.identity
-    chain = [uncond, identity] if standard else [uncond, text, identity]
-    scales = [guidance.text] if standard else [guidance.text, guidance.identity]
-    embeddings = torch.cat([part[0] for part in chain])
-    pooled = torch.cat([part[1] for part in chain])
-    channels = unet.config.in_channels
-    starts = [guidance.seed + i for i in range(n)] if seeds is None else seeds
-    with torch.device("cpu"):  # a seed's noise is the same on every device, and schedulers count with numpy
-        scheduler = make_scheduler(guidance.scheduler, NANO.scheduler_config)
-        scheduler.set_timesteps(guidance.steps)
-        generators = [torch.Generator().manual_seed(s) for s in starts]
-        noise = [torch.randn(1, channels, LATENT_SIDE, LATENT_SIDE, generator=generator) for generator in generators]
-    fresh = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    latents = torch.cat(noise).to(embeddings.device) * scheduler.init_noise_sigma
-    for time in scheduler.timesteps:
-        rows = scheduler.scale_model_input(latents, time).repeat(len(chain), 1, 1, 1)
-        predictions = predict(unet, rows, time.to(rows.device).expand(len(rows)), embeddings, pooled).chunk(len(chain))
-        latents = scheduler.step(combine(predictions, scales), time, latents, **fresh, return_dict=False)[0]
-    final: Tensor = latents
-    return final
+    apart: Tensor = (off.abs() * weight).mean((1, 2, 3)) + (edges * weight[..., :-1, :-1]).mean((1, 2, 3))
+    return apart

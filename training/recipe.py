@@ -16,6 +16,7 @@ STAGES: Mapping[str, str] = {
     "unet": "the denoiser of the joint encoder: what is served",
     "natural": "the face encoder again: natural faces, as the drawn ones of the same people; rendered world only",
     "finish": "the denoiser again: frontal portraits, every hat and expression, faces also as photographs show them",
+    "details": "the denoiser again: eyes and mouths, of three times as many people; rendered world only",
     "few_steps": "what is added to the denoiser so that it draws in 4 steps; rendered world only",
     "text_only": "a peer that is shown no face",
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
@@ -24,7 +25,7 @@ STAGES: Mapping[str, str] = {
     "hats": "a judge: the colour of a hat; rendered world only",
 }
 """Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last three only the data."""
-RENDERED_ONLY = ("natural", "finish", "few_steps", "attributes", "hats")
+RENDERED_ONLY = ("natural", "finish", "details", "few_steps", "attributes", "hats")
 """Stages that learn what nobody knows of photographs."""
 
 
@@ -43,6 +44,7 @@ class Recipe:
     unet_steps: int = 14000
     natural_steps: int = 1600
     finish_steps: int = 1460
+    details_steps: int = 2110
     few_steps: int = 2240
     text_only_steps: int = 7000
     adapter_steps: int = 7000
@@ -56,6 +58,8 @@ class Recipe:
     align_batch: int = 32
     unet_batch: int = 16
     finish_batch: int = 256
+    details_batch: int = 64
+    details_identities: int = 4800
     few_batch: int = 128
     judge_batch: int = 48
     seed: int = 0
@@ -64,9 +68,9 @@ class Recipe:
 
 
 def small(recipe: Recipe, share: float) -> Recipe:
-    """The same recipe with every number of steps multiplied by `share`: for trials."""
+    """The same recipe with every number of steps multiplied by `share`, and no more people than all stages see: for trials."""
     steps = {name: max(2, round(value * share)) for name, value in vars(recipe).items() if name.endswith("_steps")}
-    return replace(recipe, **steps)
+    return replace(recipe, **steps, details_identities=min(recipe.identities, recipe.details_identities))
 
 
 def with_steps(recipe: Recipe, stage: str, steps: int) -> Recipe:

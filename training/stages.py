@@ -16,7 +16,8 @@ from .adapter import decouple
 from .autoencoder import decoder_stage, vae_stage
 from .contrastive import alignment_stage
 from .critic import critic_stage
-from .diffusion import JOINT, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
+from .details import details_of
+from .diffusion import JOINT, LATENT_SIDE, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
 from .few_steps import DROPS, few_steps_stage
 from .identity import face_stage
 from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
@@ -26,6 +27,7 @@ from .work import Work, let_towers_learn, make_critic, make_heads
 
 _LIFELIKE = 0.3
 _FINISHING = Pace(8e-4, warm_up=200, cool_down=0.35, average=0.9985, critic_weight=1.5, slower_rate=0.3)
+_DETAILS = Pace(4e-4, warm_up=100, cool_down=0.6, average=0.999, critic_weight=1.5)
 _DISTILLED_GUIDANCE = 3.0
 
 
@@ -102,10 +104,23 @@ def _finishing(work: Work, drops: Drops, batch: int) -> Lesson:
     return Lesson(data, latents, faces, drops, batch, critic, _LIFELIKE, named, work.vae())
 
 
+def _details(work: Work) -> Stage:
+    """What is served goes on once more: eyes and mouths."""
+    r, data, critic = work.recipe, work.frontal, work.critic()
+    start = "finish" if (work.results / "finish.pt").exists() else "unet"
+    conditioner = work.conditioner(start, vit="natural")
+    named = None if critic is None else labels(data)
+    lesson = Lesson(
+        data, work.frontal_latents, work.frontal_faces, JOINT, r.details_batch, critic, _LIFELIKE, named, work.vae()
+    )
+    lesson = replace(lesson, details=details_of(data, LATENT_SIDE))
+    return unet_stage("details", work.unet(start), conditioner, lesson, r.details_steps, r.seed + 14, r.compiled, _DETAILS)
+
+
 def _few_steps(work: Work) -> Stage:
-    r = work.recipe
-    lesson, conditioner = _finishing(work, DROPS, r.few_batch), work.conditioner("finish")
-    return few_steps_stage(work.unet("finish"), conditioner, lesson, _DISTILLED_GUIDANCE, r.few_steps, r.seed + 13)
+    r, start = work.recipe, work.last
+    lesson, conditioner = _finishing(work, DROPS, r.few_batch), work.conditioner(start)
+    return few_steps_stage(work.unet(start), conditioner, lesson, _DISTILLED_GUIDANCE, r.few_steps, r.seed + 13)
 
 
 def _recogniser(work: Work) -> Stage:
@@ -136,6 +151,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "unet": _denoiser("unet"),
     "natural": _natural,
     "finish": _finish,
+    "details": _details,
     "few_steps": _few_steps,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),

@@ -58,13 +58,12 @@ def write_weights(work: Work, folder: Path) -> dict[str, int]:
     modules: dict[str, nn.Module] = {"vae": work.vae()}
     parts: dict[str, dict[str, Tensor]] = {}
     if trained("unet"):
-        last = "finish" if trained("finish") else "unet"
-        modules["unet"] = work.unet(last)
-        encoder = work.conditioner(last, vit="natural" if trained("natural") else None).encoder
+        modules["unet"] = work.unet(work.last)
+        encoder = work.conditioner(work.last, vit="natural" if trained("natural") else None).encoder
         modules["face_clip_encoder"] = encoder
         parts[Path(STATISTICS_FILE).stem] = half(face_statistics(encoder.branches[0].face_encoder, work.portrayed))
     if trained("few_steps"):
-        added = LowRank(work.unet("finish"))
+        added = LowRank(work.unet(work.last))
         added.load_state_dict(work.averaged("few_steps", "added"))
         parts[FEW_STEPS] = half(added.factors())
     if trained("text_only"):

@@ -26,7 +26,7 @@ from .autoencoder import Latents, normalise_latents
 from .conditioning import Conditioner, Faces
 from .contrastive import AlignmentHeads
 from .critic import Critic
-from .dataset import FINISHING, Pictures, build
+from .dataset import FINISHING, FRONTAL, Pictures, build
 from .diffusion import LATENT_SIDE, SIZE
 from .errors import TrainingError
 from .identity import face_features
@@ -124,15 +124,38 @@ class Work:
 
     @cached_property
     def finishing_faces(self) -> Faces:
-        """Features by the encoder after `natural`: of the training crops, then of the lifelike ones through cameras."""
+        return self._seen(self.data)
+
+    @cached_property
+    def frontal(self) -> Pictures:
+        """Of more people, the training people first, the series from which the denoiser learns eyes and mouths."""
+        return build(self.folder / "data", "train", self.recipe.details_identities, SIZE, series=FRONTAL)
+
+    @cached_property
+    def frontal_latents(self) -> Latents:
+        return Latents(self.vae(), self.frontal.pictures)
+
+    @cached_property
+    def frontal_faces(self) -> Faces:
+        return self._seen(build(self.folder / "data", "train", self.recipe.details_identities, SIZE))
+
+    def _seen(self, data: Pictures) -> Faces:
+        """Features by the encoder after `natural`: of the crops of `data`, then of the training people's lifelike ones through cameras."""
         shots = self.natural.lifelike.reshape(-1, *self.natural.lifelike.shape[2:])
         r = np.random.default_rng([self.recipe.seed, 12])
         seen = [
             np.asarray((device.array(photographed(shots[i : i + 64], r)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
             for i in range(0, len(shots), 64)
         ]
-        classes, patches = face_features(self.vit("natural"), np.concatenate([self.data.crops, *seen]))
-        return Faces(classes, patches)
+        return Faces(*face_features(self.vit("natural"), np.concatenate([data.crops, *seen])))
+
+    @property
+    def last(self) -> str:
+        """The stage whose denoiser is served, the last of those that are trained."""
+        for stage in ("details", "finish"):
+            if (self.results / f"{stage}.pt").exists():
+                return stage
+        return "unet"
 
     @cached_property
     def natural(self) -> Natural:

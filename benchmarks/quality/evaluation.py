@@ -22,6 +22,7 @@ from ..measure.pictures import picture_psnr_db
 from .judges import Jury, Pictures, read_jury
 from .makers import Maker, Settings, exported, trained
 from .parity import measure_parity
+from .parts import Parts, rendered_parts
 from .report import samples, strip, write_page
 from .sweeps import PRECISION, REFERENCES, made_precisions, precisions, references, spread, sweep, timed
 from .world import World, make_world
@@ -41,16 +42,17 @@ def usual(variant: Variant) -> dict[str, Any]:
 
 
 def compare_makers(
-    joint: Maker, folder: Path, jury: Jury, world: World, settings: Settings
+    joint: Maker, folder: Path, jury: Jury, parts: Parts, world: World, settings: Settings
 ) -> tuple[dict[str, dict[str, Any] | None], dict[str, Pictures]]:
     """Every peer's columns (None: it has no weights) and pictures, after the renderer's own."""
     cases, present = world.usual, available_peers(folder)
-    table: dict[str, dict[str, Any] | None] = {RENDERER: jury.scores(world.drawn.pictures, cases)}
+    drawn = world.drawn.pictures
+    table: dict[str, dict[str, Any] | None] = {RENDERER: {**jury.scores(drawn, cases), **parts.shares(drawn)}}
     pictures: dict[str, Pictures] = {}
 
     def add(peer: str, maker: Maker, shows_face: bool = True, others: Settings | None = None) -> None:
         pictures[peer], seconds = timed(maker, cases if shows_face else cases.faceless(), {**settings, **(others or {})}, peer)
-        table[peer] = {**jury.scores(pictures[peer], cases), "seconds_per_picture": seconds}
+        table[peer] = {**jury.scores(pictures[peer], cases), **parts.shares(pictures[peer]), "seconds_per_picture": seconds}
 
     add(JOINT, joint)
     if FEW_STEPS in present:
@@ -96,7 +98,7 @@ def evaluate(variant: Variant, arguments: argparse.Namespace, output: Path) -> d
     joint = exported(variant, arguments.weights, "fp32", arguments.threads)
     settings = settings_of(variant, arguments)
     say("pictures of the variant and of its peers")
-    table, pictures = compare_makers(joint, folder, jury, world, settings)
+    table, pictures = compare_makers(joint, folder, jury, rendered_parts(), world, settings)
     document: dict[str, Any] = {"variant": variant.name, **headline(table)}
     save(samples(world.usual, pictures, world.drawn.pictures), output / "samples.png")
     say("the same in fp16, and served")

@@ -25,7 +25,7 @@ from training.autoencoder import decode_pictures
 from training.conditioning import Faces
 from training.crops import encoder_view
 from training.dataset import VIEW
-from training.diffusion import Guidance, generate
+from training.drawing import Guidance, generate
 from training.identity import face_features
 from training.weights import read_generator, read_vae
 

@@ -41,6 +41,7 @@ from ..measure.drawing import save, sheet
 from ..measure.pictures import Picture, decoded, png
 from ..measure.report import emit, say
 from .form import Form, rendered_form
+from .parts import Parts, rendered_parts
 
 PROMPTS = (
     "A person wearing a white shirt, calm, in a library.",
@@ -105,7 +106,7 @@ def permuted(distances: Floats, seed: int = 0) -> float:
     return float((means <= means[0] + 1e-9).mean())
 
 
-def measure(newcomers: Sequence[Newcomer], call: Call, form: Form) -> tuple[dict[str, Any], list[list[Picture]]]:
+def measure(newcomers: Sequence[Newcomer], call: Call, form: Form, parts: Parts) -> tuple[dict[str, Any], list[list[Picture]]]:
     """The figures, and rows of each photograph with its pictures. Pictures without a face have no colours."""
     detect = YuNet()
     own: list[Floats] = [colours(one.pixels, one.landmarks) for one in newcomers]
@@ -125,6 +126,7 @@ def measure(newcomers: Sequence[Newcomer], call: Call, form: Form) -> tuple[dict
         "pictures": len(newcomers) * len(PROMPTS),
         "face_found": round(sum(map(len, found)) / (len(newcomers) * len(PROMPTS)), 4),
         "well_formed": round(well_formed / (len(newcomers) * len(PROMPTS)), 4),
+        **parts.shares([picture for row in rows for picture in row[1:]]),
     }
     seen = [i for i, of in enumerate(found) if of]
     for k, name in enumerate(("skin", "hair")):
@@ -206,10 +208,10 @@ def run(args: argparse.Namespace) -> int:
         require_file(args.sheet)
     photographs = [*read_photographs(args.photos, False), *read_photographs(args.aligned_photos, True)]
     call = _caller(VARIANTS[args.variant], args.weights)
-    form = rendered_form()
-    document, rows = measure(photographs, call, form)
+    faces = (rendered_form(), rendered_parts())
+    document, rows = measure(photographs, call, *faces)
     if args.people:
-        document["lifelike"], _ = measure(lifelike_people(args.people), call, form)
+        document["lifelike"], _ = measure(lifelike_people(args.people), call, *faces)
     if args.sheet:
         save(sheet(rows, ["photograph", *PROMPTS], 160), args.sheet)
     emit(f"photographs-{args.variant}", {"variant": args.variant, **document})

@@ -22,7 +22,8 @@ from .world import Cases
 COLUMNS: Mapping[str, str] = {
     "id_similarity": "ID similarity ↑", "verification_auc": "verification AUC ↑", "text_accuracy": "text accuracy ↑",
     "clip_t": "CLIP-T ↑", "kernel_distance": "kernel distance ↓", "copy_paste_rate": "copied from reference ↓",
-    "no_face_rate": "no face ↓", "seconds_per_picture": "seconds per picture",
+    "no_face_rate": "no face ↓", "mouths_well_formed": "mouths well formed ↑", "eyes_well_formed": "eyes well formed ↑",
+    "seconds_per_picture": "seconds per picture",
 }  # fmt: skip
 SAMPLES = 4
 RECORD = "quality.json"

@@ -24,11 +24,21 @@ from benchmarks.quality.newcomers import (
     permuted,
     read_photographs,
 )
+from benchmarks.quality.parts import LEFT_EYE, MOUTH, Part, Parts
 from training.world.people import HAIR_COLOURS, SKIN, sample_identity, sample_scene
 from training.world.render import Portrait, render
 
 SHADED = 22
 """CIELAB: how far light and shade take a colour that is drawn."""
+
+
+def all_parts(bound: float) -> Parts:
+    """For which everything is well formed within a bound."""
+    mouth, eye = (
+        Part(place, np.zeros((place.width * place.height * 3, 1), np.float32), np.zeros((1, 1), np.float32), bound)
+        for place in (MOUTH, LEFT_EYE)
+    )
+    return Parts(mouth, eye)
 
 
 def portrait(skin: float, hair: str, number: int = 3) -> Portrait:
@@ -89,8 +99,11 @@ def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without
         return cv2.resize(decoded(sent), (128, 128), interpolation=cv2.INTER_AREA)
 
     everything = Form(np.zeros(14), np.zeros((14, 14)), 0.0)
-    found, rows = measure([Newcomer(shot.image, shot.landmarks.astype(np.float64)) for shot in shots], call, everything)
+    found, rows = measure(
+        [Newcomer(shot.image, shot.landmarks.astype(np.float64)) for shot in shots], call, everything, all_parts(2.0)
+    )
     assert found["well_formed"] == found["face_found"]
+    assert found["mouths_well_formed"] == found["eyes_well_formed"] == 1.0
     assert found["photographs"] == 5 and found["pictures"] == 5 * len(PROMPTS) == len(asked)
     assert found["face_found"] <= 1 - 1 / len(PROMPTS) and found["face_found"] > 0.5
     for name in ("skin", "hair"):
@@ -102,8 +115,8 @@ def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without
 
 def test_one_photograph_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
     (one,) = read_photographs([EXAMPLE], False)
-    found, _ = measure([one], lambda **values: one.pixels, Form(np.zeros(14), np.zeros((14, 14)), -1.0))
-    assert found["well_formed"] == 0.0
+    found, _ = measure([one], lambda **values: one.pixels, Form(np.zeros(14), np.zeros((14, 14)), -1.0), all_parts(-1.0))
+    assert found["well_formed"] == found["mouths_well_formed"] == found["eyes_well_formed"] == 0.0
     assert found["face_found"] == 1.0 and found["skin_distance"] == found["hair_distance"] == 0.0
     assert found["skin_p"] is found["hair_p"] is found["skin_distance_shuffled"] is None
 

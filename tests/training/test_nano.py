@@ -24,7 +24,7 @@ from training.autoencoder import decode_pictures, encode_all
 from training.conditioning import Faces
 from training.crops import encoder_view
 from training.dataset import PICTURES, SPLITS, VIEW, scene_of
-from training.diffusion import Guidance, generate
+from training.drawing import Guidance, generate
 from training.errors import TrainingError
 from training.identity import face_features
 from training.judges import classify

@@ -25,8 +25,9 @@ from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.adopt import adopt
 from training.autoencoder import Latents
 from training.conditioning import Conditioner, Faces
-from training.dataset import FINISHING, Pictures
-from training.diffusion import Guidance, generate, predict
+from training.dataset import FINISHING, FRONTAL, Pictures
+from training.diffusion import predict
+from training.drawing import Guidance, generate
 from training.errors import TrainingError
 from training.few_steps import LowRank
 from training.judges import AttributeClassifier, HatColours, Recogniser
@@ -96,6 +97,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "natural": {"vit": conditioner(8).encoder.branches[0].face_encoder},
         "finish": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
+        "details": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "few_steps": {"added": low_rank(6), "target": low_rank(7)},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
@@ -234,6 +236,7 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2))
         small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
         small.__dict__.update(finishing=finishing, finishing_latents=known, finishing_faces=both)
+        small.__dict__.update(frontal=replace(work.data, series=FRONTAL), frontal_latents=known, frontal_faces=both)
         made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()

@@ -27,7 +27,7 @@ from benchmarks.quality.world import Cases, World, make_world
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.variants.sdxl import NANO
-from training.diffusion import Guidance
+from training.drawing import Guidance
 from training.judges import ATTRIBUTES, JUDGED
 from training.weights import ADAPTER, JOINT, TEXT_ONLY
 from training.world.captions import describe
