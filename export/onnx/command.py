@@ -66,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoint.lora import parse_lora  # here, since torch takes seconds to import
     from ..networks.components import check_loras
     from .export import export_components
-    from .statistics import export_statistics
     from .tokenizers import export_tokenizers
 
     variant = VARIANTS[args.variant]
@@ -85,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
         {"component": made["component"], "folder": str(root / made["precision"] / made["component"]), **_shown(made)}
         for made in export_components(wanted, root, args.processes)
     ]
-    export_statistics(wanted, root)
     precision = args.placement or args.precision
     print(json.dumps({"variant": variant.name, "precision": precision, "components": exported, TOKENIZERS: tokenizers}))
     return 0

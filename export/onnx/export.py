@@ -32,6 +32,7 @@ from faceclip_serving.contract.placements import FUSED_FILE, ONNX_FILE, ONNX_WEI
 
 from ..checkpoint.committed import weights_folder
 from ..checkpoint.deferred import deferred_parameters
+from ..checkpoint.digests import sha256
 from ..checkpoint.memory import require_disk
 from ..checkpoint.read import readable_file
 from ..networks.components import Network, build, loras_of, network, unquantized
@@ -44,6 +45,7 @@ from .graph_precision import check_precision, precision_report
 from .integer_weights import quantize
 from .precision import BYTES, to_half
 from .record import METADATA, describe_files, identity, kept, read_metadata, versions, weights_source
+from .statistics import export_statistics
 from .trace import OPSET, trace
 from .wanted import CALIBRATED, DEPTHS, FACTOR_PRECISIONS, PRECISIONS, WEIGHT_BITS, Export
 
@@ -201,7 +203,9 @@ def export_components(exports: Sequence[Export], root: Path, processes: int = 1)
         futures = [pool.submit(_export_in_process, threads, each, root) for each in exports]
         for export, future in zip(exports, futures, strict=True):
             try:
-                yield future.result()
+                made = future.result()
+                export_statistics([export], root)
+                yield made
             except BrokenProcessPool as error:
                 raise ExportError(
                     f"{export.component}: its process was killed, most likely for want of memory; with --processes several"
@@ -290,7 +294,7 @@ def _write(
         module = _module(export, subset)
     parameters = sum(tensor.numel() for tensor in module.state_dict().values())
     what = f"component '{export.component}' of variant '{export.variant.name}'"
-    require_disk(what, parameters * BYTES[export.precision], folder)
+    require_disk(what, parameters * (BYTES[export.precision] + (0 if half is None else BYTES["fp16"])), folder)
     run = parity.torch_run(module, export.signature)
     with clock.phase("reference"):
         references = [(case, run(case.inputs)) for case in cases]
@@ -322,10 +326,8 @@ def _convert(export: Export, module: nn.Module, run: parity.Run, references: Ref
 def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock, half: Path | None) -> dict[str, dict[str, int]]:
     """The module as files in `folder`; what precision their operators have, see `precision_report`."""
     with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".partial") as own:
-        if half is not None:  # onnx-ir refuses weights with two hard links, as an assembled repository makes them
-            for name in (ONNX_FILE, ONNX_WEIGHTS_FILE):
-                shutil.copy(half / name, own)
-        model, traced = _graph(export, module, clock, None if half is None else Path(own))
+        copied = half is not None and _copied(half, Path(own))
+        model, traced = _graph(export, module, clock, Path(own) if copied else None)
         with clock.phase("files"):
             graph.save(model, folder)
             graph.verify_file(folder / ONNX_FILE, export.signature)
@@ -339,6 +341,20 @@ def _write_graph(export: Export, module: nn.Module, folder: Path, clock: Clock, 
     for value in (*traced, *model.graph.initializers.values()):
         value.const_value = None
     return operators
+
+
+def _copied(half: Path, own: Path) -> bool:
+    """Whether the graph in `half` and its weights, now in `own` too, are what was written there.
+
+    A copy, since onnx-ir refuses weights with two hard links, as an assembled repository makes them.
+    """
+    written = (read_metadata(half) or {"files": {}})["files"]
+    for name in (ONNX_FILE, ONNX_WEIGHTS_FILE):
+        shutil.copy(half / name, own)
+        if name not in written or sha256(own / name) != written[name]["sha256"]:
+            print(f"{half / name}: is not what was written there; the weights are traced anew", file=sys.stderr)
+            return False
+    return True
 
 
 def _graph(export: Export, module: nn.Module, clock: Clock, half: Path | None = None) -> tuple[ir.Model, list[ir.Value]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faceclip_serving.contract.components import components
 from faceclip_serving.contract.job import Job
+from faceclip_serving.contract.models import FACE_CROPS
 from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, TEXT_ENCODER, VAE_DECODER
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.tensors import Array
@@ -19,6 +20,7 @@ from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
+from faceclip_serving.sampling.networks import of_crops
 from faceclip_serving.sampling.pictures import sample, start_pictures
 
 from ..checkpoint.tokenizers import write_tokenizers
@@ -39,7 +41,9 @@ def draw_all(variant: Variant, sitting: Sitting, open_component: Open) -> list[A
         with open_component(component) as run:
             return [run({name: each[name] for name in names}) for each in known]
 
-    faces = through(FACE_ENCODER, prepared)
+    with open_component(FACE_ENCODER) as run:
+        encode = of_crops(run)
+        faces = [encode({FACE_CROPS.name: each[FACE_CROPS.name]}) for each in prepared]
     conditioning = through(TEXT_ENCODER, [{**one, **found} for one, found in zip(prepared, faces, strict=True)])
     finished = []
     with open_component(DENOISER) as run:

@@ -8,6 +8,7 @@ ever do counts most. The class token would not do: the encoder makes one of a le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from ..contract.errors import UserError
 from ..contract.tensors import Array
+from ..contract.variants.variant import Variant
 
 STATISTICS_FILE = "face_statistics.safetensors"
 """Beside the weights, the exported face encoder, and the models that see features of faces. Where there is none, nobody is warned."""
@@ -55,15 +57,23 @@ class FaceStatistics:
         ]
 
 
-def read_statistics(folder: Path) -> FaceStatistics | None:
-    """Those of a folder; None: it has none. Raises `UserError` for a file that holds something else."""
+def read_statistics(folder: Path, variant: Variant) -> FaceStatistics | None:
+    """Those of a folder; None: it has none. Raises `UserError` for a file that holds something else, or is of another variant's faces."""
     file = folder / STATISTICS_FILE
     if not file.is_file():
         return None
     try:
         tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
         bound = float(tensors.pop("bound").item())
-        return FaceStatistics(**tensors, bound=bound)
+        found = FaceStatistics(**tensors, bound=bound)
+        patches, width = (int(axis) for axis in next(each.axes for each in variant.face_features if each.name == FEATURE)[-2:])
+        shapes = {"mean": (patches, width), "factors": (width, width), "factors_of_mean": (width, width)}
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name}: expected finite numbers {list(shape)}, got {list(tensors[name].shape)}")
+        if not 0 < bound < math.inf:
+            raise ValueError(f"bound: expected a finite number above 0, got {bound}")
+        return found
     except Exception as error:  # noqa: BLE001 - safetensors' own errors, missing and unknown tensors
         raise UserError(
             f"{file}: expected mean, factors, factors_of_mean and bound, as `python -m training weights` writes them; {error}"

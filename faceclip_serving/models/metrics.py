@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 LATE_S = 0.05
 """How late a metric may be: what changes within that time is told at once."""
 
+MOST_OBSERVED = 10_000
+"""Observations that are kept for a server that takes none."""
+
 
 class Metric:
     """A metric of Triton's that any thread may change without a wait: `Metrics` tells what has changed."""
@@ -52,10 +55,18 @@ class Metric:
         with self._lock:
             more, observed, value = self._more, self._observed, self._value
             self._more, self._observed = 0.0, []
-        if more:
-            self._metric.increment(more)
-        for each in observed:
-            self._metric.observe(each)
+        try:
+            if more:
+                self._metric.increment(more)
+                more = 0.0
+            while observed:
+                self._metric.observe(observed[0])
+                del observed[0]
+        except BaseException:
+            with self._lock:  # for the next time
+                self._more += more
+                self._observed = [*observed, *self._observed][:MOST_OBSERVED]
+            raise
         if value is not None and value != self._told:
             self._metric.set(value)
             self._told = value
@@ -71,6 +82,7 @@ class Metrics:
         self._labels = {"variant": variant, "deployment": deployment}
         self._families: dict[str, pb_utils.MetricFamily] = {}
         self._made: list[Metric] = []
+        self._failing: set[Metric] = set()
         self._telling = threading.Lock()
         self._changed, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -83,7 +95,11 @@ class Metrics:
                 try:
                     metric.tell()
                 except Exception:
-                    log.exception("a metric could not be told")
+                    if metric not in self._failing:
+                        self._failing.add(metric)
+                        log.exception("a metric could not be told; it is tried again, and not named again before it works")
+                else:
+                    self._failing.discard(metric)
 
     def stop(self) -> None:
         """Tells what is left, and ends the thread."""
@@ -95,8 +111,8 @@ class Metrics:
         over = False
         while not over:
             self._changed.wait()
+            self._changed.clear()  # before it is asked whether this is over: `stop` says so first, and wakes this after
             over = self._over.wait(LATE_S)
-            self._changed.clear()
             self.tell()
 
     def counter(self, name: str, text: str, **labels: str) -> Metric:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from .requests import Request, State
 
 log = logging.getLogger(__name__)
 
+_Found = TypeVar("_Found", bound=Mapping[str, Array])
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Networks = Mapping[str, Run]
 """Component -> its outputs for its inputs, named as in its signature; the face encoder takes `FACE_CROPS`, see `of_crops`."""
@@ -50,10 +51,10 @@ class Described:
     """Of its faces, as the face encoder finds them."""
 
 
-def of_crops(run: Run) -> Run:
+def of_crops(run: Callable[[Mapping[str, Array]], _Found]) -> Callable[[Mapping[str, Array]], _Found]:
     """A face encoder of faces as they travel between models."""
 
-    def encoded(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def encoded(arrays: Mapping[str, Array]) -> _Found:
         return run({ALIGNED_FACES.name: np.stack([as_planes(crop) for crop in arrays[FACE_CROPS.name]])})
 
     return encoded

@@ -31,6 +31,8 @@ def status(server):
 
 
 def metrics(server):
+    """What has been counted: a metric is told about 50 ms after it has changed."""
+    time.sleep(0.3)
     return read_metrics(f"127.0.0.1:{server.ports.metrics}")
 
 

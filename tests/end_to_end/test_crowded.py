@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from faceclip import DeadlineExceededError, FaceCLIPPipeline, InvalidRequestError, ServerBusyError, ServerError
-from server.metrics import read_metrics
 
-from .callers import until
+from .callers import metrics, until
 from .test_life import crowd, status
 
 
@@ -80,7 +79,7 @@ def test_what_is_no_utf8_is_answered(server, model, body):
 
 def test_requests_that_are_refused_before_they_have_a_place_are_counted_too(server, pipe):
     def counted():
-        return read_metrics(f"127.0.0.1:{server.ports.metrics}").get('faceclip_requests_total{outcome="invalid"}', 0)
+        return metrics(server).get('faceclip_requests_total{outcome="invalid"}', 0)
 
     before = counted()
     for options in ({"tenant": "x" * 65}, {"num_inference_steps": 0}):

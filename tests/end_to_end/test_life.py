@@ -98,6 +98,7 @@ def test_no_gauge_of_requests_stays_up_whatever_went_wrong(server, pipe, idle):
     stream = Stream(server.url, **LONG)
     until(lambda: metrics(server)["faceclip_active_requests"] == 1)
     stream.leave()
+    until(lambda: status(server)["in_flight"] == 0)
     with pytest.raises(InvalidRequestError):
         pipe("a portrait", num_inference_steps=0)
     with places(server.connection, 40), pytest.raises(ServerBusyError):

@@ -16,15 +16,12 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.measure.example import PHOTO
 from faceclip import DeadlineExceededError, InvalidRequestError, Progress
-from server.metrics import read_metrics
 from server.probe import tensor_input
+
+from .callers import metrics
 
 ROWS_PER_STEP = 2
 LONG = {"num_inference_steps": 200, "height": 256, "width": 256, "seed": 1}
-
-
-def metrics(server):
-    return read_metrics(f"127.0.0.1:{server.ports.metrics}")
 
 
 def rows(server):

@@ -36,7 +36,7 @@ def grey() -> NDArray[np.uint8]:
 
 
 def test_the_committed_ones_know_drawn_test_people_and_no_grey_planes() -> None:
-    known = read_statistics(WEIGHTS)
+    known = read_statistics(WEIGHTS, NANO)
     assert known is not None
     vit = read_generator(WEIGHTS)[1].encoder.branches[0].face_encoder
     people, planes = (known.distances(face_features(vit, crops)[1].float().numpy()) for crops in (drawn("test", 20), grey()))

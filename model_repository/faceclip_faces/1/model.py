@@ -17,7 +17,7 @@ class TritonPythonModel:
         setup = adapter.setup(args)
         variant, weights = setup.variant, weights_of(setup.folder)
         identities = Identities.from_settings(setup.settings, variant.name, weights, variant.face_features)
-        self._front = Front(setup, Looking(variant, setup.digest, identities, read_statistics(setup.folder)))
+        self._front = Front(setup, Looking(variant, setup.digest, identities, read_statistics(setup.folder, variant)))
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -91,7 +91,7 @@ class TritonPythonModel:
         self._threads = Threads(lives, work, metrics.lost_thread)
         self._service = Service(
             setup.variant, setup.digest, loop, lives, self._threads, networks, forgetful, settings,
-            _detector, read_statistics(setup.folder),
+            _detector, read_statistics(setup.folder, setup.variant),
         )  # fmt: skip
 
     def execute(self, requests: list[Any]) -> None:

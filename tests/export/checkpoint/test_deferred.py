@@ -140,7 +140,7 @@ def test_the_file_is_that_of_weights_in_memory_to_the_bit(everything_is_large, m
 def test_parity_may_be_proven_on_fewer_blocks_and_says_so(monkeypatch, tmp_path):
     made = []
 
-    def write(export, folder: Path, _clock, cases, subset=False):
+    def write(export, folder: Path, _clock, cases, subset=False, half=None):
         made.append((export.variant.name, bool(cases), subset, folder.is_dir()))
         return SimpleNamespace(parameters=1, notes={}, operators={})
 

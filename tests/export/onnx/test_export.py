@@ -117,12 +117,15 @@ def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [FACE_ENCODER]
 
 
-def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byte(micro_fp16, tmp_path, monkeypatch):
+@pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
+def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byte(
+    micro_fp16, tmp_path, monkeypatch, capsys, component
+):
     def refuse(*_):
         raise AssertionError("traced")
 
-    wanted, half = Export(MICRO, FACE_ENCODER, "int8w"), tmp_path / "half"
-    shutil.copytree(micro_fp16 / FACE_ENCODER, half)
+    wanted, half = Export(MICRO, component, "int8w"), tmp_path / "half"
+    shutil.copytree(micro_fp16 / component, half)
     os.link(half / ONNX_WEIGHTS_FILE, tmp_path / "as in an assembled repository")
     traced = export_component(wanted, tmp_path / "traced")
     monkeypatch.setattr(to_onnx, "trace", refuse)
@@ -134,6 +137,13 @@ def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byt
     for other in (replace(wanted, variant=deeper), replace(wanted, precision="fp32")):
         with pytest.raises(AssertionError, match="traced"):
             export_component(other, tmp_path / "other", half)
+    weights = bytearray((half / ONNX_WEIGHTS_FILE).read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (half / ONNX_WEIGHTS_FILE).unlink()
+    (half / ONNX_WEIGHTS_FILE).write_bytes(weights)
+    with pytest.raises(AssertionError, match="traced"):
+        export_component(wanted, tmp_path / "from damaged", half)
+    assert "is not what was written there" in capsys.readouterr().err
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def test_nanos_lie_beside_its_face_encoder_in_every_precision_and_beside_nothing
     export_statistics([Export(NANO, name, p) for name in (FACE_ENCODER, DENOISER) for p in ("fp32", "fp16")], tmp_path)
     assert there(tmp_path) == [f"{p}/{FACE_ENCODER}/{STATISTICS_FILE}" for p in ("fp16", "fp32")]
     for precision in ("fp16", "fp32"):
-        assert read_statistics(tmp_path / precision / FACE_ENCODER).bound > 1
+        assert read_statistics(tmp_path / precision / FACE_ENCODER, NANO).bound > 1
 
 
 def test_those_of_a_checkpoint_that_is_given_count_and_without_any_none_stay(tmp_path):
@@ -59,4 +59,4 @@ def test_a_model_has_them_where_the_face_encoder_has(tmp_path):
     precision = CPU.components[FACE_ENCODER].precision
     export_statistics([Export(NANO, FACE_ENCODER, precision)], tmp_path)
     _copy_statistics(tmp_path, CPU, model)
-    assert read_statistics(model) is not None and read_statistics(bare) is None
+    assert read_statistics(model, NANO) is not None and read_statistics(bare, NANO) is None

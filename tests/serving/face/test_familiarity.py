@@ -1,14 +1,20 @@
 """How far a face is from those that were learnt, without an encoder: what counts, what is told, what is read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.tensors import DType, Tensor
+from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.face.familiarity import FEATURE, STATISTICS_FILE, FaceStatistics, read_statistics
 
 PATCHES, WIDTH, BOUND = 9, 6, 1.5
+FEATURES = (Tensor(FEATURE, DType.FP32, ("faces", PATCHES, WIDTH), "face patches"),)
+VARIANT = replace(TINY_SDXL, face_features=FEATURES)
 SPREAD = np.geomspace(0.1, 10, WIDTH).astype(np.float32)
 """Standard deviation of each direction among learnt faces."""
 
@@ -74,16 +80,26 @@ def test_faces_beyond_the_bound_are_named_and_told_how_far_they_are(learnt, usua
 
 
 def test_a_file_is_read_as_it_was_written_and_none_is_none(learnt, tmp_path):
-    assert read_statistics(tmp_path) is None
+    assert read_statistics(tmp_path, VARIANT) is None
     tensors = {"mean": learnt.mean, "factors": learnt.factors, "factors_of_mean": learnt.factors_of_mean}
     save_file(
         {**{n: t.astype(np.float16) for n, t in tensors.items()}, "bound": np.float16([BOUND])}, tmp_path / STATISTICS_FILE
     )
-    found = read_statistics(tmp_path)
+    found = read_statistics(tmp_path, VARIANT)
     assert found.bound == BOUND and {t.dtype for t in (found.mean, found.factors, found.factors_of_mean)} == {
         np.dtype("float32")
     }
     np.testing.assert_allclose(found.distances(learnt.mean[None] + 1), learnt.distances(learnt.mean[None] + 1), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["mean", "factors", "factors_of_mean", "bound"])
+@pytest.mark.parametrize("wrong", ["of other faces", "not a number"])
+def test_a_file_of_another_models_faces_is_refused_when_it_is_read_not_when_a_face_comes(learnt, tmp_path, name, wrong):
+    tensors = {"mean": learnt.mean, "factors": learnt.factors, "factors_of_mean": learnt.factors_of_mean, "bound": np.ones(1)}
+    tensors[name] = np.full_like(tensors[name], np.nan) if wrong == "not a number" else np.ones((2, 3))
+    save_file(tensors, tmp_path / STATISTICS_FILE)
+    with pytest.raises(UserError, match=STATISTICS_FILE):
+        read_statistics(tmp_path, VARIANT)
 
 
 @pytest.mark.parametrize("wrong", [None, "mean", "more"])
@@ -95,4 +111,4 @@ def test_a_file_that_holds_something_else_is_refused_by_its_name(learnt, tmp_pat
         {"mean": tensors.pop, "more": lambda name: tensors.update({name: np.ones(1)})}[wrong](wrong)
         save_file(tensors, tmp_path / STATISTICS_FILE)
     with pytest.raises(UserError, match=rf"{STATISTICS_FILE}: expected mean, factors, factors_of_mean and bound"):
-        read_statistics(tmp_path)
+        read_statistics(tmp_path, VARIANT)

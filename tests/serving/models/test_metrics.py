@@ -118,6 +118,47 @@ def test_a_metric_that_cannot_be_told_stops_no_other(metrics, found, monkeypatch
         time.sleep(0.01)
 
 
+def test_what_could_not_be_told_is_told_later_and_its_failure_logged_once(found, monkeypatch, caplog):
+    counter, histogram, gauge = found.counter("c_total", ""), found.histogram("h", "", (1.0,)), found.gauge("g", "")
+    with monkeypatch.context() as broken:
+        for name in ("increment", "observe", "set"):
+            broken.setattr(TritonMetric, name, lambda self, value: 1 / 0)
+        for value in (1, 2):
+            counter.increment(value)
+            histogram.observe(value)
+            gauge.set(value)
+            found.tell()
+    assert caplog.text.count("could not be told") == 3
+    found.tell()
+    assert (counter._metric.total, histogram._metric.told, gauge._metric.told) == (3, [1, 2], [2])
+
+
+def test_a_stop_ends_the_thread_whatever_it_is_at(found):
+    """A stop between the end of a wait and the clearing of what woke the thread was lost."""
+    changed, reached, go_on = found._changed, threading.Event(), threading.Event()
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(changed, name)
+
+        def clear(self):
+            reached.set()
+            assert go_on.wait(10)
+            changed.clear()
+
+    found._changed = Slow()
+    counter = found.counter("c_total", "")
+    counter.increment(1)
+    assert reached.wait(10)
+    ended = threading.Thread(target=found.stop, daemon=True)
+    ended.start()
+    while not (found._over.is_set() and changed.is_set()):
+        time.sleep(0.001)
+    go_on.set()
+    ended.join(10)
+    assert not ended.is_alive() and counter._metric.total == 1
+
+
 def test_stages_that_several_requests_name_at_once_are_made_once(metrics, found):
     stages = metrics.StageMetrics(found)
     with ThreadPoolExecutor(8) as threads:
