@@ -20,8 +20,9 @@ from ..contract.operations import Leave, Operation, Renew
 from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
-NEW_S = 0.3
-"""So long a place needs no look and no renewal, by far less than `lease_s`."""
+NEW_S = 0.1
+"""So long a place needs no look and no renewal: its request is hardly drawn yet. With 0.3 s a stream that was left early drew two steps
+more."""
 LOOK_EVERY_S = (0.05, 0.5)
 """Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured, so about 1 %; a
 call that is given up ends within two steps, of 50 ms and more."""
