@@ -37,7 +37,7 @@ def tool(name: str) -> str:
     folders = [Path(sys.executable).parent, FETCHED / "bin", FETCHED / "node_modules" / ".bin", os.environ.get("PATH", "")]
     found = shutil.which(name, path=os.pathsep.join(map(str, folders)))
     if found is None:
-        pytest.skip(f"{name} is missing: {SOURCES[name]}")
+        pytest.skip(f"{name} is missing: {SOURCES[name]}", allow_module_level=True)
     return found
 
 
@@ -59,5 +59,5 @@ def fetched(package: str) -> Path:
     """A folder that deploy/tools.sh fetches from npm."""
     found = FETCHED / "node_modules" / package
     if not found.is_dir():
-        pytest.skip(f"{package} is missing: {_NPM}")
+        pytest.skip(f"{package} is missing: {_NPM}", allow_module_level=True)
     return found
