@@ -5,28 +5,17 @@ from functools import partial
 import numpy as np
 import pytest
 
-from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle
 from benchmarks.measure.pictures import decoded
 from benchmarks.quality.prompts import prompts_of, written
 from export.checkpoint.committed import weights_folder
-from export.checkpoint.tokenizers import write_tokenizers
-from export.networks.components import build
-from export.onnx.parity import torch_run
-from export.paths import ROOT
 from faceclip_serving.contract.components import components
-from faceclip_serving.contract.digest import package_digest
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
-from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.table import VARIANTS
-from faceclip_serving.face.detectors import YuNet
-from faceclip_serving.models.finish import finish
-from faceclip_serving.models.prepare import prepare
-from faceclip_serving.models.prompts import load_tokenizer
-from faceclip_serving.sampling.networks import of_crops
 
-DIGEST = package_digest(ROOT / "faceclip_serving")
+from .in_torch import pipeline_of
+
 SMALL = [VARIANTS[name] for name in ("tiny-sdxl", "tiny-flux", "nano")]
 
 
@@ -34,15 +23,7 @@ SMALL = [VARIANTS[name] for name in ("tiny-sdxl", "tiny-flux", "nano")]
 def drawn(request, tmp_path_factory):
     """A variant, the folder of its tokenizers, its functions and (prompt, options) -> picture."""
     variant, folder = request.param, tmp_path_factory.mktemp("prepare")
-    write_tokenizers(variant, None, folder)
-    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in variant.tokens]
-    stages = {
-        "prepare": partial(prepare, variant, tokenizers, YuNet(), DIGEST),
-        "finish": partial(finish, variant, CPU, DIGEST, no_marks(CPU)),
-    }
-    for name, signature in components(variant).items():
-        stages[name] = torch_run(build(variant, name, weights_folder(variant, None)), signature)
-    pipeline = Pipeline(variant, 8, {**stages, FACE_ENCODER: of_crops(stages[FACE_ENCODER])})
+    pipeline = pipeline_of(variant, folder, weights_folder(variant, None))
 
     def draw(prompt, face_image=None, **options):
         photos = {"face_images": [face_image]} if face_image else {}

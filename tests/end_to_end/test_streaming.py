@@ -18,14 +18,10 @@ from benchmarks.measure.example import PHOTO
 from faceclip import DeadlineExceededError, InvalidRequestError, Progress
 from server.probe import tensor_input
 
-from .callers import metrics
+from .callers import metrics, rows
 
 ROWS_PER_STEP = 2
 LONG = {"num_inference_steps": 200, "height": 256, "width": 256, "seed": 1}
-
-
-def rows(server):
-    return metrics(server)["faceclip_denoiser_rows_total"]
 
 
 def settle(server, timeout_s=30):

@@ -2,7 +2,6 @@
 
 import io
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,21 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 from PIL import Image
 
 from benchmarks.measure.example import PHOTO, PROMPT
-from benchmarks.measure.inprocess import Pipeline, no_marks
 from benchmarks.measure.oracle import load_oracle, reference_rows
 from benchmarks.measure.pictures import picture_psnr_db
 from benchmarks.quality.parity import edits_of, sizes
 from benchmarks.quality.together import together_of
 from export.checkpoint.tokenizers import write_tokenizers
-from export.networks.components import build
-from export.onnx.parity import torch_run
-from faceclip_serving.contract.components import components
 from faceclip_serving.contract.digest import package_digest
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.job import Job
-from faceclip_serving.contract.names import COMPONENTS, DENOISER, FACE_ENCODER
-from faceclip_serving.contract.placements import CPU
+from faceclip_serving.contract.names import COMPONENTS, DENOISER
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.flux import FLUX, TINY_FLUX
-from faceclip_serving.face.detectors import YuNet
-from faceclip_serving.models.finish import finish
-from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import encode_prompt, load_tokenizer, prompt_warnings
-from faceclip_serving.sampling.networks import of_crops
 from faceclip_serving.sampling.pictures import sample, start_pictures
+from tests.benchmarks.in_torch import pipeline_of
 from tests.serving.contract.test_parameters import raw
 
 DIGEST = package_digest(Path(__file__).resolve().parents[3] / "faceclip_serving")
@@ -51,15 +42,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipeline(folder):
-    tokenizers = [load_tokenizer(folder / tokens.tokenizer) for tokens in TINY_FLUX.tokens]
-    stages = {
-        "prepare": partial(prepare, TINY_FLUX, tokenizers, YuNet(), DIGEST),
-        "finish": partial(finish, TINY_FLUX, CPU, DIGEST, no_marks(CPU)),
-    }
-    for name, signature in components(TINY_FLUX).items():
-        stages[name] = torch_run(build(TINY_FLUX, name), signature)
-    assert set(COMPONENTS) < set(stages)
-    return Pipeline(TINY_FLUX, 8, {**stages, FACE_ENCODER: of_crops(stages[FACE_ENCODER])})
+    made = pipeline_of(TINY_FLUX, folder)
+    assert set(COMPONENTS) < set(made.stages)
+    return made
 
 
 def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
