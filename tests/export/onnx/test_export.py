@@ -127,9 +127,12 @@ def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byt
     wanted, half = Export(MICRO, component, "int8w"), tmp_path / "half"
     shutil.copytree(micro_fp16 / component, half)
     os.link(half / ONNX_WEIGHTS_FILE, tmp_path / "as in an assembled repository")
+    asked = []
+    monkeypatch.setattr(to_onnx, "require_disk", lambda what, wanted_bytes, folder: asked.append(wanted_bytes))
     traced = export_component(wanted, tmp_path / "traced")
     monkeypatch.setattr(to_onnx, "trace", refuse)
     derived = export_component(wanted, tmp_path / "derived", half)
+    assert asked[1] - asked[0] == 2 * derived["parameters"], "room for the copy of the graph in half precision"
     assert derived["notes"]["int8"]["weights"] > 0
     for same in ("files", "identity", "notes", "operators", "parity"):
         assert derived[same] == traced[same]
