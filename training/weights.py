@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from export.checkpoint.tensor_files import read_tensors, write_tensors
 from export.outputs import OutputError, replacing
-from faceclip_serving.face.familiarity import STATISTICS_FILE
+from faceclip_serving.contract.names import STATISTICS_FILE
 
 from . import nano
 from .adapter import Adapter

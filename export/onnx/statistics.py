@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from faceclip_serving.contract.names import FACE_ENCODER
-from faceclip_serving.face.familiarity import STATISTICS_FILE
+from faceclip_serving.contract.names import FACE_ENCODER, STATISTICS_FILE
 
 from ..checkpoint.committed import weights_folder
 from ..outputs import replacing

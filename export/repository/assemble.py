@@ -28,6 +28,7 @@ from faceclip_serving.contract.names import (
     FACES,
     PREPARE,
     SAMPLER,
+    STATISTICS_FILE,
     STREAM,
     VAE_DECODER,
     model_name,
@@ -44,7 +45,6 @@ from faceclip_serving.contract.placements import (
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
-from faceclip_serving.face.familiarity import STATISTICS_FILE
 from faceclip_serving.sampling.previews import PREVIEW_FILE, fit
 
 from ..checkpoint.digests import sha256

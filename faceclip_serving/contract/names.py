@@ -14,6 +14,9 @@ DEFAULT_DEPLOYMENT = UNARY
 ENCODERS = (FACE_ENCODER, TEXT_ENCODER)
 """Components whose rows depend on what a caller may send again: their results may be remembered."""
 COMPONENTS = (FACE_ENCODER, TEXT_ENCODER, VAE_ENCODER, DENOISER, VAE_DECODER)
+STATISTICS_FILE = "face_statistics.safetensors"
+"""How learnt faces are spread: beside the weights, the exported face encoder, and the models that see features of faces. Where there is
+none, nobody is warned of a face unlike all of them."""
 OCCASIONAL = (VAE_ENCODER,)
 """Components that only some requests need: where the sampler's process runs them on the CPU, memory holds them only while such come."""
 

@@ -17,11 +17,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ..contract.errors import UserError
+from ..contract.names import STATISTICS_FILE
 from ..contract.tensors import Array
 from ..contract.variants.variant import Variant
 
-STATISTICS_FILE = "face_statistics.safetensors"
-"""Beside the weights, the exported face encoder, and the models that see features of faces. Where there is none, nobody is warned."""
 FEATURE = "patch_token"
 """The feature of faces that statistics are of: [faces, ..., patches, width]."""
 

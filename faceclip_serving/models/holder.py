@@ -2,7 +2,7 @@
 
 One thread renews all of them once a second. About as often as the denoiser is called, but seldom enough to cost next to nothing, it asks
 of each whether its caller is still there, whatever the request is waiting for, and ends those whose caller has gone. A request that has
-just set out is let alone: there is hardly anything of it yet that could be saved.
+just set out is let alone: there is hardly anything of it yet that could be saved. Whoever hears of each step is looked at with each.
 """
 
 from __future__ import annotations
@@ -67,6 +67,12 @@ class Holder:
         with self._changed:
             self._held.pop(place, None)
 
+    def look(self, place: str) -> None:
+        """Looks at a caller, however new, and ends its request if it has gone."""
+        if self._has_left(place):
+            with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
+                self._ask(Leave(place))
+
     def stop(self) -> None:
         """Ends the thread."""
         with self._changed:
@@ -78,9 +84,8 @@ class Holder:
         renewed_at, round_s, count = 0.0, 0.0, 0
         while (held := self._next(min(max(round_s, LOOK_EVERY_S[0], count * LOOK_S), LOOK_EVERY_S[1]))) is not None:
             count = len(held)
-            for place in [place for place in held if self._has_left(place)]:
-                with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
-                    self._ask(Leave(place))
+            for place in held:
+                self.look(place)
             if time.monotonic() - renewed_at >= self._renew_every_s:
                 renewed_at = time.monotonic()
                 with contextlib.suppress(Exception):

@@ -71,14 +71,14 @@ def test_previews_grow_into_the_picture(server):
 def test_leaving_the_stream_stops_the_work_and_disturbs_nobody(server, pipe):
     alone = np.asarray(pipe("a castle", seed=5, num_inference_steps=10).images[0])
     before = settle(server)
-    stream = pipe.stream("a portrait", **LONG)
+    stream = pipe.stream("a portrait", num_images_per_prompt=4, **LONG)  # long steps: the client has work, too
     for event in stream:
         if event.step == 3:
             break
     stream.close()
     beside = np.asarray(pipe("a castle", seed=5, num_inference_steps=10).images[0])
-    executed = settle(server) - before - (3 + 10) * ROWS_PER_STEP
-    assert executed <= 4 * ROWS_PER_STEP  # in flight when the last progress was read, and two steps more
+    executed = settle(server) - before - (3 * 4 + 10) * ROWS_PER_STEP
+    assert executed <= 4 * 4 * ROWS_PER_STEP  # in flight when the last progress was read, and two steps more
     assert np.mean((alone.astype(float) - beside.astype(float)) ** 2) < 0.65
     assert metrics(server)['faceclip_requests_total{outcome="cancelled"}'] >= 1
 

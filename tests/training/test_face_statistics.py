@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from benchmarks.quality.world import shoot
 from export.checkpoint.committed import own_folder
 from export.checkpoint.tensor_files import read_tensors
+from faceclip_serving.contract.names import STATISTICS_FILE
 from faceclip_serving.contract.variants.sdxl import NANO
-from faceclip_serving.face.familiarity import STATISTICS_FILE, FaceStatistics, read_statistics
+from faceclip_serving.face.familiarity import FaceStatistics, read_statistics
 from training import nano
 from training.crops import encoder_view
 from training.dataset import SPLITS, VIEW, scene_of

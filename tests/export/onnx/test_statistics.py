@@ -8,10 +8,10 @@ from export.checkpoint import committed
 from export.onnx.statistics import export_statistics
 from export.onnx.wanted import Export
 from export.repository.assemble import _copy_statistics
-from faceclip_serving.contract.names import DENOISER, FACE_ENCODER
+from faceclip_serving.contract.names import DENOISER, FACE_ENCODER, STATISTICS_FILE
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO, SDXL, TINY_SDXL
-from faceclip_serving.face.familiarity import STATISTICS_FILE, read_statistics
+from faceclip_serving.face.familiarity import read_statistics
 
 
 def there(root: Path) -> list[str]:

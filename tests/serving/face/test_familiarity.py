@@ -7,10 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from faceclip_serving.contract.errors import UserError
+from faceclip_serving.contract.names import STATISTICS_FILE
 from faceclip_serving.contract.tensors import DType, Tensor
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 from faceclip_serving.contract.variants.table import VARIANTS
-from faceclip_serving.face.familiarity import FEATURE, STATISTICS_FILE, FaceStatistics, read_statistics
+from faceclip_serving.face.familiarity import FEATURE, FaceStatistics, read_statistics
 
 PATCHES, WIDTH, BOUND = 9, 6, 1.5
 FEATURES = (Tensor(FEATURE, DType.FP32, ("faces", PATCHES, WIDTH), "face patches"),)

@@ -88,6 +88,19 @@ def test_a_caller_who_has_left_ends_its_request_once_and_no_other(sampler, holde
     sampler.wait_for(lambda: sampler.renewals()[-1] == ["stays"])
 
 
+def test_a_look_ends_at_once_what_is_new_and_only_once(sampler, holder):
+    holder.hold("stays", lambda: False)
+    holder.hold("leaves", lambda: True)
+    holder.look("stays")
+    assert not sampler.ended()
+    holder.look("leaves")
+    assert sampler.ended() == ["leaves"]
+    holder.look("leaves")
+    sampler.wait_for(lambda: ["stays", "leaves"] in sampler.renewals())
+    holder.look("unknown")
+    assert sampler.ended() == ["leaves"]
+
+
 def test_a_sampler_that_does_not_answer_is_asked_again(sampler, holder):
     sampler.failing = True
     holder.hold("a", lambda: False)
