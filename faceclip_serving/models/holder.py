@@ -21,11 +21,10 @@ from ..contract.tensors import Array
 
 RENEW_EVERY_S = 1.0
 NEW_S = 0.1
-"""So long a place needs no look and no renewal: its request is hardly drawn yet. With 0.3 s a stream that was left early drew two steps
-more."""
-LOOK_EVERY_S = (0.05, 0.5)
-"""Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured, so about 1 %; a
-call that is given up ends within two steps, of 50 ms and more."""
+"""So long a place needs no look: its request is hardly drawn yet."""
+LOOK_EVERY_S = (0.1, 0.5)
+"""Between two looks at all callers, at least and at most. A look at one takes 0.6 ms from the step that runs, measured; a call that is
+given up ends within two steps, of 50 ms and more."""
 LOOK_S = 0.002
 """Between two looks, however many are held: a look asks the server, and takes time from who is being answered."""
 
@@ -86,7 +85,7 @@ class Holder:
             count = len(held)
             for place in held:
                 self.look(place)
-            if time.monotonic() - renewed_at >= self._renew_every_s:
+            if time.monotonic() - max(renewed_at, min(held.values())) >= self._renew_every_s:
                 renewed_at = time.monotonic()
                 with contextlib.suppress(Exception):
                     round_s = self._ask(Renew([place for place in held if place in self._held]))["round_s"]
@@ -103,14 +102,15 @@ class Holder:
                 self._held[place] = held._replace(has_left=_nobody)
             return left
 
-    def _next(self, wait_s: float) -> list[str] | None:
-        """The places that are held and not new, after a wait that begins when any is. None at the end."""
+    def _next(self, wait_s: float) -> dict[str, float] | None:
+        """The places that are held and not new, each with when it came, after a wait that begins when any is. None at the end."""
         with self._changed:
             while not self._over:
                 self._changed.wait_for(lambda: self._over or bool(self._held))
                 self._changed.wait_for(lambda: self._over, wait_s)
                 since = time.monotonic() - NEW_S
-                if (known := [place for place, held in self._held.items() if held.since <= since]) and not self._over:
+                known = {place: held.since for place, held in self._held.items() if held.since <= since}
+                if known and not self._over:
                     return known
             return None
 
