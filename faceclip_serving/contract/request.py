@@ -26,6 +26,8 @@ from .parameters import (
 from .tensors import Array, DType, TensorError, bytes_tensor
 from .variants.variant import Variant
 
+MAX_ID = 128
+"""Characters of a request's id: it goes with each call of another model, and into the log."""
 INTERVALS = (("guidance_start", "guidance_end"), ("id_start", "id_end"))
 
 
@@ -107,6 +109,13 @@ PASSED_ON = ("timeout", "priority", "id", "sequence_id", "sequence_start", "sequ
 """Request parameters of Triton's own, which server 2.51 hands on to the models in some cases."""
 PREFIXES = ("triton_", "faceclip_", "x-")
 """What else may come beside the tensors: Triton's marks, ours, and HTTP headers that an operator has the server hand on."""
+
+
+def check_id(name: str, value: str) -> str:
+    """A request's id as it came. `name`: of what brought it. Raises `InvalidRequest` where it is longer than `MAX_ID`."""
+    if len(value) > MAX_ID:
+        raise InvalidRequest(f"{name}: at most {MAX_ID} characters are read, got {len(value)}; shorten it")
+    return value
 
 
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:

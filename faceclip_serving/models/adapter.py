@@ -24,7 +24,7 @@ from ..contract.errors import Busy, Cancelled, DeadlineExceeded, InvalidRequest,
 from ..contract.models import models
 from ..contract.names import PUBLIC, SAMPLER, model_name
 from ..contract.placements import Placement, placement_of
-from ..contract.request import check_names
+from ..contract.request import check_id, check_names
 from ..contract.settings import Settings, resolve
 from ..contract.tensors import Array, Signature, Tensor
 from ..contract.variants.table import VARIANTS
@@ -125,11 +125,11 @@ def setup(args: Mapping[str, str]) -> Setup:
 def decode(request: Any, signature: Signature) -> dict[str, Array]:
     """The request's tensors; optional ones that did not come are left out. `tenant` is what a proxy says in `TENANT_HEADER`, where it does.
 
-    Raises `InvalidRequest` for unknown parameters, and where somebody else than our own models calls an inner one. The sampler asks
-    for itself, since operators may call it too.
+    Raises `InvalidRequest` for unknown parameters, and where somebody else than our own models calls an inner one, before a tensor is
+    read. Operators may call the sampler, which asks what for.
     """
     told = parameters(request)
-    if signature.name not in (*PUBLIC, SAMPLER):
+    if signature.name not in PUBLIC and not (signature.name == SAMPLER and caller(told) is Caller.OPERATOR):
         check_own(signature.name, caller(told))
     check_names(told, [tensor.name for tensor in signature.inputs])
     found = {tensor.name: pb_utils.get_input_tensor_by_name(request, tensor.name) for tensor in signature.inputs}
@@ -159,11 +159,12 @@ def parameters(request: Any) -> dict[str, Any]:
 
 
 def request_id(request: Any) -> str:
-    """Triton's own id of the request; empty where none was given."""
+    """Triton's own id of the request; empty where none was given. It goes with each call of another model, so it has a longest length."""
     try:
-        return str(request.request_id())
+        told = str(request.request_id())
     except ValueError as error:
         raise InvalidRequest(f"id: expected UTF-8, got something else ({error}); send text in UTF-8") from None
+    return check_id("id", told)
 
 
 def who_asks(request: Any) -> Caller:

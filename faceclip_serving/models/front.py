@@ -119,9 +119,7 @@ class Front:
                     if FOR_AUDIT in response:
                         previews += json.loads(response.pop(FOR_AUDIT)[0])
                     yield response, False
-                    self._holder.look(
-                        place
-                    )  # however quick its steps are, at most one more is begun for who leaves between two
+                    self._holder.look(place)  # at most one more step is begun for a caller who leaves between two
             except StopIteration as stop:
                 final: Arrays = stop.value
             if context.deadline is not None and time.monotonic() > context.deadline:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..contract.errors import Refused, outcome
 from ..contract.parameters import MAX_CHARACTERS, PARAMETERS
+from ..contract.request import MAX_ID
 from ..contract.tensors import Array
 
 if TYPE_CHECKING:
     from .adapter import Setup
 
-LONGEST = 128
+LONGEST = MAX_ID
 """Of an id or a tenant in the log, in characters."""
 _ABOUT = re.compile(r"([a-z_]+(?:\[\d+\])?):")
 """How a warning or an error begins that is about a parameter."""

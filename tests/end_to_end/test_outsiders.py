@@ -148,3 +148,28 @@ def test_nothing_that_the_server_tells_holds_a_key(server):
     for text in told:
         assert text and server.keys.secret not in text and server.keys.operator not in text
     assert server.keys.secret not in repr(server.keys)
+
+
+def test_what_outsiders_send_to_the_sampler_is_not_read(server):
+    """However large it is, it takes no time of those who are served."""
+    for text in (b"not JSON", b"[" * 10**6, b'{"op": "status", "x": 1}', b'{"op": "none"}'):
+        wire = grpc.InferInput(CONTROL.name, [1], "BYTES")
+        wire.set_data_from_numpy(np.array([text], object))
+        refused = pytest.raises(InferenceServerException, match="only models of this server may call this one")
+        with grpc.InferenceServerClient(server.url) as client, refused:
+            client.infer(SAMPLER, [wire])
+
+
+def test_an_id_that_is_longer_than_any_is_refused(server):
+    with grpc.InferenceServerClient(server.url) as client:
+        for model in ("faceclip", "faceclip_stream"):
+            answers = []
+            client.start_stream(callback=lambda result, error: answers.append(error or result))  # noqa: B023
+            client.async_stream_infer(model, inputs(num_inference_steps=1), request_id="x" * 129)
+            until(lambda: answers)  # noqa: B023
+            client.stop_stream()
+            assert "id: at most 128 characters are read, got 129; shorten it" in str(answers[0])
+        asked = grpc.InferInput("request_id", [1], "BYTES")
+        asked.set_data_from_numpy(np.array([b"x" * 129], object))
+        with pytest.raises(InferenceServerException, match="request_id: at most 128 characters are read, got 129"):
+            client.infer("faceclip_cancel", [asked])

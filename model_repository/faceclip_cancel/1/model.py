@@ -12,6 +12,7 @@ import numpy as np
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.contract.models import ENDED, REQUEST_ID
 from faceclip_serving.contract.operations import Cancel
+from faceclip_serving.contract.request import check_id
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.models import adapter
 from faceclip_serving.models.holder import asking
@@ -34,4 +35,4 @@ class TritonPythonModel:
             request_id = ""
         if not request_id:
             raise InvalidRequest(f"{REQUEST_ID.name}: expected the id that the request was sent with, in UTF-8, got {told!r}")
-        return {ENDED.name: np.array([self._ask(Cancel(request_id))["ended"]])}
+        return {ENDED.name: np.array([self._ask(Cancel(check_id(REQUEST_ID.name, request_id)))["ended"]])}
