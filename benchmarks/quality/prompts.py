@@ -6,6 +6,7 @@ server reads, and, on a way of its own, tokens and their weights: words are toke
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceclip_serving.contract.tensors import Array
-from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.contract.variants.variant import Tokens
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.prepare import prepare_face
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
     from ..measure.oracle import Oracle
 
-Weighted = Sequence[tuple[str, float]]
+Weighted = tuple[tuple[str, float], ...]
 """Words and their weight."""
+Text = Callable[[tuple[Weighted, ...], bool], "tuple[torch.Tensor, torch.Tensor]"]
+"""(chunks, whether the photograph is shown) -> embeddings of all chunks [tokens, width], and the pooled row of the first one."""
 Draw = Callable[..., Picture]
 """(prompt, keywords of a call) -> its first picture."""
 
@@ -59,7 +61,7 @@ def written(chunks: Iterable[Weighted]) -> str:
 
 def _row(tokenizer: Any, tokens: Tokens, chunk: Weighted, prefixed: bool, blank: float | None) -> Array:
     """Ids of a chunk. `blank`: the words of this weight are padding."""
-    before: Weighted = [(tokens.face_prefix, 1.0)] if prefixed and tokens.face_prefix else []
+    before: Weighted = ((tokens.face_prefix, 1.0),) if prefixed and tokens.face_prefix else ()
     row = [] if tokens.begin is None else [tokens.begin]
     for words, weight in (*before, *chunk):
         found = tokenizer.encode(words, add_special_tokens=False).ids
@@ -68,15 +70,13 @@ def _row(tokenizer: Any, tokens: Tokens, chunk: Weighted, prefixed: bool, blank:
     return np.array(row + [tokens.padding] * (tokens.max_tokens - len(row)), np.int64)
 
 
-def reference(
-    oracle: Oracle, tokenizers: Mapping[str, Any], prompt: Sequence[Weighted], negative: Sequence[Weighted], photo: bytes | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and pooled rows of the negative and the positive prompt, as diffusers' pipeline takes them."""
+def texts_of(oracle: Oracle, tokenizers: Mapping[str, Any], photo: bytes) -> Text:
+    """The oracle's encoder for whole prompts; each is encoded once, however often it is asked for."""
     import torch
 
-    face = np.zeros((3, FACE_SIZE, FACE_SIZE), np.float32) if photo is None else prepare_face(photo, 0, False, YuNet()).crop
+    face = prepare_face(photo, 0, False, YuNet()).crop
 
-    def encode(chunks: Sequence[Weighted], chunk: Weighted, shows_face: bool, blank: float | None = None) -> tuple[Any, Any]:
+    def encode(chunks: Iterable[Weighted], chunk: Weighted, shows_face: bool, blank: float | None = None) -> tuple[Any, Any]:
         *readers, text = oracle.variant.tokens
         whole = " ".join(words for each in chunks for words, _ in each)
         ids = {t.input: encode_prompt(tokenizers[t.input], t, whole, shows_face).ids[None] for t in readers}
@@ -85,7 +85,7 @@ def reference(
         embeddings, pooled = oracle.encode(seen[None], np.array([shows_face]), ids)
         return embeddings[0], pooled[0]
 
-    def weighted(chunks: Sequence[Weighted], chunk: Weighted, shows_face: bool) -> tuple[Any, Any]:
+    def weighted(chunks: Iterable[Weighted], chunk: Weighted, shows_face: bool) -> tuple[Any, Any]:
         whole = encode(chunks, chunk, shows_face)
         embeddings, pooled = whole
         for weight in {weight for _, weight in chunk if weight != 1}:
@@ -94,13 +94,21 @@ def reference(
             pooled = pooled + (weight - 1) * (whole[1] - without[1])
         return embeddings, pooled
 
-    texts, wholes = [], []
-    for chunks, shows_face in ((negative, False), (prompt, photo is not None)):
+    @functools.cache
+    def text(chunks: tuple[Weighted, ...], shows_face: bool) -> tuple[torch.Tensor, torch.Tensor]:
         found = [weighted(chunks, chunk, shows_face) for chunk in chunks]
-        texts.append(torch.cat([embeddings for embeddings, _ in found]))
-        wholes.append(found[0][1])
-    longest = math.lcm(*map(len, texts))
-    return torch.stack([text.repeat(longest // len(text), 1) for text in texts]), torch.stack(wholes)
+        return torch.cat([embeddings for embeddings, _ in found]), found[0][1]
+
+    return text
+
+
+def conditioned(texts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings and pooled rows of the negative and the positive prompt, as diffusers' pipeline takes them: a short one is repeated."""
+    import torch
+
+    longest = math.lcm(*(len(embeddings) for embeddings, _ in texts))
+    repeated = [embeddings.repeat(longest // len(embeddings), 1) for embeddings, _ in texts]
+    return torch.stack(repeated), torch.stack([pooled for _, pooled in texts])
 
 
 def prompts_of(oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6) -> dict[str, Any]:
@@ -108,20 +116,19 @@ def prompts_of(oracle: Oracle, prepare_folder: Path, draw: Draw, steps: int = 6)
     makes to the reference's."""
     variant = oracle.variant
     tokenizers = {tokens.input: load_tokenizer(prepare_folder / tokens.tokenizer) for tokens in variant.tokens}
-    usual = variant.defaults
+    photo = PHOTO.read_bytes()
+    text, usual = texts_of(oracle, tokenizers, photo), variant.defaults
     sides: dict[str, Any] = {"height": usual.height, "width": usual.width}
     cases: list[dict[str, Any]] = []
-    for (name, prompt), (other, negative), photo in itertools.product(
-        PROMPTS.items(), NEGATIVES.items(), (PHOTO.read_bytes(), None)
-    ):
+    for (name, prompt), (other, negative), shows_face in itertools.product(PROMPTS.items(), NEGATIVES.items(), (True, False)):
         if max(len(prompt), len(negative)) > variant.limits.chunks:
             continue
         common: dict[str, Any] = {"scheduler": usual.scheduler, "guidance_scale": usual.guidance_scale, "seed": 1}
-        face: dict[str, Any] = {"face_image": photo} if photo else {}
+        face: dict[str, Any] = {"face_image": photo} if shows_face else {}
         ask = partial(draw, written(prompt), negative_prompt=written(negative), num_inference_steps=steps, **common, **face)
-        embeddings, pooled = reference(oracle, tokenizers, prompt, negative, photo)
+        embeddings, pooled = conditioned((text(negative, False), text(prompt, shows_face)))
         expected = oracle.picture(embeddings, pooled, **common, **sides, steps=steps)
         psnr = picture_psnr_db(ask(**sides), expected)
-        cases.append({"prompt": name, "negative": other, "face": photo is not None, "psnr_db": round(psnr, 2)})
-        say(f"{name}, negative {other}, {'face' if photo else 'no face'}: {psnr:.1f} dB")
+        cases.append({"prompt": name, "negative": other, "face": shows_face, "psnr_db": round(psnr, 2)})
+        say(f"{name}, negative {other}, {'face' if shows_face else 'no face'}: {psnr:.1f} dB")
     return {"variant": variant.name, "psnr_db_min": min(case["psnr_db"] for case in cases), "cases": cases}

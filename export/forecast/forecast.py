@@ -181,8 +181,8 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     for component in COMPONENTS:
         sizes = {axis: min(bound.max, asked.get(axis, bound.max)) for axis, bound in limits[component].items()}
         execution = placement.components[component]
-        model = find(variant.name, component, exported)
-        graph = concrete(fused(model) if execution.runtime.artifact == FUSED_FILE else model, both_sides(variant, sizes))
+        form = fused if execution.runtime.artifact == FUSED_FILE else find
+        graph = concrete(form(variant.name, component, exported), both_sides(variant, sizes))
         need = (
             _compiled(variant, component, graph, execution, sizes) if execution.runtime.package else _followed(graph, execution)
         )

@@ -91,7 +91,7 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
     """
     recorded, path = _recorded(variant, component), exported / "fp16" / component / ONNX_FILE
     if recorded.exists():
-        return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
+        return _read(recorded)
     if path.exists():
         return onnx.load(path, load_external_data=False)
     raise GraphError(
@@ -100,8 +100,25 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
     )
 
 
-def fused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph that `find` found, with attention as one operator, as it is exported for ONNX Runtime on CUDA."""
+def fused(variant: str, component: str, exported: Path) -> onnx.ModelProto:
+    """The graph that `find` finds, with attention as one operator, as it is exported for ONNX Runtime on CUDA.
+
+    A recorded one is made once and given to all who ask: it is to be read only.
+    """
+    recorded = _recorded(variant, component)
+    return _fused_recorded(recorded) if recorded.exists() else _fused(find(variant, component, exported))
+
+
+def _read(recorded: Path) -> onnx.ModelProto:
+    return onnx.load_model_from_string(lzma.decompress(recorded.read_bytes()))
+
+
+@functools.cache
+def _fused_recorded(recorded: Path) -> onnx.ModelProto:
+    return _fused(_read(recorded))
+
+
+def _fused(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx_ir as ir  # most forecasts need none of what exporting needs
 
     from ..onnx.fused_attention import fuse
@@ -116,6 +133,7 @@ def record(variant: str, component: str, outline: bytes) -> Path:
     target = _recorded(variant, component)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(lzma.compress(outline, preset=9))
+    _fused_recorded.cache_clear()
     return target
 
 

@@ -52,6 +52,9 @@ from .wanted import CALIBRATED, DEPTHS, FACTOR_PRECISIONS, PRECISIONS, WEIGHT_BI
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
 
+_TRACING = ("onnxscript.function_libs.torch_lib.ops", "sympy.physics.units", "sympy.tensor.tensor")
+"""What torch's exporter imports with the first trace of a process, for most of a second."""
+
 References = Sequence[tuple[parity.Case, parity.Arrays]]
 """What the FP32 network answers to each case."""
 
@@ -161,6 +164,8 @@ def write_unproven(wanted: Export, destination: Path) -> None:
     In a precision of `CALIBRATED` it is not calibrated.
     """
     settled = _settled(wanted, (*PRECISIONS, *CALIBRATED))
+    if settled.precision in FACTOR_PRECISIONS:
+        unquantized(settled.variant, settled.component)  # what has no rules for 8 bits is refused before a process starts
     with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
         pool.submit(_write_in_process, settled, destination).result()
 
@@ -197,7 +202,7 @@ def export_components(exports: Sequence[Export], root: Path, processes: int = 1)
     for each in exports:  # before the first takes its minutes
         require_named(each, root / each.precision / each.component)
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, for all of them
+    context.set_forkserver_preload([__name__, *_TRACING])  # torch is imported once, for all of them
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(_export_in_process, threads, each, root) for each in exports]

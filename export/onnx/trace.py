@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.fx import config
 
 from faceclip_serving.contract.components import multiples
 from faceclip_serving.contract.tensors import Bounds, Range
@@ -17,6 +17,7 @@ from faceclip_serving.contract.tensors import Bounds, Range
 from .errors import ExportError
 from .example_inputs import example_inputs
 from .parity import by_position
+from .recorded import Recorded, ready
 from .wanted import Export
 
 OPSET = 21
@@ -33,16 +34,22 @@ def trace(module: nn.Module, export: Export) -> Any:
     example = by_position(signature, example_inputs(export.variant, signature, sizes, salt="trace"))
     axes = {axis: _dimension(axis, bound, of.get(axis, 1)) for axis, bound in export.limits.items()}
     shapes = tuple({i: axes[axis] for i, axis in tensor.dynamic_axes.items()} for tensor in signature.inputs)
+    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (signature.inputs, signature.outputs))
+    return traced(module, example, shapes, inputs, outputs)
+
+
+def traced(module: nn.Module, example: tuple[Tensor, ...], shapes: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Any module as an ONNX IR model. `shapes`: of its inputs, as `torch.export.export` takes them; None: those of `example`."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks about operators that no network here uses
-        with WithoutIdentities():
+        with Recorded(), _without_stack_traces():
             program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         exported = torch.onnx.export(
-            program,
+            ready(program),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[tensor.name for tensor in signature.inputs],
-            output_names=[tensor.name for tensor in signature.outputs],
+            input_names=inputs,
+            output_names=outputs,
             optimize=False,  # graph.clean does it, in an order that takes seconds instead of minutes
             verbose=False,
         )
@@ -50,32 +57,15 @@ def trace(module: nn.Module, export: Export) -> Any:
     return exported.model
 
 
-class WithoutIdentities(TorchFunctionMode):
-    """While active, a call that gives back what it was given is not recorded: a cast to the type that a tensor has, dropout in use.
-
-    Nothing of them is left in the graph in any case, but the exporter dispatches each recorded operator several times over symbolic
-    sizes, an identity as slowly as a product.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        idle = func is functional.dropout and not kwargs.get("training", args[2] if len(args) > 2 else True)
-        if args and (idle or (func in _CASTS and _dtype_of(func, *args[1:], **kwargs) == args[0].dtype)):
-            return args[0]
-        return func(*args, **kwargs)
-
-
-_CASTS = {Tensor.to: None, Tensor.float: torch.float32, Tensor.half: torch.float16}
-"""-> the type that it casts to; None: an argument says it."""
-
-
-def _dtype_of(func: Callable[..., Any], *args: Any, dtype: torch.dtype | None = None, **others: Any) -> torch.dtype | None:
-    """The type that a call casts to; None where it is asked for anything else, too."""
-    if others or len(args) > 1 or (args and not isinstance(args[0], torch.dtype)):
-        return None
-    return _CASTS[func] or dtype or (args[0] if args else None)
+@contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Where in Python each operator was called is not noted: nothing of it is left in the graph, and it is written out each time."""
+    before = config.do_not_emit_stack_traces
+    config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        config.do_not_emit_stack_traces = before
 
 
 def _dimension(axis: str, bound: Range, multiple: int) -> Any:

@@ -61,5 +61,5 @@ class _DeformableAttention(nn.Module):
 def _patch_centres(grid: int, like: Tensor) -> Tensor:
     """Centres (x, y) of the patches, row by row, in [0, 1]: [patches, 2]."""
     line = (torch.arange(grid, dtype=like.dtype, device=like.device) + 0.5) / grid
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack((x.flatten(), y.flatten()), dim=-1)
+    y, x = line.repeat_interleave(grid), line.repeat(grid)
+    return torch.stack((x, y), dim=-1)

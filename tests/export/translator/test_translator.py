@@ -111,8 +111,14 @@ def test_every_step_has_the_numbers_of_transformers(checkpoint: tuple[Path, Mari
             assert np.abs(logits - row).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("beams", [1, 2, 4, 6])
-@pytest.mark.parametrize(("longest", "count"), [(5, 12), (20, 7)])
+SEARCHES = [("swish", beams, longest, count) for beams in (1, 2, 4, 6) for longest, count in ((5, 12), (20, 7))]
+"""Activation of the network, beams, and how many sentences of at most how many tokens. What the activation changes are a step's numbers,
+which are compared above; that the search reads them is seen once."""
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "beams", "longest", "count"), [*SEARCHES, ("relu", 4, 20, 7)], indirect=["checkpoint"], scope="module"
+)
 def test_sentences_are_those_of_transformers(
     checkpoint: tuple[Path, MarianMTModel], translator: Path, beams: int, longest: int, count: int
 ) -> None:
