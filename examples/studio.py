@@ -13,14 +13,13 @@ from pathlib import Path
 
 from export.commandline import exit_code
 from export.paths import ROOT
-from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.contract.variants.table import VARIANTS
 from gateway.ports import refuse_port
 from gateway.settings import Settings, SettingsError, add_flags, read_settings
-from server.process import Ports
+from server.defaults import Ports
 from server.signals import interruptible
 
 STOP_S = 120.0
@@ -45,7 +44,13 @@ def start(args: argparse.Namespace, options: Sequence[str]) -> int:
         refuse_port(settings.host, settings.port)
     except SettingsError as error:
         raise UserError(str(error)) from None
-    return run(args.repository or build_repository(VARIANTS[args.variant], CPU), options)
+    return run(args.repository or _built(args.variant), options)
+
+
+def _built(variant: str) -> Path:
+    from export.repository.from_nothing import build_repository  # torch, seconds that nobody waits who has a repository
+
+    return build_repository(VARIANTS[variant], CPU)
 
 
 def gateway_settings(options: Sequence[str]) -> Settings:

@@ -75,8 +75,9 @@ class Visit:
     def open(self, room: str = "create") -> Page:
         """Loads the page, until it knows what the gateway offers."""
         self.page.goto(f"{self.url}/#{room}")
-        self.page.wait_for_selector("#app main")
-        self.page.wait_for_load_state("networkidle") if room != "server" else self.page.wait_for_selector(".server")
+        self.page.wait_for_selector("#app main[aria-busy=false]")
+        if room == "server":
+            self.page.wait_for_selector(".server")
         return self.page
 
     @property
@@ -86,6 +87,7 @@ class Visit:
     @property
     def bytes(self) -> int:
         """Of all files and answers that the page has loaded, as they were sent."""
+        self.page.wait_for_load_state("networkidle")
         return int(self.page.evaluate(_BYTES))
 
     def findings(self) -> list[dict[str, Any]]:

@@ -86,6 +86,8 @@ class Checks:
             for stage, thresholds in ((PHOTOGRAPHS, policy.photographs), (PICTURES, policy.pictures))
             if stage in stages and thresholds
         }
+        if PROMPT in stages and policy.rules:
+            lexicon()  # now, and not in a request
         self._names = None
         if PROMPT in stages and policy.names is not None:
             self._names = Terms(("name", term) for name in names_of(policy.names) for term in terms_of_name(name))

@@ -124,7 +124,9 @@ def _compact(plain: str) -> str:
 
 def _plain(text: str) -> str:
     """Lower case, one form of each letter, digits as ASCII."""
-    text = unicodedata.normalize("NFKC", text if text.isascii() else _without_piles(text)).casefold()
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", _without_piles(text)).casefold()
     text = _MARKS.sub("", unicodedata.normalize("NFD", text).replace("\u0655", "").replace("\u0654", ""))
     text = unicodedata.normalize("NFC", text).translate(_ARABIC)
     return "".join(_one(each) for each in text)

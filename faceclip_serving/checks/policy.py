@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ..contract.allowed import nearest
 from ..contract.errors import UserError
 from ..contract.settings import Settings
-from .lexicon import lexicon
+from .lexicon import concept_names
 
 DEFAULT = Path(__file__).with_name("policy.toml")
 FACE = "face"
@@ -230,7 +230,7 @@ def _rule(where: str, told: Mapping[str, Any]) -> Rule:
     concepts = told["concepts"]
     if not isinstance(concepts, list) or not concepts:
         raise PolicyError(f"{where}: concepts: expected a list of at least one, found {concepts!r}")
-    known = (*lexicon().concepts, FACE)
+    known = (*concept_names(), FACE)
     return Rule(
         _code(f"{where}: code", told["code"]),
         frozenset(_choice(f"{where}: concepts", each, known) for each in concepts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -70,10 +71,11 @@ def begun_steps(steps: int, strength: float) -> int:
 
 
 def _scheduler_class(name: str) -> Any:
-    """A class of diffusers, imported without two modules that would be most of a sampler's start.
+    """A class of diffusers, imported without what would be most of a sampler's start.
 
     torch's compiler is a third of the time and 70 MB: diffusers takes one decorator from it that no scheduler uses, and does without
-    where it is missing. `scipy.stats` is wanted for one option: scipy imports it when it is first named.
+    where it is missing. `scipy.stats` is wanted for one option: scipy imports it when it is first named. The metadata of all installed
+    packages is read to name the distributions of three quantisers and kernels.
     """
     absent = {
         "torch._dynamo": None,
@@ -81,11 +83,14 @@ def _scheduler_class(name: str) -> Any:
     }  # None: how Python says that it cannot be imported
     absent = {module: instead for module, instead in absent.items() if module not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]
+    of_all = metadata.packages_distributions
+    metadata.packages_distributions = dict
     try:
         import diffusers
 
         return getattr(diffusers, name)
     finally:
+        metadata.packages_distributions = of_all
         for module in absent:
             del sys.modules[module]
 

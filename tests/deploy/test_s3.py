@@ -116,3 +116,4 @@ def test_every_model_of_every_placement_has_an_object_in_its_version(variant, mo
 def test_a_server_starts_from_what_was_copied(copied, tmp_path):
     with TritonServer(copied, Ports.free(), log=tmp_path / "log") as running:
         assert running.wait_ready()["faceclip"]["variant"] == "tiny-sdxl"
+        running.stop(0)

@@ -33,12 +33,17 @@ def status(server):
 def metrics(server):
     """What has been counted: a metric is told about 50 ms after it has changed."""
     time.sleep(0.3)
+    return metrics_now(server)
+
+
+def metrics_now(server):
+    """What has been told, for whoever waits for it."""
     return read_metrics(f"127.0.0.1:{server.ports.metrics}")
 
 
-def rows(server):
+def rows(server, counted=metrics):
     """Rows of all denoiser calls so far."""
-    return metrics(server).get("faceclip_denoiser_rows_total", 0)
+    return counted(server).get("faceclip_denoiser_rows_total", 0)
 
 
 def inputs(**values):

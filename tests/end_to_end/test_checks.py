@@ -60,6 +60,7 @@ def checking(repository, folder):
     ) as server:
         server.wait_ready()
         yield server
+        server.stop(0)
 
 
 @pytest.fixture(scope="module")

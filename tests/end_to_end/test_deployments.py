@@ -46,6 +46,7 @@ def both(repository, tmp_path_factory):
             "flux": "tiny-flux",
         }
         yield server
+        server.stop(0)
 
 
 def test_each_answers_at_the_same_time_as_it_does_alone(both, pipe):

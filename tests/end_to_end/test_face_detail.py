@@ -13,12 +13,9 @@ from PIL import Image
 
 from benchmarks.measure.example import PHOTO
 from benchmarks.measure.pictures import png
-from benchmarks.measure.running import PLAIN, serving
 from benchmarks.quality.world import shoot
 from faceclip import DeadlineExceededError, InvalidRequestError, Progress
 from faceclip_serving.contract.operations import Drain
-from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.variants.sdxl import NANO
 from server.control import ask
 from training.world.people import sample_identity, sample_scene
 
@@ -83,13 +80,6 @@ def test_json_carries_it(server):
 
 
 # ------------------------------------------------------------------------------------------------------ a face that is found
-@pytest.fixture(scope="module")
-def nano():
-    """Its server, a picture with a small face, and the pipeline; seeded weights draw no faces."""
-    with serving(NANO, CPU, settings=PLAIN) as (server, pipe):
-        yield server, pipe
-
-
 SMALL, CLOSE = (
     np.asarray(Image.open(PHOTO).convert("RGB").crop(box).resize((128, 128), Image.Resampling.LANCZOS))
     for box in ((0, 0, 512, 512), (100, 0, 380, 280))
@@ -158,14 +148,14 @@ def test_neighbours_are_the_same_beside_it_and_it_is_beside_them(nano):
         assert np.abs(picture - alone[i % 3]).max() <= 2
 
 
-def reached(pipe, steps):
-    """A stream that has come to its faces."""
-    asked = {**EDITED, **PICTURE, "num_inference_steps": 200, "face_aligned": True, "face_detail": 1.0, **steps}
-    stream = pipe.stream(**asked)
+def reached(pipe, steps=200, **more):
+    """A stream that has come to its faces, which take so many steps."""
+    before = round(steps * PICTURE["strength"])
+    stream = pipe.stream(**{**EDITED, **PICTURE, "num_inference_steps": steps}, face_aligned=True, face_detail=1.0, **more)
     for event in stream:
         assert isinstance(event, Progress)
-        if event.step > 22:
-            assert event.total == 220
+        if event.step > before + 2:
+            assert event.total == before + steps
             return stream
     raise AssertionError("it has ended before")
 
@@ -173,7 +163,7 @@ def reached(pipe, steps):
 def test_whoever_leaves_while_faces_are_drawn_again_ends_that(nano):
     server, pipe = nano
     before = metrics(server).get('faceclip_requests_total{outcome="cancelled"}', 0)
-    reached(pipe, {}).close()
+    reached(pipe).close()
     until(lambda: status(server)["in_flight"] == 0)
     until(lambda: metrics(server)['faceclip_requests_total{outcome="cancelled"}'] == before + 1)
     done = rows(server)
@@ -184,18 +174,18 @@ def test_whoever_leaves_while_faces_are_drawn_again_ends_that(nano):
 def test_a_deadline_ends_it_there_too(nano):
     server, pipe = nano
     with pytest.raises(DeadlineExceededError):
-        for event in reached(pipe, {"timeout_s": 2.0}):
+        for event in reached(pipe, timeout_s=2.0):
             assert isinstance(event, Progress)
     until(lambda: status(server)["in_flight"] == 0)
 
 
 def test_a_drain_waits_for_it(nano):
     server, pipe = nano
-    stream = reached(pipe, {})
+    stream = reached(pipe, steps=50)
     ask(server.connection, Drain())
     try:
         *_, result = stream
-        assert result.details["face_detail"]["steps"] == 200
+        assert result.details["face_detail"]["steps"] == 50
     finally:
         ask(server.connection, Drain(on=False))
     assert status(server)["draining"] is False

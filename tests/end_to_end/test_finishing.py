@@ -63,4 +63,5 @@ def test_files_are_made_of_each_tenant_in_turn(repository, tmp_path):
             time.sleep(0.5)  # decoded pictures are on their way to `finish` for some milliseconds, which nobody sees
             (tmp_path / "closed").unlink()
             assert all(len(each.result().images) == 1 for each in answers)
+        server.stop(0)
     assert order() == [RUNNING, FLOOD[0], SHOP, FLOOD[1]]

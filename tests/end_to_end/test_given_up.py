@@ -18,7 +18,7 @@ import tritonclient.grpc as grpc
 from faceclip import AsyncFaceCLIPPipeline, FaceCLIPPipeline
 from faceclip_serving.contract.callers import SECRET
 
-from .callers import LONG, Stream, crowd, inputs, metrics, rows, status, until
+from .callers import LONG, Stream, crowd, inputs, metrics, metrics_now, rows, status, until
 
 SLOW = {"num_inference_steps": 200, "height": 512, "width": 512, "num_images_per_prompt": 4}
 """A step is long, so that a count of steps means something: the loop's counts are told a few times a second only."""
@@ -118,14 +118,14 @@ WAYS = {
 def test_its_work_ends_and_who_is_beside_it_gets_the_picture_of_a_lone_request(server, pipe, solo, idle, way):
     ended = metrics(server).get('faceclip_requests_total{outcome="cancelled"}', 0)
     began = rows(server)
-    WAYS[way](server, lambda: until(lambda: rows(server) >= began + 2 * ROWS_PER_STEP))
+    WAYS[way](server, lambda: until(lambda: rows(server, metrics_now) >= began + 2 * ROWS_PER_STEP))
     left = rows(server)
     beside = np.asarray(pipe("a castle", seed=5, num_inference_steps=8).images[0], float)
     until(lambda: status(server)["in_flight"] == 0)
     time.sleep(COUNTS_TOLD_S)
     assert rows(server) - left - ROWS_BESIDE <= MOST_STEPS * ROWS_PER_STEP
     assert np.mean((beside - solo) ** 2) < 0.65  # 50 dB: a batch may round differently from a single row
-    until(lambda: metrics(server)['faceclip_requests_total{outcome="cancelled"}'] == ended + 1)
+    until(lambda: metrics_now(server).get('faceclip_requests_total{outcome="cancelled"}') == ended + 1)
 
 
 def test_also_while_it_waits_for_its_turn(server, idle):

@@ -34,6 +34,7 @@ def marking(repository, folder, tmp_path_factory):
     with TritonServer(repository, Ports.free(), log=log, settings=settings) as server:
         server.wait_ready()
         yield server
+        server.stop(0)
 
 
 @pytest.fixture(scope="module")

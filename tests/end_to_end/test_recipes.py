@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.measure.running import PLAIN, serving
 from examples.recipes import PORTRAIT, drawn
 from export.paths import WEIGHTS
 from faceclip.recipes import load
-from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
 from training.judges import ATTRIBUTES, classify
 from training.weights import read_judges
@@ -17,14 +15,9 @@ SEEN = {"place": "place", "garment": "garment", "colour": "garment_colour"}
 """Choice -> the judge's attribute, where its options are among the judge's values."""
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    with serving(NANO, CPU, settings=PLAIN) as (_, connected):
-        yield connected
-
-
 @pytest.mark.parametrize("name", TRIED)
-def test_nano_draws_every_option(pipe, name):
+def test_nano_draws_every_option(nano, name):
+    _, pipe = nano
     pictures = drawn(pipe, name, PORTRAIT, aligned=True)
     options = [option for choice in load()[name].choices for option in choice.options]
     assert len(pictures) == len(options) - len(load()[name].choices) + 1

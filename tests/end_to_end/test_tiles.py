@@ -36,13 +36,21 @@ def tiles(repository, tmp_path_factory):
     return assemble(TINY_SDXL, TILED, onnx_folder(TINY_SDXL), folder / "mein größtes; $HOME 'Lager'")
 
 
+@pytest.fixture(scope="module")
+def served(tiles, tmp_path_factory):
+    """A pipeline of its server."""
+    log = tmp_path_factory.mktemp("served") / "server.log"
+    with TritonServer(tiles, Ports.free(), log=log, settings=["marks=none"]) as server:
+        server.wait_ready()
+        with FaceCLIPPipeline.from_pretrained(server.url) as pipe:
+            yield pipe
+        server.stop(0)
+
+
 @pytest.mark.parametrize(("height", "width"), [(192, 160), (128, 72)], ids=["in tiles", "whole"])
-def test_the_server_decodes_in_tiles_what_the_functions_do(tiles, repository, tmp_path, height, width):
+def test_the_server_decodes_in_tiles_what_the_functions_do(served, tiles, repository, height, width):
     asked = {"prompt": "a portrait", "seed": 3, "num_inference_steps": 2, "height": height, "width": width}
-    with TritonServer(tiles, Ports.free(), log=tmp_path / "server.log", settings=["marks=none"]) as served:
-        served.wait_ready()
-        with FaceCLIPPipeline.from_pretrained(served.url) as pipe:
-            (picture,) = pipe(**asked).images
+    (picture,) = served(**asked).images
     numbers = {"seed": np.int64, "num_inference_steps": np.int32, "height": np.int32, "width": np.int32}
     arrays = {name: np.array([asked[name]], dtype) for name, dtype in numbers.items()}
     arrays["prompt"] = bytes_tensor([asked["prompt"].encode()])

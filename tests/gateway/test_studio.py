@@ -26,11 +26,10 @@ PATIENCE_S = 300
 """A busy machine takes its time to import all that a repository is built with."""
 
 
-def start(*options):
+def start(*options, **environment):
     command = [sys.executable, "-m", "examples.studio", *options]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "client")}, stderr=subprocess.PIPE, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "client"), **environment}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
     reader.start()
@@ -59,14 +58,18 @@ def test_it_draws_and_a_signal_ends_both(repository, tmp_path, number):
 
 @pytest.mark.parametrize("told", ["by the flag", "by the file"])
 def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path, told):
+    """Also before what builds a repository is imported, which takes seconds."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         (tmp_path / "gateway.toml").write_text(f"port = {port}\n")
         option = f"--port={port}" if told == "by the flag" else f"--config={tmp_path}/gateway.toml"
-        process, lines, reader = start(option, "--repository=nowhere", f"--data={tmp_path}")
+        process, lines, reader = start(option, f"--data={tmp_path}", PYTHONPROFILEIMPORTTIME="1")
         assert process.wait(PATIENCE_S) == 1
         reader.join(10)
-    assert len(lines) == 1 and re.match(rf"error: port: expected a free one .*{port}.*process {os.getpid()}.*--port", lines[0])
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert "gateway.settings" in imported and "torch" not in imported
+    (line,) = (line for line in lines if not line.startswith("import time:"))
+    assert re.match(rf"error: port: expected a free one .*{port}.*process {os.getpid()}.*--port", line)
 
 
 CHOSEN = {"data": "elsewhere", "host": "::1", "public_url": "https://a.example.org", "cors_origin": ["https://b.example.org"],
@@ -92,7 +95,7 @@ def test_every_setting_of_a_file_reaches_the_gateway_and_flags_go_first(tmp_path
 
 
 def test_a_wrong_setting_is_told_before_anything_starts(monkeypatch, capsys):
-    monkeypatch.setattr("examples.studio.build_repository", lambda *_: pytest.fail("minutes were spent"))
+    monkeypatch.setattr("examples.studio._built", lambda _: pytest.fail("minutes were spent"))
     assert studio_main(["--timeout=0"]) == 1
     assert re.fullmatch(r"error: timeout: expected .*\n", capsys.readouterr().err)
 

@@ -309,6 +309,7 @@ def restricted(repository, tmp_path_factory):
     with TritonServer(repository, Ports.free(), log=log, options=entrypoint("options")) as running:
         running.wait_ready()
         yield running
+        running.stop(0)
 
 
 @pytest.mark.server

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,10 +15,11 @@ from faceclip_serving.contract.placements import CPU
 from server import installation
 from server.marks import prepare
 from server.process import _Workspace
-folder, marks, at = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-time.sleep(max(0.0, at - time.time()))
-own = {"audit_folder": str(folder / "audit" / sys.argv[4])}
+folder, marks = Path(sys.argv[1]), sys.argv[2]
+own = {"audit_folder": str(folder / "audit" / sys.argv[3])}
 told = {"faceclip": {"marks_folder": str(folder), "marks": marks, "consent": "require", **own}}
+print("here", flush=True)
+sys.stdin.read()  # until all are
 prepare({"faceclip": CPU}, told)
 print(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.*")) if path.is_file() and path.name[0] != "."))
 workspace = _Workspace()
@@ -34,18 +34,22 @@ workspace.close()
 def test_whoever_prepares_at_the_same_moment_has_the_same_keys(tmp_path, marks):
     folder, scratch = tmp_path / "marks", tmp_path / "scratch"
     scratch.mkdir()
-    begin = time.time() + 6  # all have imported by then
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(folder), marks, str(begin), str(number)],
+            [sys.executable, "-c", PREPARE, str(folder), marks, str(number)],
             cwd=ROOT,
             env={**PROXY, "TMPDIR": str(scratch)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(TOGETHER)
     ]
+    assert [each.stdout.readline() for each in started] == ["here\n"] * TOGETHER
+    for each in started:
+        each.stdin.close()
+        each.stdin = None  # `communicate` would flush it
     said = [each.communicate(timeout=60) for each in started]
     assert [each.returncode for each in started] == [0] * TOGETHER, said
     assert len({keys for keys, _ in said}) == 1 and said[0][0].split(), "each has read what all have"

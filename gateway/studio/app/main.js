@@ -19,13 +19,14 @@ async function begin() {
     const model = [now().model, capabilities.default_model].find((id) => capabilities.models.some((each) => each.id === id));
     set({ capabilities, model, keyWanted: false, refused: null });
   } catch (error) {
-    set({ refused: error });
+    set({ refused: error, begun: true });
     return;
   }
   if (now().capabilities.features.recipes) {
     const { data } = await ask('/v1/recipes').catch(() => ({ data: [] }));
     set({ recipes: data });
   }
+  set({ begun: true });
 }
 
 function light(chosen) {
@@ -53,7 +54,7 @@ function Head({ page }) {
 }
 
 function Studio() {
-  const { page, said, keyWanted, refused, capabilities } = useStore();
+  const { page, said, keyWanted, refused, begun, capabilities } = useStore();
   const main = useRef(null);
   const Room = ROOMS[page];
   useEffect(() => {
@@ -69,7 +70,7 @@ function Studio() {
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>${t('skip')}</a>
     <${Head} page=${page} />
-    <main id="main" ref=${main} tabindex="-1">
+    <main id="main" ref=${main} tabindex="-1" aria-busy=${begun ? 'false' : 'true'}>
       <h1 class="unseen">${t(`nav.${page}`)}</h1>
       ${keyWanted ? html`<${AskKey} onKey=${begin} refused=${refused} />` : html`
         ${!capabilities && refused && html`<div class="lonely"><${Failure} error=${refused} />

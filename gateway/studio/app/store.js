@@ -10,6 +10,7 @@ let state = {
   key: sessionStorage.getItem('key') ?? '',
   keyWanted: false,
   refused: null, // of the last request: {message, param, code}
+  begun: false, // what the gateway offers is known, or that it says nothing
   capabilities: null,
   recipes: [],
   model: null,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.callers import metrics, status, until
+from tests.end_to_end.callers import metrics, metrics_now, rows, status, until
 
 SLOW = {"prompt": "a castle", "num_inference_steps": 200, "height": 512, "width": 512, "n": 4}
 URL = "/v1/images/generations"
@@ -14,10 +14,6 @@ COUNTS_TOLD_S = 0.5
 ROWS_PER_STEP = 8
 MOST_STEPS = 6
 """As of the server's own callers: the call under way, two steps that end it, and counts that lag in between."""
-
-
-def rows(server):
-    return metrics(server).get("faceclip_denoiser_rows_total", 0)
 
 
 def begin(gate, body):
@@ -37,7 +33,7 @@ def test_its_work_ends_within_two_steps(gate, server, stream, reset):
     time.sleep(COUNTS_TOLD_S)
     before = rows(server)
     connection = begin(gate, {**SLOW, "stream": stream, "partial_images": 3})
-    until(lambda: rows(server) >= before + 2 * ROWS_PER_STEP)
+    until(lambda: rows(server, metrics_now) >= before + 2 * ROWS_PER_STEP)
     seen = rows(server)
     if reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -50,8 +46,10 @@ def test_its_work_ends_within_two_steps(gate, server, stream, reset):
 
 
 def test_a_stream_that_is_left_in_openais_package(client, server):
+    ended = metrics(server).get('faceclip_requests_total{outcome="cancelled"}', 0)
     with client.images.generate(
-        prompt="a castle", stream=True, partial_images=3, extra_body={"num_inference_steps": 200, "height": 512, "width": 512}
+        prompt="a castle", stream=True, partial_images=3, extra_body={"num_inference_steps": 60, "height": 512, "width": 512}
     ) as stream:
         assert next(iter(stream)).type == "image_generation.partial_image"
     until(lambda: status(server)["in_flight"] == 0)
+    until(lambda: metrics_now(server).get('faceclip_requests_total{outcome="cancelled"}') == ended + 1)

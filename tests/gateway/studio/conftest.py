@@ -36,6 +36,7 @@ def nano(opened, monkeypatch_session, tmp_path_factory):
     with TritonServer(repository, Ports.free(), log=tmp_path_factory.mktemp("nano") / "server.log") as started:
         started.wait_ready()
         yield started
+        started.stop(0)
 
 
 @pytest.fixture(scope="package")
@@ -53,7 +54,7 @@ def visitor(opened, gateway):
     visits = []
 
     def come(url=gateway.url, **options):
-        made = visit(opened, url, **{"locale": "en-US", **DESKTOP, **options})
+        made = visit(opened, url, **{"locale": "en-US", "reduced_motion": "reduce", **DESKTOP, **options})
         visits.append((made, made.__enter__()))
         visits[-1][1].page.set_default_timeout(PATIENCE_MS)
         return visits[-1][1]

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from export.repository.from_nothing import build_repository
 from faceclip_serving.contract.placements import CPU
-from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
+from faceclip_serving.contract.variants.sdxl import NANO
 from server.process import Ports, TritonServer
 from tests.end_to_end.running import command
 
@@ -57,6 +57,7 @@ def requiring(opened, keys, tmp_path_factory):
         server.wait_ready()
         with running(server.url, folder) as started:
             yield started
+        server.stop(0)
 
 
 @pytest.fixture
@@ -131,18 +132,10 @@ def test_a_picture_to_change_needs_one_too(visitor, requiring, record_of):
     wait_drawn(page)
 
 
-@pytest.fixture(scope="module")
-def sized(opened, tmp_path_factory):
-    """tiny-sdxl, whose sizes are 64 to 1344: for whoever has a key, up to 144 pixels."""
-    folder = tmp_path_factory.mktemp("sized")
-    with TritonServer(build_repository(TINY_SDXL, CPU), Ports.free(), log=folder / "log") as server:
-        server.wait_ready()
-        yield server
-
-
 @pytest.mark.parametrize("most", [None, 144])
-def test_sizes_are_those_of_the_model_and_of_the_key(visitor, sized, tmp_path, most):
-    with running(sized.url, tmp_path) as gateway:
+def test_sizes_are_those_of_the_model_and_of_the_key(visitor, server, tmp_path, most):
+    """Of tiny-sdxl, whose sizes are 64 to 1344: for whoever has a key, up to 144 pixels."""
+    with running(server.url, tmp_path) as gateway:
         seen = visitor(url=gateway.url)
         if most is None:
             page = seen.open()

@@ -4,7 +4,20 @@ import re
 
 import pytest
 
-from faceclip_serving.checks.policy import ALLOW, DEFAULT, PICTURES, REFUSE, REVIEW, PolicyError, Thresholds, read
+from faceclip_serving.checks.checks import Checks
+from faceclip_serving.checks.lexicon import lexicon
+from faceclip_serving.checks.policy import (
+    ALLOW,
+    DEFAULT,
+    PHOTOGRAPHS,
+    PICTURES,
+    PROMPT,
+    REFUSE,
+    REVIEW,
+    PolicyError,
+    Thresholds,
+    read,
+)
 
 
 def write(folder, text):
@@ -31,6 +44,15 @@ def test_a_copy_of_it_is_the_same_policy(tmp_path):
 def test_what_a_file_leaves_out_is_as_in_the_packages_own(tmp_path):
     policy = read(write(tmp_path, "[pictures]\nrefuse = 0.9\n"))
     assert policy.pictures == Thresholds(0.9, 0.5) and policy.photographs == read().photographs and policy.rules == read().rules
+
+
+def test_the_lexicon_is_made_where_prompts_are_checked_and_at_the_start():
+    """In the other processes of a server it would be most of what the policy costs."""
+    lexicon.cache_clear()
+    Checks(read(), [PHOTOGRAPHS, PICTURES])
+    assert lexicon.cache_info().currsize == 0
+    Checks(read(), [PROMPT])
+    assert lexicon.cache_info().currsize == 1
 
 
 def test_thresholds_are_met_from_their_value_on():

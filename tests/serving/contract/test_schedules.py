@@ -8,10 +8,14 @@ from faceclip_serving.contract.variants.table import VARIANTS
 
 PROGRAM = """
 import sys
+from importlib import metadata
+of_all, read = metadata.packages_distributions, []
+metadata.packages_distributions = lambda: read.append("metadata of all packages") or of_all()
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
 make_scheduler("EulerDiscreteScheduler", TINY_SDXL.scheduler_config)
-print(*({"torch._dynamo", "scipy.stats"} & set(sys.modules)))
+print(*({"torch._dynamo", "scipy.stats"} & set(sys.modules)), *read)
+assert len(metadata.packages_distributions()) > 10
 scheduler = make_scheduler("EulerDiscreteScheduler", TINY_SDXL.scheduler_config, {"use_beta_sigmas": True})
 scheduler.set_timesteps(4)
 print(len(scheduler.sigmas))
