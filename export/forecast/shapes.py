@@ -101,12 +101,18 @@ def find(variant: str, component: str, exported: Path) -> onnx.ModelProto:
 
 
 def fused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph that `find` found, with attention as one operator, as it is exported for ONNX Runtime on CUDA."""
+    """A graph that `find` found, with attention as one operator, as it is exported for ONNX Runtime on CUDA. Only to be read: the same
+    for every placement that asks."""
+    return _fused(model.SerializeToString())
+
+
+@functools.lru_cache(32)
+def _fused(serialised: bytes) -> onnx.ModelProto:
     import onnx_ir as ir  # most forecasts need none of what exporting needs
 
     from ..onnx.fused_attention import fuse
 
-    form = ir.serde.deserialize_model(model)
+    form = ir.serde.deserialize_model(onnx.load_model_from_string(serialised))
     fuse(form)
     return ir.serde.serialize_model(form)
 
