@@ -47,7 +47,7 @@ def denoise(inputs):
     """Depends on the conditioning, each row on its own."""
     rows = len(inputs["timestep"])
     told = sum(array.reshape(rows, -1).mean(axis=1) for name, array in inputs.items() if name != "latents")
-    return (0.5 * inputs["latents"] + 0.1 * np.tanh(told)[:, None, None, None]).astype(np.float32)
+    return (0.5 * inputs["latents"] + 0.1 * np.sin(told)[:, None, None, None]).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
