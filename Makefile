@@ -35,6 +35,9 @@ WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 # LoRA files to fuse into the weights, with their scales: LORA="style.safetensors:0.8 other.safetensors"
 LORA ?=
 
+# Where the environment says that no bytecode be kept, each process that is started here would compile all libraries for itself.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup check check-deploy check-tensorrt test demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 

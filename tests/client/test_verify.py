@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from faceclip.address import split_target
 from faceclip.cli import main
 from faceclip.grpc_transport import GrpcTransport
 from faceclip_serving.face.photos import encode_picture
+from faceclip_serving.marking import watermark
 from faceclip_serving.marking.credentials import Claim
 from faceclip_serving.marking.metadata import packet as packet_of
 
@@ -38,10 +40,17 @@ def transport(server: TritonDouble) -> Iterator[GrpcTransport]:
     opened.close()
 
 
+@pytest.fixture(autouse=True)
+def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no mark, it is looked for a tenth as long."""
+    monkeypatch.setattr(watermark, "SEARCH_S", watermark.SEARCH_S / 10)
+
+
 def pixels() -> np.ndarray:
     return np.array(Image.open(PORTRAIT).convert("RGB"))
 
 
+@cache
 def marked(file_format: str = "PNG") -> bytes:
     return marker().mark(pixels(), file_format, lambda image, xmp: encode_picture(image, file_format, {}, xmp)).file
 
@@ -52,8 +61,9 @@ def saved_again(file: bytes) -> bytes:
     return again.getvalue()
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
     contents = {
         "marked": marked(),
         "again": saved_again(marked()),
@@ -62,8 +72,8 @@ def files(tmp_path: Path) -> dict[str, str]:
         "text": b"no picture at all",
     }
     for name, content in contents.items():
-        (tmp_path / f"{name}.png").write_bytes(content)
-    return {name: str(tmp_path / f"{name}.png") for name in contents}
+        (folder / f"{name}.png").write_bytes(content)
+    return {name: str(folder / f"{name}.png") for name in contents}
 
 
 def test_the_server_is_asked_for_the_mark_alone_and_knows_its_own_signature(

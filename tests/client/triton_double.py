@@ -232,10 +232,15 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):
         return wanted
 
 
+@cache
+def _rendered() -> dict[str, bytes]:
+    texts = render(VARIANT, CPU)
+    return {name: text_format.Parse(text, model_config_pb2.ModelConfig()).SerializeToString() for name, text in texts.items()}
+
+
 def _configs() -> dict[str, Any]:
     """The configurations of the repository that is served, by model."""
-    texts = render(VARIANT, CPU)
-    return {name: text_format.Parse(text, model_config_pb2.ModelConfig()) for name, text in texts.items()}
+    return {name: model_config_pb2.ModelConfig.FromString(config) for name, config in _rendered().items()}
 
 
 def _outputs(wanted: GenerationRequest, arrays: dict[str, Any]) -> dict[str, Any]:

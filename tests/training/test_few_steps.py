@@ -33,12 +33,14 @@ def test_an_addition_starts_as_nothing_and_is_the_same_after_it_was_written_and_
     unet, same = nano.make_unet(0), nano.make_unet(0)
     added, other = LowRank(unet), LowRank(unet)
     added.fuse(unet)
-    assert all(torch.equal(value, same.state_dict()[name]) for name, value in unet.state_dict().items())
+    before, again = same.state_dict(), unet.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
     for up in added.up:
         up.data.normal_()
     other.load_factors(added.factors())
     assert all(torch.equal(a, b) for a, b in zip(added.parameters(), other.parameters(), strict=True))
-    assert all(torch.equal(value, other.weights(unet)[name]) for name, value in added.weights(unet).items())
+    read = other.weights(unet)
+    assert all(torch.equal(value, read[name]) for name, value in added.weights(unet).items())
 
 
 def test_it_is_all_that_learns_its_target_follows_and_a_stop_changes_nothing(tmp_path: Path) -> None:

@@ -110,43 +110,51 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     return made
 
 
-def test_every_peer_is_written_once_and_read_again(work: Work, tmp_path: Path) -> None:
-    sizes = write_weights(work, tmp_path)
+@pytest.fixture(scope="module")
+def written(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of that, and the tokenizer."""
+    folder = tmp_path_factory.mktemp("weights")
+    sizes = write_weights(work, folder)
+    assert sizes == {file.name: file.stat().st_size for file in folder.iterdir()}
+    shutil.copytree(TOKENIZER, folder / "tokenizer")
+    return folder
+
+
+def test_every_peer_is_written_once_and_read_again(written: Path) -> None:
+    sizes = {file.name: file.stat().st_size for file in written.glob("*.safetensors")}
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
             "recogniser", "classifier", "hat_colours", "few_steps", "face_statistics"} == {n.split(".")[0] for n in sizes}  # fmt: skip
     assert sum(sizes.values()) <= 48_000_000
-    assert available_peers(tmp_path) == [JOINT, FEW_STEPS, ADAPTER, TEXT_ONLY]
-    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+    assert available_peers(written) == [JOINT, FEW_STEPS, ADAPTER, TEXT_ONLY]
     faces = Faces(torch.randn(2, 128), torch.randn(2, nano.ARCHITECTURE.face.patches, nano.ARCHITECTURE.face.width))
     rows = {}
     for peer, unet_seed in ((JOINT, 3), (ADAPTER, 5), (TEXT_ONLY, 5)):
-        unet, read = read_generator(tmp_path, peer)
+        unet, read = read_generator(written, peer)
         torch.testing.assert_close(unet.conv_in.weight, nano.make_unet(unet_seed).conv_in.weight, rtol=1e-3, atol=1e-4)
         with torch.no_grad():
             rows[peer] = read(["a man"] * 2, faces, [0, 1], [True, True])[0]
     assert rows[ADAPTER].shape[1] == rows[JOINT].shape[1] + 8  # the adapter's tokens follow the text's
     assert torch.equal(rows[ADAPTER][0, :56], rows[ADAPTER][1, :56]) and not torch.equal(*rows[ADAPTER][:, 56:])
     assert not torch.equal(*rows[JOINT])
-    read_alignment(tmp_path)
-    read_judges(tmp_path)
-    read_hat_judge(tmp_path)
+    read_alignment(written)
+    read_judges(written)
+    read_hat_judge(written)
 
 
-def test_the_export_fuses_what_draws_in_few_steps_as_the_training_adds_it(work: Work, tmp_path: Path) -> None:
+def test_the_export_fuses_what_draws_in_few_steps_as_the_training_adds_it(written: Path) -> None:
     """By diffusers' names and peft's arithmetic."""
-    write_weights(work, tmp_path)
-    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
-    plain, wanted = (read_generator(tmp_path, peer)[0].state_dict() for peer in (JOINT, FEW_STEPS))
-    lora = parse_lora(f"{tmp_path / 'few_steps.safetensors'}:1")
-    found = build(NANO, DENOISER, tmp_path, [lora]).unet.state_dict()
+    joint = read_generator(written, JOINT)[0]
+    plain, wanted = joint.state_dict(), read_generator(written, FEW_STEPS)[0].state_dict()
+    assert all(torch.allclose(wanted[name], value, atol=1e-3) for name, value in low_rank(6).weights(joint).items())
+    lora = parse_lora(f"{written / 'few_steps.safetensors'}:1")
+    found = build(NANO, DENOISER, written, [lora]).unet.state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-5) for name, value in wanted.items())
     changed = {name for name, value in plain.items() if not torch.allclose(found[name], value, atol=1e-3)}
     assert changed == {f"{layer}.weight" for layer in low_rank(6).layers}
 
 
-def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(work: Work, tmp_path: Path) -> None:
-    write_weights(work, tmp_path)
-    found = {name: read_tensors(tmp_path / f"{name}.safetensors") for name in ("face_clip_encoder", "alignment_encoder")}
+def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(written: Path) -> None:
+    found = {name: read_tensors(written / f"{name}.safetensors") for name in ("face_clip_encoder", "alignment_encoder")}
     name = "face_encoder.patch_embed.proj.weight"
     seeds = {"face_clip_encoder": 8, "alignment_encoder": 1}
     for file, seed in seeds.items():
@@ -154,18 +162,18 @@ def test_natural_faces_are_read_by_what_is_served_and_the_peers_encoder_stays(wo
         assert all(torch.equal(found[file][f"{tower}.{name}"], wanted) for tower in nano.ARCHITECTURE.towers)
 
 
-def test_adopted_weights_are_those_that_were_written_and_a_stage_goes_on_from_them(work: Work, tmp_path: Path) -> None:
-    write_weights(work, tmp_path / "weights")
-    shutil.copytree(TOKENIZER, tmp_path / "weights" / "tokenizer")
+def test_adopted_weights_are_those_that_were_written_and_a_stage_goes_on_from_them(
+    work: Work, written: Path, tmp_path: Path
+) -> None:
     other = Work(tmp_path / "work", Recipe())
-    stages = adopt(other, tmp_path / "weights")
+    stages = adopt(other, written)
     assert set(stages) == {"face", "vae", "align", "unet", "natural", "recogniser", "attributes", "hats"}
     for stage, prefix in (("face", "vit"), ("natural", "vit"), ("unet", "unet"), ("align", "conditioner"), ("align", "heads")):
         wanted, found = work.averaged(stage, prefix), other.averaged(stage, prefix)
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], half({name: value})[name].to(value.dtype)) for name, value in wanted.items())
     with pytest.raises(TrainingError, match=r"expected a folder without checkpoints, .* has face, vae"):
-        adopt(other, tmp_path / "weights")
+        adopt(other, written)
     other.__dict__["data"] = work.data
     with pytest.raises(TrainingError, match=r"recogniser\.pt was adopted, and is done; to train it anew, delete it"):
         train(other, "recogniser")
@@ -246,17 +254,24 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
 
 
+@pytest.fixture(scope="module")
+def on_meta() -> tuple[UNet2DConditionModel, Conditioner, Faces]:
+    tokenizer, face = read_tokenizer(TOKENIZER), nano.ARCHITECTURE.face
+    with torch.device("meta"):
+        faces = Faces(torch.empty(3, face.classes), torch.empty(3, face.patches, face.width))
+        return nano.make_unet(0), Conditioner(nano.make_encoder(0), nano.TOKENS, tokenizer), faces
+
+
 @pytest.mark.parametrize("scheduler", sorted(EPSILON_SCHEDULERS))
-def test_pictures_are_drawn_on_the_default_device(scheduler: str) -> None:
+def test_pictures_are_drawn_on_the_default_device(
+    on_meta: tuple[UNet2DConditionModel, Conditioner, Faces], scheduler: str
+) -> None:
     """On `meta`, as above."""
-    tokenizer = read_tokenizer(TOKENIZER)
+    unet, conditioner, faces = on_meta
+    guidance = Guidance(4.0, 2.0, steps=3, scheduler=scheduler)
     torch.set_default_device("meta")
     try:
-        face = nano.ARCHITECTURE.face
-        faces = Faces(torch.empty(3, face.classes), torch.empty(3, face.patches, face.width))
-        conditioner = Conditioner(nano.make_encoder(0), nano.TOKENS, tokenizer)
-        guidance = Guidance(4.0, 2.0, steps=4, scheduler=scheduler)
-        made = generate(nano.make_unet(0), conditioner, ["a man", "a woman"], faces, [[0], [1, 2]], guidance)
+        made = generate(unet, conditioner, ["a man", "a woman"], faces, [[0], [1, 2]], guidance)
     finally:
         torch.set_default_device("cpu")
     assert made.device.type == "meta" and made.shape == (2, 8, 16, 16)

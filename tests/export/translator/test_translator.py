@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import MarianConfig, MarianMTModel
 
 from export.__main__ import main
@@ -123,13 +124,13 @@ def test_sentences_are_those_of_transformers(
     checkpoint: tuple[Path, MarianMTModel], translator: Path, beams: int, longest: int, count: int
 ) -> None:
     _, model = checkpoint
-    client, never, said = Marian(translator), model.config.pad_token_id, []
-    for source in sources(count):
-        with torch.no_grad():
-            made = model.generate(
-                torch.tensor([source]), num_beams=beams, max_length=longest, do_sample=False, bad_words_ids=[[never]]
-            )
-        expected = [token for token in made[0].tolist()[1:] if token not in (0, never)]
+    client, never, said, asked = Marian(translator), model.config.pad_token_id, [], sources(count)
+    padded = pad_sequence([torch.tensor(source) for source in asked], batch_first=True, padding_value=never)
+    options = {"num_beams": beams, "max_length": longest, "do_sample": False, "bad_words_ids": [[never]]}
+    with torch.no_grad():
+        made = model.generate(padded, attention_mask=padded != never, **options)
+    for source, row in zip(asked, made.tolist(), strict=True):
+        expected = [token for token in row[1:] if token not in (0, never)]
         assert client.generate(source, beams, longest) == expected
         said.append(tuple(expected))
     assert len({*said}) > 2

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from faceclip_serving.audit.revoked import Revoked
 from faceclip_serving.contract.consent import ConsentRecord
 from faceclip_serving.contract.errors import InvalidRequest, Refused
 from faceclip_serving.marking.authority import KeysError
+from server.__main__ import main
 
 from .conftest import NOW, PHOTO, REFERENCES
 
@@ -155,14 +154,17 @@ def test_the_own_list_is_made_with_the_first_keys_alone_and_a_named_one_must_be_
 
 
 # ----------------------------------------------------------------------------------------------------------------- the command
-def asked(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "server", "consent", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def asked(capsys):
+    def ask(*arguments):
+        code = main(["consent", *map(str, arguments)])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return ask
 
 
-def test_the_command_makes_shows_and_takes_back_a_record(tmp_path):
+def test_the_command_makes_shows_and_takes_back_a_record(asked, tmp_path):
     photo, keys = ROOT / "examples" / "astronaut.jpg", ("--folder", tmp_path)
     code, told, _ = asked(
         "sign", photo, *keys, "--subject", "S-1", "--adult", "--scope", "portrait", "--expires", "2099-01-01T00:00:00Z",

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from faceclip_serving.contract.errors import InvalidRequest
 from faceclip_serving.face.choice import LARGEST, Choice, choices, choose_face, fractions_of
 from faceclip_serving.face.detectors import Box, Face, YuNet
+from faceclip_serving.face.photos import MAX_SIDE
 from faceclip_serving.face.prepare import list_faces, prepare_face
 from faceclip_serving.face.references import face_weights
 
@@ -164,11 +165,12 @@ def test_what_is_listed_is_doubted_as_it_is_warned_of_when_it_is_drawn():
     small.paste(portrait().resize((300, 300), Image.Resampling.LANCZOS), (100, 100))
     cut = portrait().crop((0, 90, 512, 512))
     blurred = portrait().filter(ImageFilter.GaussianBlur(4))
-    large = blurred.resize((3000, 3000), Image.Resampling.BICUBIC)
+    large = blurred.resize((MAX_SIDE + 4, MAX_SIDE + 4), Image.Resampling.BICUBIC)
     told = {}
     for name, image in {"good": portrait(), "small": small, "cut": cut, "blurred": blurred, "large": large}.items():
-        (face,) = list_faces(encoded(image), 3, DETECT).report["found"]
-        warned = prepare_face(encoded(image), 3, False, DETECT).warnings
+        data = encoded(image, "JPEG", quality=95) if image is large else encoded(image)
+        (face,) = list_faces(data, 3, DETECT).report["found"]
+        warned = prepare_face(data, 3, False, DETECT).warnings
         assert [f"face_images[3]: {text}" for text in face["doubts"].values()] == warned, name
         told[name] = set(face["doubts"])
     assert told["good"] == set() and all(told[name] for name in ("small", "cut", "blurred", "large")), told

@@ -10,6 +10,7 @@ from PIL import Image
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import VARIABLE, resolve
 from faceclip_serving.face.photos import encode_picture
+from faceclip_serving.marking import watermark
 from faceclip_serving.marking.authority import make
 from faceclip_serving.marking.marker import Marker
 
@@ -46,6 +47,12 @@ def marker_of(folder):
 @pytest.fixture(scope="session")
 def marker(marker_of):
     return marker_of()
+
+
+@pytest.fixture
+def short_search(monkeypatch):
+    """Where there is no mark, it is looked for a tenth as long: how long a server looks makes nobody find one."""
+    monkeypatch.setattr(watermark, "SEARCH_S", watermark.SEARCH_S / 10)
 
 
 def marked(marker, picture, output_format="PNG", **options):

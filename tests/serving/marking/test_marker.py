@@ -13,6 +13,7 @@ from faceclip_serving.marking.watermark import Tiles
 
 from .conftest import marked
 
+pytestmark = pytest.mark.usefixtures("short_search")
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 

@@ -42,27 +42,39 @@ def opened(repository, placement=CPU, remembered_bytes=0, call=None):
     return Components(TINY_SDXL, placement, lambda name: repository / CPU.folder(name), remembered_bytes, call)
 
 
+@pytest.fixture(scope="module")
+def networks(repository):
+    found = opened(repository)
+    yield found.networks
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def cut(repository):
+    """The networks of a placement with tiles of 16 cells."""
+    found = opened(repository, replace(CPU, vae_tile=16))
+    yield found.networks
+    found.close()
+
+
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_every_network_is_the_components_own(repository, name):
+def test_every_network_is_the_components_own(repository, networks, name):
     graph = repository / CPU.folder(name) / "model.onnx"
     alone = OnnxComponent(graph, components(TINY_SDXL)[name], CPU.providers(name), {}).run(given(name))
-    found = opened(repository).networks[name](sent(name))
+    found = networks[name](sent(name))
     assert found.keys() == alone.keys()
     for key, array in alone.items():
         np.testing.assert_allclose(found[key], array, atol=1e-5)
 
 
-def test_pictures_are_decoded_in_the_placements_tiles_and_no_larger_ones(repository):
-    cut = opened(repository, replace(CPU, vae_tile=16)).networks[VAE_DECODER]
-    decoder = opened(repository).networks[VAE_DECODER]
-    np.testing.assert_allclose(
-        cut(given(VAE_DECODER))["image"], tiled(decoder, 16, TINY_SDXL.latent_scale)(given(VAE_DECODER))["image"], atol=1e-5
-    )
+def test_pictures_are_decoded_in_the_placements_tiles_and_no_larger_ones(networks, cut):
+    by_hand = tiled(networks[VAE_DECODER], 16, TINY_SDXL.latent_scale)
+    found, expected = (decode(given(VAE_DECODER))["image"] for decode in (cut[VAE_DECODER], by_hand))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_picture_in_the_placements_tiles_has_nearly_the_latents_of_the_whole_one(repository):
-    networks, picture = opened(repository).networks, given(VAE_ENCODER)["picture"]
-    cut = opened(repository, replace(CPU, vae_tile=16)).networks
+def test_a_picture_in_the_placements_tiles_has_nearly_the_latents_of_the_whole_one(networks, cut):
+    picture = given(VAE_ENCODER)["picture"]
     by_hand = tiled_encoder(networks[VAE_ENCODER], 16, TINY_SDXL.latent_scale)({"picture": picture})
     for found, tile_by_tile, whole in zip(
         encode_picture(cut, picture), by_hand.values(), encode_picture(networks, picture), strict=True
@@ -136,10 +148,10 @@ def test_what_a_backend_of_triton_runs_is_called_and_the_rest_is_not(repository)
     opened(repository, call=lambda name, arrays: pytest.fail("it is run here")).networks[DENOISER](given(DENOISER))
 
 
-def test_a_call_beyond_the_placements_bounds_is_refused_by_name(repository):
+def test_a_call_beyond_the_placements_bounds_is_refused_by_name(networks):
     rows = {**SIZES, "rows": CPU.denoiser_rows + 1}
     with pytest.raises(TensorError, match="denoiser input: tensor 'latents': axis 'rows' must be between 1 and 8, got 9"):
-        opened(repository).networks[DENOISER](example_inputs(TINY_SDXL, components(TINY_SDXL)[DENOISER], rows))
+        networks[DENOISER](example_inputs(TINY_SDXL, components(TINY_SDXL)[DENOISER], rows))
 
 
 def test_the_networks_without_memory_compute_anew(repository):

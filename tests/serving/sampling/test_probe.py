@@ -35,13 +35,15 @@ HARDEST = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 
 def combinations(variant):
-    """Steps and options: no option, each alone and the hardest two in 1, 4 and 49 steps; for one variant also any two, which take
-    turns with 1, 4 and 16."""
+    """Steps and options: no option and the hardest two in 1, 4 and 49 steps, each alone in 1, 4 and 13; for one variant also any two,
+    which take turns with 1, 4 and 16."""
     found = choices(FLOW_OPTIONS if variant is TINY_FLUX else EPSILON_OPTIONS)
-    few = [{}, *(dict([one]) for one in found), *([] if variant is TINY_FLUX else [HARDEST])]
+    alone = [dict([one]) for one in found]
     pairs = [dict(pair) for pair in itertools.combinations(found, 2) if pair[0][0] != pair[1][0]]
     turns = zip(itertools.cycle((1, 4, 16)), pairs, strict=False)
-    return [*itertools.product((1, 4, 49), few), *(turns if variant is TINY_SDXL else ())]
+    ends = [{}] if variant is TINY_FLUX else [{}, HARDEST]
+    several = [*itertools.product((1, 4, 49), ends), *itertools.product((1, 4, 13), alone)]
+    return [*several, *(turns if variant is TINY_SDXL else ())]
 
 
 def network(inputs):
