@@ -44,8 +44,8 @@ def due(received: float, priority: str, batch_head_start_s: float) -> float:
 
 
 def is_heavy(inputs: Iterable[str], asks_others: bool) -> bool:
-    """Whether to prepare a request may take long, whatever its prompts are. `inputs`: names of the tensors that came. `asks_others`: whether
-    programs of the operator's are asked about it."""
+    """Whether to prepare a request may take long, whatever its prompts are. `inputs`: names of the tensors that came. `asks_others`:
+    whether programs of the operator's are asked about it."""
     return asks_others or not {each.name for each in FILES}.isdisjoint(inputs)
 
 
