@@ -87,7 +87,7 @@ class Parameters(TypedDict, total=False):
     one itself (none, zh, en, both; default: none)."""
     consent: Mapping[str, Any] | str | None
     """Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent
-    sign makes it; default: none)."""
+    sign makes it, at most 60000 characters; default: none)."""
     remember: bool | None
     """Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true)."""
     priority: str | None
@@ -216,7 +216,7 @@ OPTIONS = (
            names=("none", "zh", "en", "both")),
     Option("consent", str, ("--consent",),
            "Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent "
-           "sign makes it; default: none).",
+           "sign makes it, at most 60000 characters; default: none).",
            is_json=True),
     Option("remember", bool, ("--remember",),
            "Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true)."),

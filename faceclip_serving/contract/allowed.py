@@ -155,8 +155,7 @@ class Text:
             ) from None
         if self.example and not value.strip():
             raise InvalidRequest(f"{name}: a text is required, got nothing; describe the scene, e.g. '{self.example}'")
-        if len(value) > self.longest:
-            raise InvalidRequest(f"{name}: at most {self.longest} characters are read, got {len(value)}; shorten it")
+        _check_length(name, value, self.longest)
         return str(value)
 
     def describe(self) -> str:
@@ -250,12 +249,14 @@ class JsonObject:
     """The text of a JSON object with some of the `entries`, each with what it may be."""
 
     entries: Mapping[str, Allowed]
+    longest: int
+    """Of the text, in characters."""
     required: tuple[str, ...] = ()
-    """Those of them that may not be missing."""
+    """Those of the entries that may not be missing."""
     example: str = ""
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
-        return self.entries_of(name, parsed(name, value or "{}", "object of plain values", self._example()))
+        return self.entries_of(name, parsed(name, value or "{}", self.longest, "object of plain values", self._example()))
 
     def entries_of(self, name: str, found: Any) -> dict[str, Any]:
         """The same of what the text says."""
@@ -276,9 +277,15 @@ class JsonObject:
         return self.example or json.dumps({next(iter(self.entries)): True})
 
     def describe(self) -> str:
-        return "a JSON object of " + "; ".join(f"`{name}`: {may.describe()}" for name, may in self.entries.items())
+        return f"a JSON object, at most {self.longest} characters, of " + "; ".join(
+            f"`{name}`: {may.describe()}" for name, may in self.entries.items()
+        )
 
     def as_json(self) -> dict[str, Any]:
+        return {"max_characters": self.longest, **self.entries_as_json()}
+
+    def entries_as_json(self) -> dict[str, Any]:
+        """The same where they are no text of their own."""
         return {"entries": {name: may.as_json() for name, may in self.entries.items()}}
 
 
@@ -372,14 +379,23 @@ def _four_numbers(name: str, value: Any) -> list[float]:
         raise InvalidRequest(f"{name}: expected a list of four numbers, got {repr(value)[:80]}") from None
 
 
-def parsed(name: str, text: str, what: str, example: str) -> Any:
-    """What a JSON text says. `what` was expected, for messages. Raises `InvalidRequest`."""
+def parsed(name: str, text: str, longest: int, what: str, example: str) -> Any:
+    """What a JSON text of at most `longest` characters says: 100 MB take 13 s to read. `what` was expected, for messages.
+
+    Raises `InvalidRequest`.
+    """
+    _check_length(name, text, longest)
     try:
         return json.loads(text)
     except RecursionError:
         raise InvalidRequest(f"{name}: expected a JSON {what}, got one nested too deeply; write e.g. {example}") from None
     except ValueError as error:
         raise InvalidRequest(f"{name}: expected JSON, got text that is not ({error}); write e.g. {example}") from None
+
+
+def _check_length(name: str, text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise InvalidRequest(f"{name}: at most {longest} characters are read, got {len(text)}; shorten it")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

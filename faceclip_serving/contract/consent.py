@@ -13,6 +13,8 @@ SIGNATURE = "signature"
 NAME = Matching(r"(?! )[^\x00-\x1f\x7f\ud800-\udfff]{1,128}(?<! )", "1 to 128 characters")
 """Of a record, a person, a purpose."""
 MOST_REFERENCES = 256
+LONGEST_RECORD = 60_000
+"""Of a record's text, in characters: all that it may hold, where every character of a name is written as JSON's escape, twice 6."""
 
 _FIELDS: Mapping[str, Allowed] = {
     "id": NAME,
@@ -34,7 +36,9 @@ class ConsentRecord(JsonObject):
     """The text of such a record, with or without its signature: base64 of Ed25519's over the canonical JSON of all else."""
 
     def __init__(self) -> None:
-        super().__init__({**_FIELDS, SIGNATURE: Text(128)}, tuple(_FIELDS), "what `python -m server consent sign` prints")
+        super().__init__(
+            {**_FIELDS, SIGNATURE: Text(128)}, LONGEST_RECORD, tuple(_FIELDS), "what `python -m server consent sign` prints"
+        )
 
     def describe(self) -> str:
-        return "a JSON record, as `python -m server consent sign` makes it"
+        return f"a JSON record, as `python -m server consent sign` makes it, at most {self.longest} characters"

@@ -72,6 +72,4 @@ def outcome(error: BaseException | None) -> str:
     """How a request has ended that raised `error`, or nothing."""
     if error is None:
         return "ok"
-    if isinstance(error, GeneratorExit):
-        return "cancelled"
     return next((name for name, kind in OUTCOMES.items() if kind is not None and isinstance(error, kind)), "error")

@@ -80,8 +80,8 @@ class Leave:
 
 @dataclass(frozen=True)
 class End:
-    """Nothing is done for a request any more, its place is given back -> `{"ended": bool}`, whether it had not ended before. `outcome`:
-    of `errors.OUTCOMES`."""
+    """Nothing is done for a request any more, its place is given back -> `{"ended": bool}`, whether it had not ended before; where that
+    went wrong, how and why as well: `outcome` and `why`, the words. `outcome`, here and there: of `errors.OUTCOMES`."""
 
     place: str
     outcome: str = "cancelled"

@@ -9,11 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .allowed import Allowed, Between, Box, JsonObject, Several, Text, parsed
-from .consent import ConsentRecord
+from .consent import LONGEST_RECORD, ConsentRecord
 from .errors import InvalidRequest
 
 MOST_PEOPLE = 4
 MAX_WEIGHT = 2.0
+_ESCAPED = 12
+"""Characters that JSON may take for one of a prompt."""
+_PLACES = 10_000
+"""Characters for the keys and numbers of a person, many times what they need."""
 _EXAMPLE = '[{"faces": [0], "box": [0, 0, 0.5, 1]}, {"faces": [1], "box": [0.5, 0, 1, 1]}]'
 _NUMBER = Between(0, 99)
 _WHO, _WHERE = ("faces", "identity"), ("box", "mask")
@@ -26,6 +30,9 @@ class _Record(ConsentRecord):
 
     def read(self, name: str, value: Any) -> dict[str, Any]:
         return self.entries_of(name, value)
+
+    def as_json(self) -> dict[str, Any]:
+        return self.entries_as_json()
 
 
 class People:
@@ -42,13 +49,15 @@ class People:
             "weight": Between(0.0, MAX_WEIGHT),
             "consent": _Record(),
         }
-        self._person = JsonObject(entries, example=_EXAMPLE[1:40])
+        longest = _ESCAPED * longest_prompt + LONGEST_RECORD + _PLACES
+        self._longest = self._most * longest
+        self._person = JsonObject(entries, longest, example=_EXAMPLE[1:40])
 
     def read(self, name: str, value: Any) -> list[dict[str, Any]] | None:
         """Each person with all keys; what was left out is None, and the weight 1."""
         if not isinstance(value, str):
             raise InvalidRequest(f"{name}: expected JSON, got {repr(value)[:80]}; write e.g. {_EXAMPLE}")
-        found = parsed(name, value, "list of objects", _EXAMPLE)
+        found = parsed(name, value, self._longest, "list of objects", _EXAMPLE)
         if not isinstance(found, list):
             raise InvalidRequest(f"{name}: expected a JSON list, got {type(found).__name__}; write e.g. {_EXAMPLE}")
         if not 1 <= len(found) <= self._most:
@@ -65,10 +74,10 @@ class People:
         return {**dict.fromkeys(("faces", "identity", "box", "mask", "prompt", "consent")), "weight": 1.0, **told}
 
     def describe(self) -> str:
-        return f"a JSON list of 1 to {self._most} people"
+        return f"a JSON list of 1 to {self._most} people, at most {self._longest} characters"
 
     def as_json(self) -> dict[str, Any]:
-        return {"max_items": self._most, "items": self._person.as_json()}
+        return {"max_characters": self._longest, "max_items": self._most, "items": self._person.entries_as_json()}
 
 
 def check_files_of(people: Sequence[Mapping[str, Any]], counts: Mapping[str, int], most_faces: int) -> None:

@@ -19,8 +19,10 @@ EPSILON_OPTIONS: Mapping[str, Allowed] = {
 """Entries of diffusers' scheduler configurations that a request may set; not every scheduler has each. Few-step checkpoints ask for
 `timestep_spacing: trailing`."""
 FLOW_OPTIONS: Mapping[str, Allowed] = {**_SIGMAS, "shift": Between(0.01, 100.0)}
+LONGEST_OPTIONS = 10_000
+"""Of their text, in characters: many times what all of them need."""
 
 
 def scheduler_options(schedulers: Sequence[str]) -> JsonObject:
     """What a request may say to the schedulers of a variant."""
-    return JsonObject(FLOW_OPTIONS if set(schedulers) <= set(FLOW_SCHEDULERS) else EPSILON_OPTIONS)
+    return JsonObject(FLOW_OPTIONS if set(schedulers) <= set(FLOW_SCHEDULERS) else EPSILON_OPTIONS, LONGEST_OPTIONS)

@@ -6,18 +6,17 @@ ensemble; so the ensemble stands behind this.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..contract.errors import DeadlineExceeded, outcome
+from ..contract.errors import OUTCOMES, DeadlineExceeded, outcome
 from ..contract.kinds import Kind, kind_of
 from ..contract.operations import Admit, End
 from ..contract.request import parse_one
@@ -78,10 +77,7 @@ class Front:
             kind = kind_of(self._setup.signature.name, arrays)
             tenant = parse_one("tenant", self._setup.variant, arrays)
             admitted = True  # from here on the sampler counts how it ends
-            for response, is_last in self._responses(arrays, context, tenant, sender.is_cancelled, previews):
-                encoded = adapter.encode(response, self._setup.signature)
-                (adapter.send if is_last else adapter.send_more)(sender, encoded)
-                last = response
+            last = self._answered(arrays, context, tenant, sender, previews)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
             # Nothing here keeps it: its traceback holds this frame, so the photographs would stay until a collection.
             if not admitted:
@@ -95,45 +91,55 @@ class Front:
         else:
             self._tell(context, kind, arrays, last, None)
 
-    def _responses(
-        self,
-        arrays: Arrays,
-        context: adapter.Context,
-        tenant: str,
-        has_left: Callable[[], bool],
-        previews: list[dict[str, Any]],
-    ) -> Generator[tuple[Arrays, bool], None, None]:
-        """The responses of one request, each with whether it is the last. Raises `Busy`, `Cancelled`, and what the models raise.
+    def _answered(
+        self, arrays: Arrays, context: adapter.Context, tenant: str, sender: Any, previews: list[dict[str, Any]]
+    ) -> Arrays:
+        """The last response of one request, once all were sent. Raises `Busy`, `Cancelled`, what the models raise, and what cannot be sent.
 
         The end is told to the sampler when the last one was sent. `previews` gets what the audit log is told of each before it is sent.
         """
         place = self._ask(Admit(context.id, tenant, context.deadline))["place"]
-        self._holder.hold(place, has_left)
-        how = outcome(None)
+        self._holder.hold(place, sender.is_cancelled)
         try:
-            context = replace(context, place=place)
-            flow = self._flow(partial(self._setup.call, context=context), arrays, place)
-            try:
-                while True:
-                    response = dict(next(flow))
-                    if FOR_AUDIT in response:
-                        previews += json.loads(response.pop(FOR_AUDIT)[0])
-                    yield response, False
-                    self._holder.look(place)  # at most one more step is begun for a caller who leaves between two
-            except StopIteration as stop:
-                final: Arrays = stop.value
-            if context.deadline is not None and time.monotonic() > context.deadline:
-                raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
-            final = self._recorded(context, arrays, final, previews)
-            self._holder.drop(place)
-            yield final, True  # before the sampler hears, since nothing else ends a request whose pictures are decoded
+            final = self._sent(arrays, replace(context, place=place), sender, previews)
         except BaseException as error:  # whatever ends this ends the request
-            how = outcome(error)  # not the error, whose traceback holds this frame
+            self._end(place, outcome(error))
             raise
-        finally:
-            self._holder.drop(place)
-            with contextlib.suppress(Exception):  # the sampler is stopping or gone
-                self._ask(End(place, how))
+        self._end(place, outcome(None))
+        return final
+
+    def _sent(self, arrays: Arrays, context: adapter.Context, sender: Any, previews: list[dict[str, Any]]) -> Arrays:
+        flow = self._flow(partial(self._setup.call, context=context), arrays, context.place)
+        try:
+            while True:
+                response = dict(next(flow))
+                if FOR_AUDIT in response:
+                    previews += json.loads(response.pop(FOR_AUDIT)[0])
+                adapter.send_more(sender, adapter.encode(response, self._setup.signature))
+                self._holder.look(context.place)  # at most one more step is begun for a caller who leaves between two
+        except StopIteration as stop:
+            final: Arrays = stop.value
+        if context.deadline is not None and time.monotonic() > context.deadline:
+            raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
+        final = self._recorded(context, arrays, final, previews)
+        encoded = adapter.encode(final, self._setup.signature)
+        self._holder.drop(context.place)
+        adapter.send(sender, encoded)  # before the sampler hears, since nothing else ends a request whose pictures are decoded
+        return final
+
+    def _end(self, place: str, how: str) -> None:
+        """Tells the sampler that a request has ended, as `outcome` calls it.
+
+        Raises by what else it had ended before, which metrics have counted; of a request whose pictures were sent, nothing.
+        """
+        self._holder.drop(place)
+        try:
+            told = self._ask(End(place, how))
+        except Exception:  # noqa: BLE001 - the sampler is stopping or gone
+            return
+        before = OUTCOMES[told.get("outcome", how)]
+        if before is not None and before is not OUTCOMES[how] is not None:
+            raise before(told["why"])
 
     def _recorded(
         self, context: adapter.Context, arrays: Arrays, final: Arrays, previews: Sequence[Mapping[str, Any]]

@@ -1,8 +1,8 @@
 """The work that models do for requests by a few threads: whose turn it is, and who is still waited for.
 
-Requests without photographs take milliseconds, so they have a thread of their own and never wait behind photographs. Photographs, and
-pictures that become files, go round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than
-they came. A request that has ended meanwhile is answered at once, and what it holds is let go.
+Requests that bring no file have a thread of their own and never wait behind files: most take milliseconds, a prompt of the longest
+seconds. Both lanes go round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than they
+came. A request that has ended meanwhile is answered at once, and what it holds is let go.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+
+from ..contract.parameters import FILES
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ class Task:
     place: str
     tenant: str
     heavy: bool
-    """Whether it has photographs, or pictures."""
+    """Whether it has files, or pictures that become files, or asks others. See `is_heavy`."""
     work: Callable[[Task], None]
     give_up: Callable[[], None]
     due: float = 0.0
@@ -41,6 +43,50 @@ def due(received: float, priority: str, batch_head_start_s: float) -> float:
     return received + (batch_head_start_s if priority == "batch" else 0.0)
 
 
+def is_heavy(inputs: Iterable[str], asks_others: bool) -> bool:
+    """Whether to prepare a request may take long, whatever its prompts are. `inputs`: names of the tensors that came. `asks_others`:
+    whether programs of the operator's are asked about it."""
+    return asks_others or not {each.name for each in FILES}.isdisjoint(inputs)
+
+
+class Line:
+    """Tasks that wait: one of each tenant in turn, of one tenant the smallest `due` first. Called by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, deque[Task]] = {}
+        """Tenant -> its tasks; the tenant whose turn it is comes first."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def __iter__(self) -> Iterator[Task]:
+        return (task for tasks in self._of.values() for task in tasks)
+
+    def add(self, task: Task) -> None:
+        self._of.setdefault(task.tenant, deque()).append(task)
+
+    def take(self) -> Task:
+        """The next task of the first tenant who has one that is due, else of the first; the tenant goes to the end of the line."""
+        now = time.monotonic()
+        first = {tenant: min(tasks, key=lambda task: task.due) for tenant, tasks in self._of.items()}
+        tenant = next((tenant for tenant, task in first.items() if task.due <= now), next(iter(first)))
+        task, tasks = first[tenant], self._of.pop(tenant)
+        tasks.remove(task)
+        if tasks:
+            self._of[tenant] = tasks
+        return task
+
+    def drop(self, task: Task) -> bool:
+        """Takes a task out, whoever's turn it is; whether it was here."""
+        tasks = self._of.get(task.tenant)
+        if tasks is None or task not in tasks:
+            return False
+        tasks.remove(task)
+        if not tasks:
+            del self._of[task.tenant]
+        return True
+
+
 class Lanes:
     """All methods may be called from any thread."""
 
@@ -51,14 +97,13 @@ class Lanes:
         begin: Callable[[], None] = lambda: None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
-        """`threads`: for photographs. `lost`: which of some places have ended; None: nothing that is here ends. `begin`: called first in
+        """`threads`: for heavy requests. `lost`: which of some places have ended; None: nothing that is here ends. `begin`: called first in
         each of those threads."""
         self._begin = begin
         self._look_every_s = look_every_s
         self._changed = threading.Condition()
-        self._light: deque[Task] = deque()
-        self._heavy: dict[str, deque[Task]] = {}
-        """Tenant -> its tasks; the tenant whose turn it is comes first."""
+        self._waiting = {False: Line(), True: Line()}
+        """Whether they are heavy -> those who wait."""
         self._working: set[Task] = set()
         self._over = False
         looks = [] if lost is None else [partial(self._look, lost)]
@@ -67,17 +112,14 @@ class Lanes:
 
     def submit(self, task: Task) -> None:
         with self._changed:
-            if task.heavy:
-                self._heavy.setdefault(task.tenant, deque()).append(task)
-            else:
-                self._light.append(task)
+            self._waiting[task.heavy].add(task)
             self._changed.notify_all()
 
     @property
     def crowded(self) -> bool:
-        """Whether more than one request with photographs is here."""
+        """Whether more than one heavy request is here."""
         with self._changed:
-            return sum(map(len, self._heavy.values())) + sum(task.heavy for task in self._working) > 1
+            return len(self._waiting[True]) + sum(task.heavy for task in self._working) > 1
 
     def stop(self) -> None:
         """Begins nothing any more."""
@@ -102,23 +144,12 @@ class Lanes:
 
     def _next(self, heavy: bool) -> Task | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._over or bool(self._heavy if heavy else self._light))
+            self._changed.wait_for(lambda: self._over or bool(self._waiting[heavy]))
             if self._over:
                 return None
-            task = self._turn() if heavy else self._light.popleft()
+            task = self._waiting[heavy].take()
             self._working.add(task)
             return task
-
-    def _turn(self) -> Task:
-        """The next task of the first tenant who has one that is due, else of the first; the tenant goes to the end of the line."""
-        now = time.monotonic()
-        first = {tenant: min(tasks, key=lambda task: task.due) for tenant, tasks in self._heavy.items()}
-        tenant = next((tenant for tenant, task in first.items() if task.due <= now), next(iter(first)))
-        task, tasks = first[tenant], self._heavy.pop(tenant)
-        tasks.remove(task)
-        if tasks:
-            self._heavy[tenant] = tasks
-        return task
 
     def _look(self, lost: Callable[[list[str]], Iterable[str]]) -> None:
         """Asks who has ended, and lets go of them."""
@@ -126,7 +157,7 @@ class Lanes:
             with self._changed:
                 if self._changed.wait_for(lambda: self._over, self._look_every_s):
                     return
-                known = [*self._working, *self._light, *(task for tasks in self._heavy.values() for task in tasks)]
+                known = [*self._working, *self._waiting[False], *self._waiting[True]]
             if not known:
                 continue
             try:
@@ -141,12 +172,8 @@ class Lanes:
     def _let_go(self, task: Task) -> None:
         task.lost.set()
         with self._changed:
-            queue = self._heavy.get(task.tenant) if task.heavy else self._light
-            if queue is None or task not in queue:
+            if not self._waiting[task.heavy].drop(task):
                 return  # it is worked for, and ends by itself
-            queue.remove(task)
-            if task.heavy and not queue:
-                del self._heavy[task.tenant]
         self._give_up(task)
 
     def _give_up(self, task: Task) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..contract import operations
 from ..contract.callers import Caller, check_own
-from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest
+from ..contract.errors import OUTCOMES, Cancelled, InvalidRequest, outcome
 from ..contract.job import Job
 from ..contract.models import CONTROL, FACE_CROPS, JOB, LATENT_MASK
 from ..contract.names import FACE_ENCODER, SAMPLER
@@ -248,7 +248,9 @@ class Service:
             raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
         kind = OUTCOMES[asked.outcome]
         error = None if kind is None else kind(f"ended by the holder of its place: {asked.outcome}")
-        return {"ended": self._lives.end(asked.place, error)}
+        ended = self._lives.end(asked.place, error)
+        why = None if ended else self._lives.why(asked.place)
+        return {"ended": ended, **({} if why is None else {"outcome": outcome(why), "why": str(why)})}
 
     def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
         return {"ended": self._lives.leave(asked.place)}

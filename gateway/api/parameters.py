@@ -82,7 +82,7 @@ class ParameterFields(BaseModel):
         "one itself (none, zh, en, both; default: none).")] = None
     consent: Annotated[dict[str, Any] | str | None, Field(description=
         "Consent of the person in the photographs; the server may require it (a JSON record, as python -m server consent "
-        "sign makes it; default: none).")] = None
+        "sign makes it, at most 60000 characters; default: none).")] = None
     remember: Annotated[bool | None, Field(description=
         "Encodings of the photographs and prompts may stay in the server's memory for some minutes (default: true).")] = None
     priority: Annotated[Literal["interactive", "batch"] | None, Field(description=

@@ -1,6 +1,6 @@
 """First step of the ensemble: checks the request, by the policy too, finds and aligns faces, tokenises. Several at once, see `Lanes`.
 
-Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Photographs keep
+Its callers hold a place for the request already, so `execute` returns at once and nobody waits here for a refusal. Files keep
 cores busy for seconds, so whoever needs a core for a millisecond, such as a refusal, a step or a probe, goes before them.
 """
 
@@ -19,7 +19,6 @@ from faceclip_serving.contract.digest import weights_of
 from faceclip_serving.contract.errors import Cancelled
 from faceclip_serving.contract.models import Purpose
 from faceclip_serving.contract.operations import Lost, Prepare
-from faceclip_serving.contract.parameters import FACE_IMAGES, IMAGE
 from faceclip_serving.contract.request import parse_one
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.face.budget import SharingCores, WithinBudget
@@ -27,7 +26,7 @@ from faceclip_serving.face.detectors import Detector, YuNet
 from faceclip_serving.models import adapter
 from faceclip_serving.models.checks import checks_of
 from faceclip_serving.models.holder import asking
-from faceclip_serving.models.lanes import Lanes, Task, due
+from faceclip_serving.models.lanes import Lanes, Task, due, is_heavy
 from faceclip_serving.models.photographs import prepare_identity, prepare_list, purpose_of
 from faceclip_serving.models.prepare import prepare
 from faceclip_serving.models.prompts import load_tokenizer
@@ -65,7 +64,7 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
                 adapter.send(sender, adapter.failure(error, request))
                 continue
-            heavy = any(each.name in arrays for each in (FACE_IMAGES, IMAGE)) or self._checks.asks_others
+            heavy = is_heavy(arrays, self._checks.asks_others)
             work = partial(self._serve, request, sender, arrays, context)
             when = due(context.received, priority, self._setup.settings["batch_head_start_s"])
             self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), when))

@@ -220,7 +220,7 @@ def test_nothing_but_the_signature_may_be_missing(record, entry):
         ConsentRecord().read("consent", json.dumps(found))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"c-1"', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"c-1"', "[" * 50_000])
 def test_what_is_no_object_is_refused(text):
     with pytest.raises(InvalidRequest, match=r"^consent: expected"):
         ConsentRecord().read("consent", text)

@@ -22,7 +22,7 @@ COUNT, SHARE, SIDE = Between(1, 10), Between(0.0, 1.5), Between(8, 64, 8, "pixel
 EVEN = Between(2, 8, 2)
 NAME = OneOf(("Euler", "UniPC"), {"fast": "UniPC"})
 SCENE, WORDS = Text(20, "a beach"), Text(5)
-OPTIONS = JsonObject({"karras": Flag(), "order": Between(1, 3)})
+OPTIONS = JsonObject({"karras": Flag(), "order": Between(1, 3)}, 100_000)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,8 @@ def test_text_that_is_no_json_is_refused_with_the_place_and_an_example():
         (NAME, "`Euler`, `UniPC`", {"choices": ["Euler", "UniPC"]}),
         (WORDS, "at most 5 characters", {"max_characters": 5}),
         (Flag(), "true, false", {}),
-        (OPTIONS, "a JSON object of `karras`: true, false; `order`: 1 to 3", {"entries": {"karras": {}, "order": {"min": 1, "max": 3}}}),
+        (OPTIONS, "a JSON object, at most 100000 characters, of `karras`: true, false; `order`: 1 to 3",
+         {"max_characters": 100_000, "entries": {"karras": {}, "order": {"min": 1, "max": 3}}}),
         (Files(2), "at most 2 files", {"max_items": 2}),
         (File(), "a file", {}),
         (Box(), "left, top, right, bottom from 0 to 1", {"count": 4, "items": {"min": 0.0, "max": 1.0}}),

@@ -23,7 +23,7 @@ from faceclip_serving.contract.errors import (
         (InvalidRequest("x"), "invalid"),
         (Refused("consent.missing: x"), "refused"),
         (Cancelled("x"), "cancelled"),
-        (GeneratorExit(), "cancelled"),  # whoever listened has left
+        (SystemExit(), "error"),
         (DeadlineExceeded("x"), "deadline"),
         (Busy("x"), "rejected"),
         (NotANumber("x"), "not_a_number"),

@@ -1,13 +1,20 @@
 import base64
+import contextlib
+import json
 import string
 
 import numpy as np
 import pytest
 
+from faceclip_serving.contract.allowed import File, Files
+from faceclip_serving.contract.consent import MOST_REFERENCES
 from faceclip_serving.contract.errors import InvalidRequest
-from faceclip_serving.contract.parameters import MAX_SEED, PARAMETERS
-from faceclip_serving.contract.request import check_names, parse_request, reference_photos, request_tensors
+from faceclip_serving.contract.parameters import EXPIRES, FILES, MAX_CHARACTERS, MAX_SEED, PARAMETERS, SCALARS
+from faceclip_serving.contract.people import MOST_PEOPLE
+from faceclip_serving.contract.request import check_names, parse_request, read_parameter, reference_photos, request_tensors
+from faceclip_serving.contract.tensors import DType, bytes_tensor
 from faceclip_serving.contract.variants.sdxl import SDXL, TINY_SDXL
+from faceclip_serving.contract.variants.table import VARIANTS
 
 
 def raw(**values):
@@ -90,6 +97,46 @@ def test_bad_values_are_refused_in_words(values, words):
         parse_request(TINY_SDXL, raw(**values))
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_text_is_read_as_json_as_far_as_it_may_be_long_and_no_longer_one_is(variant, monkeypatch):
+    read = []
+    monkeypatch.setattr(json, "loads", lambda text: read.append(len(text)))
+    found = set()
+    for parameter in (*SCALARS, EXPIRES):
+        longest = parameter.allowed_of(variant).as_json().get("max_characters", MAX_CHARACTERS)
+        if parameter.dtype is not DType.BYTES or parameter.axes != (1,):
+            continue
+        for length in (longest, longest + 1, 5_000_000):
+            read.clear()
+            with pytest.raises(InvalidRequest) if length > longest else contextlib.suppress(InvalidRequest):
+                read_parameter(parameter, variant, {parameter.name: bytes_tensor([b"[" * length])})
+            assert max(read, default=0) <= longest, parameter.name
+            if read:
+                found.add(parameter.name)
+    assert found == {"scheduler_options", "people", "consent"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_the_fullest_record_and_people_are_not_too_long_however_json_writes_them(variant):
+    name = "\N{GRINNING FACE}" * 128
+    words = dict.fromkeys(("id", "subject", "confirmed_by", "confirmed_how", "text"), name)
+    times = dict.fromkeys(("given", "expires"), "2027-01-31T12:00:00.000000+01:00")
+    lists = {"scope": [name] * 16, "references": ["0" * 64] * MOST_REFERENCES}
+    record = {**words, **times, **lists, "adult": True, "signature": "x" * 128}
+    box = [each + 1 / 3 for each in (0, 0, 1 / 3, 1 / 3)]
+    prompt = "\N{GRINNING FACE}" * MAX_CHARACTERS
+    people = [{"faces": [99], "box": box, "prompt": prompt, "weight": 1 / 3, "consent": record}]
+    people *= min(MOST_PEOPLE, variant.limits.faces)
+    for indent in (None, 4):
+        assert parse_request(variant, raw(consent=json.dumps(record, indent=indent))).consent == record
+        told = parse_request(variant, raw(people=json.dumps(people, indent=indent))).people
+        assert [each["consent"] for each in told] == [record] * len(people)
+
+
+def test_whatever_holds_files_is_among_the_files():
+    assert {each for each in PARAMETERS if isinstance(each.allowed_of(SDXL), File | Files)} == set(FILES)
 
 
 def test_wrong_dtype_and_shape_name_the_parameter():

@@ -1,7 +1,9 @@
-"""What stays of a request in the process of a public model once its end was told: nothing, without a collection of garbage."""
+"""One end of a request, for its caller, the log and the sampler; and what stays of it in the process of a public model: nothing, without a
+collection of garbage."""
 
 import importlib
 import json
+import queue
 import sys
 import threading
 import time
@@ -14,10 +16,10 @@ import pytest
 
 from faceclip_serving.audit.log import AuditLog
 from faceclip_serving.contract import operations
-from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.errors import OUTCOMES, InvalidRequest, outcome
 from faceclip_serving.contract.models import models
 from faceclip_serving.contract.names import UNARY
-from faceclip_serving.contract.operations import Admit
+from faceclip_serving.contract.operations import Admit, End
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.settings import resolve
 from faceclip_serving.contract.variants.sdxl import TINY_SDXL
@@ -56,11 +58,16 @@ class TritonError:
 
 
 class Triton(types.ModuleType):
-    """Its Python backend, as far as a front uses it. `refuses`: the operation that the sampler refuses, in words."""
+    """Its Python backend, as far as a front uses it. `refuses`: why the sampler admits nobody. `ended`: what it answers to an end.
+    `asked`: what it was asked."""
 
     Tensor, TritonError, MetricFamily, PreferredMemory = Tensor, TritonError, MagicMock(), MagicMock()
     TRITONSERVER_MEMORY_CPU = TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     refuses = ""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.ended, self.asked = {"ended": True}, []
 
     @staticmethod
     def InferenceResponse(tensors=(), error=None):
@@ -68,8 +75,10 @@ class Triton(types.ModuleType):
 
     def InferenceRequest(self, model_name, inputs, **_):
         asked = operations.decode(next(each.as_numpy() for each in inputs if each.name == "control"))
+        self.asked.append(asked)
         refuses = self.refuses and isinstance(asked, Admit)
-        answer = Answer(self.refuses) if refuses else Answer(place="p", gone=[], round_s=0.0)
+        report = self.ended if isinstance(asked, End) else {"place": "p", "gone": [], "round_s": 0.0}
+        answer = Answer(self.refuses) if refuses else Answer(**report)
         return types.SimpleNamespace(exec=lambda: answer)
 
     @staticmethod
@@ -173,6 +182,11 @@ def test_nothing_stays_of_a_request_that_is_over(serve, flow, told):
     assert serve(flow) == ([told], [])
 
 
+def test_nothing_stays_of_a_request_that_the_sampler_had_ended_before(serve, triton):
+    triton.ended = {"ended": False, "outcome": "deadline", "why": "the request's timeout ran out"}
+    assert serve(refused) == (["the request's timeout ran out"], [])
+
+
 def test_nothing_stays_of_a_request_that_gets_no_place(serve, triton):
     triton.refuses = "Busy|busy: retry after 3 s"
     assert serve(made) == (["busy: retry after 3 s"], [])
@@ -184,3 +198,68 @@ def test_nothing_stays_of_a_request_that_could_not_be_recorded(serve, tmp_path, 
     monkeypatch.setattr(AuditLog, "_append", lambda *_: 1 / 0)
     told, alive = serve(made)
     assert "nothing is answered that cannot be recorded" in told[0] and not alive
+
+
+@pytest.fixture
+def ends(serve, triton):
+    """Serves one request by a flow; how its caller, the log and the front's metrics were told that it ended, and the sampler."""
+
+    def ends(flow):
+        lines, counted = queue.Queue(), []
+
+        def answered(kind, seconds, details, failed):
+            counted.append(outcome(failed))
+
+        front = serve.front
+        front._log = types.SimpleNamespace(info=lines.put)
+        front._metrics = types.SimpleNamespace(answered=answered, arrived=lambda: None)
+        front.flow, request = flow, Request()
+        front.accept(request)
+        logged = json.loads(lines.get(timeout=30))["outcome"]
+        sampler = [each.outcome for each in triton.asked if isinstance(each, End)]
+        return request.sender.told, [logged], counted, sampler
+
+    return ends
+
+
+@pytest.mark.parametrize("first", [*filter(OUTCOMES.get, OUTCOMES)])
+def test_who_ended_a_request_first_decides_what_caller_and_log_are_told(ends, triton, first):
+    triton.ended = {"ended": False, "outcome": first, "why": "the sampler's reason"}
+    told, logged, counted, _ = ends(refused)
+    expected = "face_images[0]: no face" if first == "invalid" else "the sampler's reason"
+    assert len(told) == 1 and told[0].endswith(expected)
+    assert logged == counted == [first]
+
+
+def test_an_end_that_the_sampler_knows_no_reason_of_is_the_fronts(ends, triton):
+    triton.ended = {"ended": False}
+    assert ends(refused) == (["face_images[0]: no face"], ["invalid"], ["invalid"], ["invalid"])
+
+
+def wrong_last():
+    yield from ()
+    return {**ENDED, "seeds": np.array(["no number"])}
+
+
+def wrong_step():
+    yield {"progress": np.array([1.5])}
+    return dict(ENDED)
+
+
+@pytest.mark.parametrize("flow", [wrong_last, wrong_step])
+def test_an_answer_that_cannot_be_encoded_is_an_error_to_all(ends, flow):
+    told, *others = ends(flow)
+    assert len(told) == 1 and told[0] != "ok"
+    assert others == [["error"]] * 3
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_to_all(ends, monkeypatch):
+    def send(self, response, flags=0, usual=Sender.send):
+        if response == "ok":
+            raise MemoryError("Failed to increase the shared memory pool size")
+        usual(self, response, flags)
+
+    monkeypatch.setattr(Sender, "send", send)
+    told, *others = ends(made)
+    assert told == ["MemoryError: Failed to increase the shared memory pool size"]
+    assert others == [["error"]] * 3

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from faceclip_serving.models.lanes import Lanes, Task
+from faceclip_serving.contract.parameters import FILES, PARAMETERS
+from faceclip_serving.models.lanes import Lanes, Task, is_heavy
 
 
 class Requests:
@@ -25,10 +26,10 @@ class Requests:
             notes.append(name)
             self.changed.notify_all()
 
-    def submit(self, name, tenant="", heavy=True, due=0.0):
+    def submit(self, name, tenant="", heavy=True, due=0.0, slow=False):
         def work(task):
             self.note(self.order, name)
-            if heavy:
+            if heavy or slow:
                 assert self.gate.acquire(timeout=10)
 
         task = Task(name, tenant, heavy, work, partial(self.note, self.given_up, name), due)
@@ -49,7 +50,13 @@ def requests():
         made.gate.release()
 
 
-def test_who_has_no_photographs_waits_behind_nobodys(requests):
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.name)
+def test_whatever_brings_a_file_is_heavy_and_words_are_where_others_are_asked(parameter):
+    assert is_heavy(["prompt", parameter.name], False) == (parameter in FILES)
+    assert is_heavy(["prompt", parameter.name], True)
+
+
+def test_who_brings_no_file_waits_behind_nobodys(requests):
     requests.submit("a")
     requests.submit("b")
     requests.until(lambda: requests.order == ["a"])
@@ -57,13 +64,15 @@ def test_who_has_no_photographs_waits_behind_nobodys(requests):
     requests.until(lambda: requests.order == ["a", "words"])
 
 
-def test_photographs_go_round_the_tenants(requests):
-    requests.submit("running", "flood")
+@pytest.mark.parametrize("heavy", [True, False])
+def test_both_lanes_go_round_the_tenants(requests, heavy):
+    submit = partial(requests.submit, heavy=heavy, slow=True)
+    submit("running", "flood")
     requests.until(lambda: requests.order == ["running"])
     for name in ("flood 1", "flood 2", "flood 3"):
-        requests.submit(name, "flood")
-    requests.submit("shop 1", "shop")
-    requests.submit("shop 2", "shop")
+        submit(name, "flood")
+    submit("shop 1", "shop")
+    submit("shop 2", "shop")
     for _ in range(6):
         requests.gate.release()
     requests.until(lambda: len(requests.order) == 6)

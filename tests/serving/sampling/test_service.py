@@ -14,7 +14,7 @@ import pytest
 from faceclip_serving.contract import operations
 from faceclip_serving.contract.callers import Caller
 from faceclip_serving.contract.components import components
-from faceclip_serving.contract.errors import Busy, Cancelled, InvalidRequest
+from faceclip_serving.contract.errors import OUTCOMES, Busy, Cancelled, InvalidRequest, outcome
 from faceclip_serving.contract.names import FACE_ENCODER, TEXT_ENCODER
 from faceclip_serving.contract.operations import (
     Admit,
@@ -217,6 +217,27 @@ class TestService:
             pass
         assert isinstance(answer, Cancelled) and self.in_flight(made) == 0
 
+    @pytest.mark.parametrize("how", [*OUTCOMES])
+    @pytest.mark.parametrize("first", [*filter(OUTCOMES.get, OUTCOMES)])
+    def test_the_holder_of_a_place_hears_by_what_its_request_had_ended_before_and_that_alone_is_counted(
+        self, service, first, how
+    ):
+        made, counted, said = service(Denoiser(0.01)), [], threading.Event()
+        made.lives._on_end = lambda request, error: counted.append(outcome(error))
+        place = self.admit(made)
+        assert made.lives.give_up(place, OUTCOMES[first]("the reason"))
+        told = self.report(self.ask(made, End(place, how)))
+        assert told == {"ended": False, "outcome": first, "why": "the reason"} and self.in_flight(made) == 0
+        made.lives.messages.put(said.set)
+        assert said.wait(30) and counted == [first]
+
+    def test_a_deadline_that_has_passed_is_told_to_whoever_ends_its_request_by_something_else(self, service):
+        made = service(Denoiser(0.01))
+        place = self.admit(made, deadline=time.monotonic() - 1)
+        assert self.report(self.ask(made, Lost([place]))) == {"lost": [place]}
+        told = self.report(self.ask(made, End(place, "invalid")))
+        assert not told["ended"] and told["outcome"] == "deadline" and told["why"].startswith("the request's timeout ran out")
+
     def test_whoever_has_left_is_told_whether_that_ended_something(self, service):
         made = service(Denoiser(0.01))
         place = self.start(made, 1, num_inference_steps=100)
@@ -257,7 +278,8 @@ class TestService:
             )
             refused = self.ask(made, arrays=arrays).get()
             assert isinstance(refused, InvalidRequest) and str(refused).startswith("scheduler_options: ")
-            assert self.report(self.ask(made, End(place, "invalid"))) == {"ended": False}, "it has ended already"
+            ended = self.report(self.ask(made, End(place, "invalid")))
+            assert ended == {"ended": False, "outcome": "invalid", "why": str(refused)}, "it has ended already"
             assert self.in_flight(made) == 0
 
     def test_a_reference_unlike_the_others_is_a_warning_and_without_references_there_is_none(self, service):
