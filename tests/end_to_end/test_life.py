@@ -116,7 +116,8 @@ def test_a_place_without_a_holder_is_lost_and_its_request_is_not_drawn(server, i
     place = ask(server.connection, Admit())["place"]
     assert status(server)["in_flight"] == 1
     until(lambda: status(server)["in_flight"] == 0, 20)
-    assert ask(server.connection, End(place)) == {"ended": False}
+    told = ask(server.connection, End(place))
+    assert (told["ended"], told["outcome"]) == (False, "cancelled") and "nobody holds the request's place" in told["why"]
 
 
 def test_what_is_no_operation_is_refused_in_words(server):
