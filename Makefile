@@ -27,8 +27,8 @@ GPU_PROFILE ?= gpu-ort
 GPU_PLACEMENT ?= $(GPU_PROFILE)
 # For gpu-verify: compute capabilities to compile for, e.g. SM=86,89,120 (default: the card's).
 SM ?=
-# Tests run in so many processes; each starts servers of its own, some GB.
-WORKERS ?= 2
+# Tests run in so many processes, one more than two cores since they wait a third of the time; each starts servers, some GB.
+WORKERS ?= 3
 # Folder of the official weights, where VARIANT has them.
 CHECKPOINT  ?=
 WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
