@@ -155,7 +155,7 @@ class Text:
             ) from None
         if self.example and not value.strip():
             raise InvalidRequest(f"{name}: a text is required, got nothing; describe the scene, e.g. '{self.example}'")
-        _check_length(name, value, self.longest)
+        check_length(name, value, self.longest)
         return str(value)
 
     def describe(self) -> str:
@@ -384,7 +384,7 @@ def parsed(name: str, text: str, longest: int, what: str, example: str) -> Any:
 
     Raises `InvalidRequest`.
     """
-    _check_length(name, text, longest)
+    check_length(name, text, longest)
     try:
         return json.loads(text)
     except RecursionError:
@@ -393,7 +393,8 @@ def parsed(name: str, text: str, longest: int, what: str, example: str) -> Any:
         raise InvalidRequest(f"{name}: expected JSON, got text that is not ({error}); write e.g. {example}") from None
 
 
-def _check_length(name: str, text: str, longest: int) -> None:
+def check_length(name: str, text: str, longest: int) -> None:
+    """Raises `InvalidRequest` where a text has more than `longest` characters."""
     if len(text) > longest:
         raise InvalidRequest(f"{name}: at most {longest} characters are read, got {len(text)}; shorten it")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .allowed import nearest
+from .allowed import check_length, nearest
 from .errors import InvalidRequest
 from .parameters import (
     FACE_IMAGES,
@@ -113,8 +113,7 @@ PREFIXES = ("triton_", "faceclip_", "x-")
 
 def check_id(name: str, value: str) -> str:
     """A request's id as it came. `name`: of what brought it. Raises `InvalidRequest` where it is longer than `MAX_ID`."""
-    if len(value) > MAX_ID:
-        raise InvalidRequest(f"{name}: at most {MAX_ID} characters are read, got {len(value)}; shorten it")
+    check_length(name, value, MAX_ID)
     return value
 
 
