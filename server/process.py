@@ -30,7 +30,7 @@ from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.placements import Placement
 from faceclip_serving.contract.settings import VARIABLE, most_in_flight, read_orders, resolve
 
-from . import installation
+from . import installation, threads
 from . import repository as assembled
 from .defaults import START_TIMEOUT_S, Address
 from .defaults import Ports as Ports
@@ -121,6 +121,8 @@ class TritonServer:
         self.interfaces = assembled.interfaces(repository)
         placements = assembled.placements_of(repository)
         told = read_orders(placements, list(settings))
+        calls = inner_calls(placements, told, assembled.sampler_parameters(repository))
+        check_threads(assembled.python_instances(repository), calls)
         prepare(placements, told)
         try_policies(placements, told)
         self.keys = Keys()
@@ -144,7 +146,7 @@ class TritonServer:
             f"--backend-directory={found.backends}",
             f"--cache-directory={found.caches}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
-            f"--backend-config=python,thread-pool-size={inner_calls(placements, told, assembled.sampler_parameters(repository))}",
+            f"--backend-config=python,thread-pool-size={calls}",
             f"--http-address={address.for_http}",
             f"--grpc-address={address.for_grpc}",
             f"--metrics-address={address.for_http}",
@@ -296,6 +298,16 @@ def inner_calls(
     environment = {VARIABLE: json.dumps(told)}
     settings = [resolve(placement, name, configured.get(name), environment) for name, placement in placements.items()]
     return max(most_in_flight(each["max_active"], each["max_waiting"]) for each in settings) + SPARE_CALLS
+
+
+def check_threads(models: int, calls: int) -> None:
+    """Raises `ServerError` where this machine does not allow the threads of so many models. `calls`: as `inner_calls` returns it."""
+    needed, (most, limit) = threads.needed(models, calls), threads.allowed()
+    if needed > most:
+        raise ServerError(
+            f"max_active, max_waiting: they need {needed} threads, since each of {models} models has one for every request in flight"
+            f" ({calls}), and {limit} allows {most} here; set smaller ones, or allow more"
+        )
 
 
 def check_free(option: str, port: int, address: Address) -> None:

@@ -50,6 +50,12 @@ def sampler_parameters(repository: Path) -> dict[str, Mapping[str, str]]:
     return {name: _parameters(_config(path)) for name, path in found.items() if path.exists()}
 
 
+def python_instances(repository: Path) -> int:
+    """Instances of models that Triton's Python backend runs. Raises `RepositoryError`."""
+    configs = [_config(path) for path in repository.glob(f"*/{CONFIG}")]
+    return sum(sum(group.count for group in each.instance_group) for each in configs if each.backend == "python")
+
+
 def _config(path: Path) -> model_config_pb2.ModelConfig:
     try:
         return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())

@@ -83,8 +83,8 @@ def render(variant: Variant, placement: Placement, deployment: str = DEFAULT_DEP
             _parameter(config, "deployment", deployment)
             if name == SAMPLER:
                 _parameter(config, "vae_tile", str(placement.vae_tile))
-                for setting in (each for each in SETTINGS if each.sampler):
-                    _parameter(config, setting.name, json.dumps(setting.default(placement)))
+            for setting in (each for each in SETTINGS if name in each.models):
+                _parameter(config, setting.name, json.dumps(setting.default(placement)))
         configs[name] = HEADER + text_format.MessageToString(config)
     return configs
 

@@ -42,6 +42,13 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """The preparation was all that was wanted of a request: from here on it is its holder's to end -> `{}`, or why it has ended."""
+
+    place: str
+
+
+@dataclass(frozen=True)
 class Lost:
     """Which of these places have ended -> `{"lost": [...]}`. Whoever only works for them asks, and renews nothing."""
 
@@ -73,9 +80,9 @@ class Describe:
 
 @dataclass(frozen=True)
 class Leave:
-    """The caller of a request is gone -> `{"ended": bool}`, whether it had not ended before. Its place is kept until `End`."""
+    """The callers of these requests are gone -> `{"ended": [...]}`, those that had not ended before. Places are kept until `End`."""
 
-    place: str
+    places: list[str]
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Status:
     """-> what is in flight and whether the loop is well; see `Service.status`."""
 
 
-Operation = Admit | Renew | Prepare | Lost | Start | Follow | Describe | Leave | End | Cancel | Drain | Status
+Operation = Admit | Renew | Prepare | Prepared | Lost | Start | Follow | Describe | Leave | End | Cancel | Drain | Status
 FOR_OPERATORS = (Drain, Status)
 """What an operator may ask besides our own models; see `callers`."""
 OPERATIONS: Mapping[str, type[Operation]] = {each.__name__.lower(): each for each in get_args(Operation)}

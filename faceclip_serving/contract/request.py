@@ -112,8 +112,11 @@ PREFIXES = ("triton_", "faceclip_", "x-")
 
 
 def check_id(name: str, value: str) -> str:
-    """A request's id as it came. `name`: of what brought it. Raises `InvalidRequest` where it is longer than `MAX_ID`."""
+    """A request's id as it came. `name`: of what brought it. Raises `InvalidRequest` where it is longer than `MAX_ID`, or holds a NUL, at
+    which Triton cuts the id of a request."""
     check_length(name, value, MAX_ID)
+    if "\0" in value:
+        raise InvalidRequest(f"{name}: expected text without the character NUL, at which the server would cut it; leave it out")
     return value
 
 

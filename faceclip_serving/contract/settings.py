@@ -1,7 +1,7 @@
 """What an operator may set without touching code, each declared once.
 
-A setting's value is, the first that says something: `python -m server run --set NAME=VALUE`; the sampler's config.pbtxt, for what the
-sampler obeys; the placement. `python -m server status` lists them as they are.
+A setting's value is, the first that says something: `python -m server run --set NAME=VALUE`; the config.pbtxt of a model that obeys it,
+for what the sampler obeys; the placement. `python -m server status` lists them as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .allowed import Allowed, Between, FileName, OneOf, SomeOf, Text
 from .consent import CONSENT_MODES
 from .errors import InvalidRequest
 from .marks import CORNERS, LABELS, MARKS
+from .names import FINISH, PREPARE, SAMPLER
 
 if TYPE_CHECKING:  # the command line reads this table before it obeys signals: nothing that takes time
     from .placements import Placement
@@ -31,8 +32,8 @@ class Setting:
     default: Callable[[Placement], Any]
     allowed: Callable[[Placement], Allowed]
     doc: str
-    sampler: bool = True
-    """Whether the sampler obeys it; then it stands in the sampler's config.pbtxt too."""
+    models: tuple[str, ...] = (SAMPLER,)
+    """Those in whose config.pbtxt it stands too, since they obey it; none: it is said by `--set` alone."""
 
     def parse(self, text: str, placement: Placement) -> Any:
         """A value as people write it. Raises `InvalidRequest`."""
@@ -48,17 +49,17 @@ class Setting:
         return allowed.read(self.name, value)
 
 
-def _setting(name: str, default: Any, low: Any, high: Any, doc: str, sampler: bool = True, unit: str = "") -> Setting:
+def _setting(
+    name: str, default: Any, low: Any, high: Any, doc: str, models: tuple[str, ...] = (SAMPLER,), unit: str = ""
+) -> Setting:
     def of(value: Any) -> Callable[[Placement], Any]:
         return value if callable(value) else lambda placement: value
 
-    return Setting(name, of(default), lambda p: Between(of(low)(p), of(high)(p), unit=unit), doc, sampler)
+    return Setting(name, of(default), lambda p: Between(of(low)(p), of(high)(p), unit=unit), doc, models)
 
 
 def _text(name: str, default: Any, allowed: Allowed, doc: str) -> Setting:
-    return Setting(
-        name, default if callable(default) else lambda placement: default, lambda placement: allowed, doc, sampler=False
-    )
+    return Setting(name, default if callable(default) else lambda placement: default, lambda placement: allowed, doc, models=())
 
 
 MARKS_FOLDER_VARIABLE = "FACECLIP_MARKS_FOLDER"
@@ -72,22 +73,23 @@ def marks_folder() -> str:
 
 SETTINGS: tuple[Setting, ...] = (
     _setting("max_active", lambda p: p.max_active, 1, 256, "requests that share the denoiser's calls"),
-    _setting("max_waiting", lambda p: p.max_waiting, 0, 4096, "requests on the way there; more are refused at once"),
+    _setting("max_waiting", lambda p: p.max_waiting, 0, 1024, "requests on the way there; more are refused at once"),
     _setting("denoiser_rows", lambda p: p.denoiser_rows, 1, lambda p: p.denoiser_rows,
              "largest batch of a denoiser call; engines are built for the placement's"),
     _setting("lease_s", 5.0, 2.0, 600.0, "a place that its holder has not renewed for so long is lost", unit="seconds"),
-    _setting("batch_head_start_s", 30.0, 0.0, 86_400.0, "how long priority `batch` stands back behind `interactive`", unit="seconds"),
+    _setting("batch_head_start_s", 30.0, 0.0, 86_400.0, "how long priority `batch` stands back behind `interactive`",
+             models=(SAMPLER, PREPARE, FINISH), unit="seconds"),
     _setting("previews_kept", 8, 1, 1000, "unheard previews that are kept per stream; older ones are dropped"),
     _setting("preparing_threads", lambda p: max(1, (os.cpu_count() or 1) - 1), 1, 256, "requests whose photographs are prepared at once",
-             sampler=False),
-    _setting("photo_budget_s", 10.0, 0.1, 600.0, "time for the photographs of one request", sampler=False, unit="seconds"),
+             models=()),
+    _setting("photo_budget_s", 10.0, 0.1, 600.0, "time for the photographs of one request", models=(), unit="seconds"),
     _setting("encoding_cache_mb", lambda p: p.encoding_cache_bytes // _MB, 0, 2**20,
              "memory for the encodings of each encoder that may be needed again; none with consent=require", unit="MiB"),
     _setting("encoding_cache_minutes", 10.0, 0.1, 1440.0, "after so long an encoding is forgotten", unit="minutes"),
-    _setting("log_prompts", 0, 0, 1, "1: the log line of a request has its prompt", sampler=False),
+    _setting("log_prompts", 0, 0, 1, "1: the log line of a request has its prompt", models=()),
     _text("marks", "all", SomeOf(MARKS), "what every picture is marked by: all, none, or some of them with commas between"),
     _setting("watermark_psnr_db", 43.0, 34.0, 52.0, "strength of the invisible mark, as the PSNR that it leaves; higher is weaker",
-             sampler=False, unit="dB"),
+             models=(), unit="dB"),
     _text("watermark_key", "", FileName(), "file of the invisible mark's keys, one a line: the first marks, all read (default: own)"),
     _text("trustmark", "", FileName(), "folder of TrustMark's two networks, which then make and read the invisible mark (default: the own"
           " one)"),
@@ -111,7 +113,7 @@ SETTINGS: tuple[Setting, ...] = (
           " own)"),
     _text("audit_folder", "", FileName(), "where the audit log is kept (default: nowhere, there is none)"),
     _text("audit_key", "", FileName(), "PEM file of the Ed25519 key that signs the audit log (default: own)"),
-    _setting("audit_days", 365, 0, 36_500, "days of the audit log that are kept, today's aside; 0: all", sampler=False, unit="days"),
+    _setting("audit_days", 365, 0, 36_500, "days of the audit log that are kept, today's aside; 0: all", models=(), unit="days"),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -122,7 +124,7 @@ Settings = Mapping[str, Any]
 def resolve(
     placement: Placement, deployment: str, config: Mapping[str, str] | None = None, environment: Mapping[str, str] = os.environ
 ) -> dict[str, Any]:
-    """The value of every setting. `config`: parameters of the sampler's config.pbtxt. Raises `InvalidRequest`."""
+    """The value of every setting. `config`: parameters of a model's config.pbtxt. Raises `InvalidRequest`."""
     told = json.loads(environment.get(VARIABLE, "{}"))
     said = {**(config or {}), **told.get("", {}), **told.get(deployment, {})}
     return {

@@ -14,7 +14,7 @@ from ..contract.errors import InvalidRequest
 from ..contract.job import Job
 from ..contract.models import CONTROL, FACE_CROPS, PURPOSE, SEALED, SUBJECT, Purpose
 from ..contract.names import PREPARE, SAMPLER
-from ..contract.operations import Describe
+from ..contract.operations import Describe, Prepared
 from ..contract.parameters import EXPIRES, MAKE_IDENTITY
 from ..contract.request import read_parameter, to_wire
 from ..contract.tensors import Array, bytes_tensor, json_tensor
@@ -42,6 +42,7 @@ class Looking:
         wanted, expires = (read_parameter(each, self.variant, arrays) for each in (MAKE_IDENTITY, EXPIRES))
         if not wanted:
             job, _ = self._prepared(call, arrays, Purpose.LIST)
+            call(SAMPLER, {CONTROL.name: operations.encode(Prepared(place))})
             return {"details": json_tensor(details(job))}
         if self.identities is None:
             raise InvalidRequest("make_identity: this server makes none (identities=off); send photographs with each request")

@@ -33,7 +33,7 @@ from .streaming import Arrays, Call, Flow
 log = logging.getLogger(__name__)
 
 DETAILS = "details"
-MOST_THREADS = most_in_flight(256, 4096) + 64
+MOST_THREADS = most_in_flight(256, 1024) + 64
 """One per request, made when it is needed: as many as settings may let in, and some to refuse the others."""
 
 

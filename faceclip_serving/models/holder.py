@@ -70,7 +70,7 @@ class Holder:
         """Looks at a caller, however new, and ends its request if it has gone."""
         if self._has_left(place):
             with contextlib.suppress(Exception):  # the sampler is stopping or gone; then there is nothing to end
-                self._ask(Leave(place))
+                self._ask(Leave([place]))
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -83,8 +83,9 @@ class Holder:
         renewed_at, round_s, count = 0.0, 0.0, 0
         while (held := self._next(min(max(round_s, LOOK_EVERY_S[0], count * LOOK_S), LOOK_EVERY_S[1]))) is not None:
             count = len(held)
-            for place in held:
-                self.look(place)
+            if left := [place for place in held if self._has_left(place)]:
+                with contextlib.suppress(Exception):
+                    self._ask(Leave(left))
             if time.monotonic() - max(renewed_at, min(held.values())) >= self._renew_every_s:
                 renewed_at = time.monotonic()
                 with contextlib.suppress(Exception):

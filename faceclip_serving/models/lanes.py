@@ -2,7 +2,7 @@
 
 Requests that bring no file have a thread of their own and never wait behind files: most take milliseconds, a prompt of the longest
 seconds. Both lanes go round the tenants, one request of each in turn; of one tenant, those of priority `batch` come later than they
-came. A request that has ended meanwhile is answered at once, and what it holds is let go.
+came. A request that has ended meanwhile is answered at once, and what it holds is let go, or once what is being done for it is over.
 """
 
 from __future__ import annotations
@@ -32,10 +32,16 @@ class Task:
     """Whether it has files, or pictures that become files, or asks others. See `is_heavy`."""
     work: Callable[[Task], None]
     give_up: Callable[[], None]
+    """Answers it where it has ended, or where `work` could not. Each of the two answers if `may_answer` says so."""
     due: float = 0.0
     """See `due`. Of one tenant the smallest goes first."""
     lost: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for it any more, also while it is worked for."""
+    _answer: Iterator[bool] = field(default_factory=lambda: iter((True,)))
+
+    def may_answer(self) -> bool:
+        """True for the first who asks."""
+        return next(self._answer, False)
 
 
 def due(received: float, priority: str, batch_head_start_s: float) -> float:
@@ -76,15 +82,13 @@ class Line:
             self._of[tenant] = tasks
         return task
 
-    def drop(self, task: Task) -> bool:
-        """Takes a task out, whoever's turn it is; whether it was here."""
+    def drop(self, task: Task) -> None:
+        """Takes a task out if it is here, whoever's turn it is."""
         tasks = self._of.get(task.tenant)
-        if tasks is None or task not in tasks:
-            return False
-        tasks.remove(task)
-        if not tasks:
-            del self._of[task.tenant]
-        return True
+        if tasks is not None and task in tasks:
+            tasks.remove(task)
+            if not tasks:
+                del self._of[task.tenant]
 
 
 class Lanes:
@@ -172,12 +176,12 @@ class Lanes:
     def _let_go(self, task: Task) -> None:
         task.lost.set()
         with self._changed:
-            if not self._waiting[task.heavy].drop(task):
-                return  # it is worked for, and ends by itself
+            self._waiting[task.heavy].drop(task)
         self._give_up(task)
 
     def _give_up(self, task: Task) -> None:
         try:
-            task.give_up()
+            if task.may_answer():
+                task.give_up()
         except BaseException:
             log.exception("a request could not be answered")

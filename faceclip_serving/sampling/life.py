@@ -113,6 +113,12 @@ class Lives:
             request.state = State.PREPARING
             self._note_change()
 
+    def prepared(self, place: str) -> None:
+        """The preparation was all that was wanted: from here on the request is its holder's to end. Raises why it has ended before."""
+        with self._changed:
+            self._sweep()
+            self._move(self._wanted(place, State.RESERVED, State.PREPARING), State.FINISHING)
+
     def renew(self, places: Iterable[str]) -> list[str]:
         """The holder is still there, and be it late; the places of requests that have ended meanwhile."""
         with self._changed:

@@ -32,6 +32,7 @@ from ..contract.operations import (
     Lost,
     Operation,
     Prepare,
+    Prepared,
     Renew,
     Start,
     Status,
@@ -164,6 +165,7 @@ class Service:
             Start: self._start,
             Renew: lambda asked, _: {"gone": lives.renew(asked.places), "round_s": loop.round_s},
             Prepare: self._prepare,
+            Prepared: self._prepared,
             Lost: lambda asked, _: {"lost": lives.lost(asked.places)},
             End: self._end,
             Leave: self._leave,
@@ -241,6 +243,10 @@ class Service:
         self._lives.prepare(asked.place)
         return {}
 
+    def _prepared(self, asked: Prepared, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        self._lives.prepared(asked.place)
+        return {}
+
     def _end(self, asked: End, arrays: Mapping[str, Array]) -> dict[str, Any]:
         if asked.outcome not in OUTCOMES:
             raise InvalidRequest(f"control: 'end', 'outcome': expected one of {', '.join(OUTCOMES)}, got '{asked.outcome}'")
@@ -251,7 +257,7 @@ class Service:
         return {"ended": ended, **({} if why is None else {"outcome": outcome(why), "why": str(why)})}
 
     def _leave(self, asked: Leave, arrays: Mapping[str, Array]) -> dict[str, Any]:
-        return {"ended": self._lives.leave(asked.place)}
+        return {"ended": [place for place in asked.places if self._lives.leave(place)]}
 
     def _drain(self, asked: Drain, arrays: Mapping[str, Array]) -> dict[str, Any]:
         self._lives.drain(asked.on, asked.cut, asked.linger_s)

@@ -3,15 +3,18 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from export.paths import PHOTOGRAPH
 from faceclip import FaceCLIPPipeline, InvalidRequestError, ServerBusyError
 from faceclip_serving.contract.operations import Admit, End
 from server.control import ask
+from server.probe import tensor_input
 
 from .callers import LONG, Stream, crowd, metrics, places, status, until
 
@@ -91,6 +94,36 @@ def test_every_outcome_is_counted_once(server, pipe, idle):
     until(lambda: sum(more().values()) >= 4)
     time.sleep(1.5)  # whatever might count a second time
     assert more() == {"ok": 2, "invalid": 1, "cancelled": 1}
+
+
+def test_a_request_for_faces_that_was_ended_by_its_id_is_not_answered_and_counted_as_its_caller_was_told(server, idle):
+    """At whatever moment: it draws nothing, so only the sampler's word tells which was first."""
+    photo, told = PHOTOGRAPH.read_bytes(), {"cancelled": 0, "ok": 0}
+
+    def counted():
+        found = metrics(server)
+        return {outcome: found.get(f'faceclip_requests_total{{outcome="{outcome}"}}', 0) for outcome in told}
+
+    before = counted()
+    with grpc.InferenceServerClient(server.url) as client:
+        for number in range(16):
+            asked = tensor_input("face_images", [photo])
+            answer = Queue()
+            client.async_infer(
+                "faceclip_faces", [asked], lambda result, error, answer=answer: answer.put(error), request_id=f"faces-{number}"
+            )
+            until(lambda: status(server)["in_flight"] == 1)
+            time.sleep(0.02 * number)
+            named = grpc.InferInput("request_id", [1], "BYTES")
+            named.set_data_from_numpy(np.array([f"faces-{number}".encode()], object))
+            ended = client.infer("faceclip_cancel", [named]).as_numpy("ended")
+            error = answer.get(timeout=30)
+            assert ended.item() == (error is not None), number
+            assert error is None or "ended by its id" in str(error)
+            told["ok" if error is None else "cancelled"] += 1
+            until(lambda: status(server)["in_flight"] == 0)
+    assert told["cancelled"] > 0
+    assert {name: value - before[name] for name, value in counted().items()} == told
 
 
 def test_no_gauge_of_requests_stays_up_whatever_went_wrong(server, pipe, idle):

@@ -24,6 +24,7 @@ from faceclip_serving.contract.operations import (
     Leave,
     Lost,
     Prepare,
+    Prepared,
     Renew,
     Start,
     Status,
@@ -46,7 +47,7 @@ def parameters_of(who, server):
 def operations(place):
     """One of each kind, about a place that somebody else holds."""
     asked = (
-        Admit("x"), Renew([place]), Prepare(place), Lost([place]), Start(), Follow(place), Describe(place), Leave(place),
+        Admit("x"), Renew([place]), Prepare(place), Prepared(place), Lost([place]), Start(), Follow(place), Describe(place), Leave([place]),
         End(place), Cancel("held"),
         Drain(), Status(),
     )  # fmt: skip
@@ -172,4 +173,7 @@ def test_an_id_that_is_longer_than_any_is_refused(server):
         asked = grpc.InferInput("request_id", [1], "BYTES")
         asked.set_data_from_numpy(np.array([b"x" * 129], object))
         with pytest.raises(InferenceServerException, match="request_id: at most 128 characters are read, got 129"):
+            client.infer("faceclip_cancel", [asked])
+        asked.set_data_from_numpy(np.array([b"guessed\0secret"], object))
+        with pytest.raises(InferenceServerException, match="request_id: expected text without the character NUL"):
             client.infer("faceclip_cancel", [asked])

@@ -35,12 +35,13 @@ class TritonPythonModel:
             when = due(job.clock["received"], job.request.priority, self._setup.settings["batch_head_start_s"])
             self._lanes.submit(Task(job.place, job.request.tenant, True, work, give_up, when))
 
-    def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], _: Task) -> None:
+    def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], task: Task) -> None:
         try:
             response = adapter.encode(self._finish(arrays), self._setup.signature)
         except Exception as error:  # noqa: BLE001 - the same
             response = adapter.failure(error, request)
-        adapter.send(sender, response)
+        if task.may_answer():
+            adapter.send(sender, response)
 
     def finalize(self) -> None:
         self._lanes.stop()

@@ -67,18 +67,22 @@ class TritonPythonModel:
             heavy = is_heavy(arrays, self._checks.asks_others)
             work = partial(self._serve, request, sender, arrays, context)
             when = due(context.received, priority, self._setup.settings["batch_head_start_s"])
-            self._lanes.submit(Task(context.place, tenant, heavy, work, partial(work, None), when))
+            give_up = partial(self._give_up, request, sender, context.place)
+            self._lanes.submit(Task(context.place, tenant, heavy, work, give_up, when))
 
-    def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task | None) -> None:
-        """Prepares a request, or, without a task, says why it has ended."""
+    def _serve(self, request: Any, sender: Any, arrays: dict[str, Array], context: adapter.Context, task: Task) -> None:
+        """Prepares a request. The answer frees its tensors, and `_give_up` may answer meanwhile: files are copies, and what is a view of
+        them is read at the beginning."""
+        self._telling.submit(self._begin, context.place, task)
         try:
-            if task is None:
-                raise self._why(context.place)
-            self._telling.submit(self._begin, context.place, task)
             response = adapter.encode(self._prepared(arrays, context, task), self._setup.signature)
         except Exception as error:  # noqa: BLE001 - every failure becomes that request's own error response
-            response = adapter.failure(self._why(context.place) if task is not None and task.lost.is_set() else error, request)
-        adapter.send(sender, response)
+            response = adapter.failure(self._why(context.place) if task.lost.is_set() else error, request)
+        if task.may_answer():
+            adapter.send(sender, response)
+
+    def _give_up(self, request: Any, sender: Any, place: str) -> None:
+        adapter.send(sender, adapter.failure(self._why(place), request))
 
     def _begin(self, place: str, task: Task) -> None:
         """Tells the sampler, while the work goes on. Where the request has ended meanwhile, so does the work."""

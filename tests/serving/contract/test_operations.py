@@ -16,6 +16,7 @@ from faceclip_serving.contract.operations import (
     Leave,
     Lost,
     Prepare,
+    Prepared,
     Renew,
     Start,
     Status,
@@ -25,8 +26,9 @@ from faceclip_serving.contract.operations import (
 from faceclip_serving.contract.tensors import bytes_tensor, json_tensor
 
 SENT = [
-    Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Lost(["a"]), Start(True), Follow("a"),
-    Describe("a", "batch", False), Describe("a"), Leave("a"), End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
+    Admit("r1", "shop", 3.5), Admit(deadline=3), Admit(), Renew(["a", "b"]), Renew([]), Prepare("a"), Prepared("a"), Lost(["a"]),
+    Start(True), Follow("a"),
+    Describe("a", "batch", False), Describe("a"), Leave(["a"]), End("a", "deadline"), Cancel("r1"), Drain(False), Status(),
 ]  # fmt: skip
 
 
@@ -58,8 +60,8 @@ def test_what_is_left_out_is_the_usual(told, meant):
     [
         (
             [1],
-            "control: expected 'op', one of admit, renew, prepare, lost, start, follow, describe, leave, end, cancel, drain, status, got"
-            " None",
+            "control: expected 'op', one of admit, renew, prepare, prepared, lost, start, follow, describe, leave, end, cancel, drain,"
+            " status, got None",
         ),
         ({"op": "stop"}, "control: expected 'op', one of admit, renew, .*, got 'stop'"),
         ({"op": ["admit"]}, r"control: expected 'op', one of admit, renew, .*, got \['admit'\]"),

@@ -1,11 +1,14 @@
 """What an operator may set: where a value comes from, and what is refused."""
 
 import json
+import re
 from dataclasses import fields
 
 import pytest
 
+from export.paths import MODEL_REPOSITORY
 from faceclip_serving.contract.errors import InvalidRequest
+from faceclip_serving.contract.names import SAMPLER
 from faceclip_serving.contract.placements import CPU, placements
 from faceclip_serving.contract.settings import SETTINGS, VARIABLE, marks_wanted, read_orders, resolve
 from faceclip_serving.contract.variants.sdxl import SDXL
@@ -30,7 +33,19 @@ def test_every_default_is_allowed_and_every_limit_of_the_sampler_is_a_setting():
     for setting in SETTINGS:
         default = setting.default(BIG)
         assert setting.parse(default if isinstance(default, str) else json.dumps(default), BIG) == default
-    assert {field.name for field in fields(Limits)} <= {setting.name for setting in SETTINGS if setting.sampler}
+    assert {field.name for field in fields(Limits)} <= {setting.name for setting in SETTINGS if SAMPLER in setting.models}
+
+
+def test_what_a_model_reads_of_its_own_config_stands_there():
+    """`settings["..."]` in the code of a model: said by `--set` alone, or in the config.pbtxt of that model too."""
+    said = {setting.name: setting.models for setting in SETTINGS}
+    read = {
+        (name, file.parent.parent.name)
+        for file in MODEL_REPOSITORY.glob("*/1/model.py")
+        for name in re.findall(r'settings\["(\w+)"\]', file.read_text())
+    }
+    assert ("batch_head_start_s", "prepare") in read and ("batch_head_start_s", "finish") in read
+    assert {(name, model) for name, model in read if said[name] and model not in said[name]} == set()
 
 
 def test_the_command_line_goes_before_the_config_and_one_deployment_before_all():

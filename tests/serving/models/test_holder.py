@@ -30,7 +30,7 @@ class Sampler:
             assert self.changed.wait_for(condition, 10)
 
     def ended(self):
-        return [asked.place for asked in self.heard if isinstance(asked, Leave)]
+        return [place for asked in self.heard if isinstance(asked, Leave) for place in asked.places]
 
     def renewals(self):
         return [asked.places for asked in self.heard if isinstance(asked, Renew)]
@@ -106,6 +106,17 @@ def test_a_caller_who_has_left_ends_its_request_once_and_no_other(sampler, holde
     assert sampler.renewals()[-1] == ["stays", "leaves"], "its place is kept while something goes on for it"
     holder.drop("leaves")
     sampler.wait_for(lambda: sampler.renewals()[-1] == ["stays"])
+
+
+def test_those_who_leave_together_are_ended_by_one_call(sampler, holder):
+    """In a crowd one after the other would take seconds."""
+    left = threading.Event()
+    for number in range(50):
+        holder.hold(str(number), left.is_set)
+    sampler.wait_for(lambda: any(len(places) == 50 for places in sampler.renewals()))
+    left.set()
+    sampler.wait_for(lambda: len(sampler.ended()) == 50)
+    assert sum(isinstance(asked, Leave) for asked in sampler.heard) <= 2, "a round may have begun before"
 
 
 def test_a_look_ends_at_once_what_is_new_and_only_once(sampler, holder):

@@ -98,11 +98,32 @@ def test_who_has_ended_is_answered_before_its_turn_and_never_worked_for(requests
     assert requests.given_up == ["gone"]
 
 
-def test_who_ends_while_it_is_worked_for_is_told_and_answers_itself(requests):
+def test_who_ends_while_it_is_worked_for_is_answered_at_once_and_by_nobody_else(requests):
+    """An operator's check may take a minute, a large picture seconds."""
     task = requests.submit("a")
     requests.until(lambda: requests.order == ["a"])
     requests.ended.add("a")
-    assert task.lost.wait(10)
+    requests.until(lambda: requests.given_up == ["a"])
+    assert task.lost.is_set() and not task.may_answer(), "the work knows, and says nothing any more"
+    requests.gate.release()
+    requests.submit("b")
+    requests.until(lambda: requests.order == ["a", "b"])
+    time.sleep(0.1)  # some looks
+    assert requests.given_up == ["a"]
+
+
+def test_who_was_answered_by_the_work_is_not_answered_again(requests):
+    answered = threading.Event()
+
+    def work(task):
+        assert task.may_answer()
+        answered.set()
+        raise MemoryError("after the answer")
+
+    requests.lanes.submit(Task("a", "", True, work, partial(requests.note, requests.given_up, "a")))
+    assert answered.wait(10)
+    requests.submit("b")
+    requests.until(lambda: requests.order == ["b"])
     assert not requests.given_up
 
 

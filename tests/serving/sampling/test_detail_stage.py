@@ -157,7 +157,7 @@ def test_it_is_the_same_beside_any_others_and_they_are_the_same_beside_it(servic
 @pytest.mark.parametrize(
     ("end", "kind"),
     [
-        (lambda made, place: ask(made, Leave(place)), Cancelled),
+        (lambda made, place: ask(made, Leave([place])), Cancelled),
         (lambda made, place: ask(made, Cancel("mine")), Cancelled),
         (lambda made, place: ask(made, End(place, "cancelled")), Cancelled),
         (lambda made, place: ask(made, Drain(cut=True)), Stopping),
@@ -227,7 +227,7 @@ def test_whoever_leaves_while_faces_are_sought_hears_it_at_once_and_keeps_the_pl
     assert seeking.wait(30) and told(ask(made, Status()))["decoding"] == 1
     other = run(made, 2, face_detail=0.0)
     assert isinstance(other.get(), dict), "nobody else waits for the search"
-    ask(made, Leave(place)).get()
+    ask(made, Leave([place])).get()
     assert isinstance(reply.get(), Cancelled)
     ask(made, End(place, "cancelled")).get()
     assert told(ask(made, Status()))["leaving"] == 1
@@ -247,7 +247,7 @@ def test_of_who_leaves_while_a_face_is_encoded_no_other_face_is(service):
     place = admit(made)
     reply = ask(made, arrays=arrays(1, place))
     assert encoding.wait(30)
-    ask(made, Leave(place)).get()
+    ask(made, Leave([place])).get()
     assert isinstance(reply.get(), Cancelled)
     ask(made, End(place, "cancelled")).get()
     going.set()

@@ -26,6 +26,7 @@ from faceclip_serving.contract.operations import (
     Leave,
     Lost,
     Prepare,
+    Prepared,
     Renew,
     Start,
     Status,
@@ -241,8 +242,8 @@ class TestService:
     def test_whoever_has_left_is_told_whether_that_ended_something(self, service):
         made = service(Denoiser(0.01))
         place = self.start(made, 1, num_inference_steps=100)
-        assert self.report(self.ask(made, Leave(place))) == {"ended": True}
-        assert self.report(self.ask(made, Leave(place))) == {"ended": False}
+        assert self.report(self.ask(made, Leave([place]))) == {"ended": [place]}
+        assert self.report(self.ask(made, Leave([place]))) == {"ended": []}
         assert self.report(self.ask(made, Lost([place, "never"]))) == {"lost": [place, "never"]}
 
     @pytest.mark.parametrize("followed", [False, True])
@@ -263,7 +264,7 @@ class TestService:
             assert self.report(unusual) == {"place": place}
             unusual = self.ask(made, Follow(place))
         assert isinstance(self.run(made, 2).get(), dict)
-        assert self.report(self.ask(made, Leave(place))) == {"ended": True}
+        assert self.report(self.ask(made, Leave([place]))) == {"ended": [place]}
         assert str(unusual.get()) == "its caller is gone"
         going.set()
 
@@ -410,6 +411,17 @@ class TestService:
         assert self.report(self.ask(made, Renew([place])))["round_s"] > 0
         self.ask(made, End(place, "ok"))
         assert self.report(self.ask(made, Status()))["finishing"] == 1
+
+    def test_what_draws_nothing_is_its_holders_to_end_once_it_is_prepared(self, service):
+        made = service(Denoiser())
+        place, gone = self.admit(made, id="mine"), self.admit(made, id="other")
+        for each in (place, gone):
+            assert self.report(self.ask(made, Prepare(each))) == {}
+        assert self.report(self.ask(made, Prepared(place))) == {}
+        for operation in (Cancel("mine"), Cancel("other")):
+            assert self.report(self.ask(made, operation)) == {"ended": operation.id == "other"}
+        assert "ended by its id" in str(self.ask(made, Prepared(gone)).get())
+        assert self.report(self.ask(made, End(place, "ok"))) == {"ended": True}
 
     def test_a_place_that_is_lost_is_the_end_of_the_request(self, service):
         made = service(Denoiser())
