@@ -1,7 +1,8 @@
 """A garment, a hat or an expression changed by the prompt within a mask, beside the renderer's picture of the same change; test people.
 
-The mask is where both renders differ, and some pixels around. The judges are those of the quality table. Glasses are no attribute that
-they read, so none are changed here.
+A garment and a hat are drawn where both renders differ, and some pixels around; an expression within the face, as `mask="face"` has it,
+and beside that within the difference too, which is little more than the mouth. The judges are those of the quality table. Glasses are no
+attribute that they read, so none are changed here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceclip_serving.face.masks import WHITE
+from faceclip_serving.face.masks import WHITE, Grey, mask_of
 from training.dataset import SPLITS
 from training.judges import ATTRIBUTES, classify, recognise
 from training.weights import read_judges
@@ -23,9 +24,15 @@ from training.world.people import sample_identity, sample_scene
 from ..measure.pictures import Picture, png
 from ..measure.report import say
 from .sweeps import mean_and_error
-from .world import shoot
+from .world import SIDE, drawn_face, shoot
 
-CHANGED = ("garment_colour", "hat", "expression")
+CHANGES = {
+    "garment_colour": ("garment_colour", "difference"),
+    "hat": ("hat", "difference"),
+    "expression": ("expression", "face"),
+    "expression_closely": ("expression", "difference"),
+}
+"""What is changed, within which mask: `face`, or the `difference` of the two renders."""
 MADE = ("before", "edited", "rendered")
 """The picture that came, what became of it, and the renderer's own."""
 _KEPT = 3
@@ -40,32 +47,31 @@ def measure_changes(people: int, call: Callable[..., Picture], weights: Any) -> 
     Raises `RuntimeError` where a pixel outside of the mask differs.
     """
     recogniser, classifier = read_judges(weights)
-    likeness: dict[str, list[list[float]]] = {name: [] for name in CHANGED}
-    shown: dict[str, list[list[float]]] = {name: [] for name in CHANGED}
+    likeness: dict[str, list[list[float]]] = {name: [] for name in CHANGES}
+    shown: dict[str, list[list[float]]] = {name: [] for name in CHANGES}
     for number in range(SPLITS["test"], SPLITS["test"] + people):
         person = sample_identity(number)
         kept = shoot([(person, sample_scene("changes", number, i)) for i in range(_KEPT)])
         who = np.mean(recognise(recogniser, kept.pictures).numpy(), axis=0)
         scene = replace(sample_scene("changed", number), hat="none")
-        for name in CHANGED:
-            values = [value for value in ATTRIBUTES[name] if value not in (getattr(scene, name), "none")]
-            change: dict[str, Any] = {name: values[number % len(values)]}
+        for name, (attribute, within) in CHANGES.items():
+            values = [value for value in ATTRIBUTES[attribute] if value not in (getattr(scene, attribute), "none")]
+            change: dict[str, Any] = {attribute: values[number % len(values)]}
             wanted = replace(scene, **change)
             before, rendered = shoot([(person, scene), (person, wanted)]).pictures
-            differs = (np.abs(before.astype(int) - rendered).max(axis=2) > 2).astype(np.uint8) * 255
-            mask = cv2.dilate(differs, np.ones((2 * _AROUND + 1,) * 2, np.uint8))
+            mask = mask_of(drawn_face(person, scene), "face", SIDE, SIDE) if within == "face" else _around(before, rendered)
             edited = call(
                 prompt=describe(person, wanted), face_images=[png(kept.crops[0])], face_aligned=True, seed=1,
-                image=png(before), mask_image=png(np.asarray(mask, np.uint8)),
+                image=png(before), mask_image=png(mask),
             )  # fmt: skip
             if (edited[mask < WHITE] != before[mask < WHITE]).any():
                 raise RuntimeError(f"{name}: outside the mask, pixels are not those of the picture that came")
             made = np.stack([before, edited, rendered])
             features = recognise(recogniser, made).numpy()
-            asked = ATTRIBUTES[name].index(getattr(wanted, name))
+            asked = ATTRIBUTES[attribute].index(getattr(wanted, attribute))
             likeness[name].append([float(f @ who / (np.linalg.norm(f) * np.linalg.norm(who))) for f in features])
-            shown[name].append((classify(classifier, made)[name] == asked).astype(float).tolist())
-        say(f"{number}: " + ", ".join(f"{name} {shown[name][-1][1]:.0f}" for name in CHANGED))
+            shown[name].append((classify(classifier, made)[attribute] == asked).astype(float).tolist())
+        say(f"{number}: " + ", ".join(f"{name} {shown[name][-1][1]:.0f}" for name in CHANGES))
     return {
         name: {
             made: {
@@ -74,5 +80,11 @@ def measure_changes(people: int, call: Callable[..., Picture], weights: Any) -> 
             }
             for i, made in enumerate(MADE)
         }
-        for name in CHANGED
+        for name in CHANGES
     }
+
+
+def _around(before: Picture, rendered: Picture) -> Grey:
+    """White where the two differ, and `_AROUND` pixels more."""
+    differs = (np.abs(before.astype(int) - rendered).max(axis=2) > 2).astype(np.uint8) * 255
+    return np.asarray(cv2.dilate(differs, np.ones((2 * _AROUND + 1,) * 2, np.uint8)), np.uint8)

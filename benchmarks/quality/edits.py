@@ -16,7 +16,7 @@ import numpy as np
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.sdxl import NANO
-from faceclip_serving.face.detectors import Box, Face, YuNet
+from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.masks import WHITE, mask_of
 from faceclip_serving.face.search import find_faces
 from training.dataset import SPLITS
@@ -45,7 +45,7 @@ def measure(people: int, call: Call, shown: int = 0) -> tuple[dict[str, Any], li
     from training.judges import recognise  # here, since torch takes seconds
     from training.weights import read_judges
 
-    from .world import SIDE
+    from .world import SIDE, drawn_face
 
     recogniser, _ = read_judges(WEIGHTS)
     first = SPLITS["test"]
@@ -56,9 +56,9 @@ def measure(people: int, call: Call, shown: int = 0) -> tuple[dict[str, Any], li
         kept = [_shots(number) for number in (there, wanted)]
         was, new = (np.mean(recognise(recogniser, each.pictures).numpy(), axis=0) for each in kept)
         scene = sample_scene("edit", there)
-        portrait = render(sample_identity(there), scene, SIDE)
-        picture = np.asarray(portrait.image, np.uint8)
-        face = Face(Box(0, 0, 1, 1), np.asarray(portrait.landmarks, np.float64), 1.0)
+        person = sample_identity(there)
+        picture = np.asarray(render(person, scene, SIDE).image, np.uint8)
+        face = drawn_face(person, scene)
         found += bool(find_faces(picture, YuNet()))
         asked = {"prompt": PROMPT, "face_images": [png(kept[1].crops[0])], "face_aligned": True, "seed": 1}
         made = {"text": call(**asked)}

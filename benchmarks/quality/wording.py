@@ -99,10 +99,10 @@ def lengths(make: Maker, jury: Jury, cases: Cases, settings: Settings) -> dict[s
 
 
 def _accuracies(jury: Jury, pictures: Pictures, cases: Cases) -> Any:
-    """Of each picture, the share of what its prompt says that the classifier finds."""
+    """Of each picture, the share of what its prompt says that the classifier finds. Colours of hats have a judge of their own."""
     found, asked = classify(jury.classifier, pictures), cases.asked
-    wanted = np.stack([asked[name] for name in asked])
-    hits = np.stack([found[name] for name in asked]) == wanted
+    wanted = np.stack([asked[name] for name in ATTRIBUTES])
+    hits = np.stack([found[name] for name in ATTRIBUTES]) == wanted
     return ((hits & (wanted >= 0)).sum(0) / (wanted >= 0).sum(0)).astype(np.float32)
 
 

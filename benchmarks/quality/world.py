@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from faceclip_serving.face.detectors import Box, Face
 from training.crops import aligned_crop
 from training.dataset import PICTURES, SPLITS, scene_of
 from training.judges import JUDGED, class_of
 from training.world.captions import describe
 from training.world.people import INDOORS, Identity, Scene, generator, sample_identity, sample_scene
-from training.world.render import render
+from training.world.render import landmarks, render
 
 SIDE = 128
 REFERENCES = 4
@@ -44,6 +45,11 @@ def shoot(wanted: Sequence[tuple[Identity, Scene]]) -> Shots:
         pictures.append(cv2.resize(large.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
         crops.append(aligned_crop(large.image, large.landmarks))
     return Shots(tuple(scene for _, scene in wanted), np.stack(pictures).astype(np.uint8), np.stack(crops).astype(np.uint8))
+
+
+def drawn_face(person: Identity, scene: Scene) -> Face:
+    """The face in a person's picture of `SIDE` pixels, by the points that the renderer knows, as a detector gives it."""
+    return Face(Box(0, 0, 1, 1), np.asarray(landmarks(person, scene) * SIDE, np.float64), 1.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.measure.pictures import decoded
-from benchmarks.quality.changes import CHANGED, MADE, measure_changes
+from benchmarks.quality.changes import CHANGES, MADE, measure_changes
 from benchmarks.quality.edits import KINDS, SHOWN, WEIGHTS, measure
 from export.checkpoint.committed import weights_folder
 from faceclip_serving.contract.request import request_tensors
@@ -26,7 +26,7 @@ def test_a_head_becomes_that_of_the_person_in_the_photograph(pipeline):
 
 def test_what_a_prompt_changes_within_a_mask_is_judged_beside_the_picture_that_came_and_the_renderers_own(pipeline):
     found = measure_changes(1, lambda **values: decoded(pipeline(request_tensors(**values))["images"][0]), WEIGHTS)
-    assert found.keys() == set(CHANGED) and all(each.keys() == set(MADE) for each in found.values())
+    assert found.keys() == set(CHANGES) and all(each.keys() == set(MADE) for each in found.values())
     for each in found.values():
         assert each["before"]["text_accuracy"][0] == 0.0 and each["rendered"]["text_accuracy"][0] == 1.0
     assert found["garment_colour"]["edited"]["text_accuracy"][0] == 1.0
