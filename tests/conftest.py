@@ -7,6 +7,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,10 @@ from server.process import Ports, TritonServer
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Machines that run tests are busy, and no test is about time: an example that once took long is no fault.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 # Networks here are tiny: a second thread only waits for the first, and on a busy machine it waits long.
 torch.set_num_threads(1)

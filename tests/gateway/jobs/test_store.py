@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestStore = Machine.TestCase
-TestStore.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestStore.settings = settings(max_examples=25, stateful_step_count=25)
 
 
 def test_every_state_but_the_first_follows_one():

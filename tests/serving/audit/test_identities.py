@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faceclip_serving.audit.identities import MAGIC, Identities, Identity
@@ -64,7 +64,6 @@ def test_nothing_is_seen_from_outside_and_no_two_files_are_alike(record):
 
 
 @given(place=st.integers(0, len(SEALED) - 1), bit=st.integers(0, 7))
-@settings(deadline=None)
 def test_whatever_bit_is_changed_it_is_refused(place, bit):
     file = bytearray(SEALED)
     file[place] ^= 1 << bit
@@ -73,7 +72,6 @@ def test_whatever_bit_is_changed_it_is_refused(place, bit):
 
 
 @given(st.integers(0, len(SEALED) - 1))
-@settings(deadline=None)
 def test_wherever_it_ends_too_early_it_is_refused(length):
     with pytest.raises(InvalidRequest, match=r"^identity: (the identity is cut off|expected a sealed identity)"):
         sealer().open("identity", SEALED[:length], NOW)

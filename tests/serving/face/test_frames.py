@@ -44,7 +44,7 @@ def mask_of(case):
 
 
 @given(case=masked(), margin=st.integers(0, 300), height=st.sampled_from([64, 96, 128]), width=st.sampled_from([64, 128, 192]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_part_is_cut_and_filled_as_diffusers_does(case, margin, height, width):
     mask = mask_of(case)
     processor = VaeImageProcessor(do_normalize=False)
@@ -65,7 +65,6 @@ def test_a_part_is_cut_and_filled_as_diffusers_does(case, margin, height, width)
 
 
 @given(case=masked(), margin=st.integers(0, 300), height=st.sampled_from([64, 128]), width=st.sampled_from([64, 192]))
-@settings(deadline=None)
 def test_the_box_holds_the_mask_and_what_is_seen_comes_back_there(case, margin, height, width):
     mask = mask_of(case)
     frame = around(mask, margin, height, width)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -57,7 +57,6 @@ def test_what_is_no_mask_is_refused_in_words(file, words):
 
 
 @given(box=st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40)), other=st.booleans())
-@settings(deadline=None)
 def test_the_seam_rises_within_the_mask_and_nothing_reaches_out_of_it(box, other):
     mask = np.zeros((80, 90), bool)
     x, y, width, height = box

@@ -50,7 +50,7 @@ def test_one_chunk_is_as_it_ever_was(tokenizers, prompt, prefixed):
             assert len(encode_words(tokenizer, tokens, as_it_is(prompt), prefixed, MOST).chunks) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["a", "red", "hat", "hat,", "coat.", "BREAK", "\n", "beach!"]), max_size=260), st.booleans())
 def test_chunks_hold_all_tokens_in_order_each_after_the_prefix(tokenizers, words, prefixed):
     (tokens,) = NANO.tokens

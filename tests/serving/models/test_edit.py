@@ -40,7 +40,7 @@ def test_a_request_without_a_picture_carries_nothing():
     height=st.integers(20, 300), width=st.integers(20, 300), variant=st.sampled_from([TINY_SDXL, TINY_FLUX, NANO]), masked=st.booleans(),
     padding=st.none() | st.integers(0, 50), images=st.integers(1, 2),
 )  # fmt: skip
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_its_tensors_are_as_declared_and_come_back_in_its_size(height, width, variant, masked, padding, images):
     pixels, mask = noise(height, width), disc(height, width)
     values = {"mask_image": png(mask), **({} if padding is None else {"padding_mask_crop": padding})} if masked else {}

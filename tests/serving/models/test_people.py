@@ -217,7 +217,7 @@ PART = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 24), st.in
 
 
 @given(boxes=st.lists(PART, min_size=1, max_size=3))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_places_of_any_people_are_taken_or_refused_in_words(boxes):
     try:
         shares = shares_at(boxes, 64)

@@ -128,7 +128,7 @@ def test_pictures_that_are_no_numbers_are_left_to_who_says_so():
     x=st.floats(-20, SIDE), y=st.floats(-20, SIDE), width=st.floats(4, SMALL - 1), strength=st.sampled_from([0.2, 0.5, 1.0]),
     number=st.integers(0, 1),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_face_is_inpainted_as_a_request_of_its_own_would_and_all_else_is_as_it_was(x, y, width, strength, number):
     """The same as `image`, the head as `mask_image`, and `padding_mask_crop`, with the seed of the picture."""
     image, one = picture(5, images=2), face(x, y, width)

@@ -102,7 +102,7 @@ def test_pictures_from_a_picture_are_those_of_diffusers(variant, scheduler):
     ),
     max_rows=st.integers(2, 8),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_picture_is_the_same_whichever_kinds_share_its_ticks(kinds, max_rows):
     def begun(i, kind, begin, steps):
         one = job(seed=i, num_inference_steps=steps, scheduler=TINY_SDXL.schedulers[i % len(TINY_SDXL.schedulers)])

@@ -164,5 +164,5 @@ class Machine(RuleBasedStateMachine):
             assert len(last) == events.count("entered") <= 1, "every caller is answered once"
 
 
-Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestMachine = Machine.TestCase

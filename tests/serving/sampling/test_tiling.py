@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faceclip_serving.contract.components import bounds
@@ -28,7 +28,6 @@ def latents(images, height, width):
     return np.random.default_rng(0).standard_normal((images, 4, height, width)).astype(np.float32)
 
 
-@settings(deadline=None)
 @given(cells=st.integers(1, 300), tile=st.integers(2, 100), scale=st.sampled_from([1, 4, 8]))
 def test_tiles_cover_an_axis_overlap_and_share_each_pixel(cells, tile, scale):
     found = spans(cells, tile, scale)

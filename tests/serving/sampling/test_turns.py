@@ -69,7 +69,7 @@ def test_what_is_gone_is_not_kept():
     assert kept() is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(PICTURES, min_size=1, max_size=3), min_size=1, max_size=5), st.integers(2, 8), st.integers(1, 7))
 def test_every_turn_is_the_one_that_select_would_find(works, max_rows, comes):
     requests, later = [Request(Work(pictures)) for pictures in works[:2]], works[2:]
