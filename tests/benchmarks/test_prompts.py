@@ -34,7 +34,7 @@ def drawn(request, tmp_path_factory):
 
 def test_pictures_are_those_of_diffusers_pipeline_given_weighted_embeddings_of_all_chunks(drawn):
     variant, folder, _, draw = drawn
-    found = prompts_of(load_oracle(variant), folder, draw, steps=3)
+    found = prompts_of(load_oracle(variant), folder, draw, steps=1)
     assert len(found["cases"]) == (12 if variant.limits.chunks == 3 else 2)
     assert found["psnr_db_min"] >= 45
 
