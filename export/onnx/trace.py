@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import config
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from faceclip_serving.contract.components import multiples
 from faceclip_serving.contract.tensors import Bounds, Range
@@ -24,6 +26,8 @@ OPSET = 21
 """The first with a GroupNormalization that scales channels, which TensorRT's parser reads since 10.9 and ONNX Runtime runs; it
 also has LayerNormalization (17), Gelu and GridSample (20) as single operators. Later opsets add operators that TensorRT's parser
 does not know, as RMSNormalization (23)."""
+_operators = cache(ONNXRegistry.from_torchlib)
+"""What the exporter has a function for, by opset."""
 
 
 def trace(module: nn.Module, export: Export) -> Any:
@@ -44,15 +48,16 @@ def traced(module: nn.Module, example: tuple[Tensor, ...], shapes: Any, inputs: 
         warnings.simplefilter("ignore")  # the exporter's remarks about operators that no network here uses
         with Recorded(), _without_stack_traces():
             program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-        exported = torch.onnx.export(
-            ready(program),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=inputs,
-            output_names=outputs,
-            optimize=False,  # graph.clean does it, in an order that takes seconds instead of minutes
-            verbose=False,
-        )
+        with _operators_read_once():
+            exported = torch.onnx.export(
+                ready(program),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                optimize=False,  # graph.clean does it, in an order that takes seconds instead of minutes
+                verbose=False,
+            )
     assert exported is not None
     return exported.model
 
@@ -66,6 +71,17 @@ def _without_stack_traces() -> Iterator[None]:
         yield
     finally:
         config.do_not_emit_stack_traces = before
+
+
+@contextmanager
+def _operators_read_once() -> Iterator[None]:
+    """The exporter reads the source of every function that it has, for each graph; here for the first one of a process."""
+    before = vars(ONNXRegistry)["from_torchlib"]
+    ONNXRegistry.from_torchlib = staticmethod(_operators)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = before  # type: ignore[method-assign]
 
 
 def _dimension(axis: str, bound: Range, multiple: int) -> Any:

@@ -162,7 +162,8 @@ class Checks:
         return settled(self._looked_at(PICTURES, lambda i: f"images[{i}]", pictures))
 
     def _by_rules(self, prompts: Sequence[str], negative_prompt: str, faces: int) -> Decision:
-        found = set().union(*(lexicon().concepts_of(each, negative_prompt) for each in prompts))
+        first, *further = prompts
+        found = lexicon().concepts_of(first, negative_prompt).union(*map(lexicon().concepts_of, further))
         concepts = found | ({FACE} if faces else set())
         holding = [rule for rule in self.policy.rules if rule.concepts <= concepts]
         rule = next((each for action in (REFUSE, REVIEW) for each in holding if each.action == action), None)

@@ -34,9 +34,9 @@ def drawn(request, tmp_path_factory):
 
 def test_pictures_are_those_of_diffusers_pipeline_given_weighted_embeddings_of_all_chunks(drawn):
     variant, folder, _, draw = drawn
-    found = prompts_of(load_oracle(variant), folder, draw, steps=3)
-    assert len(found["cases"]) == (12 if variant.limits.chunks == 3 else 2)
-    assert found["psnr_db_min"] >= 45
+    found = prompts_of(load_oracle(variant), folder, draw, steps=1)
+    cases, psnr_db = (12, 75) if variant.limits.chunks == 3 else (2, 45)
+    assert len(found["cases"]) == cases and found["psnr_db_min"] >= psnr_db
 
 
 def test_weights_of_one_and_what_is_switched_off_change_no_bit(drawn):

@@ -53,7 +53,8 @@ def _everybody() -> list[Identity]:
 
 def test_the_servers_detector_takes_them_for_faces_and_their_landmarks_for_what_they_are() -> None:
     shots = [lifelike(person, 0) for person in _everybody()]
-    found = [find_faces(shot.image, YuNet()) for shot in shots]
+    detector = YuNet()
+    found = [find_faces(shot.image, detector) for shot in shots]
     assert np.mean([len(faces) == 1 for faces in found]) >= 0.9
     apart = [
         np.linalg.norm(faces[0].landmarks - shot.landmarks, axis=1).mean()
@@ -91,8 +92,8 @@ def test_the_encoder_learns_to_read_them_and_all_that_reads_it_stays(data: Pictu
     vit = nano.make_encoder(3).branches[0].face_encoder
     positions = vit.pos_embed.detach().clone()
     others = {name: value.clone() for name, value in conditioner.state_dict().items()}
-    stage = natural_stage(vit, conditioner, data, Faces(*face_features(vit, data.crops)), natural, 100, 2 * PEOPLE, seed=1)
-    run(stage, tmp_path, report_every=20)
+    stage = natural_stage(vit, conditioner, data, Faces(*face_features(vit, data.crops)), natural, 16, PEOPLE, seed=3)
+    run(replace(stage, warm_up=4), tmp_path, report_every=4)
     history = torch.load(tmp_path / "natural.pt", weights_only=True)["history"]
     assert all(history[-1][name] < history[0][name] for name in ("natural", "drawn", "embeddings"))
     assert torch.equal(vit.pos_embed, positions)
