@@ -1,7 +1,7 @@
 """What an operator may set without touching code, each declared once.
 
-A setting's value is, the first that says something: `python -m server run --set NAME=VALUE`; the config.pbtxt of a model that obeys it,
-for what the sampler obeys; the placement. `python -m server status` lists them as they are.
+A setting's value is, the first that says something: `python -m server run --set NAME=VALUE`; the config.pbtxt of the model that obeys it,
+where it stands there (`Setting.models`); the placement. `python -m server status` lists them as they are.
 """
 
 from __future__ import annotations
