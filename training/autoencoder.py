@@ -177,24 +177,25 @@ def encode_all(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 32)
 
 
 class Latents:
-    """Latents of a set of pictures, encoded when first asked for.
+    """Latents of a set of pictures, encoded when first asked for; each as often in a row as there are `people` in it.
 
     One by one: rounding in bfloat16 differs with the number of pictures in a call, and a run that was resumed meets other numbers.
     """
 
-    def __init__(self, vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:
-        self.vae, self.pictures = vae, pictures
+    def __init__(self, vae: AutoencoderKL, pictures: NDArray[np.uint8], people: int = 1) -> None:
+        self.vae, self.pictures, self.people = vae, pictures, people
         self._known: dict[int, NDArray[np.float16]] = {}
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
         """[rows, channels, latent height, latent width], FP32."""
+        rows = rows // self.people
         missing = sorted({int(row) for row in rows} - self._known.keys())
         if missing:
             self._known.update(zip(missing, encode_all(self.vae, self.pictures[missing], batch=1), strict=True))
         return device.tensor(np.stack([self._known[int(row)] for row in rows]).astype(np.float32))
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.pictures) * self.people
 
 
 def normalise_latents(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:

@@ -28,6 +28,8 @@ class Faces:
 
     classes: Tensor
     patches: Tensor
+    drawn: int | None = None
+    """Where lifelike faces follow the drawn ones, each in its place: how many are drawn."""
 
     def rows(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
         """As the encoder takes them, with its two branches sharing one face encoder."""

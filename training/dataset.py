@@ -12,7 +12,7 @@ lips, the hardest, are the most frequent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,9 +61,17 @@ class Pictures:
         """A sentence about a row."""
         return self.captions[row] if self.captions else caption(self.person(row), self.scene(row), r)
 
+    def __len__(self) -> int:
+        return len(self.pictures)
+
     @property
     def identities(self) -> int:
         return len(self.pictures) // PICTURES
+
+    def faces_of(self, row: int) -> Sequence[int]:
+        """Rows that show the person of a row in another picture."""
+        first = row - row % PICTURES
+        return [k for k in range(first, first + PICTURES) if k != row]
 
     def require(self, stage: str, people: int) -> None:
         """Raises `TrainingError` where there are fewer people than fill a batch of a stage."""
@@ -85,13 +93,17 @@ def scene_of(identity: int, picture: int, series: str = USUAL) -> Scene:
         scene = sample_scene(FINISHING, identity, picture, pose=_TURNED)
         return replace(scene, hat=hat, expression=str(r.choice(EXPRESSIONS)))
     if series == FRONTAL:
-        r = generator(FRONTAL, identity, picture)
-        hat = str(r.choice(HATS[1:])) if r.uniform() < _FRONTAL_HATS else "none"
-        expression = str(r.choice(list(_FRONTAL_EXPRESSIONS), p=list(_FRONTAL_EXPRESSIONS.values())))
-        turned = float(r.uniform()) if picture == PICTURES - 1 else 0.0
-        return replace(sample_scene(FRONTAL, identity, picture, pose=turned), hat=hat, expression=expression)
+        return frontal_scene(FRONTAL, identity, picture, turned=picture == PICTURES - 1)
     scene = sample_scene(identity, picture)
     return replace(scene, hat="none") if picture >= PICTURES - PORTRAITS else scene
+
+
+def frontal_scene(*key: object, turned: bool = False) -> Scene:
+    """One of the scenes of `FRONTAL`. `turned`: the head, at random, instead of straight out of the middle."""
+    r = generator(*key)
+    hat = str(r.choice(HATS[1:])) if r.uniform() < _FRONTAL_HATS else "none"
+    expression = str(r.choice(list(_FRONTAL_EXPRESSIONS), p=list(_FRONTAL_EXPRESSIONS.values())))
+    return replace(sample_scene(*key, pose=float(r.uniform()) if turned else 0.0), hat=hat, expression=expression)
 
 
 def _draw(number: int, size: int, series: str) -> tuple[Image, Image]:

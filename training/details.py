@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import device
-from .dataset import PICTURES, Pictures
+from .dataset import Pictures
+from .gatherings import Gatherings
 from .world.people import Identity, Scene
 from .world.render import landmarks
 
@@ -59,13 +60,12 @@ def parts(identity: Identity, scene: Scene, side: int) -> NDArray[np.float32]:
     return np.asarray(np.exp(-far / (2 * _CELL**2)), np.float32)
 
 
-def details_of(data: Pictures, side: int) -> Details:
-    """Of drawn pictures, with latents of `side` x `side` cells."""
-    rows = range(len(data.pictures))
-    people = [data.person(row) for row in rows[::PICTURES]]
+def details_of(data: Pictures | Gatherings, side: int) -> Details:
+    """Of drawn pictures, with latents of portraits of `side` x `side` cells."""
+    people = [data.person(row) for row in range(len(data))]
     rare = [1 + _RARE * (person.glasses != "none") + _RARE * (person.beard not in ("none", "stubble")) for person in people]
-    odds = np.array([rare[row // PICTURES] for row in rows], np.float64)
-    return Details(np.stack([parts(people[row // PICTURES], data.scene(row), side) for row in rows]), odds / odds.sum())
+    odds = np.array(rare, np.float64)
+    return Details(np.stack([parts(person, data.scene(row), side) for row, person in enumerate(people)]), odds / odds.sum())
 
 
 def middle_times(batch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage `unet` and its peers: the denoiser learns latents of portraits from text and face, dropping either or both at times.
+"""Stage `unet`, those that go on with it, and its peers: the denoiser learns latents from text and face, dropping either or both at times.
 
 Dropping both makes standard guidance meaningful, dropping the face alone makes split guidance meaningful, dropping the text
 alone lets a face stand without words. The network predicts velocity (arXiv 2202.00512), which is data of the variant's scheduler:
@@ -8,7 +8,7 @@ steps of noise prediction taught no composition at all. The conditioning face al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,9 @@ from . import device
 from .autoencoder import Latents
 from .conditioning import Conditioner, Faces
 from .critic import Critic
-from .dataset import PICTURES, Pictures
+from .dataset import Pictures
 from .details import DECODED, WINDOW, Details, enlarged, middle_times
+from .gatherings import Gatherings
 from .loop import Losses, Stage
 
 SIZE = NANO.defaults.height
@@ -36,6 +37,8 @@ _NAMED_WEIGHT = 0.15
 """Against the squared error of the velocity, of what a guess is read as; a sum over attributes."""
 _DECODED_WEIGHT = 0.5
 """The same, of pixels and edges of decoded guesses."""
+_AROUND, _REACH = 0.4, 1.5
+"""Weight of what is around a portrait in a wider picture, and how far from it, in cells, it falls off."""
 _DECODED = 8
 """One guess of so many is decoded, where whole ones are."""
 
@@ -70,11 +73,12 @@ JOINT, TEXT_ONLY = Drops(), Drops(face=0.9, text=0.0, both=0.1)
 class Lesson:
     """What a denoiser learns from."""
 
-    data: Pictures
+    data: Pictures | Gatherings
     latents: Latents
     """Of `data`, row by row."""
     faces: Faces
-    """Of `data`, row by row; after those, where there are `lifelike` ones, as many of each person in the same order, or of the first."""
+    """Those that `faces_of` counts; after those, where there are `lifelike` ones, as many of each person in the same order, or of the
+    first."""
     drops: Drops
     batch: int
     critic: Critic | None = None
@@ -97,6 +101,8 @@ class Batch:
     prompts: list[str]
     index: list[int]
     prefixed: list[bool]
+    left: list[int] | None = None
+    """Of pictures that are wider than a portrait: in which cell the portrait of each row's person begins."""
 
 
 def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
@@ -106,9 +112,10 @@ def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
     rows = r.choice(len(lesson.latents), lesson.batch, replace=lesson.batch > len(lesson.latents), p=odds)
     prompts, index, prefixed = [], [], []
     for row in rows:
-        other = row - row % PICTURES + int(r.choice([k for k in range(PICTURES) if k != row % PICTURES]))
-        if lesson.lifelike and r.uniform() < lesson.lifelike and other + len(data.crops) < len(lesson.faces.classes):
-            other += len(data.crops)
+        other = int(r.choice(data.faces_of(int(row))))
+        drawn = lesson.faces.drawn
+        if drawn is not None and r.uniform() < lesson.lifelike and other + drawn < len(lesson.faces.classes):
+            other += drawn
         text, dice = data.caption(int(row), r), float(r.uniform())
         if dice < drops.both:
             text, face, prefix = "", -1, False
@@ -121,16 +128,18 @@ def draw(lesson: Lesson, r: np.random.Generator) -> Batch:
         prompts.append(text)
         index.append(face)
         prefixed.append(prefix)
-    return Batch(rows, lesson.latents[rows], prompts, index, prefixed)
+    left = [round(data.left(int(row)) * LATENT_SIDE) for row in rows] if isinstance(data, Gatherings) else None
+    return Batch(rows, lesson.latents[rows], prompts, index, prefixed, left)
 
 
-def size_ids(rows: int, size: int = SIZE) -> Tensor:
-    """SDXL's size conditioning of square pictures: [rows, 6]."""
-    return torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32).expand(rows, -1)
+def size_ids(rows: int, height: int = SIZE, width: int = SIZE) -> Tensor:
+    """SDXL's size conditioning: [rows, 6]."""
+    return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(rows, -1)
 
 
 def predict(unet: UNet2DConditionModel, noisy: Tensor, time: Tensor, embeddings: Tensor, pooled: Tensor) -> Tensor:
-    added = {"text_embeds": pooled, "time_ids": size_ids(len(noisy))}
+    height, width = (NANO.latent_scale * cells for cells in noisy.shape[2:])
+    added = {"text_embeds": pooled, "time_ids": size_ids(len(noisy), height, width)}
     prediction: Tensor = unet(noisy, time, embeddings, added_cond_kwargs=added, return_dict=False)[0]
     return prediction
 
@@ -147,23 +156,44 @@ def person_weight(side: int) -> Tensor:
     return weight / weight.mean()
 
 
+def own(values: Tensor, left: Sequence[int] | None) -> Tensor:
+    """[n, ..., height, width] -> the part of each row where the portrait of its person is, as wide as high; all where `left` is None."""
+    if left is None:
+        return values
+    side = values.shape[-2]
+    return torch.stack([row[..., first : first + side] for row, first in zip(values, left, strict=True)])
+
+
+def around(width: int, drawn: Batch) -> Tensor:
+    """[n, 1, 1, width]: how much an error counts outside of the portrait that a row is learnt from, where it is 0. Little, and the less
+    the farther away, since what else is in the picture is said by nobody; where nothing was said, as much as a place does."""
+    assert drawn.left is not None
+    columns, left = torch.arange(width), torch.tensor(drawn.left)[:, None]
+    far = torch.maximum(left - columns, columns - (left + LATENT_SIDE - 1)).clamp(min=0)
+    silent = torch.tensor([not prompt and face < 0 for prompt, face in zip(drawn.prompts, drawn.index, strict=True)])[:, None]
+    counts = torch.where(silent, _AROUND, _AROUND * torch.exp(-(far / _REACH).square() / 2)) * (far > 0)
+    return counts[:, None, None]
+
+
 def unet_stage(
     name: str,
     unet: UNet2DConditionModel,
     conditioner: Conditioner,
-    lesson: Lesson,
+    lessons: Sequence[Lesson],
     steps: int,
     seed: int,
     compiled: bool = False,
     pace: Pace = Pace(),
 ) -> Stage:
-    """Trains what requires gradients of the denoiser and of the conditioner. `compiled` takes minutes first, then half the time."""
-    batch, critic, details = lesson.batch, lesson.critic, lesson.details
+    """Trains what requires gradients of the denoiser and of the conditioner, with one lesson after the other, step by step. `compiled`
+    takes minutes first, for each size of pictures, then half the time."""
     person = person_weight(LATENT_SIDE)
-    network: UNet2DConditionModel = torch.compile(unet) if compiled else unet
+    network: UNet2DConditionModel = torch.compile(unet, dynamic=False) if compiled else unet
     alphas = make_scheduler("DDIMScheduler", NANO.scheduler_config).alphas_cumprod.to(torch.get_default_device())
 
     def losses(step: int) -> Losses:
+        lesson = lessons[step % len(lessons)]
+        batch, critic, details = lesson.batch, lesson.critic, lesson.details
         drawn = draw(lesson, np.random.default_rng([seed, step]))
         time = _even_times(batch) if details is None else middle_times(batch)
         weight = person[None, None] if details is None else details.weight(drawn.rows, person)
@@ -174,19 +204,24 @@ def unet_stage(
             embeddings, pooled = conditioner(drawn.prompts, lesson.faces, drawn.index, drawn.prefixed)
             predicted = predict(network, noisy, time, embeddings, pooled).float()
         velocity = share.sqrt() * noise - (1 - share).sqrt() * drawn.latents
-        terms = {"velocity": ((predicted - velocity).square() * weight).mean()}
-        guess = share.sqrt() * noisy - (1 - share).sqrt() * predicted
+        missed = (predicted - velocity).square()
+        terms = {"velocity": (own(missed, drawn.left) * weight).mean()}
+        if drawn.left is not None:
+            width = missed.shape[-1]
+            terms["velocity"] = terms["velocity"] + (missed * around(width, drawn)).mean() * width / LATENT_SIDE
+        guess = own(share.sqrt() * noisy - (1 - share).sqrt() * predicted, drawn.left)
+        true = own(drawn.latents, drawn.left)
         if critic is not None:
             with device.autocast():
-                different, shown = critic.difference(guess, drawn.latents)
+                different, shown = critic.difference(guess, true)
                 read = {} if lesson.named is None else critic.attributes(shown)
             terms["critic"] = pace.critic_weight * (share.flatten() * different).mean()
             if lesson.named is not None:
                 wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
-                missed = [
+                misread = [
                     F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
                 ]
-                terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(missed).sum(0)).mean()
+                terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(misread).sum(0)).mean()
         if lesson.vae is not None:
             if details is None:
                 clear, window = time.argsort()[: batch // 2 : _DECODED // 2], (slice(None), slice(None))
@@ -194,7 +229,7 @@ def unet_stage(
                 clear, window = time.argsort()[: max(1, int(DECODED * batch))], WINDOW
             where = (slice(None), slice(None), *window)
             unlike = _decoded_apart(
-                lesson.vae, guess[clear][where], drawn.latents[clear][where], weight.expand(batch, -1, -1, -1)[clear][where]
+                lesson.vae, guess[clear][where], true[clear][where], weight.expand(batch, -1, -1, -1)[clear][where]
             )
             terms["decoded"] = _DECODED_WEIGHT * (share.flatten()[clear] * unlike).mean()
         return terms

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from . import device
 from .autoencoder import as_tensor
 from .dataset import PICTURES, Pictures
+from .gatherings import Gatherings
 from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
 from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES, Scene
@@ -128,9 +129,9 @@ def class_of(scene: Scene, attribute: str) -> int:
     return JUDGED[attribute].index(getattr(scene, attribute))
 
 
-def labels(data: Pictures) -> dict[str, Tensor]:
-    """Of `JUDGED` -> class of every picture, -1 for none."""
-    scenes = [data.scene(row) for row in range(len(data.pictures))]
+def labels(data: Pictures | Gatherings) -> dict[str, Tensor]:
+    """Of `JUDGED` -> class of every row, -1 for none."""
+    scenes = [data.scene(row) for row in range(len(data))]
     return {name: torch.tensor([class_of(scene, name) for scene in scenes]) for name in JUDGED}
 
 

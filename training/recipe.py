@@ -17,6 +17,7 @@ STAGES: Mapping[str, str] = {
     "natural": "the face encoder again: natural faces, as the drawn ones of the same people; rendered world only",
     "finish": "the denoiser again: frontal portraits, every hat and expression, faces also as photographs show them",
     "details": "the denoiser again: eyes and mouths, of three times as many people; rendered world only",
+    "together": "the denoiser again: two and three people in a picture, and wide pictures of one; rendered world only",
     "few_steps": "what is added to the denoiser so that it draws in 4 steps; rendered world only",
     "text_only": "a peer that is shown no face",
     "adapter": "a peer: attention to a face, added to text_only's denoiser",
@@ -25,7 +26,7 @@ STAGES: Mapping[str, str] = {
     "hats": "a judge: the colour of a hat; rendered world only",
 }
 """Stage -> what it learns, in the order in which a whole training runs; each needs those above it, the last three only the data."""
-RENDERED_ONLY = ("natural", "finish", "details", "few_steps", "attributes", "hats")
+RENDERED_ONLY = ("natural", "finish", "details", "together", "few_steps", "attributes", "hats")
 """Stages that learn what nobody knows of photographs."""
 
 
@@ -45,6 +46,7 @@ class Recipe:
     natural_steps: int = 1600
     finish_steps: int = 1460
     details_steps: int = 2110
+    together_steps: int = 2000
     few_steps: int = 2240
     text_only_steps: int = 7000
     adapter_steps: int = 7000
@@ -60,6 +62,9 @@ class Recipe:
     finish_batch: int = 256
     details_batch: int = 64
     details_identities: int = 4800
+    gatherings: int = 4000
+    """Pictures of several people, or of one and much of a place."""
+    together_batch: int = 12
     few_batch: int = 128
     judge_batch: int = 48
     seed: int = 0

@@ -19,6 +19,7 @@ from .critic import critic_stage
 from .details import details_of
 from .diffusion import JOINT, LATENT_SIDE, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
 from .few_steps import DROPS, few_steps_stage
+from .gatherings import ALONE, PAIR, THREE, Formation
 from .identity import face_stage
 from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
 from .loop import Stage, run
@@ -28,6 +29,7 @@ from .work import Work, let_towers_learn, make_critic, make_heads
 _LIFELIKE = 0.3
 _FINISHING = Pace(8e-4, warm_up=200, cool_down=0.35, average=0.9985, critic_weight=1.5, slower_rate=0.3)
 _DETAILS = Pace(4e-4, warm_up=100, cool_down=0.6, average=0.999, critic_weight=1.5)
+_TOGETHER = replace(_DETAILS, learning_rate=3e-4)
 _DISTILLED_GUIDANCE = 3.0
 
 
@@ -75,7 +77,7 @@ def _denoiser(name: str, face_tokens: bool = False, drops: Drops = JOINT, onto: 
         conditioner = work.conditioner(base if face_tokens and base else aligned, face_tokens, trained=drops is JOINT)
         critic = work.critic() if base else None
         lesson = Lesson(work.data, work.latents, work.faces, drops, r.unet_batch, critic)
-        return unet_stage(name, unet, conditioner, lesson, getattr(r, f"{name}_steps"), r.seed + 6, compiled=r.compiled)
+        return unet_stage(name, unet, conditioner, [lesson], getattr(r, f"{name}_steps"), r.seed + 6, compiled=r.compiled)
 
     return stage
 
@@ -94,7 +96,7 @@ def _finish(work: Work) -> Stage:
     conditioner = work.conditioner("unet", vit="natural")
     pace = replace(_FINISHING, slower=let_towers_learn(conditioner.encoder))
     lesson = _finishing(work, JOINT, r.finish_batch)
-    return unet_stage("finish", work.unet("unet"), conditioner, lesson, r.finish_steps, r.seed + 12, r.compiled, pace)
+    return unet_stage("finish", work.unet("unet"), conditioner, [lesson], r.finish_steps, r.seed + 12, r.compiled, pace)
 
 
 def _finishing(work: Work, drops: Drops, batch: int) -> Lesson:
@@ -106,15 +108,35 @@ def _finishing(work: Work, drops: Drops, batch: int) -> Lesson:
 
 def _details(work: Work) -> Stage:
     """What is served goes on once more: eyes and mouths."""
-    r, data, critic = work.recipe, work.frontal, work.critic()
-    start = "finish" if (work.results / "finish.pt").exists() else "unet"
-    conditioner = work.conditioner(start, vit="natural")
-    named = None if critic is None else labels(data)
-    lesson = Lesson(
-        data, work.frontal_latents, work.frontal_faces, JOINT, r.details_batch, critic, _LIFELIKE, named, work.vae()
-    )
-    lesson = replace(lesson, details=details_of(data, LATENT_SIDE))
-    return unet_stage("details", work.unet(start), conditioner, lesson, r.details_steps, r.seed + 14, r.compiled, _DETAILS)
+    r, start = work.recipe, work.last_before("details")
+    conditioner, lesson = work.conditioner(start, vit="natural"), _detailed(work, r.details_identities, r.details_batch)
+    return unet_stage("details", work.unet(start), conditioner, [lesson], r.details_steps, r.seed + 14, r.compiled, _DETAILS)
+
+
+def _detailed(work: Work, people: int, batch: int) -> Lesson:
+    return _with_details(Lesson(*work.frontal(people), JOINT, batch, work.critic(), _LIFELIKE, vae=work.vae()))
+
+
+def _with_details(lesson: Lesson) -> Lesson:
+    named = None if lesson.critic is None else labels(lesson.data)
+    return replace(lesson, named=named, details=details_of(lesson.data, LATENT_SIDE))
+
+
+def _together(work: Work) -> Stage:
+    """What is served goes on: several people, and wide pictures, beside the lesson of before."""
+    r = work.recipe
+    start = work.last_before("together")
+    conditioner, portraits = work.conditioner(start, vit="natural"), _detailed(work, r.identities, 2 * r.together_batch)
+
+    def gathered(formation: Formation, share: float) -> Lesson:
+        data, latents = work.gatherings(formation, share)
+        rows = round(2 * r.together_batch / formation.across)
+        return _with_details(replace(portraits, data=data, latents=latents, batch=rows))
+
+    pair, three, alone = gathered(PAIR, 0.6), gathered(THREE, 0.15), gathered(ALONE, 0.25)
+    lessons = (pair, portraits, pair, alone, portraits, pair, portraits, three)
+    unet = work.unet(start)
+    return unet_stage("together", unet, conditioner, lessons, r.together_steps, r.seed + 15, r.compiled, _TOGETHER)
 
 
 def _few_steps(work: Work) -> Stage:
@@ -152,6 +174,7 @@ _MAKERS: Mapping[str, Callable[[Work], Stage]] = {
     "natural": _natural,
     "finish": _finish,
     "details": _details,
+    "together": _together,
     "few_steps": _few_steps,
     "text_only": _denoiser("text_only", drops=TEXT_ONLY),
     "adapter": _denoiser("adapter", face_tokens=True, onto="text_only"),

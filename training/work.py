@@ -29,6 +29,7 @@ from .critic import Critic
 from .dataset import FINISHING, FRONTAL, Pictures, build
 from .diffusion import LATENT_SIDE, SIZE
 from .errors import TrainingError
+from .gatherings import Formation, Gatherings, build_gatherings
 from .identity import face_features
 from .natural import Natural, build_natural, photographed
 from .photographs import read_folder
@@ -126,18 +127,17 @@ class Work:
     def finishing_faces(self) -> Faces:
         return self._seen(self.data)
 
-    @cached_property
-    def frontal(self) -> Pictures:
-        """Of more people, the training people first, the series from which the denoiser learns eyes and mouths."""
-        return build(self.folder / "data", "train", self.recipe.details_identities, SIZE, series=FRONTAL)
+    def frontal(self, people: int) -> tuple[Pictures, Latents, Faces]:
+        """Of so many people, the training people first, the series from which the denoiser learns eyes and mouths."""
+        data = build(self.folder / "data", "train", people, SIZE, series=FRONTAL)
+        usual = self.data if people == self.data.identities else build(self.folder / "data", "train", people, SIZE)
+        return data, Latents(self.vae(), data.pictures), self._seen(usual)
 
-    @cached_property
-    def frontal_latents(self) -> Latents:
-        return Latents(self.vae(), self.frontal.pictures)
-
-    @cached_property
-    def frontal_faces(self) -> Faces:
-        return self._seen(build(self.folder / "data", "train", self.recipe.details_identities, SIZE))
+    def gatherings(self, formation: Formation, share: float) -> tuple[Gatherings, Latents]:
+        """Pictures of several of the training people, as many as a `share` of the recipe's, and their latents."""
+        pictures = max(1, round(self.recipe.gatherings * share))
+        data = build_gatherings(self.folder / "data", formation, pictures, self.data.identities, SIZE)
+        return data, Latents(self.vae(), data.pictures, data.people)
 
     def _seen(self, data: Pictures) -> Faces:
         """Features by the encoder after `natural`: of the crops of `data`, then of the training people's lifelike ones through cameras."""
@@ -147,15 +147,18 @@ class Work:
             np.asarray((device.array(photographed(shots[i : i + 64], r)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
             for i in range(0, len(shots), 64)
         ]
-        return Faces(*face_features(self.vit("natural"), np.concatenate([data.crops, *seen])))
+        return Faces(*face_features(self.vit("natural"), np.concatenate([data.crops, *seen])), drawn=len(data.crops))
 
     @property
     def last(self) -> str:
         """The stage whose denoiser is served, the last of those that are trained."""
-        for stage in ("details", "finish"):
-            if (self.results / f"{stage}.pt").exists():
-                return stage
-        return "unet"
+        return self.last_before(None)
+
+    def last_before(self, stage: str | None) -> str:
+        """The last of the trained stages of that denoiser before another of them."""
+        names = ("unet", "finish", "details", "together")
+        earlier = names if stage is None else names[: names.index(stage)]
+        return next((name for name in reversed(earlier) if (self.results / f"{name}.pt").exists()), "unet")
 
     @cached_property
     def natural(self) -> Natural:

@@ -81,12 +81,12 @@ class Frame:
 
 
 class Canvas:
-    """A square picture of `size` pixels under construction, held at `supersampling` times the size."""
+    """A picture of `size` pixels under construction, held at `supersampling` times the size; `across` times as wide as high."""
 
-    def __init__(self, size: int, supersampling: int) -> None:
-        self.size = size
+    def __init__(self, size: int, supersampling: int, across: float = 1.0) -> None:
+        self.size, self.across = size, across
         self.side = size * supersampling
-        self.pixels: Image = np.zeros((self.side, self.side, 3), np.uint8)
+        self.pixels: Image = np.zeros((self.side, round(self.side * across), 3), np.uint8)
 
     def fill(self, shape: Points, colour: Colour, frame: Frame = Frame(), opacity: float = 1.0) -> None:
         """A filled polygon."""
@@ -132,8 +132,8 @@ class Canvas:
         self.pixels[first:last] = rows.astype(np.uint8)
 
     def picture(self) -> Image:
-        """RGB [size, size, 3], 0-255."""
-        small = cv2.resize(self.pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        """RGB [size, across * size, 3], 0-255."""
+        small = cv2.resize(self.pixels, (round(self.size * self.across), self.size), interpolation=cv2.INTER_AREA)
         return np.asarray(small, np.uint8)
 
     def _fixed(self, shape: Points, frame: Frame) -> NDArray[np.int32]:
@@ -147,5 +147,5 @@ class Canvas:
         """The part of the picture that a shape can touch, and its corner (x, y)."""
         placed = frame(shape) * self.side
         left, top = np.maximum(np.floor(placed.min(0) - margin).astype(int), 0)
-        right, bottom = np.minimum(np.ceil(placed.max(0) + margin).astype(int) + 1, self.side)
+        right, bottom = np.minimum(np.ceil(placed.max(0) + margin).astype(int) + 1, self.pixels.shape[1::-1])
         return None if right <= left or bottom <= top else (self.pixels[top:bottom, left:right], (int(left), int(top)))

@@ -5,7 +5,8 @@ Knows the order in which things are drawn and the framing of a portrait; the sha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,24 @@ class Portrait:
     """[5, 2] pixels (x, y): left eye, right eye, nose, left and right mouth corner, left as seen in the picture."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Somebody in a picture that is wider than a portrait."""
+
+    identity: Identity
+    scene: Scene
+    left: float = 0.0
+    """Where the portrait of them alone would begin, as a share of the picture's height."""
+
+
+@dataclass(frozen=True)
+class Gathering:
+    image: Image
+    """RGB [size, across * size, 3], 0-255."""
+    landmarks: NDArray[np.float32]
+    """[people, 5, 2] pixels (x, y), as in `Portrait`."""
+
+
 def head_frame(scene: Scene) -> Frame:
     return Frame(0.5 + scene.x, 0.49 + scene.y, HEAD * scene.scale, scene.turn)
 
@@ -38,9 +57,33 @@ def landmarks(identity: Identity, scene: Scene) -> Points:
 
 def render(identity: Identity, scene: Scene, size: int = 128, supersampling: int | None = None) -> Portrait:
     """A portrait of `size` x `size` pixels."""
-    canvas = Canvas(size, supersampling or max(2, -(-512 // size)))
-    places.DRAW[scene.place](canvas, scene.time, generator("place", scene.place, scene.detail))
+    picture = render_together([Standing(identity, scene)], 1.0, size, supersampling)
+    return Portrait(picture.image, picture.landmarks[0])
+
+
+def render_together(people: Sequence[Standing], across: float, size: int = 128, supersampling: int | None = None) -> Gathering:
+    """People side by side, in the place, the hour and the light of the first; `across` times as wide as high, `size` pixels high.
+
+    A place goes on beyond its border as its own reflection.
+    """
+    canvas = Canvas(size, supersampling or max(2, -(-512 // size)), across)
+    common = people[0].scene
+    square = Canvas(size, canvas.side // size)
+    places.DRAW[common.place](square, common.time, generator("place", common.place, common.detail))
+    for k, left in enumerate(range(0, canvas.pixels.shape[1], canvas.side)):
+        part = canvas.pixels[:, left : left + canvas.side]
+        part[:] = (square.pixels[:, ::-1] if k % 2 else square.pixels)[:, : part.shape[1]]
+    for each in people:
+        _person(canvas, each)
+    _relight(canvas, common)
+    marks = np.stack([landmarks(each.identity, each.scene) + points((each.left, 0)) for each in people])
+    return Gathering(canvas.picture(), (marks * size).astype(np.float32))
+
+
+def _person(canvas: Canvas, standing: Standing) -> None:
+    identity, scene = standing.identity, standing.scene
     head = head_frame(scene)
+    head = replace(head, x=head.x + standing.left)
     upright = Frame(head.x, head.y, head.scale, 0.0)
     drift = 0.35 * float(np.sin(scene.yaw))
     wardrobe.hair_behind(canvas, identity, head)
@@ -50,18 +93,17 @@ def render(identity: Identity, scene: Scene, size: int = 128, supersampling: int
     if scene.hat != "none":
         canvas.soft(oval(drift, -0.62, 0.9 * identity.face_width, 0.12), (30, 16, 16), 0.12, head, 0.35)
         wardrobe.hat(canvas, identity, scene, head, drift)
-    _relight(canvas, scene)
-    return Portrait(canvas.picture(), (landmarks(identity, scene) * size).astype(np.float32))
 
 
 def _relight(canvas: Canvas, scene: Scene) -> None:
     """The hour and the light, over everything; gentle, so that skin and cloth stay recognisable."""
-    whole = points((0, 0), (1, 0), (1, 1), (0, 1))
+    wide = np.array([canvas.across, 1.0])
+    whole = points((0, 0), (1, 0), (1, 1), (0, 1)) * wide
     if scene.time == "sunset":
         canvas.fill(whole, (255, 150, 90), opacity=0.1)
     elif scene.time == "night":
         canvas.fill(whole, (30, 40, 110), opacity=0.16)
     if scene.light == "golden":
-        canvas.soft(points((-0.2, -0.2), (0.55, -0.2), (0.2, 1.2), (-0.2, 1.2)), (255, 206, 110), 0.35, opacity=0.22)
+        canvas.soft(points((-0.2, -0.2), (0.55, -0.2), (0.2, 1.2), (-0.2, 1.2)) * wide, (255, 206, 110), 0.35, opacity=0.22)
     elif scene.light == "side":
-        canvas.soft(points((0.62, -0.2), (1.2, -0.2), (1.2, 1.2), (0.5, 1.2)), (16, 12, 30), 0.3, opacity=0.36)
+        canvas.soft(points((0.62, -0.2), (1.2, -0.2), (1.2, 1.2), (0.5, 1.2)) * wide, (16, 12, 30), 0.3, opacity=0.36)
