@@ -51,7 +51,8 @@ def usual_point(variant: Variant, placement: str = "cpu") -> Point:
 def largest_point(variant: Variant, usual: Point) -> Point:
     """The largest pictures of the placement, as many as a request may ask for; what needs the most memory."""
     limits = placement_of(variant, usual.placement).narrowed(variant).limits
-    return replace(usual, height=limits.size[1], width=limits.size[1], images=limits.num_images_per_prompt)
+    height, width = limits.largest
+    return replace(usual, height=height, width=width, images=limits.num_images_per_prompt)
 
 
 def points(variant: Variant, usual: Point, words: Sequence[str]) -> list[Point]:
@@ -80,8 +81,8 @@ def _point(variant: Variant, placement: str, size: str, steps: str, images: str)
     if placement not in PLACEMENT_NAMES:
         raise SweepError(f"sweep: placement: expected one of {', '.join(PLACEMENT_NAMES)}, got '{placement}'")
     return Point(
-        _number("size", height, *limits.size, limits.size_multiple),
-        _number("size", width, *limits.size, limits.size_multiple),
+        _number("size", height, *limits.height, limits.size_multiple),
+        _number("size", width, *limits.width, limits.size_multiple),
         _number("steps", steps, *limits.num_inference_steps),
         _number("images", images, 1, limits.num_images_per_prompt),
         placement,

@@ -44,9 +44,9 @@ class Served:
     placement: Placement
     in_flight: Callable[[], int]
 
-    def side(self, end: str) -> int:
-        """`min` or `max`: the smallest or largest side of a picture, as the server tells it, pixels."""
-        return int(self.pipe.config.limits["height"][end])
+    def side(self, name: str, end: str) -> int:
+        """`height` or `width`, `min` or `max`: the smallest or largest of a picture, as the server tells it, pixels."""
+        return int(self.pipe.config.limits[name][end])
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Case:
         """The pictures. Raises `WrongAnswer`, and what the client raises."""
         options = {"seed": 3, "num_inference_steps": 2, **self.options}
         if self.sides is not None:
-            options |= dict(zip(("height", "width"), map(served.side, self.sides), strict=True))
+            options |= {name: served.side(name, end) for name, end in zip(("height", "width"), self.sides, strict=True)}
         result = served.pipe(PROMPT, face_images=[PHOTO] * self.references, **options)
         drawn = result.details["parameters"]
         _require(all(options.get(side, drawn[side]) == drawn[side] for side in ("height", "width")), f"drawn: {drawn}")
@@ -100,13 +100,13 @@ def refuses_larger(served: Served) -> None:
     """One step beyond the largest side is the caller's error, in words."""
     from faceclip import InvalidRequestError
 
-    side = served.side("max") + int(served.pipe.config.limits["height"]["multiple"])
+    side = served.side("height", "max") + int(served.pipe.config.limits["height"]["multiple"])
     try:
         served.pipe(PROMPT, height=side, num_inference_steps=1)
     except InvalidRequestError as error:
         _require(str(error).startswith("height: expected"), f"refused in other words: {error}")
     else:
-        raise WrongAnswer(f"height {side} was taken, though the largest side is {served.side('max')}")
+        raise WrongAnswer(f"height {side} was taken, though the largest side is {served.side('height', 'max')}")
 
 
 def cancels(served: Served) -> None:

@@ -1,14 +1,13 @@
 """Is each of several people in a picture of `nano` who they should be? Test people alone, side by side, each as wide as a portrait.
 
-`nano` was trained on square portraits of one person, so pictures are as many portraits wide as there are people: its networks take that,
-a served `nano` takes squares alone. The judge is the recogniser of the quality table, which sees each person's part of the picture.
+`nano` has learnt pictures of one, two and three people, each as wide as a portrait. The judge is the recogniser of the quality table,
+which sees each person's part of the picture.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ..measure.report import say
 from .edits import PROMPT, _cosine, _shots
 from .sweeps import mean_and_error
 
-COUNTS = (2, 3, 4)
+COUNTS = (2, 3)
 """How many are together; the first is what is promised."""
 
 Call = Callable[..., Picture]
@@ -80,8 +79,7 @@ def evaluate_groups(variant: Variant, groups: int, folder: Path, weights: Path |
 
     recogniser, _ = read_judges(weights or Path("weights") / variant.name)
     side = variant.defaults.width
-    wide = replace(variant, limits=replace(variant.limits, size=(side, max(COUNTS) * side)))
-    pipeline = inprocess.load(wide, CPU, build_repository(variant, CPU))
+    pipeline = inprocess.load(variant, CPU, build_repository(variant, CPU))
 
     def call(**values: Any) -> Picture:
         return decoded(pipeline(request_tensors(**values))["images"][0])

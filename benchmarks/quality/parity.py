@@ -45,14 +45,16 @@ Draw = Callable[..., Picture]
 
 
 def sizes(variant: Variant) -> list[tuple[int, int]]:
-    """The default size and, where the variant takes several, a smaller, odd one."""
-    smallest, multiple = variant.limits.size[0], variant.limits.size_multiple
+    """The default size and, where the variant takes several, a smaller, odd one, or else a larger one."""
+    multiple = variant.limits.size_multiple
 
-    def smaller(side: int) -> int:
-        return max(smallest, (side // 2 // multiple + 1) * multiple)
+    def another(side: int, allowed: tuple[int, int]) -> int:
+        smaller = max(allowed[0], (side // 2 // multiple + 1) * multiple)
+        return smaller if smaller != side else min(side + multiple, allowed[1])
 
     height, width = variant.defaults.height, variant.defaults.width
-    return list(dict.fromkeys([(height, width), (smaller(height), smaller(width))]))
+    other = (another(height, variant.limits.height), another(width, variant.limits.width))
+    return list(dict.fromkeys([(height, width), other]))
 
 
 def encoder_error(variant: Variant, placement: Placement, oracle: Oracle, repository: Path, rows: Rows) -> float:

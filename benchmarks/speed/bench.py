@@ -60,7 +60,7 @@ class Bench:
 
     def _size(self) -> tuple[int, float]:
         """The smallest square picture whose step takes `MIN_STEP_S`, and that time."""
-        low, high = self.variant.limits.size
+        low, high = self.variant.limits.height
         side = max(low, 64)
         if self.sleep is not None:
             return side, self.denoise_s(ROWS_PER_PICTURE, side, repeats=5)

@@ -124,8 +124,8 @@ def bounds_from(document: Mapping[str, list[int]]) -> dict[str, Range]:
 
 
 def cells_of(variant: Variant, axis: str, pixels: int) -> int:
-    """Latent cells of a side; `axis`: its name, for messages. Raises `EngineError` unless a request may have that side."""
-    low, high = variant.limits.size
+    """Latent cells of a side; `axis`: its name, in cells or pixels. Raises `EngineError` unless a request may have that side."""
+    low, high = getattr(variant.limits, SIDES.get(axis, axis))
     multiple = math.lcm(variant.limits.size_multiple, variant.latent_scale)
     if pixels % multiple or not low <= pixels <= high:
         raise EngineError(f"{axis}: expected a multiple of {multiple} from {low} to {high} pixels, got {pixels}")

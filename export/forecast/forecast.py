@@ -169,9 +169,8 @@ def predict(variant: Variant, placement: Placement, exported: Path, largest: tup
     was asked for: it is forecast the same. Raises `GraphError`, and `EngineError` for a picture that nobody can ask for.
     """
     narrowed = placement.narrowed(variant)
-    high = narrowed.limits.size[1]
     usual = (variant.defaults.height, variant.defaults.width)
-    size = largest or ((high, high) if placement.largest_side else usual)
+    size = largest or (narrowed.limits.largest if placement.largest_side else usual)
     cells = {axis: pixels // variant.latent_scale for axis, pixels in zip(SIDES, size, strict=True)}
     if largest is not None:
         cells = {axis: cells_of(narrowed, axis, pixels) for axis, pixels in zip(SIDES, largest, strict=True)}

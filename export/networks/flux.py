@@ -157,7 +157,7 @@ def text_encoder(variant: Variant, filled: Filled) -> TextEncoder:
 
 def denoiser(variant: Variant, filled: Filled) -> Denoiser:
     transformer = filled(lambda: FluxTransformer2DModel(**_architecture(variant).transformer), "dit")
-    return Denoiser(transformer, variant.latent_range.max)
+    return Denoiser(transformer, max(variant.latent_height.max, variant.latent_width.max))
 
 
 def vae_encoder(variant: Variant, filled: Filled) -> VAEEncoder:

@@ -110,21 +110,22 @@ def bounds(variant: Variant, denoiser_rows: int, vae_tile: int = 0) -> dict[str,
     """
     faces = Range(1, 1, variant.limits.faces)
     rows = Range(1, 2, most_encoded(variant))
-    side = variant.latent_range
-    grid = {"latent_height": side, "latent_width": side}
+    grid = {"latent_height": variant.latent_height, "latent_width": variant.latent_width}
     one = Range(1, 1, 1)
-    images, seen = Range(1, 1, variant.limits.num_images_per_prompt), side
+    images, seen = Range(1, 1, variant.limits.num_images_per_prompt), grid
     if vae_tile:
-        images, seen = one, _within_tile(side, vae_tile, variant.latent_multiple)
+        images, seen = one, {axis: _within_tile(side, vae_tile, variant.latent_multiple) for axis, side in grid.items()}
     tokens, chunks = variant.text_tokens.max_tokens, variant.limits.chunks
     texts = {TEXT_TOKENS: Range(tokens, tokens, tokens * math.lcm(*range(1, chunks + 1)))} if chunks > 1 else {}
-    pixels = Range(*(cells * variant.latent_scale for cells in seen))
+    pixels = {
+        axis.removeprefix("latent_"): Range(*(cells * variant.latent_scale for cells in side)) for axis, side in seen.items()
+    }
     return {
         FACE_ENCODER: {"faces": faces},
         TEXT_ENCODER: {"faces": faces, "rows": rows},
-        VAE_ENCODER: {"images": one, "height": pixels, "width": pixels},
+        VAE_ENCODER: {"images": one, **pixels},
         DENOISER: {"rows": Range(1, min(2, denoiser_rows), denoiser_rows), **texts, **grid},
-        VAE_DECODER: {"images": images, "latent_height": seen, "latent_width": seen},
+        VAE_DECODER: {"images": images, **seen},
     }
 
 

@@ -104,10 +104,12 @@ def _parameter(
     return field(metadata={"declared": Parameter("", dtype, default, allowed, doc, short, (count,), needs)})
 
 
-def _side(of: OfVariant, doc: str) -> Any:
-    return _parameter(
-        DType.INT32, of, lambda v: Between(v.limits.size[0], v.limits.size[1], v.limits.size_multiple, "pixels"), doc
-    )
+def _side(name: str, doc: str) -> Any:
+    def allowed(variant: Variant) -> Between:
+        low, high = getattr(variant.limits, name)
+        return Between(low, high, variant.limits.size_multiple, "pixels")
+
+    return _parameter(DType.INT32, lambda v: getattr(v.defaults, name), allowed, doc)
 
 
 def _fraction(default: float, doc: str, needs: Need) -> Any:
@@ -167,8 +169,8 @@ class GenerationRequest:
     guidance_end: float = _fraction(1.0, "share of the steps where guidance ends", Need.SCALES)
     id_start: float = _fraction(0.0, "share of the steps where the face begins to act", Need.FACE)
     id_end: float = _fraction(1.0, "share of the steps where the face stops to act", Need.FACE)
-    height: int = _side(lambda v: v.defaults.height, "height of the picture in pixels")
-    width: int = _side(lambda v: v.defaults.width, "width of the picture in pixels")
+    height: int = _side("height", "height of the picture in pixels")
+    width: int = _side("width", "width of the picture in pixels")
     num_images_per_prompt: int = _parameter(
         DType.INT32, 1, lambda v: Between(1, v.limits.num_images_per_prompt), "pictures of one request", "images", "n"
     )

@@ -168,11 +168,11 @@ class Placement:
 
     def narrowed(self, variant: Variant) -> Variant:
         """The variant with the sizes that this placement leaves it, its default size among them."""
-        low, high = variant.limits.size
-        side = min(high, self.largest_side or high)
-        usual = variant.defaults
-        defaults = replace(usual, height=min(usual.height, side), width=min(usual.width, side))
-        return replace(variant, defaults=defaults, limits=replace(variant.limits, size=(low, side)))
+        usual, limits = variant.defaults, variant.limits
+        high, wide = (min(side, self.largest_side or side) for side in limits.largest)
+        defaults = replace(usual, height=min(usual.height, high), width=min(usual.width, wide))
+        limits = replace(limits, height=(limits.height[0], high), width=(limits.width[0], wide))
+        return replace(variant, defaults=defaults, limits=limits)
 
 
 class PlacementError(UserError):

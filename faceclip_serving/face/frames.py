@@ -104,11 +104,11 @@ def _lengthened(start: int, end: int, wanted: int, length: int) -> tuple[int, in
 
 def nearest_size(height: int, width: int, limits: Limits) -> tuple[int, int]:
     """The allowed height and width that are nearest to a picture's: of the same shape, as far as that is allowed."""
-    low, high = limits.size
-    scale = min(max(1.0, low / min(height, width)), high / max(height, width))
-    return _allowed(height * scale, limits), _allowed(width * scale, limits)
+    sides = ((height, *limits.height), (width, *limits.width))
+    scale = min(max(1.0, *(low / side for side, low, _ in sides)), *(high / side for side, _, high in sides))
+    wanted, wide = (_allowed(side * scale, low, high, limits.size_multiple) for side, low, high in sides)
+    return wanted, wide
 
 
-def _allowed(side: float, limits: Limits) -> int:
-    low, high = limits.size
-    return int(min(max(round(side / limits.size_multiple) * limits.size_multiple, low), high))
+def _allowed(side: float, low: int, high: int, multiple: int) -> int:
+    return int(min(max(round(side / multiple) * multiple, low), high))

@@ -49,7 +49,7 @@ def test_a_picture_from_a_photo_and_a_prompt(pipe: FaceCLIPPipeline, server: Tri
 
 def test_defaults_and_the_seed_come_from_the_server(pipe: FaceCLIPPipeline) -> None:
     assert pipe.defaults["num_inference_steps"] == VARIANT.defaults.num_inference_steps
-    assert (pipe.config.limits["height"]["min"], pipe.config.limits["height"]["max"]) == VARIANT.limits.size
+    assert (pipe.config.limits["height"]["min"], pipe.config.limits["height"]["max"]) == VARIANT.limits.height
     obeyed = pipe("a lighthouse").details["parameters"]
     assert obeyed["height"] == VARIANT.defaults.height
     result = pipe("a lighthouse")

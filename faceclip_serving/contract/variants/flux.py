@@ -146,7 +146,7 @@ FLUX = _flux(
     _POOLED_TOKENS,
     _TEXT_TOKENS,
     _DEFAULTS,
-    Limits(size=(256, 2048), size_multiple=16),
+    Limits((256, 2048), (256, 2048), size_multiple=16),
     Licence({"FaceCLIP": "CC BY-NC 4.0", "FLUX.1-dev": "FLUX.1 [dev] Non-Commercial License"}, commercial=False),
 )
 
@@ -179,5 +179,5 @@ TINY_FLUX = _flux(
     ),
     replace(_TEXT_TOKENS, source="tiny-t5-tokenizer", max_tokens=128, words=(3, _TINY_T5_VOCABULARY - 1)),
     replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
-    Limits(size=(64, 1344), size_multiple=16),
+    Limits((64, 1344), (64, 1344), size_multiple=16),
 )

@@ -144,7 +144,7 @@ SDXL = _sdxl(
     "checkpoint",
     _TOKENS,
     _DEFAULTS,
-    Limits(size=(256, 2048), chunks=3),
+    Limits((256, 2048), (256, 2048), chunks=3),
     licence=Licence({"FaceCLIP": "CC BY-NC 4.0", "SDXL-base 1.0": "CreativeML Open RAIL++-M"}, commercial=False),
 )
 
@@ -173,7 +173,7 @@ TINY_SDXL = _sdxl(
     "seeded",
     replace(_TOKENS, source="tiny-tokenizer", begin=TINY_VOCABULARY - 2, end=TINY_VOCABULARY - 1, identity_token=512),
     replace(_DEFAULTS, height=192, width=128, num_inference_steps=8),
-    Limits(size=(64, 1344), chunks=3),
+    Limits((64, 1344), (64, 1344), chunks=3),
 )
 
 NANO = _sdxl(
@@ -219,7 +219,7 @@ NANO = _sdxl(
     "committed",
     replace(_TOKENS, max_tokens=_NANO_TOKENS, begin=NANO_VOCABULARY - 2, end=NANO_VOCABULARY - 1, identity_token=571),
     Defaults(128, 128, num_inference_steps=20, guidance_scale=2.5, scheduler="DPMSolverMultistepScheduler", negative_prompt=""),
-    Limits(size=(128, 128), chunks=3),
+    Limits((128, 128), (128, 384), size_multiple=64, chunks=3),
     # It predicts velocity, which learns composition much sooner than predicted noise does.
     {**SDXL_SCHEDULER, "prediction_type": "v_prediction"},
 )

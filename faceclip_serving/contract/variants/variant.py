@@ -58,8 +58,9 @@ class Defaults:
 class Limits:
     """Accepted ranges, both ends included."""
 
-    size: tuple[int, int]
-    """Height and width, pixels."""
+    height: tuple[int, int]
+    """Pixels."""
+    width: tuple[int, int]
     size_multiple: int = 8
     num_inference_steps: tuple[int, int] = (1, 200)
     guidance_scale: tuple[float, float] = (0.0, 20.0)
@@ -69,6 +70,11 @@ class Limits:
     """Pieces of as many tokens as the text encoder takes that a prompt is read in, at most."""
     step_cache: tuple[float, float] = (0.0, 1.0)
     """Thresholds of `step_cache`; (0, 0) forbids it."""
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Height and width of the largest picture, pixels."""
+        return self.height[1], self.width[1]
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,15 @@ class Variant:
         return self.face_features[0]
 
     @property
-    def latent_range(self) -> Range:
-        """Latent cells per side."""
-        low, high = self.limits.size
-        usual = max(self.defaults.height, self.defaults.width)
+    def latent_height(self) -> Range:
+        """Latent cells from top to bottom."""
+        return self._cells(self.limits.height, self.defaults.height)
+
+    @property
+    def latent_width(self) -> Range:
+        """Latent cells from left to right."""
+        return self._cells(self.limits.width, self.defaults.width)
+
+    def _cells(self, pixels: tuple[int, int], usual: int) -> Range:
+        low, high = pixels
         return Range(low // self.latent_scale, usual // self.latent_scale, high // self.latent_scale)

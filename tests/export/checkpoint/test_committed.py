@@ -87,16 +87,17 @@ def test_an_axis_of_one_size_is_traced_over_more() -> None:
         side = found[component]["latent_height"]
         assert (side.min, side.opt) == (cells, cells) and side.max > cells
     assert found[VAE_ENCODER]["height"].min == NANO.defaults.height < found[VAE_ENCODER]["height"].max
-    assert traced_bounds(TINY_SDXL)[DENOISER]["latent_height"].max == TINY_SDXL.limits.size[1] // TINY_SDXL.latent_scale
-    assert sizes(NANO) == [(128, 128)] and len(sizes(TINY_SDXL)) == 2
+    assert traced_bounds(TINY_SDXL)[DENOISER]["latent_height"].max == TINY_SDXL.limits.height[1] // TINY_SDXL.latent_scale
+    assert sizes(NANO) == [(128, 128), (128, 192)] and len(sizes(TINY_SDXL)) == 2
 
 
-def test_nano_draws_one_size_and_reads_56_tokens(tmp_path: Path) -> None:
+def test_nano_draws_pictures_of_one_height_and_reads_56_tokens(tmp_path: Path) -> None:
     def request(**values: object) -> dict[str, np.ndarray]:
         return {"prompt": np.array([b"a man"], object), **{k: np.array([v], np.int32) for k, v in values.items()}}
 
-    assert parse_request(NANO, request()).height == 128
-    with pytest.raises(InvalidRequest, match="height: expected a multiple of 8 from 128 to 128 pixels, got 256; try 128"):
+    assert parse_request(NANO, request()).height == parse_request(NANO, request()).width == 128
+    assert parse_request(NANO, request(width=384)).width == 384
+    with pytest.raises(InvalidRequest, match="height: expected a multiple of 64 from 128 to 128 pixels, got 256; try 128"):
         parse_request(NANO, request(height=256))
     write_tokenizers(NANO, None, tmp_path)
     (tokens,) = NANO.tokens

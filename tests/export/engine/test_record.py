@@ -176,7 +176,7 @@ def on_tensorrt(variant, placement, component):
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 @pytest.mark.parametrize("choice", [{}, {"largest": 1}, {"only": 1}, {"only": 1, "static": True}])
 def test_a_plan_built_for_a_placement_serves_it(folder, variant, choice):
-    smallest = (variant.limits.size[0],) * 2
+    smallest = (variant.limits.height[0], variant.limits.width[0])
     sizes = Sizes(**{key: smallest if value == 1 and value is not True else value for key, value in choice.items()})
     for placement in placements(variant).values():
         for component in placement.components:

@@ -112,7 +112,7 @@ def test_a_choice_that_the_placement_cannot_serve_goes(compiled, cards):
     root, done = compiled
     cards(RTX_4070)
     folder = planned(root)
-    largest = TINY_SDXL.limits.size[1]
+    largest = TINY_SDXL.limits.height[1]
     recipe = replace(read_record(folder).recipe, sizes=Sizes(only=(largest + 8, largest)))
     replace(read_record(folder), recipe=recipe).write(folder)
     build_missing(TINY_SDXL, PLACEMENT, root)

@@ -89,7 +89,7 @@ def test_every_placement_of_flux_fits_its_card_and_takes_its_default_size(name):
     placement = placement_of(FLUX, name)
     assert predict(FLUX, placement, NOWHERE).fits
     narrowed = placement.narrowed(FLUX)
-    assert max(narrowed.defaults.height, narrowed.defaults.width) <= narrowed.limits.size[1]
+    assert narrowed.defaults.height <= narrowed.limits.height[1] and narrowed.defaults.width <= narrowed.limits.width[1]
 
 
 def test_flux_is_refused_on_eight_gigabytes_because_of_its_weights(capsys):
@@ -119,7 +119,7 @@ CASES = [
     for variant in ("sdxl", "nano")
     for form, found in CARD_RUNS[variant].items()
     for case in found["cases"]
-    if case["latent_height"] >= VARIANTS[variant].latent_range.min
+    if case["latent_height"] >= VARIANTS[variant].latent_height.min
 ]
 
 
@@ -164,7 +164,7 @@ def test_the_command_prints_one_document(capsys):
 
 
 def test_a_narrowed_variant_refuses_what_its_engines_cannot_hold():
-    assert placement_of(SDXL, "8gb").narrowed(SDXL).limits.size == (256, 1152)
+    assert placement_of(SDXL, "8gb").narrowed(SDXL).limits.largest == (1152, 1152)
     assert placement_of(SDXL, "cpu").narrowed(SDXL) == SDXL
     with pytest.raises(PlacementError, match="placement: 'sdxl' has no '9gb', only cpu"):
         placement_of(SDXL, "9gb")

@@ -82,7 +82,7 @@ def test_rotary_tables_are_diffusers_angles_to_the_bit():
 
 
 def test_tables_reach_as_far_as_the_largest_picture():
-    side = TINY_FLUX.latent_range.max
+    side = TINY_FLUX.latent_height.max
     _, timestep, embeddings, pooled, guidance = tensors(DENOISER, {**SIZES, "rows": 1})
     with torch.no_grad():
         (velocity,) = build(MICRO_FLUX, DENOISER)(torch.zeros(1, 16, side, 8), timestep, embeddings, pooled, guidance)

@@ -17,13 +17,14 @@ RNG = np.random.default_rng(0)
 @given(height=st.integers(1, 5000), width=st.integers(1, 5000), name=st.sampled_from(sorted(VARIANTS)))
 def test_the_nearest_size_is_allowed_and_one_that_fits_stays(height, width, name):
     limits = VARIANTS[name].limits
-    low, high = limits.size
+    ranges = (limits.height, limits.width)
     found = nearest_size(height, width, limits)
-    assert all(low <= side <= high and side % limits.size_multiple == 0 for side in found)
-    if all(low <= side <= high for side in (height, width)):
+    assert all(low <= side <= high and side % limits.size_multiple == 0 for side, (low, high) in zip(found, ranges, strict=True))
+    if all(low <= side <= high for side, (low, high) in zip((height, width), ranges, strict=True)):
         assert all(abs(a - b) <= limits.size_multiple / 2 for a, b in zip(found, (height, width), strict=True))
     assert nearest_size(*found, limits) == found
-    if low < high and max(height, width) <= high / low * min(height, width):
+    (low, high), (narrow, wide) = ranges
+    if low / wide <= height / width <= high / narrow:
         a, b = found
         assert abs(a / b - height / width) <= 2 * limits.size_multiple / min(found) * max(1, height / width), "its shape stays"
 

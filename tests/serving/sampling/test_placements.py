@@ -27,8 +27,7 @@ CASES = [(variant, placement) for variant in VARIANTS.values() for placement in 
 
 def started(variant, kind):
     values, faces = KINDS[kind]
-    low, high = variant.limits.size
-    sizes = {"height": low, "width": low} | {name: high for name, value in values.items() if value == "largest"}
+    sizes = {name: getattr(variant.limits, name)[values.get(name) == "largest"] for name in ("height", "width")}
     request = parse_request(variant, request_tensors(prompt="a", seed=1, num_inference_steps=2, **{**values, **sizes}))
     roles = [role for _, role, _ in plan_rows(request, faces)]
     rows = {role: [i for i, other in enumerate(roles) if other == role] for role in roles}

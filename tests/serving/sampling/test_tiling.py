@@ -178,10 +178,10 @@ def test_a_tile_bounds_both_halves_of_the_vae_and_nothing_else(variant):
     whole, limited = bounds(variant, 8), bounds(variant, 8, tile)
     assert {name for name in whole if whole[name] != limited[name]} == {VAE_DECODER, VAE_ENCODER}
     assert limited[VAE_ENCODER]["height"].max == tile * variant.latent_scale
-    assert whole[VAE_ENCODER]["width"].max == variant.limits.size[1]
+    assert whole[VAE_ENCODER]["width"].max == variant.limits.width[1]
     assert limited[VAE_DECODER]["images"] == Range(1, 1, 1)
     assert limited[VAE_DECODER]["latent_height"].max == tile
-    assert limited[DENOISER]["latent_height"].max == variant.latent_range.max
+    assert limited[DENOISER]["latent_height"].max == variant.latent_height.max
     with pytest.raises(ValueError, match="vae_tile: expected a multiple of"):
         bounds(variant, 8, tile + 1 if variant.latent_multiple > 1 else 1)
 
