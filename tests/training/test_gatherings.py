@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.conditioning import Faces
-from training.dataset import PICTURES
+from training import nano
+from training.conditioning import Conditioner, Faces
+from training.dataset import FRONTAL, PICTURES, Pictures
 from training.details import details_of
-from training.diffusion import JOINT, LATENT_SIDE, Batch, Lesson, around, draw, own
+from training.diffusion import JOINT, LATENT_SIDE, Batch, Lesson, around, draw, own, unet_stage
 from training.gatherings import ALONE, PAIR, THREE, Formation, Gatherings, build_gatherings, gathered
+from training.texts import read_tokenizer
+from training.work import TOKENIZER
 from training.world.people import sample_identity, sample_scene
 from training.world.render import Standing, render, render_together
 
@@ -83,14 +86,14 @@ def test_drawn_once(tmp_path: Path) -> None:
 class _Places:
     """Latents that say which row they are of."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, width: int = 2 * LATENT_SIDE) -> None:
+        self.rows, self.width = rows, width
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(rows).float()[:, None, None, None].expand(-1, 8, LATENT_SIDE, 2 * LATENT_SIDE)
+        return torch.from_numpy(rows).float()[:, None, None, None].expand(-1, 8, LATENT_SIDE, self.width)
 
 
 def test_a_batch_shows_each_row_its_own_face_and_place(pairs: Gatherings) -> None:
@@ -110,6 +113,24 @@ def test_lifelike_faces_are_those_of_the_same_person(pairs: Gatherings) -> None:
     found = draw(lesson, np.random.default_rng(0))
     assert min(found.index) >= drawn
     assert [(k - drawn) // PICTURES for k in found.index] == [pairs.person(int(row)).number for row in found.rows]
+
+
+def test_the_denoiser_learns_from_lessons_of_two_widths_in_turn(pairs: Gatherings) -> None:
+    torch.manual_seed(0)
+    face = nano.ARCHITECTURE.face
+    faces = Faces(torch.randn(8 * PICTURES, face.classes), torch.randn(8 * PICTURES, face.patches, face.width))
+    pictures = np.zeros((8 * PICTURES, 1, 1, 3), np.uint8)
+    portraits = Pictures("train", pictures, pictures, series=FRONTAL)
+    lessons = [
+        Lesson(data, _Places(len(data), width), faces, JOINT, 2, details=details_of(data, LATENT_SIDE))  # type: ignore[arg-type]
+        for data, width in ((pairs, 2 * LATENT_SIDE), (portraits, LATENT_SIDE))
+    ]
+    unet, seen = nano.make_unet(0), []
+    conditioner = Conditioner(nano.make_encoder(0), nano.TOKENS, read_tokenizer(TOKENIZER))
+    unet.register_forward_pre_hook(lambda _, shown: seen.append(tuple(shown[0].shape)))
+    stage = unet_stage("together", unet, conditioner, lessons, 4, seed=0)
+    assert all(torch.isfinite(term) for step in range(4) for term in stage.losses(step).values())
+    assert seen == [(2, 8, LATENT_SIDE, 2 * LATENT_SIDE), (2, 8, LATENT_SIDE, LATENT_SIDE)] * 2
 
 
 def test_the_own_part_is_as_wide_as_high() -> None:

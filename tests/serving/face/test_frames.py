@@ -19,7 +19,9 @@ def test_the_nearest_size_is_allowed_and_one_that_fits_stays(height, width, name
     limits = VARIANTS[name].limits
     ranges = (limits.height, limits.width)
     found = nearest_size(height, width, limits)
-    assert all(low <= side <= high and side % limits.size_multiple == 0 for side, (low, high) in zip(found, ranges, strict=True))
+    assert all(
+        low <= side <= high and side % limits.size_multiple == 0 for side, (low, high) in zip(found, ranges, strict=True)
+    )
     if all(low <= side <= high for side, (low, high) in zip((height, width), ranges, strict=True)):
         assert all(abs(a - b) <= limits.size_multiple / 2 for a, b in zip(found, (height, width), strict=True))
     assert nearest_size(*found, limits) == found
