@@ -1,7 +1,7 @@
 """Is each of several people in a picture of `nano` who they should be? Test people alone, side by side, each as wide as a portrait.
 
-`nano` has learnt pictures of one, two and three people, each as wide as a portrait. The judge is the recogniser of the quality table,
-which sees each person's part of the picture.
+Pictures are as many portraits wide as there are people. The judge is the recogniser of the quality table, which sees each person's part of
+the picture.
 """
 
 from __future__ import annotations

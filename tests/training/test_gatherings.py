@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from training import nano
 from training.conditioning import Conditioner, Faces
@@ -92,7 +93,7 @@ class _Places:
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
+    def __getitem__(self, rows: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(rows).float()[:, None, None, None].expand(-1, 8, LATENT_SIDE, self.width)
 
 
@@ -147,7 +148,7 @@ def test_what_is_around_counts_little_and_less_the_farther() -> None:
         assert (counts[row, left : left + LATENT_SIDE] == 0).all()
     assert 0 < counts[0, LATENT_SIDE + 4] < counts[0, LATENT_SIDE] < 0.5 and counts[0, -1] < 1e-6
     assert torch.equal(counts[1, :LATENT_SIDE].flip(0), counts[1, 2 * LATENT_SIDE :])
-    assert len(counts[2].unique()) == 2, "where nothing was said, all of the rest counts alike"
+    assert len(set(counts[2].tolist())) == 2, "where nothing was said, all of the rest counts alike"
 
 
 def test_sizes_of_a_gathering_are_whole_cells() -> None:
