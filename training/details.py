@@ -23,6 +23,8 @@ from .world.render import landmarks
 
 MIDDLE = (250, 750)
 """Times between which half of the rows lie."""
+FIRST = (850, 1000)
+"""Times at which it is decided where in a wide picture people stand."""
 DECODED = 0.5
 """Share of the guesses that are decoded, the least noisy."""
 WINDOW = (slice(5, 13), slice(4, 12))
@@ -70,10 +72,23 @@ def details_of(data: Pictures | Gatherings, side: int) -> Details:
 
 def middle_times(batch: int) -> Tensor:
     """[batch] of 0 to 999: half spread evenly over all, half over `MIDDLE`, in random order."""
-    low, high = MIDDLE
-    even, middle = ((torch.arange(n) + torch.rand(n)) / n for n in (batch - batch // 2, batch // 2))
-    time = torch.cat([even * 1000, low + middle * (high - low)])
-    return time.long().clamp(max=999)[torch.randperm(batch)]
+    return spread_times(batch, MIDDLE)
+
+
+def first_times(batch: int) -> Tensor:
+    """[batch] of 0 to 999: a third spread evenly over all, a third over `MIDDLE`, a third over `FIRST`, in random order."""
+    return spread_times(batch, MIDDLE, FIRST)
+
+
+def spread_times(batch: int, *spans: tuple[int, int]) -> Tensor:
+    """[batch] of 0 to 999: as many over each span as over all, evenly spread, in random order."""
+    counts = [len(range(k, batch, 1 + len(spans))) for k in range(1 + len(spans))]
+    times = [
+        low + (torch.arange(n) + torch.rand(n)) / n * (high - low)
+        for n, (low, high) in zip(counts, ((0, 1000), *spans), strict=True)
+        if n
+    ]
+    return torch.cat(times).long().clamp(max=999)[torch.randperm(batch)]
 
 
 def enlarged(weight: Tensor, scale: int) -> Tensor:

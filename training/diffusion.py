@@ -26,7 +26,7 @@ from .autoencoder import Latents
 from .conditioning import Conditioner, Faces
 from .critic import Critic
 from .dataset import Pictures
-from .details import DECODED, WINDOW, Details, enlarged, middle_times
+from .details import DECODED, WINDOW, Details, enlarged, first_times, middle_times, spread_times
 from .gatherings import Gatherings
 from .loop import Losses, Stage
 
@@ -195,7 +195,8 @@ def unet_stage(
         lesson = lessons[step % len(lessons)]
         batch, critic, details = lesson.batch, lesson.critic, lesson.details
         drawn = draw(lesson, np.random.default_rng([seed, step]))
-        time = _even_times(batch) if details is None else middle_times(batch)
+        times = _even_times if details is None else middle_times if drawn.left is None else first_times
+        time = times(batch)
         weight = person[None, None] if details is None else details.weight(drawn.rows, person)
         noise = torch.randn_like(drawn.latents)
         share = alphas[time][:, None, None, None]
@@ -241,7 +242,7 @@ def unet_stage(
 
 def _even_times(batch: int) -> Tensor:
     """[batch] of 0 to 999: one time per row, spread evenly over the range, so that steps differ less from each other."""
-    return ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long().clamp(max=999)[torch.randperm(batch)]
+    return spread_times(batch)
 
 
 def _decoded_apart(vae: AutoencoderKL, guess: Tensor, true: Tensor, weight: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Recipe:
     natural_steps: int = 1600
     finish_steps: int = 1460
     details_steps: int = 2110
-    together_steps: int = 2000
+    together_steps: int = 4000
     few_steps: int = 2240
     text_only_steps: int = 7000
     adapter_steps: int = 7000

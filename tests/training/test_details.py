@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from training.dataset import FRONTAL, PICTURES, Pictures, scene_of
-from training.details import MIDDLE, WINDOW, details_of, middle_times, parts
+from training.details import FIRST, MIDDLE, WINDOW, details_of, first_times, middle_times, parts
 from training.diffusion import LATENT_SIDE, person_weight
 from training.world.people import BEARDS, EXPRESSIONS, GLASSES, sample_identity
 from training.world.render import landmarks
@@ -50,6 +50,14 @@ def test_half_of_the_times_lie_around_the_middle_and_half_are_spread_over_all(ba
         inside = ((times >= MIDDLE[0]) & (times < MIDDLE[1])).double().mean()
         assert abs(float(inside) - 0.75) < 0.12
         assert times.min() < 50 and times.max() > 950
+
+
+def test_a_third_of_a_wide_pictures_times_are_the_first() -> None:
+    times = torch.cat([first_times(12) for _ in range(300)])
+    assert times.min() >= 0 and times.max() <= 999
+    low, high = FIRST
+    share = ((times >= low) & (times < high)).double().mean()
+    assert abs(float(share) - (1 + (high - low) / 1000) / 3) < 0.03
 
 
 def test_glasses_and_beards_are_drawn_more_often(data: Pictures) -> None:
