@@ -30,6 +30,7 @@ from training.diffusion import predict
 from training.drawing import Guidance, generate
 from training.errors import TrainingError
 from training.few_steps import LowRank
+from training.gatherings import Formation, Gatherings
 from training.judges import AttributeClassifier, HatColours, Recogniser
 from training.natural import PORTRAITS, Natural
 from training.recipe import STAGES, Recipe, with_steps
@@ -241,10 +242,11 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
         natural = Natural(work.data.crops[:12], work.data.crops[:48].reshape(12, PORTRAITS, *work.data.crops.shape[1:]))
         finishing = replace(work.data, series=FINISHING)
-        both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2))
+        both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2), drawn=len(known))
         small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
         small.__dict__.update(finishing=finishing, finishing_latents=known, finishing_faces=both)
-        small.__dict__.update(frontal=replace(work.data, series=FRONTAL), frontal_latents=known, frontal_faces=both)
+        small.__dict__.update(frontal=lambda people: (replace(work.data, series=FRONTAL), known, both))
+        small.__dict__.update(gatherings=lambda formation, share: _gathered(formation))
         made = make_stage(small, stage)
         losses = made.losses(0)
         torch.stack(list(losses.values())).sum().backward()
@@ -252,6 +254,13 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         torch.set_default_device("cpu")
     gradients = {p.grad.device.type for p in made.modules.parameters() if p.grad is not None}
     assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
+
+
+def _gathered(formation: Formation) -> tuple[Gatherings, Latents]:
+    data = Gatherings(formation, np.zeros((8, 1, 1, 3), np.uint8), 12)
+    latents = Latents(nano.make_vae(0), data.pictures, data.people)
+    latents._known.update({row: np.zeros((8, 16, round(16 * formation.across)), np.float16) for row in range(8)})
+    return data, latents
 
 
 @pytest.fixture(scope="module")

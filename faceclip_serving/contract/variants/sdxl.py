@@ -219,7 +219,7 @@ NANO = _sdxl(
     "committed",
     replace(_TOKENS, max_tokens=_NANO_TOKENS, begin=NANO_VOCABULARY - 2, end=NANO_VOCABULARY - 1, identity_token=571),
     Defaults(128, 128, num_inference_steps=20, guidance_scale=2.5, scheduler="DPMSolverMultistepScheduler", negative_prompt=""),
-    Limits((128, 128), (128, 384), size_multiple=64, chunks=3),
+    Limits((128, 128), (128, 384), chunks=3),
     # It predicts velocity, which learns composition much sooner than predicted noise does.
     {**SDXL_SCHEDULER, "prediction_type": "v_prediction"},
 )

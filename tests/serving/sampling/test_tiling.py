@@ -177,6 +177,7 @@ def test_a_tile_bounds_both_halves_of_the_vae_and_nothing_else(variant):
     tile = 4 * variant.latent_multiple
     whole, limited = bounds(variant, 8), bounds(variant, 8, tile)
     assert {name for name in whole if whole[name] != limited[name]} == {VAE_DECODER, VAE_ENCODER}
+    assert tile <= variant.latent_height.max
     assert limited[VAE_ENCODER]["height"].max == tile * variant.latent_scale
     assert whole[VAE_ENCODER]["width"].max == variant.limits.width[1]
     assert limited[VAE_DECODER]["images"] == Range(1, 1, 1)
