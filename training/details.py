@@ -1,7 +1,7 @@
-"""Where eyes and mouths are: small, hard, and what a viewer looks at first. What the denoiser's last stage is told more of.
+"""Where eyes and mouths are: small, hard, and what a viewer looks at first. What the denoiser's last stages are told more of.
 
 They are decided in the middle of the way from noise to picture: latents of renders, made noisy up to time 300 and drawn from there, keep
-their faces; from 700 they do not. So half of that stage's times lie around the middle, an error counts several times as much in
+their faces; from 700 they do not. So half of the times of portraits lie around the middle, an error counts several times as much in
 the cells of each picture's own eyes and mouth, and what a guess shows there is compared in pixels as well.
 """
 
@@ -81,7 +81,7 @@ def first_times(batch: int) -> Tensor:
 
 
 def spread_times(batch: int, *spans: tuple[int, int]) -> Tensor:
-    """[batch] of 0 to 999: as many over each span as over all, evenly spread, in random order."""
+    """[batch] of 0 to 999: as many over each span as over all, in random order; evenly, so that steps differ less from each other."""
     counts = [len(range(k, batch, 1 + len(spans))) for k in range(1 + len(spans))]
     times = [
         low + (torch.arange(n) + torch.rand(n)) / n * (high - low)

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_BFLOAT16 = any(
-    bool(torch.cpu.get_capabilities().get(unit)) for unit in ("amx_bf16", "avx512_bf16", "arm_bf16", "arm_sve_bf16")
-)
-"""Whether the processor multiplies bfloat16 itself."""
+_BFLOAT16 = any(bool(torch.cpu.get_capabilities().get(unit)) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
+"""Whether the processor multiplies bfloat16 itself; the last is the name of ARM's unit."""
 
 
 def tensor(values: NDArray[Any]) -> Tensor:

@@ -195,7 +195,7 @@ def unet_stage(
         lesson = lessons[step % len(lessons)]
         batch, critic, details = lesson.batch, lesson.critic, lesson.details
         drawn = draw(lesson, np.random.default_rng([seed, step]))
-        times = _even_times if details is None else middle_times if drawn.left is None else first_times
+        times = spread_times if details is None else middle_times if drawn.left is None else first_times
         time = times(batch)
         weight = person[None, None] if details is None else details.weight(drawn.rows, person)
         noise = torch.randn_like(drawn.latents)
@@ -238,11 +238,6 @@ def unet_stage(
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
     rates = (pace.learning_rate, pace.warm_up, pace.cool_down, pace.average)
     return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
-
-
-def _even_times(batch: int) -> Tensor:
-    """[batch] of 0 to 999: one time per row, spread evenly over the range, so that steps differ less from each other."""
-    return spread_times(batch)
 
 
 def _decoded_apart(vae: AutoencoderKL, guess: Tensor, true: Tensor, weight: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ def test_a_photograph_is_warned_of_once_by_its_number_and_a_drawn_test_person_is
 
 def test_each_of_several_people_is_told_of(nano, drawn):
     people = [Person(drawn, (0, 0, 0.5, 1)), Person(ASTRONAUT, (0.5, 0, 1, 1))]
-    assert warned(nano(PROMPT, people=people, **QUICK)) == ["face_images[1]"]
+    result = nano(PROMPT, people=people, width=256, **QUICK)
+    assert warned(result) == ["face_images[1]"]
+    assert result.images[0].size == (256, 128), "a portrait's width for each"
 
 
 def test_an_identity_is_told_of_when_it_is_made_and_when_it_is_used(nano, drawn):

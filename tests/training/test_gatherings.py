@@ -16,8 +16,9 @@ from training.dataset import FRONTAL, PICTURES, Pictures
 from training.details import details_of
 from training.diffusion import JOINT, LATENT_SIDE, Batch, Lesson, around, draw, own, unet_stage
 from training.gatherings import ALONE, PAIR, THREE, Formation, Gatherings, build_gatherings, gathered
+from training.recipe import Recipe
 from training.texts import read_tokenizer
-from training.work import TOKENIZER
+from training.work import TOKENIZER, Work
 from training.world.people import sample_identity, sample_scene
 from training.world.render import Standing, render, render_together
 
@@ -132,6 +133,15 @@ def test_the_denoiser_learns_from_lessons_of_two_widths_in_turn(pairs: Gathering
     stage = unet_stage("together", unet, conditioner, lessons, 4, seed=0)
     assert all(torch.isfinite(term) for step in range(4) for term in stage.losses(step).values())
     assert seen == [(2, 8, LATENT_SIDE, 2 * LATENT_SIDE), (2, 8, LATENT_SIDE, LATENT_SIDE)] * 2
+
+
+def test_a_stage_starts_from_the_last_trained_one_before_it(tmp_path: Path) -> None:
+    work = Work(tmp_path, Recipe())
+    work.results.mkdir()
+    assert (work.last, work.last_before("together")) == ("unet", "unet")
+    for stage in ("unet", "details", "together"):
+        (work.results / f"{stage}.pt").touch()
+    assert (work.last, work.last_before("together"), work.last_before("details")) == ("together", "details", "unet")
 
 
 def test_the_own_part_is_as_wide_as_high() -> None:
