@@ -11,7 +11,7 @@ export class Refused extends Error {
   }
 }
 
-async function answered(path, options) {
+async function answered(path, options = {}) {
   const headers = { ...options.headers };
   if (now().key) headers.Authorization = `Bearer ${now().key}`;
   let response;
@@ -47,13 +47,13 @@ const passes = ({ status = 0 }) => status === 0 || status === 429 || status >= 5
 const pause = (breaks) => new Promise((resolve) => setTimeout(resolve, Math.min(400 * 2 ** breaks, LONGEST_PAUSE_MS)));
 
 /** Events of a stream: {id, event, data}. Ends when the server has said the last. After a break it goes on behind the last one that
- *  came: it asks until the gateway answers, refuses, or `signal` ends it. `onAway`: gets whether the gateway is away. */
-export async function* events(path, signal, isLast, onAway) {
+ *  came: it asks until the gateway answers or refuses. `onAway`: gets whether the gateway is away. */
+export async function* events(path, isLast, onAway) {
   let last = null;
   for (let breaks = 0; ; breaks += 1) {
     try {
       const headers = { Accept: 'text/event-stream', ...(last === null ? {} : { 'Last-Event-ID': last }) };
-      const response = await answered(path, { headers, signal });
+      const response = await answered(path, { headers });
       onAway(false);
       for await (const event of parsed(response.body)) {
         if (event.id) [last, breaks] = [event.id, 0];
@@ -61,7 +61,7 @@ export async function* events(path, signal, isLast, onAway) {
         if (isLast(event)) return;
       }
     } catch (error) {
-      if (signal.aborted || !passes(error)) throw error;
+      if (!passes(error)) throw error;
     }
     onAway(true);
     await pause(breaks);
@@ -69,14 +69,14 @@ export async function* events(path, signal, isLast, onAway) {
 }
 
 /** A picture; asks as long as `events` does. */
-export async function file(url, signal, onAway) {
+export async function file(url, onAway) {
   for (let breaks = 0; ; breaks += 1) {
     try {
-      const blob = await (await answered(url, { signal })).blob();
+      const blob = await (await answered(url)).blob();
       onAway(false);
       return blob;
     } catch (error) {
-      if (signal.aborted || !passes(error)) throw error;
+      if (!passes(error)) throw error;
     }
     onAway(true);
     await pause(breaks);

@@ -9,7 +9,6 @@ import { boxOf } from './together.js';
 import { t } from './words.js';
 
 const ENDS = ['completed', 'failed', 'cancelled'];
-const running = new Map(); // shot -> AbortController of its events
 
 /** What is missing before anything can be drawn, in words; null: nothing. */
 export function why() {
@@ -75,24 +74,21 @@ export async function draw() {
   const missing = why();
   if (missing) return say(missing);
   const shot = { id: newId(), state: 'sending', position: null, step: 0, total: 0, preview: null, error: null, prompt: now().prompt, pictures: [], size: now().picture ? [now().picture.width, now().picture.height] : pictureSize(), form: form() };
-  const ended = new AbortController();
-  running.set(shot.id, ended);
+  const shown = () => now().shots.find((each) => each.id === shot.id);
   set((before) => ({ shots: [shot, ...before.shots], refused: null, opened: null }));
   say(t('said.sent'));
   document.getElementById('shots')?.scrollIntoView({ block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
   try {
-    const job = await send('/v1/jobs', await asked(), { headers: { 'Idempotency-Key': newKey() }, signal: ended.signal });
+    const job = await send('/v1/jobs', await asked(), { headers: { 'Idempotency-Key': newKey() } });
     amend('shots', shot.id, { job: job.id, state: job.status, position: job.queue_position });
-    await follow(shot.id, job.id, ended.signal);
+    if (shown()?.stopping) cancel(shown());
+    await follow(shot.id, job.id);
   } catch (error) {
-    if (ended.signal.aborted) return;
-    if (error instanceof Refused && !now().shots.find((each) => each.id === shot.id)?.job) {
+    if (error instanceof Refused && !shown()?.job) {
       forget(shot.id);
       set({ refused: error });
       say(error.message);
     } else fail(shot.id, error);
-  } finally {
-    running.delete(shot.id);
   }
 }
 
@@ -101,13 +97,13 @@ function fail(id, error) {
   say(error.message);
 }
 
-async function follow(id, job, signal) {
+async function follow(id, job) {
   let done;
   const onAway = (away) => {
     amend('shots', id, { away });
     if (away) say(t('shot.away'));
   };
-  for await (const { event, data } of events(`/v1/jobs/${job}/events`, signal, (each) => ENDS.includes(each.event), onAway)) {
+  for await (const { event, data } of events(`/v1/jobs/${job}/events`, (each) => ENDS.includes(each.event), onAway)) {
     if (event === 'queued') amend('shots', id, { state: 'queued', position: data.queue_position ?? null });
     if (event === 'progress') amend('shots', id, { state: 'generating', step: data.step, total: data.total });
     if (event === 'preview') amend('shots', id, { preview: `data:image/png;base64,${data.b64_json}` });
@@ -118,7 +114,7 @@ async function follow(id, job, signal) {
   const { result } = done;
   const pictures = await Promise.all(result.data.map(async (each) => {
     const { pathname, search } = new URL(each.url); // the host may have other names
-    const blob = await file(pathname + search, signal, onAway);
+    const blob = await file(pathname + search, onAway);
     return { blob, url: URL.createObjectURL(blob), seed: each.seed, revised: each.revised_prompt };
   }));
   amend('shots', id, { state: 'completed', pictures, details: result.details, preview: null, position: null });
@@ -127,11 +123,8 @@ async function follow(id, job, signal) {
 
 /** Ends a shot that is not drawn yet. The gateway tells by an event when it has. */
 export async function cancel(shot) {
-  if (!shot.job) {
-    running.get(shot.id)?.abort();
-    return amend('shots', shot.id, { state: 'cancelled' });
-  }
   amend('shots', shot.id, { stopping: true });
+  if (!shot.job) return; // the gateway may have it already: `draw` calls again as soon as it knows which job it is
   try {
     await ask(`/v1/jobs/${shot.job}`, { method: 'DELETE' });
   } catch (error) {

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from ..running import running
-from .conftest import PATIENCE_MS, PROMPT, draw, wait_drawn
+from .conftest import PATIENCE_MS, PROMPT, REFUSED, draw, wait_drawn
 
 AWAY = "The gateway does not answer. Your picture is not lost; asking again…"
 ASKED_AGAIN = 7
@@ -16,11 +16,10 @@ LONGEST_PAUSE_MS, LOOK_MS = 10_000, 100
 
 @pytest.fixture
 def broken(visitor):
-    """A visitor whose browser may complain of connections that break, which it does by itself, and whose clock can be put forward."""
-    seen = visitor()
+    """A visitor whose clock can be put forward."""
+    seen = visitor(expected=REFUSED)
     seen.page.clock.install()
-    yield seen
-    seen.complaints[:] = [told for told in seen.complaints if "Failed to load resource" not in told]
+    return seen
 
 
 def ask_for(page, steps):

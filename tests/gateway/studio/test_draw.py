@@ -100,6 +100,21 @@ def test_a_picture_is_cancelled_and_the_next_one_is_drawn(visitor, gateway, size
     assert page.locator(".contact").count() == 2
 
 
+def test_what_is_cancelled_while_it_is_sent_is_not_drawn(visitor, gateway):
+    page = visitor().open()
+    fill(page, steps=200)
+    held = []
+    page.route("**/v1/jobs", lambda route: held.append(route))  # playwright takes no method of a list
+    draw(page)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".stage-bar")).to_contain_text("Stopping")
+    answer = held[0].fetch()  # the gateway has it
+    assert answer.status == 202
+    held[0].fulfill(response=answer)
+    expect(page.locator(".ended")).to_contain_text("Cancelled")
+    assert gateway.http.get(f"/v1/jobs/{answer.json()['id']}").json()["status"] == "cancelled"
+
+
 def test_several_pictures_their_seeds_and_the_same_again(visitor, gateway):
     page = visitor().open()
     fill(page, steps=4)

@@ -6,15 +6,12 @@ import pytest
 from playwright.sync_api import expect
 
 from ..running import command, running
-from .conftest import PROMPT, add_photos, draw, photo, wait_drawn
+from .conftest import PROMPT, REFUSED, add_photos, draw, photo, wait_drawn
 
 
 @pytest.fixture
 def quiet(visitor):
-    """A visitor whose browser may complain of refused requests, which it does by itself."""
-    seen = visitor()
-    yield seen
-    seen.complaints[:] = [told for told in seen.complaints if "Failed to load resource" not in told]
+    return visitor(expected=REFUSED)
 
 
 def test_a_photograph_without_a_face_is_told_beside_it_and_nothing_is_drawn(quiet):
