@@ -17,6 +17,7 @@ TO_ONNX = {"export", "export.checkpoint", "export.networks.faceclip", "export.ne
 EXPORT = TO_ONNX | {"export.quantize", "export.engine", "export.forecast", "export.repository"}
 CLIENT = {"faceclip", "faceclip.language", "faceclip.recipes"}
 MEASURING = SERVING | EXPORT | {"server", "faceclip", "benchmarks.measure"}
+TRAINING = {"training", "training.world", "training.pictures", "training.networks", "training.learning"}
 MAY_IMPORT = {
     "faceclip_serving": set(),
     "faceclip_serving.contract": {"faceclip_serving.contract.variants"},  # one declaration in two folders
@@ -49,12 +50,16 @@ MAY_IMPORT = {
     "faceclip.recipes": {"faceclip"},
     "faceclip.marks": set(),
     "training.world": set(),
-    "training": SERVING | {"export", "export.checkpoint", "export.networks.faceclip", "training.world"},
+    "training": CONTRACT | {"export"},
+    "training.pictures": CONTRACT | {"export", "faceclip_serving.face", "training", "training.world"},
+    "training.networks": SERVING | {"export", "export.networks.faceclip", "training"},
+    "training.learning": SERVING | {"export", "export.networks.faceclip"} | TRAINING - {"training.learning"},
+    "training.run": SERVING | {"export", "export.checkpoint", "export.networks.faceclip"} | TRAINING,
     "benchmarks.measure": SERVING | EXPORT | {"server", "faceclip"},
     "benchmarks.memory": MEASURING,
     "benchmarks.speed": MEASURING,
     "benchmarks.chaos": MEASURING,
-    "benchmarks.quality": MEASURING | {"training", "training.world"},
+    "benchmarks.quality": MEASURING | TRAINING | {"training.run"},
     "benchmarks.gpu": MEASURING,
     "benchmarks.marks": MEASURING,
     "benchmarks.checks": MEASURING,
@@ -92,6 +97,8 @@ STARTS = (
     "export.__main__",
     "benchmarks.__main__",
     "training.__main__",
+    "training.contact_sheet",
+    "training.resumability",
     "gateway.__main__",
     "gateway.app",
     "gateway.state",

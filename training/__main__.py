@@ -73,10 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import torch  # here, since it takes seconds
 
-    from .adopt import adopt
-    from .stages import train
-    from .weights import write_weights
-    from .work import Work, claim
+    from .run.adopt import adopt
+    from .run.stages import train
+    from .run.weights import write_weights
+    from .run.work import Work, claim
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device: expected a device that this machine has, got 'cuda'; give 'cpu'")

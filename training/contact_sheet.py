@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from export.outputs import replacing, require_file
 from faceclip_serving.contract.numbers import finite
 
-from .autoencoder import decode_pictures
-from .conditioning import Faces
-from .crops import aligned_crop, encoder_view
-from .dataset import SPLITS, VIEW
-from .drawing import Guidance, generate
 from .errors import TrainingError, exit_code
-from .identity import face_features
-from .weights import read_generator, read_vae
+from .learning.autoencoder import decode_pictures
+from .learning.drawing import Guidance, generate
+from .learning.identity import face_features
+from .networks.conditioning import Faces
+from .pictures.crops import aligned_crop, encoder_view
+from .pictures.dataset import SPLITS, VIEW
+from .run.weights import read_generator, read_vae
 from .world.canvas import Image
 from .world.people import sample_identity, sample_scene
 from .world.render import render

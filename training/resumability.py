@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from .errors import TrainingError, exit_code
-from .loop import run
+from .learning.loop import run
 from .recipe import STAGES, Recipe, with_steps
-from .stages import make_stage, train
-from .work import Work, claim
+from .run.stages import make_stage, train
+from .run.work import Work, claim
 
 _CONDITIONED = ("face", "vae", "align")
 _NEEDED: Mapping[str, tuple[str, ...]] = {

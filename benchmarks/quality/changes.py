@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from faceclip_serving.face.masks import WHITE, Grey, mask_of
-from training.dataset import SPLITS
-from training.judges import ATTRIBUTES, classify, recognise
-from training.weights import read_judges
+from training.learning.judges import ATTRIBUTES, classify, recognise
+from training.pictures.dataset import SPLITS
+from training.run.weights import read_judges
 from training.world.captions import describe
 from training.world.people import sample_identity, sample_scene
 

@@ -24,7 +24,7 @@ from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.variant import Variant
 from faceclip_serving.face.detectors import Box, Face
 from faceclip_serving.sampling.detail import small_face
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 
@@ -79,8 +79,8 @@ def evaluate_detail(
     variant: Variant, arguments: argparse.Namespace, output: Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything, with a sheet of pictures in the folder `output`."""
-    from training.judges import recognise
-    from training.weights import read_judges
+    from training.learning.judges import recognise
+    from training.run.weights import read_judges
 
     folder = weights_folder(variant, arguments.weights)
     assert folder is not None

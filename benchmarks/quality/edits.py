@@ -19,7 +19,7 @@ from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.masks import WHITE, mask_of
 from faceclip_serving.face.search import find_faces
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 
@@ -42,8 +42,8 @@ Call = Callable[..., Picture]
 
 def measure(people: int, call: Call, shown: int = 0) -> tuple[dict[str, Any], list[list[Picture]]]:
     """`people` pairs: cosine of the result with whose photograph it was, and with who was in the picture. And rows of `SHOWN`."""
-    from training.judges import recognise  # here, since torch takes seconds
-    from training.weights import read_judges
+    from training.learning.judges import recognise  # here, since torch takes seconds
+    from training.run.weights import read_judges
 
     from .world import SIDE, drawn_face
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from export.checkpoint.committed import weights_folder
 from faceclip_serving.contract.variants.variant import Variant
-from training.few_steps import REQUEST
-from training.weights import ADAPTER, FEW_STEPS, JOINT, TEXT_ONLY, available_peers
+from training.learning.few_steps import REQUEST
+from training.run.weights import ADAPTER, FEW_STEPS, JOINT, TEXT_ONLY, available_peers
 
 from ..measure.drawing import save
 from ..measure.pictures import picture_psnr_db

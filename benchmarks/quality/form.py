@@ -75,7 +75,7 @@ def fit_form(pictures: Sequence[Picture], detect: Detector) -> Form:
 
 def rendered_form(renders: int = RENDERS) -> Form:
     """Of people that no training saw, without a hat, calm or smiling, by day."""
-    from training.dataset import SPLITS
+    from training.pictures.dataset import SPLITS
     from training.world.people import sample_identity, sample_scene
     from training.world.render import render
 

@@ -16,7 +16,7 @@ import numpy as np
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.variants.variant import Variant
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 
 from ..measure.drawing import save
 from ..measure.pictures import Picture, decoded, png
@@ -72,8 +72,8 @@ def measure_group(
 def evaluate_groups(variant: Variant, groups: int, folder: Path, weights: Path | None = None) -> dict[str, Any]:
     """`measure_group` of every count; the figures of the first stand in front. Writes a sheet to `folder`."""
     from export.repository.from_nothing import build_repository  # here, since torch takes seconds
-    from training.judges import recognise
-    from training.weights import read_judges
+    from training.learning.judges import recognise
+    from training.run.weights import read_judges
 
     from ..measure import inprocess
 

@@ -15,7 +15,7 @@ from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.contract.variants.table import VARIANTS
 from faceclip_serving.contract.variants.variant import Variant
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 from training.world.people import sample_identity, sample_scene
 
 from ..measure.example import PHOTO, PROMPT
@@ -69,8 +69,8 @@ def measure_time(pipe: Any, repeats: int) -> dict[str, Any]:
 
 def measure_references(pipe: Any, people: int) -> dict[str, Any]:
     """Cosine to the person of pictures by several references, together in a request and sealed in an identity; test people of `nano`."""
-    from training.judges import recognise  # here, since torch takes seconds
-    from training.weights import read_judges
+    from training.learning.judges import recognise  # here, since torch takes seconds
+    from training.run.weights import read_judges
 
     from .world import shoot
 

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import nano
-from training.autoencoder import as_tensor
-from training.conditioning import Conditioner, Faces
-from training.contrastive import AlignmentHeads, clip_score
-from training.judges import (
+from training.learning.autoencoder import as_tensor
+from training.learning.contrastive import AlignmentHeads, clip_score
+from training.learning.judges import (
     ATTRIBUTES,
     FACE,
     FEATURES,
@@ -26,7 +24,9 @@ from training.judges import (
     hat_colours,
     recognise,
 )
-from training.weights import read_alignment, read_hat_judge, read_judges
+from training.networks import nano
+from training.networks.conditioning import Conditioner, Faces
+from training.run.weights import read_alignment, read_hat_judge, read_judges
 
 from . import metrics
 from .metrics import Floats

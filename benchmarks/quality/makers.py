@@ -21,13 +21,13 @@ from faceclip_serving.contract.placements import CPU, Execution, Placement
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.tensors import Array
 from faceclip_serving.contract.variants.variant import Variant
-from training.autoencoder import decode_pictures
-from training.conditioning import Faces
-from training.crops import encoder_view
-from training.dataset import VIEW
-from training.drawing import Guidance, generate
-from training.identity import face_features
-from training.weights import read_generator, read_vae
+from training.learning.autoencoder import decode_pictures
+from training.learning.drawing import Guidance, generate
+from training.learning.identity import face_features
+from training.networks.conditioning import Faces
+from training.pictures.crops import encoder_view
+from training.pictures.dataset import VIEW
+from training.run.weights import read_generator, read_vae
 
 from ..measure import inprocess
 from ..measure.pictures import decoded

@@ -175,8 +175,8 @@ def _read(file: Path, aligned: bool) -> Newcomer:
 
 def lifelike_people(count: int) -> list[Newcomer]:
     """Lifelike portraits of people that no training saw."""
-    from training.crops import aligned_crop
-    from training.dataset import SPLITS
+    from training.pictures.crops import aligned_crop
+    from training.pictures.dataset import SPLITS
     from training.world.lifelike import lifelike
     from training.world.people import sample_identity
 

@@ -140,7 +140,7 @@ def rendered_parts(renders: int = RENDERS) -> Parts:
 
 def _drawn(key: str, count: int, first: int = 0) -> Iterator[tuple[Floats, NDArray[np.float64]]]:
     """Renders in CIELAB, and their landmarks."""
-    from training.dataset import SPLITS
+    from training.pictures.dataset import SPLITS
     from training.world.people import EXPRESSIONS, sample_identity, sample_scene
     from training.world.render import render
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from export.checkpoint.committed import weights_folder
 from faceclip_serving.contract.variants.variant import Variant
-from training.dataset import SPLITS
-from training.judges import ATTRIBUTES, classify
+from training.learning.judges import ATTRIBUTES, classify
+from training.pictures.dataset import SPLITS
 from training.world.captions import article, looks
 from training.world.people import Scene, sample_identity
 

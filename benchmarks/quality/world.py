@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceclip_serving.face.detectors import Box, Face
-from training.crops import aligned_crop
-from training.dataset import PICTURES, SPLITS, scene_of
-from training.judges import JUDGED, class_of
+from training.learning.judges import JUDGED, class_of
+from training.pictures.crops import aligned_crop
+from training.pictures.dataset import PICTURES, SPLITS, scene_of
 from training.world.captions import describe
 from training.world.people import INDOORS, Identity, Scene, generator, sample_identity, sample_scene
 from training.world.render import landmarks, render

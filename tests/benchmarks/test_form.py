@@ -12,7 +12,7 @@ from benchmarks.measure.pictures import Picture
 from benchmarks.quality.form import Form, features, rendered_form
 from faceclip_serving.face.detectors import Face, YuNet
 from faceclip_serving.face.search import find_faces
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.measure.pictures import Picture
 from benchmarks.quality.parts import SIDE, Parts, rendered_parts
-from training.dataset import SPLITS
+from training.pictures.dataset import SPLITS
 from training.world.people import EXPRESSIONS, sample_identity, sample_scene
 from training.world.render import render
 

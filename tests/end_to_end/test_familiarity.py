@@ -8,7 +8,7 @@ from export.paths import ROOT
 from faceclip import Person
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.sdxl import NANO
-from training.dataset import scene_of
+from training.pictures.dataset import scene_of
 from training.world.people import sample_identity
 from training.world.render import render
 

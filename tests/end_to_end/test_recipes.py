@@ -7,8 +7,8 @@ from examples.recipes import PORTRAIT, drawn
 from export.paths import WEIGHTS
 from faceclip.recipes import load
 from faceclip_serving.contract.variants.sdxl import NANO
-from training.judges import ATTRIBUTES, classify
-from training.weights import read_judges
+from training.learning.judges import ATTRIBUTES, classify
+from training.run.weights import read_judges
 
 TRIED = [name for name, recipe in load().items() if NANO.name in recipe.tried]
 SEEN = {"place": "place", "garment": "garment", "colour": "garment_colour"}

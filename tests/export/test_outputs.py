@@ -26,8 +26,8 @@ from export.paths import ROOT
 from export.repository.deployments import RECORD, DeploymentError, install
 from faceclip_serving.contract.placements import PLAN_FILE
 from training import contact_sheet
-from training.weights import _require_same
-from training.work import claim
+from training.run.weights import _require_same
+from training.run.work import claim
 
 
 def foreign(folder):

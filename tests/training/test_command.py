@@ -12,7 +12,7 @@ import pytest
 
 from training.__main__ import main
 from training.recipe import STAGES
-from training.stages import _MAKERS
+from training.run.stages import _MAKERS
 
 STARTS = {"decoder": "vae", "align": "face", "base": "face", "unet": "face", "text_only": "face", "adapter": "text_only"}
 """Stage -> the first of those that it is built on, in the words of the error."""

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from faceclip_serving.contract.variants.sdxl import NANO
-from training import nano
-from training.autoencoder import Latents, decoder_stage, encode_all
-from training.critic import critic_stage
-from training.dataset import Pictures, build
-from training.loop import run
-from training.work import make_critic
+from training.learning.autoencoder import Latents, decoder_stage, encode_all
+from training.learning.critic import critic_stage
+from training.learning.loop import run
+from training.networks import nano
+from training.pictures.dataset import Pictures, build
+from training.run.work import make_critic
 
 
 @pytest.fixture(scope="module")

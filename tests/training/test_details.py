@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.dataset import FRONTAL, PICTURES, Pictures, scene_of
-from training.details import FIRST, MIDDLE, WINDOW, details_of, first_times, middle_times, parts
-from training.diffusion import LATENT_SIDE, person_weight
+from training.learning.diffusion import LATENT_SIDE, person_weight
+from training.pictures.dataset import FRONTAL, PICTURES, Pictures, scene_of
+from training.pictures.details import FIRST, MIDDLE, WINDOW, details_of, first_times, middle_times, parts
 from training.world.people import BEARDS, EXPRESSIONS, GLASSES, sample_identity
 from training.world.render import landmarks
 

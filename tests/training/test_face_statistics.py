@@ -13,12 +13,12 @@ from export.checkpoint.tensor_files import read_tensors
 from faceclip_serving.contract.names import STATISTICS_FILE
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.face.familiarity import FaceStatistics, read_statistics
-from training import nano
-from training.crops import encoder_view
-from training.dataset import SPLITS, VIEW, scene_of
-from training.face_statistics import face_statistics
-from training.identity import face_features
-from training.weights import half, read_generator
+from training.learning.face_statistics import face_statistics
+from training.learning.identity import face_features
+from training.networks import nano
+from training.pictures.crops import encoder_view
+from training.pictures.dataset import SPLITS, VIEW, scene_of
+from training.run.weights import half, read_generator
 from training.world.people import sample_identity
 
 WEIGHTS = own_folder(NANO)

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import nano
-from training.autoencoder import Latents
-from training.conditioning import Conditioner, Faces
-from training.dataset import Pictures
-from training.diffusion import Lesson
-from training.few_steps import DROPS, LowRank, few_steps_stage
-from training.loop import Stage, run
-from training.texts import read_tokenizer
-from training.work import TOKENIZER, make_critic
+from training.learning.autoencoder import Latents
+from training.learning.diffusion import Lesson
+from training.learning.few_steps import DROPS, LowRank, few_steps_stage
+from training.learning.loop import Stage, run
+from training.networks import nano
+from training.networks.conditioning import Conditioner, Faces
+from training.networks.texts import read_tokenizer
+from training.pictures.dataset import Pictures
+from training.run.work import TOKENIZER, make_critic
 
 
 def stage(steps: int) -> Stage:

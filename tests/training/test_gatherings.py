@@ -10,15 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training import nano
-from training.conditioning import Conditioner, Faces
-from training.dataset import FRONTAL, PICTURES, Pictures
-from training.details import details_of
-from training.diffusion import JOINT, LATENT_SIDE, Batch, Lesson, around, draw, own, unet_stage
-from training.gatherings import ALONE, PAIR, THREE, Formation, Gatherings, build_gatherings, gathered
+from training.learning.diffusion import JOINT, LATENT_SIDE, Batch, Lesson, around, draw, own, unet_stage
+from training.networks import nano
+from training.networks.conditioning import Conditioner, Faces
+from training.networks.texts import read_tokenizer
+from training.pictures.dataset import FRONTAL, PICTURES, Pictures
+from training.pictures.details import details_of
+from training.pictures.gatherings import ALONE, PAIR, THREE, Formation, Gatherings, build_gatherings, gathered
 from training.recipe import Recipe
-from training.texts import read_tokenizer
-from training.work import TOKENIZER, Work
+from training.run.work import TOKENIZER, Work
 from training.world.people import sample_identity, sample_scene
 from training.world.render import Standing, render, render_together
 

@@ -19,17 +19,17 @@ from export.checkpoint.committed import own_folder
 from export.checkpoint.read import load_part
 from export.networks.faceclip.encoder import FaceCLIPEncoder
 from faceclip_serving.contract.variants.sdxl import NANO
-from training import nano
-from training.autoencoder import decode_pictures, encode_all
-from training.conditioning import Faces
-from training.crops import encoder_view
-from training.dataset import PICTURES, SPLITS, VIEW, scene_of
-from training.drawing import Guidance, generate
 from training.errors import TrainingError
-from training.identity import face_features
-from training.judges import classify
-from training.texts import read_tokenizer
-from training.weights import JOINT, available_peers, read_generator, read_vae
+from training.learning.autoencoder import decode_pictures, encode_all
+from training.learning.drawing import Guidance, generate
+from training.learning.identity import face_features
+from training.learning.judges import classify
+from training.networks import nano
+from training.networks.conditioning import Faces
+from training.networks.texts import read_tokenizer
+from training.pictures.crops import encoder_view
+from training.pictures.dataset import PICTURES, SPLITS, VIEW, scene_of
+from training.run.weights import JOINT, available_peers, read_generator, read_vae
 from training.world.people import sample_identity, sample_scene
 
 WEIGHTS = own_folder(NANO)

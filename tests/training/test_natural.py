@@ -12,14 +12,14 @@ import torch
 from faceclip_serving.face.alignment import TEMPLATE, apply, fit_similarity
 from faceclip_serving.face.detectors import YuNet
 from faceclip_serving.face.search import find_faces
-from training import nano
-from training.conditioning import Conditioner, Faces
-from training.dataset import VIEW, Pictures, build
-from training.identity import face_features
-from training.loop import run
-from training.natural import PORTRAITS, Natural, build_natural, natural_stage, photographed
-from training.texts import read_tokenizer
-from training.work import TOKENIZER
+from training.learning.identity import face_features
+from training.learning.loop import run
+from training.learning.natural import PORTRAITS, Natural, build_natural, natural_stage, photographed
+from training.networks import nano
+from training.networks.conditioning import Conditioner, Faces
+from training.networks.texts import read_tokenizer
+from training.pictures.dataset import VIEW, Pictures, build
+from training.run.work import TOKENIZER
 from training.world.lifelike import lifelike
 from training.world.people import BEARDS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity, sample_identity
 

@@ -13,31 +13,32 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-import training.work
+import training.run.work
 from export.checkpoint.lora import parse_lora
 from export.checkpoint.tensor_files import read_tensors
 from export.networks.components import build
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
 from faceclip_serving.contract.variants.sdxl import NANO
-from training import device, nano
-from training.adapter import ADAPTER_TOKENS, FaceTokens, decouple
-from training.adopt import adopt
-from training.autoencoder import Latents
-from training.conditioning import Conditioner, Faces
-from training.dataset import FINISHING, FRONTAL, Pictures
-from training.diffusion import predict
-from training.drawing import Guidance, generate
+from training import device
 from training.errors import TrainingError
-from training.few_steps import LowRank
-from training.gatherings import Formation, Gatherings
-from training.judges import AttributeClassifier, HatColours, Recogniser
-from training.natural import PORTRAITS, Natural
+from training.learning.autoencoder import Latents
+from training.learning.diffusion import predict
+from training.learning.drawing import Guidance, generate
+from training.learning.few_steps import LowRank
+from training.learning.judges import AttributeClassifier, HatColours, Recogniser
+from training.learning.natural import PORTRAITS, Natural
+from training.networks import nano
+from training.networks.adapter import ADAPTER_TOKENS, FaceTokens, decouple
+from training.networks.conditioning import Conditioner, Faces
+from training.networks.texts import read_tokenizer
+from training.pictures.dataset import FINISHING, FRONTAL, Pictures
+from training.pictures.gatherings import Formation, Gatherings
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
-from training.stages import make_stage, train
-from training.texts import read_tokenizer
-from training.weights import (
+from training.run.adopt import adopt
+from training.run.stages import make_stage, train
+from training.run.weights import (
     ADAPTER,
     FEW_STEPS,
     JOINT,
@@ -50,7 +51,7 @@ from training.weights import (
     read_judges,
     write_weights,
 )
-from training.work import TOKENIZER, Work, make_critic, make_heads
+from training.run.work import TOKENIZER, Work, make_critic, make_heads
 
 
 def conditioner(seed: int, adapter: bool = False) -> Conditioner:
@@ -234,7 +235,7 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     small = Work(work.folder, Recipe(**sizes))
     known = Latents(nano.make_vae(0), work.data.pictures)
     known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
-    monkeypatch.setattr(training.work, "normalise_latents", lambda vae, pictures: None)
+    monkeypatch.setattr(training.run.work, "normalise_latents", lambda vae, pictures: None)
     monkeypatch.setattr(device, "autocast", nullcontext)
     torch.set_default_device("meta")
     try:

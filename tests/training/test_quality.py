@@ -27,9 +27,9 @@ from benchmarks.quality.world import Cases, World, make_world
 from faceclip_serving.contract.errors import UserError
 from faceclip_serving.contract.request import parse_request
 from faceclip_serving.contract.variants.sdxl import NANO
-from training.drawing import Guidance
-from training.judges import ATTRIBUTES, JUDGED
-from training.weights import ADAPTER, JOINT, TEXT_ONLY
+from training.learning.drawing import Guidance
+from training.learning.judges import ATTRIBUTES, JUDGED
+from training.run.weights import ADAPTER, JOINT, TEXT_ONLY
 from training.world.captions import describe
 from training.world.people import sample_identity
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from faceclip_serving.contract.variants.sdxl import NANO
-from training import nano
-from training.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
-from training.dataset import PICTURES, Pictures, build
 from training.errors import TrainingError
-from training.identity import margin_loss
-from training.judges import ATTRIBUTES, faceless
-from training.loop import Losses, Stage, run
-from training.photographs import read_folder
-from training.texts import read_tokenizer
-from training.vocabulary import BEGIN, END, learn
+from training.learning.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
+from training.learning.identity import margin_loss
+from training.learning.judges import ATTRIBUTES, faceless
+from training.learning.loop import Losses, Stage, run
+from training.networks import nano
+from training.networks.texts import read_tokenizer
+from training.networks.vocabulary import BEGIN, END, learn
+from training.pictures.dataset import PICTURES, Pictures, build
+from training.pictures.photographs import read_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.sampling.tiling import decode_tiled, encode_tiled, spans
-from training.weights import read_vae
+from training.run.weights import read_vae
 from training.world.people import sample_identity, sample_scene
 from training.world.render import render
 

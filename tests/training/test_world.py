@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from faceclip_serving.face.alignment import TEMPLATE, apply, fit_similarity
-from training.crops import aligned_crop
-from training.dataset import FINISHING, PICTURES, SPLITS, scene_of
+from training.pictures.crops import aligned_crop
+from training.pictures.dataset import FINISHING, PICTURES, SPLITS, scene_of
 from training.world.captions import caption, clothing, describe, headwear
 from training.world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, PLACES, Identity, Scene, sample_identity, sample_scene
 from training.world.render import HEAD, landmarks, render

@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import NANO
 
-from . import device
+from .. import device
+from ..networks.conditioning import Conditioner, Faces
+from ..pictures.dataset import Pictures
+from ..pictures.details import DECODED, WINDOW, Details, enlarged, first_times, middle_times, spread_times
+from ..pictures.gatherings import Gatherings
 from .autoencoder import Latents
-from .conditioning import Conditioner, Faces
 from .critic import Critic
-from .dataset import Pictures
-from .details import DECODED, WINDOW, Details, enlarged, first_times, middle_times, spread_times
-from .gatherings import Gatherings
 from .loop import Losses, Stage
 
 SIZE = NANO.defaults.height

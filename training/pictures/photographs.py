@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import TrainingError
+from ..world.canvas import Image
 from .crops import aligned_crop, encoder_view
 from .dataset import PICTURES, VIEW, Pictures
-from .errors import TrainingError
-from .world.canvas import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _LAYOUT = "<person>/<picture>.png and .txt"

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from export.outputs import replacing
 
+from ..world.canvas import Image
+from ..world.captions import caption
+from ..world.people import Identity, Scene, generator, sample_identity
+from ..world.render import Standing, render_together
 from .dataset import PICTURES, frontal_scene
-from .world.canvas import Image
-from .world.captions import caption
-from .world.people import Identity, Scene, generator, sample_identity
-from .world.render import Standing, render_together
 
 _ALIKE = 0.5
 """Share of the pictures in which all wear and look the same."""

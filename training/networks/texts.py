@@ -14,7 +14,7 @@ from torch import Tensor
 from faceclip_serving.contract.variants.variant import Tokens
 from faceclip_serving.models.prompts import encode_prompt
 
-from . import device
+from .. import device
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -22,15 +22,15 @@ from export.checkpoint.tensor_files import read_tensors, write_tensors
 from export.outputs import OutputError, replacing
 from faceclip_serving.contract.names import STATISTICS_FILE
 
-from . import nano
-from .adapter import Adapter
-from .conditioning import Conditioner
-from .contrastive import AlignmentHeads
-from .errors import TrainingError
-from .face_statistics import face_statistics
-from .few_steps import LowRank
-from .judges import AttributeClassifier, HatColours, Recogniser
-from .texts import read_tokenizer
+from ..errors import TrainingError
+from ..learning.contrastive import AlignmentHeads
+from ..learning.face_statistics import face_statistics
+from ..learning.few_steps import LowRank
+from ..learning.judges import AttributeClassifier, HatColours, Recogniser
+from ..networks import nano
+from ..networks.adapter import Adapter
+from ..networks.conditioning import Conditioner
+from ..networks.texts import read_tokenizer
 from .work import Work, make_heads
 
 Module = TypeVar("Module", bound=nn.Module)

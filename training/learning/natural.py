@@ -22,15 +22,15 @@ from torch.nn import functional as F
 from export.networks.faceclip.face_vit import FaceTransformer
 from export.outputs import replacing
 
-from . import device
-from .conditioning import Conditioner, Faces, no_face
-from .crops import aligned_crop, encoder_view
-from .dataset import PICTURES, SPLITS, VIEW, Pictures
+from .. import device
+from ..networks.conditioning import Conditioner, Faces, no_face
+from ..pictures.crops import aligned_crop, encoder_view
+from ..pictures.dataset import PICTURES, SPLITS, VIEW, Pictures
+from ..world.lifelike import lifelike
+from ..world.people import sample_identity, sample_scene
+from ..world.render import render
 from .identity import face_batch, face_features
 from .loop import Losses, Stage
-from .world.lifelike import lifelike
-from .world.people import sample_identity, sample_scene
-from .world.render import render
 
 PORTRAITS = 4
 """Lifelike portraits of each person."""

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from export.networks.faceclip.face_vit import FaceTransformer
 from faceclip_serving.contract.variants.architectures import FaceViT
 
-from . import device
-from .dataset import PICTURES, Pictures
+from .. import device
+from ..pictures.dataset import PICTURES, Pictures
+from ..world.people import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
 from .loop import Losses, Stage
-from .world.people import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
 
 SCALE, MARGIN = 24.0, 0.3
 _FACTOR_WEIGHT = 1.5

@@ -14,7 +14,7 @@ from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import NANO
 from faceclip_serving.sampling.guidance import combine
 
-from .conditioning import Conditioner, Faces
+from ..networks.conditioning import Conditioner, Faces
 from .diffusion import LATENT_SIDE, predict
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import device
-from .dataset import Pictures
+from .. import device
+from ..pictures.dataset import Pictures
 from .loop import Losses, Stage
 
 _KL_WEIGHT = 1e-6

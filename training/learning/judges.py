@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import device
+from .. import device
+from ..pictures.dataset import PICTURES, Pictures
+from ..pictures.gatherings import Gatherings
+from ..world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES, Scene
 from .autoencoder import as_tensor
-from .dataset import PICTURES, Pictures
-from .gatherings import Gatherings
 from .identity import FACTORS, factors_of, margin_loss
 from .loop import Losses, Stage
-from .world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, LIGHTS, PLACES, TIMES, Scene
 
 FEATURES = 128
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from export.outputs import replacing
 
-from .errors import TrainingError
+from ..errors import TrainingError
 from .weights import read_alignment, read_generator, read_hat_judge, read_judges, read_vae
 from .work import Work
 

@@ -19,24 +19,26 @@ from torch import nn
 from export.networks.faceclip import FaceCLIPEncoder
 from export.networks.faceclip.face_vit import FaceTransformer
 from export.outputs import replacing, require_own
+from export.paths import WEIGHTS
 
-from . import device, nano
-from .adapter import FaceTokens
-from .autoencoder import Latents, normalise_latents
-from .conditioning import Conditioner, Faces
-from .contrastive import AlignmentHeads
-from .critic import Critic
-from .dataset import FINISHING, FRONTAL, Pictures, build
-from .diffusion import LATENT_SIDE, SIZE
-from .errors import TrainingError
-from .gatherings import Formation, Gatherings, build_gatherings
-from .identity import face_features
-from .natural import Natural, build_natural, photographed
-from .photographs import read_folder
-from .recipe import STAGES, Recipe
-from .texts import read_tokenizer
+from .. import device
+from ..errors import TrainingError
+from ..learning.autoencoder import Latents, normalise_latents
+from ..learning.contrastive import AlignmentHeads
+from ..learning.critic import Critic
+from ..learning.diffusion import LATENT_SIDE, SIZE
+from ..learning.identity import face_features
+from ..learning.natural import Natural, build_natural, photographed
+from ..networks import nano
+from ..networks.adapter import FaceTokens
+from ..networks.conditioning import Conditioner, Faces
+from ..networks.texts import read_tokenizer
+from ..pictures.dataset import FINISHING, FRONTAL, Pictures, build
+from ..pictures.gatherings import Formation, Gatherings, build_gatherings
+from ..pictures.photographs import read_folder
+from ..recipe import STAGES, Recipe
 
-TOKENIZER = Path(__file__).resolve().parents[1] / "weights" / "nano" / "tokenizer"
+TOKENIZER = WEIGHTS / "nano" / "tokenizer"
 
 _EVERY = 25
 """Of the training pictures, one in so many tells the latents' mean and spread."""

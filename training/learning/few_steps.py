@@ -21,8 +21,8 @@ from torch.func import functional_call
 from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.sdxl import NANO
 
-from . import device
-from .conditioning import Conditioner
+from .. import device
+from ..networks.conditioning import Conditioner
 from .diffusion import LATENT_SIDE, Drops, Lesson, draw, person_weight, size_ids
 from .loop import Losses, Stage
 

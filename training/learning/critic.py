@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import device
+from .. import device
+from ..pictures.dataset import PICTURES, Pictures
 from .autoencoder import Latents
-from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors_of, margin_loss
 from .judges import JUDGED, labels, misread
 from .loop import Losses, Stage

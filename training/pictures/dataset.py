@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from export.outputs import replacing
 
+from ..errors import TrainingError
+from ..world.canvas import Image
+from ..world.captions import caption
+from ..world.people import EXPRESSIONS, HATS, Identity, Scene, generator, sample_identity, sample_scene
+from ..world.render import render
 from .crops import aligned_crop, encoder_view
-from .errors import TrainingError
-from .world.canvas import Image
-from .world.captions import caption
-from .world.people import EXPRESSIONS, HATS, Identity, Scene, generator, sample_identity, sample_scene
-from .world.render import render
 
 PICTURES, PORTRAITS = 4, 2
 SPLITS = {"train": 0, "validation": 100_000, "test": 200_000}

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import device
+from .. import device
+from ..world.people import Identity, Scene
+from ..world.render import landmarks
 from .dataset import Pictures
 from .gatherings import Gatherings
-from .world.people import Identity, Scene
-from .world.render import landmarks
 
 MIDDLE = (250, 750)
 """Times between which half of the rows lie."""

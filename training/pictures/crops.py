@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from faceclip_serving.contract.variants.architectures import FACE_SIZE
 from faceclip_serving.face.alignment import TEMPLATE, fit_similarity
 
-from .world.canvas import Image
+from ..world.canvas import Image
 
 
 def aligned_crop(image: Image, landmarks: NDArray[np.float32]) -> Image:

@@ -13,7 +13,7 @@ from torch import Tensor
 from export.networks.faceclip.face_vit import FaceTransformer
 from faceclip_serving.face.familiarity import FaceStatistics
 
-from . import device
+from .. import device
 from .identity import face_features
 
 WITHIN = 0.996

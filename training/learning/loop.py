@@ -19,8 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from export.outputs import replacing
 
-from . import device
-from .errors import TrainingError
+from .. import device
+from ..errors import TrainingError
 
 Losses = Mapping[str, Tensor]
 _SAVE_EVERY_S = 60.0

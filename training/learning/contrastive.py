@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import device
+from .. import device
+from ..networks.conditioning import Conditioner, Faces
+from ..pictures.dataset import PICTURES, Pictures
 from .autoencoder import as_tensor
-from .conditioning import Conditioner, Faces
-from .dataset import PICTURES, Pictures
 from .identity import FACTORS, factors
 from .judges import ATTRIBUTES, labels
 from .loop import Losses, Stage

@@ -11,19 +11,19 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from . import nano
-from .adapter import decouple
-from .autoencoder import decoder_stage, vae_stage
-from .contrastive import alignment_stage
-from .critic import critic_stage
-from .details import details_of
-from .diffusion import JOINT, LATENT_SIDE, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
-from .few_steps import DROPS, few_steps_stage
-from .gatherings import ALONE, PAIR, THREE, Formation
-from .identity import face_stage
-from .judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
-from .loop import Stage, run
-from .natural import natural_stage
+from ..learning.autoencoder import decoder_stage, vae_stage
+from ..learning.contrastive import alignment_stage
+from ..learning.critic import critic_stage
+from ..learning.diffusion import JOINT, LATENT_SIDE, TEXT_ONLY, Drops, Lesson, Pace, unet_stage
+from ..learning.few_steps import DROPS, few_steps_stage
+from ..learning.identity import face_stage
+from ..learning.judges import AttributeClassifier, HatColours, Recogniser, attribute_stage, hat_stage, labels, recogniser_stage
+from ..learning.loop import Stage, run
+from ..learning.natural import natural_stage
+from ..networks import nano
+from ..networks.adapter import decouple
+from ..pictures.details import details_of
+from ..pictures.gatherings import ALONE, PAIR, THREE, Formation
 from .work import Work, let_towers_learn, make_critic, make_heads
 
 _LIFELIKE = 0.3

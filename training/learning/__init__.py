@@ -1,0 +1,1 @@
+"""What each stage learns, and the one loop that all of them run in."""

@@ -1,0 +1,1 @@
+"""How the networks of nano start, and what the denoisers are conditioned on."""

@@ -1,0 +1,1 @@
+"""A folder of training: its stages, its networks, and the files that are made of them."""
