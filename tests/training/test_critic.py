@@ -29,9 +29,13 @@ def test_a_critic_sees_no_difference_where_there_is_none_and_more_where_there_is
     found = [critic.difference(true + share * (other - true), true)[0] for share in (0.0, 0.2, 1.0)]
     assert torch.allclose(found[0], torch.zeros(3), atol=1e-5)
     assert (found[0] < found[1]).all() and (found[1] < found[2]).all()
-    guess = other.requires_grad_(True)
-    critic.difference(guess, true)[0].sum().backward()
-    assert guess.grad is not None and (guess.grad.flatten(1).norm(dim=1) > 0).all()
+    strange = [critic.strangeness(true + share * (other - true), true) for share in (0.0, 0.2, 1.0)]
+    assert torch.allclose(strange[0], torch.zeros(3), atol=1e-5)
+    assert (strange[0] < strange[1]).all() and (strange[1] < strange[2]).all()
+    for compared in (lambda guess: critic.difference(guess, true)[0], lambda guess: critic.strangeness(guess, true)):
+        guess = other.clone().requires_grad_(True)
+        compared(guess).sum().backward()
+        assert guess.grad is not None and (guess.grad.flatten(1).norm(dim=1) > 0).all()
 
 
 def test_a_critic_learns_the_people_and_scenes_it_is_shown(data: Pictures, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from training.learning.autoencoder import Latents
-from training.learning.diffusion import Lesson
+from training.learning.diffusion import TEXT_ONLY, Drops, Lesson
 from training.learning.few_steps import DROPS, LowRank, few_steps_stage
 from training.learning.loop import Stage, run
 from training.networks import nano
@@ -18,14 +19,16 @@ from training.pictures.dataset import Pictures
 from training.run.work import TOKENIZER, make_critic
 
 
-def stage(steps: int) -> Stage:
+def stage(steps: int, drops: Drops = DROPS) -> Stage:
     pictures = np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3)).astype(np.uint8)
     data = Pictures("train", pictures, pictures[:, :112, :112])
     face = nano.ARCHITECTURE.face
     torch.manual_seed(1)
     faces = Faces(torch.randn(4, face.classes), torch.randn(4, face.patches, face.width))
     conditioner = Conditioner(nano.make_encoder(1), nano.TOKENS, read_tokenizer(TOKENIZER))
-    lesson = Lesson(data, Latents(nano.make_vae(0), pictures), faces, DROPS, 2, make_critic(1).requires_grad_(False))
+    named = {"expression": torch.tensor([0, 1, -1, 2])}
+    critic = make_critic(1).requires_grad_(False)
+    lesson = Lesson(data, Latents(nano.make_vae(0), pictures), faces, drops, 2, critic, named=named)
     return few_steps_stage(nano.make_unet(2), conditioner, lesson, 3.0, steps, seed=4)
 
 
@@ -55,3 +58,10 @@ def test_it_is_all_that_learns_its_target_follows_and_a_stop_changes_nothing(tmp
     student, target = ([v for n, v in first["modules"].items() if n.startswith(f"{part}.up")] for part in ("added", "target"))
     assert all(0 < float(b.norm()) < float(a.norm()) for a, b in zip(student, target, strict=True) if float(a.norm()) > 0)
     assert sum(float(a.norm()) for a in student) > 0
+
+
+def test_guesses_are_told_of_the_person_where_a_face_is_given_and_of_what_is_named() -> None:
+    faces = Drops(face=0.0, text=0.0, both=0.0)
+    shown, hidden = (stage(1, drops).losses(0) for drops in (faces, replace(TEXT_ONLY, face=1.0)))
+    assert shown["person"].item() > 0 == hidden["person"].item()
+    assert shown["named"].item() > 0

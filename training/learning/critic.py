@@ -72,8 +72,17 @@ class Critic(nn.Module):
             (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean((1, 2))
             for a, b in zip(found, wanted, strict=True)
         ]
-        apart = torch.stack(maps).mean(0) + _IDENTITY_WEIGHT * (1 - F.cosine_similarity(identity.float(), person.float()))
-        return apart, found[-1]
+        return torch.stack(maps).mean(0) + _IDENTITY_WEIGHT * _apart(identity, person), found[-1]
+
+    def strangeness(self, guess: Tensor, true: Tensor) -> Tensor:
+        """[n], 0 where both show the same person, wherever in the picture: 1 - cosine of identities."""
+        with torch.no_grad():
+            person = self(true)[1]
+        return _apart(self(guess)[1], person)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(a.float(), b.float())
 
 
 def _shifted(latents: Tensor, r: np.random.Generator) -> Tensor:

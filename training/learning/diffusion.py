@@ -33,7 +33,7 @@ from .loop import Losses, Stage
 SIZE = NANO.defaults.height
 LATENT_SIDE = SIZE // NANO.latent_scale
 
-_NAMED_WEIGHT = 0.15
+NAMED_WEIGHT = 0.15
 """Against the squared error of the velocity, of what a guess is read as; a sum over attributes."""
 _DECODED_WEIGHT = 0.5
 """The same, of pixels and edges of decoded guesses."""
@@ -218,11 +218,7 @@ def unet_stage(
                 read = {} if lesson.named is None else critic.attributes(shown)
             terms["critic"] = pace.critic_weight * (share.flatten() * different).mean()
             if lesson.named is not None:
-                wanted = {name: classes[device.tensor(drawn.rows)] for name, classes in lesson.named.items()}
-                misread = [
-                    F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()
-                ]
-                terms["named"] = _NAMED_WEIGHT * (share.flatten() * torch.stack(misread).sum(0)).mean()
+                terms["named"] = NAMED_WEIGHT * (share.flatten() * misnamed(read, lesson.named, drawn.rows)).mean()
         if lesson.vae is not None:
             if details is None:
                 clear, window = time.argsort()[: batch // 2 : _DECODED // 2], (slice(None), slice(None))
@@ -238,6 +234,13 @@ def unet_stage(
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
     rates = (pace.learning_rate, pace.warm_up, pace.cool_down, pace.average)
     return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
+
+
+def misnamed(read: Mapping[str, Tensor], named: Mapping[str, Tensor], rows: NDArray[np.int64]) -> Tensor:
+    """[n]: cross-entropies of what was read in guesses and what the pictures of these `rows` show, summed over attributes."""
+    wanted = {name: classes[device.tensor(rows)] for name, classes in named.items()}
+    apart = [F.cross_entropy(read[name].float(), of, ignore_index=-1, reduction="none") for name, of in wanted.items()]
+    return torch.stack(apart).sum(0)
 
 
 def _decoded_apart(vae: AutoencoderKL, guess: Tensor, true: Tensor, weight: Tensor) -> Tensor:

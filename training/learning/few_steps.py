@@ -4,6 +4,10 @@ Latent consistency (arXiv 2310.04378): from any point of the path from noise to 
 the same as its own average does from the next point, where one guided step of DDIM by the teacher leads. The scalings at the borders
 are those of diffusers' `LCMScheduler`. The student is the teacher and a matrix of low rank beside each of its own
 (arXiv 2106.09685, 2311.05556). Guidance is learnt along: requests of the student have a `guidance_scale` of 1.
+
+What the teacher loses, the student would lose again, and a little more. So the critic also compares its guesses with the pictures
+themselves, as a reward beside the distillation does (arXiv 2403.11027): for the person at every time, since the face is given; for
+what is named the more the less noise there was.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from faceclip_serving.contract.variants.sdxl import NANO
 
 from .. import device
 from ..networks.conditioning import Conditioner
-from .diffusion import LATENT_SIDE, Drops, Lesson, draw, person_weight, size_ids
+from .diffusion import LATENT_SIDE, NAMED_WEIGHT, Drops, Lesson, draw, misnamed, person_weight, size_ids
 from .loop import Losses, Stage
 
 REQUEST: Mapping[str, Any] = {"scheduler": "LCMScheduler", "num_inference_steps": 4, "guidance_scale": 1.0}
@@ -37,6 +41,7 @@ _TARGET = 0.98
 """Decay of the average that tells the student what to guess, and of the result."""
 _LEARNING_RATE = 5e-4
 _CRITIC_WEIGHT = 0.5
+_PERSON_WEIGHT = 0.5
 _HUBER = 1e-2
 _TIME_SCALE, _SPREAD = 10.0, 0.5
 """`timestep_scaling` and `sigma_data` of diffusers' `LCMScheduler`."""
@@ -91,7 +96,7 @@ def few_steps_stage(
     unet: UNet2DConditionModel, conditioner: Conditioner, lesson: Lesson, guidance: float, steps: int, seed: int
 ) -> Stage:
     """Distils `unet`, guided by `guidance`; it and the conditioner stay as they are. `lesson`: with a critic, guesses look alike to it
-    as well."""
+    as well, and show the picture's person and what is named."""
     unet.eval().requires_grad_(False)
     conditioner.eval().requires_grad_(False)
     torch.manual_seed(seed)
@@ -139,7 +144,14 @@ def few_steps_stage(
         terms = {"consistency": ((((made - wanted).square() + _HUBER**2).sqrt() - _HUBER) * weight).mean()}
         if critic is not None:
             with device.autocast():
-                terms["critic"] = _CRITIC_WEIGHT * critic.difference(made, wanted)[0].mean()
+                alike, shown = critic.difference(made, wanted)
+                stranger = critic.strangeness(made, drawn.latents)
+                read = {} if lesson.named is None else critic.attributes(shown)
+            terms["critic"] = _CRITIC_WEIGHT * alike.mean()
+            faces = torch.tensor([face >= 0 for face in drawn.index])
+            terms["person"] = _PERSON_WEIGHT * (stranger * faces).mean()
+            if lesson.named is not None:
+                terms["named"] = NAMED_WEIGHT * (share.flatten() * misnamed(read, lesson.named, drawn.rows)).mean()
         return terms
 
     modules = nn.ModuleDict({"added": added, "target": target})
