@@ -59,8 +59,13 @@ SPARE_CALLS = 32
 """Of one model to others, for those who are about to be refused."""
 
 
-ALLOCATION = {"MALLOC_ARENA_MAX": "2"}
-"""For glibc, where the environment says nothing of it: each of many threads would keep what it has freed in an arena of its own."""
+ALLOCATION = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+}
+"""For glibc, where the environment says nothing of it. Each of many threads would keep what it has freed in an arena of its own. And a
+block of the size of a photograph would go back to the kernel each time, to be fetched anew, page by page, for the next one."""
 
 
 class ServerError(UserError):

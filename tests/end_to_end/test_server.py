@@ -107,6 +107,24 @@ def test_many_threads_share_few_arenas_of_memory(server):
     assert f"MALLOC_ARENA_MAX={os.environ.get('MALLOC_ARENA_MAX', '2')}" in environment
 
 
+@pytest.mark.skipif("MALLOC_TRIM_THRESHOLD_" in os.environ, reason="the environment says how memory is allocated")
+def test_photographs_after_the_first_find_their_memory_where_it_was(server, pipe):
+    """Pages that are fetched from the kernel anew for each photograph, thousands of 4 KiB, make a request of 0.3 s 4 % longer."""
+
+    def fetched():
+        started = psutil.Process(server.pid)
+        stats = [Path(f"/proc/{each.pid}/stat").read_text() for each in (started, *started.children(recursive=True))]
+        return sum(int(stat.rpartition(")")[2].split()[7]) for stat in stats)
+
+    photo = (ROOT / "examples" / "portrait.png").read_bytes()
+    for _ in range(3):
+        pipe("a portrait", face_image=photo, num_inference_steps=1)
+    before = fetched()
+    for _ in range(10):
+        pipe("a portrait", face_image=photo, num_inference_steps=1)
+    assert fetched() - before < 10 * 500
+
+
 def test_the_documented_plain_client_works(server, tmp_path):
     """Any KServe-v2 client can call the server: the example is run as it stands, but for address and folder."""
     page = (ROOT / "docs" / "try.md").read_text()
