@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
-from faceclip_serving.contract.names import FINISH, PREPARE, SAMPLER, UNARY
+from faceclip_serving.contract.names import FINISH, PREPARE, SAMPLER, STREAM, UNARY
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.table import VARIANTS
 
@@ -34,7 +34,7 @@ from .storm import log_faults, storm
 PLACEMENT = CPU
 NOTE = "the denoiser sleeps; no time here is one of a real denoiser"
 PARTS = ("storm", "refusals", "killed", "drain")
-VICTIMS = (SAMPLER, UNARY, PREPARE, FINISH)
+VICTIMS = (SAMPLER, UNARY, STREAM, PREPARE, FINISH)
 NOTHING = ("unanswered", "wrong", "faults", "leaked_leases", "leaked_in_metrics", "faults_in_log")
 """What there must be none of in a storm."""
 AT_MOST = {"rss_slope_mb_per_1000": 30.0, "shm_growth_mb": 8.0}

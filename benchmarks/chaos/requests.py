@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from faceclip_serving.contract.names import STREAM, UNARY
+from faceclip_serving.contract.names import FACES, STREAM, UNARY
 from faceclip_serving.contract.request import request_tensors
 from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
 from faceclip_serving.contract.tensors import Array, bytes_tensor
@@ -27,8 +27,10 @@ from .brought import DETAIL, NAMES, bad_ones, brought
 DISTINCT = 60
 """Good requests that differ."""
 SIZES = ((64, 64), (64, 96))
-FACES = {0: PHOTO, 10: ALIGNED, 20: ALIGNED}
+PHOTOGRAPHS = {0: PHOTO, 10: ALIGNED, 20: ALIGNED}
 """Good requests with a photograph, by their number of 30: few, since one costs more than all the rest."""
+FOUND = DISTINCT
+"""Number of the request that is answered with the faces in a photograph, where others have pictures."""
 LONG_STEPS = 150
 FEW_STEPS = "LCMScheduler"
 """Takes no more than 50."""
@@ -96,11 +98,16 @@ def good(number: int, steps: int | None = None) -> Mapping[str, Array]:
     values |= brought(number, rng)
     if values.keys() & {"strength", "face_detail"}:
         values["num_inference_steps"] = max(2, values["num_inference_steps"])  # else none is left
-    face = FACES.get(number % 30)
+    face = PHOTOGRAPHS.get(number % 30)
     if face is not None:
         values |= {"face_images": [face.read_bytes()], "face_aligned": face is ALIGNED}
         values |= rng.choice(({}, {"id_guidance_scale": 2.0, "text_guidance_scale": 4.0}, {"blend_weight": 0.5}))
     return request_tensors(**values)
+
+
+def faces() -> Mapping[str, Array]:
+    """The tensors of request `FOUND`."""
+    return {"face_images": bytes_tensor([PHOTO.read_bytes()])}
 
 
 def _text(value: bytes) -> Array:
@@ -163,7 +170,7 @@ IMPOSSIBLE = (
 
 
 def task(salt: int, number: int, sealed: bytes = b"") -> Task:
-    """Request `number` of a storm: 75 of 100 are good. `sealed`: the identity of `ALIGNED`, which is sent in its place at times: that
+    """Request `number` of a storm: 74 of 100 are good. `sealed`: the identity of `ALIGNED`, which is sent in its place at times: that
     gives the same picture."""
     rng = random.Random(f"{salt} {number}")
     picture = rng.randrange(DISTINCT)
@@ -171,7 +178,7 @@ def task(salt: int, number: int, sealed: bytes = b"") -> Task:
     tensors = dict(good(picture))
     tensors["tenant"] = _text(rng.choice((b"", b"a", b"b", b"c")))
     tensors["priority"] = _text(rng.choice((b"interactive", b"interactive", b"batch")))
-    if sealed and FACES.get(picture % 30) is ALIGNED and rng.random() < 0.5:
+    if sealed and PHOTOGRAPHS.get(picture % 30) is ALIGNED and rng.random() < 0.5:
         tensors = {name: array for name, array in tensors.items() if name not in ("face_images", "face_aligned")}
         tensors["identity"] = _text(sealed)
     if model == STREAM:
@@ -192,6 +199,10 @@ def task(salt: int, number: int, sealed: bytes = b"") -> Task:
         return replace(asked, kind=Kind.IMPOSSIBLE, tensors=plain, word="scheduler_options")
     if drawn < 0.25:
         return _leaving_while_detailing(rng)
+    if drawn < 0.27:
+        searched = Task(Kind.GOOD, FACES, {**faces(), "tenant": tensors["tenant"]}, FOUND)
+        leaves = replace(searched, kind=Kind.LEAVING, way=rng.choice(list(Way)), after_s=0.5 * rng.random())
+        return rng.choice((searched, leaves))
     return asked
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from faceclip import FaceCLIPPipeline
-from faceclip_serving.contract.names import UNARY
+from faceclip_serving.contract.names import FACES, UNARY
 from faceclip_serving.contract.operations import Status
 from server.control import ask
 from server.metrics import read_metrics
@@ -27,7 +27,7 @@ from server.models import model_processes
 from ..measure.example import ALIGNED
 from ..measure.report import say
 from .callers import PICTURE, Caller, Verdict, perform
-from .requests import DISTINCT, good, task
+from .requests import DISTINCT, FOUND, faces, good, task
 
 if TYPE_CHECKING:
     from server.process import TritonServer
@@ -53,6 +53,14 @@ def solo_pictures(url: str, numbers: Sequence[int] = range(DISTINCT), steps: int
         if answer.kind != PICTURE:
             raise RuntimeError(f"request {number}, alone: {answer}")
         (found[number],) = answer.pictures
+    caller.close()
+    return found
+
+
+def faces_alone(url: str) -> str:
+    """What request `FOUND` is answered, alone."""
+    caller = Caller(url)
+    (found,) = caller.ask(FACES, faces()).pictures
     caller.close()
     return found
 
@@ -171,7 +179,7 @@ def slope(at: np.ndarray[Any, Any], mb: np.ndarray[Any, Any]) -> float:
 # ---------------------------------------------------------------------------------------------------------------------- the whole
 def storm(server: TritonServer, requests: int, callers: int = 48) -> dict[str, Any]:
     """What came of `requests` mixed requests. `callers`: at once, a few more than there are places."""
-    right = solo_pictures(server.url)
+    right = {**solo_pictures(server.url), FOUND: faces_alone(server.url)}
     say(f"{len(right)} pictures drawn alone")
     context = multiprocessing.get_context("spawn")
     done = context.Value("i", 0)

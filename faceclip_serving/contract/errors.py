@@ -47,7 +47,7 @@ class Cancelled(RuntimeError):
 
 
 class DeadlineExceeded(RuntimeError):
-    """The request's time ran out between two steps."""
+    """The request's time ran out, in preparation, between two steps, or before its answer was sent."""
 
 
 class Stopping(RuntimeError):

@@ -120,7 +120,7 @@ class Front:
         except StopIteration as stop:
             final: Arrays = stop.value
         if context.deadline is not None and time.monotonic() > context.deadline:
-            raise DeadlineExceeded("the request's timeout ran out while its pictures were decoded; allow more time")
+            raise DeadlineExceeded("the request's timeout ran out before its answer was sent; allow more time")
         final = self._recorded(context, arrays, final, previews)
         encoded = adapter.encode(final, self._setup.signature)
         self._holder.drop(context.place)

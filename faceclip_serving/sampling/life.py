@@ -64,8 +64,8 @@ class Lives:
         self._leaving: dict[str, Request] = {}
         self._fairness = Fairness(limits.batch_head_start_s)
         self._reasons = Reasons()
-        self._finished_at: deque[float] = deque(maxlen=32)
-        """Since somebody has been here all the time."""
+        self._freed_at: deque[float] = deque(maxlen=32)
+        """When one less waited or was drawn, since somebody has been here all the time."""
         self._due = math.inf
         """Until then nobody's time is up, whatever comes but a new request."""
         self._active: list[Request] = []
@@ -99,7 +99,7 @@ class Lives:
                 finally:
                     del refusal  # else the error holds this frame, and this frame the error
             if not self.in_flight:
-                self._finished_at.clear()
+                self._freed_at.clear()
             self._alive[request.place] = request
             self._due = min(self._due, request.due())
             self._note_change()
@@ -118,6 +118,7 @@ class Lives:
         with self._changed:
             self._sweep()
             self._move(self._wanted(place, State.RESERVED, State.PREPARING), State.FINISHING)
+            self._note_free()
 
     def renew(self, places: Iterable[str]) -> list[str]:
         """The holder is still there, and be it late; the places of requests that have ended meanwhile."""
@@ -227,6 +228,8 @@ class Lives:
             if request.state is state:
                 request.work = None
                 self._say(request, result, last=True)  # before how many are where, of which metrics are told
+                if state is State.ENCODING:
+                    self._note_free()
                 self._move(request, State.FINISHING)
 
     @property
@@ -281,7 +284,7 @@ class Lives:
             if request.state is State.ACTIVE:
                 request.work = result
                 if not request.drawn:
-                    self._finished_at.append(self._clock())
+                    self._note_free()
                 self._move(request, State.DECODING)
 
     # ---------------------------------------------------------------------------------------------------------- the way out
@@ -308,6 +311,8 @@ class Lives:
             request = self._alive.pop(place, None)
             if request is None:
                 return False
+            if request.state not in _BEHIND and not request.drawn and not isinstance(error, Busy):
+                self._note_free()
             request.state, request.work, request.schedule, request.steps = State.LEAVING, None, None, int
             self._leaving[place] = request
             self._note_change()
@@ -435,12 +440,14 @@ class Lives:
         most = most_in_flight(limits.max_active, limits.max_waiting)
         placed = [request for request in self._alive.values() if request.state not in _BEHIND]
         full = len(placed) >= limits.max_active + limits.max_waiting
-        # The last few are for whoever takes another's place, which is free a moment later.
-        if not full and self.in_flight < most - limits.max_active:
+        # The last few are for tenants that have less than others: where it is full, another's place is theirs a moment later.
+        if not full and (self.in_flight < most - limits.max_active or (self.in_flight < most and self._owed(tenant))):
             return None
         if self.in_flight >= most or not full:
-            behind = self.in_flight - len(placed)
-            return Busy(f"busy: {behind} requests are decoded, or were given up and are not over yet, the most allowed; {hint}")
+            told = (
+                f"busy: {self.in_flight} requests are in flight, {len(self._leaving)} of them given up and not over yet; {hint}"
+            )
+            return Busy(told)
         latest, held = displaced_by(tenant, placed)
         if latest is not None:
             told = f"busy: of {len(placed)} requests that wait or are drawn, the most allowed, {held} are this tenant's; {hint}"
@@ -448,11 +455,20 @@ class Lives:
             return None
         return Busy(f"busy: {len(placed)} requests wait or are drawn, the most allowed; {hint}")
 
+    def _owed(self, tenant: str) -> bool:
+        """Whether another tenant has at least two more in flight, given up or not."""
+        held = Counter(request.tenant for request in (*self._alive.values(), *self._leaving.values()))
+        return max(held.values(), default=0) > held[tenant] + 1
+
+    def _note_free(self) -> None:
+        """One less waits or is drawn."""
+        self._freed_at.append(self._clock())
+
     def _retry_s(self) -> float:
         """Seconds between the ends of recent requests: after so long a place should be free."""
-        if len(self._finished_at) < 2:
+        if len(self._freed_at) < 2:
             return 1.0
-        return max(1.0, (self._finished_at[-1] - self._finished_at[0]) / (len(self._finished_at) - 1))
+        return max(1.0, (self._freed_at[-1] - self._freed_at[0]) / (len(self._freed_at) - 1))
 
     def _sweep(self) -> None:
         """Ends whoever nobody holds any more, and whose time is up."""
@@ -462,11 +478,7 @@ class Lives:
         grace = self._grace_s
         for request in list(self._alive.values()):
             if request.state is not State.FINISHING and request.deadline is not None and now > request.deadline:
-                done = request.steps()
-                self.give_up(
-                    request.place,
-                    DeadlineExceeded(f"the request's timeout ran out after {done} steps; allow more time or fewer steps"),
-                )
+                self.give_up(request.place, DeadlineExceeded(_ran_out(request.steps())))
             elif now > request.held_until + grace:
                 self.end(request.place, Cancelled("nobody holds the request's place any more: its caller or its model is gone"))
         for place in [
@@ -514,3 +526,12 @@ class Lives:
     def _tell_change(self) -> None:
         self._change_told = True
         self.on_change(self.counts())
+
+
+def _ran_out(steps: int) -> str:
+    """`steps`: that were done."""
+    if not steps:
+        return "the request's timeout ran out before anything was drawn; allow more time"
+    if steps == 1:
+        return "the request's timeout ran out after 1 step; allow more time"
+    return f"the request's timeout ran out after {steps} steps; allow more time or fewer steps"

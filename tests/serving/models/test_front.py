@@ -105,8 +105,8 @@ class Sender:
 class Request:
     """A caller's, with a photograph."""
 
-    def __init__(self):
-        self.sender = Sender()
+    def __init__(self, timeout_us=0):
+        self.sender, self._timeout_us = Sender(), timeout_us
         values = {"prompt": np.array([b"a portrait"], object), "face_images": np.array([b"a photograph"], object)}
         self.tensors = {name: Tensor(name, value) for name, value in values.items()}
 
@@ -120,7 +120,7 @@ class Request:
         return "id"
 
     def timeout(self):
-        return 0
+        return self._timeout_us
 
     def parameters(self):
         return ""
@@ -150,9 +150,9 @@ def serve(triton, tmp_path, uncollected):
     )  # fmt: skip
     made = front.Front(setup, lambda call, arrays, place: made.flow())
 
-    def serve(flow):
+    def serve(flow, timeout_us=0):
         made.flow = flow
-        request = Request()
+        request = Request(timeout_us)
         parts, sent, told = request.parts(), request.sender.sent, request.sender.told
         made.accept(request)
         del request
@@ -180,6 +180,16 @@ def refused():
 @pytest.mark.parametrize(("flow", "told"), [(made, "ok"), (refused, "face_images[0]: no face")])
 def test_nothing_stays_of_a_request_that_is_over(serve, flow, told):
     assert serve(flow) == ([told], [])
+
+
+def late():
+    time.sleep(0.1)
+    return (yield from made())
+
+
+def test_pictures_that_are_ready_after_the_time_has_run_out_are_not_sent(serve, triton):
+    assert serve(late, timeout_us=50_000) == (["the request's timeout ran out before its answer was sent; allow more time"], [])
+    assert [asked.outcome for asked in triton.asked if isinstance(asked, End)] == ["deadline"]
 
 
 def test_nothing_stays_of_a_request_that_the_sampler_had_ended_before(serve, triton):

@@ -102,6 +102,39 @@ def test_the_hint_is_the_time_between_recent_ends_and_a_second_at_least(server, 
     server.refuses(said)
 
 
+def described(lives, place):
+    """As `faceclip_faces` ends without an identity to be made."""
+    lives.prepared(place)
+    lives.end(place)
+
+
+def encoded_alone(lives, place):
+    """As it ends with one."""
+    lives.enter(place, str, lambda event: None)
+    request, _ = lives.next_in(State.ENCODING)
+    lives.described(request, "identity")
+    lives.end(place)
+
+
+def given_up(lives, place):
+    lives.end(place, Cancelled("its caller is gone"))
+
+
+@pytest.mark.parametrize("ended", [described, encoded_alone, given_up])
+def test_the_hint_counts_every_way_to_end(server, ended):
+    present = server.admitted()
+    for _ in range(4):
+        for _ in range(2):
+            server.now += 3.0
+            assert server.alive(present)
+        following = server.admitted()
+        ended(server.lives, present)
+        present = following
+    with pytest.raises(Busy, match=r"retry after 6 s$"):
+        for _ in range(5):
+            server.admitted()
+
+
 def test_the_hint_forgets_how_fast_the_server_once_was(server):
     server.serve(0.0, 50)
     server.lives.end(server.present)
@@ -213,7 +246,7 @@ def test_a_deadline_is_the_last_moment_and_is_told_with_the_steps_that_were_done
     server.deliver()
     (end,), (unstarted,) = server.heard[place], server.heard[other]
     assert type(end.error) is DeadlineExceeded and "after 7 steps" in str(end.error)
-    assert "after 0 steps" in str(unstarted.error)
+    assert "before anything was drawn" in str(unstarted.error)
 
 
 def test_a_deadline_before_the_work_came_is_told_so_to_the_books(server):
@@ -222,7 +255,7 @@ def test_a_deadline_before_the_work_came_is_told_so_to_the_books(server):
     assert not server.alive(place)
     server.deliver()
     ((ended, error),) = server.ends
-    assert ended == place and type(error) is DeadlineExceeded and "after 0 steps" in str(error)
+    assert ended == place and type(error) is DeadlineExceeded and "before anything was drawn" in str(error)
 
 
 # --------------------------------------------------------------------------------------------------------------------- order

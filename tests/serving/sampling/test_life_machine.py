@@ -43,11 +43,14 @@ class Machine(RuleBasedStateMachine):
         yields = any(held[r.tenant] > held[tenant] + 1 for r in placed if r.state is not State.ACTIVE and not r.drawn)
         before = {r.place: r for r in placed}
         before_in_flight = self.lives.in_flight
+        everybodys = Counter(r.tenant for r in (*self.lives._alive.values(), *self.lives._leaving.values()))
+        owed = any(count > everybodys[tenant] + 1 for count in everybodys.values())
         try:
             place = self.lives.admit("id", tenant, None if deadline is None else self.clock.now + deadline).place
         except Busy:
             most = most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
-            behind = before_in_flight == most or (len(placed) < 4 and before_in_flight >= most - LIMITS.max_active)
+            kept = before_in_flight >= most - LIMITS.max_active and not owed
+            behind = before_in_flight == most or (len(placed) < 4 and kept)
             assert self.lives.draining or behind or (len(placed) >= 4 and not yields)
             return "refused"
         assert not self.lives.draining and (len(placed) < 4 or yields)

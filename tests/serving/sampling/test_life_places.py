@@ -114,10 +114,23 @@ def test_a_refusal_of_an_ended_sampler_holds_nothing_of_whom_it_refused(lives):
 
 def test_what_goes_on_for_the_dead_is_bounded_and_said(lives):
     """Something slow before the sampler, such as an encoder on a processor."""
-    with pytest.raises(Busy, match=r"busy: .* were given up and are not over yet, the most allowed; retry after"):
+    most = most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
+    with pytest.raises(Busy, match=r"busy: (\d+) requests are in flight, \1 of them given up and not over yet; retry after"):
         for _ in range(100):
             lives.give_up(lives.admit().place, Cancelled("its caller is gone"))
-    assert lives.in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting) - LIMITS.max_active
+    assert lives.in_flight == most - LIMITS.max_active
+
+
+def test_whoever_gives_up_all_the_time_keeps_nobody_else_out(lives):
+    """The last places are for tenants that have less, whether others still wait for theirs or have left them."""
+    with pytest.raises(Busy):
+        for _ in range(100):
+            lives.give_up(lives.admit(tenant="flood").place, Cancelled("its caller is gone"))
+    for _ in range(LIMITS.max_active):
+        assert lives.admit(tenant="modest").state is State.RESERVED
+    with pytest.raises(Busy):
+        lives.admit(tenant="modest")
+    assert lives.in_flight == most_in_flight(LIMITS.max_active, LIMITS.max_waiting)
 
 
 def test_a_newcomer_is_let_in_although_many_are_decoded(lives):
