@@ -24,6 +24,8 @@ SLOW = {"num_inference_steps": 200, "height": 512, "width": 512, "num_images_per
 """A step is long, so that a count of steps means something: the loop's counts are told a few times a second only."""
 COUNTS_TOLD_S = 0.5
 """After so long all that was done is counted."""
+TIMEOUT_S = 15
+"""Two steps are done by then, on a busy machine too."""
 ROWS_PER_STEP = 8
 ROWS_BESIDE = 8 * 2
 MOST_STEPS = 6
@@ -43,7 +45,7 @@ def idle(server):
 
 def by_its_timeout(server, running):
     with grpc.InferenceServerClient(server.url) as client, ThreadPoolExecutor(1) as caller:
-        call = caller.submit(client.infer, "faceclip", inputs(**SLOW), client_timeout=5)
+        call = caller.submit(client.infer, "faceclip", inputs(**SLOW), client_timeout=TIMEOUT_S)
         running()
         assert "Deadline Exceeded" in str(call.exception())
 

@@ -185,4 +185,4 @@ def test_who_waits_for_the_loop_has_done_no_step(lives, clock):
     request, _ = lives.next_in(State.ENCODING)
     lives.encoded(request, "work")
     clock.now = 3.1
-    assert lives.in_flight == 1 and "after 0 steps" in str(lives.why(place))
+    assert lives.in_flight == 1 and "before anything was drawn" in str(lives.why(place))
