@@ -438,15 +438,14 @@ class Lives:
             return Busy("draining: this server finishes its work and takes no more; use another one", "draining")
         limits, hint = self.limits, f"retry after {self._retry_s():.0f} s"
         most = most_in_flight(limits.max_active, limits.max_waiting)
+        in_flight = self.in_flight  # before who is placed is counted: asking ends those whose time is up
         placed = [request for request in self._alive.values() if request.state not in _BEHIND]
         full = len(placed) >= limits.max_active + limits.max_waiting
         # The last few are for tenants that have less than others: where it is full, another's place is theirs a moment later.
-        if not full and (self.in_flight < most - limits.max_active or (self.in_flight < most and self._owed(tenant))):
+        if not full and (in_flight < most - limits.max_active or (in_flight < most and self._owed(tenant))):
             return None
-        if self.in_flight >= most or not full:
-            told = (
-                f"busy: {self.in_flight} requests are in flight, {len(self._leaving)} of them given up and not over yet; {hint}"
-            )
+        if in_flight >= most or not full:
+            told = f"busy: {in_flight} requests are in flight, {len(self._leaving)} of them given up and not over yet; {hint}"
             return Busy(told)
         latest, held = displaced_by(tenant, placed)
         if latest is not None:
