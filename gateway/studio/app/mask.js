@@ -95,7 +95,7 @@ export function Painter({ picture, before, onDone, onClose }) {
     <p class="soft small" id="paint-keys">${t('paint.note')}</p>
     <div class="paint">
       <div class="paint-sheet">
-        <img src=${picture.url} alt="" />
+        <img src=${picture.url} width=${picture.width} height=${picture.height} alt="" />
         <canvas ref=${canvas} width=${picture.width} height=${picture.height} tabindex="0" role="application" aria-label=${t('paint.sheet')} aria-describedby="paint-keys"
           onPointerDown=${down} onPointerMove=${move} onPointerLeave=${() => setCursor(null)} onKeyDown=${keys} />
         ${cursor && html`<span class="paint-ring" ref=${ring} />`}

@@ -148,6 +148,7 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     wait_drawn(page)
     page.get_by_role("button", name="Paint a mask").first.click()
     sheet = page.locator(".paint canvas")
+    expect(sheet).to_be_visible()
     box = sheet.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.5)
     page.mouse.down()
