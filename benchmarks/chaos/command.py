@@ -2,10 +2,11 @@
 
 A real server over a repository whose denoiser alone is replaced: it sleeps 1 ms, and 0.5 ms for each row, and what it predicts depends
 on that row alone. So thousands of requests end in minutes, every picture can be compared bit for bit with the one that its request
-has alone, and no time here is one of a real denoiser. Four parts:
+has alone, and no time here is one of a real denoiser. Five parts:
 
   storm      mixed requests by many callers, unary and streams: good ones, bad input, hang-ups, schedules that cannot be run
   refusals   how long a refusal takes while every place is taken and all preparers work on the worst photographs
+  tenants    one tenant floods the server and half of its callers hang up; another one asks for a picture at a time
   killed     the process of a model is killed with requests in flight
   drain      SIGTERM with requests in flight, and others that keep coming
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commandline import add_variant
-from faceclip_serving.contract.names import FINISH, PREPARE, SAMPLER, STREAM, UNARY
+from faceclip_serving.contract.names import FACES, FINISH, PREPARE, SAMPLER, STREAM, UNARY
 from faceclip_serving.contract.placements import CPU
 from faceclip_serving.contract.variants.table import VARIANTS
 
@@ -30,11 +31,12 @@ from ..measure.sleeping import QUICK, with_sleeping_denoiser
 from .ends import drained, killed
 from .refusals import refusals
 from .storm import log_faults, storm
+from .tenants import tenants
 
 PLACEMENT = CPU
 NOTE = "the denoiser sleeps; no time here is one of a real denoiser"
-PARTS = ("storm", "refusals", "killed", "drain")
-VICTIMS = (SAMPLER, UNARY, STREAM, PREPARE, FINISH)
+PARTS = ("storm", "refusals", "tenants", "killed", "drain")
+VICTIMS = (SAMPLER, UNARY, STREAM, FACES, PREPARE, FINISH)
 NOTHING = ("unanswered", "wrong", "faults", "leaked_leases", "leaked_in_metrics", "faults_in_log")
 """What there must be none of in a storm."""
 AT_MOST = {"rss_slope_mb_per_1000": 30.0, "shm_growth_mb": 8.0}
@@ -50,7 +52,7 @@ def chaos(repository: Path, requests: int, refused: int = 400, parts: Sequence[s
 
     found: dict[str, Any] = {"note": NOTE}
     with with_sleeping_denoiser(repository, QUICK) as folder:
-        if {"storm", "refusals"} & set(parts):
+        if {"storm", "refusals", "tenants"} & set(parts):
             log = folder.parent / "log"
             with TritonServer(folder, Ports.free(), log=log, settings=PLAIN) as server:
                 server.wait_ready()
@@ -62,6 +64,9 @@ def chaos(repository: Path, requests: int, refused: int = 400, parts: Sequence[s
                     found |= {"faults_in_log": len(faults), "first_faults_in_log": faults[:3]}
                 if "refusals" in parts and not server.ended:
                     found["refusal_ms"] = refusals(server, refused)
+                if "tenants" in parts and not server.ended:
+                    say("a tenant floods the server")
+                    found["tenants"] = tenants(server, refused // 2)
         if "killed" in parts:
             found["killed"] = []
             for model in VICTIMS:
@@ -87,6 +92,12 @@ def broken(found: Mapping[str, Any]) -> list[str]:
             (f"p99 of refusals is at most {REFUSAL_P99_MS} ms, not {refusal['p99']}", refusal["p99"] <= REFUSAL_P99_MS)
         )
         promises.append((f"nobody beside the refused is failed, not {refusal['faults']}", refusal["faults"] == 0))
+    if "tenants" in found:
+        told = found["tenants"]
+        for name in ("refused", "wrong_or_missing"):
+            promises.append((f"beside a flood, of another tenant's requests {name} are 0, not {told[name]}", told[name] == 0))
+        own, others = told["seconds_p50"], told["seconds_p50_of_the_flood"]
+        promises.append((f"a flood delays itself first, not {own} s beside its own {others} s", own < others))
     for each in found.get("killed", ()):
         what = f"when '{each['model']}' is killed"
         promises.append((f"{what}, nobody is left unanswered, not {each['unanswered']}", each["unanswered"] == 0))

@@ -70,7 +70,7 @@ def refusals(server: TritonServer, count: int) -> dict[str, Any]:
             fillers.submit(fill, number)
         try:
             say(f"{places} places filled with {PER_REQUEST} photographs of {SIDE} x {SIDE} each")
-            _until_full(server, places)
+            until_full(server, places)
             found = _measure(server, count, places)
         finally:
             over.set()
@@ -96,7 +96,8 @@ def _until(caller: Caller, model: str, tensors: Any, over: threading.Event) -> A
     return answer
 
 
-def _until_full(server: TritonServer, places: int) -> None:
+def until_full(server: TritonServer, places: int) -> None:
+    """Waits until so many requests are in flight. Raises `RuntimeError` where that takes long."""
     deadline = time.monotonic() + FILLED_WITHIN_S
     while ask(server.connection, Status())["in_flight"] < places:
         if time.monotonic() > deadline:
@@ -112,7 +113,7 @@ def _measure(server: TritonServer, count: int, places: int) -> list[Answer]:
         if answer.kind == BUSY:
             found.append(answer)
         else:
-            _until_full(server, places)
+            until_full(server, places)
         time.sleep(0.01)
     caller.close()
     return found

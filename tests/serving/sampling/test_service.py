@@ -196,6 +196,17 @@ class TestService:
             time.sleep(0.01)
         assert not made._followers, "nothing is kept of a request that has ended"
 
+    def test_steps_that_are_left_out_are_told_with_the_next_one_that_is_computed(self, service):
+        made = service(Denoiser(0.01))
+        place = self.start(made, 1, num_inference_steps=12, step_cache=0.6)
+        steps, answer = [], self.ask(made, Follow(place)).get()
+        while "step" in (progress := json.loads(answer["report"][0])):
+            steps.append(progress["step"])
+            answer = self.ask(made, Follow(place)).get()
+        used = progress["sampling"]
+        assert used["skipped_steps"] > 0 and len(steps) == used["ticks"] == 12 - used["skipped_steps"]
+        assert steps == sorted(set(steps)) and steps[-1] == 12
+
     def test_a_slow_follower_hears_every_step_in_order_and_few_previews_are_kept(self, service):
         made = service(Denoiser(0.0))
         steps = 12
