@@ -97,7 +97,7 @@ def test_a_picture_is_cancelled_and_the_next_one_is_drawn(visitor, gateway, size
     page.locator("input[name=count][value='1']").check()
     draw(page)
     wait_drawn(page)
-    assert page.locator(".contact").count() == 2
+    expect(page.locator(".contact")).to_have_count(2)
 
 
 def test_what_is_cancelled_while_it_is_sent_is_not_drawn(visitor, gateway):
@@ -122,15 +122,15 @@ def test_several_pictures_their_seeds_and_the_same_again(visitor, gateway):
     page.locator("input[name=count][value='3']").check()
     draw(page)
     wait_drawn(page)
-    assert [re.sub(r"\D", "", each) for each in page.locator(".contact-told").all_inner_texts()] == ["41", "42", "43"]
+    expect(page.locator(".contact-told")).to_have_text([re.compile(rf"\b{seed}\b") for seed in (41, 42, 43)])
     first = newest(gateway)[0]
     page.locator(".contact").nth(2).click()
     expect(page.locator(".facts dd").first).to_have_text("43")
     page.fill("#prompt", "another")
     page.locator(".contact").nth(0).click()
     page.get_by_role("button", name="These settings").click()
-    assert page.locator("#prompt").input_value() == PROMPT
-    assert page.locator("#seed").input_value() == "41"
+    expect(page.locator("#prompt")).to_have_value(PROMPT)
+    expect(page.locator("#seed")).to_have_value("41")
     page.locator("input[name=count][value='1']").check()
     draw(page)
     expect(page.locator(".contact")).to_have_count(4)
@@ -156,7 +156,7 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     page.mouse.up()
     page.get_by_role("button", name="Use this mask").click()
     expect(page.locator(".input-mask")).to_be_visible()
-    assert page.locator("input[name=mask][value=painted]").is_checked()
+    expect(page.locator("input[name=mask][value=painted]")).to_be_checked()
     page.locator(".tick input").check()
     sent = draw(page)
     expect(page.locator(".contact")).to_have_count(2)
@@ -312,7 +312,7 @@ def test_by_keys_alone(visitor):
     page.keyboard.press("Home")
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    assert page.locator("#slide-num_inference_steps").input_value() == "5"
+    expect(page.locator("#slide-num_inference_steps")).to_have_value("5")
     to(".go button")
     page.keyboard.press("Enter")
     wait_drawn(page)

@@ -88,5 +88,5 @@ def test_a_gateway_that_is_gone_is_told_and_the_form_stays(quiet, nano, tmp_path
         started.end()
         draw(page)
         expect(page.locator(".go [role=alert]")).to_contain_text("The gateway does not answer")
-        assert page.locator("#prompt").input_value() == PROMPT
+        expect(page.locator("#prompt")).to_have_value(PROMPT)
         quiet.elsewhere[:] = [url for url in quiet.elsewhere if not url.startswith(started.url)]

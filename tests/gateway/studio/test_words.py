@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from playwright.sync_api import expect
 
 from benchmarks.studio.browser import LANGUAGES, ROOMS
 from tests.rooms import ROOT
@@ -96,15 +97,15 @@ def test_nothing_that_is_seen_is_outside_of_the_tables(visitor, language):
     page.locator(".acts .button").nth(4).click()  # verifies
     page.locator(".conclusion").wait_for()
     assert _outside(page.evaluate(SEEN), language) == []
-    assert page.locator(".conclusion.good").count() == 1
+    expect(page.locator(".conclusion.good")).to_have_count(1)
 
 
 def test_the_language_is_changed_and_kept(visitor):
     page = visitor().open()
     page.get_by_role("button", name="中文").click()
-    assert page.locator(".go button").inner_text() == table("zh")["draw"]
+    expect(page.locator(".go button")).to_have_text(table("zh")["draw"])
     page.reload()
     page.locator(".go button").wait_for()
-    assert page.locator("html").get_attribute("lang") == "zh-Hans"
+    expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
     page.get_by_role("button", name="English").click()
-    assert page.locator(".go button").inner_text() == table("en")["draw"]
+    expect(page.locator(".go button")).to_have_text(table("en")["draw"])
