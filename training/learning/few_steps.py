@@ -41,7 +41,7 @@ _TARGET = 0.98
 """Decay of the average that tells the student what to guess, and of the result."""
 _LEARNING_RATE = 5e-4
 _CRITIC_WEIGHT = 0.5
-_PERSON_WEIGHT = 0.5
+_PERSON_WEIGHT = 1.0
 _HUBER = 1e-2
 _TIME_SCALE, _SPREAD = 10.0, 0.5
 """`timestep_scaling` and `sigma_data` of diffusers' `LCMScheduler`."""
