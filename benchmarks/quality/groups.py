@@ -20,8 +20,9 @@ from training.pictures.dataset import SPLITS
 
 from ..measure.drawing import save
 from ..measure.pictures import Picture, decoded, png
-from ..measure.report import say
+from ..measure.report import say, write_document
 from .edits import PROMPT, _cosine, _shots
+from .report import RECORD
 from .sweeps import mean_and_error
 
 COUNTS = (2, 3)
@@ -70,7 +71,7 @@ def measure_group(
 
 
 def evaluate_groups(variant: Variant, groups: int, folder: Path, weights: Path | None = None) -> dict[str, Any]:
-    """`measure_group` of every count; the figures of the first stand in front. Writes a sheet to `folder`."""
+    """`measure_group` of every count; the figures of the first stand in front. Writes them and a sheet to `folder`."""
     from export.repository.from_nothing import build_repository  # here, since torch takes seconds
     from training.learning.judges import recognise
     from training.run.weights import read_judges
@@ -91,8 +92,10 @@ def evaluate_groups(variant: Variant, groups: int, folder: Path, weights: Path |
     save(np.concatenate(found[COUNTS[0]][1][:4]), folder / "people.png")
     by_count = {str(count): told for count, (told, _) in found.items()}
     first = by_count[str(COUNTS[0])]
-    return {
+    document = {
         "variant": variant.name,
         **{name: first[name][0] for name in ("right_person", "own_similarity", "other_similarity")},
         "by_people": by_count,
     }
+    write_document(folder / RECORD, document)
+    return document
