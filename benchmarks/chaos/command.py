@@ -66,7 +66,7 @@ def chaos(repository: Path, requests: int, refused: int = 400, parts: Sequence[s
                     found["refusal_ms"] = refusals(server, refused)
                 if "tenants" in parts and not server.ended:
                     say("a tenant floods the server")
-                    found["tenants"] = tenants(server, refused // 2)
+                    found["tenants"] = tenants(server, refused // 4)
         if "killed" in parts:
             found["killed"] = []
             for model in VICTIMS:
