@@ -17,7 +17,7 @@ from faceclip_serving.contract.schedules import make_scheduler
 from faceclip_serving.contract.variants.flux import TINY_FLUX
 from faceclip_serving.contract.variants.sdxl import NANO, TINY_SDXL
 from faceclip_serving.sampling.pictures import sample, start_pictures
-from faceclip_serving.sampling.probe import Schedule, _factor, probed
+from faceclip_serving.sampling.probe import Schedule, _factor, _noise_factors, probed
 from tests.serving.contract.test_parameters import raw
 
 SIDE = {TINY_SDXL.name: 64, NANO.name: 128, TINY_FLUX.name: 64}
@@ -165,3 +165,17 @@ def test_one_number_that_is_none_makes_a_schedule_unfit(where):
     steps[1, 0, 0] = np.inf
     spoiled = {"input_scales": (1.0, np.nan), "initial_scale": np.inf, "steps": steps}[where]
     assert not replace(whole, **{where: spoiled}).finite
+
+
+def test_of_flow_matching_a_picture_gives_way_as_noise_comes():
+    scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", TINY_FLUX.scheduler_config)
+    scheduler.set_timesteps(4, mu=0.5)
+    for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+        found = _noise_factors(scheduler, timestep[None], np.random.default_rng(0))
+        np.testing.assert_allclose(found, (1 - sigma, sigma), atol=1e-6)
+
+
+def test_a_combination_that_a_scheduler_refuses_is_named_with_it():
+    options = {"use_karras_sigmas": True, "use_beta_sigmas": True}
+    with pytest.raises(InvalidRequest, match=r"scheduler_options: DPMSolverMultistepScheduler refuses .*use_beta_sigmas"):
+        make_scheduler("DPMSolverMultistepScheduler", TINY_SDXL.scheduler_config, options)

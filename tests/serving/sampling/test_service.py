@@ -389,7 +389,9 @@ class TestService:
         made = service(Denoiser(0.2))
         place = self.start(made, 1)
         first, second = self.ask(made, Follow(place)), self.ask(made, Follow(place))
-        assert isinstance(first.get(), Cancelled) and self.report(second)["step"] == 1
+        left = first.get()
+        assert isinstance(left, Cancelled) and str(left) == "another watcher follows this run now"
+        assert self.report(second)["step"] == 1
 
     def test_mixed_versions_and_unknown_operations_are_refused(self, service):
         made = service(Denoiser(), digest="another digest")
