@@ -6,7 +6,7 @@ has alone, and no time here is one of a real denoiser. Five parts:
 
   storm      mixed requests by many callers, unary and streams: good ones, bad input, hang-ups, schedules that cannot be run
   refusals   how long a refusal takes while every place is taken and all preparers work on the worst photographs
-  tenants    one tenant floods the server and half of its callers hang up; another one asks for a picture at a time
+  tenants    one tenant floods the server and most of its callers hang up; another one asks for a picture at a time
   killed     the process of a model is killed with requests in flight
   drain      SIGTERM with requests in flight, and others that keep coming
 
