@@ -21,6 +21,8 @@ from server.fleet.envoy.proxy import Listener, Proxy, Server, socket_address
 from .envoy import ENVOY, NEEDS_ENVOY, written
 from .test_chart_envoy import connects, free_port, wait_until
 
+MOST_HELD = 40
+"""Calls of a test at once."""
 LIMITLESS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -121,8 +123,8 @@ def test_the_largest_request_passes(tmp_path):
 
 @NEEDS_ENVOY
 def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
-    """Eight of 8 MiB, and none is answered: more than the 48 MiB that Envoy may take here."""
-    over = threading.Event()
+    """One of 3 MiB after the other, and none is answered, until 48 MiB are full: whoever comes then shall not wait for one of them."""
+    over, calls_of_3_mib, arrived = threading.Event(), bytes(3 * 2**20), threading.Semaphore(0)
 
     class Waits(grpc.GenericRpcHandler):
         def service(self, _):
@@ -130,6 +132,7 @@ def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
 
         def answer(self, data, _):
             if len(data) > 2**20:
+                arrived.release()
                 over.wait()
             return b""
 
@@ -139,22 +142,27 @@ def test_calls_that_hold_too_much_are_given_up_and_others_go_on(tmp_path):
         except grpc.RpcError as error:
             return error.details()
 
-    server = grpc.server(futures.ThreadPoolExecutor(20), options=LIMITLESS)
+    server = grpc.server(futures.ThreadPoolExecutor(MOST_HELD), options=LIMITLESS)
     server.add_generic_rpc_handlers((Waits(),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with proxy([port], tmp_path, heap_bytes=48 * 2**20) as url, futures.ThreadPoolExecutor(8) as callers:
+        with ExitStack() as stack:
+            url = stack.enter_context(proxy([port], tmp_path, heap_bytes=48 * 2**20))
+            callers = stack.enter_context(futures.ThreadPoolExecutor(MOST_HELD))
+            stack.callback(over.set)
             wait_until(lambda: passes(b"") is True)
-            large = [callers.submit(passes, bytes(8 * 2**20)) for _ in range(8)]
-            wait_until(lambda: any(each.done() for each in large))
+            held = []
+            while not any(each.done() for each in held):
+                assert len(held) < MOST_HELD, "more than there is room for"
+                held.append(callers.submit(passes, calls_of_3_mib))
+                arrived.acquire(timeout=5)
             wait_until(lambda: passes(b"") is True)
             over.set()
-            told = {each.result() for each in large} - {True, "no healthy upstream"}  # where /ready of this test is slow
+            told = {each.result() for each in held} - {True, "no healthy upstream"}  # where /ready of this test is slow
             assert told and all("overloaded" in each or "RST_STREAM" in each for each in told), told
-            wait_until(lambda: passes(bytes(8 * 2**20)) is True)
+            wait_until(lambda: passes(calls_of_3_mib) is True)
     finally:
-        over.set()
         server.stop(0)
 
 

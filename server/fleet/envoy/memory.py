@@ -10,8 +10,9 @@ base64, are 256 MiB; the rest is for masks of people, an identity, texts and nam
 HEAP = (3, 4)
 """Part of its memory that is for calls; the rest is the program's own, and what comes in until it looks again."""
 LOOK_EVERY = "0.1s"
-REFUSE_AT, RESET_AT = 0.9, 0.95
-"""Parts of the heap: from the first on new calls are refused, from the second on those that hold most are reset."""
+RESET_AT, REFUSE_AT = 0.85, 0.95
+"""Parts of the heap: from the first on those that hold most are reset, and ever smaller ones up to the second, from which on new calls are
+refused. In this order, since whoever refuses first and resets nothing refuses until somebody hangs up."""
 TRACKED_FROM_POWER_OF_TWO = 20
 """Calls of less than 2^20 bytes are never reset."""
 MOST_CONNECTIONS = 10_000
@@ -26,9 +27,9 @@ _CONNECTIONS_CONFIG = f"{_CONFIG}.downstream_connections.v3.DownstreamConnection
 def overload(memory_gib: int) -> dict[str, Any]:
     """Envoy's overload manager, for a process that may take so much memory."""
     heap_bytes = memory_gib * 2**30 * HEAP[0] // HEAP[1]
-    refuse = {"threshold": {"value": REFUSE_AT}}
-    reset = {"scaled": {"scaling_threshold": RESET_AT, "saturation_threshold": 1.0}}
-    actions = {"shrink_heap": refuse, "stop_accepting_requests": refuse, "reset_high_memory_stream": reset}
+    shrink, refuse = {"threshold": {"value": RESET_AT}}, {"threshold": {"value": REFUSE_AT}}
+    reset = {"scaled": {"scaling_threshold": RESET_AT, "saturation_threshold": REFUSE_AT}}
+    actions = {"shrink_heap": shrink, "stop_accepting_requests": refuse, "reset_high_memory_stream": reset}
     connections = {"@type": _CONNECTIONS_CONFIG, "max_active_downstream_connections": MOST_CONNECTIONS}
     return {
         "refresh_interval": LOOK_EVERY,
