@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from export.outputs import require_directory
 from faceclip_serving.contract.numbers import finite, seconds
 
 from .errors import TrainingError, exit_code
-from .recipe import RENDERED_ONLY, STAGES, Recipe, small, with_steps
+from .recipe import PEERS, RENDERED_ONLY, STAGES, Recipe, small, with_steps
 
 _EXAMPLES = """examples:
-  python -m training all --work /data/nano                    the whole recipe
+  python -m training all --work /data/nano                    the whole recipe: what is served, and its judges
+  python -m training peers --work /data/nano                  then what it is compared with
   python -m training unet --work /data/nano --seconds 600     ten more minutes of the denoiser
   python -m training weights --work /data/nano                the committed files from the checkpoints
   python -m training adopt --work /data/more                  checkpoints from the committed files; then, for instance, delete
@@ -50,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "stage",
-        choices=[*STAGES, "all", "weights", "adopt"],
+        choices=[*STAGES, "all", "peers", "weights", "adopt"],
         metavar="stage",
-        help="one of those above, `all`, `weights`, or `adopt`",
+        help="one of those above; `all`, but for the peers; `peers`; `weights`, or `adopt`",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and loss curves")
     parser.add_argument("--photographs", type=Path, help="a folder of real pictures and captions instead of the rendered world")
@@ -98,8 +100,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"adopted: {', '.join(adopt(work, arguments.output))}")
         return 0
     unknown = () if arguments.photographs is None else RENDERED_ONLY
-    for stage in [name for name in STAGES if name not in unknown] if arguments.stage == "all" else [arguments.stage]:
-        train(work, stage, arguments.seconds)
+    several = {"all": [name for name in STAGES if name not in (*PEERS, *unknown)], "peers": PEERS}
+    started = time.monotonic()
+    for stage in several.get(arguments.stage, [arguments.stage]):
+        left = None if arguments.seconds is None else arguments.seconds - (time.monotonic() - started)
+        if left is not None and left <= 0:
+            break
+        train(work, stage, left)
     return 0
 
 

@@ -29,10 +29,14 @@ _CONDITIONED = ("face", "vae", "align")
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "decoder": ("vae",),
     "align": ("face",),
-    **dict.fromkeys(("base", "unet", "text_only"), _CONDITIONED),
+    "natural": _CONDITIONED,
+    "unet": (*_CONDITIONED, "natural"),
+    **dict.fromkeys(("base", "text_only"), _CONDITIONED),
     "adapter": (*_CONDITIONED, "text_only"),
 }
 """Stage -> those that it is built on, in order."""
+_STEPS_BEFORE: Mapping[str, int] = {"face": 20, "vae": 20, "decoder": 20, "align": 10, "natural": 5, "text_only": 20}
+"""Of stages that the tried one is built on."""
 
 
 def check(folder: Path, stage: str, steps: int, recipe: Recipe) -> dict[str, Any]:
@@ -77,7 +81,9 @@ def _try(arguments: argparse.Namespace) -> int:
     if (arguments.work / "whole").exists() or (arguments.work / "parts").exists():
         raise TrainingError(f"--work: {arguments.work} holds an earlier trial; give an empty folder")
     claim(arguments.work)
-    few = Recipe(identities=arguments.people, face_steps=20, vae_steps=20, decoder_steps=20, align_steps=10, text_only_steps=20)
+    few = Recipe(identities=arguments.people, frontal_identities=arguments.people)
+    for stage, steps in _STEPS_BEFORE.items():
+        few = with_steps(few, stage, steps)
     if arguments.people < few.align_batch:
         raise TrainingError(f"--people: expected at least {few.align_batch}, a batch of people, got {arguments.people}")
     torch.set_num_threads(arguments.threads)

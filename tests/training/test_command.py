@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -11,10 +12,20 @@ import numpy as np
 import pytest
 
 from training.__main__ import main
-from training.recipe import STAGES
+from training.recipe import PEERS, STAGES
+from training.run import stages
 from training.run.stages import _MAKERS
+from training.run.work import Work
 
-STARTS = {"decoder": "vae", "align": "face", "base": "face", "unet": "face", "text_only": "face", "adapter": "text_only"}
+STARTS = {
+    "decoder": "vae",
+    "align": "face",
+    "natural": "face",
+    "unet": "face",
+    "base": "face",
+    "text_only": "face",
+    "adapter": "text_only",
+}
 """Stage -> the first of those that it is built on, in the words of the error."""
 
 
@@ -84,3 +95,23 @@ def test_a_file_in_place_of_the_folder_of_training_is_one_line(tmp_path: Path, c
 def test_options_may_stand_before_the_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--work", str(tmp_path), "weights"]) == 1
     assert "python -m training vae --work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", ["all", "peers"])
+def test_the_peers_are_trained_apart(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(stages, "train", lambda work, stage, left: trained.append(stage))
+    assert main([which, "--work", str(tmp_path)]) == 0
+    assert trained == [stage for stage in STAGES if (stage in PEERS) == (which == "peers")]
+
+
+def test_the_seconds_are_those_of_all_stages_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def train(work: Work, stage: str, left: float) -> None:
+        given.append(left)
+        time.sleep(0.15)
+
+    monkeypatch.setattr(stages, "train", train)
+    assert main(["all", "--work", str(tmp_path), "--seconds", "0.2"]) == 0
+    assert len(given) == 2 and 0 < given[1] < given[0] - 0.1

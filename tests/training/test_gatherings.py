@@ -135,13 +135,12 @@ def test_the_denoiser_learns_from_lessons_of_two_widths_in_turn(pairs: Gathering
     assert seen == [(2, 8, LATENT_SIDE, 2 * LATENT_SIDE), (2, 8, LATENT_SIDE, LATENT_SIDE)] * 2
 
 
-def test_a_stage_starts_from_the_last_trained_one_before_it(tmp_path: Path) -> None:
+def test_what_is_served_is_of_the_last_trained_stage(tmp_path: Path) -> None:
     work = Work(tmp_path, Recipe())
     work.results.mkdir()
-    assert (work.last, work.last_before("together")) == ("unet", "unet")
-    for stage in ("unet", "details", "together"):
-        (work.results / f"{stage}.pt").touch()
-    assert (work.last, work.last_before("together"), work.last_before("details")) == ("together", "details", "unet")
+    assert work.last == "unet"
+    (work.results / "together.pt").touch()
+    assert work.last == "together"
 
 
 def test_the_own_part_is_as_wide_as_high() -> None:

@@ -32,7 +32,7 @@ from training.networks import nano
 from training.networks.adapter import ADAPTER_TOKENS, FaceTokens, decouple
 from training.networks.conditioning import Conditioner, Faces
 from training.networks.texts import read_tokenizer
-from training.pictures.dataset import FINISHING, FRONTAL, Pictures
+from training.pictures.dataset import FRONTAL, Pictures
 from training.pictures.gatherings import Formation, Gatherings
 from training.recipe import STAGES, Recipe, with_steps
 from training.resumability import check
@@ -87,7 +87,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     made = Work(tmp_path_factory.mktemp("work"), Recipe())
     made.results.mkdir()
     pictures = np.random.default_rng(0).integers(0, 255, (50, 128, 128, 3)).astype(np.uint8)
-    made.__dict__["data"] = made.__dict__["finishing"] = Pictures("train", pictures, pictures[:, :112, :112])
+    made.__dict__["data"] = made.__dict__["_portraits"] = Pictures("train", pictures, pictures[:, :112, :112])
     aligned = conditioner(1)
     stages: dict[str, dict[str, nn.Module]] = {
         "face": {"vit": aligned.encoder.branches[0].face_encoder},
@@ -98,8 +98,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "align": {"conditioner": aligned, "heads": make_heads(0)},
         "unet": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "natural": {"vit": conditioner(8).encoder.branches[0].face_encoder},
-        "finish": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
-        "details": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
+        "together": {"unet": nano.make_unet(3), "conditioner": conditioner(1)},
         "few_steps": {"added": low_rank(6), "target": low_rank(7)},
         "adapter": {"unet": decoupled(5), "conditioner": conditioner(1, adapter=True)},
         "text_only": {"unet": nano.make_unet(5), "conditioner": conditioner(1)},
@@ -214,7 +213,17 @@ def test_the_adapter_adds_attention_to_a_denoiser_that_reads_text_as_before() ->
 
 def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) -> None:
     tiny = Recipe(
-        identities=3, face_steps=1, vae_steps=1, align_steps=1, face_batch=4, vae_batch=2, align_batch=2, unet_batch=1
+        identities=3,
+        frontal_identities=3,
+        face_steps=1,
+        vae_steps=1,
+        align_steps=1,
+        natural_steps=1,
+        face_batch=4,
+        vae_batch=2,
+        align_batch=2,
+        natural_batch=4,
+        unet_batch=2,
     )
     document = check(tmp_path, "unet", 2, tiny)
     assert (document["stopped_at"], document["equal"]) == (1, True) and document["tensors"] > 500
@@ -242,11 +251,9 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
         face = nano.ARCHITECTURE.face
         faces = Faces(torch.empty(len(known), face.classes), torch.empty(len(known), face.patches, face.width))
         natural = Natural(work.data.crops[:12], work.data.crops[:48].reshape(12, PORTRAITS, *work.data.crops.shape[1:]))
-        finishing = replace(work.data, series=FINISHING)
         both = Faces(torch.cat([faces.classes] * 2), torch.cat([faces.patches] * 2), drawn=len(known))
         small.__dict__.update(data=work.data, latents=known, faces=faces, natural=natural)
-        small.__dict__.update(finishing=finishing, finishing_latents=known, finishing_faces=both)
-        small.__dict__.update(frontal=lambda people: (replace(work.data, series=FRONTAL), known, both))
+        small.__dict__.update(frontal=(replace(work.data, series=FRONTAL), known, both))
         small.__dict__.update(gatherings=lambda formation, share: _gathered(formation))
         made = make_stage(small, stage)
         losses = made.losses(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from training.errors import TrainingError
 from training.learning.autoencoder import Latents, decode_pictures, encode_all, normalise_latents, start_as_thumbnail
 from training.learning.identity import margin_loss
 from training.learning.judges import ATTRIBUTES, faceless
-from training.learning.loop import Losses, Stage, run
+from training.learning.loop import Losses, Stage, is_done, run
 from training.networks import nano
 from training.networks.texts import read_tokenizer
 from training.networks.vocabulary import BEGIN, END, learn
@@ -48,6 +49,22 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) 
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name])
     assert cv2.imread(str(tmp_path / "parts" / "line.png")) is not None
+
+
+def test_its_time_is_that_of_all_its_parts_and_of_their_preparation(tmp_path: Path) -> None:
+    began = time.monotonic() - 100
+    run(line_stage(60), tmp_path, stop_after_s=0.0, began=began)
+    first = torch.load(tmp_path / "line.pt", weights_only=True)["seconds"]
+    run(line_stage(60), tmp_path, began=began)
+    assert 100 < first < 200 < torch.load(tmp_path / "line.pt", weights_only=True)["seconds"]
+
+
+def test_what_is_done_is_known_by_its_checkpoint(tmp_path: Path) -> None:
+    assert not is_done("line", 3, tmp_path)
+    run(line_stage(3), tmp_path)
+    assert is_done("line", 3, tmp_path) and not is_done("line", 4, tmp_path)
+    (tmp_path / "line.pt").write_bytes(b"nothing of the kind")
+    assert not is_done("line", 3, tmp_path)
 
 
 def test_what_learns_more_slowly_moves_less(tmp_path: Path) -> None:

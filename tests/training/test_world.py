@@ -10,9 +10,9 @@ import pytest
 
 from faceclip_serving.face.alignment import TEMPLATE, apply, fit_similarity
 from training.pictures.crops import aligned_crop
-from training.pictures.dataset import FINISHING, PICTURES, SPLITS, scene_of
+from training.pictures.dataset import PICTURES, SPLITS, scene_of
 from training.world.captions import caption, clothing, describe, headwear
-from training.world.people import COLOURS, EXPRESSIONS, GARMENTS, HATS, PLACES, Identity, Scene, sample_identity, sample_scene
+from training.world.people import COLOURS, GARMENTS, HATS, PLACES, Identity, Scene, sample_identity, sample_scene
 from training.world.render import HEAD, landmarks, render
 
 
@@ -123,17 +123,3 @@ def test_captions_vary_and_never_name_a_hat_that_is_not_there() -> None:
 def test_portraits_of_the_dataset_wear_no_hat() -> None:
     assert all(scene_of(i, PICTURES - 1).hat == "none" for i in range(20))
     assert any(scene_of(i, 0).hat != "none" for i in range(20))
-
-
-def test_what_the_denoiser_finishes_with_hardly_turns_and_shows_every_hat_and_expression_as_often() -> None:
-    scenes = [scene_of(i, k, FINISHING) for i in range(300) for k in range(PICTURES)]
-    usual = [scene_of(i, k) for i in range(300) for k in range(PICTURES)]
-    assert np.std([scene.yaw for scene in scenes]) < 0.5 * np.std([scene.yaw for scene in usual])
-    for values, shown in (
-        (HATS[1:], [s.hat for s in scenes if s.hat != "none"]),
-        (EXPRESSIONS, [s.expression for s in scenes]),
-    ):
-        shares = np.array([shown.count(value) for value in values]) / len(shown)
-        assert np.abs(shares * len(values) - 1).max() < 0.3
-    assert 0.5 < np.mean([scene.hat != "none" for scene in scenes]) < 0.7
-    assert scenes[:8] == [scene_of(i, k, FINISHING) for i in range(2) for k in range(PICTURES)]

@@ -47,22 +47,30 @@ class Stage:
 
 
 def run(
-    stage: Stage, folder: Path, stop_after_s: float | None = None, report_every: int = 20, stop_at: int | None = None
+    stage: Stage,
+    folder: Path,
+    stop_after_s: float | None = None,
+    report_every: int = 20,
+    stop_at: int | None = None,
+    began: float | None = None,
 ) -> nn.ModuleDict:
     """Trains from the last checkpoint in `folder`, if any, and returns the modules with their averaged weights.
 
     `stop_after_s`, `stop_at`: leave after so many seconds, or once so many steps are done, with a checkpoint from which the same
-    call goes on.
+    call goes on. `began`: when it was begun to make the stage, by the monotonic clock, which counts as its time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = _Training(stage, folder)
     recent: list[dict[str, float]] = []
-    started = saved_at = time.monotonic()
+    saved_at = time.monotonic()
+    started = saved_at if began is None else began
+    before = training.seconds
     while training.step < stage.steps:
         recent.append(training.advance())
         now = time.monotonic()
+        training.seconds = before + now - started
         if training.step % report_every == 0 or training.step == stage.steps:
-            training.report(recent, now - started)
+            training.report(recent)
             recent = []
         if (stop_after_s is not None and now - started > stop_after_s) or training.step == stop_at:
             break
@@ -93,7 +101,7 @@ class _Training:
         )
         self.averages = AveragedModel(stage.modules, multi_avg_fn=_average(stage.average), use_buffers=True)
         self.history: list[dict[str, float]] = []
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         if self.file.exists():
             self._resume()
         self.averages.n_averaged.fill_(self.step + 1)  # the weights it started from are the first of the average
@@ -110,6 +118,7 @@ class _Training:
             self.averages.module.load_state_dict(saved["averages"])
             self.optimiser.load_state_dict(saved["optimiser"])
             self.history, self.step = saved["history"], saved["step"]
+            self.seconds = saved.get("seconds", 0.0)
         except (RuntimeError, ValueError, LookupError, TypeError, UnpicklingError) as error:
             raise TrainingError(
                 f"stage '{self.stage.name}': {self.file} is of other networks or of another number of people; give another folder,"
@@ -123,7 +132,7 @@ class _Training:
             "optimiser": self.optimiser.state_dict(),
         }
         with replacing(self.file) as partial:
-            torch.save({**state, "history": self.history, "step": self.step}, partial)
+            torch.save({**state, "history": self.history, "step": self.step, "seconds": self.seconds}, partial)
         if self.history:
             plot(self.history, self.file.with_suffix(".png"))
 
@@ -146,12 +155,22 @@ class _Training:
         self.step += 1
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
-    def report(self, recent: Sequence[Mapping[str, float]], elapsed_s: float) -> None:
+    def report(self, recent: Sequence[Mapping[str, float]]) -> None:
         """The mean of each loss term over the `recent` steps, to the history and to stdout."""
         means = {name: sum(terms[name] for terms in recent) / len(recent) for name in recent[-1]}
         self.history.append({"step": self.step, **means})
         rounded = {name: round(value, 5) for name, value in self.history[-1].items()}
-        print(json.dumps({"stage": self.stage.name, "elapsed_s": round(elapsed_s, 1), **rounded}), flush=True)
+        print(json.dumps({"stage": self.stage.name, "seconds": round(self.seconds, 1), **rounded}), flush=True)
+
+
+def is_done(stage: str, steps: int, folder: Path) -> bool:
+    """Whether a stage's checkpoint has so many steps."""
+    file = folder / f"{stage}.pt"
+    try:
+        saved = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+        return int(saved.get("step", 0)) >= steps
+    except (OSError, RuntimeError, UnpicklingError):  # missing, or `run` tells what is wrong with it
+        return False
 
 
 def _rate(step: int, stage: Stage) -> float:

@@ -4,10 +4,9 @@ Identities of the three splits are disjoint ranges of numbers. Every identity ha
 without a hat, so that a conditioning face always comes from another picture than the target. Captions are written when a
 batch is drawn, so that one picture is described in many ways.
 
-The series `usual` is drawn as `sample_scene` has it. In `portraits`, what the denoiser finishes with, heads are hardly turned, every
-expression is as frequent, and three in five wear a hat: a prompt can ask for those, and for no turn of the head. In `frontal`, from which
-it learns eyes and mouths, three heads of four look straight out of the middle, so that where a mouth lies follows from whose it is; thin
-lips, the hardest, are the most frequent.
+The series `usual` is drawn as `sample_scene` has it. In `frontal`, from which the denoiser learns, three heads of four look straight out of
+the middle, so that where a mouth lies follows from whose it is: a prompt can ask for no turn of the head. Half wear a hat, and thin lips,
+the hardest, are the most frequent.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from export.outputs import replacing
 from ..errors import TrainingError
 from ..world.canvas import Image
 from ..world.captions import caption
-from ..world.people import EXPRESSIONS, HATS, Identity, Scene, generator, sample_identity, sample_scene
+from ..world.people import HATS, Identity, Scene, generator, sample_identity, sample_scene
 from ..world.render import render
 from .crops import aligned_crop, encoder_view
 
@@ -35,10 +34,7 @@ PICTURES, PORTRAITS = 4, 2
 SPLITS = {"train": 0, "validation": 100_000, "test": 200_000}
 """Split -> number of its first identity."""
 VIEW = 112
-USUAL, FINISHING, FRONTAL = "usual", "portraits", "frontal"
-_TURNED = 0.3
-"""Of the usual turns of the head, in `FINISHING`."""
-_HATS = 0.6
+USUAL, FRONTAL = "usual", "frontal"
 _FRONTAL_HATS = 0.5
 _FRONTAL_EXPRESSIONS: Mapping[str, float] = {"neutral": 0.22, "smiling": 0.4, "laughing": 0.1, "sad": 0.18, "surprised": 0.1}
 
@@ -87,11 +83,6 @@ class Pictures:
 
 def scene_of(identity: int, picture: int, series: str = USUAL) -> Scene:
     """The scene of one of the pictures of an identity."""
-    if series == FINISHING:
-        r = generator(FINISHING, identity, picture)
-        hat = str(r.choice(HATS[1:])) if r.uniform() < _HATS else "none"
-        scene = sample_scene(FINISHING, identity, picture, pose=_TURNED)
-        return replace(scene, hat=hat, expression=str(r.choice(EXPRESSIONS)))
     if series == FRONTAL:
         return frontal_scene(FRONTAL, identity, picture, turned=picture == PICTURES - 1)
     scene = sample_scene(identity, picture)

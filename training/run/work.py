@@ -33,7 +33,7 @@ from ..networks import nano
 from ..networks.adapter import FaceTokens
 from ..networks.conditioning import Conditioner, Faces
 from ..networks.texts import read_tokenizer
-from ..pictures.dataset import FINISHING, FRONTAL, Pictures, build
+from ..pictures.dataset import FRONTAL, Pictures, build
 from ..pictures.gatherings import Formation, Gatherings, build_gatherings
 from ..pictures.photographs import read_folder
 from ..recipe import STAGES, Recipe
@@ -111,29 +111,29 @@ class Work:
         saved = device.load(file)
         return Faces(saved["classes"], saved["patches"])
 
-    @cached_property
-    def finishing(self) -> Pictures:
-        """Of the training people, the series that the denoiser finishes with."""
-        return build(self.folder / "data", "train", self.recipe.identities, SIZE, series=FINISHING)
-
     @property
     def portrayed(self) -> NDArray[np.uint8]:
         """Crops of the training people in both series, [n, VIEW, VIEW, 3]; photographs are one."""
-        return self.data.crops if self.photographs is not None else np.concatenate([self.data.crops, self.finishing.crops])
+        return self.data.crops if self.photographs is not None else np.concatenate([self.data.crops, self._portraits.crops])
 
     @cached_property
-    def finishing_latents(self) -> Latents:
-        return Latents(self.vae(), self.finishing.pictures)
+    def _portraits(self) -> Pictures:
+        return build(self.folder / "data", "train", self.recipe.frontal_identities, SIZE, series=FRONTAL)
 
     @cached_property
-    def finishing_faces(self) -> Faces:
-        return self._seen(self.data)
-
-    def frontal(self, people: int) -> tuple[Pictures, Latents, Faces]:
-        """Of so many people, the training people first, the series from which the denoiser learns eyes and mouths."""
-        data = build(self.folder / "data", "train", people, SIZE, series=FRONTAL)
-        usual = self.data if people == self.data.identities else build(self.folder / "data", "train", people, SIZE)
-        return data, Latents(self.vae(), data.pictures), self._seen(usual)
+    def frontal(self) -> tuple[Pictures, Latents, Faces]:
+        """What the denoiser learns from: the series for it, of more people, the training people first; faces by the encoder after
+        `natural`: of the usual crops, then of the training people's lifelike ones through cameras."""
+        r, people, shots = self.recipe, self.recipe.frontal_identities, self.natural.lifelike
+        usual = self.data if people == r.identities else build(self.folder / "data", "train", people, SIZE)
+        shots, random = shots.reshape(-1, *shots.shape[2:]), np.random.default_rng([r.seed, 12])
+        seen = [
+            np.asarray((device.array(photographed(shots[i : i + 64], random)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
+            for i in range(0, len(shots), 64)
+        ]
+        crops = np.concatenate([usual.crops, *seen])
+        faces = Faces(*face_features(self.vit("natural"), crops), drawn=len(usual.crops))
+        return self._portraits, Latents(self.vae(), self._portraits.pictures), faces
 
     def gatherings(self, formation: Formation, share: float) -> tuple[Gatherings, Latents]:
         """Pictures of several of the training people, as many as a `share` of the recipe's, and their latents."""
@@ -141,26 +141,18 @@ class Work:
         data = build_gatherings(self.folder / "data", formation, pictures, self.data.identities, SIZE)
         return data, Latents(self.vae(), data.pictures, data.people)
 
-    def _seen(self, data: Pictures) -> Faces:
-        """Features by the encoder after `natural`: of the crops of `data`, then of the training people's lifelike ones through cameras."""
-        shots = self.natural.lifelike.reshape(-1, *self.natural.lifelike.shape[2:])
-        r = np.random.default_rng([self.recipe.seed, 12])
-        seen = [
-            np.asarray((device.array(photographed(shots[i : i + 64], r)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
-            for i in range(0, len(shots), 64)
-        ]
-        return Faces(*face_features(self.vit("natural"), np.concatenate([data.crops, *seen])), drawn=len(data.crops))
+    def has(self, stage: str) -> bool:
+        return (self.results / f"{stage}.pt").exists()
+
+    @property
+    def aligned(self) -> str | None:
+        """The stage that denoisers take their text from, where it was trained."""
+        return "align" if self.has("align") else None
 
     @property
     def last(self) -> str:
-        """The stage whose denoiser is served, the last of those that are trained."""
-        return self.last_before(None)
-
-    def last_before(self, stage: str | None) -> str:
-        """The last of the trained stages of that denoiser before another of them."""
-        names = ("unet", "finish", "details", "together")
-        earlier = names if stage is None else names[: names.index(stage)]
-        return next((name for name in reversed(earlier) if (self.results / f"{name}.pt").exists()), "unet")
+        """The stage whose denoiser is served."""
+        return "together" if self.has("together") else "unet"
 
     @cached_property
     def natural(self) -> Natural:
@@ -235,9 +227,9 @@ def let_towers_learn(encoder: FaceCLIPEncoder) -> tuple[nn.Parameter, ...]:
 def set_trainable(encoder: FaceCLIPEncoder, fusers: bool, towers: bool) -> None:
     """What of the encoder learns; never the face encoder, nor what inference does not read.
 
-    Beside a denoiser the text towers stay as the alignment made them: trained along, at this size, they forget words. After 8,000 steps
-    so, 20 % of garments had the prompt's colour; a denoiser on frozen towers had 92 % after 2,600. The last stage lets them learn slowly,
-    see `let_towers_learn`.
+    Beside a denoiser the text towers stay as the alignment made them: trained along, at this size and at the full rate, they forget
+    words. After 8,000 steps so, 20 % of garments had the prompt's colour; a denoiser on frozen towers had 92 % after 2,600.
+    `let_towers_learn` is for a slower rate.
     """
     encoder.requires_grad_(towers)
     for branch in encoder.branches:
