@@ -29,6 +29,7 @@ GPU_PLACEMENT ?= $(GPU_PROFILE)
 SM ?=
 # Tests run in so many processes, one more than two cores since they wait a third of the time; each starts servers, some GB.
 WORKERS ?= 3
+AT_ONCE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Folder of the official weights, where VARIANT has them.
 CHECKPOINT  ?=
 WEIGHTS := $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
@@ -38,7 +39,7 @@ LORA ?=
 # Where the environment says that no bytecode be kept, each process that is started here would compile all libraries for itself.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup check check-deploy check-tensorrt test demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
+.PHONY: help setup check check-deploy check-tensorrt test proofs demo studio gateway machine export repository serve bench bench-gpu gpu-verify clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -91,8 +92,11 @@ check-tensorrt: setup ## types of the engine code against TensorRT for RTX, and 
 check-deploy: setup ## what is in deploy/, by the tools that read it: helm, envoy, promtool, schemas; says how to get what is missing
 	$(RUN) -m pytest tests/deploy -m "not server" -rs
 
-test: setup ## all tests, the real server included
-	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: setup ## tests, the real server included, but for those that take longest
+	$(RUN) -m pytest -m "not proof" $(AT_ONCE)
+
+proofs: setup ## the tests that take longest: every placement, restarts, compiled engines, browsers
+	$(RUN) -m pytest -m proof $(AT_ONCE)
 
 machine: setup ## whether this machine can serve PLACEMENT: packages, driver, card, memory
 	@$(RUN) -m export machine --variant $(VARIANT) --placement $(PLACEMENT) $(if $(EMULATE),--emulate) > /dev/null

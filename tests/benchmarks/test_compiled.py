@@ -84,6 +84,7 @@ def test_a_network_is_shortened_where_its_blocks_are_alike():
         compiled.shortened(SDXL, 1)
 
 
+@pytest.mark.proof
 def test_rtx_20_takes_fp16_graphs_and_refuses_fp32_products_by_name():
     """In one plan with RTX 30, 40 and 50."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX exists on Linux, x86-64, alone")
@@ -108,6 +109,7 @@ FEWER_BITS = {
 """Precision -> the cards that docs/quantisation.md names, in one plan, and what products are to read there."""
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("precision", [*WEIGHT_BITS, *FACTOR_PRECISIONS])
 @pytest.mark.parametrize("variant", [MICRO, MICRO_FLUX], ids=lambda variant: variant.name)
 def test_denoisers_of_fewer_bits_are_taken_by_the_cards_that_the_docs_name(variant, precision, tmp_path):

@@ -19,6 +19,7 @@ from tests.serving.sampling.details import face
 FACE, STEPS, HEIGHT, WIDTH = face(40.0, 50.0, 24.0), 6, 192, 128
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 @pytest.mark.parametrize("variant", [TINY_SDXL, TINY_FLUX], ids=lambda variant: variant.name)
 def test_a_face_that_is_drawn_again_is_diffusers_inpainting_of_the_cut(variant, strength, tmp_path):

@@ -16,6 +16,7 @@ def pipeline(tmp_path_factory):
     return pipeline_of(NANO, tmp_path_factory.mktemp("prepare"), weights_folder(NANO, None))
 
 
+@pytest.mark.proof
 def test_a_head_becomes_that_of_the_person_in_the_photograph(pipeline):
     found, rows = measure(2, lambda **values: decoded(pipeline(request_tensors(**values))["images"][0]), shown=1)
     head, text = found["head"], found["text"]

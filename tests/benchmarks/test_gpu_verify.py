@@ -43,6 +43,7 @@ def test_without_a_card_it_builds_and_says_what_was_not_run(tmp_path, capsys, ti
     assert "not run  picture: no GPU" in text and "3 held, 0 broken, 6 not run" in text and str(tmp_path) not in text
 
 
+@pytest.mark.proof
 @with_rtx
 @without_driver
 def test_a_rehearsal_carries_out_every_part_but_the_card(tmp_path, tiny_with_plans):

@@ -36,6 +36,7 @@ def test_each_fault_is_one_small_change(source, expected):
     assert {mutant.now for mutant in mutants(source)} == expected
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("file", sorted(name for room in ROOMS.values() for name in room))
 def test_every_mutant_of_the_rooms_is_another_program_and_knows_its_lines(file):
     source = (ROOT / file).read_text()

@@ -62,6 +62,7 @@ def broken(picture: Picture, spot: Spot) -> Picture:
     return made
 
 
+@pytest.mark.proof
 def test_other_renders_are_like_renders(unharmed: dict[str, float]) -> None:
     assert unharmed["mouths_well_formed"] >= 0.85 and unharmed["eyes_well_formed"] >= 0.8
 

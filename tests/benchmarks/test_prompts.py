@@ -32,6 +32,7 @@ def drawn(request, tmp_path_factory):
     return variant, folder, pipeline, draw
 
 
+@pytest.mark.proof
 def test_pictures_are_those_of_diffusers_pipeline_given_weighted_embeddings_of_all_chunks(drawn):
     variant, folder, _, draw = drawn
     found = prompts_of(load_oracle(variant), folder, draw, steps=1)

@@ -75,6 +75,7 @@ def files(folder: Path):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.proof
 @pytest.mark.server  # a repository must be exported first
 def test_all_comes_back(repository, copied):
     assert files(copied) == files(repository)

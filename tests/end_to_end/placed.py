@@ -18,6 +18,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("name", list(placements(metafunc.cls.variant)))
 
 
+@pytest.mark.proof
 class Placements:
     """The tests; a subclass names the variant."""
 

@@ -104,6 +104,7 @@ def good_picture(client):
     return send(client, GOOD)[0][0]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("case", BAD)
 def test_it_is_refused_in_words_that_name_it(client, good_picture, case):
     changes, word = BAD[case]

@@ -67,6 +67,7 @@ def recorded(audit):
     return list(records(audit))
 
 
+@pytest.mark.proof
 def test_the_right_record_is_answered_with_a_receipt(pipe, record, keys, audit):
     for call in (pipe, lambda *args, **more: list(pipe.stream(*args, **more))[-1]):
         made = call("a secret lighthouse", face_image=PHOTO, consent=record(), request_id="right", **QUICK)
@@ -253,6 +254,7 @@ def test_previews_are_recorded_with_their_request(pipe, audit, tmp_path):
     assert "looked" in [json.loads(line)["id"] for line in done.stdout.splitlines()]
 
 
+@pytest.mark.proof
 def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(repository, tmp_path):
     folder, receipts = tmp_path / "audit", []
     settings = [f"marks_folder={tmp_path / 'keys'}", "marks=none", f"audit_folder={folder}"]

@@ -49,6 +49,7 @@ def both(repository, tmp_path_factory):
         server.stop(0)
 
 
+@pytest.mark.proof
 def test_each_answers_at_the_same_time_as_it_does_alone(both, pipe):
     with (
         FaceCLIPPipeline.from_pretrained(both.url) as sdxl,

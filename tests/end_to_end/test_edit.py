@@ -21,6 +21,7 @@ ASTRONAUT = np.asarray(Image.open(PHOTO).convert("RGB"))
 STEPS = {"num_inference_steps": 4, "seed": 3}
 
 
+@pytest.mark.proof
 def test_served_pictures_are_those_of_diffusers_own_pipelines(server, pipe):
     def draw(prompt, **options):
         return decoded(pipe(prompt, output_type="bytes", **options).images[0])

@@ -3,6 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from faceclip import FaceCLIPPipeline
 from server.process import Ports, TritonServer
 
@@ -29,6 +31,7 @@ RUNNING, FLOOD, SHOP = 128, (160, 192), 224
 """Widths of pictures, by which the check knows them."""
 
 
+@pytest.mark.proof
 def test_files_are_made_of_each_tenant_in_turn(repository, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "policy.toml").write_text(POLICY)

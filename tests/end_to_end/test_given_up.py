@@ -116,6 +116,7 @@ WAYS = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("way", WAYS)
 def test_its_work_ends_and_who_is_beside_it_gets_the_picture_of_a_lone_request(server, pipe, solo, idle, way):
     ended = metrics(server).get('faceclip_requests_total{outcome="cancelled"}', 0)

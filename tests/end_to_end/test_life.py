@@ -52,6 +52,7 @@ def test_a_caller_who_leaves_while_waiting_for_a_turn_gives_the_place_back(serve
     until(lambda: load() == (0, 0), 30)
 
 
+@pytest.mark.proof
 def test_a_full_server_refuses_while_all_preparers_are_busy(server, pipe, idle):
     """The refusal comes before any of the photographs is done: nobody waits for others' photographs to hear a no."""
     photo, done = crowd(), threading.Event()

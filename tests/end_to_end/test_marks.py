@@ -50,6 +50,7 @@ def transport(marking):
     opened.close()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP"])
 def test_every_picture_is_marked_and_the_server_says_so(pipe, transport, output_format):
     made = pipe("a lighthouse", output_format=output_format, output_type="bytes", num_images_per_prompt=2, **QUICK)

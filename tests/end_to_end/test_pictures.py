@@ -20,6 +20,7 @@ def pixels(result, i=0):
     return np.asarray(result.images[i])
 
 
+@pytest.mark.proof
 def test_served_pictures_are_those_of_diffusers_own_pipeline(server, pipe):
     found = parity_of(load_oracle(TINY_SDXL), server.repository, pipe)
     assert len(found["cases"]) == 12

@@ -15,6 +15,7 @@ SEEN = {"place": "place", "garment": "garment", "colour": "garment_colour"}
 """Choice -> the judge's attribute, where its options are among the judge's values."""
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", TRIED)
 def test_nano_draws_every_option(nano, name):
     _, pipe = nano

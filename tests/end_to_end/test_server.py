@@ -27,6 +27,7 @@ def regions(pids):
     return {Path(name) for text in maps for name in re.findall(r"/dev/shm/faceclip_\S+", text)}
 
 
+@pytest.mark.proof
 def test_make_serve_stops_cleanly_on_ctrl_c_and_leaves_nothing(repository):
     ports = Ports.free()
     command = [

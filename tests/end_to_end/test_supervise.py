@@ -31,6 +31,7 @@ SLOW = {"height": 512, "width": 512, "num_images_per_prompt": 2, "num_inference_
 IPV6 = Path("/proc/net/if_inet6").exists() and "0" * 31 + "1 " in Path("/proc/net/if_inet6").read_text()
 
 
+@pytest.mark.proof
 def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(repository):
     few = ("--set", "max_active=3", "--set", "faceclip.max_waiting=0")
     with running(repository, *few) as run, ThreadPoolExecutor(2) as clients:
@@ -69,6 +70,7 @@ def test_full_is_ready_draining_is_not_and_a_stop_waits_for_what_is_in_flight(re
         assert run.said("draining: 1 request is in flight") and run.said("stopped")
 
 
+@pytest.mark.proof
 def test_a_model_that_dies_ends_the_server_in_seconds_and_nobody_hangs(repository):
     """Also where the server's configuration is closed to those without a key: what is served is read from the folder."""
     closed = entrypoint("options", FACECLIP_RESTRICTED=CLOSED)
@@ -105,6 +107,7 @@ def test_a_model_that_dies_ends_the_server_in_seconds_and_nobody_hangs(repositor
         assert not [pid for pid in models.values() if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
 
 
+@pytest.mark.proof
 def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
     with (
         running(repository, "--stall-timeout=1.2", address="::1" if IPV6 else "127.0.0.1") as run,
@@ -129,6 +132,7 @@ def test_a_long_step_is_told_and_a_second_signal_stops_at_once(repository):
                 request.result()
 
 
+@pytest.mark.proof
 def test_what_a_stop_cuts_hears_that_the_server_stops(repository):
     with running(repository, "--drain-timeout=1") as run, ThreadPoolExecutor(1) as clients:
         run.until_ready()
@@ -142,6 +146,7 @@ def test_what_a_stop_cuts_hears_that_the_server_stops(repository):
         assert run.end() == 0 and "the time is up, and this is cut: 2 requests are in flight" in "".join(run.lines)
 
 
+@pytest.mark.proof
 def test_a_stop_takes_work_until_proxies_have_heard_and_no_idle_connection_holds_it_up(repository):
     """As proxies and Prometheus hold them: connections to Triton's HTTP ports that are kept open between calls."""
     with running(repository, "--linger=6") as run, ExitStack() as idle:
@@ -161,6 +166,7 @@ def test_a_stop_takes_work_until_proxies_have_heard_and_no_idle_connection_holds
         assert run.end(EXIT_TIMEOUT_S + 14) == 0
 
 
+@pytest.mark.proof
 def test_every_python_model_has_a_process_that_is_known_by_name(server):
     assert sorted(model_processes(server.pid).values()) == [
         "faceclip", "faceclip_cancel", "faceclip_faces", "faceclip_stream", "faceclip_verify", "finish", "prepare", "sampler",

@@ -47,6 +47,7 @@ def served(tiles, tmp_path_factory):
         server.stop(0)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("height", "width"), [(192, 160), (128, 72)], ids=["in tiles", "whole"])
 def test_the_server_decodes_in_tiles_what_the_functions_do(served, tiles, repository, height, width):
     asked = {"prompt": "a portrait", "seed": 3, "num_inference_steps": 2, "height": height, "width": width}

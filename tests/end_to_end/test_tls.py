@@ -34,6 +34,7 @@ def pki(tmp_path_factory):
     return folder
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])
 def test_a_server_behind_tls_is_started_watched_steered_and_drained(repository, pki, mutual):
     options = [f"--grpc-server-cert={pki / 'server.pem'}", "--grpc-server-key", str(pki / "server.key")]

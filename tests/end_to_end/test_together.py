@@ -44,6 +44,7 @@ def pixels(result):
     return np.stack([np.asarray(image) for image in result.images])
 
 
+@pytest.mark.proof
 def test_a_served_picture_is_that_of_the_formula(pipe, repository):
     def draw(prompt, people, **options):
         return pixels(pipe(prompt, people=json.dumps(people), **options))[0]
@@ -156,6 +157,7 @@ def test_the_command_draws_people(server, tmp_path, other, capsys):
     assert Image.open(out).size == (64, 64)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("people", "words"),
     [

@@ -30,6 +30,7 @@ print(json.dumps(sorted(set(sys.modules) & set(sys.argv[2:]))))
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("program", "command"), COMMANDS)
 def test_a_commands_parser_is_built_without_what_takes_seconds_to_import(program, command):
     module = MAINS[program].COMMANDS[command].module

@@ -228,6 +228,7 @@ def test_another_users_folder_is_refused_with_its_name_and_the_cure(tmp_path):
     )
 
 
+@pytest.mark.proof
 def test_a_reader_who_has_left_is_told_nothing():
     command = [sys.executable, "-m", "export", "forecast", "--variant", "sdxl", "--json"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -71,6 +71,7 @@ def refused(fleet, headers, status, model="faceclip"):
 
 
 # -------------------------------------------------------------------------------------------------------------------- who comes in
+@pytest.mark.proof
 def test_nobody_comes_in_without_a_good_token(fleet, issuer):
     now = time.time()
     claims = ({"exp": now - 3600}, {"exp": None}, {"iss": "https://other.example"}, {"nbf": now + 3600})
@@ -182,6 +183,7 @@ def test_a_photograph_of_the_largest_size_reaches_a_server(fleet, issuer):
 
 
 # ------------------------------------------------------------------------------------------------------- deaths, restarts and the end
+@pytest.mark.proof
 def test_death_restart_and_stop_lose_nothing(fleet, issuer, monkeypatch):
     """Unary calls, of a client that sends again, once, what was lost, and nothing else."""
     monkeypatch.setattr(retry, "CONNECT_RETRIES", 0)

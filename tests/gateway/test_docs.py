@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("number", range(len(SHELL)))
 def test_every_call_of_curl_works_as_it_stands(gate, folder, number):
     script = SHELL[number].replace("http://127.0.0.1:8080", gate.url)

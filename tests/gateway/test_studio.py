@@ -36,6 +36,7 @@ def start(*options, **environment):
     return process, lines, reader
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_it_draws_and_a_signal_ends_both(repository, tmp_path, number):
     process, lines, reader = start("--port=0", f"--repository={repository}", f"--data={tmp_path}")

@@ -98,11 +98,13 @@ def repository(request, image):
     return request.param, place
 
 
+@pytest.mark.proof
 def test_the_plans_of_a_repository_are_checked_in_the_image(image, repository):
     answer = image.run("python3", "-m", "export", "inspect", "--repository", str(repository[1]))
     assert (answer.returncode, json.loads(answer.stdout)["plans"]) == (0, []), answer.stderr
 
 
+@pytest.mark.proof
 def test_it_starts_is_healthy_draws_drains_and_stops(image, repository, tmp_path):
     variant, _ = repository
     ports = Ports.free()

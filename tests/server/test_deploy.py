@@ -312,6 +312,7 @@ def restricted(repository, tmp_path_factory):
         running.stop(0)
 
 
+@pytest.mark.proof
 @pytest.mark.server
 def test_the_probe_and_the_index_work_without_a_key(restricted):
     assert probe(restricted.connection)["variant"] == "tiny-sdxl"

@@ -57,6 +57,7 @@ def test_whoever_prepares_at_the_same_moment_has_the_same_keys(tmp_path, marks):
     assert not list(scratch.iterdir()), "nor a workspace"
 
 
+@pytest.mark.proof
 @pytest.mark.server
 def test_two_servers_start_at_once_over_fresh_folders(repository, tmp_path, monkeypatch):
     monkeypatch.setitem(PROXY, "TMPDIR", str(tmp_path))

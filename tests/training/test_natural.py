@@ -51,6 +51,7 @@ def _everybody() -> list[Identity]:
     ]
 
 
+@pytest.mark.proof
 def test_the_servers_detector_takes_them_for_faces_and_their_landmarks_for_what_they_are() -> None:
     shots = [lifelike(person, 0) for person in _everybody()]
     detector = YuNet()

@@ -121,6 +121,7 @@ def written(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.proof
 def test_every_peer_is_written_once_and_read_again(written: Path) -> None:
     sizes = {file.name: file.stat().st_size for file in written.glob("*.safetensors")}
     assert {"unet", "text_only_unet", "face_clip_encoder", "adapter", "alignment_encoder", "alignment_heads", "vae",
@@ -211,6 +212,7 @@ def test_the_adapter_adds_attention_to_a_denoiser_that_reads_text_as_before() ->
     assert {n for n, p in unet.named_parameters() if p.requires_grad} == {n for n, _ in unet.named_parameters() if "_ip." in n}
 
 
+@pytest.mark.proof
 def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) -> None:
     tiny = Recipe(
         identities=3,
@@ -234,6 +236,7 @@ def test_the_denoiser_resumes_to_the_weights_of_an_unbroken_run(tmp_path: Path) 
     assert not torch.equal(whole["modules"]["unet.conv_in.weight"], start)
 
 
+@pytest.mark.proof
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_tensor_of_a_training_step_is_on_the_default_device(
@@ -279,6 +282,7 @@ def on_meta() -> tuple[UNet2DConditionModel, Conditioner, Faces]:
         return nano.make_unet(0), Conditioner(nano.make_encoder(0), nano.TOKENS, tokenizer), faces
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("scheduler", sorted(EPSILON_SCHEDULERS))
 def test_pictures_are_drawn_on_the_default_device(
     on_meta: tuple[UNet2DConditionModel, Conditioner, Faces], scheduler: str

@@ -52,6 +52,7 @@ def test_what_dead_processes_began_to_write_goes_and_what_living_ones_write_stay
     assert (tmp_path / PLAN_FILE).read_text() == "whole"
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(find_spec(TRT_RTX.package) is None, reason=f"{TRT_RTX.package} is not on this platform")
 @pytest.mark.parametrize("how", ["once", "twice", "terminated"])
 def test_a_stopped_build_ends_at_once_with_its_compiler(how, tiny_fp32, tmp_path):

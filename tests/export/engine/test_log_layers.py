@@ -102,6 +102,7 @@ def compiled(exported, precision, sm):
         return record.measured
 
 
+@pytest.mark.proof
 @needs_compiler
 @pytest.mark.parametrize(("precision", "bits"), [("int8w", "INT8"), ("int4w", "INT4")])
 def test_integer_weights_stay_so_on_the_card_and_cost_no_memory_elsewhere(precision, bits, exported):

@@ -56,6 +56,7 @@ def in_fp32(variant, component):
     return Purpose(variant, replace(PLACEMENT, components={**PLACEMENT.components, component: execution}), component)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_is_compiled_for_two_series_in_one_plan_and_its_needs_are_recorded(component, tiny_fp32):
     if component in (

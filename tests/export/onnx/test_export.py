@@ -48,6 +48,7 @@ def test_a_session_shows_the_signature(tiny_fp32, component):
         assert [(t.name, types[t.dtype], list(t.axes)) for t in declared] == [(v.name, v.type, v.shape) for v in found]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
 def test_fp16_stays_inside(micro_fp16, component):
     verify_file(micro_fp16 / component / ONNX_FILE, components(MICRO)[component])
@@ -55,6 +56,7 @@ def test_fp16_stays_inside(micro_fp16, component):
     assert {value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)} == {onnx.TensorProto.FLOAT}
 
 
+@pytest.mark.proof
 def test_an_outline_is_the_exported_graph_without_the_values_of_its_weights(micro_fp16):
     exported = onnx.load(str(micro_fp16 / FACE_ENCODER / ONNX_FILE), load_external_data=False).graph
     found = onnx.load_model_from_string(outline(Export(MICRO, FACE_ENCODER, "fp16"))).graph
@@ -117,6 +119,7 @@ def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [FACE_ENCODER]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("component", [FACE_ENCODER, DENOISER])
 def test_integer_weights_follow_from_the_same_graph_in_half_precision_to_the_byte(
     micro_fp16, tmp_path, monkeypatch, capsys, component

@@ -26,6 +26,7 @@ def begin(gate, body):
     return connection
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("stream", [False, True], ids=["answer", "stream"])
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_its_work_ends_within_two_steps(gate, server, stream, reset):

@@ -53,6 +53,7 @@ def test_a_model_that_a_silent_server_may_have_is_waited_for(server, tmp_path):
         assert gate.http.get(f"/v1/jobs/{job['id']}").json()["status"] in ("queued", "generating")
 
 
+@pytest.mark.proof
 def test_jobs_that_only_a_server_can_judge_wait_for_one(repository, tmp_path):
     """A key's limits of size and model: accepted, and then drawn or refused, as if the server had been there before."""
     ports = Ports.free()
@@ -98,6 +99,7 @@ def test_no_server_at_all(tmp_path):
             assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
 
 
+@pytest.mark.proof
 def test_a_server_that_dies_in_the_middle_and_comes_back(own, tmp_path):
     """In the middle of an answer and of a stream."""
     held, start = own

@@ -6,6 +6,7 @@ from benchmarks.gateway.restarts import restarts
 from benchmarks.measure.sleeping import QUICK, with_sleeping_denoiser
 
 
+@pytest.mark.proof
 @pytest.mark.server
 def test_no_job_is_lost_or_doubled(repository, tmp_path):
     with with_sleeping_denoiser(repository, QUICK) as sleeping:

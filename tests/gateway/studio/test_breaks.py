@@ -38,6 +38,7 @@ def without_pauses(page, until):
     raise AssertionError("it did not come")
 
 
+@pytest.mark.proof
 def test_a_gateway_that_is_killed_and_started_again_brings_the_picture(broken, nano, tmp_path):
     page = broken.page
     with running(nano.url, tmp_path) as killed:

@@ -24,6 +24,7 @@ SIGNED = (
 INPUT = "section[aria-labelledby=title-input] input[type=file]"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mask", ["none", "face", "head", "painted"])
 def test_a_picture_to_change_is_of_somebody_who_is_asked_as_well(visitor, mask):
     page = visitor().open()
@@ -75,6 +76,7 @@ def record_of(keys, tmp_path):
     return signed
 
 
+@pytest.mark.proof
 def test_nothing_is_drawn_of_somebody_without_a_record_and_with_it_it_is(visitor, requiring, record_of):
     page = visitor(url=requiring.url).open()
     me = photo(3)
@@ -132,6 +134,7 @@ def test_a_picture_to_change_needs_one_too(visitor, requiring, record_of):
     wait_drawn(page)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("most", [None, 144])
 def test_sizes_are_those_of_the_model_and_of_the_key(visitor, server, tmp_path, most):
     """Of tiny-sdxl, whose sizes are 64 to 1344: for whoever has a key, up to 144 pixels."""

@@ -47,6 +47,7 @@ def fill(page, *photos, steps=None):
         page.locator("#slide-num_inference_steps").fill(str(steps))
 
 
+@pytest.mark.proof
 def test_a_photograph_a_picture_its_download_and_its_marks(visitor, gateway, size, tmp_path):
     page = visitor(**size).open()
     add_photos(page, photo(3))
@@ -140,6 +141,7 @@ def test_several_pictures_their_seeds_and_the_same_again(visitor, gateway):
     assert np.abs(pixels[0] - pixels[1]).mean() < 4  # the invisible mark is each picture's own
 
 
+@pytest.mark.proof
 def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     page = visitor(**size).open()
     fill(page, steps=8)

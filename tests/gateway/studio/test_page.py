@@ -69,6 +69,7 @@ def test_what_is_loaded_is_small_and_scripts_and_styles_are_files(visitor, gatew
     assert "style=" not in html and not re.search(r"<script>|<style>| on\w+=", html)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("room", ROOMS)
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_axe_finds_nothing_serious(visitor, size, room, colours):
@@ -77,6 +78,7 @@ def test_axe_finds_nothing_serious(visitor, size, room, colours):
     assert [each for each in seen.findings() if each["impact"] in SERIOUS] == []
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_axe_finds_nothing_serious_in_a_page_that_was_used(visitor, size, language):
     seen = visitor(**size, locale=LANGUAGES[language])

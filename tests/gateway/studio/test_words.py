@@ -71,6 +71,7 @@ def _outside(texts, language):
     return [text for text in texts if not plain.fullmatch(text) and not any(pattern.fullmatch(text) for pattern in patterns)]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_that_is_seen_is_outside_of_the_tables(visitor, language):
     seen = visitor(locale=LANGUAGES[language])

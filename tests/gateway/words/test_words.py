@@ -7,6 +7,7 @@ from faceclip.recipes import load
 STEPS = {"num_inference_steps": 2, "seed": 5, "height": 64, "width": 64}
 
 
+@pytest.mark.proof
 def test_a_chinese_prompt_is_drawn_as_its_english(client):
     chinese = client.images.generate(prompt="一个穿着红色连衣裙的女人站在海边", extra_body=STEPS)
     english = client.images.generate(prompt="a woman wearing a red dress standing by the sea", extra_body=STEPS)

@@ -205,6 +205,7 @@ def judged():
     return set()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("variant", SMALL, ids=lambda each: each.name)
 def test_no_text_takes_long_to_read_and_judge(tokenizers, checks, judged, variant):

@@ -74,6 +74,7 @@ def by_diffusers(variant, one, arrays, given):
     return latents.numpy(), largest
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("variant", "scheduler"), CASES, ids=[f"{v.name}-{s}" for v, s in CASES])
 def test_pictures_from_a_picture_are_those_of_diffusers(variant, scheduler):
     """To the same bound as pictures from noise, see `test_probe`."""

@@ -88,6 +88,7 @@ def by_diffusers(variant, job, conditioning):
 CASES = [(variant, scheduler) for variant in (TINY_SDXL, NANO, TINY_FLUX) for scheduler in variant.schedulers]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("variant", "scheduler"), CASES, ids=[f"{v.name}-{s}" for v, s in CASES])
 def test_pictures_are_those_of_diffusers_whatever_the_options_and_steps(variant, scheduler):
     """To 1e-5 of the latents, or a few roundings of the largest value on the way, from which diffusers subtracts: 4096 with a
