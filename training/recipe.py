@@ -38,11 +38,11 @@ class Recipe:
     face_steps: int = 1200
     vae_steps: int = 4000
     decoder_steps: int = 6000
-    align_steps: int = 800
+    align_steps: int = 1200
     critic_steps: int = 3600
     natural_steps: int = 1600
-    unet_steps: int = 7000
-    together_steps: int = 2400
+    unet_steps: int = 8000
+    together_steps: int = 2000
     few_steps: int = 1000
     base_steps: int = 4000
     text_only_steps: int = 7000

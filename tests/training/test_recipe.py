@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -65,17 +64,6 @@ def test_what_is_done_is_known_by_its_checkpoint(tmp_path: Path) -> None:
     assert is_done("line", 3, tmp_path) and not is_done("line", 4, tmp_path)
     (tmp_path / "line.pt").write_bytes(b"nothing of the kind")
     assert not is_done("line", 3, tmp_path)
-
-
-def test_what_learns_more_slowly_moves_less(tmp_path: Path) -> None:
-    def moved(rate: float) -> float:
-        stage = line_stage(5)
-        bias = stage.modules["line"].bias
-        before = bias.detach().clone()
-        run(replace(stage, slower=(bias,), slower_rate=rate), tmp_path / str(rate))
-        return float((bias.detach() - before).abs().sum())
-
-    assert moved(0.0) == 0 < 5 * moved(0.1) < moved(1.0)
 
 
 def test_a_checkpoint_of_other_networks_is_named(tmp_path: Path) -> None:

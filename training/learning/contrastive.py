@@ -6,9 +6,9 @@ CLIP's symmetric contrastive loss (arXiv 2103.00020) between two batches of unit
     C(a, b) = 1/2 * CE(a b^T / tau, same row) + 1/2 * CE(b a^T / tau, same row)
     loss = C(joint, image) + C(text, image) + 1/2 * C(joint identity, face) + scene + factors
 
-The rendered world also knows what each picture shows. `scene` (cross-entropy of the scene's attributes) and `factors` (squared error
-of the person's factors, with the face only) are read from the pooled vector by linear heads: a batch of 32 says little by contrast
-alone. Photographs have neither term.
+The rendered world also knows what each picture shows. `scene` (cross-entropy of the scene's attributes and of the hat's colour) and
+`factors` (squared error of the person's factors, with the face only) are read from the pooled vector by linear heads: a batch of 32
+says little by contrast alone. Photographs have neither term.
 
 `joint` is E(face, prompt) pooled over tokens, `text` is E(prompt, no face), `image` the image tower's view of the target picture, and
 `joint identity` a projection of the joint vector that must find the identity vector of the reference among the batch's.
@@ -27,7 +27,7 @@ from ..networks.conditioning import Conditioner, Faces
 from ..pictures.dataset import PICTURES, Pictures
 from .autoencoder import as_tensor
 from .identity import FACTORS, factors
-from .judges import ATTRIBUTES, labels
+from .judges import ATTRIBUTES, HAT_COLOUR, JUDGED, labels, misread
 from .loop import Losses, Stage
 
 SPACE = 96
@@ -80,6 +80,7 @@ def alignment_stage(
     """Trains towers, fuser and heads; the face encoder stays frozen (its features are in `faces`)."""
     data.require("align", batch)
     labelled = {} if data.captions else labels(data)
+    hat_colour = nn.Linear(heads.of_factors.in_features, len(JUDGED[HAT_COLOUR]))
 
     def losses(step: int) -> Losses:
         r = np.random.default_rng([seed, step])
@@ -95,7 +96,8 @@ def alignment_stage(
         if not data.captions:
             pooled = both[1].float()
             twice = device.tensor(np.concatenate([rows, rows]))
-            scene = [F.cross_entropy(head(pooled), labelled[name][twice]) for name, head in heads.of_scene.items()]
+            read = {**heads.of_scene, HAT_COLOUR: hat_colour}
+            scene = [misread(head(pooled), labelled[name][twice]) for name, head in read.items()]
             known["scene"] = 0.5 * torch.stack(scene).sum()
             wanted = device.tensor(np.stack([factors(data.person(row)) for row in rows]))
             known["factors"] = 4 * F.mse_loss(heads.of_factors(pooled[:batch]), wanted)
@@ -106,7 +108,7 @@ def alignment_stage(
             "joint_face": 0.5 * contrast(heads.of_identity(joint), faces.classes[device.tensor(others)], heads.log_scale),
         }
 
-    modules = nn.ModuleDict({"conditioner": conditioner, "heads": heads})
+    modules = nn.ModuleDict({"conditioner": conditioner, "heads": heads, HAT_COLOUR: hat_colour})
     return Stage("align", modules, losses, steps, learning_rate=1.5e-3, average=0.98, seed=seed)
 
 

@@ -52,8 +52,6 @@ class Pace:
     cool_down: float = 0.25
     average: float = 0.99
     critic_weight: float = 1.0
-    slower: tuple[nn.Parameter, ...] = ()
-    slower_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ def unet_stage(
 
     modules = nn.ModuleDict({"unet": unet, "conditioner": conditioner})
     rates = (pace.learning_rate, pace.warm_up, pace.cool_down, pace.average)
-    return Stage(name, modules, losses, steps, *rates, seed, pace.slower, pace.slower_rate)
+    return Stage(name, modules, losses, steps, *rates, seed)
 
 
 def misnamed(read: Mapping[str, Tensor], named: Mapping[str, Tensor], rows: NDArray[np.int64]) -> Tensor:

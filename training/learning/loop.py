@@ -41,9 +41,6 @@ class Stage:
     average: float = 0.995
     """Decay of the exponential moving average that is the stage's result."""
     seed: int = 0
-    slower: tuple[nn.Parameter, ...] = ()
-    """Of what is trained, that which learns at `slower_rate`, a share of the learning rate."""
-    slower_rate: float = 1.0
 
 
 def run(
@@ -88,16 +85,8 @@ class _Training:
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.stage, self.file = stage, folder / f"{stage.name}.pt"
         self.parameters = [p for p in stage.modules.parameters() if p.requires_grad]
-        slower = {id(p) for p in stage.slower}
-        groups = [([p for p in self.parameters if id(p) not in slower], stage.learning_rate)]
-        if slower:
-            groups.append((list(stage.slower), stage.learning_rate * stage.slower_rate))
-        self.rates = [rate for _, rate in groups]
         self.optimiser = torch.optim.AdamW(
-            [{"params": parameters, "lr": rate} for parameters, rate in groups],
-            betas=(0.9, 0.98),
-            weight_decay=0.01,
-            fused=True,
+            self.parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
         self.averages = AveragedModel(stage.modules, multi_avg_fn=_average(stage.average), use_buffers=True)
         self.history: list[dict[str, float]] = []
@@ -139,8 +128,7 @@ class _Training:
     def advance(self) -> dict[str, float]:
         """One step; returns its loss terms."""
         torch.manual_seed(self.stage.seed * 1_000_003 + self.step)
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * _rate(self.step, self.stage)
+        self.optimiser.param_groups[0]["lr"] = self.stage.learning_rate * _rate(self.step, self.stage)
         losses = self.stage.losses(self.step)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):

@@ -25,10 +25,10 @@ from ..networks.adapter import decouple
 from ..pictures.details import details_of
 from ..pictures.gatherings import ALONE, PAIR, THREE, Formation
 from ..recipe import steps_of
-from .work import Work, let_towers_learn, make_critic, make_heads
+from .work import Work, make_critic, make_heads
 
 _LIFELIKE = 0.3
-_UNET = Pace(1e-3, warm_up=200, cool_down=0.5, average=0.998, critic_weight=1.5, slower_rate=0.3)
+_UNET = Pace(1e-3, warm_up=200, cool_down=0.5, average=0.998, critic_weight=1.5)
 _TOGETHER = Pace(3e-4, warm_up=100, cool_down=0.6, average=0.999, critic_weight=1.5)
 _DISTILLED_GUIDANCE = 3.0
 
@@ -73,11 +73,10 @@ def _unet(work: Work) -> Stage:
     r = work.recipe
     if work.photographs is not None:
         conditioner = work.conditioner(work.aligned)
-        lesson, pace = Lesson(work.data, work.latents, work.faces, JOINT, r.unet_batch, work.critic()), _UNET
+        lesson = Lesson(work.data, work.latents, work.faces, JOINT, r.unet_batch, work.critic())
     else:
-        conditioner = work.conditioner(work.aligned, vit="natural")
-        lesson, pace = _frontal(work, r.unet_batch), replace(_UNET, slower=let_towers_learn(conditioner.encoder))
-    return unet_stage("unet", work.unet(None), conditioner, [lesson], r.unet_steps, r.seed + 6, r.compiled, pace)
+        conditioner, lesson = work.conditioner(work.aligned, vit="natural"), _frontal(work, r.unet_batch)
+    return unet_stage("unet", work.unet(None), conditioner, [lesson], r.unet_steps, r.seed + 6, r.compiled, _UNET)
 
 
 def _frontal(work: Work, batch: int, drops: Drops = JOINT) -> Lesson:
