@@ -44,6 +44,7 @@ def test_every_call_of_curl_works_as_it_stands(gate, folder, number):
     assert shutil.which("curl") and done.stdout is not None
 
 
+@pytest.mark.proof
 def test_what_they_made_is_there(folder):
     with Image.open(folder / "library.png") as picture:
         assert picture.format == "PNG"

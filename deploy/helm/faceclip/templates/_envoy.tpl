@@ -18,11 +18,11 @@ overload_manager:
         max_active_downstream_connections: 10000
   actions:
     - name: envoy.overload_actions.shrink_heap
-      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.85}}]
     - name: envoy.overload_actions.stop_accepting_requests
-      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.95}}]
     - name: envoy.overload_actions.reset_high_memory_stream
-      triggers: [{name: envoy.resource_monitors.fixed_heap, scaled: {scaling_threshold: 0.95, saturation_threshold: 1.0}}]
+      triggers: [{name: envoy.resource_monitors.fixed_heap, scaled: {scaling_threshold: 0.85, saturation_threshold: 0.95}}]
 static_resources:
   listeners:
     {{- range .listeners }}
