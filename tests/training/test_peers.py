@@ -267,6 +267,25 @@ def test_every_tensor_of_a_training_step_is_on_the_default_device(
     assert {loss.device.type for loss in losses.values()} | gradients == {"meta"}
 
 
+def test_nobody_is_what_the_loaded_face_encoder_makes_of_no_face() -> None:
+    other, loaded = conditioner(8), conditioner(1)
+    assert not torch.equal(loaded.get_buffer("zero_class"), other.get_buffer("zero_class"))
+    loaded.load_state_dict(other.state_dict())
+    for name in ("zero_class", "zero_patch"):
+        assert torch.equal(loaded.get_buffer(name), other.get_buffer(name))
+
+
+def test_of_photographs_the_denoiser_is_told_what_they_show(work: Work, tmp_path: Path) -> None:
+    face, known = nano.ARCHITECTURE.face, Latents(nano.make_vae(0), work.data.pictures)
+    known._known.update({row: np.zeros((8, 16, 16), np.float16) for row in range(len(known))})
+    made = Work(tmp_path, Recipe(unet_batch=2), photographs=tmp_path)
+    shutil.copytree(work.results, made.results)
+    (made.results / "natural.pt").unlink()
+    faces = Faces(torch.zeros(len(known), face.classes), torch.zeros(len(known), face.patches, face.width))
+    made.__dict__.update(data=replace(work.data, captions=("a man",) * len(known)), latents=known, faces=faces)
+    assert set(make_stage(made, "unet").losses(0)) == {"velocity", "critic"}
+
+
 def _gathered(formation: Formation) -> tuple[Gatherings, Latents]:
     data = Gatherings(formation, np.zeros((8, 1, 1, 3), np.uint8), 12)
     latents = Latents(nano.make_vae(0), data.pictures, data.people)

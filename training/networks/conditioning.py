@@ -59,6 +59,8 @@ class Conditioner(nn.Module):
         self.encoder, self.adapter = encoder, adapter
         self.tokens, self.tokenizer = tokens, tokenizer
         self._read_nobody()
+        # What no face is, by the face encoder that has come.
+        self.register_load_state_dict_post_hook(lambda loaded, _: loaded._read_nobody())  # type: ignore[no-untyped-call]
 
     def _read_nobody(self) -> None:
         zero_class, zero_patch = no_face(self.encoder.branches[0].face_encoder, 112)
