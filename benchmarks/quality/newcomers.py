@@ -6,9 +6,11 @@ the hair? Skin is the median colour of both cheeks, hair that of a band over the
 the aligned face, at the same places in photographs and in pictures. A distance is that of CIELAB (1976), in which about 2 can just be
 seen.
 
-Which photograph belongs to which pictures is permuted, all ways or at random: `p` is the share of permutations whose mean distance is as
-small. With n photographs it cannot be below 1 / n!: of four 0.042, of five 0.0083. So that anybody can measure many, lifelike portraits
-of test people (`training.world.lifelike`) are measured beside the photographs in the same way.
+Two questions, two permutation tests. Are *these* photographs seen in the pictures? If not, the pictures of one prompt could be exchanged
+among the photographs. So they are, prompt by prompt, all ways or at random: `p` is the share of the ways whose mean distance is as small.
+Would it be so of other people? For that only whole photographs, with all of their pictures, may be exchanged: `p_photographs`, which with
+n photographs cannot be below 1 / n!: of four 0.042, of five 0.0083. So that anybody can measure many, lifelike portraits of test people
+(`training.world.lifelike`) are measured beside the photographs in the same way.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ PROMPTS = (
 """No hat, and the light of day: colours shall be the person's."""
 EXAMPLE = Path("examples/astronaut.jpg")
 PERMUTATIONS = 20_000
-"""At most; of fewer photographs than have so many, all."""
+"""At most; where there are fewer ways, all."""
 _ABOVE = 60
 """Pixels over the aligned crop that the hair is sought in."""
 _CHEEKS = ((110, 265, 165, 320), (283, 265, 338, 320))
@@ -95,14 +97,18 @@ def colours(picture: Picture, landmarks: Points) -> Floats:
 
 
 def permuted(distances: Floats, seed: int = 0) -> float:
-    """Share of permutations of the columns of [n, n] whose diagonal's mean is at most the one that is there; that one counts."""
-    n = len(distances)
-    if math.factorial(min(n, 20)) <= PERMUTATIONS:
-        orders = np.array(list(itertools.permutations(range(n))))
+    """Share of the ways to permute the columns of each of [k, n, n] whose diagonals' mean is at most the one that is there.
+
+    That one counts. NaN: a picture without a face, which goes along and counts nothing.
+    """
+    k, n, _ = distances.shape
+    if math.factorial(min(n, 20)) ** k <= PERMUTATIONS:
+        orders = np.array(list(itertools.product(itertools.permutations(range(n)), repeat=k)))
     else:
         r = np.random.default_rng(seed)
-        orders = np.stack([np.arange(n), *(r.permutation(n) for _ in range(PERMUTATIONS - 1))])
-    means = distances[np.arange(n), orders].mean(1)
+        orders = r.permuted(np.tile(np.arange(n), (PERMUTATIONS, k, 1)), axis=2)
+        orders[0] = np.arange(n)
+    means = np.nanmean(distances[np.arange(k)[:, None], np.arange(n), orders], (1, 2))
     return float((means <= means[0] + 1e-9).mean())
 
 
@@ -111,27 +117,28 @@ def measure(newcomers: Sequence[Newcomer], call: Call, form: Form, parts: Parts)
     detect = YuNet()
     own: list[Floats] = [colours(one.pixels, one.landmarks) for one in newcomers]
     rows: list[list[Picture]] = []
-    found: list[list[Floats]] = []
+    found = np.full((len(newcomers), len(PROMPTS), 2, 3), np.nan)
     well_formed = 0
     for i, one in enumerate(newcomers):
         sent = {"face_images": [png(one.pixels)], "face_aligned": one.aligned}
         made = [call(prompt=prompt, seed=100 * i + k, **sent) for k, prompt in enumerate(PROMPTS)]
         faces = [find_faces(picture, detect) for picture in made]
-        found.append([colours(picture, face[0].landmarks) for picture, face in zip(made, faces, strict=True) if face])
+        for k, (picture, face) in enumerate(zip(made, faces, strict=True)):
+            if face:
+                found[i, k] = colours(picture, face[0].landmarks)
         well_formed += sum(form.holds(picture, face[0]) for picture, face in zip(made, faces, strict=True) if face)
         rows.append([_cropped(one), *made])
-        say(f"photograph {i + 1} of {len(newcomers)}: a face in {len(found[-1])} of {len(made)} pictures")
+        say(f"photograph {i + 1} of {len(newcomers)}: a face in {sum(map(bool, faces))} of {len(made)} pictures")
     document: dict[str, Any] = {
         "photographs": len(newcomers),
         "pictures": len(newcomers) * len(PROMPTS),
-        "face_found": round(sum(map(len, found)) / (len(newcomers) * len(PROMPTS)), 4),
+        "face_found": round(1 - float(np.isnan(found[..., 0, 0]).mean()), 4),
         "well_formed": round(well_formed / (len(newcomers) * len(PROMPTS)), 4),
         **parts.shares([picture for row in rows for picture in row[1:]]),
     }
-    seen = [i for i, of in enumerate(found) if of]
-    for k, name in enumerate(("skin", "hair")):
-        distances = np.array([[np.mean([np.linalg.norm(of[k] - own[j][k]) for of in found[i]]) for j in seen] for i in seen])
-        document |= _figures(name, distances)
+    for part, name in enumerate(("skin", "hair")):
+        apart = found[:, :, None, part] - np.stack(own)[:, part]
+        document |= _figures(name, np.linalg.norm(apart, axis=-1).transpose(1, 0, 2))
     return document, rows
 
 
@@ -140,13 +147,15 @@ def _cropped(one: Newcomer) -> Picture:
 
 
 def _figures(name: str, distances: Floats) -> dict[str, Any]:
-    """`distances`: of the pictures of photograph i from photograph j, [n, n]. None where there are too few."""
-    n = len(distances)
-    other = distances[~np.eye(n, dtype=bool)]
+    """`distances`: by prompt, of the picture of photograph i from photograph j, [k, n, n]; NaN without a face. None where too few."""
+    seen = ~np.isnan(distances[:, :, 0]).all(0)
+    whole = np.nanmean(distances[:, seen][..., seen], 0)
+    n = len(whole)
     return {
-        f"{name}_distance": round(float(np.diag(distances).mean()), 2) if n else None,
-        f"{name}_distance_shuffled": round(float(other.mean()), 2) if n > 1 else None,
+        f"{name}_distance": round(float(np.diag(whole).mean()), 2) if n else None,
+        f"{name}_distance_shuffled": round(float(whole[~np.eye(n, dtype=bool)].mean()), 2) if n > 1 else None,
         f"{name}_p": round(permuted(distances), 5) if n > 1 else None,
+        f"{name}_p_photographs": round(permuted(whole[None]), 5) if n > 1 else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,11 +80,24 @@ def test_what_lies_outside_of_a_photograph_is_not_read() -> None:
 def test_p_is_the_share_of_permutations_that_are_as_near() -> None:
     n = 5
     apart = 10.0 * (1 - np.eye(n))
-    assert permuted(apart) == pytest.approx(1 / 120)
-    assert permuted(np.ones((n, n))) == 1.0
-    assert permuted(10 - apart) == 1.0  # every other order is nearer
+    assert permuted(apart[None]) == pytest.approx(1 / 120)
+    assert permuted(np.ones((1, n, n))) == 1.0
+    assert permuted(10 - apart[None]) == 1.0  # every other order is nearer
     many = 10.0 * (1 - np.eye(12)) + np.random.default_rng(0).uniform(0, 1, (12, 12))
-    assert permuted(many) == pytest.approx(1 / PERMUTATIONS) and permuted(many) == permuted(many)
+    assert permuted(many[None]) == pytest.approx(1 / PERMUTATIONS) and permuted(many[None]) == permuted(many[None])
+
+
+def test_pictures_are_permuted_prompt_by_prompt_and_those_without_a_face_go_along() -> None:
+    apart = np.tile(10.0 * (1 - np.eye(3)), (3, 1, 1))
+    assert permuted(apart) == pytest.approx(1 / 6**3)
+    swapped = apart.copy()
+    swapped[2] = swapped[2][[1, 0, 2]]  # two pictures of a prompt show each the other
+    wrong = [sum(i != j for i, j in enumerate(order)) for order in itertools.permutations(range(3))]
+    as_near = sum(sum(three) <= 2 for three in itertools.product(wrong, repeat=3))  # the swap is among each prompt's orders
+    assert permuted(swapped) == pytest.approx(as_near / 6**3)
+    swapped[2, :2] = np.nan  # without a face neither is counted, and the rest is as near as can be: one of 36, of 6 two
+    assert permuted(swapped) == pytest.approx(2 / 6**3)
+    assert permuted(np.tile(10.0 * (1 - np.eye(4)), (4, 1, 1))) <= 3 / PERMUTATIONS  # 331,776 ways: at random
 
 
 def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without_a_face_are_counted() -> None:
@@ -108,7 +122,8 @@ def test_pictures_of_each_photographs_own_person_are_nearer_and_pictures_without
     assert found["face_found"] <= 1 - 1 / len(PROMPTS) and found["face_found"] > 0.5
     for name in ("skin", "hair"):
         assert found[f"{name}_distance"] < 12 < 20 < found[f"{name}_distance_shuffled"]
-        assert found[f"{name}_p"] == pytest.approx(1 / 120, abs=1e-4)
+        assert found[f"{name}_p_photographs"] == pytest.approx(1 / 120, abs=1e-4)
+        assert found[f"{name}_p"] <= 3 / PERMUTATIONS
     assert [len(row) for row in rows] == [1 + len(PROMPTS)] * 5
     assert len({(values["seed"], values["prompt"]) for values in asked}) == len(asked)
 
@@ -118,7 +133,7 @@ def test_one_photograph_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
     found, _ = measure([one], lambda **values: one.pixels, Form(np.zeros(14), np.zeros((14, 14)), -1.0), all_parts(-1.0))
     assert found["well_formed"] == found["mouths_well_formed"] == found["eyes_well_formed"] == 0.0
     assert found["face_found"] == 1.0 and found["skin_distance"] == found["hair_distance"] == 0.0
-    assert found["skin_p"] is found["hair_p"] is found["skin_distance_shuffled"] is None
+    assert found["skin_p"] is found["hair_p"] is found["skin_distance_shuffled"] is found["skin_p_photographs"] is None
 
 
 def test_photographs_come_from_files_and_folders(tmp_path: Path) -> None:
