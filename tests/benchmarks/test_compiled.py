@@ -61,6 +61,7 @@ def test_by_default_every_plan_of_every_placement_once(variant):
     assert len(set(largest)) == len(largest) == len({(c, p, tuple((a, r.max) for a, r in limits)) for c, p, limits in wanted})
 
 
+@pytest.mark.proof
 def test_a_graph_that_was_exported_is_taken_and_another_is_traced_where_that_is_possible(tmp_path):
     case = compiled.Case(FACE_ENCODER, "fp16", {"faces": Range(1, 1, 4)})
     exported = tmp_path / "exported" / "fp16" / FACE_ENCODER / ONNX_FILE

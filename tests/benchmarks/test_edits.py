@@ -25,6 +25,7 @@ def test_a_head_becomes_that_of_the_person_in_the_photograph(pipeline):
     assert found.keys() >= set(KINDS) and [len(row) for row in rows] == [len(SHOWN)]
 
 
+@pytest.mark.proof
 def test_what_a_prompt_changes_within_a_mask_is_judged_beside_the_picture_that_came_and_the_renderers_own(pipeline):
     found = measure_changes(1, lambda **values: decoded(pipeline(request_tensors(**values))["images"][0]), WEIGHTS)
     assert found.keys() == set(CHANGES) and all(each.keys() == set(MADE) for each in found.values())

@@ -101,6 +101,7 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts}
 
 
+@pytest.mark.proof
 def test_what_tests_hold_is_killed_what_they_do_not_survives_and_the_checkout_is_as_it_was(checkout, monkeypatch, capfd):
     monkeypatch.setattr(command, "LEAST_S", 3.0)
     before = content(checkout)

@@ -67,6 +67,7 @@ def test_other_renders_are_like_renders(unharmed: dict[str, float]) -> None:
     assert unharmed["mouths_well_formed"] >= 0.85 and unharmed["eyes_well_formed"] >= 0.8
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("harm", [turned, smeared, broken])
 def test_a_harmed_mouth_or_eye_is_not_and_the_other_part_still_is(
     parts: Parts,

@@ -40,6 +40,7 @@ def test_pictures_are_those_of_diffusers_pipeline_given_weighted_embeddings_of_a
     assert len(found["cases"]) == cases and found["psnr_db_min"] >= psnr_db
 
 
+@pytest.mark.proof
 def test_weights_of_one_and_what_is_switched_off_change_no_bit(drawn):
     *_, draw = drawn
     draw = partial(draw, seed=2, num_inference_steps=2, guidance_scale=3.0)

@@ -87,6 +87,7 @@ def test_the_job_makes_what_the_servers_serve(variant, placement, workdir):
     assert carried_out(build["args"], workdir, build["env"]) == "", "once"
 
 
+@pytest.mark.proof
 @EVERY_PLACEMENT
 def test_compose_serves_what_it_builds(variant, placement, workdir):
     def chosen(text):

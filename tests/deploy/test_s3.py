@@ -91,6 +91,7 @@ def test_no_folder_that_triton_needs_is_empty(copied, repository):
         assert list((copied / name / "1").iterdir()), name
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", [VARIANTS["sdxl"], VARIANTS["flux"]], ids=lambda each: each.name)
 def test_every_model_of_every_placement_has_an_object_in_its_version(variant, monkeypatch, tmp_path):
     """By what the assembly writes, with artifacts that are empty files in the place of networks."""

@@ -195,6 +195,7 @@ def test_the_picture_is_found_again_in_the_log(pipe, record, keys, audit, tmp_pa
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
+@pytest.mark.proof
 def test_nobody_slips_through_as_a_second_person_and_the_log_finds_each_by_their_consent(pipe, record, audit):
     from PIL import Image, ImageOps
 
@@ -290,6 +291,7 @@ def test_without_settings_there_is_no_log_and_no_consent_and_it_says_so(server):
     assert told["audit"] == "off" and told["consent"]["mode"] == "off"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

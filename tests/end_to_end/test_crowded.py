@@ -17,6 +17,7 @@ CALLERS, INNER_CALLS = 48, 32
 SMALL = {"num_inference_steps": 12, "height": 64, "width": 64, "guidance_scale": 1.0}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("way", ["unary", "stream"])
 def test_every_place_is_served_and_nobody_who_stays_is_given_up(server, way):
     until(lambda: status(server)["in_flight"] == 0)

@@ -84,6 +84,7 @@ def test_orders_reach_every_sampler_and_clients_see_both(both):
         assert flux("a portrait", num_inference_steps=1).images
 
 
+@pytest.mark.proof
 def test_a_sampler_that_is_silent_is_told_and_cuts_nothing_of_the_others(both, capsys):
     """A stop gives its whole time to what is in flight in the other one, and to what the silent one may have."""
     with places(both.connection, 1, "flux"):

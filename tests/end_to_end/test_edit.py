@@ -30,6 +30,7 @@ def test_served_pictures_are_those_of_diffusers_own_pipelines(server, pipe):
     assert len(found["cases"]) == 8 and found["psnr_db_min"] >= 45
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("size", [(200, 333), (64, 64), (2000, 300), (50, 70)])
 def test_a_picture_comes_back_in_its_own_size_and_outside_the_mask_as_it_was(pipe, size):
     pixels = np.asarray(Image.fromarray(ASTRONAUT).resize(size[::-1]))

@@ -134,6 +134,7 @@ def test_outside_of_the_users_mask_the_picture_stays_the_one_that_came(nano):
     np.testing.assert_array_equal(found[:, :64], PICTURE["image"][:, :64])
 
 
+@pytest.mark.proof
 def test_neighbours_are_the_same_beside_it_and_it_is_beside_them(nano):
     _, pipe = nano
     kinds = [

@@ -143,6 +143,7 @@ def test_also_while_it_waits_for_its_turn(server, idle):
         each.leave()
 
 
+@pytest.mark.proof
 def test_also_while_its_photograph_is_prepared(server, idle):
     photo, before = crowd(), rows(server)
     with grpc.InferenceServerClient(server.url) as client:

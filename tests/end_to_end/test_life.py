@@ -97,6 +97,7 @@ def test_every_outcome_is_counted_once(server, pipe, idle):
     assert more() == {"ok": 2, "invalid": 1, "cancelled": 1}
 
 
+@pytest.mark.proof
 def test_a_request_for_faces_that_was_ended_by_its_id_is_not_answered_and_counted_as_its_caller_was_told(server, idle):
     """At whatever moment: it draws nothing, so only the sampler's word tells which was first."""
     photo, told = PHOTOGRAPH.read_bytes(), {"cancelled": 0, "ok": 0}
@@ -127,6 +128,7 @@ def test_a_request_for_faces_that_was_ended_by_its_id_is_not_answered_and_counte
     assert {name: value - before[name] for name, value in counted().items()} == told
 
 
+@pytest.mark.proof
 def test_no_gauge_of_requests_stays_up_whatever_went_wrong(server, pipe, idle):
     """Of the real server: a hang-up, a request that is refused, one whose place is lost."""
     stream = Stream(server.url, **LONG)

@@ -86,6 +86,7 @@ def test_an_aligned_crop_is_used_as_it_is(pipe):
     assert result.details["faces"][0]["aligned"]
 
 
+@pytest.mark.proof
 def test_guidance_modes_meet_where_they_must(pipe):
     base = {"face_image": PHOTO, "seed": 8, "num_inference_steps": 4}
     standard = pixels(pipe("a portrait", guidance_scale=4.0, **base))
@@ -109,6 +110,7 @@ def test_details_are_plain_json(pipe):
     json.dumps(pipe("a portrait", num_inference_steps=1).details)
 
 
+@pytest.mark.proof
 def test_prompts_with_weights_and_chunks_are_drawn_beside_others_that_stay_as_they_are(pipe, server):
     """Neighbours in the same ticks: a short prompt's file is what it is alone."""
     asked = [

@@ -108,6 +108,7 @@ def test_many_threads_share_few_arenas_of_memory(server):
     assert f"MALLOC_ARENA_MAX={os.environ.get('MALLOC_ARENA_MAX', '2')}" in environment
 
 
+@pytest.mark.proof
 @pytest.mark.skipif("MALLOC_TRIM_THRESHOLD_" in os.environ, reason="the environment says how memory is allocated")
 def test_photographs_after_the_first_find_their_memory_where_it_was(server, pipe):
     """Pages that are fetched from the kernel anew for each photograph, thousands of 4 KiB, make a request of 0.3 s 4 % longer."""

@@ -185,6 +185,7 @@ def test_a_server_outlives_the_thread_that_started_it(repository, tmp_path):
         started[0].stop(0)
 
 
+@pytest.mark.proof
 def test_a_failed_start_ends_with_the_logs_own_reason_and_no_traceback(repository, tmp_path):
     for name in ("faceclip", "finish"):
         subprocess.run(["cp", "-rL", repository / name, tmp_path], check=True)

@@ -64,6 +64,7 @@ def test_details_say_who_is_where(pipe, two):
     assert pipe(PROMPT, face_image=ASTRONAUT, **QUICK).details["people"] is None
 
 
+@pytest.mark.proof
 def test_the_other_way_round_is_another_picture_and_a_seed_repeats_it(pipe, two, other):
     first = pixels(pipe(PROMPT, people=two, **QUICK))
     np.testing.assert_array_equal(first, pixels(pipe(PROMPT, people=two, **QUICK)))

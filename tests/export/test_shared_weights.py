@@ -39,6 +39,7 @@ def test_others_refuse_them(shared):
         onnx.load(path)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "command",
     [

@@ -64,12 +64,14 @@ def counted(script: str, **environment: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_threads_of_a_gateway_share_arenas() -> None:
     assert counted("print(arenas())") > ARENAS, "glibc makes more by itself; else this test says nothing"
     assert counted(RUN) <= ARENAS
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_what_the_environment_says_of_arenas_holds() -> None:
     assert ARENAS < counted(RUN, MALLOC_ARENA_MAX="5") <= 5

@@ -48,6 +48,7 @@ def test_every_module_can_be_imported_there(image):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.proof
 def test_without_a_key_it_does_not_start_and_with_one_it_draws_and_stops(image, server):
     refused = image.run(*image.entrypoint, *image.default, "--port=0")
     assert refused.returncode == 1 and "keys add" in refused.stderr

@@ -90,6 +90,7 @@ def test_every_limit_of_a_key_is_told():
     assert not [each.name for each in fields(Limits) if flags.get(each.name, f"--{each.name.replace('_', '-')}") not in TEXT]
 
 
+@pytest.mark.proof
 def test_it_runs_with_what_is_told_to_be_installed(tmp_path):
     """Of this project alone the folders that the command names; what `requirements.txt` names is the tests' own environment."""
     told = re.search(r"^pip install (.+)\n(python -m gateway run .+)$", TEXT, re.MULTILINE)

@@ -101,6 +101,7 @@ def test_a_wrong_setting_is_told_before_anything_starts(monkeypatch, capsys):
     assert re.fullmatch(r"error: timeout: expected .*\n", capsys.readouterr().err)
 
 
+@pytest.mark.proof
 def test_where_one_cannot_start_the_other_is_ended(repository, tmp_path):
     process, lines, reader = start("--port=0", f"--repository={repository}", f"--data={tmp_path}", "--host=0.0.0.0")
     try:

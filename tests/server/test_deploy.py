@@ -190,6 +190,7 @@ def used_by_the_steps_in_the_image():
     return {path for module in modules for path in reached(module)}
 
 
+@pytest.mark.proof
 def test_the_image_has_every_package_that_its_models_and_commands_import():
     ours = pins(DEPLOY / "requirements.txt")
     files = [path for folder in ("faceclip_serving", "model_repository", "server") for path in (ROOT / folder).rglob("*.py")]

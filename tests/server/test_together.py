@@ -30,6 +30,7 @@ workspace.close()
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("marks", ["all", "watermark", "credentials"])
 def test_whoever_prepares_at_the_same_moment_has_the_same_keys(tmp_path, marks):
     folder, scratch = tmp_path / "marks", tmp_path / "scratch"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from training.learning.autoencoder import Latents
@@ -46,6 +47,7 @@ def test_an_addition_starts_as_nothing_and_is_the_same_after_it_was_written_and_
     assert all(torch.equal(value, read[name]) for name, value in added.weights(unet).items())
 
 
+@pytest.mark.proof
 def test_it_is_all_that_learns_its_target_follows_and_a_stop_changes_nothing(tmp_path: Path) -> None:
     whole = stage(3)
     assert {name.split(".")[0] for name, p in whole.modules.named_parameters() if p.requires_grad} == {"added"}

@@ -87,6 +87,7 @@ def test_a_split_is_drawn_once(data: Pictures, tmp_path: Path) -> None:
     assert np.array_equal(first.lifelike, again.lifelike) and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.proof
 def test_the_encoder_learns_to_read_them_and_all_that_reads_it_stays(data: Pictures, natural: Natural, tmp_path: Path) -> None:
     encoder = nano.make_encoder(3)
     conditioner = Conditioner(encoder, nano.TOKENS, read_tokenizer(TOKENIZER))

@@ -207,6 +207,7 @@ def test_the_smallest_psnr_counts_and_json_can_carry_it() -> None:
     assert smallest_psnr_db(np.stack([black]), np.stack([black])) == 200.0
 
 
+@pytest.mark.proof
 def test_sheets_and_curves_have_the_form_they_promise(tmp_path: Path) -> None:
     picture = np.full((128, 128, 3), 90, np.uint8)
     made = sheet([[picture] * 3] * 2, ["reference", "one", "two"], 64, ["a long prompt that is broken into lines"] * 2)

@@ -117,6 +117,7 @@ def test_integer_weights_stay_so_on_the_card_and_cost_no_memory_elsewhere(precis
     assert set(whole.factors) == {"FP16 x FP16"} and not whole.unfolded
 
 
+@pytest.mark.proof
 @needs_compiler
 def test_int8_weights_are_taken_by_rtx_20_which_unfolds_most_and_int4_ones_are_refused(exported):
     measured, notes = compiled(exported, "int8w", (75,)), exported["int8w"][1]
@@ -165,6 +166,7 @@ def compiled_by_hand(operator, element, sm, folder):
     )
 
 
+@pytest.mark.proof
 @needs_compiler
 @pytest.mark.parametrize("operator", ["MatMul", "Conv"])
 @pytest.mark.parametrize(("element", "sm", "factors"), [

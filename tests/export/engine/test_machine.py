@@ -101,6 +101,7 @@ def test_what_is_wrong_is_said_with_what_to_do(driver, capsys, line, variant, pl
     assert sum(bool(each["problem"]) for each in document["checks"]) == 1, told
 
 
+@pytest.mark.proof
 @with_rtx
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_card_that_is_ready_is_one_that_plans_of_the_placement_are_compiled_for(driver, capsys, variant):

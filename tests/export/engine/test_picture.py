@@ -31,6 +31,7 @@ def test_a_picture_is_the_same_every_time_and_depends_on_its_size(tiny_fp32):
     assert psnr_db(first, again) > 100
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in OCCASIONAL])
 def test_a_fault_of_any_component_that_every_request_needs_shows_in_the_picture(tiny_fp32, component):
     def spoil(name, outputs):

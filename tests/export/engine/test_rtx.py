@@ -85,6 +85,7 @@ def require_recorded(folder, target, purpose):
     assert build_engine(variant, component, "fp32", folder, limits, Options(), target) == (record, False)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("component", "sm"), [(FACE_ENCODER, (75, 86, 89, 120)), (DENOISER, (75, 86, 89, 120))])
 def test_half_precision_is_compiled_for_the_cards_that_take_it(component, sm, micro_fp16):
     limits = Purpose(TINY_SDXL, PLACEMENT, component).bounds()

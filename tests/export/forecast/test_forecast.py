@@ -56,6 +56,7 @@ def test_recorded_graphs_are_those_of_the_full_size():
     assert counted[VAE_ENCODER] == pytest.approx(34_163_664, rel=1e-3)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", CARDS)
 def test_every_placement_of_sdxl_fits_its_card(name):
     found = predict(SDXL, placement_of(SDXL, name), NOWHERE)
@@ -84,6 +85,7 @@ def test_on_small_cards_a_picture_that_comes_in_costs_no_memory_of_the_card(vari
         assert need.weights > 0 and need.activations > 0, "its line says what host memory it takes then"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", placements(FLUX))
 def test_every_placement_of_flux_fits_its_card_and_takes_its_default_size(name):
     placement = placement_of(FLUX, name)
@@ -148,6 +150,7 @@ def test_what_a_server_held_on_a_card_is_forecast():
     assert found.gpu_bytes >= served["gpu_peak_bytes"]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_a_denoiser_with_attention_as_one_operator_needs_less(variant):
     """Its scores are never written down."""

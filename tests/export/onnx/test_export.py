@@ -102,6 +102,7 @@ def test_metadata_describes_the_files(micro_fp16):
     assert onnx.load(str(folder / ONNX_FILE), load_external_data=False).opset_import[0].version == 21
 
 
+@pytest.mark.proof
 def test_what_has_not_changed_is_kept_and_what_was_damaged_is_made_again(tmp_path):
     folder = tmp_path / FACE_ENCODER
     made = export_component(Export(MICRO, FACE_ENCODER, "fp32"), folder)
@@ -283,6 +284,7 @@ def test_sizes_within_a_graph_are_told_in_the_signatures_axes():
     ]
 
 
+@pytest.mark.proof
 def test_the_command_exports_and_ends_in_json(tmp_path, capsys):
     arguments = ["onnx", "--variant", TINY_SDXL.name, "--component", FACE_ENCODER, "--output", str(tmp_path)]
     assert main(arguments) == 0

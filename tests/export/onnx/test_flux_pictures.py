@@ -47,6 +47,7 @@ def pipeline(folder):
     return made
 
 
+@pytest.mark.proof
 def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
     oracle = load_oracle(TINY_FLUX)
     guidance_scale = TINY_FLUX.defaults.guidance_scale
@@ -65,6 +66,7 @@ def test_pictures_are_those_of_diffusers_pipeline(pipeline, folder):
             assert picture_psnr_db(picture, expected) >= 45
 
 
+@pytest.mark.proof
 def test_pictures_that_are_changed_are_those_of_diffusers_pipelines(pipeline, folder):
     def draw(prompt, face_image, **options):
         arrays = raw(prompt=prompt, face_images=[face_image], **options)
@@ -74,6 +76,7 @@ def test_pictures_that_are_changed_are_those_of_diffusers_pipelines(pipeline, fo
     assert len(found["cases"]) == 8 and found["psnr_db_min"] >= 45
 
 
+@pytest.mark.proof
 def test_pictures_of_several_people_are_those_of_the_formula(pipeline, folder):
     def draw(prompt, people, **options):
         arrays = raw(prompt=prompt, people=json.dumps(people), **options)

@@ -114,6 +114,7 @@ def test_the_exporters_sources_are_all_that_it_works_by_and_nothing_of_serving_o
     assert not asked & found, "what requests may ask for outdates exports"
 
 
+@pytest.mark.proof
 def test_one_line_of_how_weights_are_read_makes_the_export_again(tmp_path, monkeypatch, now):
     project = tmp_path / "project"
     for package in PACKAGES:

@@ -50,6 +50,7 @@ def test_a_tensorrt_component_is_tritons_own_backend():
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_plans_of_another_runtime_change_who_runs_them_and_nothing_else(variant):
     for placement in placements(variant).values():
@@ -100,6 +101,7 @@ def test_object_storage_which_has_no_empty_folders_keeps_every_version_folder(re
         assert not [folder for folder in folders if not any(path.is_file() for path in folder.iterdir())]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
 def test_what_is_missing_is_told_with_a_command_that_makes_it(variant, tmp_path):
     """For every placement: the command exists, takes these options, and is about this variant and placement."""

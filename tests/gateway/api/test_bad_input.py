@@ -234,6 +234,7 @@ def test_100_mb_that_do_not_say_so_are_refused_when_they_are_too_many(narrow, pa
     error(answer, 413, code="body_too_large")
 
 
+@pytest.mark.proof
 @EVERY_UPLOAD
 def test_a_body_that_does_not_come(narrow, path):
     kind = "application/json" if path.startswith(("/v1/prompts", "/v1/recipes", URL)) else FORM
@@ -242,6 +243,7 @@ def test_a_body_that_does_not_come(narrow, path):
         assert b"408" in connection.recv(4096).split(b"\r\n")[0]
 
 
+@pytest.mark.proof
 @EVERY_UPLOAD
 def test_a_body_without_end(narrow, path):
     """Bytes drop in, one by one, and never end."""

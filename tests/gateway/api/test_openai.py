@@ -89,6 +89,7 @@ def test_a_transparent_mask_is_the_same_in_a_form_and_in_json_with_and_without_l
     assert len({answer.json()["data"][0]["b64_json"] for answer in answers}) == 1
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mask", ["face", "head", "FACE"])
 def test_a_named_mask_makes_the_first_picture_the_one_to_change(gate, mask):
     fields = {"prompt": "a castle", "num_inference_steps": 2, "seed": 1, "mask": mask}

@@ -133,6 +133,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(own, tmp_path):
         assert gate.http.post(URL, json=SMALL).status_code == 200
 
 
+@pytest.mark.proof
 def test_a_stop_waits_for_what_is_drawn(server, tmp_path):
     with running(server.url, tmp_path) as gate:
         answers = []

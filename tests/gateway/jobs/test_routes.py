@@ -178,6 +178,7 @@ def test_a_gateway_on_a_folder_in_use_says_so_and_ends(gate):
         pass
 
 
+@pytest.mark.proof
 def test_whoever_follows_a_job_does_not_hold_up_a_stop(tmp_path):
     with running("127.0.0.1:1", tmp_path) as gate:
         job = post(gate).json()

@@ -239,6 +239,7 @@ def test_drawings_at_a_time(gate):
         assert gate.draw(gate.key("--concurrent=1")).status_code == 200
 
 
+@pytest.mark.proof
 def test_pictures_a_day_outlive_a_restart(server, tmp_path):
     with locked(server, tmp_path) as gate:
         keys = {stream: gate.key("--pictures-per-day=3") for stream in (False, True)}
@@ -270,6 +271,7 @@ def picture(side):
 EDIT = {"strength": 1.0, "height": None, "width": None}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "fields, largest",
     [

@@ -58,6 +58,7 @@ def test_a_gateway_that_is_killed_and_started_again_brings_the_picture(broken, n
     broken.elsewhere[:] = [url for url in broken.elsewhere if not url.startswith(killed.url)]
 
 
+@pytest.mark.proof
 def test_what_answers_in_the_gateways_place_ends_nothing(broken):
     page = broken.open()
     left = {"events": [500, 502, 503, 504, 429], "files": [500, 502, 503, 504, 429]}

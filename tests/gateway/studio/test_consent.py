@@ -106,6 +106,7 @@ def test_the_record_of_another_photograph_is_refused_in_the_servers_words(visito
     expect(page.locator(".ended [role=alert]")).to_contain_text("is for 1 other photograph")
 
 
+@pytest.mark.proof
 def test_each_of_several_people_may_have_a_record_of_their_own(visitor, requiring, record_of):
     page = visitor(url=requiring.url).open()
     one, other = photo(3, name="one.png"), photo(2, name="other.png")
@@ -122,6 +123,7 @@ def test_each_of_several_people_may_have_a_record_of_their_own(visitor, requirin
     wait_drawn(page)
 
 
+@pytest.mark.proof
 def test_a_picture_to_change_needs_one_too(visitor, requiring, record_of):
     page = visitor(url=requiring.url).open()
     me = photo(3, side=128)

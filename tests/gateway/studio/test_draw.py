@@ -85,6 +85,7 @@ def test_a_photograph_a_picture_its_download_and_its_marks(visitor, gateway, siz
     expect(page.locator(".drawn")).to_be_visible()  # what was drawn is still there
 
 
+@pytest.mark.proof
 def test_a_picture_is_cancelled_and_the_next_one_is_drawn(visitor, gateway, size):
     page = visitor(**size).open()
     fill(page, steps=200)
@@ -116,6 +117,7 @@ def test_what_is_cancelled_while_it_is_sent_is_not_drawn(visitor, gateway):
     assert gateway.http.get(f"/v1/jobs/{answer.json()['id']}").json()["status"] == "cancelled"
 
 
+@pytest.mark.proof
 def test_several_pictures_their_seeds_and_the_same_again(visitor, gateway):
     page = visitor().open()
     fill(page, steps=4)
@@ -178,6 +180,7 @@ def test_a_picture_is_the_next_ones_input_with_a_painted_mask(visitor, size):
     assert {**again, "seed": None} == {**sent, "seed": None}
 
 
+@pytest.mark.proof
 def test_several_people_each_in_a_place_of_their_own(visitor):
     page = visitor().open()
     add_photos(page, photo(1), photo(2))
@@ -226,6 +229,7 @@ def test_sliders_say_what_is_sent_and_what_is_not_moved_is_the_servers(visitor):
     }  # fmt: skip
 
 
+@pytest.mark.proof
 def test_a_recipe_with_its_choices_fills_the_form(visitor, gateway):
     recipes = {each["name"]: each for each in gateway.http.get("/v1/recipes").json()["data"]}
     page = visitor().open()
@@ -266,6 +270,7 @@ def test_a_recipe_that_changes_a_picture_takes_the_photograph_until_there_is_ano
     expect(page.locator(".input-picture")).to_have_count(0)
 
 
+@pytest.mark.proof
 def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
     page = visitor(locale="zh-CN").open()
     page.fill("#prompt", "穿红色西装的女人，在海滩上。")
@@ -293,6 +298,7 @@ def test_a_chinese_prompt_is_shown_in_english_which_may_be_changed(visitor):
     assert (again["prompt"], again["original_prompt"]) == (sent["prompt"], sent["original_prompt"])
 
 
+@pytest.mark.proof
 def test_by_keys_alone(visitor):
     """Tab, arrows, space and Enter: to the prompt, a picture, the mask, the marks."""
     page = visitor().open()

@@ -56,6 +56,7 @@ def test_a_photograph_with_a_doubtful_face_says_what_helps(quiet):
     expect(page.locator(".photo.seen .notice.warn").first).to_contain_text("The face is small")
 
 
+@pytest.mark.proof
 def test_the_key_is_asked_for_kept_in_the_tab_and_refused_if_it_is_wrong(quiet, nano, tmp_path, opened):
     made = command("keys", "add", "anna", "--data", str(tmp_path))
     key = re.search(r"\bfc[\w-]{20,}", made.stdout + made.stderr)[0]
@@ -79,6 +80,7 @@ def test_the_key_is_asked_for_kept_in_the_tab_and_refused_if_it_is_wrong(quiet, 
         quiet.elsewhere[:] = [url for url in quiet.elsewhere if not url.startswith(closed.url)]
 
 
+@pytest.mark.proof
 def test_a_gateway_that_is_gone_is_told_and_the_form_stays(quiet, nano, tmp_path):
     with running(nano.url, tmp_path) as started:
         page = quiet.page

@@ -47,6 +47,7 @@ def page_elsewhere():
         server.shutdown()
 
 
+@pytest.mark.proof
 def test_it_sends_any_header_and_reads_those_of_the_answer(tmp_path):
     """No server is behind the gateway: jobs wait for one."""
     if chromium() is None:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import ExitStack
 
 import httpx
+import pytest
 
 from faceclip.language.translators import ENVIRONMENT_VARIABLE
 from tests.client.language.slow_service import slow_service
@@ -15,6 +16,7 @@ ASYNCIOS = 32
 """More threads than that asyncio does not have: bodies are read in them."""
 
 
+@pytest.mark.proof
 async def test_others_are_answered_while_it_is_waited_for(tmp_path):
     with ExitStack() as stack:
         gates = []

@@ -82,6 +82,7 @@ def test_an_identity_is_compared_by_what_it_was_made_with_as_the_photograph_woul
     assert nobody.descriptors([photo]) == ([], "") and nobody.identity([], "") == []
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("degrees", [30, 90, 180, 200])
 def test_a_caller_who_aligned_is_not_believed(folder, degrees):
     listed = ListedFaces(folder / "faces", folder / "recogniser.onnx", 0.5)

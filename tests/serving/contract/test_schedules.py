@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from faceclip_serving.contract.schedules import SCHEDULER_SPELLINGS
 from faceclip_serving.contract.variants.table import VARIANTS
 
@@ -22,6 +24,7 @@ print(len(scheduler.sigmas))
 """
 
 
+@pytest.mark.proof
 def test_what_one_option_needs_is_imported_when_it_is_asked_for():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["", "5", ""]

@@ -159,6 +159,7 @@ def test_all_faces_are_listed_with_what_tells_which_can_be_used():
     assert nobody.report["found"] == [] and nobody.crops == [], "that is an answer, not an error"
 
 
+@pytest.mark.proof
 def test_what_is_listed_is_doubted_as_it_is_warned_of_when_it_is_drawn():
     """Small, cut off and blurred ones, in a photograph that is reduced before; and one of which there is nothing to doubt."""
     small = Image.new("RGB", (512, 512), "#909090")

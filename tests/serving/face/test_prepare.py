@@ -88,6 +88,7 @@ def test_orientation_and_size_do_not_change_the_crop_and_boxes_are_in_the_photog
     assert reduced.report["eye_distance"] == pytest.approx(387, abs=36)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_an_orientation_that_lies_changes_nothing(orientation):
     plain = prepare_face(encoded(portrait()), 0, False, DETECT)

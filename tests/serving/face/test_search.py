@@ -27,6 +27,7 @@ def turned_portrait(scale: float, degrees: float) -> tuple[np.ndarray, np.ndarra
     return np.asarray(turned, np.uint8), apply(turn, (EYES_NOSE_MOUTH + 0.5) * scale - 0.5)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("scale", "degrees"),
     [
@@ -90,6 +91,7 @@ def nobody(kind: str) -> np.ndarray:
     return np.asarray(cv2.resize(coarse, (480, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "kind", ["flat", "gradient", "suit and rocket", "tiny", "narrow", "noise 1", "noise 4", "noise 16", "noise 40"]
 )

@@ -126,6 +126,7 @@ def test_a_phrase_of_one_weight_is_the_phrase_that_it_is(asked, prompt):
     asked(SMALL[0], prompt=prompt)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", SMALL, ids=lambda each: each.name)
 @pytest.mark.parametrize("parameter", ["prompt", "people"])
 def test_what_a_cut_leaves_is_judged(asked, tokenizers, checks, variant, parameter):

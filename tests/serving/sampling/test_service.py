@@ -339,6 +339,7 @@ class TestService:
             found = [each.partition(":")[0] for each in warnings if "unlike all that this model has learnt" in each]
             assert found == told
 
+    @pytest.mark.proof
     @pytest.mark.parametrize("asked_first", [True, False])
     @pytest.mark.parametrize("at", ["a step", "the last word"])
     def test_a_stream_whose_answer_cannot_be_sent_hears_why_and_loses_no_place(self, service, caplog, asked_first, at):

@@ -59,6 +59,7 @@ def test_a_file_that_cannot_be_fused_ends_the_command_before_the_first_component
     assert "attn3" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.proof
 def test_the_exported_graph_computes_with_the_lora_and_is_made_again_for_another_scale(unet, tmp_path, monkeypatch):
     tensors = adapter(unet, [QUERY, RESNET])
     given, folder = written(tmp_path, in_kohya(tensors, unet, 6.0)), tmp_path / "denoiser"

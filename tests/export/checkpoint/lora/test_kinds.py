@@ -17,6 +17,7 @@ from .kohya_names import kohya_name
 from .reference import by_diffusers, fused_unet, in_peft, require_equal, sdxl_pipeline
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "config",
     [

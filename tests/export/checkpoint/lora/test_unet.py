@@ -76,6 +76,7 @@ def test_the_first_form_of_diffusers(unet, tmp_path, monkeypatch, prefix):
     require_equal(fused_unet(monkeypatch, lora), expected, unet.state_dict(), layers)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", [SDXL, TINY_SDXL, VARIANTS["nano"]], ids=lambda variant: variant.name)
 def test_every_layer_of_a_unet_arrives_under_kohyas_name(variant, tmp_path):
     with torch.device("meta"):
