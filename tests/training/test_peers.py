@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 import training.run.work
 from export.checkpoint.lora import parse_lora
 from export.checkpoint.tensor_files import read_tensors
 from export.networks.components import build
+from export.networks.faceclip.face_vit import FaceTransformer
 from faceclip_serving.contract.names import DENOISER
 from faceclip_serving.contract.schedules import EPSILON_SCHEDULERS
 from faceclip_serving.contract.variants.sdxl import NANO
@@ -26,6 +28,7 @@ from training.learning.autoencoder import Latents
 from training.learning.diffusion import predict
 from training.learning.drawing import Guidance, generate
 from training.learning.few_steps import LowRank
+from training.learning.identity import face_features
 from training.learning.judges import AttributeClassifier, HatColours, Recogniser
 from training.learning.natural import PORTRAITS, Natural
 from training.networks import nano
@@ -284,6 +287,36 @@ def test_of_photographs_the_denoiser_is_told_what_they_show(work: Work, tmp_path
     faces = Faces(torch.zeros(len(known), face.classes), torch.zeros(len(known), face.patches, face.width))
     made.__dict__.update(data=replace(work.data, captions=("a man",) * len(known)), latents=known, faces=faces)
     assert set(make_stage(made, "unet").losses(0)) == {"velocity", "critic"}
+
+
+def test_faces_are_the_same_whatever_was_drawn_before_and_are_read_once_by_each_encoder(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots = np.random.default_rng(1).integers(0, 255, (2, PORTRAITS, 112, 112, 3)).astype(np.uint8)
+
+    def begun(folder: Path) -> Work:
+        made = Work(folder, Recipe(identities=50, frontal_identities=50))
+        made.__dict__.update(data=work.data, _portraits=work.data, natural=Natural(shots[:, 0], shots))
+        return made
+
+    found: list[Faces] = []
+    for name in ("a", "b"):
+        shutil.copytree(work.results, tmp_path / name / "checkpoints")
+        torch.manual_seed(len(found))
+        found.append(begun(tmp_path / name).frontal[2])
+        assert found[-1].drawn == 50 and len(found[-1].classes) == 50 + 2 * PORTRAITS
+    assert torch.equal(found[0].classes, found[1].classes) and torch.equal(found[0].patches, found[1].patches)
+
+    read: list[int] = []
+
+    def features(vit: FaceTransformer, crops: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        read.append(len(crops))
+        return face_features(vit, crops)
+
+    monkeypatch.setattr(training.run.work, "face_features", features)
+    assert torch.equal(begun(tmp_path / "a").frontal[2].patches, found[0].patches) and not read
+    shutil.copy(work.results / "face.pt", tmp_path / "a" / "checkpoints" / "natural.pt")  # trained anew
+    assert not torch.equal(begun(tmp_path / "a").frontal[2].patches, found[0].patches) and read == [50 + 2 * PORTRAITS]
 
 
 def _gathered(formation: Formation) -> tuple[Gatherings, Latents]:

@@ -5,7 +5,10 @@ It holds the rendered data, a checkpoint and a loss curve per stage, and the fea
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -103,12 +106,19 @@ class Work:
     @cached_property
     def faces(self) -> Faces:
         """Face features of the training crops."""
-        file = self.results / "faces.pt"
-        if not file.exists():
-            classes, patches = face_features(self.vit(), self.data.crops)
+        return self._features("faces", self.vit(), len(self.data.crops), lambda: self.data.crops)
+
+    def _features(self, name: str, vit: FaceTransformer, count: int, crops: Callable[[], NDArray[np.uint8]]) -> Faces:
+        """Features of so many crops, which are computed once, and anew for another encoder or another number."""
+        file, reader = self.results / f"{name}.pt", hashlib.sha256()
+        for value in vit.state_dict().values():
+            reader.update(value.cpu().numpy().tobytes())
+        saved = device.load(file) if file.exists() else {}
+        if saved.get("encoder") != reader.hexdigest() or len(saved["classes"]) != count:
+            classes, patches = face_features(vit, crops())
+            saved = {"classes": classes, "patches": patches, "encoder": reader.hexdigest()}
             with replacing(file) as partial:
-                torch.save({"classes": classes, "patches": patches}, partial)
-        saved = device.load(file)
+                torch.save(saved, partial)
         return Faces(saved["classes"], saved["patches"])
 
     @property
@@ -124,16 +134,18 @@ class Work:
     def frontal(self) -> tuple[Pictures, Latents, Faces]:
         """What the denoiser learns from: the series for it, of more people, the training people first; faces by the encoder after
         `natural`: of the usual crops, then of the training people's lifelike ones through cameras."""
-        r, people, shots = self.recipe, self.recipe.frontal_identities, self.natural.lifelike
-        usual = self.data if people == r.identities else build(self.folder / "data", "train", people, SIZE)
-        shots, random = shots.reshape(-1, *shots.shape[2:]), np.random.default_rng([r.seed, 12])
-        seen = [
-            np.asarray((device.array(photographed(shots[i : i + 64], random)).transpose(0, 2, 3, 1) * 255).round(), np.uint8)
-            for i in range(0, len(shots), 64)
-        ]
-        crops = np.concatenate([usual.crops, *seen])
-        faces = Faces(*face_features(self.vit("natural"), crops), drawn=len(usual.crops))
-        return self._portraits, Latents(self.vae(), self._portraits.pictures), faces
+        people = self.recipe.frontal_identities
+        usual = self.data if people == self.recipe.identities else build(self.folder / "data", "train", people, SIZE)
+        shots = self.natural.lifelike.reshape(-1, *self.natural.lifelike.shape[2:])
+
+        def crops() -> NDArray[np.uint8]:
+            random = np.random.default_rng([self.recipe.seed, 12])
+            torch.manual_seed(self.recipe.seed + 12)
+            seen = (photographed(shots[i : i + 64], random).permute(0, 2, 3, 1) for i in range(0, len(shots), 64))
+            return np.concatenate([usual.crops, *(np.asarray((device.array(x) * 255).round(), np.uint8) for x in seen)])
+
+        faces = self._features("frontal", self.vit("natural"), len(usual.crops) + len(shots), crops)
+        return self._portraits, Latents(self.vae(), self._portraits.pictures), replace(faces, drawn=len(usual.crops))
 
     def gatherings(self, formation: Formation, share: float) -> tuple[Gatherings, Latents]:
         """Pictures of several of the training people, as many as a `share` of the recipe's, and their latents."""
