@@ -41,7 +41,7 @@ class Recipe:
     align_steps: int = 1200
     critic_steps: int = 3600
     natural_steps: int = 1600
-    unet_steps: int = 8000
+    unet_steps: int = 10000
     together_steps: int = 2000
     few_steps: int = 1000
     base_steps: int = 4000
